@@ -1,0 +1,561 @@
+//! Effects and the rules that match them.
+//!
+//! An effect is `name[:scope]`, the name being dot-separated lower-case segments
+//! (`fs.write:/srv/app/**`). A rule is the same with wildcards in the name too:
+//! `*` stands for one segment, a final `**` for any number of segments, none
+//! included. No scope means every scope.
+//!
+//! An effect and a rule both denote a *set* of actions, and only two questions
+//! are ever asked: does the rule [cover](Effect::covers) the effect (allow), and
+//! do they [overlap](Effect::overlaps) (deny, ask). Hence a scoped allow never
+//! allows the bare effect, and a scoped deny blocks it.
+//!
+//! What a scope is follows from the first segment of the name:
+//! - `fs`: an absolute path (`/srv/app`, `C:/work`), normalised, so `..` cannot
+//!   climb out of a rule;
+//! - `net`: a host with an optional port, lower case; no port means every port;
+//! - `db`: `relation` or `schema.relation`, lower case; without a schema it means
+//!   that relation in any schema;
+//! - anything else: segments between `/`; one that starts with `/` is a path.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Longest accepted effect or rule, in bytes.
+pub const MAX_EFFECT_BYTES: usize = 1024;
+
+/// Why a text is no effect or no rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Malformed {
+    /// Nothing there.
+    #[error("it is empty")]
+    Empty,
+    /// Over [`MAX_EFFECT_BYTES`].
+    #[error("it is longer than {MAX_EFFECT_BYTES} bytes")]
+    TooLong,
+    /// White space or a control character.
+    #[error("it contains a blank or a control character")]
+    Blank,
+    /// Upper case where only lower case is allowed.
+    #[error("it contains upper case")]
+    UpperCase,
+    /// A name segment that is empty or has a character outside `[a-z0-9_-]`.
+    #[error("its name is not lower-case segments of a-z, 0-9, _ and - joined by dots")]
+    Name,
+    /// A wildcard in the name of an effect that is asked for.
+    #[error("its name contains a wildcard, and only a rule may have one there")]
+    Wildcard,
+    /// `**` elsewhere than last, or `*` mixed with other characters.
+    #[error("`*` must be a whole segment and `**` the last one")]
+    WildcardPlace,
+    /// Something between dots or slashes is missing.
+    #[error("its scope is empty or has an empty segment")]
+    ScopeSegment,
+    /// A scope behind a name whose first segment is a wildcard.
+    #[error("a scope needs a name whose first segment is no wildcard")]
+    ScopeOfWildcard,
+    /// A file system scope that does not start at a root.
+    #[error("a file system scope must be an absolute path")]
+    RelativePath,
+    /// A backslash or a `..` that leads out of a relative scope.
+    #[error("its path has a backslash, or leads above where it starts")]
+    Path,
+    /// Not `host[:port]`.
+    #[error("a net scope must be a lower-case host name or address with an optional port")]
+    Host,
+    /// More than `schema.relation`.
+    #[error("a db scope must be relation or schema.relation")]
+    Relation,
+}
+
+impl Malformed {
+    /// What to write instead.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Malformed::RelativePath | Malformed::Path => {
+                "Write an absolute path with forward slashes, for example fs.write:/srv/app/**."
+            }
+            Malformed::Host => "Write a host without scheme or path, for example net.fetch:api.github.com.",
+            Malformed::Relation => "Write a relation, for example db.write:public.orders or db.write:public.*.",
+            Malformed::UpperCase => "Write it in lower case; only a path scope may have upper case.",
+            Malformed::Blank => "Remove the blank: an effect has none.",
+            _ => "An effect is name[:scope], for example db.read, net.*, fs.write:/srv/app/**.",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(Box<str>),
+    One,
+}
+
+/// Segments and whether a final `**` follows them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Segments {
+    head: Vec<Segment>,
+    any: bool,
+}
+
+impl Segments {
+    fn parse<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Self, Malformed> {
+        let mut segments = Segments::default();
+        for part in parts {
+            if segments.any {
+                return Err(Malformed::WildcardPlace);
+            }
+            match part {
+                "" => return Err(Malformed::ScopeSegment),
+                "**" => segments.any = true,
+                "*" => segments.head.push(Segment::One),
+                _ if part.contains('*') => return Err(Malformed::WildcardPlace),
+                _ => segments.head.push(Segment::Literal(part.into())),
+            }
+        }
+        Ok(segments)
+    }
+
+    /// Every sequence that `other` matches is matched by `self`.
+    fn covers(&self, other: &Segments) -> bool {
+        if self.head.len() > other.head.len() {
+            return false;
+        }
+        if !self.any && (other.any || self.head.len() != other.head.len()) {
+            return false;
+        }
+        self.head.iter().zip(&other.head).all(|(mine, theirs)| match (mine, theirs) {
+            (Segment::One, _) => true,
+            (Segment::Literal(a), Segment::Literal(b)) => a == b,
+            (Segment::Literal(_), Segment::One) => false,
+        })
+    }
+
+    /// Some sequence is matched by both.
+    fn overlaps(&self, other: &Segments) -> bool {
+        let (mine, theirs) = (self.head.len(), other.head.len());
+        (mine == theirs || (mine < theirs && self.any) || (theirs < mine && other.any))
+            && self.head.iter().zip(&other.head).all(|pair| match pair {
+                (Segment::Literal(a), Segment::Literal(b)) => a == b,
+                _ => true,
+            })
+    }
+
+    fn is_concrete(&self) -> bool {
+        !self.any && !self.head.contains(&Segment::One)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scope {
+    Host { host: Segments, port: Option<u16> },
+    /// Paths, relations and everything else: the segments say it all.
+    Segments { rooted: bool, segments: Segments },
+}
+
+impl Scope {
+    fn parse(root: &str, text: &str) -> Result<Self, Malformed> {
+        match root {
+            "net" => Self::host(text),
+            "db" => Self::relation(text),
+            "fs" if !is_absolute(text) => Err(Malformed::RelativePath),
+            _ => Self::path(text),
+        }
+    }
+
+    fn host(text: &str) -> Result<Self, Malformed> {
+        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(Malformed::UpperCase);
+        }
+        // An IPv6 address stands in brackets and is one segment.
+        let (host, port, segments) = if let Some(rest) = text.strip_prefix('[') {
+            let (address, after) = rest.split_once(']').ok_or(Malformed::Host)?;
+            let port = match after {
+                "" => None,
+                _ => Some(after.strip_prefix(':').ok_or(Malformed::Host)?),
+            };
+            if address.is_empty() || !address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
+                return Err(Malformed::Host);
+            }
+            let segment = Segment::Literal(format!("[{address}]").into());
+            (address, port, Segments { head: vec![segment], any: false })
+        } else {
+            let (host, port) = match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            };
+            if !host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.' | b'*')) {
+                return Err(Malformed::Host);
+            }
+            (host, port, Segments::parse(host.split('.'))?)
+        };
+        if host.is_empty() {
+            return Err(Malformed::Host);
+        }
+        let port = match port {
+            None => None,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(digits.parse().map_err(|_| Malformed::Host)?)
+            }
+            Some(_) => return Err(Malformed::Host),
+        };
+        Ok(Scope::Host { host: segments, port })
+    }
+
+    fn relation(text: &str) -> Result<Self, Malformed> {
+        if text.chars().any(char::is_uppercase) {
+            return Err(Malformed::UpperCase);
+        }
+        // Quotes would let one relation have two spellings.
+        if text.contains(['"', '\\', '/', ':']) {
+            return Err(Malformed::Relation);
+        }
+        let mut segments = Segments::parse(text.split('.'))?;
+        match (segments.head.len(), segments.any) {
+            (1, false) => segments.head.insert(0, Segment::One),
+            (0..=2, _) => {}
+            _ => return Err(Malformed::Relation),
+        }
+        Ok(Scope::Segments { rooted: false, segments })
+    }
+
+    fn path(text: &str) -> Result<Self, Malformed> {
+        if text.contains('\\') {
+            return Err(Malformed::Path);
+        }
+        if !is_absolute(text) {
+            if text.split('/').any(|part| part == "." || part == "..") {
+                return Err(Malformed::Path);
+            }
+            return Ok(Scope::Segments { rooted: false, segments: Segments::parse(text.split('/'))? });
+        }
+        let mut parts: Vec<&str> = Vec::new();
+        for part in text.split('/') {
+            match part {
+                "" | "." => {}
+                // What a wildcard stands for is unknown, so there is nothing to climb out of.
+                ".." if parts.last().is_some_and(|last| last.contains('*')) => return Err(Malformed::Path),
+                // `/..` is `/`, and a drive letter is as much of a root.
+                ".." if parts.len() > 1 || text.starts_with('/') => {
+                    parts.pop();
+                }
+                ".." => {}
+                _ => parts.push(part),
+            }
+        }
+        Ok(Scope::Segments { rooted: true, segments: Segments::parse(parts.into_iter())? })
+    }
+
+    fn covers(&self, other: &Scope) -> bool {
+        match (self, other) {
+            (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
+                (p.is_none() || p == q) && a.covers(b)
+            }
+            (Scope::Segments { rooted: r, segments: a }, Scope::Segments { rooted: s, segments: b }) => r == s && a.covers(b),
+            _ => false,
+        }
+    }
+
+    fn overlaps(&self, other: &Scope) -> bool {
+        match (self, other) {
+            (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
+                (p.is_none() || q.is_none() || p == q) && a.overlaps(b)
+            }
+            (Scope::Segments { rooted: r, segments: a }, Scope::Segments { rooted: s, segments: b }) => r == s && a.overlaps(b),
+            _ => false,
+        }
+    }
+}
+
+fn is_absolute(path: &str) -> bool {
+    let b = path.as_bytes();
+    b.first() == Some(&b'/') || (b.len() >= 3 && b[0].is_ascii_alphabetic() && b[1] == b':' && b[2] == b'/')
+}
+
+/// An effect that is asked for, or a rule of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effect {
+    name: Segments,
+    scope: Option<Scope>,
+}
+
+impl Effect {
+    /// Reads an effect that somebody asks for: no wildcard in its name.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let effect = Self::parse_rule(text)?;
+        if !effect.name.is_concrete() {
+            return Err(Malformed::Wildcard);
+        }
+        Ok(effect)
+    }
+
+    /// Reads a rule: wildcards are allowed everywhere.
+    pub fn parse_rule(text: &str) -> Result<Self, Malformed> {
+        if text.is_empty() {
+            return Err(Malformed::Empty);
+        }
+        if text.len() > MAX_EFFECT_BYTES {
+            return Err(Malformed::TooLong);
+        }
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(Malformed::Blank);
+        }
+        let (name, scope) = match text.split_once(':') {
+            Some((name, scope)) => (name, Some(scope)),
+            None => (text, None),
+        };
+        if name.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(Malformed::UpperCase);
+        }
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.' | b'*');
+        if !name.bytes().all(legal) {
+            return Err(Malformed::Name);
+        }
+        let name = Segments::parse(name.split('.')).map_err(|e| match e {
+            Malformed::ScopeSegment => Malformed::Name,
+            other => other,
+        })?;
+        let scope = match scope {
+            None => None,
+            Some("") => return Err(Malformed::ScopeSegment),
+            Some(scope) => match name.head.first() {
+                Some(Segment::Literal(root)) => Some(Scope::parse(root, scope)?),
+                _ => return Err(Malformed::ScopeOfWildcard),
+            },
+        };
+        Ok(Effect { name, scope })
+    }
+
+    /// Every action of `other` is an action of `self`.
+    pub fn covers(&self, other: &Effect) -> bool {
+        self.name.covers(&other.name)
+            && match (&self.scope, &other.scope) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(a), Some(b)) => a.covers(b),
+            }
+    }
+
+    /// Some action belongs to both.
+    pub fn overlaps(&self, other: &Effect) -> bool {
+        self.name.overlaps(&other.name)
+            && match (&self.scope, &other.scope) {
+                (Some(a), Some(b)) => a.overlaps(b),
+                _ => true,
+            }
+    }
+
+    /// Some action of one name is an action of the other, whatever the scopes.
+    pub fn name_overlaps(&self, other: &Effect) -> bool {
+        self.name.overlaps(&other.name)
+    }
+
+    /// The first segment of the name, unless it is a wildcard.
+    pub fn root(&self) -> Option<&str> {
+        match self.name.head.first() {
+            Some(Segment::Literal(root)) => Some(root),
+            _ => None,
+        }
+    }
+}
+
+/// The effects of the seed system's router.
+pub const STANDARD_EFFECTS: [&str; 8] =
+    ["db.read", "db.write", "proc.exec", "fs.read", "fs.write", "net.fetch", "git.read", "git.write"];
+
+/// A text that could not be read, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadEffect {
+    /// The text as given, shortened.
+    pub text: String,
+    /// What is wrong with it.
+    pub why: Malformed,
+}
+
+impl BadEffect {
+    /// Keeps at most 80 characters of the text: it comes from outside.
+    pub fn new(text: &str, why: Malformed) -> Self {
+        BadEffect { text: shorten(text), why }
+    }
+}
+
+impl fmt::Display for BadEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\": {}", self.text, self.why)
+    }
+}
+
+/// At most 80 characters of a text from outside, without control characters.
+pub fn shorten(text: &str) -> String {
+    let mut out: String = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if out.len() < text.len() && text.chars().nth(80).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn effect(text: &str) -> Effect {
+        Effect::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+    fn rule(text: &str) -> Effect {
+        Effect::parse_rule(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    #[test]
+    fn wildcards_cover_what_they_say() {
+        for (r, e, covers) in [
+            ("db.read", "db.read", true),
+            ("db.read", "db.write", false),
+            ("db.*", "db.read", true),
+            ("db.*", "db.read.rows", false),
+            ("db.**", "db.read.rows", true),
+            ("db.**", "db", true),
+            ("**", "anything.at.all", true),
+            ("*.read", "fs.read", true),
+            ("db.read", "db.read:public.orders", true),
+            ("db.read:public.orders", "db.read", false),
+            ("db.read:public.*", "db.read:public.orders", true),
+            ("db.read:public.*", "db.read:orders", false),
+            ("db.read:orders", "db.read:public.orders", true),
+            ("fs.write:/srv/app/**", "fs.write:/srv/app/a/b", true),
+            ("fs.write:/srv/app/**", "fs.write:/srv/app/../etc", false),
+            ("fs.write:/srv/app/**", "fs.write:/srv/app/../app/x", true),
+            ("fs.write:/srv/app/**", "fs.write:/srv/application/x", false),
+            ("fs.write:/srv/app/**", "fs.write:/srv//app/./x", true),
+            ("fs.write:/srv/*/log", "fs.write:/srv/a/log", true),
+            ("fs.write:C:/work/**", "fs.write:C:/work/x", true),
+            ("net.fetch:api.github.com", "net.fetch:api.github.com:443", true),
+            ("net.fetch:api.github.com:443", "net.fetch:api.github.com", false),
+            ("net.fetch:*.github.com", "net.fetch:api.github.com", true),
+            ("net.fetch:*.github.com", "net.fetch:github.com", false),
+            ("net.fetch:[::1]", "net.fetch:[::1]:80", true),
+        ] {
+            assert_eq!(rule(r).covers(&effect(e)), covers, "{r} covers {e}");
+        }
+    }
+
+    #[test]
+    fn a_scoped_deny_meets_the_bare_effect_and_a_wider_scope() {
+        for (r, e, overlaps) in [
+            ("fs.write:/etc/**", "fs.write", true),
+            ("fs.write:/etc/**", "fs.write:/**", true),
+            ("fs.write:/etc/**", "fs.write:/*/passwd", true),
+            ("fs.write:/etc/**", "fs.write:/srv/**", false),
+            ("db.write:public.orders", "db.write:orders", true),
+            ("net.fetch:evil.com:443", "net.fetch:evil.com", true),
+            ("net.fetch:evil.com:443", "net.fetch:evil.com:80", false),
+        ] {
+            assert_eq!(rule(r).overlaps(&effect(e)), overlaps, "{r} overlaps {e}");
+        }
+    }
+
+    #[test]
+    fn what_could_have_two_spellings_is_refused() {
+        for (text, why) in [
+            ("", Malformed::Empty),
+            ("DB.read", Malformed::UpperCase),
+            ("db.write:Public.Orders", Malformed::UpperCase),
+            ("db.write:\"public\".orders", Malformed::Relation),
+            ("db.write:a.b.c", Malformed::Relation),
+            ("net.fetch:API.github.com", Malformed::UpperCase),
+            ("net.fetch:evil.com.", Malformed::ScopeSegment),
+            ("net.fetch:https://evil.com", Malformed::Host),
+            ("net.fetch:user@evil.com", Malformed::Host),
+            ("net.fetch:evil.com:99999", Malformed::Host),
+            ("net.fetch:evil.com:", Malformed::Host),
+            ("fs.write:etc/passwd", Malformed::RelativePath),
+            ("fs.write:~/x", Malformed::RelativePath),
+            ("fs.write:/srv\\..\\etc", Malformed::Path),
+            ("fs.write:/srv/*/../x", Malformed::Path),
+            ("git.write:../x", Malformed::Path),
+            ("fs.write:/srv/**/x", Malformed::WildcardPlace),
+            ("fs.write:/srv/a*", Malformed::WildcardPlace),
+            ("fs.write:", Malformed::ScopeSegment),
+            (" db.read", Malformed::Blank),
+            ("db.read\n", Malformed::Blank),
+            ("db..read", Malformed::Name),
+            ("db.réad", Malformed::Name),
+            ("db.*", Malformed::Wildcard),
+        ] {
+            assert_eq!(Effect::parse(text), Err(why), "{text:?}");
+        }
+        assert_eq!(Effect::parse_rule("*.write:/srv"), Err(Malformed::ScopeOfWildcard));
+        assert_eq!(Effect::parse(&"a".repeat(MAX_EFFECT_BYTES + 1)), Err(Malformed::TooLong));
+    }
+
+    /// Small alphabets, so that random rules and effects meet often.
+    fn any_rule() -> impl Strategy<Value = String> {
+        let name = prop::collection::vec(prop_oneof![4 => "[ab]", 1 => Just("*".to_owned())], 1..4);
+        let tail = prop::bool::weighted(0.3);
+        let path = prop::collection::vec(prop_oneof![4 => "[ab]", 1 => Just("*".to_owned())], 0..4);
+        (name, tail, prop::option::of((path, prop::bool::weighted(0.4)))).prop_map(|(mut name, tail, scope)| {
+            if tail {
+                name.push("**".into());
+            }
+            let scoped = scope.filter(|_| name[0] != "*" && name[0] != "**");
+            let mut text = name.join(".");
+            if let Some((mut path, any)) = scoped {
+                if any {
+                    path.push("**".into());
+                }
+                text.push_str(":/");
+                text.push_str(&path.join("/"));
+            }
+            text
+        })
+    }
+    fn any_concrete() -> impl Strategy<Value = String> {
+        (prop::collection::vec("[ab]", 1..5), prop::option::of(prop::collection::vec("[ab]", 0..5))).prop_map(|(name, path)| {
+            let mut text = name.join(".");
+            if let Some(path) = path {
+                text.push_str(":/");
+                text.push_str(&path.join("/"));
+            }
+            text
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn covering_is_transitive_and_implies_overlap(a in any_rule(), b in any_rule(), c in any_concrete()) {
+            let (a, b, c) = (rule(&a), rule(&b), effect(&c));
+            prop_assert!(a.covers(&a));
+            if a.covers(&b) {
+                prop_assert!(a.overlaps(&b) && b.overlaps(&a));
+                if b.covers(&c) {
+                    prop_assert!(a.covers(&c));
+                }
+            }
+            prop_assert_eq!(a.overlaps(&b), b.overlaps(&a));
+            if a.covers(&c) && b.covers(&c) {
+                prop_assert!(a.overlaps(&b));
+            }
+        }
+
+        /// No sequence of segments leads out of the directory a rule names.
+        #[test]
+        fn no_path_escapes_its_scope(parts in prop::collection::vec(prop_oneof![Just(".."), Just("."), Just(""), Just("a"), Just("app")], 0..12)) {
+            let asked = format!("/srv/app/{}", parts.join("/"));
+            let mut real: Vec<&str> = Vec::new();
+            for part in asked.split('/') {
+                match part { "" | "." => {}, ".." => { real.pop(); }, p => real.push(p) }
+            }
+            let inside = real.len() >= 2 && real[0] == "srv" && real[1] == "app";
+            let covered = rule("fs.write:/srv/app/**").covers(&effect(&format!("fs.write:{asked}")));
+            prop_assert_eq!(covered, inside);
+        }
+
+        #[test]
+        fn parsing_never_panics(text in "\\PC{0,60}") {
+            let _ = Effect::parse(&text);
+            let _ = Effect::parse_rule(&text);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The one error form: SQLSTATE, message, detail, hint.
+//!
+//! Each room has its own error enum and says how it becomes a [`Fault`]; the
+//! extension turns a fault into an `ereport`, the verifier prints it.
+
+use std::fmt;
+
+/// The SQLSTATEs this project raises (PostgreSQL documentation, appendix A).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// `22023` invalid_parameter_value
+    InvalidParameterValue,
+    /// `23505` unique_violation
+    UniqueViolation,
+    /// `25006` read_only_sql_transaction
+    ReadOnlyTransaction,
+    /// `42501` insufficient_privilege
+    InsufficientPrivilege,
+    /// `42704` undefined_object
+    UndefinedObject,
+    /// `54000` program_limit_exceeded
+    ProgramLimitExceeded,
+    /// `55000` object_not_in_prerequisite_state
+    NotInPrerequisiteState,
+    /// `F0000` config_file_error
+    ConfigFileError,
+    /// `P0004` assert_failure
+    AssertFailure,
+    /// `XX000` internal_error
+    Internal,
+}
+
+impl Code {
+    /// The five characters of the SQLSTATE.
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Code::InvalidParameterValue => "22023",
+            Code::UniqueViolation => "23505",
+            Code::ReadOnlyTransaction => "25006",
+            Code::InsufficientPrivilege => "42501",
+            Code::UndefinedObject => "42704",
+            Code::ProgramLimitExceeded => "54000",
+            Code::NotInPrerequisiteState => "55000",
+            Code::ConfigFileError => "F0000",
+            Code::AssertFailure => "P0004",
+            Code::Internal => "XX000",
+        }
+    }
+}
+
+/// An error as a client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Which SQLSTATE.
+    pub code: Code,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// Which row, rule or value.
+    pub detail: Option<String>,
+    /// The call or change that mends it.
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    /// A fault with neither detail nor hint.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Fault { code, message: message.into(), detail: None, hint: None }
+    }
+
+    /// Adds which row, rule or value it was.
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds what mends it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.code.sqlstate())?;
+        if let Some(detail) = &self.detail {
+            write!(f, "\ndetail: {detail}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,14 @@
+//! The parts of `skill_system` that need no database.
+//!
+//! Nothing here knows PostgreSQL: the extension (`src/`) and the offline
+//! verifier (`verify/`) are both built on this crate, and `cargo test` tries it
+//! without a server.
+
+pub mod audit;
+pub mod effect;
+pub mod error;
+pub mod keyring;
+pub mod policy;
+pub mod skr1;
+
+pub use error::{Code, Fault};

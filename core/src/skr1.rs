@@ -1,0 +1,434 @@
+//! SKR1: the bytes that are signed.
+//!
+//! ```text
+//! "SKR1" | log id [16] | u16 schema | u16 n | n × ( u16 tag | u8 type | u32 length | bytes )
+//! ```
+//!
+//! All integers are big-endian, tags ascend strictly, every field of a schema is
+//! present (NULL is type 0, length 0, distinct from empty), and nothing depends on
+//! a setting of the session or the server. Different rows never give equal bytes.
+//!
+//! JSON (type 9) is a walk of the value: `00` null, `01` false, `02` true, `03`
+//! number (u32 length, its exact decimal text), `04` string (u32 length, UTF-8),
+//! `05` array (u32 count, values), `06` object (u32 count, then per member in byte
+//! order of the keys u32 length, key, value). A JSON field over
+//! [`MAX_JSON_BYTES`] is replaced by the SHA-256 of that walk (type 8).
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::error::{Code, Fault};
+
+/// A JSON field whose encoding is longer is signed by its digest.
+pub const MAX_JSON_BYTES: usize = 32 * 1024;
+/// Deepest nesting of a JSON value.
+pub const MAX_JSON_DEPTH: usize = 256;
+/// Longest encoding of a JSON value.
+pub const MAX_JSON_TOTAL: usize = 64 * 1024 * 1024;
+
+const NULL: u8 = 0;
+const I64: u8 = 1;
+const U64: u8 = 2;
+const BOOL: u8 = 3;
+const UUID: u8 = 4;
+const BYTES: u8 = 5;
+const UTF8: u8 = 6;
+const TIMESTAMP: u8 = 7;
+const DIGEST: u8 = 8;
+const JSON: u8 = 9;
+
+/// Why a value cannot be encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum EncodeError {
+    /// Over [`MAX_JSON_DEPTH`].
+    #[error("the JSON value is nested deeper than {MAX_JSON_DEPTH} levels")]
+    TooDeep,
+    /// Over [`MAX_JSON_TOTAL`].
+    #[error("the JSON value is larger than {MAX_JSON_TOTAL} bytes")]
+    TooLarge,
+    /// The same key twice in one object.
+    #[error("the JSON value has a key twice in one object")]
+    DuplicateKey,
+}
+
+impl From<EncodeError> for Fault {
+    fn from(error: EncodeError) -> Fault {
+        Fault::new(Code::ProgramLimitExceeded, error.to_string())
+            .hint("Store the large value elsewhere and record its SHA-256.")
+    }
+}
+
+/// Writes one record.
+pub struct Encoder<'b> {
+    out: &'b mut Vec<u8>,
+    count_at: usize,
+    count: u16,
+    last_tag: Option<u16>,
+}
+
+impl<'b> Encoder<'b> {
+    /// Appends the head of a record to `out`.
+    pub fn new(out: &'b mut Vec<u8>, log_id: &[u8; 16], schema: u16) -> Self {
+        out.extend_from_slice(b"SKR1");
+        out.extend_from_slice(log_id);
+        out.extend_from_slice(&schema.to_be_bytes());
+        let count_at = out.len();
+        out.extend_from_slice(&[0, 0]);
+        Encoder { out, count_at, count: 0, last_tag: None }
+    }
+
+    fn field(&mut self, tag: u16, kind: u8, bytes: &[u8]) {
+        self.head(tag, kind, bytes.len());
+        self.out.extend_from_slice(bytes);
+    }
+
+    fn head(&mut self, tag: u16, kind: u8, length: usize) {
+        debug_assert!(self.last_tag < Some(tag), "tags ascend");
+        self.last_tag = Some(tag);
+        self.count += 1;
+        self.out.extend_from_slice(&tag.to_be_bytes());
+        self.out.push(kind);
+        self.out.extend_from_slice(&(length as u32).to_be_bytes());
+    }
+
+    /// SQL NULL.
+    pub fn null(&mut self, tag: u16) {
+        self.field(tag, NULL, &[]);
+    }
+    /// A signed integer.
+    pub fn i64(&mut self, tag: u16, value: i64) {
+        self.field(tag, I64, &value.to_be_bytes());
+    }
+    /// An unsigned integer.
+    pub fn u64(&mut self, tag: u16, value: u64) {
+        self.field(tag, U64, &value.to_be_bytes());
+    }
+    /// A boolean.
+    pub fn bool(&mut self, tag: u16, value: bool) {
+        self.field(tag, BOOL, &[u8::from(value)]);
+    }
+    /// A UUID.
+    pub fn uuid(&mut self, tag: u16, value: &[u8; 16]) {
+        self.field(tag, UUID, value);
+    }
+    /// Bytes.
+    pub fn bytes(&mut self, tag: u16, value: &[u8]) {
+        self.field(tag, BYTES, value);
+    }
+    /// Text, or NULL.
+    pub fn utf8(&mut self, tag: u16, value: Option<&str>) {
+        match value {
+            Some(text) => self.field(tag, UTF8, text.as_bytes()),
+            None => self.null(tag),
+        }
+    }
+    /// A point in time: microseconds since 1970-01-01 00:00 UTC.
+    pub fn timestamp(&mut self, tag: u16, unix_micros: i64) {
+        self.field(tag, TIMESTAMP, &unix_micros.to_be_bytes());
+    }
+
+    /// A JSON value, told to the writer event by event.
+    pub fn json<E: From<EncodeError>>(
+        &mut self,
+        tag: u16,
+        tell: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.head(tag, JSON, 0);
+        let start = self.out.len();
+        let mut writer = JsonWriter { out: self.out, frames: Vec::new(), members: Vec::new(), start };
+        tell(&mut writer)?;
+        debug_assert!(writer.frames.is_empty(), "every array and object is closed");
+        let length = self.out.len() - start;
+        if length > MAX_JSON_BYTES {
+            let digest = Sha256::digest(&self.out[start..]);
+            self.out.truncate(start);
+            self.out.extend_from_slice(&digest);
+            self.out[start - 5] = DIGEST;
+        }
+        let length = (self.out.len() - start) as u32;
+        self.out[start - 4..start].copy_from_slice(&length.to_be_bytes());
+        Ok(())
+    }
+
+    /// Completes the record.
+    pub fn finish(self) {
+        self.out[self.count_at..self.count_at + 2].copy_from_slice(&self.count.to_be_bytes());
+    }
+}
+
+struct Frame {
+    count_at: usize,
+    count: u32,
+    /// Index of the first member, for an object.
+    members_from: Option<usize>,
+    sorted: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Member {
+    start: usize,
+    key_length: usize,
+}
+
+/// Receives a JSON value as events, in any order of keys.
+pub struct JsonWriter<'b> {
+    out: &'b mut Vec<u8>,
+    frames: Vec<Frame>,
+    members: Vec<Member>,
+    start: usize,
+}
+
+impl JsonWriter<'_> {
+    fn value(&mut self, kind: u8) -> Result<(), EncodeError> {
+        if self.out.len() - self.start > MAX_JSON_TOTAL {
+            return Err(EncodeError::TooLarge);
+        }
+        if let Some(frame) = self.frames.last_mut().filter(|frame| frame.members_from.is_none()) {
+            frame.count += 1;
+        }
+        self.out.push(kind);
+        Ok(())
+    }
+
+    fn text(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// `null`
+    pub fn null(&mut self) -> Result<(), EncodeError> {
+        self.value(0)
+    }
+    /// `true` or `false`
+    pub fn bool(&mut self, value: bool) -> Result<(), EncodeError> {
+        self.value(if value { 2 } else { 1 })
+    }
+    /// A number by its exact decimal text.
+    pub fn number(&mut self, text: &[u8]) -> Result<(), EncodeError> {
+        self.value(3)?;
+        self.text(text);
+        Ok(())
+    }
+    /// A string.
+    pub fn string(&mut self, text: &[u8]) -> Result<(), EncodeError> {
+        self.value(4)?;
+        self.text(text);
+        Ok(())
+    }
+
+    fn begin(&mut self, kind: u8, members_from: Option<usize>) -> Result<(), EncodeError> {
+        self.value(kind)?;
+        if self.frames.len() >= MAX_JSON_DEPTH {
+            return Err(EncodeError::TooDeep);
+        }
+        self.frames.push(Frame { count_at: self.out.len(), count: 0, members_from, sorted: true });
+        self.out.extend_from_slice(&[0; 4]);
+        Ok(())
+    }
+    /// `[`
+    pub fn begin_array(&mut self) -> Result<(), EncodeError> {
+        self.begin(5, None)
+    }
+    /// `{`
+    pub fn begin_object(&mut self) -> Result<(), EncodeError> {
+        self.begin(6, Some(self.members.len()))
+    }
+    /// The key of the value that follows.
+    pub fn key(&mut self, key: &[u8]) -> Result<(), EncodeError> {
+        let start = self.out.len();
+        if let Some(frame) = self.frames.last_mut() {
+            if frame.count > 0 {
+                let last = self.members[self.members.len() - 1];
+                let last = &self.out[last.start + 4..last.start + 4 + last.key_length];
+                match last.cmp(key) {
+                    std::cmp::Ordering::Less => {}
+                    std::cmp::Ordering::Equal => return Err(EncodeError::DuplicateKey),
+                    std::cmp::Ordering::Greater => frame.sorted = false,
+                }
+            }
+            frame.count += 1;
+        }
+        self.members.push(Member { start, key_length: key.len() });
+        self.text(key);
+        Ok(())
+    }
+    /// `]` or `}`
+    pub fn end(&mut self) -> Result<(), EncodeError> {
+        let Some(frame) = self.frames.pop() else { return Ok(()) };
+        if let Some(from) = frame.members_from {
+            if !frame.sorted {
+                self.sort(from, frame.count_at + 4)?;
+            }
+            self.members.truncate(from);
+        }
+        self.out[frame.count_at..frame.count_at + 4].copy_from_slice(&frame.count.to_be_bytes());
+        Ok(())
+    }
+
+    fn sort(&mut self, from: usize, start: usize) -> Result<(), EncodeError> {
+        let end = self.out.len();
+        let members = &self.members[from..];
+        let mut ranges: Vec<(Member, usize)> = members
+            .iter()
+            .enumerate()
+            .map(|(i, m)| (*m, members.get(i + 1).map_or(end, |next| next.start)))
+            .collect();
+        let key = |m: &Member| &self.out[m.start + 4..m.start + 4 + m.key_length];
+        ranges.sort_by(|(a, _), (b, _)| key(a).cmp(key(b)));
+        if ranges.windows(2).any(|pair| key(&pair[0].0) == key(&pair[1].0)) {
+            return Err(EncodeError::DuplicateKey);
+        }
+        let mut sorted = Vec::with_capacity(end - start);
+        for (member, end) in ranges {
+            sorted.extend_from_slice(&self.out[member.start..end]);
+        }
+        self.out[start..end].copy_from_slice(&sorted);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn tell(value: &Value, w: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
+        match value {
+            Value::Null => w.null(),
+            Value::Bool(b) => w.bool(*b),
+            Value::Number(n) => w.number(n.to_string().as_bytes()),
+            Value::String(s) => w.string(s.as_bytes()),
+            Value::Array(items) => {
+                w.begin_array()?;
+                items.iter().try_for_each(|item| tell(item, w))?;
+                w.end()
+            }
+            Value::Object(map) => {
+                w.begin_object()?;
+                for (key, item) in map {
+                    w.key(key.as_bytes())?;
+                    tell(item, w)?;
+                }
+                w.end()
+            }
+        }
+    }
+    fn encode(value: &Value) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut e = Encoder::new(&mut out, &[0; 16], 1);
+        e.json(1, |w| tell(value, w)).unwrap();
+        e.finish();
+        out
+    }
+
+    #[test]
+    fn layout() {
+        let mut out = Vec::new();
+        let mut e = Encoder::new(&mut out, &[0xab; 16], 1);
+        e.null(1);
+        e.utf8(2, Some(""));
+        e.i64(3, -1);
+        e.u64(4, 1);
+        e.bool(5, true);
+        e.timestamp(7, 0);
+        e.finish();
+        let expected = format!(
+            "{}{}0001{}{}{}{}{}{}{}", hex::encode("SKR1"), "ab".repeat(16), "0006",
+            "00010000000000", "00020600000000", "00030100000008ffffffffffffffff", "000402000000080000000000000001",
+            "0005030000000101", "000707000000080000000000000000"
+        );
+        assert_eq!(hex::encode(out), expected);
+    }
+
+    #[test]
+    fn keys_are_sorted_by_bytes_whatever_the_order_told() {
+        let mut a = Vec::new();
+        let mut e = Encoder::new(&mut a, &[0; 16], 1);
+        e.json::<EncodeError>(1, |w| {
+            w.begin_object()?;
+            for key in ["b", "aa", "c", "a"] {
+                w.key(key.as_bytes())?;
+                w.begin_array()?;
+                w.string(key.as_bytes())?;
+                w.end()?;
+            }
+            w.end()
+        })
+        .unwrap();
+        e.finish();
+        assert_eq!(a, encode(&serde_json::json!({"a": ["a"], "aa": ["aa"], "b": ["b"], "c": ["c"]})));
+    }
+
+    #[test]
+    fn limits_hold() {
+        let mut out = Vec::new();
+        let mut e = Encoder::new(&mut out, &[0; 16], 1);
+        let twice = e.json::<EncodeError>(1, |w| {
+            w.begin_object()?;
+            for key in ["b", "a", "b"] {
+                w.key(key.as_bytes())?;
+                w.null()?;
+            }
+            w.end()
+        });
+        assert_eq!(twice, Err(EncodeError::DuplicateKey));
+        let mut out = Vec::new();
+        let mut e = Encoder::new(&mut out, &[0; 16], 1);
+        assert_eq!(e.json::<EncodeError>(1, |w| (0..300).try_for_each(|_| w.begin_array())), Err(EncodeError::TooDeep));
+        let large = encode(&Value::String("x".repeat(MAX_JSON_BYTES)));
+        assert_eq!(large.len(), 4 + 16 + 4 + 7 + 32);
+        assert_eq!(large[4 + 16 + 4 + 2], DIGEST);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(|n| Value::Number(n.into())),
+            "[a-c]{0,3}".prop_map(Value::String)
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::btree_map("[a-c]{0,2}", inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect()))
+            ]
+        })
+    }
+
+    /// Reads the walk back: an encoding that can be decoded is injective.
+    fn decode(bytes: &mut &[u8]) -> Value {
+        fn take<'a>(bytes: &mut &'a [u8], n: usize) -> &'a [u8] {
+            let (head, tail) = bytes.split_at(n);
+            *bytes = tail;
+            head
+        }
+        fn length(bytes: &mut &[u8]) -> usize {
+            u32::from_be_bytes(take(bytes, 4).try_into().unwrap()) as usize
+        }
+        fn text(bytes: &mut &[u8]) -> String {
+            let n = length(bytes);
+            String::from_utf8(take(bytes, n).to_vec()).unwrap()
+        }
+        match take(bytes, 1)[0] {
+            0 => Value::Null,
+            1 => Value::Bool(false),
+            2 => Value::Bool(true),
+            3 => serde_json::from_str(&text(bytes)).unwrap(),
+            4 => Value::String(text(bytes)),
+            5 => (0..length(bytes)).map(|_| decode(bytes)).collect(),
+            6 => Value::Object((0..length(bytes)).map(|_| (text(bytes), decode(bytes))).collect()),
+            other => panic!("type {other}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_encoding_can_be_read_back(value in any_json()) {
+            let out = encode(&value);
+            let mut body = &out[4 + 16 + 4 + 7..];
+            prop_assert_eq!(decode(&mut body), value);
+            prop_assert!(body.is_empty());
+        }
+    }
+}
