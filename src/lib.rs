@@ -1,2 +1,20 @@
-//! x
-pgrx::pg_module_magic!();
+//! `skill_system`: policy, run log and signed audit trail for AI agents, inside PostgreSQL.
+//!
+//! This is the face towards the server: thin functions, one file per room. What
+//! needs no server is in `core/`, what SQL says best is in `sql/`, and everything
+//! unsafe is in `src/pg/`.
+
+mod audit;
+mod pg;
+mod policy;
+mod system;
+
+pgrx::pg_module_magic!(name, version);
+
+/// Called by the server when it loads the library.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    pg::guc::register();
+    pg::cache::register();
+    audit::register();
+}

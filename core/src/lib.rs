@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod effect;
 pub mod error;
+pub mod jsonb;
 pub mod keyring;
 pub mod policy;
 pub mod skr1;

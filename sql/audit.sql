@@ -1,0 +1,171 @@
+-- Audit: the append-only, signed record.
+
+CREATE TABLE skill_system.audit_state (
+    only_one    boolean     NOT NULL DEFAULT true PRIMARY KEY CHECK (only_one),
+    log_id      uuid        NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE skill_system.audit_state IS
+'Identity of this audit log, made with its first record. Part of the signed bytes of every record, so that no record of another log can be passed off here. One row for the whole database. Read it with SELECT log_id FROM skill_system.audit_state;';
+COMMENT ON COLUMN skill_system.audit_state.only_one IS 'Always true: there is one row.';
+COMMENT ON COLUMN skill_system.audit_state.log_id IS 'The log''s UUID.';
+COMMENT ON COLUMN skill_system.audit_state.created_at IS 'When the first record was written.';
+
+CREATE TABLE skill_system.audit_logs (
+    id                uuid         NOT NULL,
+    tenant_id         text         NOT NULL DEFAULT skill_system.current_tenant(),
+    event_type        varchar(100) NOT NULL,
+    event_data        jsonb        NOT NULL,
+    actor_id          varchar(100),
+    actor_type        varchar(20)  DEFAULT 'system',
+    created_at        timestamptz  NOT NULL DEFAULT pg_catalog.now(),
+    signature         varchar(256) NOT NULL,
+    recorded_at       timestamptz  NOT NULL,
+    transaction_id    bigint       NOT NULL,
+    session_user_name text         NOT NULL,
+    current_user_name text         NOT NULL,
+    key_id            text         NOT NULL
+) PARTITION BY RANGE (created_at);
+COMMENT ON TABLE skill_system.audit_logs IS
+'Append-only audit trail, one partition a month, each row signed with HMAC-SHA256 over all its other columns. Write with append_audit() or INSERT (event_type, event_data, actor_id, actor_type); UPDATE, DELETE and TRUNCATE are refused. Check with SELECT * FROM skill_system.verify_audit();';
+COMMENT ON COLUMN skill_system.audit_logs.id IS 'UUID version 7, set by the server.';
+COMMENT ON COLUMN skill_system.audit_logs.tenant_id IS 'Tenant of the session that wrote the row.';
+COMMENT ON COLUMN skill_system.audit_logs.event_type IS 'What happened, for example run.logged. Claimed by the writer.';
+COMMENT ON COLUMN skill_system.audit_logs.event_data IS 'Details of the event. Claimed by the writer.';
+COMMENT ON COLUMN skill_system.audit_logs.actor_id IS 'Who did it, as the writer says; session_user_name is what the server knows.';
+COMMENT ON COLUMN skill_system.audit_logs.actor_type IS 'Kind of actor: system, user or agent. Claimed by the writer.';
+COMMENT ON COLUMN skill_system.audit_logs.created_at IS 'Start of the writing transaction; decides the partition. recorded_at is the clock that counts.';
+COMMENT ON COLUMN skill_system.audit_logs.signature IS 'v1:<key id>:<hex of HMAC-SHA256 over the SKR1 encoding of all other columns>.';
+COMMENT ON COLUMN skill_system.audit_logs.recorded_at IS 'The server''s clock when the row was written.';
+COMMENT ON COLUMN skill_system.audit_logs.transaction_id IS '64-bit id of the writing top-level transaction.';
+COMMENT ON COLUMN skill_system.audit_logs.session_user_name IS 'Role that logged in.';
+COMMENT ON COLUMN skill_system.audit_logs.current_user_name IS 'Role whose rights were in force.';
+COMMENT ON COLUMN skill_system.audit_logs.key_id IS 'Key of the keyring that signed the row.';
+
+-- Keys and indexes belong to the partitions: with a key on the parent, a dump with
+-- partitions made at run time could not be restored.
+CREATE TABLE skill_system.audit_logs_default PARTITION OF skill_system.audit_logs DEFAULT;
+ALTER TABLE skill_system.audit_logs_default ADD PRIMARY KEY (tenant_id, id);
+CREATE INDEX audit_logs_default_created_at_idx ON skill_system.audit_logs_default USING brin (created_at);
+COMMENT ON TABLE skill_system.audit_logs_default IS
+'Partition of audit_logs for every month that has none of its own, so that no record is ever lost. maintain() makes the months ahead.';
+
+CREATE FUNCTION skill_system.sign_audit_row() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_sign';
+COMMENT ON FUNCTION skill_system.sign_audit_row() IS
+'Trigger function of audit_logs: sets id, times, transaction and users as the server knows them, and signs the row.';
+CREATE FUNCTION skill_system.refuse_change() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_refuse_change';
+COMMENT ON FUNCTION skill_system.refuse_change() IS
+'Trigger function of append-only tables: refuses UPDATE, DELETE and TRUNCATE. make_append_only() puts it on a table.';
+
+CREATE TRIGGER audit_logs_sign BEFORE INSERT ON skill_system.audit_logs
+    FOR EACH ROW EXECUTE FUNCTION skill_system.sign_audit_row();
+CREATE TRIGGER audit_logs_no_change BEFORE UPDATE OR DELETE ON skill_system.audit_logs
+    FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
+CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
+CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs_default
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
+ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_sign;
+ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_no_change;
+ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_no_truncate;
+ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_sign;
+ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_change;
+ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_truncate;
+
+CREATE TRIGGER audit_state_no_change BEFORE UPDATE OR DELETE ON skill_system.audit_state
+    FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
+CREATE TRIGGER audit_state_no_truncate BEFORE TRUNCATE ON skill_system.audit_state
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
+ALTER TABLE skill_system.audit_state ENABLE ALWAYS TRIGGER audit_state_no_change;
+ALTER TABLE skill_system.audit_state ENABLE ALWAYS TRIGGER audit_state_no_truncate;
+
+ALTER TABLE skill_system.audit_logs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE skill_system.audit_logs_default ENABLE ROW LEVEL SECURITY;
+ALTER TABLE skill_system.audit_state ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON skill_system.audit_logs
+    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
+CREATE POLICY auditor ON skill_system.audit_logs FOR SELECT TO skill_system_auditor USING (true);
+CREATE POLICY auditor ON skill_system.audit_logs_default FOR SELECT TO skill_system_auditor USING (true);
+CREATE POLICY auditor ON skill_system.audit_state FOR SELECT TO skill_system_auditor USING (true);
+
+CREATE FUNCTION skill_system.append_audit(
+        event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'system') RETURNS uuid
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_append_audit';
+COMMENT ON FUNCTION skill_system.append_audit(text, jsonb, text, text) IS
+'Appends one signed record to the audit trail and returns its id. Call it for any event worth proving later. Raises 22023 when event_type or event_data is NULL or a text is too long, 25006 in a read-only transaction, F0000 without a usable key. Example: SELECT skill_system.append_audit(''filing.sent'', ''{"form":"W-1"}'', ''rule37-agent'', ''agent'');';
+
+CREATE FUNCTION skill_system.audit_problem(
+        log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
+        recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
+    RETURNS text
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_audit_problem';
+COMMENT ON FUNCTION skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text) IS
+'What is wrong with one audit record, given all its values and the log''s id; NULL when its signature is true. verify_audit() calls it for every row.';
+
+CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity')
+    RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text)
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_verify_audit';
+COMMENT ON FUNCTION skill_system.verify_audit(timestamptz, timestamptz) IS
+'Recomputes the signature of every audit record with since <= created_at < until from its values, and looks whether the table''s protection is in place. One row per problem, no row when all is well; the number of records covered comes as an INFO message. Example: SELECT * FROM skill_system.verify_audit(now() - interval ''30 days'');';
+
+CREATE FUNCTION skill_system.audit_status()
+    RETURNS TABLE (key_id text, records bigint, first_recorded timestamptz, last_recorded timestamptz, key_present boolean, key_active boolean)
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_status_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.audit_status() IS
+'How many audit records each key has signed, and whether the keyring still has it: records whose key is not present cannot be verified. Example: SELECT * FROM skill_system.audit_status();';
+
+CREATE FUNCTION skill_system.create_keyring() RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_keyring_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.create_keyring() IS
+'Makes skill_system.keyring_file with one new key when there is none, for example after a restore into a new cluster without the old keyring. Raises 55000 when there is one. What older keys signed cannot be verified with it. Superusers only.';
+
+CREATE FUNCTION skill_system.create_audit_partition(month date DEFAULT NULL) RETURNS regclass
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_audit_partition_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.create_audit_partition(date) IS
+'Makes the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and returns it; the existing one if there is one. Raises 55000 when audit_logs_default already holds records of that month. maintain() calls it.';
+
+CREATE FUNCTION skill_system.make_append_only(table_name regclass) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'make_append_only_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.make_append_only(regclass) IS
+'Protects any table of yours: UPDATE, DELETE and TRUNCATE are refused from now on, also on its partitions and under session_replication_role = replica. You must own the table. Example: SELECT skill_system.make_append_only(''public.invoices'');';
+
+CREATE FUNCTION skill_system.capture_change() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_capture_change';
+COMMENT ON FUNCTION skill_system.capture_change() IS
+'Trigger function that writes each changed row to the audit trail. audit_table() puts it on a table.';
+
+CREATE FUNCTION skill_system.audit_table(table_name regclass, columns text[] DEFAULT NULL, ignored_columns text[] DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_table_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
+'From now on every row inserted into, updated in or deleted from your table is written to the audit trail as row.inserted, row.updated or row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that changes none of them is not. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. You must own the table. Example: SELECT skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
+
+REVOKE ALL ON TABLE skill_system.audit_state, skill_system.audit_logs, skill_system.audit_logs_default FROM PUBLIC;
+GRANT INSERT (event_type, event_data, actor_id, actor_type) ON skill_system.audit_logs
+    TO skill_system_agent, skill_system_reviewer, skill_system_admin;
+GRANT SELECT ON skill_system.audit_logs, skill_system.audit_logs_default, skill_system.audit_state TO skill_system_auditor;
+GRANT SELECT ON skill_system.audit_logs TO skill_system_admin;
+
+REVOKE ALL ON FUNCTION
+    skill_system.sign_audit_row(), skill_system.refuse_change(), skill_system.capture_change(),
+    skill_system.append_audit(text, jsonb, text, text),
+    skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
+    skill_system.verify_audit(timestamptz, timestamptz), skill_system.audit_status(), skill_system.create_keyring(),
+    skill_system.create_audit_partition(date), skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])
+    FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION skill_system.append_audit(text, jsonb, text, text)
+    TO skill_system_agent, skill_system_reviewer, skill_system_admin;
+GRANT EXECUTE ON FUNCTION
+    skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
+    skill_system.verify_audit(timestamptz, timestamptz), skill_system.audit_status()
+    TO skill_system_auditor;
+-- Whoever protects a table creates triggers on it and so needs the trigger functions.
+GRANT EXECUTE ON FUNCTION
+    skill_system.refuse_change(), skill_system.capture_change(),
+    skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])
+    TO skill_system_admin;
+
+SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_state', '');
+SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_logs', '');
+SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_logs_default', '');

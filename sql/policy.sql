@@ -1,0 +1,241 @@
+-- Policy: may a skill have these effects, and which rule said so.
+
+CREATE TABLE skill_system.policy_profiles (
+    id                  bigserial   NOT NULL,
+    name                text        NOT NULL,
+    allowed_effects     text[]      NOT NULL DEFAULT ARRAY[]::text[],
+    allowed_exec        text[]      NOT NULL DEFAULT ARRAY[]::text[],
+    allowed_write_roots text[]      NOT NULL DEFAULT ARRAY[]::text[],
+    metadata            jsonb       NOT NULL DEFAULT '{}'::jsonb,
+    created_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    denied_effects      text[]      NOT NULL DEFAULT ARRAY[]::text[],
+    ask_effects         text[]      NOT NULL DEFAULT ARRAY[]::text[],
+    inherits            text[]      NOT NULL DEFAULT ARRAY[]::text[],
+    unlisted            text        NOT NULL DEFAULT 'deny' CHECK (unlisted IN ('deny', 'ask')),
+    mode                text        NOT NULL DEFAULT 'enforce' CHECK (mode IN ('enforce', 'observe')),
+    version             integer     NOT NULL DEFAULT 0,
+    content_hash        text,
+    tenant_id           text        NOT NULL DEFAULT skill_system.current_tenant(),
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (tenant_id, name)
+);
+COMMENT ON TABLE skill_system.policy_profiles IS
+'Policies: which effects a skill may have. Rules are name[:scope] with * for one segment and a final ** for any number; deny > ask > allow > unlisted, order and specificity never matter. Change rows with INSERT, UPDATE, DELETE or create_policy(); each change is versioned and audited. Decide with check_policy(), look closer with explain_policy(), lint_policy(), effective_policy().';
+COMMENT ON COLUMN skill_system.policy_profiles.id IS 'Number of the profile.';
+COMMENT ON COLUMN skill_system.policy_profiles.name IS 'Name, unique in the tenant, for example dev.';
+COMMENT ON COLUMN skill_system.policy_profiles.allowed_effects IS 'Rules that allow, for example {db.read,fs.write:/srv/app/**}.';
+COMMENT ON COLUMN skill_system.policy_profiles.allowed_exec IS 'Commands that check_exec() lets run: a program with any arguments (git), or word by word (npm test, cargo build **).';
+COMMENT ON COLUMN skill_system.policy_profiles.allowed_write_roots IS 'Directories below which check_write() lets files be written, for example {/srv/app}.';
+COMMENT ON COLUMN skill_system.policy_profiles.metadata IS 'Anything worth noting; part of the versioned content.';
+COMMENT ON COLUMN skill_system.policy_profiles.created_at IS 'When the profile was made.';
+COMMENT ON COLUMN skill_system.policy_profiles.denied_effects IS 'Rules that deny, whatever else is allowed.';
+COMMENT ON COLUMN skill_system.policy_profiles.ask_effects IS 'Rules for effects that need a person.';
+COMMENT ON COLUMN skill_system.policy_profiles.inherits IS 'Names of profiles whose rules are added to these.';
+COMMENT ON COLUMN skill_system.policy_profiles.unlisted IS 'Verdict on an effect that no rule names: deny or ask.';
+COMMENT ON COLUMN skill_system.policy_profiles.mode IS 'enforce: enforce_policy() raises. observe: it only records.';
+COMMENT ON COLUMN skill_system.policy_profiles.version IS 'Number of the current row in policy_versions; set by the server.';
+COMMENT ON COLUMN skill_system.policy_profiles.content_hash IS 'SHA-256 of the current content, inherited profiles included; set by the server.';
+COMMENT ON COLUMN skill_system.policy_profiles.tenant_id IS 'Tenant the profile belongs to.';
+
+CREATE TABLE skill_system.policy_versions (
+    policy_profile_id bigint      NOT NULL,
+    version           integer     NOT NULL,
+    content_hash      text,
+    name              text        NOT NULL,
+    content           jsonb,
+    created_at        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    created_by        text        NOT NULL DEFAULT SESSION_USER,
+    tenant_id         text        NOT NULL DEFAULT skill_system.current_tenant(),
+    PRIMARY KEY (tenant_id, policy_profile_id, version)
+);
+COMMENT ON TABLE skill_system.policy_versions IS
+'Every content a policy ever had, append-only. Written by the server when a profile, or one it inherits from, changes. The hash is what check_policy() and runs report: SELECT content FROM skill_system.policy_versions WHERE content_hash = ''sha256:...'';';
+COMMENT ON COLUMN skill_system.policy_versions.policy_profile_id IS 'Number of the profile, which may be deleted meanwhile.';
+COMMENT ON COLUMN skill_system.policy_versions.version IS 'Counts from 1 for each profile.';
+COMMENT ON COLUMN skill_system.policy_versions.content_hash IS 'sha256: and the SHA-256 of the canonical content: compact JSON, keys in byte order, rules sorted. NULL for a deletion.';
+COMMENT ON COLUMN skill_system.policy_versions.name IS 'Name of the profile in this version.';
+COMMENT ON COLUMN skill_system.policy_versions.content IS 'The canonical content, inherited profiles by their hash. NULL for a deletion.';
+COMMENT ON COLUMN skill_system.policy_versions.created_at IS 'When this version came into force.';
+COMMENT ON COLUMN skill_system.policy_versions.created_by IS 'Role that had logged in.';
+COMMENT ON COLUMN skill_system.policy_versions.tenant_id IS 'Tenant of the profile.';
+
+CREATE TYPE skill_system.policy_decision AS (
+    allowed         boolean,
+    blocked_effects text[],
+    decision        text,
+    ask_effects     text[],
+    reason          text,
+    policy_version  integer,
+    policy_hash     text
+);
+COMMENT ON TYPE skill_system.policy_decision IS
+'Answer of check_policy() and its sisters. allowed: everything may happen. blocked_effects: what may not happen without a person, as asked. decision: allow, ask (a person may release all that is blocked) or deny. ask_effects: the part of blocked_effects a person may release. reason: one line. policy_version, policy_hash: what decided; NULL without a valid policy.';
+
+CREATE FUNCTION skill_system.check_policy(policy_name text, effects text[]) RETURNS skill_system.policy_decision
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_policy_array';
+CREATE FUNCTION skill_system.check_policy(policy_name text, effects jsonb) RETURNS skill_system.policy_decision
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_policy_jsonb';
+CREATE FUNCTION skill_system.check_policy(policy_name text, effects text) RETURNS skill_system.policy_decision
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_policy_text';
+COMMENT ON FUNCTION skill_system.check_policy(text, text[]) IS
+'May a skill have these effects? Call this before you act. One row; never raises and never says yes when in doubt: unknown policy, NULL, a malformed effect or more than 1000 effects are not allowed, with the reason. Writes nothing, works on a standby. Example: SELECT * FROM skill_system.check_policy(''dev'', array[''db.read'', ''fs.write:/srv/app/x'']);';
+COMMENT ON FUNCTION skill_system.check_policy(text, jsonb) IS
+'check_policy() for a JSON array of effects. Example: SELECT * FROM skill_system.check_policy(''dev'', manifest->''effects'') FROM ...;';
+COMMENT ON FUNCTION skill_system.check_policy(text, text) IS
+'check_policy() for a plain literal: JSON array or array literal. Examples: SELECT * FROM skill_system.check_policy(''dev'', ''["db.read"]''); SELECT * FROM skill_system.check_policy(''dev'', ''{db.read}'');';
+
+CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects text[]) RETURNS skill_system.policy_decision
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_enforce_policy_array';
+CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects jsonb) RETURNS skill_system.policy_decision
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_enforce_policy_jsonb';
+CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects text) RETURNS skill_system.policy_decision
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_enforce_policy_text';
+COMMENT ON FUNCTION skill_system.enforce_policy(text, text[]) IS
+'Like check_policy(), but raises 42501 naming the blocked effects and the rule unless all is allowed. With mode = observe it raises nothing and writes an audit record policy.observed instead. Put it first in a transaction that must not go on otherwise. Example: SELECT skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
+COMMENT ON FUNCTION skill_system.enforce_policy(text, jsonb) IS 'enforce_policy() for a JSON array of effects. Example: SELECT skill_system.enforce_policy(''dev'', ''["db.read"]''::jsonb);';
+COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS 'enforce_policy() for a plain literal: JSON array or array literal. Example: SELECT skill_system.enforce_policy(''dev'', ''{db.read}'');';
+
+CREATE FUNCTION skill_system.check_exec(policy_name text, argv text[]) RETURNS skill_system.policy_decision
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_exec';
+COMMENT ON FUNCTION skill_system.check_exec(text, text[]) IS
+'May this command run? The effect proc.exec:<program> must be allowed and an entry of allowed_exec must match program and arguments. A program without a slash matches only an entry without one. Never raises. Example: SELECT * FROM skill_system.check_exec(''dev'', array[''git'', ''status'']);';
+CREATE FUNCTION skill_system.check_write(policy_name text, path text) RETURNS skill_system.policy_decision
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_write';
+COMMENT ON FUNCTION skill_system.check_write(text, text) IS
+'May this file be written? The effect fs.write:<path> must be allowed and the absolute path, with .. resolved, must lie in one of allowed_write_roots. Symbolic links are not seen from here. Never raises. Example: SELECT * FROM skill_system.check_write(''dev'', ''/srv/app/report.txt'');';
+
+CREATE FUNCTION skill_system.explain_policy(policy_name text, effects text[])
+    RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, why text)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'explain_policy_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.explain_policy(text, text[]) IS
+'One row per effect: the verdict, the rule that won, the profile it came from, and why in words. Raises 42704 for an unknown policy. Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{fs.write:/etc/passwd}'');';
+CREATE FUNCTION skill_system.effective_policy(policy_name text)
+    RETURNS TABLE (kind text, verdict text, rule text, source_profile text)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_policy_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.effective_policy(text) IS
+'What a policy says with everything it inherits: deny, ask and allow rules, the verdict on everything else, commands (exec) and directories (write_root). Raises 42704 for an unknown policy. Example: SELECT * FROM skill_system.effective_policy(''dev'');';
+CREATE FUNCTION skill_system.lint_policy(policy_name text)
+    RETURNS TABLE (severity text, code text, rule text, source_profile text, message text, hint text)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lint_policy_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.lint_policy(text) IS
+'Rules that do nothing, or perhaps not what was meant: shadowed_by_deny, shadowed_by_ask, redundant, unknown_root, unknown_effect, inert_exec, inert_write_root, and for a policy that cannot decide malformed, unknown_parent, cycle, too_large. Example: SELECT * FROM skill_system.lint_policy(''dev'');';
+CREATE FUNCTION skill_system.assert_allows(policy_name text, VARIADIC effects text[]) RETURNS void
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'assert_allows_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.assert_allows(text, text[]) IS
+'For tests of a policy: raises P0004 unless every effect is allowed. Example: SELECT skill_system.assert_allows(''dev'', ''db.read'', ''fs.read'');';
+CREATE FUNCTION skill_system.assert_denies(policy_name text, VARIADIC effects text[]) RETURNS void
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'assert_denies_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.assert_denies(text, text[]) IS
+'For tests of a policy: raises P0004 if any of the effects is allowed without a person. Example: SELECT skill_system.assert_denies(''dev'', ''proc.exec'');';
+CREATE FUNCTION skill_system.effect_problem(rule text) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'effect_problem_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.effect_problem(text) IS
+'Why a text is no rule of a policy; NULL when it is one. Example: SELECT skill_system.effect_problem(''DB.read'');';
+
+CREATE FUNCTION skill_system.check_policy_row() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_check_row';
+COMMENT ON FUNCTION skill_system.check_policy_row() IS 'Trigger function of policy_profiles: refuses rules that do not parse.';
+CREATE FUNCTION skill_system.record_policy_change() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_changed';
+COMMENT ON FUNCTION skill_system.record_policy_change() IS
+'Trigger function of policy_profiles: writes policy_versions and the audit trail and tells all sessions to compile anew.';
+CREATE FUNCTION skill_system.record_policy_deletion() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_deleted';
+COMMENT ON FUNCTION skill_system.record_policy_deletion() IS
+'Trigger function of policy_profiles: a deleted profile leaves a last version and an audit record.';
+
+CREATE TRIGGER policy_profiles_check BEFORE INSERT OR UPDATE ON skill_system.policy_profiles
+    FOR EACH ROW EXECUTE FUNCTION skill_system.check_policy_row();
+CREATE TRIGGER policy_profiles_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON skill_system.policy_profiles
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_system.record_policy_change();
+CREATE TRIGGER policy_profiles_deleted AFTER DELETE ON skill_system.policy_profiles
+    FOR EACH ROW EXECUTE FUNCTION skill_system.record_policy_deletion();
+ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_check;
+ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_changed;
+ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_deleted;
+
+CREATE TRIGGER policy_versions_no_change BEFORE UPDATE OR DELETE ON skill_system.policy_versions
+    FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
+CREATE TRIGGER policy_versions_no_truncate BEFORE TRUNCATE ON skill_system.policy_versions
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
+ALTER TABLE skill_system.policy_versions ENABLE ALWAYS TRIGGER policy_versions_no_change;
+ALTER TABLE skill_system.policy_versions ENABLE ALWAYS TRIGGER policy_versions_no_truncate;
+
+ALTER TABLE skill_system.policy_profiles ENABLE ROW LEVEL SECURITY;
+ALTER TABLE skill_system.policy_versions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON skill_system.policy_profiles
+    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
+CREATE POLICY auditor ON skill_system.policy_profiles FOR SELECT TO skill_system_auditor USING (true);
+CREATE POLICY tenant ON skill_system.policy_versions
+    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
+CREATE POLICY auditor ON skill_system.policy_versions FOR SELECT TO skill_system_auditor USING (true);
+
+CREATE FUNCTION skill_system.create_policy(
+        name text, allow text[] DEFAULT '{}', ask text[] DEFAULT '{}', deny text[] DEFAULT '{}', inherits text[] DEFAULT '{}',
+        allowed_exec text[] DEFAULT '{}', allowed_write_roots text[] DEFAULT '{}', unlisted text DEFAULT 'deny',
+        mode text DEFAULT 'enforce', metadata jsonb DEFAULT '{}') RETURNS bigint
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    INSERT INTO skill_system.policy_profiles
+        (name, allowed_effects, ask_effects, denied_effects, inherits, allowed_exec, allowed_write_roots, unlisted, mode, metadata)
+    VALUES (create_policy.name, allow, ask, deny, create_policy.inherits, create_policy.allowed_exec,
+            create_policy.allowed_write_roots, create_policy.unlisted, create_policy.mode, create_policy.metadata)
+    RETURNING id;
+END;
+COMMENT ON FUNCTION skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb) IS
+'Makes a policy and returns its id; change it later with UPDATE skill_system.policy_profiles. Raises 22023 for a malformed rule, 42704 for an unknown inherited policy, 23505 when the name is taken. Example: SELECT skill_system.create_policy(''dev'', allow => ''{db.*,fs.read}'', ask => ''{net.fetch}'', deny => ''{proc.exec}'');';
+
+CREATE FUNCTION skill_system.install_starter_policies() RETURNS TABLE (name text, installed boolean)
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH starter(name, allow, ask, deny, note) AS (
+        VALUES ('dev', '{db.read,db.write,fs.read,fs.write,git.read,git.write}'::text[], '{net.fetch,proc.exec}'::text[], '{}'::text[],
+                'Development: data, files and git are free, network and programs need a person.'),
+               ('readonly', '{db.read,fs.read,git.read}', '{}', '{db.write,fs.write,git.write,proc.exec}',
+                'Looks at everything and changes nothing.'),
+               ('locked', '{}', '{}', '{**}', 'Nothing may happen.')
+    ), made AS (
+        INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects, denied_effects, metadata)
+        SELECT s.name, s.allow, s.ask, s.deny, pg_catalog.jsonb_build_object('description', s.note) FROM starter s
+        ON CONFLICT (tenant_id, name) DO NOTHING
+        RETURNING policy_profiles.name
+    )
+    SELECT s.name, m.name IS NOT NULL FROM starter s LEFT JOIN made m ON m.name OPERATOR(pg_catalog.=) s.name ORDER BY s.name;
+END;
+COMMENT ON FUNCTION skill_system.install_starter_policies() IS
+'Makes the policies dev, readonly and locked where the tenant has none of that name; installed says which were made. Example: SELECT * FROM skill_system.install_starter_policies();';
+
+REVOKE ALL ON TABLE skill_system.policy_profiles, skill_system.policy_versions FROM PUBLIC;
+REVOKE ALL ON SEQUENCE skill_system.policy_profiles_id_seq FROM PUBLIC;
+GRANT SELECT ON skill_system.policy_profiles, skill_system.policy_versions
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+GRANT INSERT (name, allowed_effects, allowed_exec, allowed_write_roots, metadata, denied_effects, ask_effects, inherits, unlisted, mode),
+      UPDATE (name, allowed_effects, allowed_exec, allowed_write_roots, metadata, denied_effects, ask_effects, inherits, unlisted, mode),
+      DELETE ON skill_system.policy_profiles TO skill_system_admin;
+GRANT USAGE ON SEQUENCE skill_system.policy_profiles_id_seq TO skill_system_admin;
+
+REVOKE ALL ON FUNCTION
+    skill_system.check_policy(text, text[]), skill_system.check_policy(text, jsonb), skill_system.check_policy(text, text),
+    skill_system.enforce_policy(text, text[]), skill_system.enforce_policy(text, jsonb), skill_system.enforce_policy(text, text),
+    skill_system.check_exec(text, text[]), skill_system.check_write(text, text),
+    skill_system.explain_policy(text, text[]), skill_system.effective_policy(text), skill_system.lint_policy(text),
+    skill_system.assert_allows(text, text[]), skill_system.assert_denies(text, text[]), skill_system.effect_problem(text),
+    skill_system.check_policy_row(), skill_system.record_policy_change(), skill_system.record_policy_deletion(),
+    skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb),
+    skill_system.install_starter_policies()
+    FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    skill_system.check_policy(text, text[]), skill_system.check_policy(text, jsonb), skill_system.check_policy(text, text),
+    skill_system.enforce_policy(text, text[]), skill_system.enforce_policy(text, jsonb), skill_system.enforce_policy(text, text),
+    skill_system.check_exec(text, text[]), skill_system.check_write(text, text),
+    skill_system.explain_policy(text, text[]), skill_system.effective_policy(text), skill_system.lint_policy(text),
+    skill_system.assert_allows(text, text[]), skill_system.assert_denies(text, text[]), skill_system.effect_problem(text)
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+GRANT EXECUTE ON FUNCTION
+    skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb),
+    skill_system.install_starter_policies()
+    TO skill_system_admin;
+
+SELECT pg_catalog.pg_extension_config_dump('skill_system.policy_profiles', '');
+SELECT pg_catalog.pg_extension_config_dump('skill_system.policy_profiles_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('skill_system.policy_versions', '');

@@ -1,0 +1,507 @@
+//! The audit trail: signing at insert, appending, protecting tables, verifying.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
+
+use pgrx::datum::IntoDatum;
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+use skill_core::audit::{Record, check_claims, sign, verify};
+use skill_core::jsonb::{self, JsonbError};
+use skill_core::{Code, Fault};
+
+use crate::pg::audit_table::{AuditRow, Column, insert};
+use crate::pg::call::{Answer, Call, text_datum};
+use crate::pg::spi::{self, Access, arg};
+use crate::pg::trigger::{Event, Trigger};
+use crate::pg::error::{OrRaise, raise};
+use crate::pg::{cache, capture, guc, keys, sys};
+use crate::pg_function;
+
+thread_local! {
+    static LOG_ID: Cell<Option<[u8; 16]>> = const { Cell::new(None) };
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Called once when the library is loaded.
+pub fn register() {
+    // The identity may have been made by the transaction that is rolled back.
+    cache::on_abort(|| LOG_ID.set(None));
+}
+
+fn jsonb_fault(error: JsonbError) -> Fault {
+    match error {
+        JsonbError::Encode(error) => error.into(),
+        JsonbError::Damaged => Fault::new(Code::Internal, "the stored jsonb value is damaged")
+            .hint("Check the table with amcheck and the storage below it."),
+    }
+}
+
+/// What tells this log from any other; part of the signed bytes.
+fn log_id() -> Option<[u8; 16]> {
+    if let Some(id) = LOG_ID.get() {
+        return Some(id);
+    }
+    let id = spi::as_owner(|| {
+        spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::ReadLatest, &[])
+    })?;
+    LOG_ID.set(Some(*id.as_bytes()));
+    Some(*id.as_bytes())
+}
+
+/// The identity, made now if this is the first record, together with the keyring.
+fn log_id_or_new() -> Result<[u8; 16], Fault> {
+    if let Some(id) = log_id() {
+        return Ok(id);
+    }
+    spi::as_owner(|| {
+        // One first writer; the others wait for its commit and then read what it made.
+        spi::run("LOCK TABLE skill_system.audit_state IN EXCLUSIVE MODE", Access::Write, &[], |_| ());
+    });
+    if let Some(id) = log_id() {
+        return Ok(id);
+    }
+    if !keys::exists() {
+        keys::create()?;
+    }
+    let id = sys::uuid_v7(0x7fff_ffff_ffff_ffff & sys::unix_micros(sys::clock_timestamp()).unwrap_or(0));
+    spi::as_owner(|| {
+        let uuid = pgrx::Uuid::from_bytes(id);
+        spi::run("INSERT INTO skill_system.audit_state (log_id) VALUES ($1)", Access::Write, &[arg(uuid)], |_| ());
+    });
+    LOG_ID.set(Some(id));
+    Ok(id)
+}
+
+fn finite(timestamp: Option<i64>, column: &str) -> Result<i64, Fault> {
+    timestamp.and_then(sys::unix_micros).ok_or_else(|| {
+        Fault::new(Code::InvalidParameterValue, format!("{column} of an audit record must be a finite time"))
+    })
+}
+
+pg_function!(pg_finfo_skill_audit_sign, skill_audit_sign, sign_row);
+/// BEFORE INSERT on every partition: sets what the server knows better than the caller, and signs.
+fn sign_row(call: &Call) -> Answer {
+    let trigger = Trigger::new(call);
+    let relation = trigger.relation();
+    let mut row = AuditRow::from_tuple(trigger.new_row(), relation)?;
+    // A restored row brings its signature. Only the owner may give one, and whether
+    // it is true is for verification to say.
+    if row.text(Column::Signature).is_some() && sys::has_rights_of(sys::owner()) {
+        return Ok(trigger.proceed());
+    }
+    let log_id = log_id_or_new()?;
+    let ring = keys::keyring()?;
+    let key = ring.active();
+    let event_type = row.text(Column::EventType).unwrap_or_default();
+    check_claims(event_type, row.text(Column::ActorId), row.text(Column::ActorType))?;
+    let Some(event_data) = row.event_data() else {
+        return Err(Fault::new(Code::InvalidParameterValue, "event_data of an audit record must not be NULL"));
+    };
+    let now = sys::clock_timestamp();
+    let recorded_at = finite(Some(now), "recorded_at")?;
+    let id = sys::uuid_v7(recorded_at);
+    let transaction_id = sys::top_transaction_id();
+    let (session, current) = (sys::session_user(), sys::current_user());
+    let session_name = sys::role_name(session);
+    let current_name = if current == session { session_name } else { sys::role_name(current) };
+    let utf8 = |name: &'static CStr| name.to_str().unwrap_or_default();
+    let (session_name, current_name) = (utf8(session_name), utf8(current_name));
+    let signature = BUFFER.with_borrow_mut(|buffer| -> Result<_, Fault> {
+        buffer.clear();
+        Record {
+            id: &id,
+            tenant_id: row.text(Column::TenantId).unwrap_or_default(),
+            event_type,
+            actor_id: row.text(Column::ActorId),
+            actor_type: row.text(Column::ActorType),
+            created_at: finite(row.timestamp(Column::CreatedAt), "created_at")?,
+            recorded_at,
+            transaction_id,
+            session_user: session_name,
+            current_user: current_name,
+            key_id: &key.id,
+        }
+        .encode(buffer, &log_id, |writer| jsonb::tell(event_data, writer))
+        .map_err(jsonb_fault)?;
+        let mut signature = Vec::with_capacity(160);
+        sign(key, buffer, &mut signature);
+        Ok(text_datum(std::str::from_utf8(&signature).unwrap_or_default()))
+    })?;
+    row.set(Column::Id, pgrx::Uuid::from_bytes(id).into_datum());
+    row.set(Column::Signature, signature);
+    row.set(Column::RecordedAt, Some(pg_sys::Datum::from(now)));
+    row.set(Column::TransactionId, Some(pg_sys::Datum::from(transaction_id as i64)));
+    row.set(Column::SessionUser, text_datum(session_name));
+    row.set(Column::CurrentUser, text_datum(current_name));
+    row.set(Column::KeyId, text_datum(&key.id));
+    Ok(pg_sys::Datum::from(row.into_tuple(relation)))
+}
+
+pg_function!(pg_finfo_skill_refuse_change, skill_refuse_change, refuse_change);
+/// UPDATE, DELETE and TRUNCATE on append-only tables.
+fn refuse_change(call: &Call) -> Answer {
+    let trigger = Trigger::new(call);
+    let verb = match trigger.event() {
+        Event::Update => "UPDATE",
+        Event::Delete => "DELETE",
+        Event::Truncate => "TRUNCATE",
+        Event::Insert => return Ok(trigger.proceed()),
+    };
+    if crate::pg::cache::retention_runs() && trigger.event() == Event::Delete {
+        return Ok(trigger.proceed());
+    }
+    Err(Fault::new(Code::NotInPrerequisiteState, format!("{} is append-only: {verb} is refused", trigger.relation_name()))
+        .detail("Rows can be added, never changed or removed.")
+        .hint("Record a correction as a new row."))
+}
+
+/// Appends a record for the current tenant on behalf of the current user.
+pub fn append(event_type: &str, event_data: serde_json::Value, actor_id: Option<&str>, actor_type: Option<&str>) {
+    append_for(&guc::tenant(), event_type, pgrx::JsonB(event_data).into_datum(), actor_id, actor_type);
+}
+
+/// Appends a record for a tenant. `event_data` is a jsonb datum.
+pub fn append_for(
+    tenant: &str,
+    event_type: &str,
+    event_data: Option<pg_sys::Datum>,
+    actor_id: Option<&str>,
+    actor_type: Option<&str>,
+) -> [u8; 16] {
+    let mut row = AuditRow::new();
+    row.set(Column::TenantId, text_datum(tenant));
+    row.set(Column::EventType, text_datum(event_type));
+    row.set(Column::EventData, event_data);
+    row.set(Column::ActorId, actor_id.and_then(text_datum));
+    row.set(Column::ActorType, actor_type.and_then(text_datum));
+    row.set(Column::CreatedAt, Some(pg_sys::Datum::from(sys::transaction_timestamp())));
+    insert(row)
+}
+
+pg_function!(pg_finfo_skill_append_audit, skill_append_audit, append_audit);
+/// `append_audit(event_type, event_data, actor_id, actor_type)` → id of the record.
+fn append_audit(call: &Call) -> Answer {
+    let missing = |column: &str| {
+        Fault::new(Code::InvalidParameterValue, format!("{column} of an audit record must not be NULL"))
+    };
+    let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
+    let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
+    let id = append_for(&guc::tenant(), event_type, Some(event_data), call.text(2), call.text(3));
+    Ok(pgrx::Uuid::from_bytes(id).into_datum().unwrap_or_else(|| call.null()))
+}
+
+pg_function!(pg_finfo_skill_audit_problem, skill_audit_problem, audit_problem);
+/// What is wrong with one row, given all its columns and the log's id; NULL when nothing is.
+fn audit_problem(call: &Call) -> Answer {
+    let Some(log_id) = call.get::<pgrx::Uuid>(0) else {
+        return Ok(call.null());
+    };
+    let problem = match judge(call, log_id.as_bytes())? {
+        Ok(()) => return Ok(call.null()),
+        Err(code) => code,
+    };
+    Ok(text_datum(problem).unwrap_or_else(|| call.null()))
+}
+
+fn judge(call: &Call, log_id: &[u8; 16]) -> Result<Result<(), &'static str>, Fault> {
+    // Columns that the table declares NOT NULL; where somebody removed that, the row is not as signed.
+    let all = (|| {
+        Some((
+            call.get::<pgrx::Uuid>(1)?, call.text(2)?, call.text(3)?, call.jsonb(4)?, call.datum(7)?.value() as i64,
+            call.datum(8)?.value() as i64, call.get::<i64>(9)?, call.text(10)?, call.text(11)?, call.text(12)?, call.text(13)?,
+        ))
+    })();
+    let Some((id, tenant_id, event_type, data, created, recorded, transaction, session, current, key_id, signature)) = all else {
+        return Ok(Err("value_missing"));
+    };
+    let (Some(created_at), Some(recorded_at)) = (sys::unix_micros(created), sys::unix_micros(recorded)) else {
+        return Ok(Err(skill_core::audit::Problem::SignatureMismatch.code()));
+    };
+    let ring = keys::keyring()?;
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.clear();
+        let record = Record {
+            id: id.as_bytes(), tenant_id, event_type, actor_id: call.text(5), actor_type: call.text(6), created_at, recorded_at,
+            transaction_id: transaction as u64, session_user: session, current_user: current, key_id,
+        };
+        match record.encode(buffer, log_id, |writer| jsonb::tell(data, writer)) {
+            // The table cannot hold what could not be signed.
+            Err(_) => Ok(Err("event_data_damaged")),
+            Ok(()) => Ok(verify(&ring, key_id, signature, buffer).map_err(|problem| problem.code())),
+        }
+    })
+}
+
+pg_function!(pg_finfo_skill_verify_audit, skill_verify_audit, verify_audit);
+/// `verify_audit(since, until)`: one row per problem.
+fn verify_audit(call: &Call) -> Answer {
+    let (Some(since), Some(until)) = (call.datum(0), call.datum(1)) else {
+        return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL")
+            .hint("Leave them out to verify everything."));
+    };
+    let mut rows = call.row_set();
+    let log_id = spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]);
+    let range = [spi::timestamptz(since), spi::timestamptz(until)];
+    // The aggregate may run in parallel workers; only when it counts a problem are the rows looked at one by one.
+    let [from, to] = &range;
+    let (mut covered, mut bad) = (0i64, 0i64);
+    spi::run_once(
+        &format!("SELECT count(*), count(p) FROM (SELECT {PROBLEM} AS p FROM skill_system.audit_logs a WHERE a.created_at >= $2 AND a.created_at < $3) q"),
+        Access::Read,
+        &[arg(log_id), from.clone(), to.clone()],
+        |row| (covered, bad) = (row.get(1).unwrap_or(0), row.get(2).unwrap_or(0)),
+    );
+    if log_id.is_none() && covered > 0 {
+        rows.push(&mut [None, None, None, text_datum("log_identity_missing"), text_datum("audit_state is empty, so no signature can be recomputed")]);
+    }
+    if bad > 0 {
+        spi::stream(
+            &format!(
+                "SELECT a.tableoid, a.id, a.created_at, a.problem FROM (SELECT tableoid, id, created_at, {PROBLEM} AS problem \
+                 FROM skill_system.audit_logs a WHERE a.created_at >= $2 AND a.created_at < $3) a WHERE a.problem IS NOT NULL"
+            ),
+            &[arg(log_id), from.clone(), to.clone()],
+            |row| {
+                let problem: String = row.get(4).unwrap_or_default();
+                let detail = explain_problem(&problem);
+                rows.push(&mut [row.datum(1), row.datum(2), row.datum(3), text_datum(&problem), text_datum(detail)]);
+            },
+        );
+    }
+    for (table, detail) in unprotected() {
+        rows.push(&mut [Some(table.into()), None, None, text_datum("protection_missing"), text_datum(&detail)]);
+    }
+    crate::pg::error::info(format!("verify_audit covered {covered} records"));
+    Ok(call.null())
+}
+
+/// `audit_problem()` with the columns of a row aliased `a`; `$1` is the log's id.
+const PROBLEM: &str = "skill_system.audit_problem($1, a.id, a.tenant_id, a.event_type::text, a.event_data, a.actor_id::text, \
+     a.actor_type::text, a.created_at, a.recorded_at, a.transaction_id, a.session_user_name, a.current_user_name, a.key_id, a.signature::text)";
+
+fn explain_problem(code: &str) -> &'static str {
+    use skill_core::audit::Problem::{KeyIdDiffers, KeyUnknown, SignatureMalformed, SignatureMismatch};
+    [SignatureMalformed, KeyIdDiffers, KeyUnknown, SignatureMismatch]
+        .into_iter()
+        .find(|problem| problem.code() == code)
+        .map_or("a value that every record has is missing or damaged", |problem| problem.explain())
+}
+
+/// Audit tables and partitions whose triggers are not all there and ENABLE ALWAYS.
+pub fn unprotected() -> Vec<(pg_sys::Oid, String)> {
+    let mut found = Vec::new();
+    spi::run(
+        "WITH audit_table AS (\
+             SELECT c.oid, c.relname, c.relpersistence, wanted.trigger, wanted.tgname FROM pg_class c \
+             CROSS JOIN (VALUES ('skill_audit_sign', 'audit_logs_sign'), ('skill_refuse_change', 'audit_logs_no_change'), \
+                                ('skill_refuse_change', 'audit_logs_no_truncate')) AS wanted(trigger, tgname) \
+             WHERE c.oid = 'skill_system.audit_logs'::regclass \
+                OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'skill_system.audit_logs'::regclass)) \
+         SELECT a.oid, format('trigger %s is missing or not ENABLE ALWAYS', a.tgname) FROM audit_table a \
+         WHERE NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
+             WHERE t.tgrelid = a.oid AND t.tgname = a.tgname AND t.tgenabled = 'A' AND p.prosrc = a.trigger) \
+         UNION \
+         SELECT a.oid, 'the table is not logged' FROM audit_table a WHERE a.relpersistence <> 'p' \
+         ORDER BY 1, 2",
+        Access::Read,
+        &[],
+        |row| found.push((row.get(1).unwrap_or(pg_sys::InvalidOid), row.get(2).unwrap_or_default())),
+    );
+    found
+}
+
+#[pg_extern(sql = false)]
+fn audit_status() -> TableIterator<
+    'static,
+    (
+    name!(key_id, String),
+    name!(records, i64),
+    name!(first_recorded, Option<TimestampWithTimeZone>),
+    name!(last_recorded, Option<TimestampWithTimeZone>),
+    name!(key_present, bool),
+    name!(key_active, bool),
+    ),
+> {
+    let ring = keys::keyring().ok();
+    let mut rows = Vec::new();
+    spi::run(
+        "SELECT key_id, count(*), min(recorded_at), max(recorded_at) FROM skill_system.audit_logs GROUP BY key_id ORDER BY min(recorded_at)",
+        Access::Read,
+        &[],
+        |row| {
+            let key_id: String = row.get(1).unwrap_or_default();
+            let present = ring.as_ref().is_some_and(|ring| ring.get(&key_id).is_some());
+            let active = ring.as_ref().is_some_and(|ring| ring.active().id == key_id);
+            rows.push((key_id, row.get(2).unwrap_or(0), row.get(3), row.get(4), present, active));
+        },
+    );
+    TableIterator::new(rows)
+}
+
+#[pg_extern(sql = false)]
+fn create_keyring() {
+    if keys::exists() {
+        raise(Fault::new(Code::NotInPrerequisiteState, "there is a keyring already")
+            .detail("skill_system.keyring_command is set, or skill_system.keyring_file exists."));
+    }
+    keys::create().or_raise();
+    append("audit.keyring_created", serde_json::json!({}), None, None);
+}
+
+#[pg_extern(sql = false)]
+fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
+    let mut answer = (String::new(), String::new(), String::new(), None::<pg_sys::Oid>);
+    // Months are months of UTC, so that the bounds do not depend on who makes them.
+    spi::run(
+        "WITH month AS (SELECT date_trunc('month', coalesce($1::timestamp, (now() AT TIME ZONE 'UTC') + interval '1 month')) AS start), \
+              bounds AS (SELECT start AT TIME ZONE 'UTC' AS lower, (start + interval '1 month') AT TIME ZONE 'UTC' AS upper, \
+                                'audit_logs_' || to_char(start, 'YYYY_MM') AS name FROM month) \
+         SELECT name, to_char(lower AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ' 00:00:00+00', to_char(upper AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ' 00:00:00+00', \
+                to_regclass('skill_system.' || quote_ident(name))::oid FROM bounds",
+        Access::Write,
+        &[arg(month)],
+        |row| answer = (row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default(), row.get(3).unwrap_or_default(), row.get(4)),
+    );
+    let (name, lower, upper, existing) = answer;
+    if let Some(existing) = existing {
+        return existing;
+    }
+    let held = spi::one::<bool>(
+        "SELECT EXISTS (SELECT FROM skill_system.audit_logs_default WHERE created_at >= $1::timestamptz AND created_at < $2::timestamptz)",
+        Access::Write,
+        &[arg(lower.as_str()), arg(upper.as_str())],
+    );
+    if held == Some(true) {
+        raise(Fault::new(Code::NotInPrerequisiteState, format!("audit_logs_default already holds records of the month of {name}"))
+            .detail("Records never move, so this month stays in the default partition.")
+            .hint("Make later months ahead of time; maintain() does."));
+    }
+    // Everything here is a name or a date made above.
+    for sql in [
+        format!("CREATE TABLE skill_system.{name} PARTITION OF skill_system.audit_logs FOR VALUES FROM ('{lower}') TO ('{upper}')"),
+        format!("ALTER TABLE skill_system.{name} ADD PRIMARY KEY (tenant_id, id)"),
+        format!("CREATE INDEX {name}_created_at_idx ON skill_system.{name} USING brin (created_at)"),
+        format!("CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.{name} FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change()"),
+        format!("ALTER TABLE skill_system.{name} ENABLE ALWAYS TRIGGER audit_logs_no_truncate"),
+        format!("ALTER TABLE skill_system.{name} ENABLE ROW LEVEL SECURITY"),
+        format!("CREATE POLICY auditor ON skill_system.{name} FOR SELECT TO skill_system_auditor USING (true)"),
+        format!("GRANT SELECT ON skill_system.{name} TO skill_system_auditor"),
+        format!("COMMENT ON TABLE skill_system.{name} IS 'Partition of audit_logs for one month of UTC. Made by create_audit_partition().'"),
+    ] {
+        spi::run_once(&sql, Access::Write, &[], |_| ());
+    }
+    spi::run_once(&format!("SELECT 'skill_system.{name}'::regclass::oid"), Access::Write, &[], |row| answer.3 = row.get(1));
+    answer.3.unwrap_or(pg_sys::InvalidOid)
+}
+
+/// The table's qualified name, its partitions included, parents first.
+fn table_and_partitions(table: Option<pg_sys::Oid>) -> Vec<String> {
+    let Some(table) = table else {
+        raise(Fault::new(Code::InvalidParameterValue, "the table is NULL"));
+    };
+    let mut names = Vec::new();
+    spi::run(
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM (SELECT $1 AS oid, 0 AS level WHERE (SELECT relkind FROM pg_class WHERE oid = $1) = 'r' \
+             UNION ALL SELECT relid, level FROM pg_partition_tree($1)) t \
+         JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') \
+         GROUP BY 1 ORDER BY min(t.level), 1",
+        Access::Read,
+        &[arg(table)],
+        |row| names.extend(row.get::<String>(1)),
+    );
+    if names.is_empty() {
+        raise(Fault::new(Code::InvalidParameterValue, "this is no table").hint("Give an ordinary or partitioned table."));
+    }
+    names
+}
+
+#[pg_extern(sql = false)]
+fn make_append_only(table: Option<pg_sys::Oid>) {
+    let names = table_and_partitions(table);
+    for (i, name) in names.iter().enumerate() {
+        // Row triggers are cloned to partitions, statement triggers are not.
+        let mut triggers = vec![("skill_system_no_truncate", "BEFORE TRUNCATE", "STATEMENT")];
+        if i == 0 {
+            triggers.push(("skill_system_no_change", "BEFORE UPDATE OR DELETE", "ROW"));
+        }
+        for (trigger, when, level) in triggers {
+            spi::run_once(
+                &format!("CREATE OR REPLACE TRIGGER {trigger} {when} ON {name} FOR EACH {level} EXECUTE FUNCTION skill_system.refuse_change()"),
+                Access::Write, &[], |_| (),
+            );
+        }
+    }
+    for name in &names {
+        for trigger in ["skill_system_no_truncate", "skill_system_no_change"] {
+            spi::run_once(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"), Access::Write, &[], |_| ());
+        }
+    }
+    append("table.append_only", serde_json::json!({"table": names[0]}), None, None);
+}
+
+#[pg_extern(sql = false)]
+fn audit_table(table: Option<pg_sys::Oid>, columns: Option<Vec<Option<String>>>, ignored: Option<Vec<Option<String>>>) {
+    let names = table_and_partitions(table);
+    let known: Vec<String> = {
+        let mut known = Vec::new();
+        spi::run(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            Access::Read, &[arg(table)], |row| known.extend(row.get::<String>(1)),
+        );
+        known
+    };
+    let listed = |list: &Option<Vec<Option<String>>>| -> Vec<String> { list.iter().flatten().flatten().cloned().collect() };
+    let (columns_given, ignored_given) = (listed(&columns), listed(&ignored));
+    if let Some(unknown) = columns_given.iter().chain(&ignored_given).find(|column| !known.contains(column)) {
+        raise(Fault::new(Code::UndefinedObject, format!("column \"{unknown}\" of {} does not exist", names[0]))
+            .detail(format!("Its columns are {}.", known.join(", "))));
+    }
+    let chosen: Vec<&String> = known
+        .iter()
+        .filter(|column| (columns.is_none() || columns_given.contains(column)) && !ignored_given.contains(column))
+        .collect();
+    if chosen.is_empty() {
+        raise(Fault::new(Code::InvalidParameterValue, "no column is left to audit"));
+    }
+    // The trigger keeps what is left out, so that columns added later are audited too.
+    let arguments: Vec<String> = match columns {
+        Some(_) => std::iter::once("only".to_owned()).chain(chosen.iter().map(|c| (*c).clone())).collect(),
+        None => std::iter::once("except".to_owned()).chain(ignored_given.clone()).collect(),
+    };
+    let literals = arguments.iter().map(|text| crate::pg::sys::quote_literal(text)).collect::<Vec<_>>().join(", ");
+    spi::run_once(
+        &format!("CREATE OR REPLACE TRIGGER skill_system_audit AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW \
+                  EXECUTE FUNCTION skill_system.capture_change({literals})", names[0]),
+        Access::Write, &[], |_| (),
+    );
+    for name in &names {
+        spi::run_once(
+            &format!("CREATE OR REPLACE TRIGGER skill_system_audit_truncate AFTER TRUNCATE ON {name} FOR EACH STATEMENT \
+                      EXECUTE FUNCTION skill_system.capture_change()"),
+            Access::Write, &[], |_| (),
+        );
+    }
+    for name in &names {
+        for trigger in ["skill_system_audit", "skill_system_audit_truncate"] {
+            spi::run_once(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"), Access::Write, &[], |_| ());
+        }
+    }
+    append("table.audited", serde_json::json!({"table": names[0], "columns": chosen}), None, None);
+}
+
+pg_function!(pg_finfo_skill_capture_change, skill_capture_change, capture_change);
+/// AFTER INSERT, UPDATE, DELETE for each row and TRUNCATE: the change becomes an audit record.
+fn capture_change(call: &Call) -> Answer {
+    let trigger = Trigger::new(call);
+    let event_type = match trigger.event() {
+        Event::Insert => "row.inserted",
+        Event::Update => "row.updated",
+        Event::Delete => "row.deleted",
+        Event::Truncate => "table.truncated",
+    };
+    if let Some(change) = capture::change(call, &trigger) {
+        append_for(&guc::tenant(), event_type, Some(change), None, None);
+    }
+    Ok(call.null())
+}

@@ -1,0 +1,189 @@
+//! Rows of `audit_logs`, taken apart and put together without SQL.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+use skill_core::{Code, Fault};
+
+use super::call::{text_of, varlena_bytes};
+use super::{error, sys};
+
+/// The columns, in the order of `sql/audit.sql`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Column {
+    /// uuid
+    Id,
+    /// text
+    TenantId,
+    /// varchar(100)
+    EventType,
+    /// jsonb
+    EventData,
+    /// varchar(100)
+    ActorId,
+    /// varchar(20)
+    ActorType,
+    /// timestamptz
+    CreatedAt,
+    /// varchar(256)
+    Signature,
+    /// timestamptz
+    RecordedAt,
+    /// bigint
+    TransactionId,
+    /// text
+    SessionUser,
+    /// text
+    CurrentUser,
+    /// text
+    KeyId,
+}
+
+const COLUMNS: usize = 13;
+const NAMES: [&CStr; COLUMNS] = [
+    c"id", c"tenant_id", c"event_type", c"event_data", c"actor_id", c"actor_type", c"created_at", c"signature",
+    c"recorded_at", c"transaction_id", c"session_user_name", c"current_user_name", c"key_id",
+];
+
+/// The values of one row.
+pub struct AuditRow {
+    values: [pg_sys::Datum; COLUMNS],
+    nulls: [bool; COLUMNS],
+}
+
+impl AuditRow {
+    /// A row of NULLs.
+    pub fn new() -> Self {
+        AuditRow { values: [pg_sys::Datum::from(0); COLUMNS], nulls: [true; COLUMNS] }
+    }
+
+    /// The values of a tuple of `audit_logs` or one of its partitions.
+    pub fn from_tuple(tuple: pg_sys::HeapTuple, relation: pg_sys::Relation) -> Result<Self, Fault> {
+        let mut row = AuditRow::new();
+        // SAFETY: the descriptor is the tuple's own and has as many attributes as the arrays.
+        unsafe {
+            let desc = (*relation).rd_att;
+            check_shape(desc)?;
+            pg_sys::heap_deform_tuple(tuple, desc, row.values.as_mut_ptr(), row.nulls.as_mut_ptr());
+        }
+        Ok(row)
+    }
+
+    /// Sets a value; `None` is NULL.
+    pub fn set(&mut self, column: Column, value: Option<pg_sys::Datum>) {
+        self.nulls[column as usize] = value.is_none();
+        self.values[column as usize] = value.unwrap_or(pg_sys::Datum::from(0));
+    }
+
+    fn datum(&self, column: Column) -> Option<pg_sys::Datum> {
+        (!self.nulls[column as usize]).then_some(self.values[column as usize])
+    }
+
+    /// A text value, borrowed.
+    pub fn text(&self, column: Column) -> Option<&str> {
+        // SAFETY: only asked for text columns; the shape was checked.
+        self.datum(column).map(|datum| unsafe { text_of(datum) })
+    }
+
+    /// The bytes of `event_data` behind its header.
+    pub fn event_data(&self) -> Option<&[u8]> {
+        // SAFETY: a jsonb column.
+        self.datum(Column::EventData).map(|datum| unsafe { varlena_bytes(datum) })
+    }
+
+    /// A server timestamp.
+    pub fn timestamp(&self, column: Column) -> Option<i64> {
+        self.datum(column).map(|datum| datum.value() as i64)
+    }
+
+    /// The row as a tuple for `relation`.
+    pub fn into_tuple(mut self, relation: pg_sys::Relation) -> pg_sys::HeapTuple {
+        // SAFETY: as in `from_tuple`.
+        unsafe { pg_sys::heap_form_tuple((*relation).rd_att, self.values.as_mut_ptr(), self.nulls.as_mut_ptr()) }
+    }
+}
+
+/// A partition whose columns are not ours could be signed wrongly, so it is refused.
+fn check_shape(desc: pg_sys::TupleDesc) -> Result<(), Fault> {
+    // SAFETY: a valid descriptor; the index is below natts.
+    let same = unsafe {
+        (*desc).natts as usize == COLUMNS
+            && NAMES.iter().enumerate().all(|(i, name)| {
+                let attribute = sys::attribute(desc, i);
+                CStr::from_ptr((*attribute).attname.data.as_ptr()) == *name
+            })
+    };
+    if same {
+        Ok(())
+    } else {
+        Err(Fault::new(Code::NotInPrerequisiteState, "the columns of the audit table are not those of this version")
+            .hint("Update the extension with ALTER EXTENSION skill_system UPDATE, and detach foreign partitions."))
+    }
+}
+
+/// Inserts the row into the partition its `created_at` belongs to, signing trigger
+/// included, without parsing, planning or privilege checks: whoever may call the
+/// function may have the record written. Returns the id of the record.
+pub fn insert(row: AuditRow) -> [u8; 16] {
+    sys::prevent_if_read_only(c"an audit record");
+    let Some(created_at) = row.timestamp(Column::CreatedAt) else {
+        error::raise(Fault::new(Code::Internal, "an audit record needs created_at"));
+    };
+    // SAFETY: the protocol of the executor for a single row, as the server's own
+    // logical replication follows it. An error unwinds; the abort releases everything.
+    unsafe {
+        let parent = pg_sys::table_open(sys::relation(c"audit_logs"), pg_sys::RowExclusiveLock as i32);
+        let leaf = pg_sys::table_open(partition_for(parent, created_at), pg_sys::RowExclusiveLock as i32);
+        if let Err(fault) = check_shape((*leaf).rd_att) {
+            error::raise(fault);
+        }
+        let estate = pg_sys::CreateExecutorState();
+        let slot = pg_sys::table_slot_create(leaf, std::ptr::null_mut());
+        std::ptr::copy_nonoverlapping(row.values.as_ptr(), (*slot).tts_values, COLUMNS);
+        std::ptr::copy_nonoverlapping(row.nulls.as_ptr(), (*slot).tts_isnull, COLUMNS);
+        pg_sys::ExecStoreVirtualTuple(slot);
+        let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+        (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+        pg_sys::InitResultRelInfo(result, leaf, 0, std::ptr::null_mut(), 0);
+        pg_sys::ExecOpenIndices(result, false);
+        pg_sys::ExecSimpleRelationInsert(result, estate, slot);
+        // The signing trigger has set the id.
+        pg_sys::slot_getsomeattrs_int(slot, 1);
+        let mut id = [0; 16];
+        std::ptr::copy_nonoverlapping((*(*slot).tts_values).cast_mut_ptr::<u8>(), id.as_mut_ptr(), id.len());
+        pg_sys::ExecCloseIndices(result);
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::FreeExecutorState(estate);
+        pg_sys::table_close(leaf, pg_sys::NoLock as i32);
+        pg_sys::table_close(parent, pg_sys::NoLock as i32);
+        id
+    }
+}
+
+/// The range search of the executor's get_partition_for_tuple, for one timestamptz key.
+unsafe fn partition_for(parent: pg_sys::Relation, created_at: i64) -> pg_sys::Oid {
+    use pg_sys::PartitionRangeDatumKind::{PARTITION_RANGE_DATUM_MINVALUE, PARTITION_RANGE_DATUM_VALUE};
+    unsafe {
+        let desc = &*pg_sys::RelationGetPartitionDesc(parent, true);
+        let bounds = desc.boundinfo.as_ref();
+        let index = bounds.and_then(|bounds| {
+            // The number of bounds that are not above the value.
+            let below = (0..bounds.ndatums as usize).take_while(|i| match **bounds.kind.add(*i) {
+                PARTITION_RANGE_DATUM_VALUE => (**bounds.datums.add(*i)).value() as i64 <= created_at,
+                PARTITION_RANGE_DATUM_MINVALUE => true,
+                _ => false,
+            });
+            let index = *bounds.indexes.add(below.count());
+            let index = if index < 0 { bounds.default_index } else { index };
+            usize::try_from(index).ok()
+        });
+        match index {
+            Some(index) if *desc.is_leaf.add(index) => *desc.oids.add(index),
+            _ => error::raise(
+                Fault::new(Code::NotInPrerequisiteState, "no partition of the audit table takes this record")
+                    .hint("The partition audit_logs_default belongs to it; attach it again."),
+            ),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Functions on hot paths: arguments borrowed from the datums, one composite row back.
+//!
+//! Everything else is an ordinary `#[pg_extern]`; the SQL of both stands in `sql/`.
+
+use pgrx::datum::{FromDatum, IntoDatum};
+use pgrx::pg_sys;
+use skill_core::Fault;
+
+/// Exports a version-1 function `$name` whose body is a safe function
+/// `fn(&Call) -> Result<Datum, Fault>`.
+#[macro_export]
+macro_rules! pg_function {
+    ($finfo:ident, $name:ident, $body:path) => {
+        #[allow(unsafe_code, missing_docs)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $finfo() -> &'static pgrx::pg_sys::Pg_finfo_record {
+            const V1: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+            &V1
+        }
+        #[allow(unsafe_code, missing_docs)]
+        #[unsafe(no_mangle)]
+        #[pgrx::pg_guard]
+        pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+            let call = $crate::pg::call::Call::new(fcinfo);
+            $crate::pg::error::OrRaise::or_raise($body(&call))
+        }
+    };
+}
+
+/// One call of an exported function.
+pub struct Call {
+    fcinfo: pg_sys::FunctionCallInfo,
+}
+
+/// What a body returns.
+pub type Answer = Result<pg_sys::Datum, Fault>;
+
+impl Call {
+    /// Wraps what the function manager passed.
+    pub fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
+        Call { fcinfo }
+    }
+
+    /// The raw argument `n`, counted from 0; `None` is NULL.
+    pub fn datum(&self, n: usize) -> Option<pg_sys::Datum> {
+        // SAFETY: the function manager passes nargs arguments; more are never asked for,
+        // which the bound makes certain.
+        unsafe {
+            let info = &*self.fcinfo;
+            if n >= info.nargs as usize {
+                return None;
+            }
+            let argument = info.args.as_slice(info.nargs as usize)[n];
+            (!argument.isnull).then_some(argument.value)
+        }
+    }
+
+    /// A text argument, borrowed.
+    pub fn text(&self, n: usize) -> Option<&str> {
+        // SAFETY: declared as text in sql/; the bytes live as long as the call.
+        self.datum(n).map(|datum| unsafe { text_of(datum) })
+    }
+
+    /// An argument of any type that pgrx can read.
+    pub fn get<T: FromDatum>(&self, n: usize) -> Option<T> {
+        // SAFETY: declared with T's type in sql/.
+        self.datum(n).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    /// The bytes of a jsonb argument behind its header.
+    pub fn jsonb(&self, n: usize) -> Option<&[u8]> {
+        // SAFETY: declared as jsonb in sql/.
+        self.datum(n).map(|datum| unsafe { varlena_bytes(datum) })
+    }
+
+    /// The elements of a text[] argument, borrowed; `None` elements are NULL.
+    pub fn text_array(&self, n: usize) -> Option<Vec<Option<&str>>> {
+        // SAFETY: declared as text[] in sql/.
+        self.datum(n).map(|datum| unsafe { text_array_of(datum) })
+    }
+
+    /// The node that says how the function was called, a trigger for example.
+    pub fn context(&self) -> *mut pg_sys::Node {
+        // SAFETY: set by the function manager, null for a plain call.
+        unsafe { (*self.fcinfo).context }
+    }
+
+    /// The call site, which lives as long as the statement's expression or trigger.
+    pub fn call_site(&self) -> *mut pg_sys::FmgrInfo {
+        // SAFETY: always set by the function manager.
+        unsafe { (*self.fcinfo).flinfo }
+    }
+
+    /// SQL NULL.
+    pub fn null(&self) -> pg_sys::Datum {
+        // SAFETY: the call structure is ours until we return.
+        unsafe { (*self.fcinfo).isnull = true };
+        pg_sys::Datum::from(0)
+    }
+
+    /// A row of the function's composite result type.
+    pub fn row(&self, values: &mut [Option<pg_sys::Datum>]) -> pg_sys::Datum {
+        // SAFETY: the descriptor is made once per call site, in the memory context that
+        // lives as long as fn_extra does, and the number of values is checked against it.
+        unsafe {
+            let flinfo = (*self.fcinfo).flinfo;
+            if (*flinfo).fn_extra.is_null() {
+                let mut desc: pg_sys::TupleDesc = std::ptr::null_mut();
+                pg_sys::get_call_result_type(self.fcinfo, std::ptr::null_mut(), &mut desc);
+                let old = pg_sys::MemoryContextSwitchTo((*flinfo).fn_mcxt);
+                (*flinfo).fn_extra = pg_sys::BlessTupleDesc(pg_sys::CreateTupleDescCopy(desc)).cast();
+                pg_sys::MemoryContextSwitchTo(old);
+            }
+            let desc: pg_sys::TupleDesc = (*flinfo).fn_extra.cast();
+            assert_eq!((*desc).natts as usize, values.len(), "result type of sql/ and code differ");
+            let mut nulls = [false; 16];
+            let mut datums = [pg_sys::Datum::from(0); 16];
+            for (i, value) in values.iter().enumerate() {
+                nulls[i] = value.is_none();
+                datums[i] = value.unwrap_or(pg_sys::Datum::from(0));
+            }
+            let tuple = pg_sys::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+        }
+    }
+}
+
+/// The result of a set-returning function; goes to disk when it outgrows work_mem.
+pub struct RowSet {
+    info: *mut pg_sys::ReturnSetInfo,
+}
+
+impl Call {
+    /// Starts the result of a set-returning function.
+    pub fn row_set(&self) -> RowSet {
+        // SAFETY: the server checks that the caller takes a set, and fills resultinfo.
+        unsafe {
+            pg_sys::InitMaterializedSRF(self.fcinfo, 0);
+            RowSet { info: (*self.fcinfo).resultinfo.cast() }
+        }
+    }
+}
+
+impl RowSet {
+    /// Adds one row.
+    pub fn push(&mut self, values: &mut [Option<pg_sys::Datum>]) {
+        let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
+        let mut datums: Vec<pg_sys::Datum> = values.iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
+        // SAFETY: set up by `row_set`; the number of values is checked against the descriptor.
+        unsafe {
+            let info = &*self.info;
+            assert_eq!((*info.setDesc).natts as usize, values.len(), "result type of sql/ and code differ");
+            pg_sys::tuplestore_putvalues(info.setResult, info.setDesc, datums.as_mut_ptr(), nulls.as_mut_ptr());
+        }
+    }
+}
+
+/// A text as a datum.
+pub fn text_datum(text: &str) -> Option<pg_sys::Datum> {
+    text.into_datum()
+}
+
+/// A list as a text[] datum.
+pub fn text_array_datum(list: &[String]) -> Option<pg_sys::Datum> {
+    let mut elements: Vec<pg_sys::Datum> = list.iter().filter_map(|text| text.as_str().into_datum()).collect();
+    // SAFETY: text is passed by reference, of variable length and int-aligned.
+    let array = unsafe {
+        pg_sys::construct_array(elements.as_mut_ptr(), elements.len() as i32, pg_sys::TEXTOID, -1, false, b'i' as _)
+    };
+    Some(pg_sys::Datum::from(array))
+}
+
+/// The bytes of a varlena behind its header, detoasted where needed.
+///
+/// # Safety
+/// `datum` must be a non-null varlena that lives as long as the result is used.
+pub unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    unsafe {
+        let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))
+    }
+}
+
+/// A text datum. The database's encoding is UTF-8 (the install script sees to it),
+/// and the server has checked the bytes.
+///
+/// # Safety
+/// As [`varlena_bytes`], and the datum must be of a text type.
+pub unsafe fn text_of<'a>(datum: pg_sys::Datum) -> &'a str {
+    unsafe { std::str::from_utf8(varlena_bytes(datum)).unwrap_or_default() }
+}
+
+/// The elements of a text[] datum.
+///
+/// # Safety
+/// As [`varlena_bytes`], and the datum must be a text[].
+pub unsafe fn text_array_of<'a>(datum: pg_sys::Datum) -> Vec<Option<&'a str>> {
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+        let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        pg_sys::deconstruct_array(
+            array, pg_sys::TEXTOID, -1, false, b'i' as _, &mut elements, &mut nulls, &mut count,
+        );
+        (0..count as usize).map(|i| (!*nulls.add(i)).then(|| text_of(*elements.add(i)))).collect()
+    }
+}
+
+/// Reads the literal of a text[]; `None` when it is none.
+pub fn parse_text_array(literal: &str) -> Option<Vec<Option<String>>> {
+    // The server's own parser raises; what cannot be an array is not given to it,
+    // and what remains is read here so that no error can arise (check_policy never raises).
+    let mut rest = literal.trim().strip_prefix('{')?.strip_suffix('}')?.chars().peekable();
+    let mut list = Vec::new();
+    loop {
+        while rest.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        let Some(&first) = rest.peek() else {
+            return list.is_empty().then_some(list);
+        };
+        let mut item = String::new();
+        let quoted = first == '"';
+        if quoted {
+            rest.next();
+            loop {
+                match rest.next()? {
+                    '"' => break,
+                    '\\' => item.push(rest.next()?),
+                    c => item.push(c),
+                }
+            }
+            while rest.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        } else {
+            while let Some(c) = rest.next_if(|c| *c != ',') {
+                match c {
+                    '{' | '}' | '"' => return None,
+                    '\\' => item.push(rest.next()?),
+                    c => item.push(c),
+                }
+            }
+            item.truncate(item.trim_end().len());
+            if item.is_empty() {
+                return None;
+            }
+        }
+        list.push((quoted || !item.eq_ignore_ascii_case("null")).then_some(item));
+        match rest.next() {
+            None => return Some(list),
+            Some(',') => {
+                if rest.peek().is_none() {
+                    return None;
+                }
+            }
+            Some(_) => return None,
+        }
+    }
+}

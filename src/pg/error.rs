@@ -1,0 +1,61 @@
+//! Faults of `core` become errors of the server.
+
+use pgrx::PgSqlErrorCode as Sql;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::PgLogLevel;
+use skill_core::{Code, Fault};
+
+/// Raises the fault as an ERROR.
+pub fn raise(fault: Fault) -> ! {
+    report(fault, PgLogLevel::ERROR);
+    unreachable!("an ERROR does not return")
+}
+
+/// Sends the fault as a message of the given level.
+pub fn report(fault: Fault, level: PgLogLevel) {
+    let code = match fault.code {
+        Code::InvalidParameterValue => Sql::ERRCODE_INVALID_PARAMETER_VALUE,
+        Code::UniqueViolation => Sql::ERRCODE_UNIQUE_VIOLATION,
+        Code::ReadOnlyTransaction => Sql::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+        Code::InsufficientPrivilege => Sql::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        Code::UndefinedObject => Sql::ERRCODE_UNDEFINED_OBJECT,
+        Code::ProgramLimitExceeded => Sql::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        Code::NotInPrerequisiteState => Sql::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        Code::ConfigFileError => Sql::ERRCODE_CONFIG_FILE_ERROR,
+        Code::AssertFailure => Sql::ERRCODE_ASSERT_FAILURE,
+        Code::Internal => Sql::ERRCODE_INTERNAL_ERROR,
+    };
+    let mut report = ErrorReport::new(code, fault.message, "skill_system");
+    if let Some(detail) = fault.detail {
+        report = report.set_detail(detail);
+    }
+    if let Some(hint) = fault.hint {
+        report = report.set_hint(hint);
+    }
+    report.report(level);
+}
+
+/// Sends an INFO message, which reaches the client whatever its settings.
+pub fn info(message: String) {
+    ErrorReport::new(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, "skill_system").report(PgLogLevel::INFO);
+}
+
+/// `raise` for results.
+pub trait OrRaise<T> {
+    /// The value, or the fault as an ERROR.
+    fn or_raise(self) -> T;
+}
+
+impl<T, E: Into<Fault>> OrRaise<T> for Result<T, E> {
+    fn or_raise(self) -> T {
+        match self {
+            Ok(value) => value,
+            Err(error) => raise(error.into()),
+        }
+    }
+}
+
+/// Lets a long loop be cancelled.
+pub fn check_for_interrupts() {
+    pgrx::check_for_interrupts!();
+}

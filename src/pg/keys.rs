@@ -1,0 +1,204 @@
+//! The keyring of this server: a private file, or what a command prints.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use skill_core::keyring::{Keyring, MAX_KEYRING_BYTES};
+use skill_core::{Code, Fault};
+use zeroize::Zeroizing;
+
+use super::{guc, sys};
+
+/// How long a command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+/// How often the file is looked at for a change.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+struct Loaded {
+    ring: Rc<Keyring>,
+    from: Source,
+    looked_at: Instant,
+}
+
+#[derive(PartialEq, Eq, Clone)]
+enum Source {
+    Command(String),
+    File { path: PathBuf, device: u64, inode: u64, modified: (i64, i64), length: u64 },
+}
+
+thread_local! {
+    static LOADED: RefCell<Option<Loaded>> = const { RefCell::new(None) };
+}
+
+/// The keyring, read again when its file or the setting changed.
+pub fn keyring() -> Result<Rc<Keyring>, Fault> {
+    if let Some(ring) = LOADED.with_borrow(|loaded| {
+        loaded.as_ref().filter(|l| l.looked_at.elapsed() < LOOK_AGAIN).map(|l| l.ring.clone())
+    }) {
+        return Ok(ring);
+    }
+    let command = guc::keyring_command();
+    let from = if command.is_empty() { file_source(&path())? } else { Source::Command(command) };
+    if let Some(ring) = LOADED.with_borrow_mut(|loaded| {
+        loaded.as_mut().filter(|l| l.from == from).map(|l| {
+            l.looked_at = Instant::now();
+            l.ring.clone()
+        })
+    }) {
+        return Ok(ring);
+    }
+    let text = match &from {
+        Source::Command(command) => run(command)?,
+        Source::File { path, .. } => read(path)?,
+    };
+    let ring = Rc::new(Keyring::parse(&text)?);
+    LOADED.set(Some(Loaded { ring: ring.clone(), from, looked_at: Instant::now() }));
+    Ok(ring)
+}
+
+/// A command or a file gives the keyring now.
+pub fn exists() -> bool {
+    !guc::keyring_command().is_empty() || path().exists()
+}
+
+/// Where the keyring file is.
+pub fn path() -> PathBuf {
+    Path::new(&sys::data_directory()).join(guc::keyring_file())
+}
+
+fn unusable(path: &Path, why: &str) -> Fault {
+    Fault::new(Code::ConfigFileError, "the keyring file cannot be used, so nothing can be signed or verified")
+        .detail(format!("{}: {why}.", path.display()))
+        .hint("Restore the file from its backup, or see skill_system.keyring_file; SELECT skill_system.create_keyring() makes a new one, which cannot verify what older keys signed.")
+}
+
+/// The file, if nobody but the server's user can read it.
+fn file_source(path: &Path) -> Result<Source, Fault> {
+    let meta = std::fs::metadata(path).map_err(|e| unusable(path, &e.kind().to_string()))?;
+    if !meta.is_file() {
+        return Err(unusable(path, "it is no regular file"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(unusable(path, &format!("its mode is {:04o}; others than the server's user can use it", meta.mode() & 0o7777))
+            .hint("chmod 0600 the file, and rotate the key if somebody may have read it."));
+    }
+    if meta.len() > MAX_KEYRING_BYTES as u64 {
+        return Err(skill_core::keyring::KeyringError::TooLarge.into());
+    }
+    Ok(Source::File {
+        path: path.to_owned(),
+        device: meta.dev(),
+        inode: meta.ino(),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        length: meta.len(),
+    })
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, Fault> {
+    let mut text = Zeroizing::new(String::new());
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_KEYRING_BYTES as u64 + 1).read_to_string(&mut text))
+        .map_err(|e| unusable(path, &e.kind().to_string()))?;
+    Ok(text)
+}
+
+fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
+    // What the command prints may be a secret, so neither it nor its errors are shown.
+    let failed = |why: String| {
+        Fault::new(Code::ConfigFileError, "skill_system.keyring_command gave no keyring, so nothing can be signed or verified")
+            .detail(why)
+            .hint("Run it as the server's user; it must print a JSON Web Key set and end with status 0 within ten seconds.")
+    };
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| failed(format!("It could not be started: {}.", e.kind())))?;
+    // The output goes to a pipe that holds 64 KiB: read after the end would block a
+    // longer keyring, so it is read while the command runs, a piece at a time.
+    let mut output = child.stdout.take();
+    let mut text = Zeroizing::new(Vec::new());
+    let started = Instant::now();
+    let mut piece = Zeroizing::new([0u8; 4096]);
+    if let Some(output) = &mut output {
+        set_nonblocking(output);
+        loop {
+            match output.read(&mut piece[..]) {
+                Ok(0) => break,
+                Ok(n) => text.extend_from_slice(&piece[..n]),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+            if started.elapsed() > COMMAND_LIMIT || text.len() > MAX_KEYRING_BYTES {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(failed("It took longer than ten seconds or printed more than a keyring may have.".into()));
+            }
+        }
+    }
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if started.elapsed() <= COMMAND_LIMIT => std::thread::sleep(Duration::from_millis(5)),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(failed("It did not end within ten seconds.".into()));
+            }
+        }
+    };
+    if !status.success() {
+        return Err(failed(format!("It ended with {status}.")));
+    }
+    match std::str::from_utf8(&text) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(failed("It printed something that is no text.".into())),
+    }
+}
+
+fn set_nonblocking(pipe: &std::process::ChildStdout) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: plain fcntl on a descriptor we own.
+    unsafe {
+        let flags = libc::fcntl(pipe.as_raw_fd(), libc::F_GETFL);
+        libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK);
+    }
+}
+
+/// Makes the file with one new key. Two sessions may try at once: one file wins.
+pub fn create() -> Result<(), Fault> {
+    let path = path();
+    let failed = |e: std::io::Error| unusable(&path, &format!("it could not be made: {}", e.kind()));
+    let mut random = Zeroizing::new([0; 40]);
+    sys::strong_random(&mut random[..]);
+    let text = Keyring::generate(&random);
+    let temporary = path.with_extension(format!("tmp.{}", std::process::id()));
+    let made = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        // A link, unlike a rename, never replaces a keyring that is already there.
+        .and_then(|()| std::fs::hard_link(&temporary, &path));
+    let _ = std::fs::remove_file(&temporary);
+    match made {
+        Ok(()) => {
+            // The name must survive a crash before anything signed with the key does.
+            if let Some(Ok(directory)) = path.parent().map(std::fs::File::open) {
+                directory.sync_all().map_err(failed)?;
+            }
+            Ok(())
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.exists() => Ok(()),
+        Err(e) => Err(failed(e)),
+    }
+}

@@ -1,0 +1,230 @@
+//! SQL from inside: kept plans, a pinned search_path, the owner's rights where needed.
+//!
+//! Every statement runs with `search_path = pg_catalog, pg_temp`, so no schema of
+//! the caller can put its own operators or functions in the way.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use pgrx::datum::{FromDatum, IntoDatum};
+use pgrx::pg_sys;
+use skill_core::{Code, Fault};
+
+use super::sys;
+
+/// A parameter of a statement.
+#[derive(Clone)]
+pub struct Arg {
+    datum: Option<pg_sys::Datum>,
+    oid: pg_sys::Oid,
+}
+
+/// A value as a parameter.
+pub fn arg<T: IntoDatum>(value: T) -> Arg {
+    Arg { oid: T::type_oid(), datum: value.into_datum() }
+}
+
+/// A timestamptz that came as a datum.
+pub fn timestamptz(datum: pg_sys::Datum) -> Arg {
+    Arg { datum: Some(datum), oid: pg_sys::TIMESTAMPTZOID }
+}
+
+/// What a statement may do and see.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads with the snapshot of the calling query.
+    Read,
+    /// Reads what is committed now, whatever the isolation level.
+    ReadLatest,
+    /// May write.
+    Write,
+}
+
+/// One row of a result.
+pub struct Row {
+    tuple: pg_sys::HeapTuple,
+    desc: pg_sys::TupleDesc,
+}
+
+impl Row {
+    /// Column `n`, counted from 1; `None` is NULL.
+    pub fn get<T: FromDatum>(&self, n: i32) -> Option<T> {
+        // SAFETY: declared with T's type in the statement.
+        self.datum(n).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    /// Column `n` as it is.
+    pub fn datum(&self, n: i32) -> Option<pg_sys::Datum> {
+        let mut null = false;
+        // SAFETY: the tuple table lives until SPI_finish, which comes after the last use of a Row.
+        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.desc, n, &mut null) };
+        (!null).then_some(datum)
+    }
+}
+
+thread_local! {
+    static PLANS: RefCell<HashMap<(usize, usize), pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
+}
+
+/// Runs a statement whose plan is kept for the life of the session.
+pub fn run(sql: &'static str, access: Access, args: &[Arg], each: impl FnMut(&Row)) -> u64 {
+    execute(sql, Some((sql.as_ptr() as usize, sql.len())), access, args, each)
+}
+
+/// Runs a statement that was put together for this one call.
+pub fn run_once(sql: &str, access: Access, args: &[Arg], each: impl FnMut(&Row)) -> u64 {
+    execute(sql, None, access, args, each)
+}
+
+/// The first column of the first row.
+pub fn one<T: FromDatum>(sql: &'static str, access: Access, args: &[Arg]) -> Option<T> {
+    let mut found = None;
+    let mut first = true;
+    run(sql, access, args, |row| {
+        if std::mem::take(&mut first) {
+            found = row.get(1);
+        }
+    });
+    found
+}
+
+fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg], mut each: impl FnMut(&Row)) -> u64 {
+    let _pinned = Pinned::new(None);
+    // SAFETY: the usual SPI protocol. An error leaves by unwinding; the abort of
+    // the (sub)transaction then cleans up what SPI_finish and PopActiveSnapshot would have.
+    unsafe {
+        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
+            super::error::raise(Fault::new(Code::Internal, "SPI_connect failed"));
+        }
+        let plan = match keep.and_then(|key| PLANS.with_borrow(|plans| plans.get(&key).copied())) {
+            Some(plan) => plan,
+            None => {
+                let text = sys::c_string(sql);
+                let mut types: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
+                let plan = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
+                if plan.is_null() {
+                    super::error::raise(Fault::new(Code::Internal, "SPI_prepare failed"));
+                }
+                if let Some(key) = keep {
+                    pg_sys::SPI_keepplan(plan);
+                    PLANS.with_borrow_mut(|plans| plans.insert(key, plan));
+                }
+                plan
+            }
+        };
+        let mut values: Vec<pg_sys::Datum> = args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0))).collect();
+        let nulls: Vec<std::ffi::c_char> =
+            args.iter().map(|arg| if arg.datum.is_some() { b' ' as _ } else { b'n' as _ }).collect();
+        let latest = access == Access::ReadLatest && !pg_sys::IsInParallelMode();
+        if latest {
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        }
+        let status = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), access != Access::Write, 0);
+        if latest {
+            pg_sys::PopActiveSnapshot();
+        }
+        if status < 0 {
+            super::error::raise(Fault::new(Code::Internal, format!("SPI_execute_plan failed with {status}")));
+        }
+        let processed = pg_sys::SPI_processed;
+        let table = pg_sys::SPI_tuptable;
+        if !table.is_null() {
+            for i in 0..(*table).numvals as usize {
+                each(&Row { tuple: *(*table).vals.add(i), desc: (*table).tupdesc });
+            }
+        }
+        pg_sys::SPI_finish();
+        processed
+    }
+}
+
+/// Runs a query through a cursor: any number of rows in constant memory.
+pub fn stream(sql: &str, args: &[Arg], mut each: impl FnMut(&Row)) {
+    let _pinned = Pinned::new(None);
+    // SAFETY: the usual SPI protocol, as in `execute`.
+    unsafe {
+        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
+            super::error::raise(Fault::new(Code::Internal, "SPI_connect failed"));
+        }
+        let text = sys::c_string(sql);
+        let mut types: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
+        let mut values: Vec<pg_sys::Datum> = args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0))).collect();
+        let nulls: Vec<std::ffi::c_char> =
+            args.iter().map(|arg| if arg.datum.is_some() { b' ' as _ } else { b'n' as _ }).collect();
+        let portal = pg_sys::SPI_cursor_open_with_args(
+            std::ptr::null(), text.as_ptr(), types.len() as i32, types.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr(), true, 0,
+        );
+        loop {
+            pg_sys::SPI_cursor_fetch(portal, true, 1000);
+            let table = pg_sys::SPI_tuptable;
+            let fetched = pg_sys::SPI_processed as usize;
+            for i in 0..fetched {
+                each(&Row { tuple: *(*table).vals.add(i), desc: (*table).tupdesc });
+            }
+            pg_sys::SPI_freetuptable(table);
+            if fetched == 0 {
+                break;
+            }
+            super::error::check_for_interrupts();
+        }
+        pg_sys::SPI_cursor_close(portal);
+        pg_sys::SPI_finish();
+    }
+}
+
+/// Restores search_path and user when it goes out of scope.
+struct Pinned {
+    nest: i32,
+    user: Option<(pg_sys::Oid, i32)>,
+}
+
+impl Pinned {
+    fn new(become_user: Option<pg_sys::Oid>) -> Self {
+        // SAFETY: a GUC nest level of our own, ended in drop; the previous user is kept there too.
+        unsafe {
+            let nest = pg_sys::NewGUCNestLevel();
+            pg_sys::set_config_option(
+                c"search_path".as_ptr(),
+                c"pg_catalog, pg_temp".as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+            let user = become_user.map(|owner| {
+                let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+                pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+                let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+                pg_sys::SetUserIdAndSecContext(owner, context | restricted as i32);
+                (user, context)
+            });
+            Pinned { nest, user }
+        }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // While an error unwinds, the abort of the (sub)transaction restores both.
+        if std::thread::panicking() {
+            return;
+        }
+        // SAFETY: restores what `new` saved, in reverse order.
+        unsafe {
+            if let Some((user, context)) = self.user {
+                pg_sys::SetUserIdAndSecContext(user, context);
+            }
+            pg_sys::AtEOXact_GUC(false, self.nest);
+        }
+    }
+}
+
+/// Runs `body` with the rights of the owner of the audit table. Only for fixed,
+/// schema-qualified statements that filter by tenant themselves: row security
+/// does not apply to the owner.
+pub fn as_owner<T>(body: impl FnOnce() -> T) -> T {
+    let _owner = Pinned::new(Some(sys::owner()));
+    body()
+}

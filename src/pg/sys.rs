@@ -1,0 +1,168 @@
+//! Small questions to the server.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::pg_sys;
+use skill_core::{Code, Fault};
+
+use super::error::raise;
+
+/// Microseconds from 1970-01-01 to the server's epoch, 2000-01-01.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// A server timestamp as microseconds since 1970 UTC; `None` for the infinities.
+pub fn unix_micros(timestamp: i64) -> Option<i64> {
+    if timestamp == i64::MIN || timestamp == i64::MAX { None } else { timestamp.checked_add(EPOCH_MICROS) }
+}
+
+/// A text for the server; a NUL byte ends it.
+pub fn c_string(text: &str) -> CString {
+    let end = text.find('\0').unwrap_or(text.len());
+    CString::new(&text[..end]).unwrap_or_default()
+}
+
+/// The clock now, as a server timestamp.
+pub fn clock_timestamp() -> i64 {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// Start of the transaction, as a server timestamp.
+pub fn transaction_timestamp() -> i64 {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+}
+
+/// The 64-bit id of the top-level transaction, assigned now if need be.
+pub fn top_transaction_id() -> u64 {
+    // SAFETY: only called where writing is allowed.
+    unsafe { pg_sys::GetTopFullTransactionId().value }
+}
+
+/// Fills `buffer` from the server's cryptographic generator.
+pub fn strong_random(buffer: &mut [u8]) {
+    // SAFETY: the pointer and length are those of the buffer.
+    if !unsafe { pg_sys::pg_strong_random(buffer.as_mut_ptr().cast(), buffer.len()) } {
+        raise(Fault::new(Code::Internal, "the server's random number generator failed"));
+    }
+}
+
+/// UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, 74 random bits.
+pub fn uuid_v7(unix_micros: i64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    strong_random(&mut bytes[6..]);
+    bytes[..6].copy_from_slice(&(unix_micros / 1000).to_be_bytes()[2..]);
+    bytes[6] = bytes[6] & 0x0f | 0x70;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes
+}
+
+/// Who logged in.
+pub fn session_user() -> pg_sys::Oid {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::GetSessionUserId() }
+}
+
+/// Whose rights are in force.
+pub fn current_user() -> pg_sys::Oid {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Name of a role.
+pub fn role_name(role: pg_sys::Oid) -> &'static CStr {
+    // SAFETY: the server returns a palloc'd, NUL-terminated name, or raises. It
+    // lives in the current memory context, which outlives its use within one call.
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)) }
+}
+
+/// The current user is a superuser or has the rights of `role`.
+pub fn has_rights_of(role: pg_sys::Oid) -> bool {
+    // SAFETY: catalogue look-up inside a transaction.
+    unsafe { pg_sys::superuser() || pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
+}
+
+/// The oid of a relation of this extension.
+pub fn relation(name: &CStr) -> pg_sys::Oid {
+    // SAFETY: catalogue look-ups inside a transaction; the schema cannot be renamed
+    // while the extension is there (relocatable = false).
+    let oid = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"skill_system".as_ptr(), true);
+        if schema == pg_sys::InvalidOid { schema } else { pg_sys::get_relname_relid(name.as_ptr(), schema) }
+    };
+    if oid == pg_sys::InvalidOid {
+        raise(
+            Fault::new(Code::UndefinedObject, format!("table skill_system.{} does not exist", name.to_string_lossy()))
+                .hint("CREATE EXTENSION skill_system; in this database."),
+        );
+    }
+    oid
+}
+
+/// Owner of the audit table, and so of the extension's tables.
+pub fn owner() -> pg_sys::Oid {
+    let table = relation(c"audit_logs");
+    // SAFETY: the tuple is released after its one field is read.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(table));
+        if tuple.is_null() {
+            raise(Fault::new(Code::UndefinedObject, "table skill_system.audit_logs does not exist"));
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let owner = (*form).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        owner
+    }
+}
+
+/// The server is a standby or still recovering.
+pub fn in_recovery() -> bool {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// The transaction may write.
+pub fn may_write() -> bool {
+    // SAFETY: reads a plain variable of this backend.
+    !in_recovery() && unsafe { !pg_sys::XactReadOnly }
+}
+
+/// Raises 25006 where the transaction may not write, and 25000 in a parallel worker.
+pub fn prevent_if_read_only(what: &CStr) {
+    // SAFETY: a NUL-terminated constant.
+    unsafe {
+        pg_sys::PreventCommandIfReadOnly(what.as_ptr());
+        pg_sys::PreventCommandDuringRecovery(what.as_ptr());
+        pg_sys::PreventCommandIfParallelMode(what.as_ptr());
+    }
+}
+
+/// A text as an SQL literal.
+pub fn quote_literal(text: &str) -> String {
+    let text = c_string(text);
+    // SAFETY: NUL-terminated in and out.
+    unsafe { CStr::from_ptr(pg_sys::quote_literal_cstr(text.as_ptr())).to_string_lossy().into_owned() }
+}
+
+/// The data directory of this server.
+pub fn data_directory() -> String {
+    // SAFETY: set at start and never changed.
+    unsafe { CStr::from_ptr(pg_sys::DataDir).to_string_lossy().into_owned() }
+}
+
+/// Attribute `i` of a row descriptor, counted from 0.
+///
+/// # Safety
+/// `desc` must be valid and have more than `i` attributes.
+pub unsafe fn attribute(desc: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+    #[cfg(not(feature = "pg18"))]
+    // SAFETY: the caller's.
+    unsafe {
+        (*desc).attrs.as_ptr().add(i)
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: the caller's.
+    unsafe {
+        pg_sys::TupleDescAttr(desc, i as i32)
+    }
+}
