@@ -503,5 +503,5 @@ fn capture_change(call: &Call) -> Answer {
     if let Some(change) = capture::change(call, &trigger) {
         append_for(&guc::tenant(), event_type, Some(change), None, None);
     }
-    Ok(call.null())
+    Ok(trigger.done())
 }

@@ -14,6 +14,7 @@ pgrx::pg_module_magic!(name, version);
 /// Called by the server when it loads the library.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::error::register();
     pg::guc::register();
     pg::cache::register();
     audit::register();

@@ -431,7 +431,7 @@ fn changed(call: &Call) -> Answer {
             audit::append_for(&tenant, event, pgrx::JsonB(data).into_datum(), None, None);
         }
     }
-    Ok(call.null())
+    Ok(trigger.done())
 }
 
 struct Stored {
@@ -457,7 +457,8 @@ fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, Pol
             hash: row.get(14),
         });
     });
-    let mut records = Vec::new();
+    let (mut records, mut tenants, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut versions, mut hashes, mut names, mut contents) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for mine in stored.chunk_by(|a, b| a.tenant == b.tenant) {
         let profiles: Vec<Profile> = mine.iter().map(|s| s.profile.clone()).collect();
         for (i, result) in hash_all(&profiles) {
@@ -465,35 +466,43 @@ fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, Pol
             let (content, hash) = match result {
                 Ok(found) => found,
                 // A row that brings its hash is being restored and its parents may come later.
-                Err(_) if was.hash.is_some() && matches!(result, Err(PolicyError::UnknownParent { .. })) && restoring(was) => continue,
+                Err(PolicyError::UnknownParent { .. }) if was.hash.is_some() && restoring(was) => continue,
                 Err(error) => return Err(error),
             };
             if was.hash.as_ref() == Some(&hash) {
                 continue;
             }
             let version = was.profile.version + 1;
-            let args = || [arg(was.tenant.as_str()), arg(was.id), arg(version), arg(hash.as_str())];
-            spi::run(
-                "UPDATE skill_system.policy_profiles SET version = $3, content_hash = $4 WHERE tenant_id = $1 AND id = $2",
-                Access::Write,
-                &args(),
-                |_| (),
-            );
-            let [a, b, c, d] = args();
-            spi::run(
-                "INSERT INTO skill_system.policy_versions (tenant_id, policy_profile_id, version, content_hash, name, content) \
-                 VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb)",
-                Access::Write,
-                &[a, b, c, d, arg(was.profile.name.as_str()), arg(content.as_str())],
-                |_| (),
-            );
             let event = if version == 1 { "policy.created" } else { "policy.changed" };
             records.push((
                 was.tenant.clone(),
                 event,
                 serde_json::json!({"policy": was.profile.name, "id": was.id, "version": version, "hash": hash, "previous_hash": was.hash}),
             ));
+            tenants.push(was.tenant.clone());
+            ids.push(was.id);
+            versions.push(version);
+            hashes.push(hash);
+            names.push(was.profile.name.clone());
+            contents.push(content);
         }
+    }
+    if !records.is_empty() {
+        spi::run(
+            "INSERT INTO skill_system.policy_versions (tenant_id, policy_profile_id, version, content_hash, name, content) \
+             SELECT t, i, v, h, n, c::jsonb FROM unnest($1, $2, $3, $4, $5, $6) AS new(t, i, v, h, n, c)",
+            Access::Write,
+            &[arg(tenants.clone()), arg(ids.clone()), arg(versions.clone()), arg(hashes.clone()), arg(names), arg(contents)],
+            |_| (),
+        );
+        // One statement: it fires this trigger again, which then finds every hash as it should be.
+        spi::run(
+            "UPDATE skill_system.policy_profiles p SET version = v, content_hash = h \
+             FROM unnest($1, $2, $3, $4) AS new(t, i, v, h) WHERE p.tenant_id = t AND p.id = i",
+            Access::Write,
+            &[arg(tenants), arg(ids), arg(versions), arg(hashes)],
+            |_| (),
+        );
     }
     Ok(records)
 }
@@ -527,5 +536,5 @@ fn deleted(call: &Call) -> Answer {
     });
     let data = serde_json::json!({"policy": name, "id": id, "version": version, "previous_hash": trigger.old::<String>(c"content_hash")});
     audit::append_for(&tenant, "policy.deleted", pgrx::JsonB(data).into_datum(), None, None);
-    Ok(call.null())
+    Ok(trigger.done())
 }

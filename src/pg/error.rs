@@ -5,6 +5,16 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::PgLogLevel;
 use skill_core::{Code, Fault};
 
+/// Keeps the inside of the library out of what clients see: with RUST_BACKTRACE in
+/// the server's environment, pgrx would put a backtrace into the DETAIL of errors.
+pub fn register() {
+    // SAFETY: a backend has one thread.
+    unsafe {
+        std::env::remove_var("RUST_BACKTRACE");
+        std::env::remove_var("RUST_LIB_BACKTRACE");
+    }
+}
+
 /// Raises the fault as an ERROR.
 pub fn raise(fault: Fault) -> ! {
     report(fault, PgLogLevel::ERROR);

@@ -99,6 +99,11 @@ impl Trigger {
         pg_sys::Datum::from(row)
     }
 
+    /// What an AFTER trigger returns: a null pointer, which is not SQL NULL.
+    pub fn done(&self) -> pg_sys::Datum {
+        pg_sys::Datum::from(0)
+    }
+
     /// Column `name` of the old (or inserted) row.
     pub fn old<T: pgrx::datum::FromDatum>(&self, name: &CStr) -> Option<T> {
         self.column(self.data().tg_trigtuple, name)
