@@ -49,6 +49,11 @@ fn log_id() -> Option<[u8; 16]> {
     Some(*id.as_bytes())
 }
 
+/// Something has been recorded here, now or before a restore.
+pub fn has_identity() -> bool {
+    log_id().is_some()
+}
+
 /// The identity, made now if this is the first record, together with the keyring.
 fn log_id_or_new() -> Result<[u8; 16], Fault> {
     if let Some(id) = log_id() {
