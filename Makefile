@@ -1,0 +1,36 @@
+# skill_system: `make demo` shows it, `make test` proves it, `make install` installs it.
+# PG_CONFIG=/path/to/pg_config chooses the server; DESTDIR= is for packagers.
+
+PG_CONFIG ?= pg_config
+export PG_CONFIG DESTDIR
+unexport MAKEFLAGS MFLAGS
+
+all:
+	@tools/build
+
+install: all
+	@tools/install
+
+# Against the running server that PGHOST, PGPORT and PGUSER name, with the extension installed.
+installcheck:
+	@tools/installcheck
+
+# Everything, in a cluster of its own. This is what CI runs.
+test:
+	@tests/run
+
+demo:
+	@demo/demo.sh
+
+# In a cluster of its own. BENCH="audit policy" chooses sections.
+bench:
+	@tools/bench $(BENCH)
+
+# Stops the cluster that the demo leaves running.
+stop:
+	@tools/stop
+
+clean: stop
+	@tools/clean
+
+.PHONY: all install installcheck test demo bench stop clean
