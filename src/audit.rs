@@ -10,7 +10,7 @@ use skill_core::audit::{Record, check_claims, sign, verify};
 use skill_core::jsonb::{self, JsonbError};
 use skill_core::{Code, Fault};
 
-use crate::pg::audit_table::{AuditRow, Column, insert};
+use crate::pg::audit_table::{AuditRow, Column, Inserter};
 use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::trigger::{Event, Trigger};
@@ -174,14 +174,27 @@ pub fn append_for(
     actor_id: Option<&str>,
     actor_type: Option<&str>,
 ) -> [u8; 16] {
+    let now = sys::transaction_timestamp();
+    Inserter::open(now).insert(&claims(tenant, event_type, event_data, actor_id, actor_type, now))
+}
+
+/// A row as its writer claims it; the signing trigger adds the rest.
+fn claims(
+    tenant: &str,
+    event_type: &str,
+    event_data: Option<pg_sys::Datum>,
+    actor_id: Option<&str>,
+    actor_type: Option<&str>,
+    created_at: i64,
+) -> AuditRow {
     let mut row = AuditRow::new();
     row.set(Column::TenantId, text_datum(tenant));
     row.set(Column::EventType, text_datum(event_type));
     row.set(Column::EventData, event_data);
     row.set(Column::ActorId, actor_id.and_then(text_datum));
     row.set(Column::ActorType, actor_type.and_then(text_datum));
-    row.set(Column::CreatedAt, Some(pg_sys::Datum::from(sys::transaction_timestamp())));
-    insert(row)
+    row.set(Column::CreatedAt, Some(pg_sys::Datum::from(created_at)));
+    row
 }
 
 pg_function!(pg_finfo_skill_append_audit, skill_append_audit, append_audit);
@@ -505,8 +518,11 @@ fn capture_change(call: &Call) -> Answer {
         Event::Delete => "row.deleted",
         Event::Truncate => "table.truncated",
     };
-    if let Some(change) = capture::change(call, &trigger) {
-        append_for(&guc::tenant(), event_type, Some(change), None, None);
+    let statement = capture::statement(call, &trigger);
+    if let Some(change) = statement.change(&trigger).map_err(jsonb_fault)? {
+        let now = sys::transaction_timestamp();
+        let row = claims(&guc::tenant(), event_type, Some(change), None, None, now);
+        statement.inserter(now).insert(&row);
     }
     Ok(trigger.done())
 }

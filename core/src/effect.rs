@@ -18,6 +18,7 @@
 //!   that relation in any schema;
 //! - anything else: segments between `/`; one that starts with `/` is a path.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use thiserror::Error;
@@ -86,21 +87,29 @@ impl Malformed {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
-    Literal(Box<str>),
+enum Segment<'a> {
+    Literal(Cow<'a, str>),
     One,
 }
 
 /// Segments and whether a final `**` follows them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Segments {
-    head: Vec<Segment>,
+struct Segments<'a> {
+    head: Vec<Segment<'a>>,
     any: bool,
 }
 
-impl Segments {
-    fn parse<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Self, Malformed> {
-        let mut segments = Segments::default();
+impl<'a> Segments<'a> {
+    fn into_owned(self) -> Segments<'static> {
+        let owned = |segment| match segment {
+            Segment::Literal(text) => Segment::Literal(Cow::Owned(text.into_owned())),
+            Segment::One => Segment::One,
+        };
+        Segments { head: self.head.into_iter().map(owned).collect(), any: self.any }
+    }
+
+    fn parse(parts: impl Iterator<Item = &'a str>) -> Result<Self, Malformed> {
+        let mut segments = Segments { head: Vec::with_capacity(6), any: false };
         for part in parts {
             if segments.any {
                 return Err(Malformed::WildcardPlace);
@@ -117,7 +126,7 @@ impl Segments {
     }
 
     /// Every sequence that `other` matches is matched by `self`.
-    fn covers(&self, other: &Segments) -> bool {
+    fn covers(&self, other: &Segments<'_>) -> bool {
         if self.head.len() > other.head.len() {
             return false;
         }
@@ -132,7 +141,7 @@ impl Segments {
     }
 
     /// Some sequence is matched by both.
-    fn overlaps(&self, other: &Segments) -> bool {
+    fn overlaps(&self, other: &Segments<'_>) -> bool {
         let (mine, theirs) = (self.head.len(), other.head.len());
         (mine == theirs || (mine < theirs && self.any) || (theirs < mine && other.any))
             && self.head.iter().zip(&other.head).all(|pair| match pair {
@@ -147,14 +156,21 @@ impl Segments {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Scope {
-    Host { host: Segments, port: Option<u16> },
+enum Scope<'a> {
+    Host { host: Segments<'a>, port: Option<u16> },
     /// Paths, relations and everything else: the segments say it all.
-    Segments { rooted: bool, segments: Segments },
+    Segments { rooted: bool, segments: Segments<'a> },
 }
 
-impl Scope {
-    fn parse(root: &str, text: &str) -> Result<Self, Malformed> {
+impl<'a> Scope<'a> {
+    fn into_owned(self) -> Scope<'static> {
+        match self {
+            Scope::Host { host, port } => Scope::Host { host: host.into_owned(), port },
+            Scope::Segments { rooted, segments } => Scope::Segments { rooted, segments: segments.into_owned() },
+        }
+    }
+
+    fn parse(root: &str, text: &'a str) -> Result<Self, Malformed> {
         match root {
             "net" => Self::host(text),
             "db" => Self::relation(text),
@@ -163,7 +179,7 @@ impl Scope {
         }
     }
 
-    fn host(text: &str) -> Result<Self, Malformed> {
+    fn host(text: &'a str) -> Result<Self, Malformed> {
         if text.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(Malformed::UpperCase);
         }
@@ -177,7 +193,7 @@ impl Scope {
             if address.is_empty() || !address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
                 return Err(Malformed::Host);
             }
-            let segment = Segment::Literal(format!("[{address}]").into());
+            let segment = Segment::Literal(text[..address.len() + 2].into());
             (address, port, Segments { head: vec![segment], any: false })
         } else {
             let (host, port) = match text.split_once(':') {
@@ -202,7 +218,7 @@ impl Scope {
         Ok(Scope::Host { host: segments, port })
     }
 
-    fn relation(text: &str) -> Result<Self, Malformed> {
+    fn relation(text: &'a str) -> Result<Self, Malformed> {
         if text.chars().any(char::is_uppercase) {
             return Err(Malformed::UpperCase);
         }
@@ -219,7 +235,7 @@ impl Scope {
         Ok(Scope::Segments { rooted: false, segments })
     }
 
-    fn path(text: &str) -> Result<Self, Malformed> {
+    fn path(text: &'a str) -> Result<Self, Malformed> {
         if text.contains('\\') {
             return Err(Malformed::Path);
         }
@@ -229,7 +245,7 @@ impl Scope {
             }
             return Ok(Scope::Segments { rooted: false, segments: Segments::parse(text.split('/'))? });
         }
-        let mut parts: Vec<&str> = Vec::new();
+        let mut parts: Vec<&str> = Vec::with_capacity(8);
         for part in text.split('/') {
             match part {
                 "" | "." => {}
@@ -246,7 +262,7 @@ impl Scope {
         Ok(Scope::Segments { rooted: true, segments: Segments::parse(parts.into_iter())? })
     }
 
-    fn covers(&self, other: &Scope) -> bool {
+    fn covers(&self, other: &Scope<'_>) -> bool {
         match (self, other) {
             (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
                 (p.is_none() || p == q) && a.covers(b)
@@ -256,7 +272,7 @@ impl Scope {
         }
     }
 
-    fn overlaps(&self, other: &Scope) -> bool {
+    fn overlaps(&self, other: &Scope<'_>) -> bool {
         match (self, other) {
             (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
                 (p.is_none() || q.is_none() || p == q) && a.overlaps(b)
@@ -274,14 +290,19 @@ fn is_absolute(path: &str) -> bool {
 
 /// An effect that is asked for, or a rule of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Effect {
-    name: Segments,
-    scope: Option<Scope>,
+pub struct Effect<'a> {
+    name: Segments<'a>,
+    scope: Option<Scope<'a>>,
 }
 
-impl Effect {
+impl<'a> Effect<'a> {
+    /// The same without borrowing from the text.
+    pub fn into_owned(self) -> Effect<'static> {
+        Effect { name: self.name.into_owned(), scope: self.scope.map(Scope::into_owned) }
+    }
+
     /// Reads an effect that somebody asks for: no wildcard in its name.
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
+    pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let effect = Self::parse_rule(text)?;
         if !effect.name.is_concrete() {
             return Err(Malformed::Wildcard);
@@ -290,14 +311,19 @@ impl Effect {
     }
 
     /// Reads a rule: wildcards are allowed everywhere.
-    pub fn parse_rule(text: &str) -> Result<Self, Malformed> {
+    pub fn parse_rule(text: &'a str) -> Result<Self, Malformed> {
         if text.is_empty() {
             return Err(Malformed::Empty);
         }
         if text.len() > MAX_EFFECT_BYTES {
             return Err(Malformed::TooLong);
         }
-        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let blank = if text.is_ascii() {
+            text.bytes().any(|b| b <= b' ' || b == 0x7f)
+        } else {
+            text.chars().any(|c| c.is_whitespace() || c.is_control())
+        };
+        if blank {
             return Err(Malformed::Blank);
         }
         let (name, scope) = match text.split_once(':') {
@@ -327,26 +353,39 @@ impl Effect {
     }
 
     /// Every action of `other` is an action of `self`.
-    pub fn covers(&self, other: &Effect) -> bool {
-        self.name.covers(&other.name)
-            && match (&self.scope, &other.scope) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some(a), Some(b)) => a.covers(b),
-            }
+    pub fn covers(&self, other: &Effect<'_>) -> bool {
+        self.name.covers(&other.name) && self.covers_scope(other)
     }
 
     /// Some action belongs to both.
-    pub fn overlaps(&self, other: &Effect) -> bool {
-        self.name.overlaps(&other.name)
-            && match (&self.scope, &other.scope) {
-                (Some(a), Some(b)) => a.overlaps(b),
-                _ => true,
-            }
+    pub fn overlaps(&self, other: &Effect<'_>) -> bool {
+        self.name.overlaps(&other.name) && self.overlaps_scope(other)
+    }
+
+    /// [`covers`](Self::covers) for an effect of the same name.
+    pub fn covers_scope(&self, other: &Effect<'_>) -> bool {
+        match (&self.scope, &other.scope) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(a), Some(b)) => a.covers(b),
+        }
+    }
+
+    /// [`overlaps`](Self::overlaps) for an effect of the same name.
+    pub fn overlaps_scope(&self, other: &Effect<'_>) -> bool {
+        match (&self.scope, &other.scope) {
+            (Some(a), Some(b)) => a.overlaps(b),
+            _ => true,
+        }
+    }
+
+    /// The name has no wildcard.
+    pub fn has_concrete_name(&self) -> bool {
+        self.name.is_concrete()
     }
 
     /// Some action of one name is an action of the other, whatever the scopes.
-    pub fn name_overlaps(&self, other: &Effect) -> bool {
+    pub fn name_overlaps(&self, other: &Effect<'_>) -> bool {
         self.name.overlaps(&other.name)
     }
 
@@ -399,10 +438,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn effect(text: &str) -> Effect {
+    fn effect(text: &str) -> Effect<'_> {
         Effect::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
     }
-    fn rule(text: &str) -> Effect {
+    fn rule(text: &str) -> Effect<'_> {
         Effect::parse_rule(text).unwrap_or_else(|e| panic!("{text}: {e}"))
     }
 
@@ -548,7 +587,8 @@ mod tests {
                 match part { "" | "." => {}, ".." => { real.pop(); }, p => real.push(p) }
             }
             let inside = real.len() >= 2 && real[0] == "srv" && real[1] == "app";
-            let covered = rule("fs.write:/srv/app/**").covers(&effect(&format!("fs.write:{asked}")));
+            let asked = format!("fs.write:{asked}");
+            let covered = rule("fs.write:/srv/app/**").covers(&effect(&asked));
             prop_assert_eq!(covered, inside);
         }
 

@@ -266,39 +266,46 @@ pub struct Rule {
     pub text: Rc<str>,
     /// The profile that has it.
     pub source: Rc<str>,
-    effect: Effect,
+    effect: Effect<'static>,
 }
 
-/// Rules of one verdict, found by the first segment of the effect's name.
+/// Rules of one verdict, found by the name of the effect.
 #[derive(Debug, Clone, Default)]
 struct RuleSet {
-    by_root: HashMap<Box<str>, Vec<Rule>>,
-    any_root: Vec<Rule>,
+    by_name: HashMap<Box<str>, Vec<Rule>>,
+    with_wildcard: Vec<Rule>,
+}
+
+/// The name of an effect or a rule.
+fn name_of(text: &str) -> &str {
+    text.split_once(':').map_or(text, |(name, _)| name)
 }
 
 impl RuleSet {
     fn push(&mut self, rule: Rule) {
-        match rule.effect.root() {
-            Some(root) => self.by_root.entry(root.into()).or_default().push(rule),
-            None => self.any_root.push(rule),
+        if rule.effect.has_concrete_name() {
+            self.by_name.entry(name_of(&rule.text).into()).or_default().push(rule);
+        } else {
+            self.with_wildcard.push(rule);
         }
     }
 
-    fn candidates<'a>(&'a self, effect: &Effect) -> impl Iterator<Item = &'a Rule> {
-        let rooted = effect.root().and_then(|root| self.by_root.get(root)).map_or(&[][..], Vec::as_slice);
-        rooted.iter().chain(&self.any_root)
+    fn named(&self, text: &str) -> &[Rule] {
+        self.by_name.get(name_of(text)).map_or(&[], Vec::as_slice)
     }
 
-    fn overlapping(&self, effect: &Effect) -> Option<&Rule> {
-        self.candidates(effect).find(|rule| rule.effect.overlaps(effect))
+    fn overlapping(&self, text: &str, effect: &Effect<'_>) -> Option<&Rule> {
+        self.named(text).iter().find(|rule| rule.effect.overlaps_scope(effect))
+            .or_else(|| self.with_wildcard.iter().find(|rule| rule.effect.overlaps(effect)))
     }
 
-    fn covering(&self, effect: &Effect) -> Option<&Rule> {
-        self.candidates(effect).find(|rule| rule.effect.covers(effect))
+    fn covering(&self, text: &str, effect: &Effect<'_>) -> Option<&Rule> {
+        self.named(text).iter().find(|rule| rule.effect.covers_scope(effect))
+            .or_else(|| self.with_wildcard.iter().find(|rule| rule.effect.covers(effect)))
     }
 
     fn iter(&self) -> impl Iterator<Item = &Rule> {
-        self.by_root.values().flatten().chain(&self.any_root)
+        self.by_name.values().flatten().chain(&self.with_wildcard)
     }
 
     fn sorted(&self) -> Vec<&Rule> {
@@ -322,7 +329,7 @@ struct Command {
 enum Program {
     /// Found through the search path of whoever runs it: must be asked for by the same bare name.
     Name(Box<str>),
-    Path(Effect),
+    Path(Effect<'static>),
 }
 
 impl Command {
@@ -333,7 +340,7 @@ impl Command {
         let mut words = text.split(' ');
         let first = words.next()?;
         let program = if first.contains('/') {
-            Program::Path(Effect::parse_rule(&format!("fs.exec:{first}")).ok()?)
+            Program::Path(Effect::parse_rule(&format!("fs.exec:{first}")).ok()?.into_owned())
         } else if first.is_empty() || first.contains(['*', '\\']) {
             return None;
         } else {
@@ -399,7 +406,7 @@ impl Rules {
                     column,
                     bad: BadEffect::new(text, why),
                 })?;
-                let rule = Rule { text: text.as_str().into(), source: source.clone(), effect };
+                let rule = Rule { text: text.as_str().into(), source: source.clone(), effect: effect.into_owned() };
                 match column {
                     "denied_effects" => self.deny.push(rule),
                     "ask_effects" => self.ask.push(rule),
@@ -429,12 +436,12 @@ impl Rules {
 }
 
 /// A directory, and everything below it.
-fn write_root(text: &str) -> Result<Effect, Malformed> {
+fn write_root(text: &str) -> Result<Effect<'static>, Malformed> {
     let root = text.strip_suffix("/**").unwrap_or(text);
     if root.split('/').any(|part| part.contains('*')) {
         return Err(Malformed::WildcardPlace);
     }
-    Effect::parse_rule(&format!("fs.write:{root}/**"))
+    Effect::parse_rule(&format!("fs.write:{root}/**")).map(Effect::into_owned)
 }
 
 /// How an effect came out.
@@ -583,13 +590,13 @@ impl Policy {
             Ok(effect) => effect,
             Err(why) => return (Verdict::Deny, Why::Malformed(why)),
         };
-        if let Some(rule) = self.rules.deny.overlapping(&effect) {
+        if let Some(rule) = self.rules.deny.overlapping(text, &effect) {
             return (Verdict::Deny, Why::Rule(rule));
         }
-        if let Some(rule) = self.rules.ask.overlapping(&effect) {
+        if let Some(rule) = self.rules.ask.overlapping(text, &effect) {
             return (Verdict::Ask, Why::Rule(rule));
         }
-        if let Some(rule) = self.rules.allow.covering(&effect) {
+        if let Some(rule) = self.rules.allow.covering(text, &effect) {
             return (Verdict::Allow, Why::Rule(rule));
         }
         (self.unlisted_verdict(), Why::Unlisted)

@@ -122,42 +122,81 @@ fn check_shape(desc: pg_sys::TupleDesc) -> Result<(), Fault> {
     }
 }
 
-/// Inserts the row into the partition its `created_at` belongs to, signing trigger
-/// included, without parsing, planning or privilege checks: whoever may call the
-/// function may have the record written. Returns the id of the record.
-pub fn insert(row: AuditRow) -> [u8; 16] {
-    sys::prevent_if_read_only(c"an audit record");
-    let Some(created_at) = row.timestamp(Column::CreatedAt) else {
-        error::raise(Fault::new(Code::Internal, "an audit record needs created_at"));
-    };
-    // SAFETY: the protocol of the executor for a single row, as the server's own
-    // logical replication follows it. An error unwinds; the abort releases everything.
-    unsafe {
-        let parent = pg_sys::table_open(sys::relation(c"audit_logs"), pg_sys::RowExclusiveLock as i32);
-        let leaf = pg_sys::table_open(partition_for(parent, created_at), pg_sys::RowExclusiveLock as i32);
-        if let Err(fault) = check_shape((*leaf).rd_att) {
-            error::raise(fault);
+/// Puts rows into one partition of `audit_logs`, signing trigger included, without
+/// parsing, planning or privilege checks: whoever may call the function may have
+/// the record written.
+pub struct Inserter {
+    parent: pg_sys::Relation,
+    leaf: pg_sys::Relation,
+    estate: *mut pg_sys::EState,
+    slot: *mut pg_sys::TupleTableSlot,
+    result: *mut pg_sys::ResultRelInfo,
+}
+
+impl Inserter {
+    /// Opens the partition that `created_at`, a server timestamp, belongs to. Must be
+    /// dropped before the statement ends.
+    pub fn open(created_at: i64) -> Self {
+        sys::prevent_if_read_only(c"an audit record");
+        // SAFETY: the protocol of the executor for single rows, as the server's own
+        // logical replication follows it. An error unwinds; the abort releases everything.
+        unsafe {
+            let parent = pg_sys::table_open(sys::relation(c"audit_logs"), pg_sys::RowExclusiveLock as i32);
+            let leaf = pg_sys::table_open(partition_for(parent, created_at), pg_sys::RowExclusiveLock as i32);
+            if let Err(fault) = check_shape((*leaf).rd_att) {
+                error::raise(fault);
+            }
+            // Not the current context, which may be reset after each row.
+            let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
+            let estate = pg_sys::CreateExecutorState();
+            pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
+            let slot = pg_sys::table_slot_create(leaf, std::ptr::null_mut());
+            let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(result, leaf, 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(result, false);
+            pg_sys::MemoryContextSwitchTo(context);
+            Inserter { parent, leaf, estate, slot, result }
         }
-        let estate = pg_sys::CreateExecutorState();
-        let slot = pg_sys::table_slot_create(leaf, std::ptr::null_mut());
-        std::ptr::copy_nonoverlapping(row.values.as_ptr(), (*slot).tts_values, COLUMNS);
-        std::ptr::copy_nonoverlapping(row.nulls.as_ptr(), (*slot).tts_isnull, COLUMNS);
-        pg_sys::ExecStoreVirtualTuple(slot);
-        let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-        (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-        pg_sys::InitResultRelInfo(result, leaf, 0, std::ptr::null_mut(), 0);
-        pg_sys::ExecOpenIndices(result, false);
-        pg_sys::ExecSimpleRelationInsert(result, estate, slot);
-        // The signing trigger has set the id.
-        pg_sys::slot_getsomeattrs_int(slot, 1);
-        let mut id = [0; 16];
-        std::ptr::copy_nonoverlapping((*(*slot).tts_values).cast_mut_ptr::<u8>(), id.as_mut_ptr(), id.len());
-        pg_sys::ExecCloseIndices(result);
-        pg_sys::ExecDropSingleTupleTableSlot(slot);
-        pg_sys::FreeExecutorState(estate);
-        pg_sys::table_close(leaf, pg_sys::NoLock as i32);
-        pg_sys::table_close(parent, pg_sys::NoLock as i32);
-        id
+    }
+
+    /// Adds one row and returns its id.
+    pub fn insert(&mut self, row: &AuditRow) -> [u8; 16] {
+        // SAFETY: everything was opened by `open` and is still open.
+        unsafe {
+            let slot = self.slot;
+            pg_sys::ExecClearTuple(slot);
+            std::ptr::copy_nonoverlapping(row.values.as_ptr(), (*slot).tts_values, COLUMNS);
+            std::ptr::copy_nonoverlapping(row.nulls.as_ptr(), (*slot).tts_isnull, COLUMNS);
+            pg_sys::ExecStoreVirtualTuple(slot);
+            pg_sys::ExecSimpleRelationInsert(self.result, self.estate, slot);
+            // The signing trigger has set the id.
+            pg_sys::slot_getsomeattrs_int(slot, 1);
+            let mut id = [0; 16];
+            std::ptr::copy_nonoverlapping((*(*slot).tts_values).cast_mut_ptr::<u8>(), id.as_mut_ptr(), id.len());
+            let scratch = (*self.estate).es_per_tuple_exprcontext;
+            if !scratch.is_null() {
+                pg_sys::MemoryContextReset((*scratch).ecxt_per_tuple_memory);
+            }
+            id
+        }
+    }
+}
+
+impl Drop for Inserter {
+    fn drop(&mut self) {
+        // SAFETY: closes what `open` opened. In an aborted transaction the server has
+        // released it already.
+        unsafe {
+            if std::thread::panicking() || !pg_sys::IsTransactionState() {
+                return;
+            }
+            pg_sys::ExecCloseIndices(self.result);
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::FreeExecutorState(self.estate);
+            pg_sys::table_close(self.leaf, pg_sys::NoLock as i32);
+            pg_sys::table_close(self.parent, pg_sys::NoLock as i32);
+        }
     }
 }
 

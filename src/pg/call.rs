@@ -2,6 +2,8 @@
 //!
 //! Everything else is an ordinary `#[pg_extern]`; the SQL of both stands in `sql/`.
 
+use std::cell::RefCell;
+
 use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
 use skill_core::Fault;
@@ -98,20 +100,11 @@ impl Call {
         pg_sys::Datum::from(0)
     }
 
-    /// A row of the function's composite result type.
+    /// A row of the function's result type, a named composite type.
     pub fn row(&self, values: &mut [Option<pg_sys::Datum>]) -> pg_sys::Datum {
-        // SAFETY: the descriptor is made once per call site, in the memory context that
-        // lives as long as fn_extra does, and the number of values is checked against it.
+        // SAFETY: the descriptor belongs to the type; the number of values is checked against it.
         unsafe {
-            let flinfo = (*self.fcinfo).flinfo;
-            if (*flinfo).fn_extra.is_null() {
-                let mut desc: pg_sys::TupleDesc = std::ptr::null_mut();
-                pg_sys::get_call_result_type(self.fcinfo, std::ptr::null_mut(), &mut desc);
-                let old = pg_sys::MemoryContextSwitchTo((*flinfo).fn_mcxt);
-                (*flinfo).fn_extra = pg_sys::BlessTupleDesc(pg_sys::CreateTupleDescCopy(desc)).cast();
-                pg_sys::MemoryContextSwitchTo(old);
-            }
-            let desc: pg_sys::TupleDesc = (*flinfo).fn_extra.cast();
+            let desc = result_descriptor((*(*self.fcinfo).flinfo).fn_oid);
             assert_eq!((*desc).natts as usize, values.len(), "result type of sql/ and code differ");
             let mut nulls = [false; 16];
             let mut datums = [pg_sys::Datum::from(0); 16];
@@ -122,6 +115,29 @@ impl Call {
             let tuple = pg_sys::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
             pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
         }
+    }
+}
+
+thread_local! {
+    /// Result type and descriptor of the functions called in this session. A type's
+    /// oid changes when the extension is made anew, and a prepared call is replanned then.
+    static DESCRIPTORS: RefCell<Vec<(pg_sys::Oid, pg_sys::TupleDesc)>> = const { RefCell::new(Vec::new()) };
+}
+
+unsafe fn result_descriptor(function: pg_sys::Oid) -> pg_sys::TupleDesc {
+    // SAFETY: catalogue look-ups; the copy is made where it lives as long as the session.
+    unsafe {
+        let result_type = pg_sys::get_func_rettype(function);
+        if let Some(found) =
+            DESCRIPTORS.with_borrow(|all| all.iter().find(|(oid, _)| *oid == result_type).map(|(_, desc)| *desc))
+        {
+            return found;
+        }
+        let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+        let desc = pg_sys::lookup_rowtype_tupdesc_copy(result_type, -1);
+        pg_sys::MemoryContextSwitchTo(context);
+        DESCRIPTORS.with_borrow_mut(|all| all.push((result_type, desc)));
+        desc
     }
 }
 

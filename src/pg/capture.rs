@@ -6,8 +6,10 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::{PgMemoryContexts, pg_sys};
-use pg_sys::JsonbIteratorToken::{WJB_BEGIN_OBJECT, WJB_END_OBJECT, WJB_KEY, WJB_VALUE};
+use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
+use skill_core::skr1::EncodeError;
 
+use super::audit_table::Inserter;
 use super::call::{Call, varlena_bytes};
 use super::sys;
 use super::trigger::{Event, Trigger};
@@ -15,12 +17,15 @@ use super::trigger::{Event, Trigger};
 /// `to_jsonb(anyelement)` in pg_proc.dat.
 const TO_JSONB: u32 = 3787;
 
-/// What a statement needs to know of the table; lives as long as the statement's trigger call site.
-struct Shape {
+/// What a statement needs to know of the table, and the open audit partition; lives
+/// as long as the statement's trigger call site.
+pub struct Statement {
     table: CString,
     columns: Vec<Captured>,
-    /// Positions of the primary key.
+    /// The primary key.
     key: Vec<Captured>,
+    inserter: Option<Inserter>,
+    buffer: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -34,47 +39,71 @@ struct Captured {
     convert: *mut pg_sys::FmgrInfo,
 }
 
-/// The record of one firing: `{"table", "key", "old", "new"}`; `None` when none of
-/// the chosen columns changed.
-pub fn change(call: &Call, trigger: &Trigger) -> Option<pg_sys::Datum> {
-    // SAFETY: tuples, descriptor and call site belong to one firing of the trigger.
+/// The statement's state, made at its first row.
+pub fn statement<'c>(call: &'c Call, trigger: &Trigger) -> &'c mut Statement {
+    // SAFETY: fn_extra belongs to this function alone; it is dropped with its memory
+    // context, at the end of the statement.
     unsafe {
         let flinfo = call.call_site();
         if (*flinfo).fn_extra.is_null() {
-            let shape = Shape::of(trigger, (*flinfo).fn_mcxt);
-            (*flinfo).fn_extra = PgMemoryContexts::For((*flinfo).fn_mcxt).leak_and_drop_on_delete(shape).cast();
+            let statement = Statement::of(trigger, (*flinfo).fn_mcxt);
+            (*flinfo).fn_extra = PgMemoryContexts::For((*flinfo).fn_mcxt).leak_and_drop_on_delete(statement).cast();
         }
-        let shape = &*(*flinfo).fn_extra.cast::<Shape>();
-        let event = trigger.event();
-        let desc = (*trigger.relation()).rd_att;
-        let old = matches!(event, Event::Update | Event::Delete).then(|| Values::of(trigger.old_row(), desc));
-        let new = matches!(event, Event::Insert | Event::Update).then(|| Values::of(trigger.new_row(), desc));
-        if let (Some(old), Some(new)) = (&old, &new) {
-            if shape.columns.iter().all(|column| old.same(new, column)) {
-                return None;
-            }
-        }
-        let mut writer = Writer { state: std::ptr::null_mut() };
-        writer.token(WJB_BEGIN_OBJECT);
-        writer.key(c"table");
-        writer.string(shape.table.as_bytes());
-        if let Some(row) = new.as_ref().or(old.as_ref()) {
-            writer.key(c"key");
-            row.write(&shape.key, &mut writer);
-        }
-        for (name, row) in [(c"old", &old), (c"new", &new)] {
-            if let Some(row) = row {
-                writer.key(name);
-                row.write(&shape.columns, &mut writer);
-            }
-        }
-        let object = writer.token(WJB_END_OBJECT);
-        Some(pg_sys::Datum::from(pg_sys::JsonbValueToJsonb(object)))
+        &mut *(*flinfo).fn_extra.cast::<Statement>()
     }
 }
 
-impl Shape {
-    unsafe fn of(trigger: &Trigger, context: pg_sys::MemoryContext) -> Shape {
+impl Statement {
+    /// The audit partition for this transaction's records.
+    pub fn inserter(&mut self, created_at: i64) -> &mut Inserter {
+        self.inserter.get_or_insert_with(|| Inserter::open(created_at))
+    }
+
+    /// The record of one firing: `{"table", "key", "old", "new"}`; `None` when none of
+    /// the chosen columns changed.
+    pub fn change(&mut self, trigger: &Trigger) -> Result<Option<pg_sys::Datum>, JsonbError> {
+        // SAFETY: tuples and descriptor belong to one firing of the trigger.
+        unsafe {
+            let event = trigger.event();
+            let desc = (*trigger.relation()).rd_att;
+            let old = matches!(event, Event::Update | Event::Delete).then(|| Values::of(trigger.old_row(), desc));
+            let new = matches!(event, Event::Insert | Event::Update).then(|| Values::of(trigger.new_row(), desc));
+            if let (Some(old), Some(new)) = (&old, &new) {
+                if self.columns.iter().all(|column| old.same(new, column)) {
+                    return Ok(None);
+                }
+            }
+            self.buffer.clear();
+            // The varlena header, filled in at the end, keeps the alignment of what follows.
+            self.buffer.extend_from_slice(&[0; 4]);
+            let rows: Vec<(&[u8], &[Captured], &Values)> = [
+                ("key", &self.key, new.as_ref().or(old.as_ref())),
+                ("new", &self.columns, new.as_ref()),
+                ("old", &self.columns, old.as_ref()),
+            ]
+            .into_iter()
+            .filter_map(|(name, columns, row)| row.map(|row| (name.as_bytes(), columns.as_slice(), row)))
+            .collect();
+            let mut record = ObjectWriter::new(&mut self.buffer, rows.len() + 1);
+            rows.iter().for_each(|(name, _, _)| record.string(name));
+            record.string(b"table");
+            for (_, columns, row) in rows {
+                record.object(columns.len(), |object| row.write(columns, object))?;
+            }
+            record.string(self.table.as_bytes());
+            let length = self.buffer.len();
+            // JsonbValueToJsonb has the same limit.
+            if length > 0x0FFF_FFFF {
+                return Err(JsonbError::Encode(EncodeError::TooLarge));
+            }
+            let copy = pg_sys::palloc(length).cast::<u8>();
+            std::ptr::copy_nonoverlapping(self.buffer.as_ptr(), copy, length);
+            pgrx::set_varsize_4b(copy.cast(), length as i32);
+            Ok(Some(pg_sys::Datum::from(copy)))
+        }
+    }
+
+    unsafe fn of(trigger: &Trigger, context: pg_sys::MemoryContext) -> Statement {
         unsafe {
             let relation = trigger.relation();
             let desc = (*relation).rd_att;
@@ -83,7 +112,8 @@ impl Shape {
                 Some((word, listed)) => (word == "only", listed),
                 None => (false, &[][..]),
             };
-            let all: Vec<Captured> = (0..(*desc).natts as usize).filter_map(|i| Captured::of(desc, i, context)).collect();
+            let mut all: Vec<Captured> = (0..(*desc).natts as usize).filter_map(|i| Captured::of(desc, i, context)).collect();
+            all.sort_by(|a, b| key_order(a.name.as_bytes(), b.name.as_bytes()));
             let is_listed = |column: &&Captured| listed.iter().any(|name| name.as_bytes() == column.name.as_bytes());
             let columns = all.iter().filter(|column| is_listed(column) == only).cloned().collect();
             let mut key = Vec::new();
@@ -94,7 +124,7 @@ impl Shape {
                     key.push(column.clone());
                 }
             }
-            Shape { table: sys::c_string(&trigger.relation_name()), columns, key }
+            Statement { table: sys::c_string(&trigger.relation_name()), columns, key, inserter: None, buffer: Vec::new() }
         }
     }
 }
@@ -110,7 +140,7 @@ impl Captured {
             let type_oid = pg_sys::getBaseType(attribute.atttypid);
             let common = matches!(
                 type_oid,
-                pg_sys::BOOLOID | pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID | pg_sys::NUMERICOID | pg_sys::TEXTOID
+                pg_sys::BOOLOID | pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID | pg_sys::TEXTOID
                     | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::UUIDOID | pg_sys::JSONBOID | pg_sys::DATEOID
                     | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID
             );
@@ -183,132 +213,43 @@ impl Values {
         }
     }
 
-    unsafe fn write(&self, columns: &[Captured], writer: &mut Writer) {
-        unsafe {
-            writer.token(WJB_BEGIN_OBJECT);
-            for column in columns {
-                writer.key(&column.name);
-                if self.nulls[column.position] {
-                    writer.null();
-                } else {
-                    writer.value(column, self.datums[column.position]);
-                }
+    /// `columns` in the order of keys.
+    unsafe fn write(&self, columns: &[Captured], object: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
+        columns.iter().for_each(|column| object.string(column.name.as_bytes()));
+        columns.iter().try_for_each(|column| {
+            if self.nulls[column.position] {
+                object.null();
+                return Ok(());
             }
-            writer.token(WJB_END_OBJECT);
-        }
+            unsafe { write_value(column, self.datums[column.position], object) }
+        })
     }
 }
 
-/// The server's own jsonb builder.
-struct Writer {
-    state: *mut pg_sys::JsonbParseState,
-}
-
-impl Writer {
-    unsafe fn token(&mut self, token: pg_sys::JsonbIteratorToken::Type) -> *mut pg_sys::JsonbValue {
-        unsafe { pg_sys::pushJsonbValue(&mut self.state, token, std::ptr::null_mut()) }
-    }
-
-    unsafe fn push(&mut self, token: pg_sys::JsonbIteratorToken::Type, mut value: pg_sys::JsonbValue) {
-        unsafe { pg_sys::pushJsonbValue(&mut self.state, token, &mut value) };
-    }
-
-    unsafe fn key(&mut self, name: &CStr) {
-        unsafe { self.push(WJB_KEY, string_value(name.to_bytes())) };
-    }
-
-    unsafe fn string(&mut self, bytes: &[u8]) {
-        unsafe { self.push(WJB_VALUE, string_value(bytes)) };
-    }
-
-    unsafe fn null(&mut self) {
-        let value = pg_sys::JsonbValue { type_: pg_sys::jbvType::jbvNull, ..Default::default() };
-        unsafe { self.push(WJB_VALUE, value) };
-    }
-
-    unsafe fn numeric(&mut self, numeric: pg_sys::Datum) {
-        let mut value = pg_sys::JsonbValue { type_: pg_sys::jbvType::jbvNumeric, ..Default::default() };
-        value.val.numeric = numeric.cast_mut_ptr();
-        unsafe { self.push(WJB_VALUE, value) };
-    }
-
-    /// A jsonb value, scalar or not.
-    unsafe fn jsonb(&mut self, datum: pg_sys::Datum) {
-        unsafe {
-            let jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::Jsonb>();
-            let mut value = pg_sys::JsonbValue::default();
-            if (*jsonb).root.header & pg_sys::JB_FSCALAR != 0 {
-                pg_sys::JsonbExtractScalar(&mut (*jsonb).root, &mut value);
-            } else {
-                pg_sys::JsonbToJsonbValue(jsonb, &mut value);
-            }
-            self.push(WJB_VALUE, value);
-        }
-    }
-
-    unsafe fn value(&mut self, column: &Captured, datum: pg_sys::Datum) {
-        unsafe {
-            match column.type_oid {
-                _ if !column.convert.is_null() => {
-                    self.jsonb(pg_sys::FunctionCall1Coll(column.convert, pg_sys::InvalidOid, datum));
-                }
-                pg_sys::BOOLOID => {
-                    let mut value = pg_sys::JsonbValue { type_: pg_sys::jbvType::jbvBool, ..Default::default() };
-                    value.val.boolean = datum.value() != 0;
-                    self.push(WJB_VALUE, value);
-                }
-                pg_sys::INT2OID => self.integer(i64::from(datum.value() as i16)),
-                pg_sys::INT4OID => self.integer(i64::from(datum.value() as i32)),
-                pg_sys::INT8OID => self.integer(datum.value() as i64),
-                pg_sys::NUMERICOID => {
-                    let numeric = pg_sys::Datum::from(pg_sys::pg_detoast_datum(datum.cast_mut_ptr()));
-                    let special = |is: unsafe fn(pg_sys::Numeric) -> bool| is(numeric.cast_mut_ptr());
-                    if special(pg_sys::numeric_is_nan) || special(pg_sys::numeric_is_inf) {
-                        let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_NUMERIC_OUT), numeric);
-                        self.string(CStr::from_ptr(text).to_bytes());
-                    } else {
-                        self.numeric(numeric);
-                    }
-                }
-                pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => self.string(varlena_bytes(datum)),
-                pg_sys::UUIDOID => {
-                    let bytes = std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16);
-                    let mut text = [0; 36];
-                    let mut at = 0;
-                    for (i, byte) in bytes.iter().enumerate() {
-                        if matches!(i, 4 | 6 | 8 | 10) {
-                            text[at] = b'-';
-                            at += 1;
-                        }
-                        let _ = hex::encode_to_slice([*byte], &mut text[at..at + 2]);
-                        at += 2;
-                    }
-                    self.string(&text);
-                }
-                pg_sys::JSONBOID => self.jsonb(datum),
-                _ => {
-                    // date, timestamp, timestamptz in ISO 8601, as to_jsonb writes them.
-                    let buffer = pg_sys::palloc(pg_sys::MAXDATELEN as usize + 1).cast::<std::ffi::c_char>();
-                    let text = pg_sys::JsonEncodeDateTime(buffer, datum, column.type_oid, std::ptr::null());
-                    self.string(CStr::from_ptr(text).to_bytes());
-                }
-            }
-        }
-    }
-
-    unsafe fn integer(&mut self, value: i64) {
-        unsafe { self.numeric(pg_sys::Datum::from(pg_sys::int64_to_numeric(value))) };
-    }
-}
-
-/// Copied into the current memory context: the builder keeps pointers until the end.
-unsafe fn string_value(bytes: &[u8]) -> pg_sys::JsonbValue {
-    let mut value = pg_sys::JsonbValue { type_: pg_sys::jbvType::jbvString, ..Default::default() };
-    value.val.string.len = bytes.len() as i32;
+unsafe fn write_value(column: &Captured, datum: pg_sys::Datum, object: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
     unsafe {
-        let copy = pg_sys::palloc(bytes.len().max(1)).cast::<u8>();
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
-        value.val.string.val = copy.cast();
+        match column.type_oid {
+            _ if !column.convert.is_null() => {
+                let value = pg_sys::FunctionCall1Coll(column.convert, pg_sys::InvalidOid, datum);
+                object.jsonb(varlena_bytes(value))?;
+            }
+            pg_sys::BOOLOID => object.bool(datum.value() != 0),
+            pg_sys::INT2OID => object.integer(i64::from(datum.value() as i16)),
+            pg_sys::INT4OID => object.integer(i64::from(datum.value() as i32)),
+            pg_sys::INT8OID => object.integer(datum.value() as i64),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => object.string(varlena_bytes(datum)),
+            pg_sys::UUIDOID => {
+                let bytes: [u8; 16] = std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16).try_into().unwrap_or_default();
+                object.string(pgrx::Uuid::from_bytes(bytes).to_string().as_bytes());
+            }
+            pg_sys::JSONBOID => object.jsonb(varlena_bytes(datum))?,
+            _ => {
+                // date, timestamp, timestamptz in ISO 8601, as to_jsonb writes them.
+                let mut buffer = [0; pg_sys::MAXDATELEN as usize + 1];
+                let text = pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), datum, column.type_oid, std::ptr::null());
+                object.string(CStr::from_ptr(text).to_bytes());
+            }
+        }
+        Ok(())
     }
-    value
 }
