@@ -87,7 +87,7 @@ cargo_for_server() {
 cluster_home() {
     local home=$work/$1 sum
     mkdir -p "$work"
-    if ! as_server test -x "$work" || [ ${#home} -gt 85 ]; then
+    if ! as_server test -x "$work" || [ ${#home} -gt 78 ]; then
         sum=$(printf '%s' "$home" | cksum | cut -d' ' -f1)
         home=${TMPDIR:-/tmp}/skill_system_$sum
     fi

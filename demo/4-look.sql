@@ -1,0 +1,21 @@
+-- What a person wants to see afterwards.
+\echo
+\echo '#### 6. What the record says'
+\echo
+SELECT to_char(recorded_at, 'HH24:MI:SS') AS at, event_type, session_user_name AS login, actor_id AS claims_to_be,
+       left(signature, 26) || '...' AS signature
+FROM skill_system.audit_logs ORDER BY id;
+SELECT key_id, records, key_present, key_active FROM skill_system.audit_status();
+\echo 'How the skills did:'
+SELECT skill_id, operation, count, round(success_rate::numeric, 2) AS success,
+       round(success_rate_low::numeric, 2) || ' - ' || round(success_rate_high::numeric, 2) AS "95 % interval",
+       round(p95_duration_ms) AS p95_ms, input_tokens AS tokens_in, cost_usd
+FROM skill_system.run_stats ORDER BY skill_id, operation;
+\echo 'Is all in order?'
+SELECT "check", status, detail FROM skill_system.health();
+DO $$
+BEGIN
+    ASSERT NOT EXISTS (SELECT FROM skill_system.health() WHERE status = 'error'), 'health() reports an error';
+    ASSERT (SELECT count(*) FROM skill_system.runs) = 3, 'there should be three runs';
+END
+$$;

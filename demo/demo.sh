@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# `make demo`: a cluster in .build/demo, a fresh database, and an agent's session in it. Leaves the cluster running.
+set -euo pipefail
+. "$(dirname "$0")/../tools/lib.sh"
+cd "$root"
+
+tools/build
+tools/install
+need_server
+home=$(cluster_home demo)
+environment=$(tools/cluster start "$home")
+eval "$environment"
+export PAGER=cat PSQLRC=/dev/null LC_ALL=C
+
+psql() { "$pg_bin/psql" -X -q -v ON_ERROR_STOP=1 "$@"; }
+psql -o /dev/null <<'SQL'
+DROP DATABASE IF EXISTS demo WITH (FORCE);
+CREATE DATABASE demo TEMPLATE template0;
+SQL
+
+# From stdin, so that errors that are the point come without a file name. \ir would do the opposite.
+status=0
+cat demo/1-policy.sql demo/2-agent.sql demo/3-tampering.sql demo/4-look.sql | psql -d demo 2>&1 || status=$?
+if [ "$status" != 0 ]; then
+    die "the demo did not go as it should (psql ended with $status); the database is left for you to look at: $pg_bin/psql -h $home -p $PGPORT -U postgres demo"
+fi
+
+cat <<TEXT
+
+The cluster is running. Look around:
+
+    $pg_bin/psql -h $home -p $PGPORT -U postgres demo
+
+    \\dx+ skill_system                                  what is in it
+    \\df+ skill_system.check_policy                     every function says what it does
+    SELECT * FROM skill_system.audit_logs;
+
+Stop it with: make stop
+TEXT
