@@ -7,6 +7,7 @@
 mod audit;
 mod pg;
 mod policy;
+mod runs;
 mod system;
 
 pgrx::pg_module_magic!(name, version);

@@ -10,6 +10,7 @@ pub mod error;
 pub mod jsonb;
 pub mod keyring;
 pub mod policy;
+pub mod runs;
 pub mod skr1;
 
 pub use error::{Code, Fault};

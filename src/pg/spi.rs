@@ -29,6 +29,11 @@ pub fn timestamptz(datum: pg_sys::Datum) -> Arg {
     Arg { datum: Some(datum), oid: pg_sys::TIMESTAMPTZOID }
 }
 
+/// A value of type `oid` that came as a datum, or NULL.
+pub fn given(datum: Option<pg_sys::Datum>, oid: pg_sys::Oid) -> Arg {
+    Arg { datum, oid }
+}
+
 /// What a statement may do and see.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Access {

@@ -1,0 +1,277 @@
+-- Runs: what ran, how long, at what cost, with which outcome.
+
+CREATE TYPE skill_system.run_status AS ENUM ('queued', 'running', 'succeeded', 'failed', 'cancelled');
+COMMENT ON TYPE skill_system.run_status IS
+'State of a run. succeeded, failed and cancelled are final. Functions also take ok, success, completed, error, failure and canceled.';
+
+CREATE TABLE skill_system.runs (
+    id                bigserial               NOT NULL,
+    goal              text,
+    agent_id          text,
+    policy_profile_id bigint,
+    task_spec_id      bigint,
+    status            skill_system.run_status NOT NULL DEFAULT 'queued',
+    started_at        timestamptz             NULL,
+    ended_at          timestamptz             NULL,
+    effective_policy  jsonb                   NOT NULL DEFAULT '{}'::jsonb,
+    metrics           jsonb                   NOT NULL DEFAULT '{}'::jsonb,
+    error             text                    NULL,
+    created_at        timestamptz             NOT NULL DEFAULT pg_catalog.now(),
+    idempotency_key   text,
+    tenant_id         text                    NOT NULL DEFAULT skill_system.current_tenant(),
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, policy_profile_id) REFERENCES skill_system.policy_profiles (tenant_id, id)
+        ON DELETE SET NULL (policy_profile_id)
+);
+CREATE INDEX idx_runs_agent_id ON skill_system.runs (tenant_id, agent_id) WHERE agent_id IS NOT NULL;
+CREATE INDEX idx_runs_status ON skill_system.runs (tenant_id, status);
+CREATE UNIQUE INDEX idx_runs_idempotency_key ON skill_system.runs (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+COMMENT ON TABLE skill_system.runs IS
+'What agents did: one row per run. Write with log_run() when one step is all there was, else with start_run(), log_step() and finish_run(); plain INSERT and UPDATE work too. A run that has ended is final. Look at it with run_stats, runs_in_progress, stuck_runs and run_otlp().';
+COMMENT ON COLUMN skill_system.runs.id IS 'Number of the run.';
+COMMENT ON COLUMN skill_system.runs.goal IS 'What it is for, in words.';
+COMMENT ON COLUMN skill_system.runs.agent_id IS 'Which agent ran, as the writer says.';
+COMMENT ON COLUMN skill_system.runs.policy_profile_id IS 'Policy in force; NULL when none was named or it was deleted. effective_policy keeps what it said.';
+COMMENT ON COLUMN skill_system.runs.task_spec_id IS 'Task of the first version of the seed system; nothing here uses it.';
+COMMENT ON COLUMN skill_system.runs.status IS 'queued, running, succeeded, failed or cancelled.';
+COMMENT ON COLUMN skill_system.runs.started_at IS 'When it began.';
+COMMENT ON COLUMN skill_system.runs.ended_at IS 'When it ended; NULL while it has not.';
+COMMENT ON COLUMN skill_system.runs.effective_policy IS 'Name, version and hash of the policy in force, and from start_run() its rules.';
+COMMENT ON COLUMN skill_system.runs.metrics IS 'Numbers: steps, duration_ms, gen_ai.usage.input_tokens, gen_ai.usage.output_tokens, gen_ai.usage.cache_read.input_tokens, cost_usd and any others.';
+COMMENT ON COLUMN skill_system.runs.error IS 'Why it failed.';
+COMMENT ON COLUMN skill_system.runs.created_at IS 'When the row was written.';
+COMMENT ON COLUMN skill_system.runs.idempotency_key IS 'Key of the call that made the run; a second call with it returns this run. Unique in the tenant.';
+COMMENT ON COLUMN skill_system.runs.tenant_id IS 'Tenant of the session that wrote the row.';
+
+CREATE TABLE skill_system.run_events (
+    id         bigserial   NOT NULL,
+    run_id     bigint      NOT NULL,
+    ts         timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    level      text        NOT NULL DEFAULT 'info',
+    event_type text        NOT NULL,
+    payload    jsonb       NOT NULL DEFAULT '{}'::jsonb,
+    tenant_id  text        NOT NULL DEFAULT skill_system.current_tenant(),
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, run_id) REFERENCES skill_system.runs (tenant_id, id) ON DELETE CASCADE
+);
+CREATE INDEX idx_run_events_run_id ON skill_system.run_events (tenant_id, run_id);
+COMMENT ON TABLE skill_system.run_events IS
+'What happened in a run, append-only. A step is an event step_completed with the payload {skill, operation, status, duration_ms, metrics}. Write with log_step(), log_event(), log_events() or INSERT (run_id, level, event_type, payload).';
+COMMENT ON COLUMN skill_system.run_events.id IS 'Number of the event; they count up in the order of writing.';
+COMMENT ON COLUMN skill_system.run_events.run_id IS 'Run it belongs to.';
+COMMENT ON COLUMN skill_system.run_events.ts IS 'When it happened.';
+COMMENT ON COLUMN skill_system.run_events.level IS 'debug, info, warn or error, by custom.';
+COMMENT ON COLUMN skill_system.run_events.event_type IS 'For example step_completed or approval_asked.';
+COMMENT ON COLUMN skill_system.run_events.payload IS 'Details.';
+COMMENT ON COLUMN skill_system.run_events.tenant_id IS 'Tenant of the run.';
+
+CREATE FUNCTION skill_system.guard_run() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_run';
+COMMENT ON FUNCTION skill_system.guard_run() IS
+'Trigger function of runs: refuses to change a run that has ended.';
+CREATE TRIGGER runs_final BEFORE UPDATE ON skill_system.runs
+    FOR EACH ROW EXECUTE FUNCTION skill_system.guard_run();
+ALTER TABLE skill_system.runs ENABLE ALWAYS TRIGGER runs_final;
+CREATE TRIGGER run_events_no_change BEFORE UPDATE OR DELETE ON skill_system.run_events
+    FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
+CREATE TRIGGER run_events_no_truncate BEFORE TRUNCATE ON skill_system.run_events
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
+ALTER TABLE skill_system.run_events ENABLE ALWAYS TRIGGER run_events_no_change;
+ALTER TABLE skill_system.run_events ENABLE ALWAYS TRIGGER run_events_no_truncate;
+
+ALTER TABLE skill_system.runs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE skill_system.run_events ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON skill_system.runs
+    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
+CREATE POLICY auditor ON skill_system.runs FOR SELECT TO skill_system_auditor USING (true);
+CREATE POLICY tenant ON skill_system.run_events
+    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
+CREATE POLICY auditor ON skill_system.run_events FOR SELECT TO skill_system_auditor USING (true);
+
+-- The writing functions are on hot paths, so they pin search_path in the library
+-- around each statement and not here.
+CREATE FUNCTION skill_system.log_run(
+        skill_id text, operation text, status text, duration_ms bigint DEFAULT NULL, agent_id text DEFAULT NULL,
+        goal text DEFAULT NULL, policy_name text DEFAULT NULL, error text DEFAULT NULL, metrics jsonb DEFAULT '{}',
+        payload jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_run';
+COMMENT ON FUNCTION skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text) IS
+'Logs a run of one step in one call, after it ended: the run, its step event and an audit record run.logged. Returns the run''s number. With an idempotency_key that was used before, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a text that is empty or longer than 200 characters, metrics or payload that are no object; 42704 for an unknown policy. Example: SELECT skill_system.log_run(''skill-system-memory'', ''search'', ''ok'', 118, agent_id => ''coder'', metrics => ''{"gen_ai.usage.input_tokens": 900}'');';
+
+CREATE FUNCTION skill_system.start_run(
+        goal text, agent_id text DEFAULT NULL, policy_name text DEFAULT NULL, metrics jsonb DEFAULT '{}',
+        idempotency_key text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_start_run';
+COMMENT ON FUNCTION skill_system.start_run(text, text, text, jsonb, text) IS
+'Starts a run of several steps and returns its number; the policy''s rules, version and hash are kept in effective_policy. Go on with log_step() and finish_run(). With an idempotency_key that was used before, returns that run and writes nothing. Raises 22023 for texts out of bounds, 42704 for an unknown policy. Example: SELECT skill_system.start_run(''file form W-1'', ''coder'', ''dev'');';
+
+CREATE FUNCTION skill_system.log_event(
+        run_id bigint, event_type text, payload jsonb DEFAULT '{}', level text DEFAULT 'info') RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_event';
+COMMENT ON FUNCTION skill_system.log_event(bigint, text, jsonb, text) IS
+'Notes an event of a run, also of one that has ended, and returns its number. Raises 42704 for an unknown run, 22023 for texts out of bounds or a payload that is no object. Example: SELECT skill_system.log_event(7, ''approval_asked'', ''{"effect": "net.fetch"}'');';
+
+CREATE FUNCTION skill_system.log_step(
+        run_id bigint, skill_id text, operation text, status text DEFAULT 'ok', duration_ms bigint DEFAULT NULL,
+        metrics jsonb DEFAULT '{}', payload jsonb DEFAULT '{}') RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_step';
+COMMENT ON FUNCTION skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb) IS
+'Logs a step of a run and returns the event''s number: step_completed, or step_started while the status is running or queued. Raises 42704 for an unknown run, 55000 for one that has ended, 22023 as log_run(). Example: SELECT skill_system.log_step(7, ''skill-system-memory'', ''search'', ''ok'', 118);';
+
+CREATE FUNCTION skill_system.log_events(run_id bigint, events jsonb) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_events' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.log_events(bigint, jsonb) IS
+'Notes up to 10000 events of a run in one call, in the given order, and returns how many. Each is {"event_type": text, "level"?: text, "payload"?: object, "ts"?: time}. All or none. Raises 42704 for an unknown run, 22023 naming the first malformed event, 54000 for too many. Example: SELECT skill_system.log_events(7, ''[{"event_type": "note", "payload": {"text": "found it"}}]'');';
+
+CREATE FUNCTION skill_system.finish_run(run_id bigint, status text, error text DEFAULT NULL, metrics jsonb DEFAULT '{}')
+    RETURNS skill_system.run_status
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_finish_run' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.finish_run(bigint, text, text, jsonb) IS
+'Ends a run as succeeded, failed or cancelled and returns that. Adds up its steps into metrics (steps, duration_ms, tokens, cost_usd), to which metrics are added last, and writes an audit record run.finished. A second call with the same status does nothing. Raises 42704 for an unknown run, 55000 when it has ended otherwise, 22023 for a status that is no end. Example: SELECT skill_system.finish_run(7, ''ok'');';
+
+CREATE FUNCTION skill_system.stuck_after() RETURNS interval
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'stuck_after_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.stuck_after() IS
+'Silence after which an unfinished run counts as stuck: the setting skill_system.stuck_after. Example: SELECT skill_system.stuck_after();';
+
+-- What is no number, or none that makes sense, is not counted: nothing an agent
+-- writes into a payload can make this fail.
+CREATE VIEW skill_system.run_stats WITH (security_invoker = true) AS
+WITH raw AS (
+    SELECT e.tenant_id,
+           e.payload ->> 'skill' AS skill_id,
+           e.payload ->> 'operation' AS operation,
+           (e.ts AT TIME ZONE 'UTC')::date AS day,
+           CASE pg_catalog.lower(e.payload ->> 'status')
+               WHEN 'ok' THEN true WHEN 'success' THEN true WHEN 'succeeded' THEN true WHEN 'completed' THEN true
+               WHEN 'error' THEN false WHEN 'failed' THEN false WHEN 'failure' THEN false
+           END AS good,
+           CASE WHEN pg_catalog.jsonb_typeof(e.payload -> 'duration_ms') = 'number' THEN (e.payload ->> 'duration_ms')::numeric END AS duration_ms,
+           CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'gen_ai.usage.input_tokens') = 'number' THEN ((e.payload -> 'metrics') ->> 'gen_ai.usage.input_tokens')::numeric END AS input_tokens,
+           CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'gen_ai.usage.output_tokens') = 'number' THEN ((e.payload -> 'metrics') ->> 'gen_ai.usage.output_tokens')::numeric END AS output_tokens,
+           CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'cost_usd') = 'number' THEN ((e.payload -> 'metrics') ->> 'cost_usd')::numeric END AS cost_usd
+    FROM skill_system.run_events e
+    WHERE e.event_type = 'step_completed'
+), step AS (
+    SELECT tenant_id, skill_id, operation, day, good,
+           CASE WHEN duration_ms BETWEEN 0 AND 1e15 THEN duration_ms END AS duration_ms, CASE WHEN input_tokens BETWEEN 0 AND 1e15 THEN input_tokens END AS input_tokens,
+           CASE WHEN output_tokens BETWEEN 0 AND 1e15 THEN output_tokens END AS output_tokens, CASE WHEN cost_usd BETWEEN 0 AND 1e15 THEN cost_usd END AS cost_usd
+    FROM raw
+), summed AS (
+    SELECT tenant_id, skill_id, operation, day,
+           pg_catalog.count(*) AS count,
+           pg_catalog.count(*) FILTER (WHERE good) AS succeeded,
+           pg_catalog.count(*) FILTER (WHERE NOT good) AS failed,
+           pg_catalog.count(good)::double precision AS n,
+           pg_catalog.percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY duration_ms::double precision) AS p,
+           pg_catalog.sum(input_tokens) AS input_tokens,
+           pg_catalog.sum(output_tokens) AS output_tokens,
+           pg_catalog.sum(cost_usd) AS cost_usd
+    FROM step
+    GROUP BY tenant_id, skill_id, operation, day
+), rated AS (
+    -- z for 95 percent, squared and halved where the formula of Wilson has it so.
+    SELECT s.*, s.succeeded / NULLIF(s.n, 0) AS rate, 1.959963985 AS z
+    FROM summed s
+)
+SELECT tenant_id, skill_id, operation, day, count, succeeded, failed,
+       rate AS success_rate,
+       (rate + z * z / (2 * n) - z * pg_catalog.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS success_rate_low,
+       (rate + z * z / (2 * n) + z * pg_catalog.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS success_rate_high,
+       p[1] AS p50_duration_ms, p[2] AS p95_duration_ms, p[3] AS p99_duration_ms,
+       input_tokens, output_tokens, cost_usd
+FROM rated;
+COMMENT ON VIEW skill_system.run_stats IS
+'Completed steps per skill, operation and day (UTC): how many, how well, how fast, at what cost. Example: SELECT skill_id, count, success_rate, p95_duration_ms FROM skill_system.run_stats WHERE day = current_date;';
+COMMENT ON COLUMN skill_system.run_stats.tenant_id IS 'Tenant of the runs.';
+COMMENT ON COLUMN skill_system.run_stats.skill_id IS 'Skill, from the step''s payload.';
+COMMENT ON COLUMN skill_system.run_stats.operation IS 'Operation of the skill, from the step''s payload.';
+COMMENT ON COLUMN skill_system.run_stats.day IS 'Day of UTC on which the steps were logged.';
+COMMENT ON COLUMN skill_system.run_stats.count IS 'Completed steps, cancelled ones and those without a status included.';
+COMMENT ON COLUMN skill_system.run_stats.succeeded IS 'Steps with status ok.';
+COMMENT ON COLUMN skill_system.run_stats.failed IS 'Steps with status error.';
+COMMENT ON COLUMN skill_system.run_stats.success_rate IS 'succeeded / (succeeded + failed); NULL when there are none of either.';
+COMMENT ON COLUMN skill_system.run_stats.success_rate_low IS 'Lower end of the 95 percent interval of the rate, by Wilson.';
+COMMENT ON COLUMN skill_system.run_stats.success_rate_high IS 'Upper end of the 95 percent interval of the rate, by Wilson.';
+COMMENT ON COLUMN skill_system.run_stats.p50_duration_ms IS 'Median of duration_ms, interpolated.';
+COMMENT ON COLUMN skill_system.run_stats.p95_duration_ms IS '95th percentile of duration_ms.';
+COMMENT ON COLUMN skill_system.run_stats.p99_duration_ms IS '99th percentile of duration_ms.';
+COMMENT ON COLUMN skill_system.run_stats.input_tokens IS 'Sum of gen_ai.usage.input_tokens in the metrics of the steps.';
+COMMENT ON COLUMN skill_system.run_stats.output_tokens IS 'Sum of gen_ai.usage.output_tokens in the metrics of the steps.';
+COMMENT ON COLUMN skill_system.run_stats.cost_usd IS 'Sum of cost_usd in the metrics of the steps.';
+
+CREATE VIEW skill_system.runs_in_progress WITH (security_invoker = true) AS
+SELECT r.tenant_id, r.id, r.goal, r.agent_id, r.status, r.started_at, r.created_at,
+       e.steps, GREATEST(r.created_at, r.started_at, e.last_ts) AS last_activity_at,
+       pg_catalog.now() - GREATEST(r.created_at, r.started_at, e.last_ts) AS silent_for
+FROM skill_system.runs r
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.count(*) FILTER (WHERE v.event_type = 'step_completed') AS steps, pg_catalog.max(v.ts) AS last_ts
+    FROM skill_system.run_events v WHERE v.tenant_id = r.tenant_id AND v.run_id = r.id
+) e
+WHERE r.status IN ('queued', 'running');
+COMMENT ON VIEW skill_system.runs_in_progress IS
+'Runs that have not ended, with their completed steps and the time since anything was heard of them. Example: SELECT id, goal, steps, silent_for FROM skill_system.runs_in_progress ORDER BY silent_for DESC;';
+COMMENT ON COLUMN skill_system.runs_in_progress.tenant_id IS 'Tenant of the run.';
+COMMENT ON COLUMN skill_system.runs_in_progress.id IS 'Number of the run.';
+COMMENT ON COLUMN skill_system.runs_in_progress.goal IS 'What it is for.';
+COMMENT ON COLUMN skill_system.runs_in_progress.agent_id IS 'Which agent runs.';
+COMMENT ON COLUMN skill_system.runs_in_progress.status IS 'queued or running.';
+COMMENT ON COLUMN skill_system.runs_in_progress.started_at IS 'When it began.';
+COMMENT ON COLUMN skill_system.runs_in_progress.created_at IS 'When its row was written.';
+COMMENT ON COLUMN skill_system.runs_in_progress.steps IS 'Completed steps so far.';
+COMMENT ON COLUMN skill_system.runs_in_progress.last_activity_at IS 'Time of its last event, or of its start when there is none.';
+COMMENT ON COLUMN skill_system.runs_in_progress.silent_for IS 'Time since then.';
+
+CREATE VIEW skill_system.stuck_runs WITH (security_invoker = true) AS
+SELECT p.tenant_id, p.id, p.goal, p.agent_id, p.status, p.started_at, p.created_at, p.steps, p.last_activity_at, p.silent_for
+FROM skill_system.runs_in_progress p
+WHERE p.silent_for > skill_system.stuck_after();
+COMMENT ON VIEW skill_system.stuck_runs IS
+'Unfinished runs that have been silent for longer than the setting skill_system.stuck_after. End them with finish_run(id, ''failed'', ''lost''). Example: SELECT id, goal, silent_for FROM skill_system.stuck_runs;';
+COMMENT ON COLUMN skill_system.stuck_runs.tenant_id IS 'Tenant of the run.';
+COMMENT ON COLUMN skill_system.stuck_runs.id IS 'Number of the run.';
+COMMENT ON COLUMN skill_system.stuck_runs.goal IS 'What it is for.';
+COMMENT ON COLUMN skill_system.stuck_runs.agent_id IS 'Which agent runs.';
+COMMENT ON COLUMN skill_system.stuck_runs.status IS 'queued or running.';
+COMMENT ON COLUMN skill_system.stuck_runs.started_at IS 'When it began.';
+COMMENT ON COLUMN skill_system.stuck_runs.created_at IS 'When its row was written.';
+COMMENT ON COLUMN skill_system.stuck_runs.steps IS 'Completed steps so far.';
+COMMENT ON COLUMN skill_system.stuck_runs.last_activity_at IS 'Time of its last event, or of its start when there is none.';
+COMMENT ON COLUMN skill_system.stuck_runs.silent_for IS 'Time since then.';
+
+REVOKE ALL ON TABLE skill_system.runs, skill_system.run_events,
+    skill_system.run_stats, skill_system.runs_in_progress, skill_system.stuck_runs FROM PUBLIC;
+REVOKE ALL ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq FROM PUBLIC;
+REVOKE ALL ON TYPE skill_system.run_status FROM PUBLIC;
+GRANT USAGE ON TYPE skill_system.run_status
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+GRANT SELECT ON skill_system.runs, skill_system.run_events,
+    skill_system.run_stats, skill_system.runs_in_progress, skill_system.stuck_runs
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+GRANT INSERT (goal, agent_id, policy_profile_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics, error, idempotency_key),
+      UPDATE (goal, agent_id, status, started_at, ended_at, metrics, error)
+    ON skill_system.runs TO skill_system_agent;
+GRANT INSERT (run_id, ts, level, event_type, payload) ON skill_system.run_events TO skill_system_agent;
+GRANT USAGE ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq TO skill_system_agent;
+
+REVOKE ALL ON FUNCTION
+    skill_system.guard_run(), skill_system.stuck_after(),
+    skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text),
+    skill_system.start_run(text, text, text, jsonb, text), skill_system.log_event(bigint, text, jsonb, text),
+    skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
+    skill_system.finish_run(bigint, text, text, jsonb)
+    FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text),
+    skill_system.start_run(text, text, text, jsonb, text), skill_system.log_event(bigint, text, jsonb, text),
+    skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
+    skill_system.finish_run(bigint, text, text, jsonb)
+    TO skill_system_agent;
+GRANT EXECUTE ON FUNCTION skill_system.stuck_after()
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+
+SELECT pg_catalog.pg_extension_config_dump('skill_system.runs', '');
+SELECT pg_catalog.pg_extension_config_dump('skill_system.runs_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('skill_system.run_events', '');
+SELECT pg_catalog.pg_extension_config_dump('skill_system.run_events_id_seq', '');
