@@ -8,8 +8,9 @@ use pgrx::datum::IntoDatum;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use skill_core::policy::{
-    Decision, Finding, MAX_EFFECTS, Mode, Policy, PolicyError, Profile, Unlisted, Verdict, effects_from_json, hash_all, lint_broken,
+    Decision, Finding, MAX_EFFECTS, MAX_NAME_BYTES, Mode, Policy, PolicyError, Profile, Unlisted, Verdict, effects_from_json, hash_all, lint_broken,
 };
+use skill_core::effect::shorten;
 use skill_core::{Code, Fault};
 
 use crate::pg::call::{Answer, Call, parse_text_array, text_array_datum, text_datum};
@@ -51,6 +52,10 @@ fn profile(row: &spi::Row) -> Profile {
 
 /// The compiled policy of the session's tenant, from the cache or fresh.
 pub fn policy(name: &str) -> Compiled {
+    // No profile has such a name, and the cache is not to be filled with them.
+    if name.len() > MAX_NAME_BYTES {
+        return Rc::new(Err(PolicyError::Unknown { policy: shorten(name) }));
+    }
     let tenant = guc::tenant();
     if !cache::policies_valid() {
         POLICIES.with_borrow_mut(HashMap::clear);
@@ -249,7 +254,7 @@ fn shown(blocked: &[String]) -> String {
     match blocked {
         [] => "this request".into(),
         _ => {
-            let first: Vec<String> = blocked.iter().take(10).map(|e| skill_core::effect::shorten(e)).collect();
+            let first: Vec<String> = blocked.iter().take(10).map(|e| shorten(e)).collect();
             let more = if blocked.len() > 10 { format!(" and {} more", blocked.len() - 10) } else { String::new() };
             format!("{}{more}", first.join(", "))
         }
@@ -467,6 +472,8 @@ fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, Pol
                 Ok(found) => found,
                 // A row that brings its hash is being restored and its parents may come later.
                 Err(PolicyError::UnknownParent { .. }) if was.hash.is_some() && restoring(was) => continue,
+                // What is broken in another tenant was not broken by this statement.
+                Err(_) if was.hash.is_some() && was.tenant != guc::tenant() => continue,
                 Err(error) => return Err(error),
             };
             if was.hash.as_ref() == Some(&hash) {

@@ -71,20 +71,21 @@ pub fn path() -> PathBuf {
     Path::new(&sys::data_directory()).join(guc::keyring_file())
 }
 
-fn unusable(path: &Path, why: &str) -> Fault {
+/// The path is for those who may see the setting, so the message leaves it out.
+fn unusable(why: &str) -> Fault {
     Fault::new(Code::ConfigFileError, "the keyring file cannot be used, so nothing can be signed or verified")
-        .detail(format!("{}: {why}.", path.display()))
+        .detail(format!("skill_system.keyring_file: {why}."))
         .hint("Restore the file from its backup, or see skill_system.keyring_file; SELECT skill_system.create_keyring() makes a new one, which cannot verify what older keys signed.")
 }
 
 /// The file, if nobody but the server's user can read it.
 fn file_source(path: &Path) -> Result<Source, Fault> {
-    let meta = std::fs::metadata(path).map_err(|e| unusable(path, &e.kind().to_string()))?;
+    let meta = std::fs::metadata(path).map_err(|e| unusable(&e.kind().to_string()))?;
     if !meta.is_file() {
-        return Err(unusable(path, "it is no regular file"));
+        return Err(unusable("it is no regular file"));
     }
     if meta.mode() & 0o077 != 0 {
-        return Err(unusable(path, &format!("its mode is {:04o}; others than the server's user can use it", meta.mode() & 0o7777))
+        return Err(unusable(&format!("its mode is {:04o}; others than the server's user can use it", meta.mode() & 0o7777))
             .hint("chmod 0600 the file, and rotate the key if somebody may have read it."));
     }
     if meta.len() > MAX_KEYRING_BYTES as u64 {
@@ -103,7 +104,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Fault> {
     let mut text = Zeroizing::new(String::new());
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_KEYRING_BYTES as u64 + 1).read_to_string(&mut text))
-        .map_err(|e| unusable(path, &e.kind().to_string()))?;
+        .map_err(|e| unusable(&e.kind().to_string()))?;
     Ok(text)
 }
 
@@ -176,7 +177,7 @@ fn set_nonblocking(pipe: &std::process::ChildStdout) {
 /// Makes the file with one new key. Two sessions may try at once: one file wins.
 pub fn create() -> Result<(), Fault> {
     let path = path();
-    let failed = |e: std::io::Error| unusable(&path, &format!("it could not be made: {}", e.kind()));
+    let failed = |e: std::io::Error| unusable(&format!("it could not be made: {}", e.kind()));
     let mut random = Zeroizing::new([0; 40]);
     sys::strong_random(&mut random[..]);
     let text = Keyring::generate(&random);
