@@ -19,7 +19,7 @@ SELECT library, server, pgrx, advice FROM skill_system.version_info();
 SELECT name FROM skill_system.install_starter_policies() WHERE installed;
 SELECT skill_system.create_policy('filing',
     allow => '{db.read,db.write:public.filings,fs.read,fs.write:/srv/filings/**,net.fetch:api.example.org}',
-    ask   => '{db.write,git.write}',
+    ask   => '{db.write:public.wells,git.write}',
     deny  => '{proc.exec,fs.write:/srv/filings/archive/**}',
     metadata => '{"description": "Prepares permit filings"}') AS filing_policy_id \gset
 SELECT verdict, string_agg(rule, '  ' ORDER BY rule) AS rules
@@ -38,7 +38,7 @@ SELECT name, manifest ->> 'version' AS version, manifest -> 'effects' AS effects
        (SELECT string_agg(o, ', ') FROM jsonb_object_keys(manifest -> 'operations') AS o) AS operations
 FROM public.skill_files;
 \echo 'May it run? The same effects under four policies:'
-SELECT p.name AS policy, c.decision, c.blocked_effects, c.reason
+SELECT p.name AS policy, c.decision, c.allowed, c.blocked_effects, c.ask_effects
 FROM unnest('{dev,readonly,locked,filing}'::text[]) WITH ORDINALITY AS p(name, n),
      public.skill_files AS s,
      LATERAL skill_system.check_policy(p.name, s.manifest -> 'effects') AS c

@@ -17,6 +17,12 @@ GRANT SELECT, INSERT, UPDATE ON public.filings TO demo_agent;
 \echo 'It asks before it acts:'
 SELECT decision, blocked_effects, reason
 FROM skill_system.check_policy('filing', array['db.read', 'db.write:public.filings', 'fs.write:/srv/filings/w1.pdf']);
+SELECT decision AS expected_allow FROM skill_system.check_policy('filing', '["db.read", "db.write:public.filings"]') \gset
+SELECT :'expected_allow' = 'allow' AS as_expected \gset
+\if :as_expected
+\else
+    DO $$ BEGIN RAISE 'the agent may not write its own table'; END $$;
+\endif
 \echo 'A path that tries to climb out, a program, and a host that nobody named:'
 SELECT effect, verdict, winning_rule, why
 FROM skill_system.explain_policy('filing', array['fs.write:/srv/filings/../../etc/passwd', 'proc.exec:rm', 'net.fetch:evil.example.net',

@@ -4,7 +4,7 @@
 \echo
 SELECT to_char(recorded_at, 'HH24:MI:SS') AS at, event_type, session_user_name AS login, actor_id AS claims_to_be,
        left(signature, 26) || '...' AS signature
-FROM skill_system.audit_logs ORDER BY id;
+FROM skill_system.audit_logs ORDER BY recorded_at, id;
 SELECT key_id, records, key_present, key_active FROM skill_system.audit_status();
 \echo 'How the skills did:'
 SELECT skill_id, operation, count, round(success_rate::numeric, 2) AS success,

@@ -13,7 +13,7 @@ eval "$environment"
 export PAGER=cat PSQLRC=/dev/null LC_ALL=C
 
 psql() { "$pg_bin/psql" -X -q -v ON_ERROR_STOP=1 "$@"; }
-psql -o /dev/null <<'SQL'
+PGOPTIONS='-c client_min_messages=warning' psql <<'SQL'
 DROP DATABASE IF EXISTS demo WITH (FORCE);
 CREATE DATABASE demo TEMPLATE template0;
 SQL

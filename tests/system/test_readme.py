@@ -1,0 +1,67 @@
+"""Every ```sql block of the README runs, in order, in one fresh database, as superuser.
+
+A block that begins with ```sql error=42501 must fail with that SQLSTATE.
+"""
+import re
+
+import psycopg
+import pytest
+
+from conftest import ROOT, open_connection
+
+BLOCK = re.compile(r"^```sql(?: error=(?P<error>\w{5}))?\n(?P<text>.*?)^```$", re.M | re.S)
+README = (ROOT / "README.md").read_text()
+CREATED = ("readme_agent",)
+
+
+@pytest.fixture(scope="module")
+def clean_roles():
+    def drop():
+        with open_connection() as connection:
+            for role in CREATED:
+                connection.execute(f"DROP ROLE IF EXISTS {role}")
+    drop()
+    yield
+    drop()
+
+
+def test_readme_blocks(clean_roles, fresh_database):
+    blocks = list(BLOCK.finditer(README))
+    # A change of the pattern or of the page must not empty the test.
+    assert README.count("\n```sql") == len(blocks) >= 15
+    name = fresh_database(extension=False)
+    with open_connection(dbname=name) as connection:
+        for block in blocks:
+            line = README.count("\n", 0, block.start()) + 1
+            expected = block["error"]
+            try:
+                connection.execute(block["text"])
+                happened = None
+            except psycopg.Error as error:
+                happened, message = error.sqlstate, str(error)
+            if happened != expected:
+                if happened is None:
+                    pytest.fail(f"README.md line {line}: should have failed with {expected}")
+                pytest.fail(f"README.md line {line}: {happened} {message}")
+        # The roles can only be dropped when nothing of theirs is left.
+        connection.execute("RESET ROLE")
+        for role in CREATED:
+            connection.execute(f"DROP OWNED BY {role}")
+
+
+def test_readme_names_every_function_and_view(db):
+    names = [row[0] for row in db.execute(
+        """SELECT DISTINCT p.proname FROM pg_proc p
+           JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+           WHERE p.pronamespace = 'skill_system'::regnamespace AND p.prorettype <> 'trigger'::regtype
+           UNION
+           SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind = 'v'""")]
+    assert len(names) > 20
+    assert [name for name in sorted(names) if f"`{name}" not in README] == []
+
+
+def test_readme_names_every_setting(db):
+    db.execute("SELECT skill_system.current_tenant()")
+    names = [row[0] for row in db.execute("SELECT name FROM pg_settings WHERE name LIKE 'skill_system.%'")]
+    assert len(names) >= 5
+    assert [name for name in names if f"`{name}`" not in README] == []
