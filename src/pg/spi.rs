@@ -106,7 +106,9 @@ fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg]
             None => {
                 let text = sys::c_string(sql);
                 let mut types: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
-                let plan = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
+                // A long read may use parallel workers.
+                let options = if access == Access::Read { pg_sys::CURSOR_OPT_PARALLEL_OK as i32 } else { 0 };
+                let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), options);
                 if plan.is_null() {
                     super::error::raise(Fault::new(Code::Internal, "SPI_prepare failed"));
                 }
