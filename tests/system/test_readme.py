@@ -57,7 +57,11 @@ def test_readme_names_every_function_and_view(db):
            UNION
            SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind = 'v'""")]
     assert len(names) > 20
-    assert [name for name in sorted(names) if f"`{name}" not in README] == []
+    assert [name for name in sorted(names) if f"`{name}`" not in README] == []
+    # And the other way round: the table names nothing that is not there.
+    table = README.split("## Functions and views")[1].split("\n## ")[0].split("|---|---|")[1].split("\n\n")[0]
+    claimed = set(re.findall(r"`(\w+)`", table))
+    assert sorted(claimed - set(names)) == []
 
 
 def test_readme_names_every_setting(db):
