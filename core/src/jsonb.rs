@@ -338,7 +338,7 @@ fn pad(out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::skr1::Encoder;
+    use crate::skr1::{self, Encoder};
     use proptest::prelude::*;
 
     fn walk(bytes: &[u8]) -> Result<Vec<u8>, JsonbError> {
@@ -383,21 +383,6 @@ mod tests {
         sorted.iter().for_each(|(key, _)| out.string(key.as_bytes()));
         sorted.iter().for_each(|(_, value)| written(value, out));
     }
-    fn told(value: &serde_json::Value, w: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
-        use serde_json::Value;
-        match value {
-            Value::Null => w.null(),
-            Value::Bool(b) => w.bool(*b),
-            Value::Number(n) => w.number(n.to_string().as_bytes()),
-            Value::String(s) => w.string(s.as_bytes()),
-            Value::Array(_) => unreachable!("not generated"),
-            Value::Object(map) => {
-                w.begin_object()?;
-                map.iter().try_for_each(|(key, value)| w.key(key.as_bytes()).and_then(|()| told(value, w)))?;
-                w.end()
-            }
-        }
-    }
     fn any_object() -> impl Strategy<Value = serde_json::Value> {
         use serde_json::Value;
         let leaf = prop_oneof![
@@ -419,7 +404,7 @@ mod tests {
             let mut bytes = Vec::new();
             members(map, &mut ObjectWriter::new(&mut bytes, map.len()));
             let mut expected = Vec::new();
-            Encoder::new(&mut expected, &[0; 16], 1).json(1, |w| told(&value, w)).unwrap();
+            Encoder::new(&mut expected, &[0; 16], 1).json(1, |w| skr1::tell(&value, w)).unwrap();
             prop_assert_eq!(walk(&bytes), Ok(expected[4 + 16 + 4 + 7..].to_vec()));
         }
 

@@ -14,6 +14,7 @@
 //! order of the keys u32 length, key, value). A JSON field over
 //! [`MAX_JSON_BYTES`] is replaced by the SHA-256 of that walk (type 8).
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -287,33 +288,33 @@ impl JsonWriter<'_> {
     }
 }
 
+/// Tells the writer a parsed JSON value. Numbers are as exact as the parser kept them.
+pub fn tell(value: &Value, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
+    match value {
+        Value::Null => writer.null(),
+        Value::Bool(b) => writer.bool(*b),
+        Value::Number(n) => writer.number(n.to_string().as_bytes()),
+        Value::String(s) => writer.string(s.as_bytes()),
+        Value::Array(items) => {
+            writer.begin_array()?;
+            items.iter().try_for_each(|item| tell(item, writer))?;
+            writer.end()
+        }
+        Value::Object(map) => {
+            writer.begin_object()?;
+            for (key, item) in map {
+                writer.key(key.as_bytes())?;
+                tell(item, writer)?;
+            }
+            writer.end()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::Value;
-
-    fn tell(value: &Value, w: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
-        match value {
-            Value::Null => w.null(),
-            Value::Bool(b) => w.bool(*b),
-            Value::Number(n) => w.number(n.to_string().as_bytes()),
-            Value::String(s) => w.string(s.as_bytes()),
-            Value::Array(items) => {
-                w.begin_array()?;
-                items.iter().try_for_each(|item| tell(item, w))?;
-                w.end()
-            }
-            Value::Object(map) => {
-                w.begin_object()?;
-                for (key, item) in map {
-                    w.key(key.as_bytes())?;
-                    tell(item, w)?;
-                }
-                w.end()
-            }
-        }
-    }
     fn encode(value: &Value) -> Vec<u8> {
         let mut out = Vec::new();
         let mut e = Encoder::new(&mut out, &[0; 16], 1);
