@@ -240,6 +240,23 @@ COMMENT ON COLUMN skill_system.stuck_runs.steps IS 'Completed steps so far.';
 COMMENT ON COLUMN skill_system.stuck_runs.last_activity_at IS 'Time of its last event, or of its start when there is none.';
 COMMENT ON COLUMN skill_system.stuck_runs.silent_for IS 'Time since then.';
 
+CREATE FUNCTION skill_system.run_otlp(run_id bigint) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'run_otlp_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.run_otlp(bigint) IS
+'A run as OTLP/JSON for any OpenTelemetry collector (POST to /v1/traces): the run is the root span invoke_agent, each completed step a child span execute_tool, other events are span events. Ids are the same in every export. Raises 42704 for an unknown run. Example: SELECT skill_system.run_otlp(7);';
+
+CREATE FUNCTION skill_system.maintain(batch_size integer DEFAULT 10000)
+    RETURNS TABLE (task text, affected bigint, detail text)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'maintain_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.maintain(integer) IS
+'What has to be done now and then, for all tenants; one row per task. audit_partitions makes the partitions of this month and the next two; run_retention deletes finished runs older than skill_system.run_retention with their events, at most batch_size a call, and records that as runs.deleted. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a batch_size out of bounds. Example: SELECT * FROM skill_system.maintain();';
+
+CREATE FUNCTION skill_system.import_legacy(schema_name text)
+    RETURNS TABLE (table_name text, imported bigint, skipped bigint, detail text)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'import_legacy_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.import_legacy(text) IS
+'Imports the tables of the seed system (its version 1, 2 or migrated), ids kept, into the session''s tenant. First ALTER SCHEMA skill_system RENAME TO skill_system_legacy; and CREATE EXTENSION skill_system;. Rules that are none here go to metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: what is there is skipped. Raises 42704 when the schema has no such tables, 55000 when an id is taken by another row. Superusers only. Example: SELECT * FROM skill_system.import_legacy(''skill_system_legacy'');';
+
 REVOKE ALL ON TABLE skill_system.runs, skill_system.run_events,
     skill_system.run_stats, skill_system.runs_in_progress, skill_system.stuck_runs FROM PUBLIC;
 REVOKE ALL ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq FROM PUBLIC;
@@ -256,7 +273,8 @@ GRANT INSERT (run_id, ts, level, event_type, payload) ON skill_system.run_events
 GRANT USAGE ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq TO skill_system_agent;
 
 REVOKE ALL ON FUNCTION
-    skill_system.guard_run(), skill_system.stuck_after(),
+    skill_system.guard_run(), skill_system.stuck_after(), skill_system.run_otlp(bigint), skill_system.maintain(integer),
+    skill_system.import_legacy(text),
     skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text),
     skill_system.start_run(text, text, text, jsonb, text), skill_system.log_event(bigint, text, jsonb, text),
     skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
@@ -268,7 +286,8 @@ GRANT EXECUTE ON FUNCTION
     skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
     skill_system.finish_run(bigint, text, text, jsonb)
     TO skill_system_agent;
-GRANT EXECUTE ON FUNCTION skill_system.stuck_after()
+GRANT EXECUTE ON FUNCTION skill_system.maintain(integer) TO skill_system_admin;
+GRANT EXECUTE ON FUNCTION skill_system.stuck_after(), skill_system.run_otlp(bigint)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 
 SELECT pg_catalog.pg_extension_config_dump('skill_system.runs', '');

@@ -1,15 +1,20 @@
 //! The run log: what ran, how long, at what cost, with which outcome.
 
 use pgrx::datum::IntoDatum;
+use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
+use serde_json::Value;
 use skill_core::audit::MAX_ACTOR_ID;
+use skill_core::otlp;
+use skill_core::policy::Profile;
 use skill_core::runs::{RunError, Status, check_events, duration, name, optional_name};
 use skill_core::{Code, Fault};
 
 use crate::pg::call::{Answer, Call};
+use crate::pg::error::{OrRaise, raise};
 use crate::pg::spi::{self, Access, Arg, arg, given};
 use crate::pg::trigger::Trigger;
-use crate::pg::{guc, sys};
+use crate::pg::{cache, guc, sys};
 use crate::policy::policy;
 use crate::{audit, pg_function};
 
@@ -252,8 +257,10 @@ pg_function!(pg_finfo_skill_log_events, skill_log_events, log_events);
 /// `log_events(run_id, events)`
 fn log_events(call: &Call) -> Answer {
     let run_id = run_id(call)?;
-    let events = call.get::<pgrx::JsonB>(1).ok_or(RunError::Missing { what: "events" })?;
-    let count = check_events(&events.0)?;
+    call.datum(1).ok_or(RunError::Missing { what: "events" })?;
+    // As text: a number beyond a double would make the parser raise.
+    let text = spi::one::<String>("SELECT $1::text", Access::Write, &[jsonb(call.datum(1))]);
+    let count = check_events(&json(text))?;
     let known = spi::one::<bool>(
         "SELECT true FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         Access::Write,
@@ -353,4 +360,372 @@ fn guard_run(call: &Call) -> Answer {
 #[pg_extern(sql = false)]
 fn stuck_after() -> Interval {
     Interval::from_seconds(f64::from(guc::stuck_after_seconds()))
+}
+
+/// JSON as agents wrote it; numbers beyond what a double can hold leave it a text.
+fn json(text: Option<String>) -> Value {
+    let text = text.unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
+#[pg_extern(sql = false)]
+fn run_otlp(run_id: Option<i64>) -> pgrx::JsonB {
+    let run_id = run_id.ok_or(RunError::Missing { what: "run_id" }).or_raise();
+    let micros = |row: &spi::Row, n: i32| row.datum(n).and_then(|datum| sys::unix_micros(datum.value() as i64));
+    let mut found: Option<otlp::Run> = None;
+    spi::run(
+        "SELECT tenant_id, goal, agent_id, status::text, error, coalesce(started_at, created_at), ended_at, metrics::text, effective_policy::text \
+         FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::Read,
+        &[arg(run_id)],
+        |row| {
+            found = Some(otlp::Run {
+                tenant: row.get(1).unwrap_or_default(),
+                id: run_id,
+                goal: row.get(2),
+                agent_id: row.get(3),
+                status: row.get(4).unwrap_or_default(),
+                error: row.get(5),
+                started_at: micros(row, 6).unwrap_or(0),
+                ended_at: micros(row, 7),
+                metrics: json(row.get(8)),
+                effective_policy: json(row.get(9)),
+            });
+        },
+    );
+    let run = found.ok_or(RunError::Unknown { run_id }).or_raise();
+    let mut events = Vec::new();
+    spi::run(
+        "SELECT id, ts, level, event_type, payload::text FROM skill_system.run_events \
+         WHERE tenant_id = skill_system.current_tenant() AND run_id = $1 ORDER BY ts, id",
+        Access::Read,
+        &[arg(run_id)],
+        |row| {
+            events.push(otlp::Event {
+                id: row.get(1).unwrap_or_default(),
+                ts: micros(row, 2).unwrap_or(run.started_at),
+                level: row.get(3).unwrap_or_default(),
+                event_type: row.get(4).unwrap_or_default(),
+                payload: json(row.get(5)),
+            });
+        },
+    );
+    pgrx::JsonB(otlp::export(&run, &events, env!("CARGO_PKG_VERSION")))
+}
+
+/// One row of `maintain()`.
+type Task = (String, i64, String);
+
+#[pg_extern(sql = false)]
+fn maintain(
+    batch_size: Option<i32>,
+) -> TableIterator<'static, (name!(task, String), name!(affected, i64), name!(detail, String))> {
+    let batch_size = match batch_size {
+        Some(size @ 1..=1_000_000) => size,
+        _ => raise(Fault::new(Code::InvalidParameterValue, "batch_size must be between 1 and 1000000")),
+    };
+    // Two at once would make the same partition twice. The number is only ours by being odd enough.
+    let alone = spi::one::<bool>("SELECT pg_try_advisory_xact_lock(8302617451930442873)", Access::Write, &[]);
+    if alone != Some(true) {
+        return TableIterator::once(("maintain".into(), 0, "another session is at it: nothing done here".into()));
+    }
+    TableIterator::new([audit_partitions(), run_retention(batch_size)])
+}
+
+/// The partitions of this month, where it is not too late, and of the next two.
+fn audit_partitions() -> Task {
+    let (mut made, mut notes) = (0, Vec::new());
+    spi::as_owner(|| {
+        for ahead in 0..3i32 {
+            let (mut name, mut there, mut late) = (String::new(), false, false);
+            spi::run(
+                "WITH month AS (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => $1) AS start) \
+                 SELECT 'audit_logs_' || to_char(start, 'YYYY_MM'), \
+                     to_regclass('skill_system.audit_logs_' || to_char(start, 'YYYY_MM')) IS NOT NULL, \
+                     EXISTS (SELECT FROM skill_system.audit_logs_default d WHERE d.created_at >= start AT TIME ZONE 'UTC' \
+                         AND d.created_at < (start + interval '1 month') AT TIME ZONE 'UTC') FROM month",
+                Access::Write,
+                &[arg(ahead)],
+                |row| (name, there, late) = (row.get(1).unwrap_or_default(), row.get(2).unwrap_or(false), row.get(3).unwrap_or(false)),
+            );
+            if there {
+                continue;
+            }
+            if late {
+                notes.push(format!("{name} stays in audit_logs_default, which holds records of it"));
+                continue;
+            }
+            spi::run(
+                "SELECT skill_system.create_audit_partition((date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => $1))::date)",
+                Access::Write,
+                &[arg(ahead)],
+                |_| (),
+            );
+            made += 1;
+            notes.push(format!("{name} made"));
+        }
+    });
+    let detail = if notes.is_empty() { "all there".to_owned() } else { notes.join("; ") };
+    ("audit_partitions".into(), made, detail)
+}
+
+/// Deletes finished runs older than the setting says, with their events, oldest first.
+fn run_retention(batch_size: i32) -> Task {
+    let task = "run_retention".to_owned();
+    let Some(minutes) = guc::run_retention_minutes() else {
+        return (task, 0, "skill_system.run_retention is -1: runs are kept for ever".into());
+    };
+    let mut deleted: Vec<(String, i64, Value)> = Vec::new();
+    let more = spi::as_owner(|| {
+        cache::during_retention(|| {
+            spi::run(
+                "WITH old AS (SELECT tenant_id, id, coalesce(ended_at, created_at) AS at FROM skill_system.runs \
+                     WHERE status IN ('succeeded', 'failed', 'cancelled') \
+                       AND coalesce(ended_at, created_at) < now() - make_interval(mins => $1) \
+                     ORDER BY 3 LIMIT $2 FOR UPDATE SKIP LOCKED), \
+                 gone AS (DELETE FROM skill_system.runs r USING old WHERE r.tenant_id = old.tenant_id AND r.id = old.id \
+                     RETURNING r.tenant_id, old.at) \
+                 SELECT tenant_id, count(*), jsonb_build_object('count', count(*), 'oldest', min(at), 'newest', max(at))::text \
+                 FROM gone GROUP BY tenant_id ORDER BY tenant_id",
+                Access::Write,
+                &[arg(minutes), arg(batch_size)],
+                |row| deleted.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or(0), json(row.get(3)))),
+            );
+        });
+        spi::one::<bool>(
+            "SELECT EXISTS (SELECT FROM skill_system.runs WHERE status IN ('succeeded', 'failed', 'cancelled') \
+                 AND coalesce(ended_at, created_at) < now() - make_interval(mins => $1))",
+            Access::Write,
+            &[arg(minutes)],
+        )
+        .unwrap_or(false)
+    });
+    let count = deleted.iter().map(|(_, count, _)| count).sum();
+    // As the caller, so that the record names who did it.
+    for (tenant, _, mut data) in deleted {
+        data["retention_minutes"] = minutes.into();
+        audit::append_for(&tenant, "runs.deleted", pgrx::JsonB(data).into_datum(), None, Some("system"));
+    }
+    (task, count, if more { "more remain: call maintain() again".into() } else { "nothing older remains".into() })
+}
+
+/// One row of `import_legacy()`.
+type Imported = (String, i64, i64, String);
+
+/// A list of a legacy profile without what a profile may not have now.
+fn keep(list: Vec<Option<String>>, column: &str, put: fn(Vec<String>) -> Profile, refused: &mut Vec<Value>) -> Vec<String> {
+    let mut kept = Vec::new();
+    for rule in list {
+        let problem = match &rule {
+            None => Some("it is NULL".to_owned()),
+            Some(rule) => Profile { name: "legacy".into(), ..put(vec![rule.clone()]) }.validate().err().map(|error| {
+                let fault = Fault::from(error);
+                fault.detail.unwrap_or(fault.message)
+            }),
+        };
+        match (problem, rule) {
+            (None, Some(rule)) => kept.push(rule),
+            (why, rule) => refused.push(serde_json::json!({"column": column, "rule": rule, "why": why})),
+        }
+    }
+    kept
+}
+
+#[pg_extern(sql = false)]
+fn import_legacy(
+    schema_name: Option<&str>,
+) -> TableIterator<
+    'static,
+    (name!(table_name, String), name!(imported, i64), name!(skipped, i64), name!(detail, String)),
+> {
+    let schema = schema_name.ok_or(RunError::Missing { what: "schema_name" }).or_raise();
+    if schema == "skill_system" {
+        raise(Fault::new(Code::InvalidParameterValue, "skill_system is the schema of the extension itself")
+            .hint("ALTER SCHEMA skill_system RENAME TO skill_system_legacy; CREATE EXTENSION skill_system; and give the new name."));
+    }
+    let mut columns: Vec<(String, String)> = Vec::new();
+    spi::run(
+        "SELECT c.relname::text, a.attname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+         WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND c.relkind IN ('r', 'p') ORDER BY 1, 2",
+        Access::Write,
+        &[arg(schema)],
+        |row| columns.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default())),
+    );
+    let has = |table: &str, column: &str| columns.iter().any(|(t, c)| t == table && c == column);
+    if let Some(missing) = ["policy_profiles", "runs", "run_events"].into_iter().find(|table| !has(table, "id")) {
+        raise(Fault::new(Code::UndefinedObject, format!("there is no table {missing} in schema \"{}\"", skill_core::effect::shorten(schema)))
+            .detail("The schema of a skill system has the tables policy_profiles, runs and run_events.")
+            .hint("Rename the old schema with ALTER SCHEMA before CREATE EXTENSION skill_system, and give its new name."));
+    }
+    let (specs, artifacts) = (has("task_specs", "id"), has("artifacts", "id"));
+    let old = sys::quote_identifier(schema);
+    let once = |sql: String, args: &[Arg]| spi::run_once(&sql, Access::Write, args, |_| ()) as i64;
+    let number = |sql: String| {
+        let mut number = 0;
+        spi::run_once(&sql, Access::Write, &[], |row| number = row.get(1).unwrap_or(0i64));
+        number
+    };
+    // Nothing may move while ids are compared and kept, on either side.
+    once(format!("LOCK TABLE {old}.policy_profiles, {old}.runs, {old}.run_events IN SHARE MODE"), &[]);
+    once("LOCK TABLE skill_system.policy_profiles, skill_system.runs, skill_system.run_events IN SHARE ROW EXCLUSIVE MODE".into(), &[]);
+
+    // An id that is taken by something else is no repetition: nothing is imported then.
+    for (table, same) in [
+        ("policy_profiles", "n.name = l.name"),
+        ("runs", "n.created_at = l.created_at"),
+        ("run_events", "n.run_id = l.run_id AND n.ts = l.ts AND n.event_type = l.event_type"),
+    ] {
+        let taken = number(format!(
+            "SELECT min(l.id) FROM {old}.{table} l JOIN skill_system.{table} n ON n.tenant_id = skill_system.current_tenant() AND n.id = l.id WHERE NOT ({same})"
+        ));
+        if taken != 0 {
+            raise(Fault::new(Code::NotInPrerequisiteState, format!("id {taken} of {table} is taken by another row"))
+                .detail("Ids are kept, so the import comes before anything else is written.")
+                .hint("Import right after CREATE EXTENSION, or into a tenant of its own (skill_system.tenant)."));
+        }
+    }
+
+    let mut results: Vec<Imported> = Vec::new();
+    let (mut given, mut refused_rules, mut skipped, mut bad_names) = (Vec::new(), 0, 0, Vec::new());
+    spi::run_once(
+        &format!(
+            "SELECT l.id, l.name, l.allowed_effects, l.allowed_exec, l.allowed_write_roots, \
+                 EXISTS (SELECT FROM skill_system.policy_profiles n WHERE n.tenant_id = skill_system.current_tenant() AND n.name = l.name) \
+             FROM {old}.policy_profiles l ORDER BY l.id"
+        ),
+        Access::Write,
+        &[],
+        |row| {
+            let (id, name) = (row.get::<i64>(1).unwrap_or(0), row.get::<String>(2).unwrap_or_default());
+            if row.get::<bool>(6) == Some(true) {
+                skipped += 1;
+                return;
+            }
+            if (Profile { name: name.clone(), ..Profile::default() }).validate().is_err() {
+                skipped += 1;
+                bad_names.push(skill_core::effect::shorten(&name));
+                return;
+            }
+            let list = |n: i32| row.get::<Vec<Option<String>>>(n).unwrap_or_default();
+            let mut refused = Vec::new();
+            let effects = keep(list(3), "allowed_effects", |allowed_effects| Profile { allowed_effects, ..Profile::default() }, &mut refused);
+            let exec = keep(list(4), "allowed_exec", |allowed_exec| Profile { allowed_exec, ..Profile::default() }, &mut refused);
+            let roots = keep(list(5), "allowed_write_roots", |allowed_write_roots| Profile { allowed_write_roots, ..Profile::default() }, &mut refused);
+            refused_rules += refused.len();
+            let note = if refused.is_empty() { serde_json::json!({}) } else { serde_json::json!({"import_refused": refused}) };
+            given.push(serde_json::json!({"id": id, "effects": effects, "exec": exec, "roots": roots, "note": note}));
+        },
+    );
+    let imported = once(
+        format!(
+            "INSERT INTO skill_system.policy_profiles (id, name, allowed_effects, allowed_exec, allowed_write_roots, metadata, created_at) \
+             SELECT l.id, l.name, ARRAY(SELECT jsonb_array_elements_text(g->'effects')), ARRAY(SELECT jsonb_array_elements_text(g->'exec')), \
+                 ARRAY(SELECT jsonb_array_elements_text(g->'roots')), \
+                 CASE WHEN jsonb_typeof(l.metadata) = 'object' THEN l.metadata ELSE jsonb_build_object('legacy', l.metadata) END || (g->'note'), l.created_at \
+             FROM jsonb_array_elements($1) WITH ORDINALITY AS given(g, n) JOIN {old}.policy_profiles l ON l.id = (g->>'id')::bigint ORDER BY n"
+        ),
+        &[arg(pgrx::JsonB(Value::Array(given)))],
+    );
+    let mut detail = Vec::new();
+    if refused_rules > 0 {
+        detail.push(format!("{refused_rules} rule(s) refused: see metadata->'import_refused'"));
+    }
+    if !bad_names.is_empty() {
+        detail.push(format!("names refused: {}", bad_names.join(", ")));
+    }
+    results.push(("policy_profiles".into(), imported, skipped, detail.join("; ")));
+
+    // The three catalogues differ in columns; what is missing comes from the task.
+    let column = |column: &str, of_spec: bool| match (has("runs", column), of_spec && specs) {
+        (true, true) => format!("coalesce(l.{column}, s.{column})"),
+        (true, false) => format!("l.{column}"),
+        (false, true) => format!("s.{column}"),
+        (false, false) => "NULL".into(),
+    };
+    let join = if specs && has("runs", "task_spec_id") { format!("LEFT JOIN {old}.task_specs s ON s.id = l.task_spec_id") } else { String::new() };
+    let of_spec = !join.is_empty();
+    let (total_runs, total_events) = (number(format!("SELECT count(*) FROM {old}.runs")), number(format!("SELECT count(*) FROM {old}.run_events")));
+    let imported = once(
+        format!(
+            "INSERT INTO skill_system.runs (id, goal, agent_id, policy_profile_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics, error, created_at) \
+             SELECT l.id, {goal}, {agent}, p.id, {task}, l.status::text::skill_system.run_status, l.started_at, l.ended_at, \
+                 l.effective_policy, l.metrics, l.error, l.created_at \
+             FROM {old}.runs l {join} LEFT JOIN {old}.policy_profiles o ON o.id = {policy} \
+             LEFT JOIN skill_system.policy_profiles p ON p.tenant_id = skill_system.current_tenant() AND p.name = o.name \
+             WHERE NOT EXISTS (SELECT FROM skill_system.runs n WHERE n.tenant_id = skill_system.current_tenant() AND n.id = l.id) ORDER BY l.id",
+            goal = column("goal", of_spec),
+            agent = column("agent_id", false),
+            policy = match column("policy_profile_id", of_spec).as_str() {
+                "NULL" => "NULL::bigint",
+                found => found,
+            },
+            task = column("task_spec_id", false),
+        ),
+        &[],
+    );
+    results.push(("runs".into(), imported, total_runs - imported, String::new()));
+    let imported = once(
+        format!(
+            "INSERT INTO skill_system.run_events (id, run_id, ts, level, event_type, payload) \
+             SELECT l.id, l.run_id, l.ts, l.level, l.event_type, l.payload FROM {old}.run_events l \
+             WHERE NOT EXISTS (SELECT FROM skill_system.run_events n WHERE n.tenant_id = skill_system.current_tenant() AND n.id = l.id) ORDER BY l.id"
+        ),
+        &[],
+    );
+    results.push(("run_events".into(), imported, total_events - imported, String::new()));
+    // Also beyond ids that were given out and deleted since; never backwards.
+    for table in ["policy_profiles", "runs", "run_events"] {
+        once(
+            format!(
+                "SELECT setval('skill_system.{table}_id_seq', top) FROM (SELECT greatest( \
+                     (SELECT max(id) FROM skill_system.{table}), pg_sequence_last_value(pg_get_serial_sequence($1, 'id')::regclass)) AS top) t \
+                 WHERE top > coalesce(pg_sequence_last_value('skill_system.{table}_id_seq'), 0)"
+            ),
+            &[arg(format!("{old}.{table}"))],
+        );
+    }
+    if specs {
+        let imported = if of_spec {
+            once(
+                format!(
+                    "INSERT INTO skill_system.run_events (run_id, ts, event_type, payload) \
+                     SELECT l.id, l.created_at, 'task_spec', to_jsonb(s) FROM {old}.runs l JOIN {old}.task_specs s ON s.id = l.task_spec_id \
+                     WHERE NOT EXISTS (SELECT FROM skill_system.run_events n WHERE n.tenant_id = skill_system.current_tenant() AND n.run_id = l.id \
+                         AND n.event_type = 'task_spec') ORDER BY l.id"
+                ),
+                &[],
+            )
+        } else {
+            0
+        };
+        let wanted = if of_spec { number(format!("SELECT count(*) FROM {old}.runs l JOIN {old}.task_specs s ON s.id = l.task_spec_id")) } else { 0 };
+        let idle = number(if of_spec {
+            format!("SELECT count(*) FROM {old}.task_specs s WHERE NOT EXISTS (SELECT FROM {old}.runs l WHERE l.task_spec_id = s.id)")
+        } else {
+            format!("SELECT count(*) FROM {old}.task_specs")
+        });
+        let mut detail = "as event task_spec of each of its runs".to_owned();
+        if idle > 0 {
+            detail.push_str(&format!("; {idle} never ran and stay in the old schema"));
+        }
+        results.push(("task_specs".into(), imported, wanted - imported + idle, detail));
+    }
+    if artifacts {
+        let imported = once(
+            format!(
+                "INSERT INTO skill_system.run_events (run_id, ts, event_type, payload) \
+                 SELECT a.run_id, a.created_at, 'artifact', to_jsonb(a) - 'run_id' FROM {old}.artifacts a \
+                 WHERE NOT EXISTS (SELECT FROM skill_system.run_events n WHERE n.tenant_id = skill_system.current_tenant() AND n.run_id = a.run_id \
+                     AND n.event_type = 'artifact' AND n.payload->'id' = to_jsonb(a.id)) ORDER BY a.id"
+            ),
+            &[],
+        );
+        let total = number(format!("SELECT count(*) FROM {old}.artifacts"));
+        results.push(("artifacts".into(), imported, total - imported, "as event artifact of its run".into()));
+    }
+    if results.iter().any(|(_, imported, ..)| *imported > 0) {
+        let counts: serde_json::Map<String, Value> = results.iter().map(|(table, imported, ..)| (table.clone(), (*imported).into())).collect();
+        audit::append("legacy.imported", serde_json::json!({"schema": schema, "rows": counts}), None, Some("system"));
+    }
+    TableIterator::new(results)
 }

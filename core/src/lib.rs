@@ -9,6 +9,7 @@ pub mod effect;
 pub mod error;
 pub mod jsonb;
 pub mod keyring;
+pub mod otlp;
 pub mod policy;
 pub mod runs;
 pub mod skr1;

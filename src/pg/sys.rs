@@ -163,6 +163,13 @@ pub fn quote_literal(text: &str) -> String {
     unsafe { CStr::from_ptr(pg_sys::quote_literal_cstr(text.as_ptr())).to_string_lossy().into_owned() }
 }
 
+/// A name as an SQL identifier.
+pub fn quote_identifier(name: &str) -> String {
+    let name = c_string(name);
+    // SAFETY: NUL-terminated in and out.
+    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())).to_string_lossy().into_owned() }
+}
+
 /// The data directory of this server.
 pub fn data_directory() -> String {
     // SAFETY: set at start and never changed.
