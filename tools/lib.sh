@@ -51,7 +51,7 @@ find_server() {
         [ -n "$PG_CONFIG" ] || return 1
     fi
     pg_major=$(supported_major "$PG_CONFIG")
-    [ -n "$pg_major" ] || die "$PG_CONFIG is of $("$PG_CONFIG" --version), but skill_system needs PostgreSQL 15, 16, 17 or 18 (PG_CONFIG= chooses)"
+    [ -n "$pg_major" ] || die "$PG_CONFIG is of $("$PG_CONFIG" --version | head -n 1), but skill_system needs PostgreSQL 15, 16, 17 or 18 (PG_CONFIG= chooses)"
     pg_bin=$("$PG_CONFIG" --bindir)
     export PG_CONFIG
 }
