@@ -11,6 +11,8 @@ SET client_min_messages = warning;
 \echo 'CREATE EXTENSION skill_system;'
 CREATE EXTENSION skill_system;
 SELECT library, server, pgrx, advice FROM skill_system.version_info();
+\echo 'Housekeeping, to be called once a day; it makes the partitions of the audit trail:'
+SELECT * FROM skill_system.maintain();
 
 \echo
 \echo '#### 2. Policies: what a skill may do'
