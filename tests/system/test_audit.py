@@ -569,7 +569,7 @@ def test_a_keyring_command(keyed):
         append(connection)
     write_keyring(script, "garbage " + SECRET)
     refused(keyed, "JSON Web Key")
-    for command, why in [("exit 3", "exit status: 3"), (f"echo {SECRET}; echo {SECRET} >&2; exit 1", "status"), ("no-such-program", "127"), ("printf '\\377\\376'", "no text"),
+    for command, why in [("exit 3", "exit status: 3"), (f"cat '{script}'; cat '{script}' >&2; exit 1", "status"), ("no-such-program", "127"), ("printf '\\377\\376'", "no text"),
                          ("yes", "larger|more than"), ("kill -9 $$", "signal")]:
         set_command(keyed, command)
         refused(keyed, why)

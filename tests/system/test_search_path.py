@@ -1,0 +1,216 @@
+"""Attacks by search_path: objects of the attacker's, first in the path, must never be run with another's rights, nor
+change what a function of the extension answers."""
+import psycopg
+import pytest
+
+# C functions on hot paths that run no SQL by search_path: what they run through SPI is run with search_path pinned in
+# the library. Each is called by an attacker below.
+PINNED_IN_THE_LIBRARY = {
+    "current_tenant", "uuid_v7", "check_policy", "enforce_policy", "check_exec", "check_write", "append_audit", "audit_problem", "verify_audit",
+    "log_run", "start_run", "log_event", "log_step",
+    # trigger functions
+    "sign_audit_row", "refuse_change", "capture_change", "check_policy_row", "record_policy_change", "record_policy_deletion", "guard_run",
+}
+
+
+def functions(db):
+    return db.execute(
+        "SELECT p.proname::text, p.oid::regprocedure::text, l.lanname::text, p.prosecdef, p.proconfig, p.proacl::text[], p.prosqlbody IS NOT NULL FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang "
+        "WHERE p.pronamespace = 'skill_system'::regnamespace ORDER BY 2").fetchall()
+
+
+def test_every_function_pins_its_search_path_or_is_known_to_need_none(db):
+    found = functions(db)
+    unpinned = {name for name, _, language, _, config, *_ in found if not any(c.startswith("search_path=") for c in config or [])}
+    assert unpinned <= PINNED_IN_THE_LIBRARY
+    assert PINNED_IN_THE_LIBRARY <= unpinned, "the list of exceptions is longer than need be"
+    assert [s for name, s, language, *_ in found if name in PINNED_IN_THE_LIBRARY and language != "c"] == []
+    paths = {c for *_, config, _, _ in found for c in config or [] if c.startswith("search_path=")}
+    assert paths <= {"search_path=pg_catalog, pg_temp"}, "pg_temp must come last and nobody else's schema at all"
+
+
+def test_sql_functions_were_parsed_at_their_creation(db):
+    found = functions(db)
+    assert [s for _, s, language, *_, body in found if language == "sql" and not body] == []
+    assert {language for _, _, language, *_ in found} <= {"c", "sql"}
+
+
+def test_no_function_is_security_definer(db):
+    assert [s for _, s, _, definer, *_ in functions(db) if definer] == []
+
+
+def test_no_function_is_for_everybody(db):
+    assert [s for _, s, _, _, _, acl, _ in functions(db) if acl is None or any(entry.startswith("=") for entry in acl)] == []
+
+
+def test_views_run_with_the_rights_of_the_caller(db):
+    views = db.execute("SELECT relname::text, coalesce(reloptions::text[], '{}') FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('v', 'm')").fetchall()
+    assert views
+    assert [name for name, options in views if "security_invoker=true" not in options] == []
+
+
+ATTACK = """
+CREATE SCHEMA evil;
+CREATE TABLE evil.proof (who text, what text);
+CREATE FUNCTION evil.hit(what text) RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN INSERT INTO evil.proof VALUES (current_user, what); RETURN true; EXCEPTION WHEN OTHERS THEN RETURN true; END $f$;
+-- operators, for every pair of types that the extension compares
+DO $$
+DECLARE t text; op text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['text', 'bigint', 'integer', 'uuid', 'boolean', 'timestamptz', 'name', 'oid', 'jsonb', 'text[]', 'numeric', 'date', '"char"', 'double precision', 'skill_system.run_status'] LOOP
+        EXECUTE format('CREATE FUNCTION evil.yes(%1$s, %1$s) RETURNS boolean LANGUAGE sql AS $f$ SELECT evil.hit(''operator %1$s'') $f$', t);
+        FOREACH op IN ARRAY ARRAY['=', '<>', '>=', '<=', '<', '>', '||', '->', '->>', '~', '+', '-', '@>'] LOOP
+            EXECUTE format('CREATE OPERATOR evil.%2$s (LEFTARG = %1$s, RIGHTARG = %1$s, FUNCTION = evil.yes)', t, op);
+        END LOOP;
+    END LOOP;
+    CREATE FUNCTION evil.yes_get(jsonb, text) RETURNS jsonb LANGUAGE sql AS 'SELECT to_jsonb(evil.hit(''operator ->''))';
+    CREATE OPERATOR evil.-> (LEFTARG = jsonb, RIGHTARG = text, FUNCTION = evil.yes_get);
+    CREATE FUNCTION evil.yes_gett(jsonb, text) RETURNS text LANGUAGE sql AS 'SELECT evil.hit(''operator ->>'')::text';
+    CREATE OPERATOR evil.->> (LEFTARG = jsonb, RIGHTARG = text, FUNCTION = evil.yes_gett);
+END $$;
+-- functions
+DO $$
+DECLARE f text;
+BEGIN
+    FOREACH f IN ARRAY ARRAY[
+        'now() RETURNS timestamptz', 'clock_timestamp() RETURNS timestamptz', 'current_tenant() RETURNS text', 'count(anyelement) RETURNS bigint', 'format(text, text) RETURNS text', 'format(text, text, text) RETURNS text',
+        'unnest(text[]) RETURNS text', 'unnest(bigint[]) RETURNS bigint', 'coalesce_text(text, text) RETURNS text', 'quote_ident(text) RETURNS text', 'to_regclass(text) RETURNS regclass', 'date_trunc(text, timestamp) RETURNS timestamp',
+        'to_char(timestamp, text) RETURNS text', 'jsonb_build_object(VARIADIC text[]) RETURNS jsonb', 'lower(text) RETURNS text', 'min(timestamptz) RETURNS timestamptz', 'pg_partition_tree(regclass) RETURNS text',
+        'audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text) RETURNS text', 'refuse_change() RETURNS text', 'stuck_after() RETURNS interval'
+    ] LOOP
+        EXECUTE format('CREATE FUNCTION evil.%s LANGUAGE plpgsql AS $f$ BEGIN PERFORM evil.hit(%L); RETURN NULL; END $f$', f, f);
+    END LOOP;
+END $$;
+CREATE TABLE evil.policy_profiles (LIKE skill_system.policy_profiles INCLUDING DEFAULTS);
+INSERT INTO evil.policy_profiles (id, name, allowed_effects, tenant_id) VALUES (1, 'locked', '{**}', 'default'), (2, 'mine', '{**}', 'default');
+CREATE TABLE evil.policy_versions (LIKE skill_system.policy_versions);
+CREATE TABLE evil.audit_state (only_one boolean DEFAULT true, log_id uuid, created_at timestamptz);
+INSERT INTO evil.audit_state VALUES (true, '00000000-0000-0000-0000-000000000000', now());
+CREATE TABLE evil.audit_logs (LIKE skill_system.audit_logs);
+CREATE TABLE evil.runs (LIKE skill_system.runs);
+CREATE TABLE evil.run_events (LIKE skill_system.run_events);
+CREATE TABLE evil.pg_class (oid oid, relname name, relkind "char", relpersistence "char", relnamespace oid, relowner oid);
+CREATE TABLE evil.pg_trigger (tgrelid oid, tgname name, tgenabled "char", tgfoid oid);
+CREATE TABLE evil.pg_inherits (inhrelid oid, inhparent oid);
+CREATE TABLE evil.pg_proc (oid oid, prosrc text, proname name);
+CREATE TABLE evil.pg_namespace (oid oid, nspname name);
+CREATE TABLE evil.pg_attribute (attrelid oid, attname name, attnum int2, attisdropped boolean);
+CREATE TYPE evil.text AS ENUM ('x');
+CREATE TYPE evil.jsonb AS ENUM ('x');
+CREATE TYPE evil.regclass AS ENUM ('x');
+CREATE TYPE evil.timestamptz AS ENUM ('x');
+"""
+
+
+# A call of every function of the extension, in an order that makes sense.
+CALLS = [
+    "SELECT allowed, blocked_effects, policy_version FROM skill_system.check_policy('locked', ARRAY['db.read'::pg_catalog.text])",
+    "SELECT allowed, reason FROM skill_system.check_policy('mine', '{db.read}'::pg_catalog.text)",
+    "SELECT allowed FROM skill_system.check_policy('dev', '[\"db.read\"]'::pg_catalog.jsonb)",
+    "SELECT allowed FROM skill_system.enforce_policy('dev', '{db.read}'::pg_catalog.text)",
+    "SELECT allowed FROM skill_system.enforce_policy('watched', '{db.write}'::pg_catalog.text)",
+    "SELECT allowed FROM skill_system.check_exec('dev', '{git}')",
+    "SELECT allowed FROM skill_system.check_write('dev', '/x')",
+    "SELECT * FROM skill_system.explain_policy('locked', '{db.read}')",
+    "SELECT * FROM skill_system.effective_policy('dev')",
+    "SELECT * FROM skill_system.lint_policy('dev')",
+    "SELECT skill_system.assert_allows('dev', 'db.read')",
+    "SELECT skill_system.assert_denies('locked', 'db.read')",
+    "SELECT skill_system.effect_problem('X')",
+    "SELECT skill_system.current_tenant()",
+    "SELECT pg_catalog.uuid_send(skill_system.uuid_v7()) IS NULL",
+    "SELECT skill_system.append_audit('attack', '{}') IS NULL",
+    "SELECT * FROM skill_system.verify_audit()",
+    "SELECT key_present, key_active FROM skill_system.audit_status()",
+    "SELECT skill_system.create_policy('made', allow => '{db.read}') IS NULL",
+    "SELECT * FROM skill_system.install_starter_policies()",
+    "UPDATE skill_system.policy_profiles SET denied_effects = '{net.fetch}' WHERE name OPERATOR(pg_catalog.=) 'made' RETURNING version, name",
+    "DELETE FROM skill_system.policy_profiles WHERE name OPERATOR(pg_catalog.=) 'made' RETURNING name",
+    "SELECT skill_system.create_audit_partition('2041-01-01')",
+    "SELECT skill_system.make_append_only('public.kept')",
+    "SELECT skill_system.audit_table('public.watched')",
+    "INSERT INTO public.watched VALUES (1, 'x') RETURNING id",
+    "UPDATE public.watched SET note = 'y' RETURNING note",
+    "SELECT library IS NULL FROM skill_system.version_info()",
+    "SELECT \"check\", status FROM skill_system.health()",
+    "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'dev', idempotency_key => 'k') IS NULL",
+    "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'dev', idempotency_key => 'k') IS NULL",
+    "SELECT skill_system.start_run('goal', 'agent', 'dev') IS NULL",
+    "SELECT skill_system.log_event((SELECT pg_catalog.max(id) FROM skill_system.runs), 'note') IS NULL",
+    "SELECT skill_system.log_step((SELECT pg_catalog.max(id) FROM skill_system.runs), 'skill', 'op', 'ok', 7) IS NULL",
+    "SELECT skill_system.log_events((SELECT pg_catalog.max(id) FROM skill_system.runs), '[{\"event_type\": \"x\"}]')",
+    "SELECT skill_system.finish_run((SELECT pg_catalog.max(id) FROM skill_system.runs), 'ok')",
+    "SELECT count, succeeded, p50_duration_ms FROM skill_system.run_stats",
+    "SELECT id FROM skill_system.runs_in_progress",
+    "SELECT id FROM skill_system.stuck_runs",
+    "SELECT skill_system.stuck_after()",
+    "SELECT pg_catalog.jsonb_typeof(skill_system.run_otlp((SELECT pg_catalog.max(id) FROM skill_system.runs)))",
+    "SELECT * FROM skill_system.maintain()",
+    "SELECT * FROM skill_system.import_legacy('legacy')",
+]
+PREPARE = ("CREATE TABLE public.kept (id int); CREATE TABLE public.watched (id int PRIMARY KEY, note text); SELECT * FROM skill_system.install_starter_policies();"
+           "SELECT skill_system.create_policy('watched', mode => 'observe');"
+           "CREATE SCHEMA legacy; CREATE TABLE legacy.policy_profiles (id bigserial PRIMARY KEY, name text NOT NULL UNIQUE, allowed_effects text[] NOT NULL DEFAULT '{}', allowed_exec text[] NOT NULL DEFAULT '{}',"
+           "allowed_write_roots text[] NOT NULL DEFAULT '{}', metadata jsonb NOT NULL DEFAULT '{}', created_at timestamptz NOT NULL DEFAULT now());"
+           "CREATE TABLE legacy.runs (id bigserial PRIMARY KEY, task_spec_id bigint, status text NOT NULL DEFAULT 'queued', started_at timestamptz, ended_at timestamptz, effective_policy jsonb NOT NULL DEFAULT '{}',"
+           "metrics jsonb NOT NULL DEFAULT '{}', error text, created_at timestamptz NOT NULL DEFAULT now());"
+           "CREATE TABLE legacy.run_events (id bigserial PRIMARY KEY, run_id bigint NOT NULL, ts timestamptz NOT NULL DEFAULT now(), level text NOT NULL DEFAULT 'info', event_type text NOT NULL, payload jsonb NOT NULL DEFAULT '{}');"
+           "INSERT INTO legacy.runs (id, status) VALUES (700, 'succeeded'); INSERT INTO legacy.run_events (id, run_id, event_type) VALUES (900, 700, 'note');"
+           "INSERT INTO legacy.policy_profiles (id, name, allowed_effects) VALUES (77, 'old', '{db.read}')")
+
+
+def answers(connection):
+    found = []
+    for statement in CALLS:
+        try:
+            found.append((statement, connection.execute(statement).fetchall()))
+        except psycopg.Error as error:
+            found.append((statement, (error.sqlstate, error.diag.message_primary)))
+    return found
+
+
+def test_every_function_answers_as_without_the_attack(db, connect, fresh_database):
+    plain = connect(dbname=fresh_database())
+    attacked_database = fresh_database()
+    attacked = connect(dbname=attacked_database)
+    for connection in (plain, attacked):
+        connection.execute(PREPARE)
+    attacked.execute(ATTACK)
+    # The victim is a superuser who has the attacker's schema first, before pg_catalog even.
+    attacked.execute("SELECT set_config('search_path', 'evil, public, pg_catalog, pg_temp', false)")
+    expected, found = answers(plain), answers(attacked)
+    assert [pair for pair in expected if isinstance(pair[1], tuple)] == []
+    assert found == expected
+    hits = attacked.execute("SELECT what, pg_catalog.count(*) FROM evil.proof GROUP BY what").fetchall()
+    assert hits == []
+    check = connect(dbname=attacked_database)
+    assert check.execute("SELECT pg_catalog.count(*) FROM evil.audit_logs").fetchone()[0] == 0
+    assert check.execute("SELECT pg_catalog.count(*) FROM evil.policy_versions").fetchone()[0] == 0
+    assert check.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
+
+
+def test_the_list_of_calls_names_every_function(db):
+    named = " ".join(CALLS)
+    known = {row[0] for row in db.execute("SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prorettype <> 'trigger'::regtype")}
+    # create_keyring() touches files only, audit_problem() is called by verify_audit().
+    assert {name for name in known if f"skill_system.{name}(" not in named} <= {"create_keyring", "audit_problem"}
+
+
+def test_the_attack_is_one(connect, fresh_database):
+    """Proof that the trap works: an ordinary statement under this path does run the attacker's code."""
+    connection = connect(dbname=fresh_database())
+    connection.execute(ATTACK)
+    connection.execute("SELECT set_config('search_path', 'evil, public, pg_catalog, pg_temp', false)")
+    connection.execute("SELECT 'a'::pg_catalog.text = 'b'::pg_catalog.text, now()")
+    assert {what for what, in connection.execute("SELECT what FROM evil.proof")} >= {"operator text", "now() RETURNS timestamptz"}
+
+
+def test_temporary_objects_do_not_shadow(connect, database, roles):
+    connection = connect("test_agent")
+    connection.execute("CREATE TEMP TABLE policy_profiles AS SELECT 'locked'::text AS name, '{**}'::text[] AS allowed_effects")
+    connection.execute("CREATE TEMP TABLE audit_state AS SELECT '00000000-0000-0000-0000-000000000000'::uuid AS log_id")
+    connection.execute("CREATE TEMP TABLE pg_trigger AS SELECT 1 AS x")
+    connect().execute("SELECT * FROM skill_system.install_starter_policies()")
+    assert connection.execute("SELECT allowed FROM skill_system.check_policy('locked', '{db.read}'::text)").fetchone()[0] is False
+    connection.execute("SELECT skill_system.append_audit('x', '{}')")
+    assert connect().execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
