@@ -7,7 +7,7 @@ use pgrx::datum::IntoDatum;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use skill_core::audit::{Record, check_claims, sign, verify};
-use skill_core::jsonb::{self, JsonbError};
+use skill_core::jsonb;
 use skill_core::{Code, Fault};
 
 use crate::pg::audit_table::{AuditRow, Column, Inserter};
@@ -27,14 +27,6 @@ thread_local! {
 pub fn register() {
     // The identity may have been made by the transaction that is rolled back.
     cache::on_abort(|| LOG_ID.set(None));
-}
-
-fn jsonb_fault(error: JsonbError) -> Fault {
-    match error {
-        JsonbError::Encode(error) => error.into(),
-        JsonbError::Damaged => Fault::new(Code::Internal, "the stored jsonb value is damaged")
-            .hint("Check the table with amcheck and the storage below it."),
-    }
 }
 
 /// What tells this log from any other; part of the signed bytes.
@@ -127,8 +119,7 @@ fn sign_row(call: &Call) -> Answer {
             current_user: current_name,
             key_id: &key.id,
         }
-        .encode(buffer, &log_id, |writer| jsonb::tell(event_data, writer))
-        .map_err(jsonb_fault)?;
+        .encode(buffer, &log_id, |writer| jsonb::tell(event_data, writer))?;
         let mut signature = Vec::with_capacity(160);
         sign(key, buffer, &mut signature);
         Ok(text_datum(std::str::from_utf8(&signature).unwrap_or_default()))
@@ -519,7 +510,7 @@ fn capture_change(call: &Call) -> Answer {
         Event::Truncate => "table.truncated",
     };
     let statement = capture::statement(call, &trigger);
-    if let Some(change) = statement.change(&trigger).map_err(jsonb_fault)? {
+    if let Some(change) = statement.change(&trigger)? {
         let now = sys::transaction_timestamp();
         let row = claims(&guc::tenant(), event_type, Some(change), None, None, now);
         statement.inserter(now).insert(&row);

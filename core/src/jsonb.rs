@@ -4,6 +4,7 @@
 //! lie in the tuple instead of calling the server once per token. All reads are
 //! checked: a damaged value is an error, never a wild read.
 
+use crate::error::{Code, Fault};
 use crate::skr1::{EncodeError, JsonWriter};
 
 /// Why a value could not be told to the writer.
@@ -18,6 +19,16 @@ pub enum JsonbError {
 impl From<EncodeError> for JsonbError {
     fn from(error: EncodeError) -> Self {
         JsonbError::Encode(error)
+    }
+}
+
+impl From<JsonbError> for Fault {
+    fn from(error: JsonbError) -> Fault {
+        match error {
+            JsonbError::Encode(error) => error.into(),
+            JsonbError::Damaged => Fault::new(Code::Internal, "the stored jsonb value is damaged")
+                .hint("Check the table with amcheck and the storage below it."),
+        }
     }
 }
 
@@ -329,6 +340,34 @@ impl<'o> ObjectWriter<'o> {
         self.entry(0x5000_0000, start);
         Ok(())
     }
+}
+
+/// A value of a small object.
+#[derive(Debug, Clone, Copy)]
+pub enum Member<'a> {
+    /// A string.
+    Text(&'a str),
+    /// A whole number.
+    Integer(i64),
+    /// What is `jsonb` already, without its varlena header.
+    Jsonb(&'a [u8]),
+}
+
+/// An object of the members that are there.
+pub fn object(members: &[(&str, Option<Member<'_>>)]) -> Result<Vec<u8>, JsonbError> {
+    let mut present: Vec<(&str, Member<'_>)> = members.iter().filter_map(|(key, value)| value.map(|value| (*key, value))).collect();
+    present.sort_by(|a, b| key_order(a.0.as_bytes(), b.0.as_bytes()));
+    let mut out = Vec::with_capacity(256);
+    let mut writer = ObjectWriter::new(&mut out, present.len());
+    present.iter().for_each(|(key, _)| writer.string(key.as_bytes()));
+    for (_, value) in present {
+        match value {
+            Member::Text(text) => writer.string(text.as_bytes()),
+            Member::Integer(number) => writer.integer(number),
+            Member::Jsonb(root) => writer.jsonb(root)?,
+        }
+    }
+    Ok(out)
 }
 
 fn pad(out: &mut Vec<u8>) {

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
-use skill_core::Fault;
+use skill_core::{Code, Fault};
 
 /// Exports a version-1 function `$name` whose body is a safe function
 /// `fn(&Call) -> Result<Datum, Fault>`.
@@ -174,6 +174,24 @@ impl RowSet {
 /// A text as a datum.
 pub fn text_datum(text: &str) -> Option<pg_sys::Datum> {
     text.into_datum()
+}
+
+/// The largest jsonb the server itself would make.
+const MAX_JSONB_BYTES: usize = 0x0FFF_FFFF;
+
+/// A binary jsonb, written by `core`, as a datum.
+pub fn jsonb_datum(root: &[u8]) -> Result<pg_sys::Datum, Fault> {
+    let length = root.len() + pg_sys::VARHDRSZ;
+    if length > MAX_JSONB_BYTES {
+        return Err(Fault::new(Code::ProgramLimitExceeded, "the jsonb value is too large"));
+    }
+    // SAFETY: freshly allocated with room for the header and the bytes.
+    unsafe {
+        let varlena = pg_sys::palloc(length).cast::<u8>();
+        pgrx::set_varsize_4b(varlena.cast(), length as i32);
+        std::ptr::copy_nonoverlapping(root.as_ptr(), varlena.add(pg_sys::VARHDRSZ), root.len());
+        Ok(pg_sys::Datum::from(varlena))
+    }
 }
 
 /// A list as a text[] datum.

@@ -7,10 +7,10 @@ use std::ffi::{CStr, CString};
 
 use pgrx::{PgMemoryContexts, pg_sys};
 use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
-use skill_core::skr1::EncodeError;
+use skill_core::Fault;
 
 use super::audit_table::Inserter;
-use super::call::{Call, varlena_bytes};
+use super::call::{Call, jsonb_datum, varlena_bytes};
 use super::sys;
 use super::trigger::{Event, Trigger};
 
@@ -61,7 +61,7 @@ impl Statement {
 
     /// The record of one firing: `{"table", "key", "old", "new"}`; `None` when none of
     /// the chosen columns changed.
-    pub fn change(&mut self, trigger: &Trigger) -> Result<Option<pg_sys::Datum>, JsonbError> {
+    pub fn change(&mut self, trigger: &Trigger) -> Result<Option<pg_sys::Datum>, Fault> {
         // SAFETY: tuples and descriptor belong to one firing of the trigger.
         unsafe {
             let event = trigger.event();
@@ -74,8 +74,6 @@ impl Statement {
                 }
             }
             self.buffer.clear();
-            // The varlena header, filled in at the end, keeps the alignment of what follows.
-            self.buffer.extend_from_slice(&[0; 4]);
             let rows: Vec<(&[u8], &[Captured], &Values)> = [
                 ("key", &self.key, new.as_ref().or(old.as_ref())),
                 ("new", &self.columns, new.as_ref()),
@@ -91,15 +89,7 @@ impl Statement {
                 record.object(columns.len(), |object| row.write(columns, object))?;
             }
             record.string(self.table.as_bytes());
-            let length = self.buffer.len();
-            // JsonbValueToJsonb has the same limit.
-            if length > 0x0FFF_FFFF {
-                return Err(JsonbError::Encode(EncodeError::TooLarge));
-            }
-            let copy = pg_sys::palloc(length).cast::<u8>();
-            std::ptr::copy_nonoverlapping(self.buffer.as_ptr(), copy, length);
-            pgrx::set_varsize_4b(copy.cast(), length as i32);
-            Ok(Some(pg_sys::Datum::from(copy)))
+            Ok(Some(jsonb_datum(&self.buffer)?))
         }
     }
 

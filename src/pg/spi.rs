@@ -43,6 +43,8 @@ pub enum Access {
     ReadLatest,
     /// May write.
     Write,
+    /// May write with the rights of the owner of the audit table: as `as_owner`.
+    WriteAsOwner,
 }
 
 /// One row of a result.
@@ -94,7 +96,7 @@ pub fn one<T: FromDatum>(sql: &'static str, access: Access, args: &[Arg]) -> Opt
 }
 
 fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg], mut each: impl FnMut(&Row)) -> u64 {
-    let _pinned = Pinned::new(None);
+    let _pinned = Pinned::new((access == Access::WriteAsOwner).then(sys::owner));
     // SAFETY: the usual SPI protocol. An error leaves by unwinding; the abort of
     // the (sub)transaction then cleans up what SPI_finish and PopActiveSnapshot would have.
     unsafe {
@@ -126,7 +128,7 @@ fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg]
         if latest {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
         }
-        let status = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), access != Access::Write, 0);
+        let status = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), matches!(access, Access::Read | Access::ReadLatest), 0);
         if latest {
             pg_sys::PopActiveSnapshot();
         }
