@@ -162,7 +162,7 @@ WITH raw AS (
            pg_catalog.count(*) AS count,
            pg_catalog.count(*) FILTER (WHERE good) AS succeeded,
            pg_catalog.count(*) FILTER (WHERE NOT good) AS failed,
-           pg_catalog.count(good)::double precision AS n,
+           NULLIF(pg_catalog.count(good), 0)::double precision AS n,
            pg_catalog.percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY duration_ms::double precision) AS p,
            pg_catalog.sum(input_tokens) AS input_tokens,
            pg_catalog.sum(output_tokens) AS output_tokens,
@@ -171,7 +171,7 @@ WITH raw AS (
     GROUP BY tenant_id, skill_id, operation, day
 ), rated AS (
     -- z for 95 percent, squared and halved where the formula of Wilson has it so.
-    SELECT s.*, s.succeeded / NULLIF(s.n, 0) AS rate, 1.959963985 AS z
+    SELECT s.*, s.succeeded / s.n AS rate, 1.959963985 AS z
     FROM summed s
 )
 SELECT tenant_id, skill_id, operation, day, count, succeeded, failed,
