@@ -3,6 +3,7 @@
 //! Everything else is an ordinary `#[pg_extern]`; the SQL of both stands in `sql/`.
 
 use std::cell::RefCell;
+use std::ffi::CStr;
 
 use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
@@ -212,6 +213,23 @@ pub unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     unsafe {
         let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
         std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))
+    }
+}
+
+/// Two values of one type have the same bytes. `length` is the type's: -1 for a
+/// varlena, -2 for a C string.
+///
+/// # Safety
+/// Both datums must be non-null and of a type with this length.
+pub unsafe fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum, by_value: bool, length: i16) -> bool {
+    let plain = |datum: pg_sys::Datum, n: usize| unsafe { std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n) };
+    unsafe {
+        match length {
+            _ if by_value => a.value() == b.value(),
+            -1 => varlena_bytes(a) == varlena_bytes(b),
+            -2 => CStr::from_ptr(a.cast_mut_ptr()) == CStr::from_ptr(b.cast_mut_ptr()),
+            n => plain(a, n as usize) == plain(b, n as usize),
+        }
     }
 }
 

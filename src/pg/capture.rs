@@ -10,7 +10,7 @@ use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
 use skill_core::Fault;
 
 use super::audit_table::Inserter;
-use super::call::{Call, jsonb_datum, varlena_bytes};
+use super::call::{Call, jsonb_datum, same_bytes, varlena_bytes};
 use super::sys;
 use super::trigger::{Event, Trigger};
 
@@ -189,18 +189,7 @@ impl Values {
         if self.nulls[at] || other.nulls[at] {
             return self.nulls[at] == other.nulls[at];
         }
-        let (a, b) = (self.datums[at], other.datums[at]);
-        unsafe {
-            match column.length {
-                _ if column.by_value => a.value() == b.value(),
-                -1 => varlena_bytes(a) == varlena_bytes(b),
-                -2 => CStr::from_ptr(a.cast_mut_ptr()) == CStr::from_ptr(b.cast_mut_ptr()),
-                n => {
-                    let bytes = |datum: pg_sys::Datum| std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n as usize);
-                    bytes(a) == bytes(b)
-                }
-            }
-        }
+        unsafe { same_bytes(self.datums[at], other.datums[at], column.by_value, column.length) }
     }
 
     /// `columns` in the order of keys.

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
-use super::call::{Call, varlena_bytes};
+use super::call::{Call, same_bytes};
 use super::error::raise;
 
 /// One firing of a trigger.
@@ -145,15 +145,8 @@ impl Trigger {
                 let b = pg_sys::heap_getattr(self.data().tg_newtuple, i + 1, desc, &mut null_b);
                 let same = if null_a || null_b {
                     null_a == null_b
-                } else if (*attribute).attlen == -1 {
-                    varlena_bytes(a) == varlena_bytes(b)
-                } else if (*attribute).attbyval {
-                    a.value() == b.value()
                 } else {
-                    let bytes = |datum: pg_sys::Datum| {
-                        std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), (*attribute).attlen.max(0) as usize)
-                    };
-                    bytes(a) == bytes(b)
+                    same_bytes(a, b, (*attribute).attbyval, (*attribute).attlen)
                 };
                 if !same {
                     changed.push(CStr::from_ptr((*attribute).attname.data.as_ptr()).to_string_lossy().into_owned());
