@@ -359,7 +359,7 @@ fn finish_run(call: &Call) -> Answer {
              ended_at = clock_timestamp(), error = coalesce($3, error), \
              metrics = CASE WHEN jsonb_typeof(metrics) = 'object' THEN metrics ELSE '{}' END || sums.added || coalesce($4, '{}') \
          FROM sums WHERE r.tenant_id = skill_system.current_tenant() AND r.id = $1 \
-         RETURNING jsonb_strip_nulls(jsonb_build_object('run_id', r.id, 'status', $2, 'steps', sums.steps, 'error', r.error))",
+         RETURNING jsonb_strip_nulls(jsonb_build_object('run_id', r.id, 'status', $2, 'steps', sums.steps, 'error', left(r.error, 200)))",
         Access::Write,
         &[arg(run_id), arg(wanted.as_str()), arg(call.text(2)), jsonb(metrics)],
         |row| {
@@ -458,11 +458,11 @@ fn maintain(
         Some(size @ 1..=1_000_000) => size,
         _ => raise(Fault::new(Code::InvalidParameterValue, "batch_size must be between 1 and 1000000")),
     };
-    // Two at once would make the same partition twice. The number is only ours by being odd enough.
-    let alone = spi::one::<bool>("SELECT pg_try_advisory_xact_lock(8302617451930442873)", Access::Write, &[]);
-    if alone != Some(true) {
-        return TableIterator::once(("maintain".into(), 0, "another session is at it: nothing done here".into()));
-    }
+    // Two at once would make the same partition twice. The table is one that nobody else may lock; an advisory
+    // lock could be held by anybody.
+    spi::as_owner(|| {
+        spi::run("LOCK TABLE skill_system.audit_state IN SHARE UPDATE EXCLUSIVE MODE", Access::Write, &[], |_| ());
+    });
     TableIterator::new([audit_partitions(), run_retention(batch_size)])
 }
 
