@@ -23,22 +23,18 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Called once when the library is loaded.
-pub fn register() {
-    // The identity may have been made by the transaction that is rolled back.
-    cache::on_abort(|| LOG_ID.set(None));
-}
-
 /// What tells this log from any other; part of the signed bytes.
 fn log_id() -> Option<[u8; 16]> {
-    if let Some(id) = LOG_ID.get() {
+    if let Some(id) = LOG_ID.get().filter(|_| cache::identity_valid()) {
         return Some(id);
     }
+    cache::watch_identity();
     let id = spi::as_owner(|| {
         spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::ReadLatest, &[])
-    })?;
-    LOG_ID.set(Some(*id.as_bytes()));
-    Some(*id.as_bytes())
+    })
+    .map(|id| *id.as_bytes());
+    LOG_ID.set(id);
+    id
 }
 
 /// Something has been recorded here, now or before a restore.
@@ -321,6 +317,7 @@ pub fn unprotected() -> Vec<(pg_sys::Oid, String)> {
 }
 
 #[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)] // pgrx wants the columns spelt out here
 fn audit_status() -> TableIterator<
     'static,
     (
@@ -509,11 +506,12 @@ fn capture_change(call: &Call) -> Answer {
         Event::Delete => "row.deleted",
         Event::Truncate => "table.truncated",
     };
-    let statement = capture::statement(call, &trigger);
-    if let Some(change) = statement.change(&trigger)? {
-        let now = sys::transaction_timestamp();
-        let row = claims(&guc::tenant(), event_type, Some(change), None, None, now);
-        statement.inserter(now).insert(&row);
-    }
-    Ok(trigger.done())
+    capture::with_statement(call, &trigger, |statement| {
+        if let Some(change) = statement.change(&trigger)? {
+            let now = sys::transaction_timestamp();
+            let row = claims(&guc::tenant(), event_type, Some(change), None, None, now);
+            statement.inserter(now).insert(&row);
+        }
+        Ok(trigger.done())
+    })
 }

@@ -18,5 +18,4 @@ pub extern "C-unwind" fn _PG_init() {
     pg::error::register();
     pg::guc::register();
     pg::cache::register();
-    audit::register();
 }

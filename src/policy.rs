@@ -297,6 +297,7 @@ fn asked(effects: Option<Vec<Option<String>>>) -> Vec<String> {
 }
 
 #[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)] // pgrx wants the columns spelt out here
 fn explain_policy(
     policy_name: Option<&str>,
     effects: Option<Vec<Option<String>>>,

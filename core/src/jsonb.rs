@@ -256,7 +256,7 @@ impl<'o> ObjectWriter<'o> {
     fn entry(&mut self, kind: u32, start: usize) {
         debug_assert!(self.next < self.entries, "no more entries than announced");
         let mut word = kind | (self.out.len() - start) as u32;
-        if self.next % OFFSET_STRIDE == 0 {
+        if self.next.is_multiple_of(OFFSET_STRIDE) {
             word = kind | HAS_OFFSET | (self.out.len() - self.data) as u32;
         }
         let at = self.table + 4 * self.next;
@@ -412,7 +412,12 @@ mod tests {
             Value::Bool(b) => out.bool(*b),
             Value::Number(n) => out.integer(n.as_i64().unwrap()),
             Value::String(s) => out.string(s.as_bytes()),
-            Value::Object(map) => out.object::<()>(map.len(), |inner| Ok(members(map, inner))).unwrap(),
+            Value::Object(map) => out
+                .object::<()>(map.len(), |inner| {
+                    members(map, inner);
+                    Ok(())
+                })
+                .unwrap(),
             Value::Array(_) => unreachable!("not generated"),
         }
     }

@@ -198,14 +198,17 @@ pub fn digest(content: &str) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(content.as_bytes())))
 }
 
+/// Canonical content and its hash, or why there is none.
+pub type Hashed = Result<(String, String), PolicyError>;
+
 /// All profiles of a tenant with their content and its hash.
 ///
 /// Profiles that inherit come after those they inherit from, because their hash
 /// includes the others'. What cannot be resolved is the error of its profile.
-pub fn hash_all(profiles: &[Profile]) -> Vec<(usize, Result<(String, String), PolicyError>)> {
+pub fn hash_all(profiles: &[Profile]) -> Vec<(usize, Hashed)> {
     let by_name: HashMap<&str, usize> = profiles.iter().enumerate().map(|(i, p)| (p.name.as_str(), i)).collect();
     let mut hashes: HashMap<String, String> = HashMap::new();
-    let mut done: HashMap<usize, Result<(String, String), PolicyError>> = HashMap::new();
+    let mut done: HashMap<usize, Hashed> = HashMap::new();
     for start in 0..profiles.len() {
         resolve(start, profiles, &by_name, &mut Vec::new(), &mut hashes, &mut done);
     }
@@ -220,7 +223,7 @@ fn resolve(
     by_name: &HashMap<&str, usize>,
     path: &mut Vec<usize>,
     hashes: &mut HashMap<String, String>,
-    done: &mut HashMap<usize, Result<(String, String), PolicyError>>,
+    done: &mut HashMap<usize, Hashed>,
 ) -> Option<PolicyError> {
     if let Some(result) = done.get(&at) {
         return result.as_ref().err().cloned();

@@ -1,6 +1,8 @@
 //! Rows of `audit_logs`, taken apart and put together without SQL.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
+use std::rc::Rc;
 
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
@@ -125,7 +127,13 @@ fn check_shape(desc: pg_sys::TupleDesc) -> Result<(), Fault> {
 /// Puts rows into one partition of `audit_logs`, signing trigger included, without
 /// parsing, planning or privilege checks: whoever may call the function may have
 /// the record written.
-pub struct Inserter {
+pub struct Inserter(Rc<Cell<Option<Open>>>);
+
+/// What is open. It belongs to the transaction's resource owner, because an inserter
+/// may live as long as a statement, and then as a portal's or as a subtransaction's
+/// memory, which all end at other moments.
+#[derive(Clone, Copy)]
+struct Open {
     parent: pg_sys::Relation,
     leaf: pg_sys::Relation,
     estate: *mut pg_sys::EState,
@@ -133,48 +141,104 @@ pub struct Inserter {
     result: *mut pg_sys::ResultRelInfo,
 }
 
+thread_local! {
+    /// Every inserter of this transaction that is not closed yet.
+    static OPEN: RefCell<Vec<Rc<Cell<Option<Open>>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Closes what is still open: to be called before the transaction commits.
+pub fn before_commit() {
+    for inserter in OPEN.take() {
+        if let Some(open) = inserter.take() {
+            open.close();
+        }
+    }
+}
+
+/// Forgets what was open: the abort of the transaction has released it.
+pub fn after_abort() {
+    for inserter in OPEN.take() {
+        inserter.set(None);
+    }
+}
+
+/// Runs `body` with the resources it takes or gives back booked on the transaction.
+unsafe fn for_transaction<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: inside a transaction; an abort sets the owner anew.
+    unsafe {
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
+        let result = body();
+        pg_sys::CurrentResourceOwner = owner;
+        result
+    }
+}
+
+impl Open {
+    fn close(self) {
+        // SAFETY: everything was opened by `Inserter::open` and nothing released it since.
+        unsafe {
+            for_transaction(|| {
+                pg_sys::ExecCloseIndices(self.result);
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::FreeExecutorState(self.estate);
+                pg_sys::table_close(self.leaf, pg_sys::NoLock as i32);
+                pg_sys::table_close(self.parent, pg_sys::NoLock as i32);
+            });
+        }
+    }
+}
+
 impl Inserter {
-    /// Opens the partition that `created_at`, a server timestamp, belongs to. Must be
-    /// dropped before the statement ends.
+    /// Opens the partition that `created_at`, a server timestamp, belongs to.
     pub fn open(created_at: i64) -> Self {
         sys::prevent_if_read_only(c"an audit record");
         // SAFETY: the protocol of the executor for single rows, as the server's own
-        // logical replication follows it. An error unwinds; the abort releases everything.
-        unsafe {
-            let parent = pg_sys::table_open(sys::relation(c"audit_logs"), pg_sys::RowExclusiveLock as i32);
-            let leaf = pg_sys::table_open(partition_for(parent, created_at), pg_sys::RowExclusiveLock as i32);
-            if let Err(fault) = check_shape((*leaf).rd_att) {
-                error::raise(fault);
-            }
-            // Not the current context, which may be reset after each row.
-            let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
-            let estate = pg_sys::CreateExecutorState();
-            pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
-            let slot = pg_sys::table_slot_create(leaf, std::ptr::null_mut());
-            let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-            (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            pg_sys::InitResultRelInfo(result, leaf, 0, std::ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(result, false);
-            pg_sys::MemoryContextSwitchTo(context);
-            Inserter { parent, leaf, estate, slot, result }
-        }
+        // logical replication follows it.
+        let open = unsafe {
+            for_transaction(|| {
+                let parent = pg_sys::table_open(sys::relation(c"audit_logs"), pg_sys::RowExclusiveLock as i32);
+                let leaf = pg_sys::table_open(partition_for(parent, created_at), pg_sys::RowExclusiveLock as i32);
+                if let Err(fault) = check_shape((*leaf).rd_att) {
+                    error::raise(fault);
+                }
+                // Not the current context, which may be reset after each row.
+                let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
+                let estate = pg_sys::CreateExecutorState();
+                pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
+                let slot = pg_sys::table_slot_create(leaf, std::ptr::null_mut());
+                let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+                (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+                pg_sys::InitResultRelInfo(result, leaf, 0, std::ptr::null_mut(), 0);
+                pg_sys::ExecOpenIndices(result, false);
+                pg_sys::MemoryContextSwitchTo(context);
+                Open { parent, leaf, estate, slot, result }
+            })
+        };
+        let open = Rc::new(Cell::new(Some(open)));
+        OPEN.with_borrow_mut(|all| all.push(open.clone()));
+        Inserter(open)
     }
 
     /// Adds one row and returns its id.
-    pub fn insert(&mut self, row: &AuditRow) -> [u8; 16] {
+    pub fn insert(&self, row: &AuditRow) -> [u8; 16] {
+        let Some(Open { estate, slot, result, .. }) = self.0.get() else {
+            error::raise(Fault::new(Code::Internal, "the audit partition is closed already"));
+        };
         // SAFETY: everything was opened by `open` and is still open.
         unsafe {
-            let slot = self.slot;
             pg_sys::ExecClearTuple(slot);
             std::ptr::copy_nonoverlapping(row.values.as_ptr(), (*slot).tts_values, COLUMNS);
             std::ptr::copy_nonoverlapping(row.nulls.as_ptr(), (*slot).tts_isnull, COLUMNS);
             pg_sys::ExecStoreVirtualTuple(slot);
-            pg_sys::ExecSimpleRelationInsert(self.result, self.estate, slot);
+            pg_sys::ExecSimpleRelationInsert(result, estate, slot);
             // The signing trigger has set the id.
             pg_sys::slot_getsomeattrs_int(slot, 1);
             let mut id = [0; 16];
             std::ptr::copy_nonoverlapping((*(*slot).tts_values).cast_mut_ptr::<u8>(), id.as_mut_ptr(), id.len());
-            let scratch = (*self.estate).es_per_tuple_exprcontext;
+            // Nothing of the row is kept, its buffer included: the slot may live longer than the statement.
+            pg_sys::ExecClearTuple(slot);
+            let scratch = (*estate).es_per_tuple_exprcontext;
             if !scratch.is_null() {
                 pg_sys::MemoryContextReset((*scratch).ecxt_per_tuple_memory);
             }
@@ -185,18 +249,15 @@ impl Inserter {
 
 impl Drop for Inserter {
     fn drop(&mut self) {
-        // SAFETY: closes what `open` opened. In an aborted transaction the server has
-        // released it already.
-        unsafe {
-            if std::thread::panicking() || !pg_sys::IsTransactionState() {
-                return;
-            }
-            pg_sys::ExecCloseIndices(self.result);
-            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
-            pg_sys::FreeExecutorState(self.estate);
-            pg_sys::table_close(self.leaf, pg_sys::NoLock as i32);
-            pg_sys::table_close(self.parent, pg_sys::NoLock as i32);
+        // While an error unwinds, the server is in no state to close anything; the
+        // end of the transaction does it.
+        if std::thread::panicking() {
+            return;
         }
+        if let Some(open) = self.0.take() {
+            open.close();
+        }
+        OPEN.with_borrow_mut(|all| all.retain(|other| !Rc::ptr_eq(other, &self.0)));
     }
 }
 

@@ -2,19 +2,42 @@
 //!
 //! A change of `policy_profiles` sends a relcache invalidation for that table; it
 //! is transactional, reaches every backend at COMMIT and this one at once. The
-//! callback only lowers a flag. What was read under a snapshot that may be older
+//! callback only lowers a flag. The same tells that the extension was dropped. What was read under a snapshot that may be older
 //! than the last commit (parallel mode) is forgotten when the transaction ends.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+/// A table whose content is remembered, and whether that still holds.
+struct Watch {
+    table: Cell<pg_sys::Oid>,
+    valid: Cell<bool>,
+}
+
+impl Watch {
+    const fn new() -> Self {
+        Watch { table: Cell::new(pg_sys::InvalidOid), valid: Cell::new(false) }
+    }
+
+    fn start(&self, table: &CStr) {
+        self.table.set(super::sys::relation(table));
+        self.valid.set(true);
+    }
+
+    fn changed(&self, table: pg_sys::Oid) {
+        if table == pg_sys::InvalidOid || table == self.table.get() {
+            self.valid.set(false);
+        }
+    }
+}
+
 thread_local! {
-    static WATCHED: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    static VALID: Cell<bool> = const { Cell::new(false) };
+    static POLICIES: Watch = const { Watch::new() };
+    static IDENTITY: Watch = const { Watch::new() };
     static TRANSIENT: Cell<bool> = const { Cell::new(false) };
     static RETENTION: Cell<bool> = const { Cell::new(false) };
-    static ON_ABORT: RefCell<Vec<fn()>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Registers the callbacks; called once when the library is loaded.
@@ -27,25 +50,23 @@ pub fn register() {
     }
 }
 
-/// Calls `forget` whenever a transaction or subtransaction is rolled back.
-pub fn on_abort(forget: fn()) {
-    ON_ABORT.with_borrow_mut(|list| list.push(forget));
-}
-
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn relcache_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
-    if relation == pg_sys::InvalidOid || relation == WATCHED.get() {
-        VALID.set(false);
-    }
+    POLICIES.with(|watch| watch.changed(relation));
+    IDENTITY.with(|watch| watch.changed(relation));
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_PARALLEL_ABORT};
+    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_PARALLEL_ABORT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE};
+    if matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
+        super::audit_table::before_commit();
+    }
     if TRANSIENT.replace(false) {
-        VALID.set(false);
+        POLICIES.with(|watch| watch.valid.set(false));
     }
     if matches!(event, XACT_EVENT_ABORT | XACT_EVENT_PARALLEL_ABORT) {
+        super::audit_table::after_abort();
         rolled_back();
     }
 }
@@ -78,8 +99,9 @@ pub fn during_retention<T>(body: impl FnOnce() -> T) -> T {
 
 fn rolled_back() {
     RETENTION.set(false);
-    VALID.set(false);
-    ON_ABORT.with_borrow(|list| list.iter().for_each(|forget| forget()));
+    POLICIES.with(|watch| watch.valid.set(false));
+    // The identity may have been made by what is rolled back.
+    IDENTITY.with(|watch| watch.valid.set(false));
 }
 
 /// What was compiled from `policy_profiles` may still be used. Looks at the
@@ -88,17 +110,26 @@ fn rolled_back() {
 pub fn policies_valid() -> bool {
     // SAFETY: inside a transaction; the server does the same at every new lock.
     unsafe { pg_sys::AcceptInvalidationMessages() };
-    VALID.get()
+    POLICIES.with(|watch| watch.valid.get())
 }
 
 /// To be called before the policies are read: from here on a change is noticed.
 pub fn watch_policies() {
-    WATCHED.set(super::sys::relation(c"policy_profiles"));
-    VALID.set(true);
+    POLICIES.with(|watch| watch.start(c"policy_profiles"));
     // SAFETY: no preconditions.
     if unsafe { pg_sys::IsInParallelMode() } {
         TRANSIENT.set(true);
     }
+}
+
+/// The log's identity that was read may still be used.
+pub fn identity_valid() -> bool {
+    IDENTITY.with(|watch| watch.valid.get())
+}
+
+/// To be called before the log's identity is read.
+pub fn watch_identity() {
+    IDENTITY.with(|watch| watch.start(c"audit_state"));
 }
 
 /// Tells all sessions that `policy_profiles` changed.

@@ -297,9 +297,7 @@ pub fn parse_text_array(literal: &str) -> Option<Vec<Option<String>>> {
         match rest.next() {
             None => return Some(list),
             Some(',') => {
-                if rest.peek().is_none() {
-                    return None;
-                }
+                rest.peek()?;
             }
             Some(_) => return None,
         }

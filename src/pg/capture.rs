@@ -39,23 +39,25 @@ struct Captured {
     convert: *mut pg_sys::FmgrInfo,
 }
 
-/// The statement's state, made at its first row.
-pub fn statement<'c>(call: &'c Call, trigger: &Trigger) -> &'c mut Statement {
+/// Runs `body` with the statement's state, which is made at its first row.
+pub fn with_statement<T>(call: &Call, trigger: &Trigger, body: impl FnOnce(&mut Statement) -> T) -> T {
     // SAFETY: fn_extra belongs to this function alone; it is dropped with its memory
-    // context, at the end of the statement.
-    unsafe {
+    // context, at the end of the statement. A trigger is not fired again for the same
+    // call site while it runs.
+    let statement = unsafe {
         let flinfo = call.call_site();
         if (*flinfo).fn_extra.is_null() {
             let statement = Statement::of(trigger, (*flinfo).fn_mcxt);
             (*flinfo).fn_extra = PgMemoryContexts::For((*flinfo).fn_mcxt).leak_and_drop_on_delete(statement).cast();
         }
         &mut *(*flinfo).fn_extra.cast::<Statement>()
-    }
+    };
+    body(statement)
 }
 
 impl Statement {
     /// The audit partition for this transaction's records.
-    pub fn inserter(&mut self, created_at: i64) -> &mut Inserter {
+    pub fn inserter(&mut self, created_at: i64) -> &Inserter {
         self.inserter.get_or_insert_with(|| Inserter::open(created_at))
     }
 
@@ -68,10 +70,9 @@ impl Statement {
             let desc = (*trigger.relation()).rd_att;
             let old = matches!(event, Event::Update | Event::Delete).then(|| Values::of(trigger.old_row(), desc));
             let new = matches!(event, Event::Insert | Event::Update).then(|| Values::of(trigger.new_row(), desc));
-            if let (Some(old), Some(new)) = (&old, &new) {
-                if self.columns.iter().all(|column| old.same(new, column)) {
-                    return Ok(None);
-                }
+            let unchanged = |old: &Values, new: &Values| self.columns.iter().all(|column| old.same(new, column));
+            if old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| unchanged(old, new)) {
+                return Ok(None);
             }
             self.buffer.clear();
             let rows: Vec<(&[u8], &[Captured], &Values)> = [

@@ -1,10 +1,10 @@
 //! The keyring of this server: a private file, or what a command prints.
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use skill_core::keyring::{Keyring, MAX_KEYRING_BYTES};
 use skill_core::{Code, Fault};
 use zeroize::Zeroizing;
 
+use super::error::check_for_interrupts;
 use super::{guc, sys};
 
 /// How long a command may take.
@@ -108,6 +109,16 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Fault> {
     Ok(text)
 }
 
+/// Ends the command when its caller is cancelled or gives up.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
     // What the command prints may be a secret, so neither it nor its errors are shown.
     let failed = |why: String| {
@@ -115,46 +126,45 @@ fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
             .detail(why)
             .hint("Run it as the server's user; it must print a JSON Web Key set and end with status 0 within ten seconds.")
     };
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|e| failed(format!("It could not be started: {}.", e.kind())))?;
-    // The output goes to a pipe that holds 64 KiB: read after the end would block a
-    // longer keyring, so it is read while the command runs, a piece at a time.
-    let mut output = child.stdout.take();
-    let mut text = Zeroizing::new(Vec::new());
+    let mut running = Running(
+        Command::new("/bin/sh")
+            .args(["-c", command])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|e| failed(format!("It could not be started: {}.", e.kind())))?,
+    );
     let started = Instant::now();
+    let mut text = Zeroizing::new(Vec::new());
     let mut piece = Zeroizing::new([0u8; 4096]);
-    if let Some(output) = &mut output {
+    let mut output = running.0.stdout.take();
+    if let Some(output) = &output {
         set_nonblocking(output);
-        loop {
-            match output.read(&mut piece[..]) {
-                Ok(0) => break,
-                Ok(n) => text.extend_from_slice(&piece[..n]),
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-            if started.elapsed() > COMMAND_LIMIT || text.len() > MAX_KEYRING_BYTES {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(failed("It took longer than ten seconds or printed more than a keyring may have.".into()));
-            }
-        }
     }
+    // The output is read while the command runs, or a long one would fill the pipe.
     let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if started.elapsed() <= COMMAND_LIMIT => std::thread::sleep(Duration::from_millis(5)),
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(failed("It did not end within ten seconds.".into()));
+        if let Some(pipe) = &mut output {
+            match pipe.read(&mut piece[..]) {
+                Ok(0) => output = None,
+                Ok(n) => {
+                    text.extend_from_slice(&piece[..n]);
+                    if text.len() > MAX_KEYRING_BYTES {
+                        return Err(failed("It printed more than a keyring may have.".into()));
+                    }
+                    continue;
+                }
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(e) => return Err(failed(format!("Its output could not be read: {}.", e.kind()))),
             }
+        } else if let Ok(Some(status)) = running.0.try_wait() {
+            break status;
         }
+        if started.elapsed() > COMMAND_LIMIT {
+            return Err(failed("It did not end within ten seconds.".into()));
+        }
+        check_for_interrupts();
+        std::thread::sleep(Duration::from_millis(5));
     };
     if !status.success() {
         return Err(failed(format!("It ended with {status}.")));
@@ -199,7 +209,7 @@ pub fn create() -> Result<(), Fault> {
             }
             Ok(())
         }
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.exists() => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && path.exists() => Ok(()),
         Err(e) => Err(failed(e)),
     }
 }
