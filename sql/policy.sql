@@ -135,6 +135,9 @@ COMMENT ON FUNCTION skill_system.effect_problem(text) IS
 CREATE FUNCTION skill_system.check_policy_row() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_check_row';
 COMMENT ON FUNCTION skill_system.check_policy_row() IS 'Trigger function of policy_profiles: refuses rules that do not parse.';
+CREATE FUNCTION skill_system.lock_policies() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_lock';
+COMMENT ON FUNCTION skill_system.lock_policies() IS 'Trigger function of policy_profiles: lets one statement at a time change policies.';
 CREATE FUNCTION skill_system.record_policy_change() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_changed';
 COMMENT ON FUNCTION skill_system.record_policy_change() IS
@@ -144,12 +147,15 @@ CREATE FUNCTION skill_system.record_policy_deletion() RETURNS trigger
 COMMENT ON FUNCTION skill_system.record_policy_deletion() IS
 'Trigger function of policy_profiles: a deleted profile leaves a last version and an audit record.';
 
+CREATE TRIGGER policy_profiles_lock BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON skill_system.policy_profiles
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_system.lock_policies();
 CREATE TRIGGER policy_profiles_check BEFORE INSERT OR UPDATE ON skill_system.policy_profiles
     FOR EACH ROW EXECUTE FUNCTION skill_system.check_policy_row();
 CREATE TRIGGER policy_profiles_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON skill_system.policy_profiles
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.record_policy_change();
 CREATE TRIGGER policy_profiles_deleted AFTER DELETE ON skill_system.policy_profiles
     FOR EACH ROW EXECUTE FUNCTION skill_system.record_policy_deletion();
+ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_lock;
 ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_check;
 ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_changed;
 ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_deleted;
@@ -220,7 +226,7 @@ REVOKE ALL ON FUNCTION
     skill_system.check_exec(text, text[]), skill_system.check_write(text, text),
     skill_system.explain_policy(text, text[]), skill_system.effective_policy(text), skill_system.lint_policy(text),
     skill_system.assert_allows(text, text[]), skill_system.assert_denies(text, text[]), skill_system.effect_problem(text),
-    skill_system.check_policy_row(), skill_system.record_policy_change(), skill_system.record_policy_deletion(),
+    skill_system.lock_policies(), skill_system.check_policy_row(), skill_system.record_policy_change(), skill_system.record_policy_deletion(),
     skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb),
     skill_system.install_starter_policies()
     FROM PUBLIC;

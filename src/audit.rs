@@ -308,6 +308,10 @@ pub fn unprotected() -> Vec<(pg_sys::Oid, String)> {
              WHERE t.tgrelid = a.oid AND t.tgname = a.tgname AND t.tgenabled = 'A' AND p.prosrc = a.trigger) \
          UNION \
          SELECT a.oid, 'the table is not logged' FROM audit_table a WHERE a.relpersistence <> 'p' \
+         UNION \
+         SELECT c.oid, 'the partition is detached from audit_logs, so its records are out of sight' FROM pg_class c \
+         WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname LIKE 'audit\\_logs\\_%' \
+             AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid AND inhparent = 'skill_system.audit_logs'::regclass) \
          ORDER BY 1, 2",
         Access::Read,
         &[],

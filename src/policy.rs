@@ -423,6 +423,16 @@ fn check_row(call: &Call) -> Answer {
     Ok(trigger.proceed())
 }
 
+pg_function!(pg_finfo_skill_policy_lock, skill_policy_lock, lock);
+/// BEFORE each statement that changes `policy_profiles`: one at a time, because each
+/// computes hashes from the others, and before any row is locked, or two would wait
+/// for each other.
+fn lock(call: &Call) -> Answer {
+    let trigger = Trigger::new(call);
+    spi::run("LOCK TABLE skill_system.policy_versions IN SHARE ROW EXCLUSIVE MODE", Access::WriteAsOwner, &[], |_| ());
+    Ok(trigger.done())
+}
+
 pg_function!(pg_finfo_skill_policy_changed, skill_policy_changed, changed);
 /// AFTER each statement that changes `policy_profiles`: forget what was compiled,
 /// and write the history of every profile whose content is not what it was.
@@ -451,8 +461,6 @@ struct Stored {
 /// returns what is to be audited. Runs as the owner and across tenants, because a
 /// restore fills them all in one statement.
 fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, PolicyError> {
-    // Two changes at once would each compute hashes without the other's.
-    spi::run("LOCK TABLE skill_system.policy_versions IN SHARE ROW EXCLUSIVE MODE", Access::Write, &[], |_| ());
     let mut stored: Vec<Stored> = Vec::new();
     let sql = format!("SELECT {PROFILE_COLUMNS}, tenant_id, id, content_hash FROM skill_system.policy_profiles ORDER BY tenant_id, id");
     spi::run_once(&sql, Access::ReadLatest, &[], |row| {

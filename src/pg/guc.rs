@@ -1,8 +1,9 @@
 //! The settings, all under the reserved prefix `skill_system.`
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use skill_core::{Code, Fault};
 
 static TENANT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static KEYRING_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"skill_system_keyring.json"));
@@ -13,10 +14,21 @@ static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
 /// Tenant of whoever set none.
 pub const DEFAULT_TENANT: &str = "default";
 
+const TENANT_NAME: &CStr = c"skill_system.tenant";
+/// Stands for a tenant that was asked for without the right to: no tenant at all.
+const REFUSED: &CStr = c"\x01";
+
 /// Declares the settings; called once when the library is loaded.
 pub fn register() {
+    // Before the library is loaded anybody can give the name any value, at the latest
+    // in the options of the connection, and that hides what ALTER ROLE bound the role to.
+    // SAFETY: a NUL-terminated constant; the answer is copied at once.
+    let asked = unsafe {
+        let value = pg_sys::GetConfigOption(TENANT_NAME.as_ptr(), true, false);
+        if value.is_null() { None } else { Some(CStr::from_ptr(value).to_owned()) }
+    };
     GucRegistry::define_string_guc(
-        c"skill_system.tenant",
+        TENANT_NAME,
         c"Tenant whose rows this session sees and writes.",
         c"Empty means the tenant \"default\". Only a superuser, or a role with GRANT SET ON PARAMETER skill_system.tenant, can change it; ALTER ROLE ... SET binds a role to a tenant.",
         &TENANT,
@@ -59,17 +71,36 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::UNIT_S,
     );
-    // SAFETY: a NUL-terminated constant; called while the library is loaded.
+    // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
+    if asked.is_some_and(|asked| !asked.is_empty()) && text(&TENANT).is_empty() {
+        // The server refused the value. Falling back to the default tenant would let a role
+        // out of its own one. As an override it survives ROLLBACK and reaches parallel workers.
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::SetConfigOption(
+                TENANT_NAME.as_ptr(),
+                REFUSED.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> String {
     setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The session's tenant.
+/// The session's tenant. Raises 42501 for a session that asked for one without the right to.
 pub fn tenant() -> String {
     let tenant = text(&TENANT);
+    if tenant.as_bytes() == REFUSED.to_bytes() {
+        super::error::raise(
+            Fault::new(Code::InsufficientPrivilege, "this session asked for a tenant without the right to, so it has none")
+                .hint("Connect again without skill_system.tenant in the connection options."),
+        );
+    }
     if tenant.is_empty() { DEFAULT_TENANT.to_owned() } else { tenant }
 }
 
