@@ -386,7 +386,7 @@ def test_capture_survives_the_ways_a_statement_can_run(connect, fresh_database):
     connection.execute("INSERT INTO parent VALUES (9001), (9500) ON CONFLICT (id) DO NOTHING")
     assert count() == 138
     connection.execute("""CREATE FUNCTION nested(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO parent VALUES (n); IF n % 3 = 0 THEN RETURN n; END IF; RETURN nested(n + 1); END $$;
-        WITH made AS (INSERT INTO parent SELECT nested(20001) + 100 RETURNING id) SELECT count(*) FROM made""")
+        WITH made AS (INSERT INTO parent SELECT nested(20002) + 100 RETURNING id) SELECT count(*) FROM made""")
     assert count() == 142
     with pytest.raises(psycopg.errors.UniqueViolation):
         connection.execute("INSERT INTO parent VALUES (30001), (9001)")
