@@ -211,6 +211,9 @@ END;
 COMMENT ON FUNCTION skill_system.install_starter_policies() IS
 'Makes the policies dev, readonly and locked where the tenant has none of that name; installed says which were made. Example: SELECT * FROM skill_system.install_starter_policies();';
 
+REVOKE ALL ON TYPE skill_system.policy_decision FROM PUBLIC;
+GRANT USAGE ON TYPE skill_system.policy_decision
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 REVOKE ALL ON TABLE skill_system.policy_profiles, skill_system.policy_versions FROM PUBLIC;
 REVOKE ALL ON SEQUENCE skill_system.policy_profiles_id_seq FROM PUBLIC;
 GRANT SELECT ON skill_system.policy_profiles, skill_system.policy_versions

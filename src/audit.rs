@@ -353,7 +353,8 @@ fn audit_status() -> TableIterator<
 fn create_keyring() {
     if keys::exists() {
         raise(Fault::new(Code::NotInPrerequisiteState, "there is a keyring already")
-            .detail("skill_system.keyring_command is set, or skill_system.keyring_file exists."));
+            .detail("skill_system.keyring_command is set, or skill_system.keyring_file exists.")
+            .hint("SELECT * FROM skill_system.health() says whether it can be used; to add a key, edit it."));
     }
     keys::create().or_raise();
     append("audit.keyring_created", serde_json::json!({}), None, None);

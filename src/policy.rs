@@ -95,13 +95,13 @@ pub fn policy(name: &str) -> Compiled {
 /// The effects of a call, or the strings among them and why they are no request.
 type Effects<'a> = Result<Vec<std::borrow::Cow<'a, str>>, (Vec<String>, String)>;
 
-fn from_array<'a>(elements: Option<Vec<Option<&'a str>>>) -> Effects<'a> {
+fn from_array<'a>(elements: Option<Vec<Option<&'a str>>>, what: &str) -> Effects<'a> {
     let Some(elements) = elements else {
-        return Err((Vec::new(), "the effects are NULL".into()));
+        return Err((Vec::new(), format!("{what} NULL")));
     };
     match elements.iter().position(Option::is_none) {
         None => Ok(elements.into_iter().flatten().map(Into::into).collect()),
-        Some(i) => Err((elements.into_iter().flatten().map(str::to_owned).collect(), format!("element {} of the effects is NULL", i + 1))),
+        Some(i) => Err((elements.into_iter().flatten().map(str::to_owned).collect(), format!("element {} of the array is NULL", i + 1))),
     }
 }
 
@@ -133,7 +133,7 @@ fn from_literal<'a>(text: Option<&str>) -> Effects<'a> {
 type Read = for<'a> fn(&'a Call) -> Effects<'a>;
 
 fn array_argument(call: &Call) -> Effects<'_> {
-    from_array(call.text_array(1))
+    from_array(call.text_array(1), "the effects are")
 }
 fn jsonb_argument(call: &Call) -> Effects<'_> {
     match call.jsonb(1) {
@@ -205,7 +205,7 @@ fn check_policy_text(call: &Call) -> Answer {
 
 pg_function!(pg_finfo_skill_check_exec, skill_check_exec, check_exec);
 fn check_exec(call: &Call) -> Answer {
-    let (decision, compiled) = decide(call.text(0), from_array(call.text_array(1)), |policy, argv| {
+    let (decision, compiled) = decide(call.text(0), from_array(call.text_array(1), "the command is"), |policy, argv| {
         policy.check_exec(&argv.iter().map(|word| word.as_ref()).collect::<Vec<_>>())
     });
     Ok(decision_row(call, &decision, compiled.as_ref()))
@@ -403,6 +403,14 @@ fn effect_problem(rule: Option<&str>) -> Option<String> {
     }
 }
 
+/// A column that has one of two words; NULL is for the table to refuse.
+fn choice(column: &'static str, given: Option<String>, words: [&'static str; 2]) -> Result<(), PolicyError> {
+    match given {
+        Some(given) if !words.contains(&given.as_str()) => Err(PolicyError::BadChoice { column, given: shorten(&given), words }),
+        _ => Ok(()),
+    }
+}
+
 pg_function!(pg_finfo_skill_policy_check_row, skill_policy_check_row, check_row);
 /// BEFORE INSERT OR UPDATE for each row: refuses what does not parse.
 fn check_row(call: &Call) -> Answer {
@@ -420,6 +428,8 @@ fn check_row(call: &Call) -> Answer {
         ..Profile::default()
     }
     .validate()?;
+    choice("unlisted", trigger.new_value(c"unlisted"), ["deny", "ask"])?;
+    choice("mode", trigger.new_value(c"mode"), ["enforce", "observe"])?;
     Ok(trigger.proceed())
 }
 

@@ -102,6 +102,16 @@ pub enum PolicyError {
         /// The name as given.
         name: String,
     },
+    /// A column with two possible words has another one.
+    #[error("\"{given}\" is not a value of {column}")]
+    BadChoice {
+        /// Which column.
+        column: &'static str,
+        /// What was given.
+        given: String,
+        /// What is possible.
+        words: [&'static str; 2],
+    },
     /// It inherits from a profile that is not there.
     #[error("policy \"{policy}\" inherits from \"{parent}\", which does not exist")]
     UnknownParent {
@@ -145,6 +155,9 @@ impl From<PolicyError> for Fault {
                 .hint("Write a program (git), a program with arguments (git status, git log **) or an absolute path (/usr/bin/git)."),
             PolicyError::BadName { name } => {
                 Fault::new(Code::InvalidParameterValue, message).detail(format!("The name is \"{name}\"."))
+            }
+            PolicyError::BadChoice { words, .. } => {
+                Fault::new(Code::InvalidParameterValue, message).hint(format!("Write {} or {}.", words[0], words[1]))
             }
             PolicyError::UnknownParent { .. } => {
                 Fault::new(Code::UndefinedObject, message).hint("Create the inherited policy first, or correct its name.")

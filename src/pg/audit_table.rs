@@ -192,7 +192,7 @@ impl Open {
 impl Inserter {
     /// Opens the partition that `created_at`, a server timestamp, belongs to.
     pub fn open(created_at: i64) -> Self {
-        sys::prevent_if_read_only(c"an audit record");
+        sys::prevent_if_read_only(c"INSERT");
         // SAFETY: the protocol of the executor for single rows, as the server's own
         // logical replication follows it.
         let open = unsafe {

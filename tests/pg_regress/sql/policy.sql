@@ -126,11 +126,8 @@ SELECT skill_system.create_policy('bad', allowed_exec => '{"git  status"}');
 SELECT skill_system.create_policy('bad', allowed_exec => '{"git ** status"}');
 SELECT skill_system.create_policy('bad', allowed_write_roots => '{srv/app}');
 SELECT skill_system.create_policy('bad', allowed_write_roots => '{/srv/*/app}');
--- (the DETAIL of these two shows a time)
-\set VERBOSITY terse
 SELECT skill_system.create_policy('bad', unlisted => 'allow');
 SELECT skill_system.create_policy('bad', mode => 'off');
-\set VERBOSITY default
 SELECT skill_system.create_policy('bad', inherits => '{nobody}');
 SELECT skill_system.create_policy('bad', inherits => '{bad}');
 UPDATE skill_system.policy_profiles SET inherits = '{child}' WHERE name = 'base';
