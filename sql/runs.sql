@@ -89,7 +89,9 @@ CREATE POLICY tenant ON skill_system.run_events
 CREATE POLICY auditor ON skill_system.run_events FOR SELECT TO skill_system_auditor USING (true);
 
 -- The writing functions are on hot paths, so they pin search_path in the library
--- around each statement and not here.
+-- around each statement and not here. log_run() and start_run() write with the rights
+-- of the tables' owner, for the session's tenant: whoever may call them may have the
+-- run written. All others write with the caller's rights.
 CREATE FUNCTION skill_system.log_run(
         skill_id text, operation text, status text, duration_ms bigint DEFAULT NULL, agent_id text DEFAULT NULL,
         goal text DEFAULT NULL, policy_name text DEFAULT NULL, error text DEFAULT NULL, metrics jsonb DEFAULT '{}',

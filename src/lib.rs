@@ -2,7 +2,7 @@
 //!
 //! This is the face towards the server: thin functions, one file per room. What
 //! needs no server is in `core/`, what SQL says best is in `sql/`, and everything
-//! unsafe is in `src/pg/`.
+//! that touches its memory is in `src/pg/`.
 
 mod audit;
 mod pg;
