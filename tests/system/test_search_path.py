@@ -9,7 +9,8 @@ PINNED_IN_THE_LIBRARY = {
     "current_tenant", "uuid_v7", "check_policy", "enforce_policy", "check_exec", "check_write", "append_audit", "audit_problem", "verify_audit",
     "log_run", "start_run", "log_event", "log_step",
     # trigger functions
-    "sign_audit_row", "refuse_change", "capture_change", "check_policy_row", "record_policy_change", "record_policy_deletion", "guard_run",
+    "sign_audit_row", "refuse_change", "capture_change", "check_policy_row", "record_policy_change", "record_policy_deletion",
+    "lock_policies", "guard_run",
 }
 
 
