@@ -83,6 +83,11 @@ fn sign_row(call: &Call) -> Answer {
     if row.text(Column::Signature).is_some() && sys::has_rights_of(sys::owner()) {
         return Ok(trigger.proceed());
     }
+    let tenant_id = row.text(Column::TenantId).unwrap_or_default();
+    if !guc::is_tenant(tenant_id) && !sys::has_rights_of(sys::owner()) {
+        return Err(Fault::new(Code::InsufficientPrivilege, "an audit record belongs to the tenant of its session")
+            .hint("Leave tenant_id out."));
+    }
     let log_id = log_id_or_new()?;
     let ring = keys::keyring()?;
     let key = ring.active();
@@ -104,7 +109,7 @@ fn sign_row(call: &Call) -> Answer {
         buffer.clear();
         Record {
             id: &id,
-            tenant_id: row.text(Column::TenantId).unwrap_or_default(),
+            tenant_id,
             event_type,
             actor_id: row.text(Column::ActorId),
             actor_type: row.text(Column::ActorType),

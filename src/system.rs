@@ -4,14 +4,14 @@ use pgrx::datum::IntoDatum;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
-use crate::pg::call::{Answer, Call, text_datum};
+use crate::pg::call::{Answer, Call};
 use crate::pg::spi::{self, Access};
 use crate::pg::{guc, keys, sys};
 use crate::{audit, pg_function};
 
 pg_function!(pg_finfo_skill_current_tenant, skill_current_tenant, current_tenant);
 fn current_tenant(call: &Call) -> Answer {
-    Ok(text_datum(&guc::tenant()).unwrap_or_else(|| call.null()))
+    Ok(guc::tenant_datum().unwrap_or_else(|| call.null()))
 }
 
 pg_function!(pg_finfo_skill_uuid_v7, skill_uuid_v7, uuid_v7);

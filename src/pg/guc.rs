@@ -92,16 +92,33 @@ fn text(setting: &GucSetting<Option<CString>>) -> String {
     setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The session's tenant. Raises 42501 for a session that asked for one without the right to.
-pub fn tenant() -> String {
-    let tenant = text(&TENANT);
-    if tenant.as_bytes() == REFUSED.to_bytes() {
+/// Calls `body` with the session's tenant. Raises 42501 for a session that asked for
+/// one without the right to.
+fn with_tenant<T>(body: impl FnOnce(&str) -> T) -> T {
+    let setting = TENANT.get();
+    let tenant = setting.as_deref().unwrap_or_default();
+    if tenant == REFUSED {
         super::error::raise(
             Fault::new(Code::InsufficientPrivilege, "this session asked for a tenant without the right to, so it has none")
                 .hint("Connect again without skill_system.tenant in the connection options."),
         );
     }
-    if tenant.is_empty() { DEFAULT_TENANT.to_owned() } else { tenant }
+    body(if tenant.is_empty() { DEFAULT_TENANT } else { tenant.to_str().unwrap_or_default() })
+}
+
+/// The session's tenant.
+pub fn tenant() -> String {
+    with_tenant(str::to_owned)
+}
+
+/// The session's tenant is this one.
+pub fn is_tenant(tenant: &str) -> bool {
+    with_tenant(|mine| mine == tenant)
+}
+
+/// The session's tenant as a text datum.
+pub fn tenant_datum() -> Option<pg_sys::Datum> {
+    with_tenant(super::call::text_datum)
 }
 
 /// `skill_system.keyring_file`
