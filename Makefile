@@ -19,6 +19,10 @@ installcheck:
 test:
 	@tests/run
 
+# The same on PostgreSQL 17 and 18, in Debian chroots. Needs root.
+test-servers:
+	@tools/other-servers
+
 demo:
 	@demo/demo.sh
 
@@ -33,4 +37,4 @@ stop:
 clean: stop
 	@tools/clean
 
-.PHONY: all install installcheck test demo bench stop clean
+.PHONY: all install installcheck test test-servers demo bench stop clean

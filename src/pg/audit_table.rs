@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
 use super::call::{text_of, varlena_bytes};
+use super::error::OrRaise;
 use super::{error, sys};
 
 /// The columns, in the order of `sql/audit.sql`.
@@ -198,10 +199,12 @@ impl Inserter {
         let open = unsafe {
             for_transaction(|| {
                 let parent = pg_sys::table_open(sys::relation(c"audit_logs"), pg_sys::RowExclusiveLock as i32);
-                let leaf = pg_sys::table_open(partition_for(parent, created_at), pg_sys::RowExclusiveLock as i32);
-                if let Err(fault) = check_shape((*leaf).rd_att) {
-                    error::raise(fault);
-                }
+                let leaf = partition_for(parent, created_at).and_then(|leaf| {
+                    let leaf = pg_sys::table_open(leaf, pg_sys::RowExclusiveLock as i32);
+                    check_shape((*leaf).rd_att).inspect_err(|_| pg_sys::table_close(leaf, pg_sys::NoLock as i32))?;
+                    Ok(leaf)
+                });
+                let leaf = leaf.inspect_err(|_| pg_sys::table_close(parent, pg_sys::NoLock as i32))?;
                 // Not the current context, which may be reset after each row.
                 let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
                 let estate = pg_sys::CreateExecutorState();
@@ -212,9 +215,11 @@ impl Inserter {
                 pg_sys::InitResultRelInfo(result, leaf, 0, std::ptr::null_mut(), 0);
                 pg_sys::ExecOpenIndices(result, false);
                 pg_sys::MemoryContextSwitchTo(context);
-                Open { parent, leaf, estate, slot, result }
+                Ok::<_, Fault>(Open { parent, leaf, estate, slot, result })
             })
         };
+        // Raised here and not inside, where a savepoint's rollback would not close what is open.
+        let open = open.or_raise();
         let open = Rc::new(Cell::new(Some(open)));
         OPEN.with_borrow_mut(|all| all.push(open.clone()));
         Inserter(open)
@@ -231,7 +236,9 @@ impl Inserter {
             std::ptr::copy_nonoverlapping(row.values.as_ptr(), (*slot).tts_values, COLUMNS);
             std::ptr::copy_nonoverlapping(row.nulls.as_ptr(), (*slot).tts_isnull, COLUMNS);
             pg_sys::ExecStoreVirtualTuple(slot);
+            let indexes = IndexCaches(result);
             pg_sys::ExecSimpleRelationInsert(result, estate, slot);
+            drop(indexes);
             // The signing trigger has set the id.
             pg_sys::slot_getsomeattrs_int(slot, 1);
             let mut id = [0; 16];
@@ -243,6 +250,28 @@ impl Inserter {
                 pg_sys::MemoryContextReset((*scratch).ecxt_per_tuple_memory);
             }
             id
+        }
+    }
+}
+
+/// From PostgreSQL 17 on, a BRIN index keeps pages pinned between insertions, in the name of the resource owner of the
+/// moment, which ends before the transaction does. So they are given back after each row.
+struct IndexCaches(#[cfg_attr(any(feature = "pg15", feature = "pg16"), allow(dead_code))] *mut pg_sys::ResultRelInfo);
+
+impl Drop for IndexCaches {
+    fn drop(&mut self) {
+        // SAFETY: the indexes stay open as long as the inserter.
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        unsafe {
+            for i in 0..(*self.0).ri_NumIndices as usize {
+                let info = *(*self.0).ri_IndexRelationInfo.add(i);
+                if std::thread::panicking() {
+                    // The abort releases the pins; closing the indexes later must not do it again.
+                    (*info).ii_AmCache = std::ptr::null_mut();
+                } else {
+                    pg_sys::index_insert_cleanup(*(*self.0).ri_IndexRelationDescs.add(i), info);
+                }
+            }
         }
     }
 }
@@ -262,7 +291,7 @@ impl Drop for Inserter {
 }
 
 /// The range search of the executor's get_partition_for_tuple, for one timestamptz key.
-unsafe fn partition_for(parent: pg_sys::Relation, created_at: i64) -> pg_sys::Oid {
+unsafe fn partition_for(parent: pg_sys::Relation, created_at: i64) -> Result<pg_sys::Oid, Fault> {
     use pg_sys::PartitionRangeDatumKind::{PARTITION_RANGE_DATUM_MINVALUE, PARTITION_RANGE_DATUM_VALUE};
     unsafe {
         let desc = &*pg_sys::RelationGetPartitionDesc(parent, true);
@@ -279,11 +308,9 @@ unsafe fn partition_for(parent: pg_sys::Relation, created_at: i64) -> pg_sys::Oi
             usize::try_from(index).ok()
         });
         match index {
-            Some(index) if *desc.is_leaf.add(index) => *desc.oids.add(index),
-            _ => error::raise(
-                Fault::new(Code::NotInPrerequisiteState, "no partition of the audit table takes this record")
-                    .hint("The partition audit_logs_default belongs to it; attach it again."),
-            ),
+            Some(index) if *desc.is_leaf.add(index) => Ok(*desc.oids.add(index)),
+            _ => Err(Fault::new(Code::NotInPrerequisiteState, "no partition of the audit table takes this record")
+                .hint("The partition audit_logs_default belongs to it; attach it again.")),
         }
     }
 }

@@ -592,3 +592,27 @@ def test_a_keyring_command(keyed):
     set_command(keyed, "")
     with keyed.connect(dbname="governed") as connection:
         append(connection)
+
+
+def test_a_refused_record_leaves_nothing_open(connect, fresh_database):
+    """What a savepoint's rollback does not close would be a warning at commit."""
+    connection = connect(dbname=fresh_database())
+    notices = []
+    connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    connection.execute("SELECT skill_system.append_audit('before', '{}')")
+    connection.execute("CREATE TABLE guarded (id int PRIMARY KEY); SELECT skill_system.audit_table('guarded')")
+    connection.execute("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default")
+    for statement in ["SELECT skill_system.append_audit('a', '{}')", "INSERT INTO guarded VALUES (1)"]:
+        with connection.transaction():
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState), connection.transaction():
+                connection.execute(statement)
+    connection.execute("ALTER TABLE skill_system.audit_logs ATTACH PARTITION skill_system.audit_logs_default DEFAULT")
+    # An error while a row is written, then more rows in the same transaction.
+    with connection.transaction():
+        with pytest.raises(psycopg.errors.InvalidParameterValue), connection.transaction():
+            connection.execute("SELECT skill_system.append_audit(repeat('x', 101), '{}')")
+        connection.execute("SELECT skill_system.append_audit('after', '{}')")
+        connection.execute("INSERT INTO guarded VALUES (2)")
+    assert notices == []
+    assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_type IN ('before', 'after', 'row.inserted')").fetchone()[0] == 3
+    assert problems(connection) == []
