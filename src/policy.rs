@@ -30,8 +30,13 @@ thread_local! {
 /// Most policies a session keeps compiled.
 const MAX_CACHED: usize = 1000;
 
-const PROFILE_COLUMNS: &str = "name, version, allowed_effects, ask_effects, denied_effects, allowed_exec, \
-     allowed_write_roots, inherits, unlisted, mode, metadata::text";
+/// Columns of a profile `p`, in the order that `profile()` reads them.
+macro_rules! profile_columns {
+    () => {
+        "p.name, p.version, p.allowed_effects, p.ask_effects, p.denied_effects, p.allowed_exec, p.allowed_write_roots, \
+         p.inherits, p.unlisted, p.mode, p.metadata::text"
+    };
+}
 
 fn profile(row: &spi::Row) -> Profile {
     let list = |n: i32| row.get::<Vec<Option<String>>>(n).unwrap_or_default().into_iter().flatten().collect();
@@ -72,9 +77,7 @@ pub fn policy(name: &str) -> Compiled {
             concat!(
                 "WITH RECURSIVE family(name) AS (SELECT $2 UNION SELECT unnest(p.inherits) FROM skill_system.policy_profiles p ",
                 "JOIN family f ON p.name = f.name WHERE p.tenant_id = $1) ",
-                "SELECT p.name, p.version, p.allowed_effects, p.ask_effects, p.denied_effects, p.allowed_exec, ",
-                "p.allowed_write_roots, p.inherits, p.unlisted, p.mode, p.metadata::text ",
-                "FROM skill_system.policy_profiles p JOIN family f ON p.name = f.name WHERE p.tenant_id = $1"
+                "SELECT ", profile_columns!(), " FROM skill_system.policy_profiles p JOIN family f ON p.name = f.name WHERE p.tenant_id = $1"
             ),
             Access::ReadLatest,
             &[arg(tenant.as_str()), arg(name)],
@@ -472,8 +475,8 @@ struct Stored {
 /// restore fills them all in one statement.
 fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, PolicyError> {
     let mut stored: Vec<Stored> = Vec::new();
-    let sql = format!("SELECT {PROFILE_COLUMNS}, tenant_id, id, content_hash FROM skill_system.policy_profiles ORDER BY tenant_id, id");
-    spi::run_once(&sql, Access::ReadLatest, &[], |row| {
+    let sql = concat!("SELECT ", profile_columns!(), ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p ORDER BY p.tenant_id, p.id");
+    spi::run(sql, Access::ReadLatest, &[], |row| {
         stored.push(Stored {
             profile: profile(row),
             tenant: row.get(12).unwrap_or_default(),

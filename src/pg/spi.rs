@@ -34,6 +34,31 @@ pub fn given(datum: Option<pg_sys::Datum>, oid: pg_sys::Oid) -> Arg {
     Arg { datum, oid }
 }
 
+/// Parameters as the server takes them.
+struct Bound {
+    types: Vec<pg_sys::Oid>,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<std::ffi::c_char>,
+}
+
+impl Bound {
+    fn new(args: &[Arg]) -> Self {
+        Bound {
+            types: args.iter().map(|arg| arg.oid).collect(),
+            values: args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0))).collect(),
+            nulls: args.iter().map(|arg| if arg.datum.is_some() { b' ' as _ } else { b'n' as _ }).collect(),
+        }
+    }
+}
+
+/// Starts SPI; it ends with SPI_finish, or with the abort of the (sub)transaction.
+unsafe fn connect() {
+    // SAFETY: inside a transaction, as every call of ours.
+    if unsafe { pg_sys::SPI_connect() } != pg_sys::SPI_OK_CONNECT as i32 {
+        super::error::raise(Fault::new(Code::Internal, "SPI_connect failed"));
+    }
+}
+
 /// What a statement may do and see.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -100,17 +125,15 @@ fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg]
     // SAFETY: the usual SPI protocol. An error leaves by unwinding; the abort of
     // the (sub)transaction then cleans up what SPI_finish and PopActiveSnapshot would have.
     unsafe {
-        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
-            super::error::raise(Fault::new(Code::Internal, "SPI_connect failed"));
-        }
+        connect();
+        let mut bound = Bound::new(args);
         let plan = match keep.and_then(|key| PLANS.with_borrow(|plans| plans.get(&key).copied())) {
             Some(plan) => plan,
             None => {
                 let text = sys::c_string(sql);
-                let mut types: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
                 // A long read may use parallel workers.
                 let options = if access == Access::Read { pg_sys::CURSOR_OPT_PARALLEL_OK as i32 } else { 0 };
-                let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), options);
+                let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), bound.types.len() as i32, bound.types.as_mut_ptr(), options);
                 if plan.is_null() {
                     super::error::raise(Fault::new(Code::Internal, "SPI_prepare failed"));
                 }
@@ -121,14 +144,11 @@ fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg]
                 plan
             }
         };
-        let mut values: Vec<pg_sys::Datum> = args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0))).collect();
-        let nulls: Vec<std::ffi::c_char> =
-            args.iter().map(|arg| if arg.datum.is_some() { b' ' as _ } else { b'n' as _ }).collect();
         let latest = access == Access::ReadLatest && !pg_sys::IsInParallelMode();
         if latest {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
         }
-        let status = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), matches!(access, Access::Read | Access::ReadLatest), 0);
+        let status = pg_sys::SPI_execute_plan(plan, bound.values.as_mut_ptr(), bound.nulls.as_ptr(), matches!(access, Access::Read | Access::ReadLatest), 0);
         if latest {
             pg_sys::PopActiveSnapshot();
         }
@@ -152,16 +172,11 @@ pub fn stream(sql: &str, args: &[Arg], mut each: impl FnMut(&Row)) {
     let _pinned = Pinned::new(None);
     // SAFETY: the usual SPI protocol, as in `execute`.
     unsafe {
-        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
-            super::error::raise(Fault::new(Code::Internal, "SPI_connect failed"));
-        }
+        connect();
         let text = sys::c_string(sql);
-        let mut types: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.oid).collect();
-        let mut values: Vec<pg_sys::Datum> = args.iter().map(|arg| arg.datum.unwrap_or(pg_sys::Datum::from(0))).collect();
-        let nulls: Vec<std::ffi::c_char> =
-            args.iter().map(|arg| if arg.datum.is_some() { b' ' as _ } else { b'n' as _ }).collect();
+        let mut bound = Bound::new(args);
         let portal = pg_sys::SPI_cursor_open_with_args(
-            std::ptr::null(), text.as_ptr(), types.len() as i32, types.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr(), true, 0,
+            std::ptr::null(), text.as_ptr(), bound.types.len() as i32, bound.types.as_mut_ptr(), bound.values.as_mut_ptr(), bound.nulls.as_ptr(), true, 0,
         );
         loop {
             pg_sys::SPI_cursor_fetch(portal, true, 1000);
