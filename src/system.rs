@@ -16,8 +16,7 @@ fn current_tenant(call: &Call) -> Answer {
 
 pg_function!(pg_finfo_skill_uuid_v7, skill_uuid_v7, uuid_v7);
 fn uuid_v7(call: &Call) -> Answer {
-    let now = sys::unix_micros(sys::clock_timestamp()).unwrap_or_default();
-    Ok(pgrx::Uuid::from_bytes(sys::uuid_v7(now)).into_datum().unwrap_or_else(|| call.null()))
+    Ok(pgrx::Uuid::from_bytes(sys::new_uuid_v7()).into_datum().unwrap_or_else(|| call.null()))
 }
 
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");

@@ -133,7 +133,7 @@ pub fn keyring_command() -> String {
 
 /// Minutes after which finished runs may be deleted; `None` is never.
 pub fn run_retention_minutes() -> Option<i32> {
-    u32::try_from(RUN_RETENTION.get()).ok().map(|minutes| minutes as i32)
+    Some(RUN_RETENTION.get()).filter(|minutes| *minutes >= 0)
 }
 
 /// Seconds of silence that make a run stuck.

@@ -59,6 +59,11 @@ thread_local! {
     static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; 640], used: 640 }) };
 }
 
+/// A UUID version 7 of this moment.
+pub fn new_uuid_v7() -> [u8; 16] {
+    uuid_v7(unix_micros(clock_timestamp()).unwrap_or_default())
+}
+
 /// UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, 12 bits of their fraction
 /// (section 6.2, method 3), so that ids sort by time, 62 random bits.
 pub fn uuid_v7(unix_micros: i64) -> [u8; 16] {
@@ -91,10 +96,10 @@ pub fn current_user() -> pg_sys::Oid {
 }
 
 /// Name of a role.
-pub fn role_name(role: pg_sys::Oid) -> &'static CStr {
+pub fn role_name(role: pg_sys::Oid) -> &'static str {
     // SAFETY: the server returns a palloc'd, NUL-terminated name, or raises. It
     // lives in the current memory context, which outlives its use within one call.
-    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)) }
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)).to_str().unwrap_or_default() }
 }
 
 /// The current user is a superuser or has the rights of `role`.

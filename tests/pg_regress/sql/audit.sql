@@ -178,6 +178,8 @@ SELECT skill_system.audit_table('wells', columns => '{note}', ignored_columns =>
 SELECT skill_system.audit_table('wells', columns => '{}');
 SELECT skill_system.audit_table('a_view');
 SELECT skill_system.audit_table(NULL);
+SELECT skill_system.audit_table('skill_system.audit_logs');
+SELECT skill_system.audit_table('skill_system.audit_logs_default');
 
 -- Misuse.
 SELECT skill_system.sign_audit_row();
