@@ -25,8 +25,8 @@ BEGIN
             transaction_id bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint, session_user_name text NOT NULL DEFAULT session_user,
             current_user_name text NOT NULL DEFAULT current_user, key_id text NOT NULL DEFAULT 'none') PARTITION BY RANGE (created_at);
         CREATE TABLE bench.%2$I PARTITION OF bench.%1$I DEFAULT;
-        ALTER TABLE bench.%2$I ADD PRIMARY KEY (tenant_id, id);
-        CREATE INDEX ON bench.%2$I USING brin (created_at);
+        ALTER TABLE bench.%2$I ADD PRIMARY KEY (id, tenant_id);
+        CREATE INDEX ON bench.%2$I USING brin (created_at, transaction_id);
         GRANT INSERT, SELECT ON bench.%1$I TO bench_agent$t$, name, name || '_default');
 END $$;
 SELECT bench.make_audit('audit_plain'), bench.make_audit('audit_plpgsql'), bench.make_audit('audit_chain');

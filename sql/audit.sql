@@ -45,8 +45,9 @@ COMMENT ON COLUMN skill_system.audit_logs.key_id IS 'Key of the keyring that sig
 -- Keys and indexes belong to the partitions: with a key on the parent, a dump with
 -- partitions made at run time could not be restored.
 CREATE TABLE skill_system.audit_logs_default PARTITION OF skill_system.audit_logs DEFAULT;
-ALTER TABLE skill_system.audit_logs_default ADD PRIMARY KEY (tenant_id, id);
-CREATE INDEX audit_logs_default_created_at_idx ON skill_system.audit_logs_default USING brin (created_at);
+-- The id comes first in the key, because proofs and exports look records up across tenants.
+ALTER TABLE skill_system.audit_logs_default ADD PRIMARY KEY (id, tenant_id);
+CREATE INDEX audit_logs_default_brin_idx ON skill_system.audit_logs_default USING brin (created_at, transaction_id);
 COMMENT ON TABLE skill_system.audit_logs_default IS
 'Partition of audit_logs for every month that has none of its own, so that no record is ever lost. maintain() makes the months ahead.';
 

@@ -10,10 +10,11 @@ use skill_core::jsonb;
 use skill_core::{Code, Fault};
 
 use crate::pg::audit_table::{AuditRow, Column, Inserter};
-use crate::pg::call::{Answer, Call, text_datum};
+use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::trigger::{Event, Trigger};
 use crate::pg::error::{OrRaise, raise};
+use crate::pg::cache::Opened;
 use crate::pg::{cache, capture, guc, keys, sys};
 use crate::pg_function;
 
@@ -142,7 +143,12 @@ fn refuse_change(call: &Call) -> Answer {
         Event::Truncate => "TRUNCATE",
         Event::Insert => return Ok(trigger.proceed()),
     };
-    if crate::pg::cache::retention_runs() && trigger.event() == Event::Delete {
+    let opened = match trigger.event() {
+        Event::Delete => cache::opened(Opened::Retention),
+        Event::Update => cache::opened(Opened::Sealing),
+        _ => false,
+    };
+    if opened {
         return Ok(trigger.proceed());
     }
     Err(Fault::new(Code::NotInPrerequisiteState, format!("{} is append-only: {verb} is refused", trigger.relation_name()))
@@ -153,6 +159,13 @@ fn refuse_change(call: &Call) -> Answer {
 /// Appends a record for the current tenant on behalf of the current user.
 pub fn append(event_type: &str, event_data: serde_json::Value, actor_id: Option<&str>, actor_type: Option<&str>) {
     append_for(&guc::tenant(), event_type, pgrx::JsonB(event_data).into_datum(), actor_id, actor_type);
+}
+
+/// Appends a record of the log about itself, for the default tenant.
+pub fn append_system(event_type: &str, event_data: serde_json::Value) -> [u8; 16] {
+    let data = pgrx::JsonB(event_data).into_datum();
+    // With the rights of the owner, because it belongs to no tenant.
+    spi::as_owner(|| append_for(guc::DEFAULT_TENANT, event_type, data, Some("skill_system"), Some("system")))
 }
 
 /// Appends a record for a tenant. `event_data` is a jsonb datum.
@@ -211,33 +224,65 @@ fn audit_problem(call: &Call) -> Answer {
     Ok(text_datum(problem).unwrap_or_else(|| call.null()))
 }
 
+/// The values of a record as `audit_problem` and `audit_leaf_hash` get them; `None` where the table's NOT NULL is broken.
+struct Values<'c> {
+    record: Record<'c>,
+    event_data: &'c [u8],
+    signature: &'c str,
+}
+
+impl<'c> Values<'c> {
+    fn of(call: &'c Call, id: &'c [u8; 16]) -> Option<Self> {
+        let time = |n| call.datum(n).and_then(|datum| sys::unix_micros(datum.value() as i64));
+        let record = Record {
+            id,
+            tenant_id: call.text(2)?,
+            event_type: call.text(3)?,
+            actor_id: call.text(5),
+            actor_type: call.text(6),
+            created_at: time(7)?,
+            recorded_at: time(8)?,
+            transaction_id: call.get::<i64>(9)? as u64,
+            session_user: call.text(10)?,
+            current_user: call.text(11)?,
+            key_id: call.text(12)?,
+        };
+        Some(Values { record, event_data: call.jsonb(4)?, signature: call.text(13)? })
+    }
+
+    /// The signed bytes. The table cannot hold what could not be signed, so an error means damage.
+    fn encode(&self, out: &mut Vec<u8>, log_id: &[u8; 16]) -> Result<(), Fault> {
+        out.clear();
+        self.record.encode(out, log_id, |writer| jsonb::tell(self.event_data, writer))
+    }
+}
+
 fn judge(call: &Call, log_id: &[u8; 16]) -> Result<Result<(), &'static str>, Fault> {
-    // Columns that the table declares NOT NULL; where somebody removed that, the row is not as signed.
-    let all = (|| {
-        Some((
-            call.get::<pgrx::Uuid>(1)?, call.text(2)?, call.text(3)?, call.jsonb(4)?, call.datum(7)?.value() as i64,
-            call.datum(8)?.value() as i64, call.get::<i64>(9)?, call.text(10)?, call.text(11)?, call.text(12)?, call.text(13)?,
-        ))
-    })();
-    let Some((id, tenant_id, event_type, data, created, recorded, transaction, session, current, key_id, signature)) = all else {
+    let id = call.get::<pgrx::Uuid>(1);
+    let Some(values) = id.as_ref().and_then(|id| Values::of(call, id.as_bytes())) else {
         return Ok(Err("value_missing"));
     };
-    let (Some(created_at), Some(recorded_at)) = (sys::unix_micros(created), sys::unix_micros(recorded)) else {
-        return Ok(Err(skill_core::audit::Problem::SignatureMismatch.code()));
-    };
     let ring = keys::keyring()?;
-    BUFFER.with_borrow_mut(|buffer| {
-        buffer.clear();
-        let record = Record {
-            id: id.as_bytes(), tenant_id, event_type, actor_id: call.text(5), actor_type: call.text(6), created_at, recorded_at,
-            transaction_id: transaction as u64, session_user: session, current_user: current, key_id,
-        };
-        match record.encode(buffer, log_id, |writer| jsonb::tell(data, writer)) {
-            // The table cannot hold what could not be signed.
-            Err(_) => Ok(Err("event_data_damaged")),
-            Ok(()) => Ok(verify(&ring, key_id, signature, buffer).map_err(|problem| problem.code())),
+    Ok(BUFFER.with_borrow_mut(|buffer| match values.encode(buffer, log_id) {
+        Err(_) => Err("event_data_damaged"),
+        Ok(()) => verify(&ring, values.record.key_id, values.signature, buffer).map_err(|problem| problem.code()),
+    }))
+}
+
+pg_function!(pg_finfo_skill_audit_leaf_hash, skill_audit_leaf_hash, audit_leaf_hash);
+/// The leaf hash of one row, given all its columns and the log's id.
+fn audit_leaf_hash(call: &Call) -> Answer {
+    let (Some(log_id), Some(id)) = (call.get::<pgrx::Uuid>(0), call.get::<pgrx::Uuid>(1)) else {
+        return Ok(call.null());
+    };
+    let hash = BUFFER.with_borrow_mut(|buffer| {
+        match Values::of(call, id.as_bytes()).filter(|values| values.encode(buffer, log_id.as_bytes()).is_ok()) {
+            Some(values) => leaf_hash(buffer, values.signature),
+            // Even a damaged record has its leaf, so that it cannot hold up those after it.
+            None => unreadable_leaf_hash(log_id.as_bytes(), id.as_bytes()),
         }
-    })
+    });
+    Ok(bytea_datum(&hash))
 }
 
 pg_function!(pg_finfo_skill_verify_audit, skill_verify_audit, verify_audit);
@@ -393,8 +438,8 @@ fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
     // Everything here is a name or a date made above.
     for sql in [
         format!("CREATE TABLE skill_system.{name} PARTITION OF skill_system.audit_logs FOR VALUES FROM ('{lower}') TO ('{upper}')"),
-        format!("ALTER TABLE skill_system.{name} ADD PRIMARY KEY (tenant_id, id)"),
-        format!("CREATE INDEX {name}_created_at_idx ON skill_system.{name} USING brin (created_at)"),
+        format!("ALTER TABLE skill_system.{name} ADD PRIMARY KEY (id, tenant_id)"),
+        format!("CREATE INDEX {name}_brin_idx ON skill_system.{name} USING brin (created_at, transaction_id)"),
         format!("CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.{name} FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change()"),
         format!("ALTER TABLE skill_system.{name} ENABLE ALWAYS TRIGGER audit_logs_no_truncate"),
         format!("ALTER TABLE skill_system.{name} ENABLE ROW LEVEL SECURITY"),

@@ -511,7 +511,7 @@ fn run_retention(batch_size: i32) -> Task {
     };
     let mut deleted: Vec<(String, i64, Value)> = Vec::new();
     let more = spi::as_owner(|| {
-        cache::during_retention(|| {
+        cache::opening(cache::Opened::Retention, || {
             spi::run(
                 "WITH old AS (SELECT tenant_id, id, coalesce(ended_at, created_at) AS at FROM skill_system.runs \
                      WHERE status IN ('succeeded', 'failed', 'cancelled') \

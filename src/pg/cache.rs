@@ -37,7 +37,7 @@ thread_local! {
     static POLICIES: Watch = const { Watch::new() };
     static IDENTITY: Watch = const { Watch::new() };
     static TRANSIENT: Cell<bool> = const { Cell::new(false) };
-    static RETENTION: Cell<bool> = const { Cell::new(false) };
+    static OPENED: Cell<Option<Opened>> = const { Cell::new(None) };
 }
 
 /// Registers the callbacks; called once when the library is loaded.
@@ -83,22 +83,30 @@ unsafe extern "C-unwind" fn subtransaction_ended(
     }
 }
 
-/// `maintain()` is deleting old runs with their events in this session.
-pub fn retention_runs() -> bool {
-    RETENTION.get()
+/// What append-only tables let through in this session, because our own code asks for it just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// `maintain()` deletes old runs with their events.
+    Retention,
+    /// Sealing extends the last tiles.
+    Sealing,
 }
 
-/// Runs `body` while append-only tables let DELETE through; ends with it or with
-/// the rollback of what it does.
-pub fn during_retention<T>(body: impl FnOnce() -> T) -> T {
-    RETENTION.set(true);
+/// Append-only tables are open for this now.
+pub fn opened(what: Opened) -> bool {
+    OPENED.get() == Some(what)
+}
+
+/// Runs `body` while append-only tables are open; ends with it or with the rollback of what it does.
+pub fn opening<T>(what: Opened, body: impl FnOnce() -> T) -> T {
+    let before = OPENED.replace(Some(what));
     let result = body();
-    RETENTION.set(false);
+    OPENED.set(before);
     result
 }
 
 fn rolled_back() {
-    RETENTION.set(false);
+    OPENED.set(None);
     POLICIES.with(|watch| watch.valid.set(false));
     // The identity may have been made by what is rolled back.
     IDENTITY.with(|watch| watch.valid.set(false));

@@ -177,6 +177,17 @@ pub fn text_datum(text: &str) -> Option<pg_sys::Datum> {
     text.into_datum()
 }
 
+/// Bytes as a bytea datum.
+pub fn bytea_datum(bytes: &[u8]) -> pg_sys::Datum {
+    // SAFETY: freshly allocated with room for the header and the bytes; an allocation too large raises.
+    unsafe {
+        let varlena = pg_sys::palloc(bytes.len() + pg_sys::VARHDRSZ).cast::<u8>();
+        pgrx::set_varsize_4b(varlena.cast(), (bytes.len() + pg_sys::VARHDRSZ) as i32);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), varlena.add(pg_sys::VARHDRSZ), bytes.len());
+        pg_sys::Datum::from(varlena)
+    }
+}
+
 /// The largest jsonb the server itself would make.
 const MAX_JSONB_BYTES: usize = 0x0FFF_FFFF;
 

@@ -9,6 +9,7 @@ static TENANT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(
 static KEYRING_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"skill_system_keyring.json"));
 static KEYRING_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static RUN_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(-1);
+static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
 
 /// Tenant of whoever set none.
@@ -70,6 +71,14 @@ pub fn register() {
         i32::MAX,
         GucContext::Suset,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_string_guc(
+        c"skill_system.fault_point",
+        c"For tests: the step of sealing at which this process kills itself.",
+        c"Empty, the default, outside of tests.",
+        &FAULT_POINT,
+        GucContext::Suset,
+        GucFlags::NO_SHOW_ALL | GucFlags::NOT_IN_SAMPLE | GucFlags::DISALLOW_IN_FILE,
     );
     // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
@@ -139,4 +148,9 @@ pub fn run_retention_minutes() -> Option<i32> {
 /// Seconds of silence that make a run stuck.
 pub fn stuck_after_seconds() -> i32 {
     STUCK_AFTER.get()
+}
+
+/// `skill_system.fault_point` names this point.
+pub fn fault_point_is(name: &str) -> bool {
+    FAULT_POINT.get().is_some_and(|point| point.to_bytes() == name.as_bytes())
 }

@@ -9,6 +9,7 @@ pub mod cache;
 pub mod call;
 pub mod capture;
 pub mod error;
+pub mod fault_point;
 pub mod guc;
 pub mod keys;
 pub mod spi;

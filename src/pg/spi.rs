@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::CStr;
 
 use pgrx::datum::{FromDatum, IntoDatum};
 use pgrx::pg_sys;
@@ -32,6 +33,16 @@ pub fn timestamptz(datum: pg_sys::Datum) -> Arg {
 /// A value of type `oid` that came as a datum, or NULL.
 pub fn given(datum: Option<pg_sys::Datum>, oid: pg_sys::Oid) -> Arg {
     Arg { datum, oid }
+}
+
+/// Bytes as a bytea parameter.
+pub fn bytea(bytes: &[u8]) -> Arg {
+    Arg { datum: Some(super::call::bytea_datum(bytes)), oid: pg_sys::BYTEAOID }
+}
+
+/// Bytes as a bytea parameter, or NULL.
+pub fn bytea_or_null(bytes: Option<&[u8]>) -> Arg {
+    Arg { datum: bytes.map(super::call::bytea_datum), oid: pg_sys::BYTEAOID }
 }
 
 /// Parameters as the server takes them.
@@ -83,6 +94,12 @@ impl Row {
     pub fn get<T: FromDatum>(&self, n: i32) -> Option<T> {
         // SAFETY: declared with T's type in the statement.
         self.datum(n).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    /// The bytes of column `n`, a bytea, borrowed.
+    pub fn bytes(&self, n: i32) -> Option<&[u8]> {
+        // SAFETY: only asked for bytea columns; lives as long as the row.
+        self.datum(n).map(|datum| unsafe { super::call::varlena_bytes(datum) })
     }
 
     /// Column `n` as it is.
@@ -178,13 +195,24 @@ pub fn stream(sql: &str, args: &[Arg], mut each: impl FnMut(&Row)) {
         let portal = pg_sys::SPI_cursor_open_with_args(
             std::ptr::null(), text.as_ptr(), bound.types.len() as i32, bound.types.as_mut_ptr(), bound.values.as_mut_ptr(), bound.nulls.as_ptr(), true, 0,
         );
+        // What `each` allocates for a row ends with its batch, or a long result would fill the memory.
+        let scratch = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            c"skill_system batch".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
         loop {
             pg_sys::SPI_cursor_fetch(portal, true, 1000);
             let table = pg_sys::SPI_tuptable;
             let fetched = pg_sys::SPI_processed as usize;
+            let context = pg_sys::MemoryContextSwitchTo(scratch);
             for i in 0..fetched {
                 each(&Row { tuple: *(*table).vals.add(i), desc: (*table).tupdesc });
             }
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::MemoryContextReset(scratch);
             pg_sys::SPI_freetuptable(table);
             if fetched == 0 {
                 break;
@@ -193,6 +221,49 @@ pub fn stream(sql: &str, args: &[Arg], mut each: impl FnMut(&Row)) {
         }
         pg_sys::SPI_cursor_close(portal);
         pg_sys::SPI_finish();
+    }
+}
+
+/// Runs `body` under one new snapshot: each `Access::Read` in it sees the same, whatever the isolation level.
+pub fn with_latest_snapshot<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: an error leaves by unwinding, and the abort of the (sub)transaction pops the snapshot.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let result = body();
+        pg_sys::PopActiveSnapshot();
+        result
+    }
+}
+
+/// Runs `body` with other settings, restored after it.
+pub fn with_settings<T>(settings: &[(&CStr, &CStr)], body: impl FnOnce() -> T) -> T {
+    // SAFETY: a GUC nest level of our own; an error leaves by unwinding, and the abort restores the settings.
+    unsafe {
+        let nest = pg_sys::NewGUCNestLevel();
+        for (name, value) in settings {
+            set_option(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
+        }
+        let result = body();
+        pg_sys::AtEOXact_GUC(false, nest);
+        result
+    }
+}
+
+/// The commit of this transaction waits until it is on disk, and on the synchronous standbys if there are any.
+pub fn commit_synchronously() {
+    // SAFETY: reads a setting of this session and sets it up to the end of the transaction.
+    unsafe {
+        if pg_sys::synchronous_commit < pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH as i32 {
+            set_option(c"synchronous_commit", c"on", pg_sys::GucAction::GUC_ACTION_LOCAL);
+        }
+    }
+}
+
+unsafe fn set_option(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
+    use pg_sys::{GucContext::PGC_USERSET, GucSource::PGC_S_SESSION};
+    // SAFETY: NUL-terminated; only settings that any user may change.
+    unsafe {
+        pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), PGC_USERSET, PGC_S_SESSION, action, true, 0, false);
     }
 }
 
@@ -207,16 +278,7 @@ impl Pinned {
         // SAFETY: a GUC nest level of our own, ended in drop; the previous user is kept there too.
         unsafe {
             let nest = pg_sys::NewGUCNestLevel();
-            pg_sys::set_config_option(
-                c"search_path".as_ptr(),
-                c"pg_catalog, pg_temp".as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
+            set_option(c"search_path", c"pg_catalog, pg_temp", pg_sys::GucAction::GUC_ACTION_SAVE);
             let user = become_user.map(|owner| {
                 let (mut user, mut context) = (pg_sys::InvalidOid, 0);
                 pg_sys::GetUserIdAndSecContext(&mut user, &mut context);

@@ -40,6 +40,30 @@ pub fn top_transaction_id() -> u64 {
     unsafe { pg_sys::GetTopFullTransactionId().value }
 }
 
+/// The 64-bit id of the top-level transaction, if one is assigned.
+pub fn top_transaction_id_if_any() -> Option<u64> {
+    // SAFETY: no preconditions.
+    Some(unsafe { pg_sys::GetTopFullTransactionIdIfAny().value }).filter(|id| *id != 0)
+}
+
+/// The 64-bit id that the next transaction will get.
+pub fn next_transaction_id() -> u64 {
+    // SAFETY: takes a lock for a moment.
+    unsafe { pg_sys::ReadNextFullTransactionId().value }
+}
+
+/// Which server this is: system identifier, oid of the database, WAL timeline. Not in recovery.
+pub fn place() -> (u64, pg_sys::Oid, u32) {
+    // SAFETY: `in_recovery` was asked before; plain reads of shared memory.
+    unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId, pg_sys::GetWALInsertionTimeLine()) }
+}
+
+/// Locks a table until the end of the transaction against whoever locks it so too, without waiting.
+pub fn try_lock(table: &CStr) -> bool {
+    // SAFETY: the table exists.
+    unsafe { pg_sys::ConditionalLockRelationOid(relation(table), pg_sys::ShareUpdateExclusiveLock as i32) }
+}
+
 /// Fills `buffer` from the server's cryptographic generator.
 pub fn strong_random(buffer: &mut [u8]) {
     // SAFETY: the pointer and length are those of the buffer.

@@ -1,0 +1,290 @@
+//! Sealing: committed records become leaves of the tree.
+//!
+//! What is new is the difference of two snapshots: records of transactions that the last one did not see and this one
+//! does. So nobody waits for anybody, no record is lost that commits late, and none is taken twice.
+
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+use skill_core::tree::{Appender, TILE_WIDTH};
+use skill_core::{Code, Fault};
+
+use super::state::{Snapshot, State};
+use super::tiles::{self, ID, StoredTiles};
+use crate::audit;
+use crate::pg::cache::{self, Opened};
+use crate::pg::error::{OrRaise, raise};
+use crate::pg::fault_point;
+use crate::pg::spi::{self, Access, Arg, arg};
+use crate::pg::{guc, sys};
+
+/// An idle log is sealed this often all the same, in microseconds: a stretch without any leaf could hide a removal.
+const HEARTBEAT: i64 = 60_000_000;
+
+/// What one step of sealing did.
+#[derive(Debug)]
+pub enum Step {
+    /// Another session seals now.
+    Busy,
+    /// Nothing has been recorded yet.
+    Empty,
+    /// How many records were sealed, and the state then.
+    Sealed {
+        /// Leaves added.
+        sealed: u64,
+        /// After it.
+        state: Box<State>,
+        /// The transactions that had not ended.
+        snapshot: Snapshot,
+    },
+}
+
+/// Seals in the current transaction, at most `max_rows` records.
+pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
+    sys::prevent_if_read_only(c"seal_audit()");
+    if !sys::try_lock(c"audit_seal_state") {
+        return Ok(Step::Busy);
+    }
+    // From here on nobody else changes the state, so a snapshot taken now sees its last version.
+    spi::with_latest_snapshot(|| {
+        let Some(log_id) = spi::as_owner(|| spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[])) else {
+            return Ok(Step::Empty);
+        };
+        let found = spi::as_owner(State::read)?;
+        let first = found.is_none();
+        let mut state = found.unwrap_or_else(State::first);
+        state.check_place()?;
+        let snapshot = Snapshot::active()?;
+        let before = state.size;
+        let mut left = max_rows;
+        spi::as_owner(|| {
+            cache::opening(Opened::Sealing, || {
+                if state.target.is_some() {
+                    seal_batch(&mut state, log_id, &snapshot, &mut left)?;
+                }
+                if state.target.is_none() && left != Some(0) {
+                    seal_batch(&mut state, log_id, &snapshot, &mut left)?;
+                }
+                if state.size > before || first {
+                    state.sealed_at = sys::clock_timestamp();
+                    state.write();
+                    spi::commit_synchronously();
+                    fault_point::reached("state_written");
+                }
+                Ok::<_, Fault>(())
+            })
+        })?;
+        if state.size == before && state.size > 0 && sys::clock_timestamp() - state.sealed_at >= HEARTBEAT {
+            let data = serde_json::json!({"tree_size": state.size, "root_hash": hex::encode(state.root)});
+            audit::append_system("audit.heartbeat", data);
+        }
+        Ok(Step::Sealed { sealed: state.size - before, state: Box::new(state), snapshot })
+    })
+}
+
+/// Seals the records between the state's snapshot and its target (or `now`), and moves the state on.
+fn seal_batch(state: &mut State, log_id: pgrx::Uuid, now: &Snapshot, left: &mut Option<i64>) -> Result<(), Fault> {
+    let (target, position) = match state.target.take() {
+        Some((target, transaction, id)) => (target, Some((transaction, id))),
+        None => (now.clone(), None),
+    };
+    let cut = Cut { from: &state.snapshot, to: &target, position, foreign_below: state.foreign_below };
+    let mut sql = format!(
+        "SELECT a.transaction_id, a.id, {LEAF_HASH} FROM skill_system.audit_logs a WHERE {CUT} ORDER BY a.transaction_id, a.id"
+    );
+    if let Some(left) = *left {
+        sql.push_str(&format!(" LIMIT {left}"));
+    }
+    let mut leaves = Leaves::resume(state.size)?;
+    let mut last = None;
+    // Kept off: a plan that reads the whole table where the index on transactions would do.
+    spi::with_settings(&[(c"enable_seqscan", c"off"), (c"work_mem", c"64MB"), (c"jit", c"off")], || {
+        spi::stream(&sql, &cut.args(log_id), |row| {
+            let id: Option<pgrx::Uuid> = row.get(2);
+            let (Some(transaction), Some(id), Some(hash)) = (row.get::<i64>(1), id, row.bytes(3).and_then(|hash| hash.try_into().ok()))
+            else {
+                return;
+            };
+            leaves.push(id.as_bytes(), hash).or_raise();
+            last = Some((transaction, *id.as_bytes()));
+        });
+    });
+    fault_point::reached("leaves_read");
+    let added = leaves.size - state.size;
+    (state.size, state.root) = leaves.finish()?;
+    fault_point::reached("tiles_written");
+    if let Some(left) = left {
+        *left -= added as i64;
+        if let Some((transaction, id)) = last.filter(|_| *left == 0) {
+            state.target = Some((target, transaction, id));
+            return Ok(());
+        }
+    }
+    // Without a new leaf the snapshot may stay, which saves a write a second in an idle database.
+    if added > 0 || position.is_some() {
+        state.snapshot = target;
+    }
+    Ok(())
+}
+
+/// `audit_leaf_hash()` of a row aliased `a`; `$1` is the log's id.
+pub const LEAF_HASH: &str = "skill_system.audit_leaf_hash($1, a.id, a.tenant_id, a.event_type::text, a.event_data, a.actor_id::text, \
+     a.actor_type::text, a.created_at, a.recorded_at, a.transaction_id, a.session_user_name, a.current_user_name, a.key_id, a.signature::text)";
+
+/// Rows that a seal takes: of transactions that had not ended in one snapshot and have in another. All of them are
+/// visible, because the other snapshot is not younger than the one that reads.
+const CUT: &str = "(a.transaction_id >= $2 OR a.transaction_id = ANY ($3)) \
+     AND a.transaction_id < $4 AND a.transaction_id <> ALL ($5) \
+     AND (a.transaction_id >= $6 OR skill_system.audit_leaf_index(a.id) IS NULL) \
+     AND ($7::bigint IS NULL OR (a.transaction_id, a.id) > ($7, $8))";
+
+struct Cut<'s> {
+    from: &'s Snapshot,
+    to: &'s Snapshot,
+    position: Option<(i64, [u8; ID])>,
+    foreign_below: i64,
+}
+
+impl Cut<'_> {
+    fn args(&self, log_id: pgrx::Uuid) -> Vec<Arg> {
+        vec![
+            arg(log_id),
+            arg(self.from.xmax),
+            arg(self.from.in_progress.clone()),
+            arg(self.to.xmax),
+            arg(self.to.in_progress.clone()),
+            arg(self.foreign_below),
+            arg(self.position.map(|(transaction, _)| transaction)),
+            arg(self.position.map(|(_, id)| pgrx::Uuid::from_bytes(id))),
+        ]
+    }
+}
+
+/// Appends leaves to the stored tree and map.
+pub struct Leaves {
+    appender: Appender,
+    ids: Vec<u8>,
+    /// Leaves so far.
+    pub size: u64,
+    resumed_at: u64,
+}
+
+impl Leaves {
+    /// Goes on after leaf `size - 1`.
+    pub fn resume(size: u64) -> Result<Self, Fault> {
+        let appender = Appender::resume(size, &StoredTiles::default())?;
+        let partial = size as usize % TILE_WIDTH;
+        let mut ids = if partial == 0 { Vec::new() } else { tiles::read_ids(size / TILE_WIDTH as u64) };
+        if ids.len() != partial * ID {
+            return Err(Fault::new(Code::DataCorrupted, "the last row of audit_map does not fit the size of the tree")
+                .detail(format!("It has {} ids instead of {partial}.", ids.len() / ID)));
+        }
+        ids.reserve(TILE_WIDTH * ID - ids.len());
+        Ok(Leaves { appender, ids, size, resumed_at: size })
+    }
+
+    /// The next leaf.
+    pub fn push(&mut self, id: &[u8; ID], hash: &[u8; tiles::HASH]) -> Result<(), Fault> {
+        self.appender.push(hash, &mut write)?;
+        self.ids.extend_from_slice(id);
+        self.size += 1;
+        if self.ids.len() == TILE_WIDTH * ID {
+            tiles::write_ids(self.size / TILE_WIDTH as u64 - 1, &self.ids);
+            self.ids.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes what is not written yet; the size and the root.
+    pub fn finish(self) -> Result<(u64, [u8; tiles::HASH]), Fault> {
+        if self.size > self.resumed_at && !self.ids.is_empty() {
+            tiles::write_ids(self.size / TILE_WIDTH as u64, &self.ids);
+        }
+        fault_point::reached("map_written");
+        self.appender.finish(&mut write)
+    }
+}
+
+fn write(level: u8, n: u64, hashes: &[u8]) -> Result<(), Fault> {
+    tiles::write_tile(level, n, hashes);
+    Ok(())
+}
+
+/// The result of `seal_audit()`.
+type Report = (
+    name!(sealed, i64),
+    name!(tree_size, i64),
+    name!(root_hash, Vec<u8>),
+    name!(unsealed, i64),
+    name!(oldest_unsealed_age, Option<Interval>),
+    name!(blocked_by, Option<String>),
+);
+
+#[pg_extern(sql = false)]
+fn seal_audit(max_rows: Option<i32>) -> TableIterator<'static, Report> {
+    if max_rows.is_some_and(|rows| rows < 1) {
+        raise(Fault::new(Code::InvalidParameterValue, "max_rows must be at least 1").hint("Leave it out to seal everything."));
+    }
+    let (sealed, state, snapshot) = match seal_step(max_rows.map(i64::from)).or_raise() {
+        Step::Sealed { sealed, state, snapshot } => (sealed, *state, Some(snapshot)),
+        Step::Empty => (0, State::first(), None),
+        Step::Busy => {
+            let state = spi::with_latest_snapshot(|| spi::as_owner(State::read)).or_raise().unwrap_or_else(State::first);
+            let (unsealed, age) = (0, None);
+            return TableIterator::once((0, state.size as i64, state.root.to_vec(), unsealed, age, Some("another session seals now".into())));
+        }
+    };
+    let (unsealed, age) = snapshot.as_ref().filter(|_| state.target.is_some()).map_or((0, None), |snapshot| unsealed(&state, snapshot));
+    let blocked_by = snapshot.and_then(|snapshot| oldest_open(&snapshot));
+    TableIterator::once((sealed as i64, state.size as i64, state.root.to_vec(), unsealed, age, blocked_by))
+}
+
+/// How many committed records a seal in several steps has still before it, and how old the oldest is.
+fn unsealed(state: &State, now: &Snapshot) -> (i64, Option<Interval>) {
+    let Some((target, transaction, id)) = &state.target else {
+        return (0, None);
+    };
+    let cuts = [
+        Cut { from: &state.snapshot, to: target, position: Some((*transaction, *id)), foreign_below: state.foreign_below },
+        Cut { from: target, to: now, position: None, foreign_below: state.foreign_below },
+    ];
+    let (mut count, mut oldest) = (0, None::<i64>);
+    for cut in cuts {
+        spi::as_owner(|| {
+            spi::with_settings(&[(c"enable_seqscan", c"off"), (c"jit", c"off")], || {
+                // Every cut has the same parameters, the first of which only the leaf hash needs.
+                spi::run_once(
+                    &format!("SELECT count(*), min(a.recorded_at) FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND {CUT}"),
+                    Access::Read,
+                    &cut.args(pgrx::Uuid::from_bytes([0; 16])),
+                    |row| {
+                        count += row.get::<i64>(1).unwrap_or_default();
+                        let first = row.datum(2).map(|datum| datum.value() as i64);
+                        oldest = oldest.into_iter().chain(first).min();
+                    },
+                );
+            });
+        });
+    }
+    let age = oldest.and_then(|oldest| Interval::new(0, 0, sys::clock_timestamp() - oldest).ok());
+    (count, age)
+}
+
+/// The open transaction that began first: records of its own cannot be sealed before it ends.
+fn oldest_open(snapshot: &Snapshot) -> Option<String> {
+    let own = sys::top_transaction_id_if_any().map(|own| own as i64);
+    let oldest = snapshot.in_progress.iter().copied().find(|id| Some(*id) != own)?;
+    spi::as_owner(|| {
+        spi::one(
+            "SELECT coalesce( \
+                 (SELECT format('transaction %s of process %s in database %s, open since %s', $1, a.pid, a.datname, date_trunc('second', a.xact_start)) \
+                  FROM pg_stat_activity a WHERE a.backend_xid::text::bigint = $1 % 4294967296), \
+                 (SELECT format('prepared transaction %s (%s) in database %s since %s: COMMIT PREPARED or ROLLBACK PREPARED', $1, p.gid, p.database, \
+                                date_trunc('second', p.prepared)) \
+                  FROM pg_prepared_xacts p WHERE p.transaction::text::bigint = $1 % 4294967296), \
+                 format('transaction %s', $1))",
+            Access::Read,
+            &[arg(oldest)],
+        )
+    })
+}

@@ -1,0 +1,148 @@
+//! The tree and the map as they lie in `audit_tiles` and `audit_map`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use pgrx::prelude::*;
+use skill_core::tree::{Hash, TILE_WIDTH, Tiles};
+use skill_core::{Code, Fault};
+
+use crate::pg::call::{Answer, Call, bytea_datum};
+use crate::pg::spi::{self, Access, arg};
+use crate::pg_function;
+
+/// Bytes of an id in `audit_map`.
+pub const ID: usize = 16;
+/// Bytes of a hash.
+pub const HASH: usize = size_of::<Hash>();
+
+/// Reads tiles under the active snapshot, each once.
+#[derive(Default)]
+pub struct StoredTiles {
+    read: RefCell<HashMap<(u8, u64), Rc<[u8]>>>,
+}
+
+/// A proof needs one tile a level, a rebuild reads each once: no more are kept than that.
+const KEPT: usize = 64;
+
+impl Tiles for StoredTiles {
+    fn tile(&self, level: u8, n: u64) -> Result<Rc<[u8]>, Fault> {
+        if let Some(tile) = self.read.borrow().get(&(level, n)) {
+            return Ok(tile.clone());
+        }
+        let tile = read_tile(level, n)?.ok_or_else(|| {
+            Fault::new(Code::DataCorrupted, format!("tile {n} of level {level} is missing from audit_tiles"))
+                .hint("SELECT * FROM skill_system.verify_audit() says what else is wrong.")
+        })?;
+        let mut read = self.read.borrow_mut();
+        if read.len() >= KEPT {
+            read.clear();
+        }
+        read.insert((level, n), tile.clone());
+        Ok(tile)
+    }
+}
+
+/// One tile; `None` when there is no such tile.
+pub fn read_tile(level: u8, n: u64) -> Result<Option<Rc<[u8]>>, Fault> {
+    let mut found: Option<Rc<[u8]>> = None;
+    spi::run(
+        "SELECT hashes FROM skill_system.audit_tiles WHERE level = $1 AND n = $2",
+        Access::Read,
+        &[arg(level as i16), arg(n as i64)],
+        |row| found = row.bytes(1).map(Rc::from),
+    );
+    match found {
+        Some(tile) if tile.is_empty() || tile.len() % HASH != 0 || tile.len() > HASH * TILE_WIDTH => Err(Fault::new(
+            Code::DataCorrupted,
+            format!("tile {n} of level {level} has {} bytes", tile.len()),
+        )),
+        found => Ok(found),
+    }
+}
+
+/// Writes a tile, or extends the last one of its level.
+pub fn write_tile(level: u8, n: u64, hashes: &[u8]) {
+    spi::run(
+        "INSERT INTO skill_system.audit_tiles (level, n, hashes) VALUES ($1, $2, $3) \
+         ON CONFLICT (level, n) DO UPDATE SET hashes = EXCLUDED.hashes",
+        Access::Write,
+        &[arg(level as i16), arg(n as i64), spi::bytea(hashes)],
+        |_| (),
+    );
+}
+
+/// The ids of level-0 tile `n`, 16 bytes each; empty when there are none.
+pub fn read_ids(n: u64) -> Vec<u8> {
+    let mut ids = Vec::new();
+    spi::run("SELECT ids FROM skill_system.audit_map WHERE n = $1", Access::Read, &[arg(n as i64)], |row| {
+        ids.extend_from_slice(row.bytes(1).unwrap_or_default());
+    });
+    ids
+}
+
+/// Writes the ids of level-0 tile `n`, or extends the last ones.
+pub fn write_ids(n: u64, ids: &[u8]) {
+    let keys = || ids.chunks_exact(ID).map(id_key);
+    let (low, high) = (keys().min().unwrap_or_default(), keys().max().unwrap_or_default());
+    spi::run(
+        "INSERT INTO skill_system.audit_map (n, ids, span) VALUES ($1, $2, int8range($3, $4, '[]')) \
+         ON CONFLICT (n) DO UPDATE SET ids = EXCLUDED.ids, span = EXCLUDED.span",
+        Access::Write,
+        &[arg(n as i64), spi::bytea(ids), arg(low), arg(high)],
+        |_| (),
+    );
+}
+
+/// The first 63 bits of an id: what `span` is made of. One less than the largest bigint, so that the range's end exists.
+fn id_key(id: &[u8]) -> i64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&id[..8]);
+    ((u64::from_be_bytes(first) >> 1) as i64).min(i64::MAX - 1)
+}
+
+/// The leaf of the record with this id.
+pub fn leaf_of(id: &[u8; ID]) -> Option<u64> {
+    let mut leaf = None;
+    spi::run("SELECT n, ids FROM skill_system.audit_map WHERE span @> $1", Access::Read, &[arg(id_key(id))], |row| {
+        let slot = row.bytes(2).unwrap_or_default().chunks_exact(ID).position(|other| other == id);
+        if let (Some(slot), Some(n)) = (slot, row.get::<i64>(1)) {
+            leaf = Some(n as u64 * TILE_WIDTH as u64 + slot as u64);
+        }
+    });
+    leaf
+}
+
+#[pg_extern(sql = false)]
+fn audit_leaf_index(id: Option<pgrx::Uuid>) -> Option<i64> {
+    leaf_of(id?.as_bytes()).map(|leaf| leaf as i64)
+}
+
+pg_function!(pg_finfo_skill_audit_leaves, skill_audit_leaves, audit_leaves);
+/// `audit_leaves(first, count)` → leaf, id, leaf hash.
+fn audit_leaves(call: &Call) -> Answer {
+    let (Some(first), count) = (call.get::<i64>(0), call.get::<i64>(1)) else {
+        return Err(Fault::new(Code::InvalidParameterValue, "first must not be NULL").hint("Leaves are counted from 0."));
+    };
+    if first < 0 || count.is_some_and(|count| count < 0) {
+        return Err(Fault::new(Code::InvalidParameterValue, "first and count must not be negative"));
+    }
+    let end = count.map_or(i64::MAX, |count| first.saturating_add(count));
+    let mut rows = call.row_set();
+    spi::stream(
+        "SELECT m.n, m.ids, t.hashes FROM skill_system.audit_map m JOIN skill_system.audit_tiles t ON t.level = 0 AND t.n = m.n \
+         WHERE m.n >= $1 AND m.n <= $2 ORDER BY m.n",
+        &[arg(first / TILE_WIDTH as i64), arg(end / TILE_WIDTH as i64)],
+        |row| {
+            let start = row.get::<i64>(1).unwrap_or_default() * TILE_WIDTH as i64;
+            let leaves = row.bytes(2).unwrap_or_default().chunks_exact(ID).zip(row.bytes(3).unwrap_or_default().chunks_exact(HASH));
+            for (leaf, (id, hash)) in (start..).zip(leaves).filter(|(leaf, _)| (first..end).contains(leaf)) {
+                let mut bytes = [0; ID];
+                bytes.copy_from_slice(id);
+                rows.push(&mut [leaf.into_datum(), pgrx::Uuid::from_bytes(bytes).into_datum(), Some(bytea_datum(hash))]);
+            }
+        },
+    );
+    Ok(call.null())
+}
