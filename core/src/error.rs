@@ -28,6 +28,8 @@ pub enum Code {
     AssertFailure,
     /// `XX000` internal_error
     Internal,
+    /// `XX001` data_corrupted
+    DataCorrupted,
 }
 
 impl Code {
@@ -44,6 +46,7 @@ impl Code {
             Code::ConfigFileError => "F0000",
             Code::AssertFailure => "P0004",
             Code::Internal => "XX000",
+            Code::DataCorrupted => "XX001",
         }
     }
 }

@@ -34,6 +34,7 @@ pub fn report(fault: Fault, level: PgLogLevel) {
         Code::ConfigFileError => Sql::ERRCODE_CONFIG_FILE_ERROR,
         Code::AssertFailure => Sql::ERRCODE_ASSERT_FAILURE,
         Code::Internal => Sql::ERRCODE_INTERNAL_ERROR,
+        Code::DataCorrupted => Sql::ERRCODE_DATA_CORRUPTED,
     };
     let mut report = ErrorReport::new(code, fault.message, "skill_system");
     if let Some(detail) = fault.detail {
