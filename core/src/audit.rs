@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_column_is_signed() {
-        let text = Keyring::generate(&[7; 40]);
+        let text = Keyring::generate(&[7; crate::keyring::RANDOM_BYTES]);
         let ring = Keyring::parse(&text.replace("hs-0707070707070707", "k")).unwrap();
         let base = record();
         let mut signature = Vec::new();

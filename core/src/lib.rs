@@ -5,6 +5,7 @@
 //! without a server.
 
 pub mod audit;
+pub mod checkpoint;
 pub mod effect;
 pub mod error;
 pub mod jsonb;
@@ -13,5 +14,6 @@ pub mod otlp;
 pub mod policy;
 pub mod runs;
 pub mod skr1;
+pub mod tree;
 
 pub use error::{Code, Fault};

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use skill_core::keyring::{Keyring, MAX_KEYRING_BYTES};
+use skill_core::keyring::{Keyring, MAX_KEYRING_BYTES, RANDOM_BYTES};
 use skill_core::{Code, Fault};
 use zeroize::Zeroizing;
 
@@ -184,11 +184,11 @@ fn set_nonblocking(pipe: &std::process::ChildStdout) {
     }
 }
 
-/// Makes the file with one new key. Two sessions may try at once: one file wins.
+/// Makes the file with one new key of each kind. Two sessions may try at once: one file wins.
 pub fn create() -> Result<(), Fault> {
     let path = path();
     let failed = |e: std::io::Error| unusable(&format!("it could not be made: {}", e.kind()));
-    let mut random = Zeroizing::new([0; 40]);
+    let mut random = Zeroizing::new([0; RANDOM_BYTES]);
     sys::strong_random(&mut random[..]);
     let text = Keyring::generate(&random);
     let temporary = path.with_extension(format!("tmp.{}", std::process::id()));

@@ -83,7 +83,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn hostile_lines_are_an_error_and_never_a_panic(line in "\\PC{0,200}") {
-            let ring = Keyring::parse(&Keyring::generate(&[1; 40])).unwrap();
+            let ring = Keyring::parse(&Keyring::generate(&[1; skill_core::keyring::RANDOM_BYTES])).unwrap();
             proptest::prop_assert!(check(line.as_bytes(), &ring, &[0; 16], &mut Vec::new()).is_err());
             let _ = unix_micros(&line);
         }
