@@ -133,13 +133,13 @@ COMMENT ON FUNCTION skill_system.audit_leaves(bigint, bigint) IS
 
 CREATE FUNCTION skill_system.seal_audit(max_rows integer DEFAULT NULL)
     RETURNS TABLE (sealed bigint, tree_size bigint, root_hash bytea, unsealed bigint, oldest_unsealed_age interval, blocked_by text)
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'seal_audit_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_seal_audit';
 COMMENT ON FUNCTION skill_system.seal_audit(integer) IS
 'Adds every committed audit record that is not sealed yet to the Merkle tree, at most max_rows when given; call it again for the rest. Writers never wait for it. sealed says how many, unsealed and oldest_unsealed_age what is left, blocked_by which open transaction holds back records of its own, or that another session is sealing now. With shared_preload_libraries a worker does it every skill_system.seal_interval. Raises 25006 on a standby, 55000 when this is not the server that sealed before: see adopt_log(). Example: SELECT * FROM skill_system.seal_audit();';
 
 CREATE FUNCTION skill_system.adopt_log(reason text, last_checkpoint text DEFAULT NULL)
     RETURNS TABLE (incarnation integer, continued boolean, tree_size bigint, sealed bigint, detail text)
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'adopt_log_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_adopt_log';
 COMMENT ON FUNCTION skill_system.adopt_log(text, text) IS
 'Lets sealing go on after a restore, copy, promotion, recovery to a point in time or pg_upgrade. Rebuilds the tree from its leaves and compares; give the newest checkpoint that somebody outside holds, so that a loss shows. The log continues when it contains that checkpoint, and else opens a new incarnation and records the loss. Records that are not sealed yet are sealed now. Writes audit.log_adopted. Raises 55000 when there is nothing to adopt or the tree is damaged. Example: SELECT * FROM skill_system.adopt_log(''moved to a new server'');';
 
@@ -150,19 +150,19 @@ COMMENT ON FUNCTION skill_system.audit_checkpoint() IS
 
 CREATE FUNCTION skill_system.audit_public_key()
     RETURNS TABLE (key_id text, active boolean, verifier_key text, jwk jsonb)
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_public_key_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_public_key';
 COMMENT ON FUNCTION skill_system.audit_public_key() IS
 'The public keys of checkpoints: verifier_key is the form of the signed-note specification, for skill-verify --key; jwk is RFC 8037. Fetch them once, over a way you trust. Example: SELECT verifier_key FROM skill_system.audit_public_key() WHERE active;';
 
 CREATE FUNCTION skill_system.audit_inclusion_proof(id uuid)
     RETURNS TABLE (leaf_index bigint, tree_size bigint, leaf_hash bytea, root_hash bytea, hashes bytea[], proof text)
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_inclusion_proof_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_inclusion_proof';
 COMMENT ON FUNCTION skill_system.audit_inclusion_proof(uuid) IS
 'Proof that the record with this id is in the tree of the newest checkpoint: the sibling hashes (RFC 6962), and the same with the checkpoint as a C2SP tlog-proof text for skill-verify proof. Raises 42704 for a record that is not sealed, 55000 when no checkpoint covers it yet. Example: SELECT proof FROM skill_system.audit_inclusion_proof(''019b1f6e-5a3c-7e1f-9d2a-0123456789ab'');';
 
 CREATE FUNCTION skill_system.audit_consistency_proof(old_size bigint, new_size bigint DEFAULT NULL)
     RETURNS TABLE (old_root_hash bytea, new_root_hash bytea, hashes bytea[], proof text)
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_consistency_proof_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_consistency_proof';
 COMMENT ON FUNCTION skill_system.audit_consistency_proof(bigint, bigint) IS
 'Proof that the tree of old_size is the beginning of the tree of new_size (default: all that is sealed): the hashes (RFC 6962), and the same as text, one base64 hash a line, for skill-verify compare. Raises 22023 for sizes out of order or beyond the tree. Example: SELECT proof FROM skill_system.audit_consistency_proof(100, 200);';
 

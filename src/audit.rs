@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use pgrx::datum::IntoDatum;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use skill_core::audit::{Record, check_claims, sign, verify};
+use skill_core::audit::{Record, check_claims, damaged_leaf_hash, leaf_hash, sign, verify};
 use skill_core::jsonb;
 use skill_core::{Code, Fault};
 
@@ -253,7 +253,7 @@ impl<'c> Values<'c> {
     /// The signed bytes. The table cannot hold what could not be signed, so an error means damage.
     fn encode(&self, out: &mut Vec<u8>, log_id: &[u8; 16]) -> Result<(), Fault> {
         out.clear();
-        self.record.encode(out, log_id, |writer| jsonb::tell(self.event_data, writer))
+        self.record.encode::<Fault>(out, log_id, |writer| Ok(jsonb::tell(self.event_data, writer)?))
     }
 }
 
@@ -279,7 +279,7 @@ fn audit_leaf_hash(call: &Call) -> Answer {
         match Values::of(call, id.as_bytes()).filter(|values| values.encode(buffer, log_id.as_bytes()).is_ok()) {
             Some(values) => leaf_hash(buffer, values.signature),
             // Even a damaged record has its leaf, so that it cannot hold up those after it.
-            None => unreadable_leaf_hash(log_id.as_bytes(), id.as_bytes()),
+            None => damaged_leaf_hash(log_id.as_bytes(), id.as_bytes()),
         }
     });
     Ok(bytea_datum(&hash))

@@ -3,9 +3,7 @@
 //! What is new is the difference of two snapshots: records of transactions that the last one did not see and this one
 //! does. So nobody waits for anybody, no record is lost that commits late, and none is taken twice.
 
-use pgrx::datum::{Interval, TimestampWithTimeZone};
-use pgrx::iter::TableIterator;
-use pgrx::prelude::*;
+use pgrx::datum::{Interval, IntoDatum};
 use skill_core::tree::{Appender, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
@@ -13,10 +11,12 @@ use super::state::{Snapshot, State};
 use super::tiles::{self, ID, StoredTiles};
 use crate::audit;
 use crate::pg::cache::{self, Opened};
-use crate::pg::error::{OrRaise, raise};
+use crate::pg::call::{Answer, Call, bytea_datum};
+use crate::pg::error::OrRaise;
 use crate::pg::fault_point;
 use crate::pg::spi::{self, Access, Arg, arg};
-use crate::pg::{guc, sys};
+use crate::pg::sys;
+use crate::pg_function;
 
 /// An idle log is sealed this often all the same, in microseconds: a stretch without any leaf could hide a removal.
 const HEARTBEAT: i64 = 60_000_000;
@@ -210,33 +210,37 @@ fn write(level: u8, n: u64, hashes: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The result of `seal_audit()`.
-type Report = (
-    name!(sealed, i64),
-    name!(tree_size, i64),
-    name!(root_hash, Vec<u8>),
-    name!(unsealed, i64),
-    name!(oldest_unsealed_age, Option<Interval>),
-    name!(blocked_by, Option<String>),
-);
-
-#[pg_extern(sql = false)]
-fn seal_audit(max_rows: Option<i32>) -> TableIterator<'static, Report> {
+pg_function!(pg_finfo_skill_seal_audit, skill_seal_audit, seal_audit);
+/// `seal_audit(max_rows)` → what was sealed and what is left.
+fn seal_audit(call: &Call) -> Answer {
+    let max_rows = call.get::<i32>(0);
     if max_rows.is_some_and(|rows| rows < 1) {
-        raise(Fault::new(Code::InvalidParameterValue, "max_rows must be at least 1").hint("Leave it out to seal everything."));
+        return Err(Fault::new(Code::InvalidParameterValue, "max_rows must be at least 1").hint("Leave it out to seal everything."));
     }
-    let (sealed, state, snapshot) = match seal_step(max_rows.map(i64::from)).or_raise() {
-        Step::Sealed { sealed, state, snapshot } => (sealed, *state, Some(snapshot)),
-        Step::Empty => (0, State::first(), None),
+    let (mut sealed, mut left, mut blocked_by) = (0, (0, None), None);
+    let state = match seal_step(max_rows.map(i64::from))? {
+        Step::Sealed { sealed: added, state, snapshot } => {
+            sealed = added;
+            left = unsealed(&state, &snapshot);
+            blocked_by = oldest_open(&snapshot);
+            *state
+        }
+        Step::Empty => State::first(),
         Step::Busy => {
-            let state = spi::with_latest_snapshot(|| spi::as_owner(State::read)).or_raise().unwrap_or_else(State::first);
-            let (unsealed, age) = (0, None);
-            return TableIterator::once((0, state.size as i64, state.root.to_vec(), unsealed, age, Some("another session seals now".into())));
+            blocked_by = Some("another session seals now".to_owned());
+            spi::with_latest_snapshot(|| spi::as_owner(State::read))?.unwrap_or_else(State::first)
         }
     };
-    let (unsealed, age) = snapshot.as_ref().filter(|_| state.target.is_some()).map_or((0, None), |snapshot| unsealed(&state, snapshot));
-    let blocked_by = snapshot.and_then(|snapshot| oldest_open(&snapshot));
-    TableIterator::once((sealed as i64, state.size as i64, state.root.to_vec(), unsealed, age, blocked_by))
+    let (unsealed, age) = left;
+    call.row_set().push(&mut [
+        (sealed as i64).into_datum(),
+        (state.size as i64).into_datum(),
+        Some(bytea_datum(&state.root)),
+        unsealed.into_datum(),
+        age.into_datum(),
+        blocked_by.into_datum(),
+    ]);
+    Ok(call.null())
 }
 
 /// How many committed records a seal in several steps has still before it, and how old the oldest is.

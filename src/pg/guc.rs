@@ -78,7 +78,7 @@ pub fn register() {
         c"Empty, the default, outside of tests.",
         &FAULT_POINT,
         GucContext::Suset,
-        GucFlags::NO_SHOW_ALL | GucFlags::NOT_IN_SAMPLE | GucFlags::DISALLOW_IN_FILE,
+        GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
     );
     // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
