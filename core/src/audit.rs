@@ -3,6 +3,7 @@
 use crate::error::{Code, Fault};
 use crate::keyring::{Keyring, MacKey};
 use crate::skr1::{EncodeError, Encoder, JsonWriter};
+use crate::tree::{self, Hash};
 
 /// Separates these MACs from any other use of the key.
 const CONTEXT: &[u8] = b"skill_system/row-mac/v1\0";
@@ -79,6 +80,16 @@ pub fn sign(key: &MacKey, encoded: &[u8], out: &mut Vec<u8>) {
     out.resize(start + 64, 0);
     // Cannot fail: the target has twice the length.
     let _ = hex::encode_to_slice(mac, &mut out[start..]);
+}
+
+/// The leaf of a row in the tree: of its encoded bytes and its signature text.
+pub fn leaf_hash(encoded: &[u8], signature: &str) -> Hash {
+    tree::leaf_hash_of(&[encoded, signature.as_bytes()])
+}
+
+/// The leaf of a row that cannot be encoded, which verification always reports.
+pub fn damaged_leaf_hash(log_id: &[u8; 16], id: &[u8; 16]) -> Hash {
+    tree::leaf_hash_of(&[b"SKR0", log_id, id])
 }
 
 /// What `verify_audit` says of a row.
@@ -163,6 +174,14 @@ mod tests {
         let mut out = Vec::new();
         record.encode::<EncodeError>(&mut out, &[9; 16], |w| { w.begin_object()?; w.end() }).unwrap();
         out
+    }
+
+    #[test]
+    fn leaves_are_those_of_the_whole_entry() {
+        let encoded = encode(&record());
+        let entry = [&encoded[..], b"v1:k:00"].concat();
+        assert_eq!(leaf_hash(&encoded, "v1:k:00"), tree::leaf_hash(&entry));
+        assert_eq!(damaged_leaf_hash(&[9; 16], &[1; 16]), tree::leaf_hash(&[&b"SKR0"[..], &[9; 16], &[1; 16]].concat()));
     }
 
     #[test]

@@ -43,7 +43,14 @@ fn invalid(what: impl Into<String>) -> Fault {
 
 /// RFC 6962: SHA-256 of 0x00 and the entry.
 pub fn leaf_hash(entry: &[u8]) -> Hash {
-    Sha256::new_with_prefix([0]).chain_update(entry).finalize().into()
+    leaf_hash_of(&[entry])
+}
+
+/// The same for an entry that lies in parts.
+pub fn leaf_hash_of(parts: &[&[u8]]) -> Hash {
+    let mut state = Sha256::new_with_prefix([0]);
+    parts.iter().for_each(|part| state.update(part));
+    state.finalize().into()
 }
 
 /// RFC 6962: SHA-256 of 0x01 and both children.
@@ -63,24 +70,25 @@ struct Reader<'t> {
 
 impl tlog::HashReader for Reader<'_> {
     fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<tlog::Hash>, tlog::Error> {
-        let mut last: Option<((u8, u64), Rc<[u8]>)> = None;
+        // Neighbours in a proof often lie in the same tile.
+        let mut last: Option<(u8, u64, Rc<[u8]>)> = None;
         indexes
             .iter()
             .map(|&index| {
                 let tile = Tile::from_index(TILE_HEIGHT, index);
-                let name = (tile.level(), tile.level_index());
+                let (level, n) = (tile.level(), tile.level_index());
                 let stop = |fault| {
                     self.fault.set(Some(fault));
                     tlog::Error::InvalidTile
                 };
                 let data = match &last {
-                    Some((known, data)) if *known == name => data.clone(),
-                    _ => self.tiles.tile(name.0, name.1).map_err(stop)?,
+                    Some((l, m, data)) if (*l, *m) == (level, n) => data.clone(),
+                    _ => self.tiles.tile(level, n).map_err(stop)?,
                 };
                 let hash = tile
                     .hash_at_index(&data, index)
-                    .map_err(|_| stop(damaged(format!("Tile {} of level {} is too short.", name.1, name.0))))?;
-                last = Some((name, data));
+                    .map_err(|_| stop(damaged(format!("Tile {n} of level {level} is too short."))))?;
+                last = Some((level, n, data));
                 Ok(hash)
             })
             .collect()
