@@ -52,21 +52,46 @@ impl Record<'_> {
         log_id: &[u8; 16],
         event_data: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut encoder = Encoder::new(out, log_id, SCHEMA);
-        encoder.uuid(1, self.id);
-        encoder.utf8(2, Some(self.tenant_id));
-        encoder.utf8(3, Some(self.event_type));
-        encoder.json(4, event_data)?;
-        encoder.utf8(5, self.actor_id);
-        encoder.utf8(6, self.actor_type);
-        encoder.timestamp(7, self.created_at);
-        encoder.timestamp(8, self.recorded_at);
-        encoder.u64(9, self.transaction_id);
-        encoder.utf8(10, Some(self.session_user));
-        encoder.utf8(11, Some(self.current_user));
-        encoder.utf8(12, Some(self.key_id));
-        encoder.finish();
+        let mut encoder = RecordEncoder::begin(out, log_id, self.id, self.tenant_id, self.event_type);
+        encoder.event_data(event_data)?;
+        encoder.finish(self);
         Ok(())
+    }
+}
+
+/// [`Record::encode`] in steps, for a reader that meets the columns in this order.
+pub struct RecordEncoder<'b>(Encoder<'b>);
+
+impl<'b> RecordEncoder<'b> {
+    /// The columns before `event_data`.
+    pub fn begin(out: &'b mut Vec<u8>, log_id: &[u8; 16], id: &[u8; 16], tenant_id: &str, event_type: &str) -> Self {
+        let mut encoder = Encoder::new(out, log_id, SCHEMA);
+        encoder.uuid(1, id);
+        encoder.utf8(2, Some(tenant_id));
+        encoder.utf8(3, Some(event_type));
+        RecordEncoder(encoder)
+    }
+
+    /// The column `event_data`.
+    pub fn event_data<E: From<EncodeError>>(
+        &mut self,
+        tell: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.0.json(4, tell)
+    }
+
+    /// The columns of the record behind `event_data`.
+    pub fn finish(mut self, record: &Record<'_>) {
+        let encoder = &mut self.0;
+        encoder.utf8(5, record.actor_id);
+        encoder.utf8(6, record.actor_type);
+        encoder.timestamp(7, record.created_at);
+        encoder.timestamp(8, record.recorded_at);
+        encoder.u64(9, record.transaction_id);
+        encoder.utf8(10, Some(record.session_user));
+        encoder.utf8(11, Some(record.current_user));
+        encoder.utf8(12, Some(record.key_id));
+        self.0.finish();
     }
 }
 

@@ -1,8 +1,8 @@
 //! The keyring: a JWK set (RFC 7517) that never lies in a table.
 //!
 //! Keys for signing rows are symmetric (`"kty":"oct"`, `"alg":"HS256"`, RFC 7518), keys for signing
-//! checkpoints are Ed25519 (`"kty":"OKP"`, `"crv":"Ed25519"`, RFC 8037). `"active":true` marks the one of
-//! each kind that signs; the others only verify.
+//! checkpoints are Ed25519 (`"kty":"OKP"`, `"crv":"Ed25519"`, `"alg":"EdDSA"`, RFC 8037). `"active":true`
+//! marks the one of each kind that signs; the others only verify.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -127,7 +127,7 @@ impl Jwk {
     }
 
     fn signs_checkpoints(&self) -> bool {
-        self.kty == "OKP" && self.crv == "Ed25519"
+        self.kty == "OKP" && self.crv == "Ed25519" && self.alg == "EdDSA"
     }
 
     /// One new active key of each kind.
@@ -341,8 +341,7 @@ impl Keyring {
         Keyring::parse(text)?;
         let mut set = Wiped(serde_json::from_str(text).map_err(|e| KeyringError::NotJwkSet { line: e.line() })?);
         for jwk in set.0["keys"].as_array_mut().into_iter().flatten() {
-            let kinds = [jwk["alg"] == "HS256" && jwk["kty"] == "oct", jwk["crv"] == "Ed25519" && jwk["kty"] == "OKP"];
-            if kinds.contains(&true) {
+            if matches!(jwk["alg"].as_str(), Some("HS256" | "EdDSA")) {
                 jwk["active"] = Value::Bool(false);
             }
         }

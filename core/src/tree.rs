@@ -289,10 +289,12 @@ impl Appender {
     }
 }
 
-/// The root of a tree of which only a range of leaves is at hand. Holds one hash a level.
+/// The root of a tree of which only a range of leaves is at hand. Holds one or two hashes a level.
 pub struct RangeHasher {
+    /// What lies before is not at hand, not even as a cover.
+    first: u64,
     at: u64,
-    /// Complete subtrees before `at`, one for each bit of `at`, largest first.
+    /// The cover of `[first, at)`.
     stack: Vec<Hash>,
 }
 
@@ -303,7 +305,18 @@ impl RangeHasher {
         if left.len() != start.count_ones() as usize {
             return Err(invalid(format!("{} hashes cannot cover the {start} leaves before the range", left.len())));
         }
-        Ok(RangeHasher { at: start, stack: left.to_vec() })
+        Ok(RangeHasher { first: 0, at: start, stack: left.to_vec() })
+    }
+
+    /// For the [`RangeHasher::cover`] of a part of a range, which can be hashed beside the other parts.
+    pub fn part(start: u64) -> Result<RangeHasher, Fault> {
+        check_size(start)?;
+        Ok(RangeHasher { first: start, at: start, stack: Vec::new() })
+    }
+
+    /// The cover of the part.
+    pub fn cover(self) -> Vec<Hash> {
+        self.stack
     }
 
     /// The next leaf's index.
@@ -320,10 +333,12 @@ impl RangeHasher {
 
     /// Adds a complete subtree of `2^level` leaves; `at` is a multiple of that.
     fn add(&mut self, level: u32, mut hash: Hash) {
-        for _ in 0..(self.at >> level).trailing_ones() {
-            if let Some(left) = self.stack.pop() {
-                hash = node_hash(&left, &hash);
-            }
+        let mut above = level;
+        // An odd neighbour completes the subtree above, where all of that is at hand.
+        while (self.at >> above) & 1 == 1 && (self.at >> (above + 1)) << (above + 1) >= self.first {
+            let Some(left) = self.stack.pop() else { break };
+            hash = node_hash(&left, &hash);
+            above += 1;
         }
         self.stack.push(hash);
         self.at += 1 << level;
@@ -620,6 +635,10 @@ mod tests {
             };
             let root = naive_root(&all);
             prop_assert_eq!(run(&all, &left, &retired, &right), Ok(root));
+            // A part hashed by itself is the cover.
+            let mut part = RangeHasher::part(gone).unwrap();
+            all[gone as usize..back as usize].iter().for_each(|leaf| part.push(leaf).unwrap());
+            prop_assert_eq!(part.cover(), retired.clone());
             // Anything else does not.
             prop_assert!(run(&all, &[&left[..], &[[0; 32]]].concat(), &retired, &right).is_err());
             prop_assert!(run(&all, &left, &[&retired[..], &[[0; 32]]].concat(), &right).is_err());

@@ -467,7 +467,7 @@ def test_the_keyring_is_made_private_at_first_use(keyed):
     path = ring_file(keyed)
     assert as_server("stat", "-c", "%a", str(path)).strip() == "600"
     ring = json.loads(read_keyring(path))
-    assert len(ring["keys"]) == 1 and ring["keys"][0]["active"] is True
+    assert [(key["alg"], key["active"]) for key in ring["keys"]] == [("HS256", True), ("EdDSA", True)]
     assert len(skr1.keys(read_keyring(path)).popitem()[1]) == 32
 
 
