@@ -1,5 +1,8 @@
 //! The ledger: a Merkle tree over the audit trail, its checkpoints and proofs.
 
+mod adopt;
+mod export;
+mod proof;
 mod seal;
 mod state;
 mod tiles;

@@ -4,6 +4,7 @@
 //! does. So nobody waits for anybody, no record is lost that commits late, and none is taken twice.
 
 use pgrx::datum::{Interval, IntoDatum};
+use pgrx::pg_sys;
 use skill_core::tree::{Appender, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
@@ -42,7 +43,7 @@ pub enum Step {
 /// Seals in the current transaction, at most `max_rows` records.
 pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
     sys::prevent_if_read_only(c"seal_audit()");
-    if !sys::try_lock(c"audit_seal_state") {
+    if !sys::try_lock(sys::relation(c"audit_seal_state")) {
         return Ok(Step::Busy);
     }
     // From here on nobody else changes the state, so a snapshot taken now sees its last version.
@@ -59,17 +60,23 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         let mut left = max_rows;
         spi::as_owner(|| {
             cache::opening(Opened::Sealing, || {
+                let mut leaves = Leaves::resume(state.size)?;
                 if state.target.is_some() {
-                    seal_batch(&mut state, log_id, &snapshot, &mut left)?;
+                    seal_batch(&mut state, &mut leaves, log_id, &snapshot, &mut left)?;
                 }
                 if state.target.is_none() && left != Some(0) {
-                    seal_batch(&mut state, log_id, &snapshot, &mut left)?;
+                    seal_batch(&mut state, &mut leaves, log_id, &snapshot, &mut left)?;
                 }
-                if state.size > before || first {
+                fault_point::reached("leaves_read");
+                if leaves.size > before || first {
+                    (state.size, state.root) = leaves.finish()?;
+                    fault_point::reached("tiles_written");
                     state.sealed_at = sys::clock_timestamp();
                     state.write();
                     spi::commit_synchronously();
+                    cache::tree_grew();
                     fault_point::reached("state_written");
+                    summarize_index();
                 }
                 Ok::<_, Fault>(())
             })
@@ -83,7 +90,14 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
 }
 
 /// Seals the records between the state's snapshot and its target (or `now`), and moves the state on.
-fn seal_batch(state: &mut State, log_id: pgrx::Uuid, now: &Snapshot, left: &mut Option<i64>) -> Result<(), Fault> {
+fn seal_batch(
+    state: &mut State,
+    leaves: &mut Leaves,
+    log_id: pgrx::Uuid,
+    now: &Snapshot,
+    left: &mut Option<i64>,
+) -> Result<(), Fault> {
+    let before = leaves.size;
     let (target, position) = match state.target.take() {
         Some((target, transaction, id)) => (target, Some((transaction, id))),
         None => (now.clone(), None),
@@ -95,7 +109,6 @@ fn seal_batch(state: &mut State, log_id: pgrx::Uuid, now: &Snapshot, left: &mut 
     if let Some(left) = *left {
         sql.push_str(&format!(" LIMIT {left}"));
     }
-    let mut leaves = Leaves::resume(state.size)?;
     let mut last = None;
     // Kept off: a plan that reads the whole table where the index on transactions would do.
     spi::with_settings(&[(c"enable_seqscan", c"off"), (c"work_mem", c"64MB"), (c"jit", c"off")], || {
@@ -109,10 +122,7 @@ fn seal_batch(state: &mut State, log_id: pgrx::Uuid, now: &Snapshot, left: &mut 
             last = Some((transaction, *id.as_bytes()));
         });
     });
-    fault_point::reached("leaves_read");
-    let added = leaves.size - state.size;
-    (state.size, state.root) = leaves.finish()?;
-    fault_point::reached("tiles_written");
+    let added = leaves.size - before;
     if let Some(left) = left {
         *left -= added as i64;
         if let Some((transaction, id)) = last.filter(|_| *left == 0) {
@@ -125,6 +135,24 @@ fn seal_batch(state: &mut State, log_id: pgrx::Uuid, now: &Snapshot, left: &mut 
         state.snapshot = target;
     }
     Ok(())
+}
+
+/// Lets the index on transactions know the newest pages, or the next seal would read them all again.
+fn summarize_index() {
+    let mut indexes = Vec::new();
+    spi::run(
+        "SELECT i.indexrelid, i.indrelid FROM pg_inherits h JOIN pg_index i ON i.indrelid = h.inhrelid JOIN pg_class c ON c.oid = i.indexrelid \
+             JOIN pg_am m ON m.oid = c.relam WHERE h.inhparent = 'skill_system.audit_logs'::regclass AND m.amname = 'brin'",
+        Access::Read,
+        &[],
+        |row| indexes.extend(row.get::<pg_sys::Oid>(1).zip(row.get::<pg_sys::Oid>(2))),
+    );
+    for (index, partition) in indexes {
+        // Never waiting for a VACUUM, which would be cancelled for it.
+        if sys::try_lock(partition) {
+            spi::run("SELECT brin_summarize_new_values($1::regclass)", Access::Write, &[arg(index)], |_| ());
+        }
+    }
 }
 
 /// `audit_leaf_hash()` of a row aliased `a`; `$1` is the log's id.

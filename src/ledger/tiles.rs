@@ -1,7 +1,7 @@
 //! The tree and the map as they lie in `audit_tiles` and `audit_map`.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use pgrx::prelude::*;
@@ -112,6 +112,35 @@ pub fn leaf_of(id: &[u8; ID]) -> Option<u64> {
         }
     });
     leaf
+}
+
+/// Finds the leaves of many records: neighbours in the table are mostly neighbours in the tree.
+#[derive(Default)]
+pub struct LeafFinder {
+    /// The tiles found last, newest first.
+    recent: VecDeque<(u64, HashMap<[u8; ID], u8>)>,
+}
+
+impl LeafFinder {
+    /// As many tiles as transactions are likely to be open at once.
+    const RECENT: usize = 32;
+
+    /// The leaf of the record with this id.
+    pub fn find(&mut self, id: &[u8; ID]) -> Option<u64> {
+        let place = self.recent.iter().position(|(_, slots)| slots.contains_key(id));
+        match place {
+            Some(place) => self.recent.swap(0, place),
+            None => {
+                let n = leaf_of(id)? / TILE_WIDTH as u64;
+                let ids = read_ids(n);
+                let slots = (0..=u8::MAX).zip(ids.chunks_exact(ID)).filter_map(|(slot, id)| Some((id.try_into().ok()?, slot)));
+                self.recent.push_front((n, slots.collect()));
+                self.recent.truncate(Self::RECENT);
+            }
+        }
+        let (n, slots) = self.recent.front()?;
+        slots.get(id).map(|slot| n * TILE_WIDTH as u64 + u64::from(*slot))
+    }
 }
 
 #[pg_extern(sql = false)]

@@ -37,6 +37,7 @@ thread_local! {
     static POLICIES: Watch = const { Watch::new() };
     static IDENTITY: Watch = const { Watch::new() };
     static TRANSIENT: Cell<bool> = const { Cell::new(false) };
+    static SEALED: Cell<bool> = const { Cell::new(false) };
     static OPENED: Cell<Option<Opened>> = const { Cell::new(None) };
 }
 
@@ -61,6 +62,8 @@ unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _a
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_PARALLEL_ABORT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE};
     if matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
         super::audit_table::before_commit();
+    } else {
+        SEALED.set(false);
     }
     if TRANSIENT.replace(false) {
         POLICIES.with(|watch| watch.valid.set(false));
@@ -90,6 +93,16 @@ pub enum Opened {
     Retention,
     /// Sealing extends the last tiles.
     Sealing,
+}
+
+/// The tree grew in this transaction, perhaps in a part of it that was rolled back.
+pub fn sealed_in_transaction() -> bool {
+    SEALED.get()
+}
+
+/// To be called when the tree has grown.
+pub fn tree_grew() {
+    SEALED.set(true);
 }
 
 /// Append-only tables are open for this now.

@@ -156,6 +156,15 @@ impl Call {
             RowSet { info: (*self.fcinfo).resultinfo.cast() }
         }
     }
+
+    /// The same for a function that returns a set of single values.
+    pub fn value_set(&self) -> RowSet {
+        // SAFETY: as above; the description of the row is the caller's.
+        unsafe {
+            pg_sys::InitMaterializedSRF(self.fcinfo, pg_sys::MAT_SRF_USE_EXPECTED_DESC);
+            RowSet { info: (*self.fcinfo).resultinfo.cast() }
+        }
+    }
 }
 
 impl RowSet {
@@ -214,6 +223,16 @@ pub fn text_array_datum(list: &[String]) -> Option<pg_sys::Datum> {
         pg_sys::construct_array(elements.as_mut_ptr(), elements.len() as i32, pg_sys::TEXTOID, -1, false, b'i' as _)
     };
     Some(pg_sys::Datum::from(array))
+}
+
+/// Hashes as a bytea[] datum.
+pub fn bytea_array_datum(list: &[[u8; 32]]) -> pg_sys::Datum {
+    let mut elements: Vec<pg_sys::Datum> = list.iter().map(|bytes| bytea_datum(bytes)).collect();
+    // SAFETY: bytea is passed by reference, of variable length and int-aligned.
+    let array = unsafe {
+        pg_sys::construct_array(elements.as_mut_ptr(), elements.len() as i32, pg_sys::BYTEAOID, -1, false, b'i' as _)
+    };
+    pg_sys::Datum::from(array)
 }
 
 /// The bytes of a varlena behind its header, detoasted where needed.

@@ -102,6 +102,12 @@ impl Row {
         self.datum(n).map(|datum| unsafe { super::call::varlena_bytes(datum) })
     }
 
+    /// Column `n`, a text, borrowed.
+    pub fn text(&self, n: i32) -> Option<&str> {
+        // SAFETY: only asked for text columns; lives as long as the row.
+        self.datum(n).map(|datum| unsafe { super::call::text_of(datum) })
+    }
+
     /// Column `n` as it is.
     pub fn datum(&self, n: i32) -> Option<pg_sys::Datum> {
         let mut null = false;

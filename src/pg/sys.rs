@@ -59,9 +59,9 @@ pub fn place() -> (u64, pg_sys::Oid, u32) {
 }
 
 /// Locks a table until the end of the transaction against whoever locks it so too, without waiting.
-pub fn try_lock(table: &CStr) -> bool {
-    // SAFETY: the table exists.
-    unsafe { pg_sys::ConditionalLockRelationOid(relation(table), pg_sys::ShareUpdateExclusiveLock as i32) }
+pub fn try_lock(table: pg_sys::Oid) -> bool {
+    // SAFETY: an oid that names no table is locked for nothing.
+    unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as i32) }
 }
 
 /// Fills `buffer` from the server's cryptographic generator.

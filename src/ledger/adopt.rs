@@ -1,0 +1,185 @@
+//! Going on in another server, or in this one at another time.
+
+use pgrx::datum::IntoDatum;
+use skill_core::checkpoint::{Checkpoint, VerifierKey, verifier_key};
+use skill_core::tree::{self, Appender, TILE_WIDTH, Tiles};
+use skill_core::{Code, Fault};
+
+use super::proof::{nothing_sealed, origin};
+use super::seal::{LEAF_HASH, Leaves};
+use super::state::{Place, Snapshot, State};
+use super::tiles::{HASH, StoredTiles};
+use crate::pg::cache::{self, Opened};
+use crate::pg::call::{Answer, Call, text_datum};
+use crate::pg::error::{OrRaise, check_for_interrupts};
+use crate::pg::spi::{self, Access, arg};
+use crate::pg::{keys, sys};
+use crate::{audit, pg_function};
+
+fn not_now(message: impl Into<String>) -> Fault {
+    Fault::new(Code::NotInPrerequisiteState, message)
+}
+
+pg_function!(pg_finfo_skill_adopt_log, skill_adopt_log, adopt_log);
+/// `adopt_log(reason, last_checkpoint)`.
+fn adopt_log(call: &Call) -> Answer {
+    let Some(reason) = call.text(0).map(str::trim).filter(|reason| !reason.is_empty()) else {
+        return Err(Fault::new(Code::InvalidParameterValue, "the reason must not be NULL or empty")
+            .hint("It goes into the audit trail, for example 'restored from the backup of 1 May'."));
+    };
+    sys::prevent_if_read_only(c"adopt_log()");
+    if !sys::try_lock(sys::relation(c"audit_seal_state")) {
+        return Err(not_now("another session seals now").hint("Try again."));
+    }
+    let row = spi::with_latest_snapshot(|| adopt(reason, call.text(1)))?;
+    call.row_set().push(&mut [
+        row.incarnation.into_datum(),
+        row.continued.into_datum(),
+        (row.size as i64).into_datum(),
+        (row.sealed as i64).into_datum(),
+        text_datum(&row.detail),
+    ]);
+    Ok(call.null())
+}
+
+struct Adopted {
+    incarnation: i32,
+    continued: bool,
+    size: u64,
+    sealed: u64,
+    detail: String,
+}
+
+fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
+    let mut state = spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?;
+    let outside = outside.map(|note| verified(note, &state)).transpose()?;
+    let moved = state.moved();
+    spi::as_owner(|| rebuild(&state))?;
+    let judged = spi::as_owner(|| judge(&state, outside.as_ref()))?;
+    let Some(found) = moved.or_else(|| judged.loss.clone()) else {
+        return Err(not_now("there is nothing to adopt: this server sealed the log, and it contains the checkpoint"));
+    };
+    let continued = judged.loss.is_none();
+    if !continued {
+        state.incarnation += 1;
+    }
+    let snapshot = Snapshot::active()?;
+    let before = state.size;
+    let log_id = spi::as_owner(|| spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]));
+    spi::as_owner(|| {
+        cache::opening(Opened::Sealing, || {
+            let mut leaves = Leaves::resume(state.size)?;
+            seal_unmapped(&mut leaves, log_id)?;
+            (state.size, state.root) = leaves.finish()?;
+            // Transaction ids of before mean nothing here, and new ones may be the same numbers.
+            let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", Access::Read, &[]);
+            state.foreign_below = highest.unwrap_or(0).saturating_add(1).max(state.foreign_below);
+            (state.snapshot, state.target) = (snapshot, None);
+            (state.place, state.sealed_at) = (Place::here(), sys::clock_timestamp());
+            state.write();
+            Ok::<_, Fault>(())
+        })
+    })?;
+    spi::commit_synchronously();
+    cache::tree_grew();
+    let (incarnation, size, sealed) = (state.incarnation, state.size, state.size - before);
+    audit::append_system(
+        "audit.log_adopted",
+        serde_json::json!({
+            "reason": reason, "found": found, "continued": continued, "incarnation": incarnation, "loss": judged.loss,
+            "checkpoint": outside.map(|checkpoint| serde_json::json!({
+                "origin": checkpoint.origin, "tree_size": checkpoint.size, "root_hash": hex::encode(checkpoint.root),
+            })),
+            "tree_size_before": before, "tree_size": size, "root_hash": hex::encode(state.root), "sealed_now": sealed,
+        }),
+    );
+    let detail = format!("{found} {}", judged.compared_with);
+    Ok(Adopted { incarnation, continued, size, sealed, detail })
+}
+
+/// A checkpoint that this log once signed.
+fn verified(note: &str, state: &State) -> Result<Checkpoint, Fault> {
+    let ring = keys::keyring()?;
+    let claimed = Checkpoint::read(note)?;
+    let known = (1..=state.incarnation).map(origin).collect::<Result<Vec<_>, _>>()?;
+    if !known.contains(&claimed.origin) {
+        return Err(Fault::new(Code::InvalidParameterValue, "the checkpoint is of another log").detail(format!(
+            "Its origin is \"{}\", this log is \"{}\".",
+            claimed.origin,
+            known.last().map_or("", String::as_str)
+        )));
+    }
+    let keys = ring.verifying().iter().map(|key| VerifierKey::parse(&verifier_key(&claimed.origin, &key.key)));
+    Ok(Checkpoint::verify(note, &keys.collect::<Result<Vec<_>, _>>()?)?)
+}
+
+/// Hashes the tree anew from its leaves: a damaged one is not gone on with.
+fn rebuild(state: &State) -> Result<(), Fault> {
+    let tiles = StoredTiles::default();
+    let mut appender = Appender::resume(0, &tiles)?;
+    for n in 0..state.size.div_ceil(TILE_WIDTH as u64) {
+        check_for_interrupts();
+        let tile = tiles.tile(0, n)?;
+        let width = (state.size - n * TILE_WIDTH as u64).min(TILE_WIDTH as u64) as usize;
+        for hash in tile.chunks_exact(HASH).take(width).filter_map(|hash| hash.try_into().ok()) {
+            appender.push(hash, &mut |_, _, _| Ok(()))?;
+        }
+    }
+    match appender.finish(&mut |_, _, _| Ok(()))? {
+        (size, root) if size == state.size && root == state.root => Ok(()),
+        _ => Err(Fault::new(Code::DataCorrupted, "the leaves do not give the root of the sealed tree, so the log cannot be adopted")
+            .hint("Restore audit_tiles from a backup; SELECT * FROM skill_system.verify_audit() says what is wrong.")),
+    }
+}
+
+struct Judged {
+    /// What is not in this log; `None` when it contains all that it was compared with.
+    loss: Option<String>,
+    compared_with: String,
+}
+
+/// Compares the tree with the checkpoint held outside, or with the stored ones when none is given.
+fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Fault> {
+    let tiles = StoredTiles::default();
+    let lost = |size: u64, root: &tree::Hash| {
+        if size > state.size {
+            return Ok(Some(format!("a checkpoint of {size} leaves was signed, and this log has {}: {} are lost.", state.size, size - state.size)));
+        }
+        let same = tree::root(size, &tiles)? == *root;
+        Ok::<_, Fault>((!same).then(|| format!("the tree of the checkpoint of {size} leaves was another one.")))
+    };
+    if let Some(checkpoint) = outside {
+        return Ok(Judged {
+            loss: lost(checkpoint.size, &checkpoint.root)?,
+            compared_with: format!("Compared with the given checkpoint of {} leaves.", checkpoint.size),
+        });
+    }
+    let mut stored = Vec::new();
+    spi::run(
+        "SELECT tree_size, root_hash FROM skill_system.audit_checkpoints WHERE incarnation = $1",
+        Access::Read,
+        &[arg(state.incarnation)],
+        |row| stored.extend(row.get::<i64>(1).zip(row.bytes(2).and_then(|root| tree::Hash::try_from(root).ok()))),
+    );
+    let mut loss = None;
+    for (size, root) in &stored {
+        loss = loss.or(lost(*size as u64, root)?);
+    }
+    Ok(Judged { loss, compared_with: format!("Compared with the {} stored checkpoint(s); none held outside was given.", stored.len()) })
+}
+
+/// Seals every visible record that is no leaf yet.
+pub fn seal_unmapped(leaves: &mut Leaves, log_id: Option<pgrx::Uuid>) -> Result<(), Fault> {
+    let sql = format!(
+        "SELECT a.id, {LEAF_HASH} FROM skill_system.audit_logs a \
+         WHERE NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id) ORDER BY a.transaction_id, a.id"
+    );
+    spi::with_settings(&[(c"work_mem", c"64MB"), (c"jit", c"off")], || {
+        spi::stream(&sql, &[arg(log_id)], |row| {
+            if let (Some(id), Some(hash)) = (row.get::<pgrx::Uuid>(1), row.bytes(2).and_then(|hash| hash.try_into().ok())) {
+                leaves.push(id.as_bytes(), hash).or_raise();
+            }
+        });
+    });
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Checkpoints, public keys and proofs.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use pgrx::prelude::*;
+use skill_core::checkpoint::{Checkpoint, Proof, verifier_key};
+use skill_core::tree::{self, Hash, Tiles};
+use skill_core::{Code, Fault};
+
+use super::state::State;
+use super::tiles::{self, StoredTiles};
+use crate::pg::call::{Answer, Call, bytea_array_datum, bytea_datum, text_datum};
+use crate::pg::error::{OrRaise, raise};
+use crate::pg::spi::{self, Access, arg};
+use crate::pg::{cache, fault_point, keys, sys};
+use crate::pg_function;
+
+/// There is no tree.
+pub fn nothing_sealed() -> Fault {
+    Fault::new(Code::NotInPrerequisiteState, "nothing is sealed yet").hint("SELECT * FROM skill_system.seal_audit();")
+}
+
+/// Which log this is, for the world outside.
+pub fn origin(incarnation: i32) -> Result<String, Fault> {
+    let log_id = spi::as_owner(|| spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]));
+    let log_id = log_id.ok_or_else(nothing_sealed)?;
+    Ok(format!("skill_system/{log_id}/{incarnation}"))
+}
+
+/// A stored checkpoint.
+pub struct Stored {
+    /// What it says.
+    pub checkpoint: Checkpoint,
+    /// The signed note.
+    pub note: String,
+}
+
+/// The newest stored checkpoint of the log as it is now.
+pub fn newest(state: &State) -> Result<Option<Stored>, Fault> {
+    let mut found = None;
+    spi::as_owner(|| {
+        spi::run(
+            "SELECT tree_size, root_hash, note FROM skill_system.audit_checkpoints WHERE incarnation = $1 ORDER BY tree_size DESC LIMIT 1",
+            Access::Read,
+            &[arg(state.incarnation)],
+            |row| {
+                let root: Option<Hash> = row.bytes(2).and_then(|root| root.try_into().ok());
+                found = row.get::<i64>(1).zip(root).zip(row.get::<String>(3));
+            },
+        );
+    });
+    let Some(((size, root), note)) = found else {
+        return Ok(None);
+    };
+    Ok(Some(Stored { checkpoint: Checkpoint { origin: origin(state.incarnation)?, size: size as u64, root }, note }))
+}
+
+#[pg_extern(sql = false)]
+fn audit_checkpoint() -> String {
+    sys::prevent_if_read_only(c"audit_checkpoint()");
+    sign_checkpoint().or_raise().note
+}
+
+/// The checkpoint of what is sealed, signed now or before.
+pub fn sign_checkpoint() -> Result<Stored, Fault> {
+    // What this transaction sealed itself may yet be rolled back, and a signature cannot be taken back.
+    if cache::sealed_in_transaction() {
+        return Err(Fault::new(Code::NotInPrerequisiteState, "the tree was sealed in this transaction, which may still be rolled back")
+            .hint("COMMIT first."));
+    }
+    spi::with_latest_snapshot(|| {
+        let state = spi::as_owner(State::read)?.filter(|state| state.size > 0).ok_or_else(nothing_sealed)?;
+        state.check_place()?;
+        if let Some(stored) = newest(&state)?.filter(|stored| stored.checkpoint.size == state.size) {
+            return Ok(stored);
+        }
+        let checkpoint = Checkpoint { origin: origin(state.incarnation)?, size: state.size, root: state.root };
+        let ring = keys::keyring()?;
+        let key = ring.signing().ok_or_else(|| {
+            Fault::new(Code::ConfigFileError, "the keyring has no active Ed25519 key, so no checkpoint can be signed")
+                .hint("SELECT skill_system.rotate_audit_key(); adds one.")
+        })?;
+        let note = checkpoint.sign(key)?;
+        spi::as_owner(|| {
+            // Two sessions may sign the same tree at once: the notes are equal.
+            spi::run(
+                "INSERT INTO skill_system.audit_checkpoints (incarnation, tree_size, root_hash, key_id, note) VALUES ($1, $2, $3, $4, $5) \
+                 ON CONFLICT DO NOTHING",
+                Access::Write,
+                &[arg(state.incarnation), arg(state.size as i64), spi::bytea(&state.root), arg(key.id.as_str()), arg(note.as_str())],
+                |_| (),
+            );
+        });
+        spi::commit_synchronously();
+        fault_point::reached("checkpoint_signed");
+        Ok(Stored { checkpoint, note })
+    })
+}
+
+pg_function!(pg_finfo_skill_audit_public_key, skill_audit_public_key, audit_public_key);
+/// `audit_public_key()` → one row a key.
+fn audit_public_key(call: &Call) -> Answer {
+    let mut rows = call.row_set();
+    let Some(state) = spi::as_owner(State::read)? else {
+        return Err(nothing_sealed());
+    };
+    let (origin, ring) = (origin(state.incarnation)?, keys::keyring()?);
+    let active = ring.signing().map(|key| key.id.as_str());
+    for key in ring.verifying() {
+        let jwk = serde_json::json!({
+            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.id, "x": URL_SAFE_NO_PAD.encode(key.key.as_bytes()),
+        });
+        rows.push(&mut [
+            text_datum(&key.id),
+            (active == Some(key.id.as_str())).into_datum(),
+            text_datum(&verifier_key(&origin, &key.key)),
+            pgrx::JsonB(jwk).into_datum(),
+        ]);
+    }
+    Ok(call.null())
+}
+
+pg_function!(pg_finfo_skill_audit_inclusion_proof, skill_audit_inclusion_proof, audit_inclusion_proof);
+/// `audit_inclusion_proof(id)` → the leaf and its path in the tree of the newest checkpoint.
+fn audit_inclusion_proof(call: &Call) -> Answer {
+    let Some(id) = call.get::<pgrx::Uuid>(0) else {
+        return Err(Fault::new(Code::InvalidParameterValue, "the id of the record must not be NULL"));
+    };
+    let Some(leaf) = spi::as_owner(|| tiles::leaf_of(id.as_bytes())) else {
+        return Err(Fault::new(Code::UndefinedObject, format!("no sealed audit record has the id {id}"))
+            .hint("Seal with SELECT * FROM skill_system.seal_audit(); a record of an open transaction is sealed after its commit."));
+    };
+    let state = spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?;
+    let stored = newest(&state)?.filter(|stored| stored.checkpoint.size > leaf).ok_or_else(|| {
+        Fault::new(Code::NotInPrerequisiteState, format!("no checkpoint covers leaf {leaf} yet"))
+            .hint("SELECT skill_system.audit_checkpoint();")
+    })?;
+    let Checkpoint { size, root, .. } = stored.checkpoint;
+    let (hash, hashes) = spi::as_owner(|| {
+        let tiles = StoredTiles::default();
+        let tile = tiles.tile(0, leaf / tree::TILE_WIDTH as u64)?;
+        let at = leaf as usize % tree::TILE_WIDTH * tiles::HASH;
+        let hash = tile.get(at..at + tiles::HASH).and_then(|hash| Hash::try_from(hash).ok());
+        let hash = hash.ok_or_else(|| Fault::new(Code::DataCorrupted, format!("leaf {leaf} is missing from its tile")))?;
+        Ok::<_, Fault>((hash, tree::inclusion_proof(leaf, size, &tiles)?))
+    })?;
+    let text = Proof { index: leaf, hashes: hashes.clone(), extra: None, checkpoint: stored.note }.print();
+    call.row_set().push(&mut [
+        (leaf as i64).into_datum(),
+        (size as i64).into_datum(),
+        Some(bytea_datum(&hash)),
+        Some(bytea_datum(&root)),
+        Some(bytea_array_datum(&hashes)),
+        text_datum(&text),
+    ]);
+    Ok(call.null())
+}
+
+pg_function!(pg_finfo_skill_audit_consistency_proof, skill_audit_consistency_proof, audit_consistency_proof);
+/// `audit_consistency_proof(old_size, new_size)` → both roots and what leads from one to the other.
+fn audit_consistency_proof(call: &Call) -> Answer {
+    let state = spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?;
+    let (old, new) = (call.get::<i64>(0), call.get::<i64>(1).unwrap_or(state.size as i64));
+    let Some(old) = old.filter(|old| (0..=new).contains(old) && new <= state.size as i64) else {
+        return Err(Fault::new(Code::InvalidParameterValue, "the sizes must be 0 <= old_size <= new_size")
+            .detail(format!("The sealed tree has {} leaves.", state.size)));
+    };
+    let (old, new) = (old as u64, new as u64);
+    let (old_root, new_root, hashes) = spi::as_owner(|| {
+        let tiles = StoredTiles::default();
+        Ok::<_, Fault>((tree::root(old, &tiles)?, tree::root(new, &tiles)?, tree::consistency_proof(old, new, &tiles)?))
+    })?;
+    let text: String = hashes.iter().map(|hash| STANDARD.encode(hash) + "\n").collect();
+    call.row_set().push(&mut [
+        Some(bytea_datum(&old_root)),
+        Some(bytea_datum(&new_root)),
+        Some(bytea_array_datum(&hashes)),
+        text_datum(&text),
+    ]);
+    Ok(call.null())
+}
+
+#[pg_extern(sql = false)]
+fn audit_tile(level: Option<i32>, n: Option<i64>) -> Option<Vec<u8>> {
+    let (Some(level), Some(n)) = (level.and_then(|level| u8::try_from(level).ok()), n.filter(|n| *n >= 0)) else {
+        raise(Fault::new(Code::InvalidParameterValue, "level and n must not be NULL or negative").hint("Levels are 0 to 7."));
+    };
+    spi::as_owner(|| tiles::read_tile(level, n as u64)).or_raise().map(|tile| tile.to_vec())
+}
