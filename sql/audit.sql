@@ -107,11 +107,41 @@ CREATE FUNCTION skill_system.audit_problem(
 COMMENT ON FUNCTION skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text) IS
 'What is wrong with one audit record, given all its values and the log''s id; NULL when its signature is true. verify_audit() calls it for every row.';
 
-CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity')
+CREATE FUNCTION skill_system.audit_record_digest(
+        log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
+        recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text, nonce bytea)
+    RETURNS bigint
+    -- It reports progress, and a volatile function is called once a row however often its result is used.
+    LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_audit_record_digest';
+COMMENT ON FUNCTION skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text, bytea) IS
+'A number for one audit record and its leaf, given all its values, the log''s id and a random nonce; NULL when its signature is wrong. verify_audit() compares the sum over all records with that over all leaves.';
+
+CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity', since_checkpoint bigint DEFAULT NULL)
     RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_verify_audit';
-COMMENT ON FUNCTION skill_system.verify_audit(timestamptz, timestamptz) IS
-'Recomputes the signature of every audit record with since <= created_at < until from its values, and looks whether the table''s protection is in place. One row per problem, no row when all is well; the number of records covered comes as an INFO message. Example: SELECT * FROM skill_system.verify_audit(now() - interval ''30 days'');';
+COMMENT ON FUNCTION skill_system.verify_audit(timestamptz, timestamptz, bigint) IS
+'Checks the audit trail: every record against its signature and its leaf, leaves against tiles, tiles against the stored checkpoints, the map both ways, the key indexes, and whether the protection is in place. One row per problem, no row when all is well; the number of records covered comes as an INFO message, progress as NOTICE and in audit_verify_progress. With since and until only the records of that time (created_at); with since_checkpoint only what was sealed after that tree size, which also resumes an interrupted verification. Compare a checkpoint that somebody else holds with skill-verify: this function can only compare with those stored here. Example: SELECT * FROM skill_system.verify_audit();';
+
+CREATE FUNCTION skill_system.audit_verify_progress_entries() RETURNS TABLE (pid integer, phase text, done bigint, total bigint)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_verify_progress';
+COMMENT ON FUNCTION skill_system.audit_verify_progress_entries() IS
+'One row for each process that runs verify_audit(), parallel workers included. The view audit_verify_progress adds them up. Example: SELECT * FROM skill_system.audit_verify_progress_entries();';
+CREATE VIEW skill_system.audit_verify_progress AS
+    SELECT l.pid, a.datname, e.phase, pg_catalog.sum(p.done)::bigint AS done, GREATEST(e.total, pg_catalog.sum(p.done)::bigint) AS total, a.query_start
+    FROM skill_system.audit_verify_progress_entries() p
+        JOIN pg_catalog.pg_stat_activity w ON w.pid OPERATOR(pg_catalog.=) p.pid
+        CROSS JOIN LATERAL (SELECT COALESCE(w.leader_pid, w.pid) AS pid) l
+        JOIN skill_system.audit_verify_progress_entries() e ON e.pid OPERATOR(pg_catalog.=) l.pid
+        JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+    GROUP BY l.pid, a.datname, e.phase, e.total, a.query_start;
+COMMENT ON VIEW skill_system.audit_verify_progress IS
+'Running calls of verify_audit() in all databases and how far they are. Example: SELECT pid, phase, done, total FROM skill_system.audit_verify_progress;';
+COMMENT ON COLUMN skill_system.audit_verify_progress.pid IS 'Process that called verify_audit().';
+COMMENT ON COLUMN skill_system.audit_verify_progress.datname IS 'Its database.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.phase IS 'records, leaves, tree or indexes, in this order.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.done IS 'Steps of the phase that are done, parallel workers included.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.total IS 'Steps of the phase in all, as far as the statistics know.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.query_start IS 'When the call began.';
 
 CREATE FUNCTION skill_system.audit_status()
     RETURNS TABLE (key_id text, records bigint, first_recorded timestamptz, last_recorded timestamptz, key_present boolean, key_active boolean)
@@ -144,7 +174,8 @@ CREATE FUNCTION skill_system.audit_table(table_name regclass, columns text[] DEF
 COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
 'From now on every row inserted into, updated in or deleted from your table is written to the audit trail as row.inserted, row.updated or row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that changes none of them is not. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. You must own the table. Example: SELECT skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
 
-REVOKE ALL ON TABLE skill_system.audit_state, skill_system.audit_logs, skill_system.audit_logs_default FROM PUBLIC;
+REVOKE ALL ON TABLE
+    skill_system.audit_state, skill_system.audit_logs, skill_system.audit_logs_default, skill_system.audit_verify_progress FROM PUBLIC;
 GRANT INSERT (event_type, event_data, actor_id, actor_type) ON skill_system.audit_logs
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT SELECT ON skill_system.audit_logs, skill_system.audit_logs_default, skill_system.audit_state TO skill_system_auditor;
@@ -154,15 +185,19 @@ REVOKE ALL ON FUNCTION
     skill_system.sign_audit_row(), skill_system.refuse_change(), skill_system.capture_change(),
     skill_system.append_audit(text, jsonb, text, text),
     skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
-    skill_system.verify_audit(timestamptz, timestamptz), skill_system.audit_status(), skill_system.create_keyring(),
+    skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text, bytea),
+    skill_system.verify_audit(timestamptz, timestamptz, bigint), skill_system.audit_verify_progress_entries(),
+    skill_system.audit_status(), skill_system.create_keyring(),
     skill_system.create_audit_partition(date), skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])
     FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.append_audit(text, jsonb, text, text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT EXECUTE ON FUNCTION
     skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
-    skill_system.verify_audit(timestamptz, timestamptz), skill_system.audit_status()
+    skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text, bytea),
+    skill_system.verify_audit(timestamptz, timestamptz, bigint), skill_system.audit_verify_progress_entries(), skill_system.audit_status()
     TO skill_system_auditor;
+GRANT SELECT ON skill_system.audit_verify_progress TO skill_system_auditor;
 -- Whoever protects a table creates triggers on it and so needs the trigger functions.
 GRANT EXECUTE ON FUNCTION
     skill_system.refuse_change(), skill_system.capture_change(),

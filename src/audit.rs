@@ -7,6 +7,7 @@ use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use skill_core::audit::{Record, check_claims, damaged_leaf_hash, leaf_hash, sign, verify};
 use skill_core::jsonb;
+use skill_core::tree::{self, Hash};
 use skill_core::{Code, Fault};
 
 use crate::pg::audit_table::{AuditRow, Column, Inserter};
@@ -285,54 +286,40 @@ fn audit_leaf_hash(call: &Call) -> Answer {
     Ok(bytea_datum(&hash))
 }
 
-pg_function!(pg_finfo_skill_verify_audit, skill_verify_audit, verify_audit);
-/// `verify_audit(since, until)`: one row per problem.
-fn verify_audit(call: &Call) -> Answer {
-    let (Some(since), Some(until)) = (call.datum(0), call.datum(1)) else {
-        return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL")
-            .hint("Leave them out to verify everything."));
+pg_function!(pg_finfo_skill_audit_record_digest, skill_audit_record_digest, audit_record_digest);
+/// A number that stands for one record and its leaf in the sums of a verification; NULL when the signature is wrong.
+fn audit_record_digest(call: &Call) -> Answer {
+    let (Some(log_id), Some(id)) = (call.get::<pgrx::Uuid>(0), call.get::<pgrx::Uuid>(1)) else {
+        return Ok(call.null());
     };
-    let mut rows = call.row_set();
-    let log_id = spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]);
-    let range = [spi::timestamptz(since), spi::timestamptz(until)];
-    // The aggregate may run in parallel workers; only when it counts a problem are the rows looked at one by one.
-    let [from, to] = &range;
-    let (mut covered, mut bad) = (0i64, 0i64);
-    spi::run_once(
-        &format!("SELECT count(*), count(p) FROM (SELECT {PROBLEM} AS p FROM skill_system.audit_logs a WHERE a.created_at >= $2 AND a.created_at < $3) q"),
-        Access::Read,
-        &[arg(log_id), from.clone(), to.clone()],
-        |row| (covered, bad) = (row.get(1).unwrap_or(0), row.get(2).unwrap_or(0)),
-    );
-    if log_id.is_none() && covered > 0 {
-        rows.push(&mut [None, None, None, text_datum("log_identity_missing"), text_datum("audit_state is empty, so no signature can be recomputed")]);
-    }
-    if bad > 0 {
-        spi::stream(
-            &format!(
-                "SELECT a.tableoid, a.id, a.created_at, a.problem FROM (SELECT tableoid, id, created_at, {PROBLEM} AS problem \
-                 FROM skill_system.audit_logs a WHERE a.created_at >= $2 AND a.created_at < $3) a WHERE a.problem IS NOT NULL"
-            ),
-            &[arg(log_id), from.clone(), to.clone()],
-            |row| {
-                let problem: String = row.get(4).unwrap_or_default();
-                let detail = explain_problem(&problem);
-                rows.push(&mut [row.datum(1), row.datum(2), row.datum(3), text_datum(&problem), text_datum(detail)]);
-            },
-        );
-    }
-    for (table, detail) in unprotected() {
-        rows.push(&mut [Some(table.into()), None, None, text_datum("protection_missing"), text_datum(&detail)]);
-    }
-    crate::pg::error::info(format!("verify_audit covered {covered} records"));
-    Ok(call.null())
+    // The nonce is new for each verification, so nobody can have chosen records that cancel out.
+    let (Some(nonce), Some(values)) = (call.bytes(14), Values::of(call, id.as_bytes())) else {
+        return Ok(call.null());
+    };
+    let ring = keys::keyring()?;
+    crate::ledger::count_record();
+    let digest = BUFFER.with_borrow_mut(|buffer| {
+        values.encode(buffer, log_id.as_bytes()).ok()?;
+        verify(&ring, values.record.key_id, values.signature, buffer).ok()?;
+        Some(leaf_digest(nonce, id.as_bytes(), &leaf_hash(buffer, values.signature)))
+    });
+    Ok(digest.and_then(IntoDatum::into_datum).unwrap_or_else(|| call.null()))
+}
+
+/// What [`audit_record_digest`] gives for a true record, from its leaf.
+pub fn leaf_digest(nonce: &[u8], id: &[u8; 16], leaf: &Hash) -> i64 {
+    let hash = tree::leaf_hash_of(&[nonce, id, leaf]);
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    i64::from_be_bytes(first)
 }
 
 /// `audit_problem()` with the columns of a row aliased `a`; `$1` is the log's id.
-const PROBLEM: &str = "skill_system.audit_problem($1, a.id, a.tenant_id, a.event_type::text, a.event_data, a.actor_id::text, \
+pub const PROBLEM: &str = "skill_system.audit_problem($1, a.id, a.tenant_id, a.event_type::text, a.event_data, a.actor_id::text, \
      a.actor_type::text, a.created_at, a.recorded_at, a.transaction_id, a.session_user_name, a.current_user_name, a.key_id, a.signature::text)";
 
-fn explain_problem(code: &str) -> &'static str {
+/// In words what `audit_problem()` says.
+pub fn explain_problem(code: &str) -> &'static str {
     use skill_core::audit::Problem::{KeyIdDiffers, KeyUnknown, SignatureMalformed, SignatureMismatch};
     [SignatureMalformed, KeyIdDiffers, KeyUnknown, SignatureMismatch]
         .into_iter()

@@ -6,5 +6,10 @@ mod proof;
 mod seal;
 mod state;
 mod tiles;
+mod verify;
 
 pub use seal::{Step, seal_step};
+pub use verify::count_record;
+
+/// PLACEHOLDER
+pub fn retired_leaves() -> Vec<std::ops::Range<u64>> { Vec::new() }

@@ -70,6 +70,12 @@ impl Call {
         self.datum(n).and_then(|datum| unsafe { T::from_datum(datum, false) })
     }
 
+    /// The bytes of a bytea argument, borrowed.
+    pub fn bytes(&self, n: usize) -> Option<&[u8]> {
+        // SAFETY: declared as bytea in sql/.
+        self.datum(n).map(|datum| unsafe { varlena_bytes(datum) })
+    }
+
     /// The bytes of a jsonb argument behind its header.
     pub fn jsonb(&self, n: usize) -> Option<&[u8]> {
         // SAFETY: declared as jsonb in sql/.

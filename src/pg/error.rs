@@ -51,6 +51,11 @@ pub fn info(message: String) {
     ErrorReport::new(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, "skill_system").report(PgLogLevel::INFO);
 }
 
+/// Sends a NOTICE.
+pub fn notice(message: String) {
+    ErrorReport::new(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, "skill_system").report(PgLogLevel::NOTICE);
+}
+
 /// `raise` for results.
 pub trait OrRaise<T> {
     /// The value, or the fault as an ERROR.

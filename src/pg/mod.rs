@@ -12,6 +12,7 @@ pub mod error;
 pub mod fault_point;
 pub mod guc;
 pub mod keys;
+pub mod progress;
 pub mod spi;
 pub mod sys;
 pub mod trigger;

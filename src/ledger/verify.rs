@@ -1,0 +1,451 @@
+//! `verify_audit()`: records against signatures and leaves, leaves against tiles, tiles against checkpoints.
+//!
+//! A full verification does not look each leaf up. It adds up one secret, random number for each record and for each
+//! leaf: the sums are equal only if records and leaves are the same set. Only when they differ does it go through the
+//! leaves one by one to say which.
+
+use std::ops::Range;
+
+use pgrx::datum::IntoDatum;
+use pgrx::pg_sys;
+use skill_core::checkpoint::{Checkpoint, VerifierKey, verifier_key};
+use skill_core::tree::{self, Appender, Hash, TILE_WIDTH, Tiles};
+use skill_core::{Code, Fault};
+
+use super::seal::LEAF_HASH;
+use super::state::{Snapshot, State};
+use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
+use super::{proof, retired_leaves};
+use crate::audit::{self, PROBLEM, explain_problem, leaf_digest};
+use crate::pg::call::{Answer, Call, RowSet, text_datum};
+use crate::pg::error::{OrRaise, check_for_interrupts, info};
+use crate::pg::spi::{self, Access, Arg, arg};
+use crate::pg::{keys, progress, sys};
+use crate::pg_function;
+
+pg_function!(pg_finfo_skill_verify_audit, skill_verify_audit, verify_audit);
+/// `verify_audit(since, until, since_checkpoint)`: one row per problem.
+fn verify_audit(call: &Call) -> Answer {
+    let (Some(since), Some(until), from_leaf) = (call.datum(0), call.datum(1), call.get::<i64>(2)) else {
+        return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL")
+            .hint("Leave them out to verify everything."));
+    };
+    let always = since.value() as i64 == i64::MIN && until.value() as i64 == i64::MAX;
+    let state = State::read()?;
+    let size = state.as_ref().map_or(0, |state| state.size);
+    if from_leaf.is_some_and(|leaf| leaf < 0 || leaf as u64 > size || !always) {
+        return Err(Fault::new(Code::InvalidParameterValue, "since_checkpoint must be the size of a checkpoint, without since and until")
+            .detail(format!("The sealed tree has {size} leaves.")));
+    }
+    let mut verification = Verification {
+        rows: call.row_set(),
+        log_id: spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]),
+        state,
+        covered: 0,
+    };
+    match from_leaf {
+        Some(leaf) => verification.since_leaf(leaf as u64)?,
+        None if always => verification.everything()?,
+        None => verification.between(since, until)?,
+    }
+    verification.protection();
+    progress::finish();
+    info(format!("verify_audit covered {} records", verification.covered));
+    Ok(call.null())
+}
+
+/// One record is being looked at; called for each by the function that does.
+pub fn count_record() {
+    progress::advance(1, |done| format!("verify_audit: {done} records"));
+}
+
+struct Verification {
+    rows: RowSet,
+    log_id: Option<pgrx::Uuid>,
+    state: Option<State>,
+    covered: i64,
+}
+
+/// Sums over records.
+#[derive(Default)]
+struct Sums {
+    records: i64,
+    true_records: i64,
+    digest: i128,
+}
+
+/// Rows that are not sealed yet and will be: of transactions that the last seal did not see, without those that a seal
+/// in several steps has taken already.
+const UNSEALED: &str = "(a.transaction_id >= $2 OR a.transaction_id = ANY ($3)) \
+     AND (a.transaction_id >= $4 OR skill_system.audit_leaf_index(a.id) IS NULL) \
+     AND ($5::bigint IS NULL OR a.transaction_id >= $5 OR a.transaction_id = ANY ($6) OR (a.transaction_id, a.id) > ($7, $8))";
+
+const NOT_SEALED: &str = "the record should have been sealed: it was added behind the server's back, or its transaction_id is not true";
+
+impl Verification {
+    fn problem(&mut self, row: Option<&spi::Row>, problem: &str, detail: &str) {
+        let at = |n| row.and_then(|row| row.datum(n));
+        self.rows.push(&mut [at(1), at(2), at(3), text_datum(problem), text_datum(detail)]);
+    }
+
+    fn about_id(&mut self, id: &[u8], problem: &str, detail: &str) {
+        let id = <[u8; ID]>::try_from(id).ok().and_then(|id| pgrx::Uuid::from_bytes(id).into_datum());
+        self.rows.push(&mut [None, id, None, text_datum(problem), text_datum(detail)]);
+    }
+
+    /// `$1` to `$8` of [`UNSEALED`].
+    fn unsealed_args(&self) -> Vec<Arg> {
+        let first = State::first;
+        let state = self.state.clone().unwrap_or_else(first);
+        let target = state.target.as_ref();
+        vec![
+            arg(self.log_id),
+            arg(state.snapshot.xmax),
+            arg(state.snapshot.in_progress.clone()),
+            arg(state.foreign_below),
+            arg(target.map(|(target, ..)| target.xmax)),
+            arg(target.map(|(target, ..)| target.in_progress.clone())),
+            arg(target.map(|(_, transaction, _)| *transaction)),
+            arg(target.map(|(.., id)| pgrx::Uuid::from_bytes(*id))),
+        ]
+    }
+
+    fn size(&self) -> u64 {
+        self.state.as_ref().map_or(0, |state| state.size)
+    }
+
+    fn everything(&mut self) -> Result<(), Fault> {
+        let mut nonce = [0; 32];
+        sys::strong_random(&mut nonce);
+        let expected = spi::one::<i64>(
+            "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid IN \
+                 (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'skill_system.audit_logs'::regclass)",
+            Access::Read,
+            &[],
+        );
+        progress::start(0, expected.unwrap_or(0).max(self.size() as i64));
+        let all = self.sums(&nonce, "true");
+        let unsealed = spi::with_settings(&[(c"enable_seqscan", c"off")], || self.sums(&nonce, UNSEALED));
+        self.covered = all.records;
+        if self.log_id.is_none() && all.records > 0 {
+            self.problem(None, "log_identity_missing", "audit_state is empty, so no signature can be recomputed");
+        }
+        if all.true_records < all.records {
+            self.wrong_signatures();
+        }
+        self.not_begun()?;
+        let (leaves, digest) = self.tree(&nonce)?;
+        if (all.records - unsealed.records, all.digest - unsealed.digest) != (leaves, digest) {
+            self.leaves_one_by_one(0..self.size())?;
+            self.unsealed_for_ever();
+        }
+        self.indexes();
+        Ok(())
+    }
+
+    fn sums(&self, nonce: &[u8; 32], condition: &str) -> Sums {
+        let mut sums = Sums::default();
+        let mut args = self.unsealed_args();
+        args.push(spi::bytea(nonce));
+        // The aggregate may run in parallel workers. Every condition has the same parameters.
+        spi::run_once(
+            &format!(
+                "SELECT count(*), count(d), sum(d)::text FROM (SELECT {} AS d FROM skill_system.audit_logs a WHERE {condition}) q \
+                 WHERE $2 IS NOT NULL AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $6 IS NOT NULL) AND ($7 IS NULL OR $8 IS NOT NULL)",
+                PROBLEM.replace("audit_problem", "audit_record_digest").replace("a.signature::text)", "a.signature::text, $9)")
+            ),
+            Access::Read,
+            &args,
+            |row| {
+                sums = Sums {
+                    records: row.get(1).unwrap_or(0),
+                    true_records: row.get(2).unwrap_or(0),
+                    digest: row.text(3).and_then(|sum| sum.parse().ok()).unwrap_or(0),
+                };
+            },
+        );
+        sums
+    }
+
+    fn wrong_signatures(&mut self) {
+        let sql = format!(
+            "SELECT * FROM (SELECT a.tableoid, a.id, a.created_at, {PROBLEM} AS problem FROM skill_system.audit_logs a) q WHERE problem IS NOT NULL"
+        );
+        let log_id = self.log_id;
+        spi::stream(&sql, &[arg(log_id)], |row| {
+            let problem = row.text(4).unwrap_or_default();
+            self.problem(Some(row), problem, explain_problem(problem));
+        });
+    }
+
+    /// Records of transactions that do not exist yet would never be sealed.
+    fn not_begun(&mut self) -> Result<(), Fault> {
+        if !sys::in_recovery() && self.state.as_ref().is_some_and(|state| state.moved().is_some()) {
+            return Ok(());
+        }
+        let own = sys::top_transaction_id_if_any().map(|own| own as i64);
+        let xmax = Snapshot::active()?.xmax;
+        spi::with_settings(&[(c"enable_seqscan", c"off")], || {
+            spi::stream(
+                "SELECT tableoid, id, created_at FROM skill_system.audit_logs WHERE transaction_id >= $1 AND transaction_id IS DISTINCT FROM $2 \
+                     AND skill_system.audit_leaf_index(id) IS NULL",
+                &[arg(xmax), arg(own)],
+                |row| self.problem(Some(row), "transaction_unknown", "its transaction has not begun yet: the value is not the server's"),
+            );
+        });
+        Ok(())
+    }
+
+    /// Hashes the tree anew from its leaves. Returns their number and the sum over them, without retired ones.
+    fn tree(&mut self, nonce: &[u8; 32]) -> Result<(i64, i128), Fault> {
+        let Some(state) = self.state.clone() else {
+            return Ok((0, 0));
+        };
+        progress::start(1, state.size as i64);
+        let retired = retired_leaves();
+        let mut appender = Appender::resume(0, &StoredTiles::default())?;
+        let (mut leaf, mut leaves, mut digest) = (0u64, 0i64, 0i128);
+        let mut damage = Vec::new();
+        spi::stream(
+            "SELECT m.n, m.ids, t.hashes FROM skill_system.audit_map m FULL JOIN skill_system.audit_tiles t ON t.n = m.n AND t.level = 0 \
+             WHERE t.level = 0 OR t.level IS NULL ORDER BY coalesce(m.n, t.n)",
+            &[],
+            |row| {
+                let (ids, hashes) = (row.bytes(2).unwrap_or_default(), row.bytes(3).unwrap_or_default());
+                let expected = (state.size - leaf.min(state.size)).min(TILE_WIDTH as u64) as usize;
+                let n = leaf / TILE_WIDTH as u64;
+                if row.get::<i64>(1) != Some(n as i64) || (ids.len() / ID, hashes.len() / HASH) != (expected, expected) {
+                    damage.push(format!("tile or map row {n}: {} ids and {} hashes instead of {expected} each", ids.len() / ID, hashes.len() / HASH));
+                }
+                for (id, hash) in ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH)) {
+                    let (Ok(id), Ok(hash)) = (<&[u8; ID]>::try_from(id), <&Hash>::try_from(hash)) else { continue };
+                    if !retired.iter().any(|range| range.contains(&leaf)) {
+                        leaves += 1;
+                        digest += i128::from(leaf_digest(nonce, id, hash));
+                    }
+                    appender.push(hash, &mut |level, n, hashes| same_tile(level, n, hashes, &mut damage)).or_raise();
+                    leaf += 1;
+                }
+                progress::advance(TILE_WIDTH as i64, |done| format!("verify_audit: {done} of {} leaves", state.size));
+            },
+        );
+        let (size, root) = appender.finish(&mut |level, n, hashes| same_tile(level, n, hashes, &mut damage))?;
+        for what in &damage {
+            self.problem(None, "tile_damaged", what);
+        }
+        if (size, root) != (state.size, state.root) {
+            let detail = format!("the leaves give a tree of {size} with another root than audit_seal_state has for {}", state.size);
+            self.problem(None, "root_mismatch", &detail);
+        }
+        self.surplus(&state);
+        progress::start(2, 0);
+        if damage.is_empty() && size == state.size {
+            self.checkpoints(&state)?;
+        }
+        Ok((leaves, digest))
+    }
+
+    /// Tiles beyond the end of the tree.
+    fn surplus(&mut self, state: &State) {
+        let expected: i64 = (0..8).map(|level| (state.size >> (8 * level)).div_ceil(TILE_WIDTH as u64) as i64).sum();
+        let found = spi::one::<i64>("SELECT count(*) FROM skill_system.audit_tiles", Access::Read, &[]).unwrap_or(0);
+        if found != expected {
+            self.problem(None, "tile_damaged", &format!("audit_tiles has {found} rows instead of {expected}"));
+        }
+    }
+
+    fn checkpoints(&mut self, state: &State) -> Result<(), Fault> {
+        let (tiles, origin, ring) = (StoredTiles::default(), proof::origin(state.incarnation)?, keys::keyring()?);
+        let known = ring.verifying().iter().map(|key| VerifierKey::parse(&verifier_key(&origin, &key.key)));
+        let known = known.collect::<Result<Vec<_>, _>>()?;
+        let mut wrong = Vec::new();
+        spi::stream(
+            "SELECT tree_size, root_hash, note FROM skill_system.audit_checkpoints WHERE incarnation = $1 ORDER BY tree_size",
+            &[arg(state.incarnation)],
+            |row| {
+                check_for_interrupts();
+                let (size, root) = (row.get::<i64>(1).unwrap_or(-1) as u64, row.bytes(2).unwrap_or_default());
+                let note = Checkpoint::verify(row.text(3).unwrap_or_default(), &known);
+                if !note.as_ref().is_ok_and(|note| note.size == size && note.root == root) {
+                    let why = note.err().map_or_else(|| "it says something else than its row".to_owned(), |error| error.to_string());
+                    wrong.push(("checkpoint_signature", format!("checkpoint of {size} leaves: {why}")));
+                }
+                if size > state.size || tree::root(size, &tiles).or_raise() != *root {
+                    wrong.push(("checkpoint_mismatch", format!("the tree is not the one of the checkpoint of {size} leaves")));
+                }
+            },
+        );
+        for (problem, detail) in wrong {
+            self.problem(None, problem, &detail);
+        }
+        Ok(())
+    }
+
+    /// Each of these leaves: its record is there, once, and hashes to it.
+    fn leaves_one_by_one(&mut self, range: Range<u64>) -> Result<(), Fault> {
+        progress::start(1, (range.end - range.start) as i64);
+        let sql = format!("SELECT a.tableoid, a.id, a.created_at, {LEAF_HASH} FROM skill_system.audit_logs a WHERE a.id = ANY ($2)");
+        let retired = retired_leaves();
+        let width = TILE_WIDTH as u64;
+        let mut at = range.start;
+        while at < range.end {
+            check_for_interrupts();
+            let n = at / width;
+            let (ids, tile) = (read_ids(n), read_tile(0, n)?.unwrap_or_else(|| [].into()));
+            let leaves: Vec<(u64, &[u8], &[u8])> = (n * width..)
+                .zip(ids.chunks_exact(ID).zip(tile.chunks_exact(HASH)))
+                .map(|(leaf, (id, hash))| (leaf, id, hash))
+                .filter(|(leaf, ..)| (at..range.end).contains(leaf) && !retired.iter().any(|range| range.contains(leaf)))
+                .collect();
+            let wanted: Vec<pgrx::Uuid> = leaves.iter().filter_map(|(_, id, _)| (*id).try_into().ok()).map(pgrx::Uuid::from_bytes).collect();
+            let mut seen = vec![0u32; leaves.len()];
+            let log_id = self.log_id;
+            spi::run_once(&sql, Access::Read, &[arg(log_id), arg(wanted)], |row| {
+                let id = row.get::<pgrx::Uuid>(2).map(|id| *id.as_bytes()).unwrap_or_default();
+                for (place, (leaf, _, hash)) in leaves.iter().enumerate().filter(|(_, (_, other, _))| *other == id) {
+                    seen[place] += 1;
+                    if row.bytes(4) != Some(hash) {
+                        self.problem(Some(row), "leaf_mismatch", &format!("the record is not the one that was sealed as leaf {leaf}"));
+                    }
+                    if seen[place] == 2 {
+                        self.problem(Some(row), "record_twice", &format!("leaf {leaf} has more than one record"));
+                    }
+                }
+            });
+            for ((leaf, id, _), _) in leaves.iter().zip(&seen).filter(|(_, seen)| **seen == 0) {
+                self.about_id(id, "record_missing", &format!("the record of leaf {leaf} was sealed and is gone"));
+            }
+            at = (n + 1) * width;
+            let done = at.min(range.end);
+            progress::advance(width as i64, |_| {
+                format!("verify_audit: leaf {done} of {}; after an interruption go on with since_checkpoint => {done}", range.end)
+            });
+        }
+        Ok(())
+    }
+
+    /// Records that have no leaf and that no seal will take.
+    fn unsealed_for_ever(&mut self) {
+        let sql = format!(
+            "SELECT a.tableoid, a.id, a.created_at FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND NOT ({UNSEALED}) \
+                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id)"
+        );
+        let args = self.unsealed_args();
+        spi::stream(&sql, &args, |row| {
+            self.problem(Some(row), "record_not_sealed", NOT_SEALED);
+        });
+    }
+
+    /// What was sealed from a leaf on, and what is not sealed yet.
+    fn since_leaf(&mut self, leaf: u64) -> Result<(), Fault> {
+        self.leaves_one_by_one(leaf..self.size())?;
+        if let Some(state) = self.state.clone() {
+            self.covered = (state.size - leaf) as i64;
+            self.checkpoints(&state)?;
+            if tree::root(state.size, &StoredTiles::default())? != state.root {
+                self.problem(None, "root_mismatch", "the tiles give another root than audit_seal_state has");
+            }
+        }
+        let sql = format!("SELECT a.tableoid, a.id, a.created_at, {PROBLEM} FROM skill_system.audit_logs a WHERE {UNSEALED}");
+        let args = self.unsealed_args();
+        spi::with_settings(&[(c"enable_seqscan", c"off")], || {
+            spi::stream(&sql, &args, |row| {
+                self.covered += 1;
+                if let Some(problem) = row.text(4) {
+                    self.problem(Some(row), problem, explain_problem(problem));
+                }
+            });
+        });
+        Ok(())
+    }
+
+    /// The records of a time range, and every leaf between the first and the last of them.
+    fn between(&mut self, since: pg_sys::Datum, until: pg_sys::Datum) -> Result<(), Fault> {
+        progress::start(0, 0);
+        let sql = format!(
+            "SELECT a.tableoid, a.id, a.created_at, {PROBLEM}, {UNSEALED} FROM skill_system.audit_logs a \
+             WHERE a.created_at >= $9 AND a.created_at < $10"
+        );
+        let mut args = self.unsealed_args();
+        args.extend([spi::timestamptz(since), spi::timestamptz(until)]);
+        let (mut finder, mut leaves) = (LeafFinder::default(), u64::MAX..0);
+        spi::stream(&sql, &args, |row| {
+            count_record();
+            self.covered += 1;
+            if let Some(problem) = row.text(4) {
+                self.problem(Some(row), problem, explain_problem(problem));
+            }
+            if self.state.is_none() || row.get(5) == Some(true) {
+                return;
+            }
+            match row.get::<pgrx::Uuid>(2).and_then(|id| finder.find(id.as_bytes())) {
+                None => self.problem(Some(row), "record_not_sealed", NOT_SEALED),
+                Some(leaf) => leaves = leaves.start.min(leaf)..leaves.end.max(leaf + 1),
+            }
+        });
+        if leaves.is_empty() { Ok(()) } else { self.leaves_one_by_one(leaves) }
+    }
+
+    /// Each partition's key has the rows of its table: an index that leaves some out would hide them from queries.
+    fn indexes(&mut self) {
+        let mut partitions = Vec::new();
+        spi::run(
+            "SELECT c.oid, c.oid::regclass::text, greatest(c.reltuples, 0)::bigint FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid \
+             WHERE h.inhparent = 'skill_system.audit_logs'::regclass AND c.relkind = 'r'",
+            Access::Read,
+            &[],
+            |row| partitions.extend(row.get::<pg_sys::Oid>(1).zip(row.get::<String>(2)).zip(row.get::<i64>(3))),
+        );
+        progress::start(3, partitions.iter().map(|(_, rows)| rows).sum());
+        let seed = i64::from_be_bytes(sys::new_uuid_v7()[8..].try_into().unwrap_or_default());
+        for ((oid, name), rows) in partitions {
+            let sum = |settings: &[_]| {
+                let mut found = (0i64, None::<String>);
+                spi::with_settings(settings, || {
+                    spi::run_once(
+                        &format!("SELECT count(*), sum(uuid_hash_extended(id, $1))::text FROM {name}"),
+                        Access::Read,
+                        &[arg(seed)],
+                        |row| found = (row.get(1).unwrap_or(0), row.get(2)),
+                    );
+                });
+                found
+            };
+            let heap = sum(&[(c"enable_indexscan", c"off"), (c"enable_indexonlyscan", c"off"), (c"enable_bitmapscan", c"off")]);
+            let index = sum(&[(c"enable_seqscan", c"off"), (c"enable_bitmapscan", c"off")]);
+            if heap != index {
+                let detail = format!("the index of the primary key finds {} records, the table has {}: REINDEX it", index.0, heap.0);
+                self.rows.push(&mut [oid.into_datum(), None, None, text_datum("index_mismatch"), text_datum(&detail)]);
+            }
+            progress::advance(rows, |_| format!("verify_audit: index of {name}"));
+        }
+    }
+
+    fn protection(&mut self) {
+        for (table, detail) in audit::unprotected() {
+            self.rows.push(&mut [table.into_datum(), None, None, text_datum("protection_missing"), text_datum(&detail)]);
+        }
+        let moved = if sys::in_recovery() { None } else { self.state.as_ref().and_then(State::moved) };
+        if let Some(how) = moved {
+            self.problem(None, "sealed_elsewhere", &how);
+        }
+    }
+}
+
+/// Compares a tile with the stored one, which may have grown since.
+fn same_tile(level: u8, n: u64, hashes: &[u8], damage: &mut Vec<String>) -> Result<(), Fault> {
+    if !read_tile(level, n)?.is_some_and(|stored| stored.starts_with(hashes)) {
+        damage.push(format!("tile {n} of level {level} is not made of the leaves below it"));
+    }
+    Ok(())
+}
+
+pg_function!(pg_finfo_skill_audit_verify_progress, skill_audit_verify_progress, audit_verify_progress);
+/// `audit_verify_progress_entries()`: one row for each process that verifies.
+fn audit_verify_progress(call: &Call) -> Answer {
+    let mut rows = call.row_set();
+    for entry in progress::entries() {
+        rows.push(&mut [entry.pid.into_datum(), text_datum(entry.phase), entry.done.into_datum(), entry.total.into_datum()]);
+    }
+    Ok(call.null())
+}
