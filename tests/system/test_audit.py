@@ -14,7 +14,6 @@ from psycopg import sql
 import skr1
 
 
-
 def keyring_path(connection):
     data = connection.execute("SHOW data_directory").fetchone()[0]
     return Path(data) / connection.execute("SHOW skill_system.keyring_file").fetchone()[0]

@@ -91,7 +91,7 @@ def test_the_settings_are_all_different_and_change_what_is_printed(connect, tabl
         with connect() as reader:
             for name, value in setting(number).items():
                 reader.execute("SELECT set_config(%s, %s, false)", [name, value])
-            seen.add(reader.execute("SELECT timestamptz '2026-07-03 12:00Z'::text, (1.1::float8 / 3)::text, '\\xde'::bytea::text, interval '1 day 2 hours'::text").fetchone())
+            seen.add(reader.execute("SELECT timestamptz '2026-07-03 12:00Z'::text, (1.1::float8 / 3)::text, decode('de', 'hex')::text, interval '1 day 2 hours'::text").fetchone())
     assert len(seen) == 20, seen
 
 

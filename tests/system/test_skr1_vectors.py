@@ -86,8 +86,10 @@ def test_the_server_agrees(vectors, new_cluster):
         for vector in held:
             assert list(found[vector["row"]["id"]]) == [*values(vector), vector["signature"]], vector["name"]
         for vector in vectors:
-            problem = connection.execute(f"SELECT skill_system.audit_problem(%s::uuid, {PLACES})", [vector["log_id"], *values(vector), vector["signature"]]).fetchone()[0]
+            call = f"SELECT skill_system.audit_problem(%s::uuid, {PLACES}), encode(skill_system.audit_leaf_hash(%s::uuid, {PLACES}), 'hex')"
+            problem, leaf_hash = connection.execute(call, [vector["log_id"], *values(vector), vector["signature"]] * 2).fetchone()
             assert (problem is None) == (vector["skr1"] is not None), (vector["name"], problem)
+            assert leaf_hash == vector["leaf_hash"], vector["name"]
         # Those of other logs are the only ones that verify_audit finds.
         foreign = {vector["row"]["id"] for vector in held if vector["log_id"] != vectors[0]["log_id"]}
         assert {(identity, problem) for _, identity, problem in problems(connection)} == {(identity, "signature_mismatch") for identity in foreign} and foreign
