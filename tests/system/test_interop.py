@@ -202,13 +202,18 @@ def log(fresh_database):
     """A connection to a database with 600 sealed records and a checkpoint at each of SIZES; the entries in the order of the leaves; the checkpoints by size."""
     with open_connection(dbname=fresh_database()) as connection:
         load(connection)
-        checkpoints, written = {}, 0
+        checkpoints, before = {}, 0
         for size in SIZES:
-            connection.execute("SELECT skill_system.append_audit('made', jsonb_build_object('n', g, 'x', g / 7.0, 'text', repeat('ä\"', g %% 5))) FROM generate_series(%s::int, %s) g", [written + 1, size])
-            sealed = connection.execute("SELECT sealed, tree_size, root_hash FROM skill_system.seal_audit()").fetchone()
-            assert sealed[:2] == (size - written, size)
-            checkpoints[size] = (sealed[2], connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0])
-            written = size
+            damaged = size == 2
+            if damaged:
+                # A record that cannot be encoded, which only the owner can write; it has its leaf all the same.
+                connection.execute("INSERT INTO skill_system.audit_logs (id, event_type, event_data, created_at, signature, recorded_at, transaction_id, session_user_name, current_user_name, key_id) "
+                                   "VALUES (gen_random_uuid(), 'damaged', '{}', 'infinity', 'v1:k:0', now(), pg_current_xact_id()::text::bigint, 'x', 'x', 'k')")
+            connection.execute("SELECT skill_system.append_audit('made', jsonb_build_object('n', g, 'x', g / 7.0, 'text', repeat('ä\"', g %% 5))) FROM generate_series(1, %s) g", [size - before - damaged])
+            sealed, tree_size, root = connection.execute("SELECT sealed, tree_size, root_hash FROM skill_system.seal_audit()").fetchone()
+            assert (sealed, tree_size) == (size - before, size)
+            checkpoints[size] = (root, connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0])
+            before = size
         log_id = connection.execute("SELECT log_id::text FROM skill_system.audit_state").fetchone()[0]
         columns = ", ".join(f"a.{name}::text" for name in (*skr1.COLUMNS, "signature"))
         rows = connection.execute(f"SELECT {columns} FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a USING (id) ORDER BY l.leaf").fetchall()
@@ -221,7 +226,7 @@ def public_key(connection):
 
 def test_the_log_has_the_root_that_others_compute_from_its_rows(log):
     connection, _, entries, checkpoints = log
-    assert len(entries) == SIZES[-1]
+    assert len(entries) == SIZES[-1] and [entry[:4] for entry in entries].count(b"SKR0") == 1
     for size, (root, _) in checkpoints.items():
         assert root == pymerkle_root(entries[:size]) == rfc6962.root(entries[:size])
     hashes = [rfc6962.leaf_hash(entry) for entry in entries]
@@ -255,6 +260,7 @@ def test_consistency_proofs_hold(log):
             old_root, new_root, hashes = connection.execute("SELECT old_root_hash, new_root_hash, hashes FROM skill_system.audit_consistency_proof(%s, %s)", [old, new]).fetchone()
             assert (old_root, new_root) == (checkpoints[old][0], checkpoints[new][0]) and hashes == rfc6962.consistency_proof(old, entries[:new])
             assert consistency_holds(old, old_root, new, new_root, hashes)
+        assert connection.execute("SELECT hashes FROM skill_system.audit_consistency_proof(%s, %s)", [new, new]).fetchone()[0] == []
 
 
 def test_tiles_are_those_of_the_specification(log):
