@@ -246,9 +246,11 @@ def test_sigstore_and_pymerkle_accept_the_inclusion_proofs(log):
     root, note = checkpoints[size]
     key = public_key(connection)
     for index in (*range(0, size, 13), 255, 256, 511, 512, size - 1):
-        proof = connection.execute("SELECT leaf_index, tree_size, leaf_hash, root_hash, hashes FROM skill_system.audit_inclusion_proof(%s)", [rows[index][0]]).fetchone()
-        leaf, hashes = rfc6962.leaf_hash(entries[index]), proof[4]
+        proof = connection.execute("SELECT leaf_index, tree_size, leaf_hash, root_hash, hashes, proof FROM skill_system.audit_inclusion_proof(%s)", [rows[index][0]]).fetchone()
+        leaf, hashes, text = rfc6962.leaf_hash(entries[index]), *proof[4:]
         assert proof[:4] == (index, size, leaf, root) and hashes == rfc6962.inclusion_proof(index, entries)
+        # C2SP tlog-proof
+        assert text == "\n".join(["c2sp.org/tlog-proof@v1", f"index {index}", *(base64.b64encode(hash).decode() for hash in hashes), "", note])
         assert sigstore_accepts(entries[index], index, size, root, hashes, note, key) and pymerkle_accepts(leaf, index, size, root, hashes)
         assert not sigstore_accepts(entries[index - 1], index, size, root, hashes, note, key) and not pymerkle_accepts(leaf, index - 1, size, root, hashes)
 
