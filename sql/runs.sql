@@ -251,7 +251,7 @@ CREATE FUNCTION skill_system.maintain(batch_size integer DEFAULT 10000)
     RETURNS TABLE (task text, affected bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'maintain_wrapper' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.maintain(integer) IS
-'What has to be done now and then, for all tenants; one row per task. audit_partitions makes the partitions of this month and the next two; run_retention deletes finished runs older than skill_system.run_retention with their events, at most batch_size a call, and records that as runs.deleted. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a batch_size out of bounds. Example: SELECT * FROM skill_system.maintain();';
+'What has to be done now and then, for all tenants; one row per task. audit_partitions makes the partitions of this month and the next two; run_retention deletes finished runs older than skill_system.run_retention with their events, at most batch_size a call, and records that as runs.deleted; audit_seal seals what is not sealed yet; audit_sweep seals records that no seal would take and records that as audit.sealed_late. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a batch_size out of bounds. Example: SELECT * FROM skill_system.maintain();';
 
 CREATE FUNCTION skill_system.import_legacy(schema_name text)
     RETURNS TABLE (table_name text, imported bigint, skipped bigint, detail text)

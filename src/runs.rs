@@ -11,6 +11,7 @@ use skill_core::policy::Profile;
 use skill_core::runs::{RunError, Status, check_events, duration, name, optional_name};
 use skill_core::{Code, Fault};
 
+use crate::ledger::{self, Step};
 use crate::pg::call::{Answer, Call, jsonb_datum};
 use crate::pg::error::{OrRaise, raise};
 use crate::pg::spi::{self, Access, Arg, arg, given};
@@ -463,7 +464,7 @@ fn maintain(
     spi::as_owner(|| {
         spi::run("LOCK TABLE skill_system.audit_state IN SHARE UPDATE EXCLUSIVE MODE", Access::Write, &[], |_| ());
     });
-    TableIterator::new([audit_partitions(), run_retention(batch_size)])
+    TableIterator::new([audit_partitions(), run_retention(batch_size), audit_seal(), audit_sweep()])
 }
 
 /// The partitions of this month, where it is not too late, and of the next two.
@@ -501,6 +502,27 @@ fn audit_partitions() -> Task {
     });
     let detail = if notes.is_empty() { "all there".to_owned() } else { notes.join("; ") };
     ("audit_partitions".into(), made, detail)
+}
+
+/// Seals what is not sealed yet.
+fn audit_seal() -> Task {
+    let (affected, detail) = match ledger::seal_step(None) {
+        Ok(Step::Sealed { sealed, state, .. }) => (sealed as i64, format!("the tree has {} leaves", state.size)),
+        Ok(Step::Empty) => (0, "nothing has been recorded yet".into()),
+        Ok(Step::Busy) => (0, "another session seals now".into()),
+        Err(fault) => (0, fault.to_string()),
+    };
+    ("audit_seal".into(), affected, detail)
+}
+
+/// Seals what no seal would take.
+fn audit_sweep() -> Task {
+    let (affected, detail) = match ledger::sweep(false) {
+        Ok(0) => (0, "every record that could be sealed is".into()),
+        Ok(late) => (late as i64, "records with a transaction id that is not the server's: see audit.sealed_late".into()),
+        Err(fault) => (0, fault.message),
+    };
+    ("audit_sweep".into(), affected, detail)
 }
 
 /// Deletes finished runs older than the setting says, with their events, oldest first.

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use crate::pg::call::{Answer, Call};
 use crate::pg::spi::{self, Access};
 use crate::pg::{guc, keys, sys};
-use crate::{audit, pg_function};
+use crate::{audit, ledger, pg_function};
 
 pg_function!(pg_finfo_skill_current_tenant, skill_current_tenant, current_tenant);
 fn current_tenant(call: &Call) -> Answer {
@@ -60,7 +60,7 @@ fn health() -> TableIterator<
     'static,
     (name!(check, String), name!(status, String), name!(detail, String), name!(hint, Option<String>)),
 > {
-    let checks = [versions(), keyring(), roles(), audit_protection(), audit_partitions(), row_security(), dump_marking(), stuck_runs()];
+    let checks = [versions(), keyring(), roles(), audit_protection(), audit_partitions(), audit_seal(), row_security(), dump_marking(), stuck_runs()];
     TableIterator::new(
         checks.into_iter().map(|(check, status, detail, hint)| (check.to_owned(), status.to_owned(), detail, hint.map(str::to_owned))),
     )
@@ -120,6 +120,14 @@ fn audit_partitions() -> Check {
     } else {
         ("audit_partitions", "warning", "next month has no partition, so its records would go to audit_logs_default".into(),
          Some("Call SELECT * FROM skill_system.maintain() once a day, for example with pg_cron."))
+    }
+}
+
+fn audit_seal() -> Check {
+    match ledger::backlog() {
+        Ok(None) => ("audit_seal", "ok", "no record has been waiting for long".into(), None),
+        Ok(Some(why)) => ("audit_seal", "warning", why, Some("SELECT * FROM skill_system.seal_audit(); says more. Preload the library, or call maintain() often.")),
+        Err(fault) => ("audit_seal", "error", fault.message, fault.hint.map(|_| "SELECT * FROM skill_system.verify_audit();")),
     }
 }
 

@@ -6,12 +6,12 @@ use skill_core::tree::{self, Appender, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 
 use super::proof::{nothing_sealed, origin};
-use super::seal::{LEAF_HASH, Leaves};
+use super::seal::Leaves;
 use super::state::{Place, Snapshot, State};
 use super::tiles::{HASH, StoredTiles};
 use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, text_datum};
-use crate::pg::error::{OrRaise, check_for_interrupts};
+use crate::pg::error::check_for_interrupts;
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::{keys, sys};
 use crate::{audit, pg_function};
@@ -65,11 +65,10 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
     }
     let snapshot = Snapshot::active()?;
     let before = state.size;
-    let log_id = spi::as_owner(|| spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]));
     spi::as_owner(|| {
         cache::opening(Opened::Sealing, || {
             let mut leaves = Leaves::resume(state.size)?;
-            seal_unmapped(&mut leaves, log_id)?;
+            leaves.push_unmapped("true", &[])?;
             (state.size, state.root) = leaves.finish()?;
             // Transaction ids of before mean nothing here, and new ones may be the same numbers.
             let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", Access::Read, &[]);
@@ -166,20 +165,4 @@ fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Fault> {
         loss = loss.or(lost(*size as u64, root)?);
     }
     Ok(Judged { loss, compared_with: format!("Compared with the {} stored checkpoint(s); none held outside was given.", stored.len()) })
-}
-
-/// Seals every visible record that is no leaf yet.
-pub fn seal_unmapped(leaves: &mut Leaves, log_id: Option<pgrx::Uuid>) -> Result<(), Fault> {
-    let sql = format!(
-        "SELECT a.id, {LEAF_HASH} FROM skill_system.audit_logs a \
-         WHERE NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id) ORDER BY a.transaction_id, a.id"
-    );
-    spi::with_settings(&[(c"work_mem", c"64MB"), (c"jit", c"off")], || {
-        spi::stream(&sql, &[arg(log_id)], |row| {
-            if let (Some(id), Some(hash)) = (row.get::<pgrx::Uuid>(1), row.bytes(2).and_then(|hash| hash.try_into().ok())) {
-                leaves.push(id.as_bytes(), hash).or_raise();
-            }
-        });
-    });
-    Ok(())
 }

@@ -8,7 +8,7 @@ mod state;
 mod tiles;
 mod verify;
 
-pub use seal::{Step, seal_step};
+pub use seal::{Step, backlog, seal_step, sweep};
 pub use verify::count_record;
 
 /// PLACEHOLDER

@@ -9,7 +9,7 @@ use skill_core::tree::{Appender, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
 use super::state::{Snapshot, State};
-use super::tiles::{self, ID, StoredTiles};
+use super::tiles::{self, ID, LeafFinder, StoredTiles};
 use crate::audit;
 use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, bytea_datum};
@@ -155,6 +155,75 @@ fn summarize_index() {
     }
 }
 
+/// Seals the records that no seal would take, because their transaction id is not the server's: put there behind the
+/// signing trigger's back, or restored after the log was adopted. Looks into the whole table, or into the newest
+/// partition only. Returns how many there were; each such find is recorded as audit.sealed_late.
+pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
+    sys::prevent_if_read_only(c"sealing");
+    if !sys::try_lock(sys::relation(c"audit_seal_state")) {
+        return Ok(0);
+    }
+    spi::with_latest_snapshot(|| {
+        let Some(mut state) = spi::as_owner(State::read)?.filter(|state| state.target.is_none()) else {
+            return Ok(0);
+        };
+        state.check_place()?;
+        let late = Late { before: state.snapshot.clone(), now: Snapshot::active()? };
+        if !spi::as_owner(|| late.any(newest_only)) {
+            return Ok(0);
+        }
+        let before = state.size;
+        let ids = spi::as_owner(|| {
+            cache::opening(Opened::Sealing, || {
+                let mut leaves = Leaves::resume(state.size)?;
+                let ids = leaves.push_unmapped(LATE, &late.args())?;
+                (state.size, state.root) = leaves.finish()?;
+                // When those ids come to be the server's, the cut must not take the records again.
+                let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", Access::Read, &[]);
+                state.foreign_below = highest.unwrap_or(0).saturating_add(1).max(state.foreign_below);
+                state.sealed_at = sys::clock_timestamp();
+                state.write();
+                Ok::<_, Fault>(ids)
+            })
+        })?;
+        spi::commit_synchronously();
+        cache::tree_grew();
+        let count = state.size - before;
+        audit::append_system("audit.sealed_late", serde_json::json!({"count": count, "first_leaf": before, "first_ids": ids}));
+        Ok(count)
+    })
+}
+
+/// Visible rows whose transaction id says that they were sealed, or that they do not exist yet.
+const LATE: &str = "((a.transaction_id < $2 AND a.transaction_id <> ALL ($3)) OR a.transaction_id >= $4) AND a.transaction_id IS DISTINCT FROM $5";
+
+struct Late {
+    before: Snapshot,
+    now: Snapshot,
+}
+
+impl Late {
+    /// `$2` to `$5` of [`LATE`]; the last is this transaction, whose records the next seal takes.
+    fn args(&self) -> Vec<Arg> {
+        let own = sys::top_transaction_id_if_any().map(|own| own as i64);
+        vec![arg(self.before.xmax), arg(self.before.in_progress.clone()), arg(self.now.xmax), arg(own)]
+    }
+
+    /// Some of them have no leaf.
+    fn any(&self, newest_only: bool) -> bool {
+        let newest = "a.tableoid = (SELECT tableoid FROM skill_system.audit_logs ORDER BY created_at DESC LIMIT 1) AND ";
+        let condition = format!("{}$1 IS NULL AND {LATE}", if newest_only { newest } else { "" });
+        let mut finder = LeafFinder::default();
+        let mut found = false;
+        let mut args = vec![arg(None::<i32>)];
+        args.extend(self.args());
+        spi::stream(&format!("SELECT a.id FROM skill_system.audit_logs a WHERE {condition}"), &args, |row| {
+            found = found || row.get::<pgrx::Uuid>(1).is_some_and(|id| finder.find(id.as_bytes()).is_none());
+        });
+        found
+    }
+}
+
 /// `audit_leaf_hash()` of a row aliased `a`; `$1` is the log's id.
 pub const LEAF_HASH: &str = "skill_system.audit_leaf_hash($1, a.id, a.tenant_id, a.event_type::text, a.event_data, a.actor_id::text, \
      a.actor_type::text, a.created_at, a.recorded_at, a.transaction_id, a.session_user_name, a.current_user_name, a.key_id, a.signature::text)";
@@ -221,6 +290,29 @@ impl Leaves {
             self.ids.clear();
         }
         Ok(())
+    }
+
+    /// Every visible row, aliased `a`, that is no leaf yet and fulfils a condition on `$2` and further. Returns the first ids.
+    pub fn push_unmapped(&mut self, condition: &str, args: &[Arg]) -> Result<Vec<String>, Fault> {
+        let log_id = spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]);
+        let sql = format!(
+            "SELECT a.id, {LEAF_HASH} FROM skill_system.audit_logs a WHERE {condition} \
+                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id) ORDER BY a.transaction_id, a.id"
+        );
+        let mut all = vec![arg(log_id)];
+        all.extend_from_slice(args);
+        let mut first = Vec::new();
+        spi::with_settings(&[(c"work_mem", c"64MB"), (c"jit", c"off")], || {
+            spi::stream(&sql, &all, |row| {
+                if let (Some(id), Some(hash)) = (row.get::<pgrx::Uuid>(1), row.bytes(2).and_then(|hash| hash.try_into().ok())) {
+                    self.push(id.as_bytes(), hash).or_raise();
+                    if first.len() < 100 {
+                        first.push(id.to_string());
+                    }
+                }
+            });
+        });
+        Ok(first)
     }
 
     /// Writes what is not written yet; the size and the root.
@@ -300,6 +392,24 @@ fn unsealed(state: &State, now: &Snapshot) -> (i64, Option<Interval>) {
     }
     let age = oldest.and_then(|oldest| Interval::new(0, 0, sys::clock_timestamp() - oldest).ok());
     (count, age)
+}
+
+/// Why the log may not be sealed as it should be, for `health()`.
+pub fn backlog() -> Result<Option<String>, Fault> {
+    let state = State::read()?;
+    if let Some(how) = state.as_ref().filter(|_| !sys::in_recovery()).and_then(State::moved) {
+        return Ok(Some(format!("the log was sealed elsewhere: {how}")));
+    }
+    let from = state.map_or_else(Snapshot::empty, |state| state.snapshot);
+    let waiting = spi::with_settings(&[(c"enable_seqscan", c"off")], || {
+        spi::one::<bool>(
+            "SELECT EXISTS (SELECT FROM skill_system.audit_logs WHERE (transaction_id >= $1 OR transaction_id = ANY ($2)) \
+                 AND recorded_at < now() - interval '5 minutes')",
+            Access::Read,
+            &[arg(from.xmax), arg(from.in_progress)],
+        )
+    });
+    Ok((waiting == Some(true)).then(|| "records older than five minutes are not sealed yet".to_owned()))
 }
 
 /// The open transaction that began first: records of its own cannot be sealed before it ends.

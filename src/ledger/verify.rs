@@ -9,7 +9,7 @@ use std::ops::Range;
 use pgrx::datum::IntoDatum;
 use pgrx::pg_sys;
 use skill_core::checkpoint::{Checkpoint, VerifierKey, verifier_key};
-use skill_core::tree::{self, Appender, Hash, TILE_WIDTH, Tiles};
+use skill_core::tree::{self, Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
 use super::seal::LEAF_HASH;
