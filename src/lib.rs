@@ -5,8 +5,10 @@
 //! that touches its memory is in `src/pg/`.
 
 mod audit;
+mod guard;
 mod pg;
 mod policy;
+mod protection;
 mod runs;
 mod system;
 
@@ -18,4 +20,5 @@ pub extern "C-unwind" fn _PG_init() {
     pg::error::register();
     pg::guc::register();
     pg::cache::register();
+    pg::utility::register();
 }

@@ -38,6 +38,7 @@ thread_local! {
     static IDENTITY: Watch = const { Watch::new() };
     static TRANSIENT: Cell<bool> = const { Cell::new(false) };
     static RETENTION: Cell<bool> = const { Cell::new(false) };
+    static OWN_CHANGE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Registers the callbacks; called once when the library is loaded.
@@ -97,8 +98,22 @@ pub fn during_retention<T>(body: impl FnOnce() -> T) -> T {
     result
 }
 
+/// This library itself is changing the definition of audit tables in this session.
+pub fn own_change_runs() -> bool {
+    OWN_CHANGE.get()
+}
+
+/// Runs `body`, statements of our own on audit tables, past the utility guard; ends as `during_retention` does.
+pub fn during_own_change<T>(body: impl FnOnce() -> T) -> T {
+    OWN_CHANGE.set(true);
+    let result = body();
+    OWN_CHANGE.set(false);
+    result
+}
+
 fn rolled_back() {
     RETENTION.set(false);
+    OWN_CHANGE.set(false);
     POLICIES.with(|watch| watch.valid.set(false));
     // The identity may have been made by what is rolled back.
     IDENTITY.with(|watch| watch.valid.set(false));

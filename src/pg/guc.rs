@@ -10,6 +10,7 @@ static KEYRING_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>
 static KEYRING_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static RUN_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
+static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Tenant of whoever set none.
 pub const DEFAULT_TENANT: &str = "default";
@@ -70,6 +71,14 @@ pub fn register() {
         i32::MAX,
         GucContext::Suset,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_bool_guc(
+        c"skill_system.allow_unprotected",
+        c"Lets this session run statements that take away the protection of the audit trail.",
+        c"Off by default, and only a superuser can set it. Without it a server with skill_system in shared_preload_libraries refuses them; what was changed is reported by verify_audit() and recorded with the next seal.",
+        &ALLOW_UNPROTECTED,
+        GucContext::Suset,
+        GucFlags::NOT_WHILE_SEC_REST,
     );
     // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
@@ -139,4 +148,9 @@ pub fn run_retention_minutes() -> Option<i32> {
 /// Seconds of silence that make a run stuck.
 pub fn stuck_after_seconds() -> i32 {
     STUCK_AFTER.get()
+}
+
+/// `skill_system.allow_unprotected`
+pub fn allow_unprotected() -> bool {
+    ALLOW_UNPROTECTED.get()
 }

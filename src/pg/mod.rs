@@ -14,3 +14,4 @@ pub mod keys;
 pub mod spi;
 pub mod sys;
 pub mod trigger;
+pub mod utility;
