@@ -12,6 +12,7 @@ pub mod keyring;
 pub mod otlp;
 pub mod policy;
 pub mod runs;
+pub mod shipped;
 pub mod skr1;
 
 pub use error::{Code, Fault};
