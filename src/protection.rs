@@ -119,6 +119,9 @@ UNION ALL
 SELECT a.oid, 'it is no partition of this extension' FROM audit_table a
 WHERE a.attached AND (a.relnamespace <> (SELECT oid FROM space) OR a.relname !~ '^audit_logs_(default|\d{4,}_\d\d)$')
 UNION ALL
+SELECT log.oid, 'it has no default partition, so records may find no place' FROM log
+WHERE log.oid IS NOT NULL AND NOT EXISTS (SELECT FROM audit_table a WHERE a.attached AND pg_get_expr(a.relpartbound, a.oid) = 'DEFAULT')
+UNION ALL
 SELECT i.inhparent, format('table %s is its child', i.inhrelid::regclass) FROM pg_inherits i JOIN audit_table a ON a.oid = i.inhparent WHERE i.inhparent <> (SELECT oid FROM log)
 UNION ALL
 SELECT i.inhrelid, format('it is a child of %s', i.inhparent::regclass) FROM pg_inherits i JOIN audit_table a ON a.oid = i.inhrelid WHERE i.inhparent <> (SELECT oid FROM log)
@@ -189,7 +192,9 @@ fn items() -> Vec<(String, String)> {
         "library".to_owned(),
         format!("{}, {}", env!("CARGO_PKG_VERSION"), if utility::installed() { "preloaded" } else { "not preloaded" }),
     )];
-    spi::run(STATE, Access::ReadLatest, &[], |row| found.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default())));
+    spi::with_plain_text(|| {
+        spi::run(STATE, Access::ReadLatest, &[], |row| found.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default())));
+    });
     found
 }
 
@@ -222,12 +227,17 @@ SELECT md5(string_agg(v, ' ')) FROM (
     UNION ALL (SELECT format('h%s%s', h.ctid, h.xmin) FROM audit_table a JOIN pg_inherits h ON h.inhrelid = a.oid ORDER BY h.inhrelid, h.inhseqno)
     UNION ALL (SELECT format('h%s%s', h.ctid, h.xmin) FROM audit_table a JOIN pg_inherits h ON h.inhparent = a.oid ORDER BY h.inhrelid, h.inhseqno)
     UNION ALL (SELECT format('f%s%s', ctid, xmin) FROM pg_proc WHERE pronamespace = (SELECT oid FROM space) ORDER BY oid)
+    UNION ALL (SELECT format('m%s%s', ctid, xmin) FROM pg_depend WHERE refclassid = 'pg_extension'::regclass
+                   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'skill_system') AND deptype = 'e' ORDER BY classid, objid)
     UNION ALL (SELECT format('s%s%s', ctid, xmin) FROM pg_db_role_setting ORDER BY setdatabase, setrole)
 ) AS versions(v)"#;
 
 /// Item and state, without oids, in an order that the reader sets.
 const STATE: &str = r#"
 WITH space AS (SELECT * FROM pg_namespace WHERE nspname = 'skill_system'),
+member AS (
+    SELECT d.classid, d.objid FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+    WHERE e.extname = 'skill_system'),
 audit_table AS (
     SELECT c.*, format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'f')
@@ -238,7 +248,8 @@ UNION ALL
 SELECT 'schema', format('owner %s, rights %s', pg_get_userbyid(nspowner), (SELECT string_agg(r::text, ' ' ORDER BY r::text COLLATE "C") FROM unnest(coalesce(nspacl, acldefault('n', nspowner))) r)) FROM space
 UNION ALL
 SELECT 'table ' || a.name,
-       format('kind %s, persistence %s, owner %s, row security %s%s, options %s, rights %s, child of %s %s', a.relkind, a.relpersistence, pg_get_userbyid(a.relowner),
+       format('%skind %s, persistence %s, owner %s, row security %s%s, options %s, rights %s, child of %s %s',
+              CASE WHEN ('pg_class'::regclass, a.oid) IN (SELECT * FROM member) THEN 'member, ' END, a.relkind, a.relpersistence, pg_get_userbyid(a.relowner),
               a.relrowsecurity, CASE WHEN a.relforcerowsecurity THEN ' forced' END, a.reloptions,
               (SELECT string_agg(r::text, ' ' ORDER BY r::text COLLATE "C") FROM unnest(coalesce(a.relacl, acldefault('r', a.relowner))) r),
               (SELECT string_agg(i.inhparent::regclass || CASE WHEN i.inhdetachpending THEN ' (leaving)' ELSE '' END, ', ' ORDER BY i.inhseqno) FROM pg_inherits i WHERE i.inhrelid = a.oid),
@@ -269,12 +280,12 @@ SELECT 'index ' || i.indexrelid::regclass, format('%s%s', pg_get_indexdef(i.inde
 FROM audit_table a JOIN pg_index i ON i.indrelid = a.oid
 UNION ALL
 SELECT format('constraint %s.%I', a.name, k.conname), format('%s%s', pg_get_constraintdef(k.oid), CASE WHEN NOT k.convalidated THEN ' not valid' END)
-FROM audit_table a JOIN pg_constraint k ON k.conrelid = a.oid
+FROM audit_table a JOIN pg_constraint k ON k.conrelid = a.oid WHERE k.contype <> 'n'
 UNION ALL
 SELECT 'children ' || a.name, string_agg(i.inhrelid::regclass::text, ', ' ORDER BY i.inhrelid::regclass::text COLLATE "C") FROM audit_table a JOIN pg_inherits i ON i.inhparent = a.oid GROUP BY a.name
 UNION ALL
 SELECT 'function ' || p.oid::regprocedure,
-       format('owner %s, rights %s, %s, definition %s', pg_get_userbyid(p.proowner),
+       format('%sowner %s, rights %s, %s, definition %s', CASE WHEN ('pg_proc'::regclass, p.oid) IN (SELECT * FROM member) THEN 'member, ' END, pg_get_userbyid(p.proowner),
               (SELECT string_agg(r::text, ' ' ORDER BY r::text COLLATE "C") FROM unnest(coalesce(p.proacl, acldefault('f', p.proowner))) r),
               CASE WHEN p.probin IS NULL THEN l.lanname ELSE format('%s %s %s', l.lanname, p.probin, p.prosrc) END,
               CASE WHEN p.prokind IN ('f', 'p') THEN left(encode(sha256(convert_to(pg_get_functiondef(p.oid), 'UTF8')), 'hex'), 32) ELSE p.prokind::text END)

@@ -4,6 +4,7 @@
 //! the caller can put its own operators or functions in the way.
 
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::collections::HashMap;
 
 use pgrx::datum::{FromDatum, IntoDatum};
@@ -207,16 +208,7 @@ impl Pinned {
         // SAFETY: a GUC nest level of our own, ended in drop; the previous user is kept there too.
         unsafe {
             let nest = pg_sys::NewGUCNestLevel();
-            pg_sys::set_config_option(
-                c"search_path".as_ptr(),
-                c"pg_catalog, pg_temp".as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
+            set_locally(c"search_path", c"pg_catalog, pg_temp");
             let user = become_user.map(|owner| {
                 let (mut user, mut context) = (pg_sys::InvalidOid, 0);
                 pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
@@ -242,6 +234,36 @@ impl Drop for Pinned {
             }
             pg_sys::AtEOXact_GUC(false, self.nest);
         }
+    }
+}
+
+/// Runs `body` with the settings at their usual values that change how the server writes values and names as text.
+pub fn with_plain_text<T>(body: impl FnOnce() -> T) -> T {
+    const PLAIN: [(&CStr, &CStr); 6] = [
+        (c"TimeZone", c"UTC"), (c"DateStyle", c"ISO, YMD"), (c"IntervalStyle", c"postgres"),
+        (c"extra_float_digits", c"1"), (c"bytea_output", c"hex"), (c"quote_all_identifiers", c"off"),
+    ];
+    let _pinned = Pinned::new(None);
+    for (name, value) in PLAIN {
+        set_locally(name, value);
+    }
+    body()
+}
+
+/// Sets a setting until the current GUC nest level ends.
+fn set_locally(name: &CStr, value: &CStr) {
+    // SAFETY: NUL-terminated constants; the caller has opened the nest level.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
     }
 }
 
