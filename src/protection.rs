@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use skill_core::shipped;
 
 use crate::pg::spi::{self, Access, arg};
-use crate::pg::utility;
+use crate::pg::{cache, utility};
 
 /// The install script, in parts; the order does not matter here.
 const SCRIPTS: [&str; 6] = [
@@ -176,7 +176,8 @@ thread_local! {
 /// the versions of the catalogue rows are looked at, which tell also of DML on catalogues that sends no invalidation.
 pub fn fingerprint() -> (Value, [u8; 32]) {
     let versions: String = spi::one(VERSIONS, Access::ReadLatest, &[]).unwrap_or_default();
-    if let Some(last) = LAST.with_borrow(|last| last.as_ref().filter(|last| last.0 == versions).map(|last| (last.1.clone(), last.2))) {
+    let roles_same = cache::roles_unchanged();
+    if let Some(last) = LAST.with_borrow(|last| last.as_ref().filter(|last| roles_same && last.0 == versions).map(|last| (last.1.clone(), last.2))) {
         return last;
     }
     let state: BTreeMap<String, String> = items().into_iter().collect();
@@ -207,30 +208,35 @@ fn audit_fingerprint() -> TableIterator<'static, (name!(item, String), name!(sta
     TableIterator::new(items.into_iter().map(|(item, state)| (item, state.as_str().unwrap_or_default().to_owned())))
 }
 
-/// Every catalogue row that `STATE` is made of has a version: where it lies and who wrote it.
+/// Every catalogue row that `STATE` is made of has a version: where it lies and who wrote it. (What roles are called is
+/// watched by `cache.rs`.)
 const VERSIONS: &str = r#"
-WITH space AS MATERIALIZED (SELECT oid, ctid, xmin FROM pg_namespace WHERE nspname = 'skill_system'),
+WITH space AS MATERIALIZED (SELECT oid FROM pg_namespace WHERE nspname = 'skill_system'),
+-- As LIKE 'audit\_%', for the index.
+named AS MATERIALIZED (SELECT oid, relkind, ctid, xmin FROM pg_class WHERE relname >= 'audit_' AND relname < 'audit`' AND relnamespace = (SELECT oid FROM space)),
 audit_table AS MATERIALIZED (
-    SELECT oid FROM pg_class WHERE relname >= 'audit_' AND relname < 'audit`' AND relnamespace = (SELECT oid FROM space)
+    SELECT oid FROM named WHERE relkind IN ('r', 'p', 'f')
     UNION SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass('skill_system.audit_logs'))
-SELECT md5(string_agg(v, ' ')) FROM (
-    SELECT format('n%s%s', ctid, xmin) FROM space
-    UNION ALL SELECT format('e%s%s%s', ctid, xmin, extversion) FROM pg_extension WHERE extname = 'skill_system'
-    UNION ALL (SELECT format('c%s%s', c.ctid, c.xmin) FROM audit_table a JOIN pg_class c ON c.oid = a.oid ORDER BY a.oid)
-    UNION ALL (SELECT string_agg(format('a%s%s', b.ctid, b.xmin), '' ORDER BY b.attnum) FROM audit_table a JOIN pg_attribute b ON b.attrelid = a.oid AND b.attnum > 0 GROUP BY a.oid ORDER BY a.oid)
-    UNION ALL (SELECT format('d%s%s', d.ctid, d.xmin) FROM audit_table a JOIN pg_attrdef d ON d.adrelid = a.oid ORDER BY d.oid)
-    UNION ALL (SELECT format('t%s%s', t.ctid, t.xmin) FROM audit_table a JOIN pg_trigger t ON t.tgrelid = a.oid ORDER BY t.oid)
-    UNION ALL (SELECT format('r%s%s', r.ctid, r.xmin) FROM audit_table a JOIN pg_rewrite r ON r.ev_class = a.oid ORDER BY r.oid)
-    UNION ALL (SELECT format('p%s%s', p.ctid, p.xmin) FROM audit_table a JOIN pg_policy p ON p.polrelid = a.oid ORDER BY p.oid)
-    UNION ALL (SELECT format('i%s%s', i.ctid, i.xmin) FROM audit_table a JOIN pg_index i ON i.indrelid = a.oid ORDER BY i.indexrelid)
-    UNION ALL (SELECT format('k%s%s', k.ctid, k.xmin) FROM audit_table a JOIN pg_constraint k ON k.conrelid = a.oid ORDER BY k.oid)
-    UNION ALL (SELECT format('h%s%s', h.ctid, h.xmin) FROM audit_table a JOIN pg_inherits h ON h.inhrelid = a.oid ORDER BY h.inhrelid, h.inhseqno)
-    UNION ALL (SELECT format('h%s%s', h.ctid, h.xmin) FROM audit_table a JOIN pg_inherits h ON h.inhparent = a.oid ORDER BY h.inhrelid, h.inhseqno)
-    UNION ALL (SELECT format('f%s%s', ctid, xmin) FROM pg_proc WHERE pronamespace = (SELECT oid FROM space) ORDER BY oid)
-    UNION ALL (SELECT format('m%s%s', ctid, xmin) FROM pg_depend WHERE refclassid = 'pg_extension'::regclass
-                   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'skill_system') AND deptype = 'e' ORDER BY classid, objid)
-    UNION ALL (SELECT format('s%s%s', ctid, xmin) FROM pg_db_role_setting ORDER BY setdatabase, setrole)
-) AS versions(v)"#;
+SELECT md5(string_agg(int4send(n) || v, '')) FROM (
+    SELECT 1 AS n, string_agg(tidsend(ctid) || xidsend(xmin), '' ORDER BY ctid) AS v FROM pg_namespace WHERE oid = (SELECT oid FROM space)
+    UNION ALL SELECT 2, string_agg(tidsend(ctid) || xidsend(xmin), '' ORDER BY ctid) FROM pg_extension WHERE extname = 'skill_system'
+    UNION ALL SELECT 3, string_agg(tidsend(ctid) || xidsend(xmin), '' ORDER BY ctid) FROM named
+    UNION ALL SELECT 4, string_agg(tidsend(c.ctid) || xidsend(c.xmin), '' ORDER BY c.ctid) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent IN (SELECT oid FROM audit_table)
+    UNION ALL SELECT 5, string_agg(tidsend(c.ctid) || xidsend(c.xmin), '' ORDER BY c.ctid) FROM audit_table a JOIN pg_attribute c ON c.attrelid = a.oid AND c.attnum > 0
+    UNION ALL SELECT 6, string_agg(tidsend(c.ctid) || xidsend(c.xmin), '' ORDER BY c.ctid) FROM audit_table a JOIN pg_attrdef c ON c.adrelid = a.oid
+    UNION ALL SELECT 7, string_agg(tidsend(c.ctid) || xidsend(c.xmin), '' ORDER BY c.ctid) FROM audit_table a JOIN pg_trigger c ON c.tgrelid = a.oid
+    UNION ALL SELECT 8, string_agg(tidsend(c.ctid) || xidsend(c.xmin), '' ORDER BY c.ctid) FROM audit_table a JOIN pg_rewrite c ON c.ev_class = a.oid
+    UNION ALL SELECT 9, string_agg(tidsend(c.ctid) || xidsend(c.xmin), '' ORDER BY c.ctid) FROM audit_table a JOIN pg_policy c ON c.polrelid = a.oid
+    UNION ALL SELECT 10, string_agg(tidsend(c.ctid) || xidsend(c.xmin) || tidsend(x.ctid) || xidsend(x.xmin), '' ORDER BY c.ctid)
+              FROM audit_table a JOIN pg_index c ON c.indrelid = a.oid JOIN pg_class x ON x.oid = c.indexrelid
+    UNION ALL SELECT 11, string_agg(tidsend(c.ctid) || xidsend(c.xmin), '' ORDER BY c.ctid) FROM audit_table a JOIN pg_constraint c ON c.conrelid = a.oid
+    UNION ALL SELECT 12, string_agg(tidsend(ctid) || xidsend(xmin), '' ORDER BY ctid) FROM pg_inherits
+              WHERE inhrelid IN (SELECT oid FROM audit_table) OR inhparent IN (SELECT oid FROM audit_table)
+    UNION ALL SELECT 13, string_agg(tidsend(ctid) || xidsend(xmin), '' ORDER BY ctid) FROM pg_proc WHERE pronamespace = (SELECT oid FROM space)
+    UNION ALL SELECT 14, string_agg(tidsend(ctid) || xidsend(xmin), '' ORDER BY ctid) FROM pg_depend
+              WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'skill_system') AND deptype = 'e'
+    UNION ALL SELECT 15, string_agg(tidsend(ctid) || xidsend(xmin), '' ORDER BY ctid) FROM pg_db_role_setting
+) AS versions"#;
 
 /// Item and state, without oids, in an order that the reader sets.
 const STATE: &str = r#"
@@ -291,6 +297,6 @@ SELECT 'function ' || p.oid::regprocedure,
               CASE WHEN p.prokind IN ('f', 'p') THEN left(encode(sha256(convert_to(pg_get_functiondef(p.oid), 'UTF8')), 'hex'), 32) ELSE p.prokind::text END)
 FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = (SELECT oid FROM space)
 UNION ALL
-SELECT format('setting of %s in %s', coalesce(quote_ident(r.rolname), 'everybody'), coalesce(quote_ident(d.datname), 'every database')), s.value
-FROM pg_db_role_setting c LEFT JOIN pg_roles r ON r.oid = c.setrole LEFT JOIN pg_database d ON d.oid = c.setdatabase, unnest(c.setconfig) AS s(value)
+SELECT format('setting of %s in %s', coalesce(quote_ident(r.rolname), 'everybody'), CASE WHEN c.setdatabase = 0 THEN 'every database' ELSE 'this database' END), s.value
+FROM pg_db_role_setting c LEFT JOIN pg_roles r ON r.oid = c.setrole, unnest(c.setconfig) AS s(value)
 WHERE s.value LIKE 'skill\_system.allow\_unprotected=%' AND c.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"#;

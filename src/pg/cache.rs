@@ -39,6 +39,7 @@ thread_local! {
     static TRANSIENT: Cell<bool> = const { Cell::new(false) };
     static RETENTION: Cell<bool> = const { Cell::new(false) };
     static OWN_CHANGE: Cell<bool> = const { Cell::new(false) };
+    static ROLES_SAME: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Registers the callbacks; called once when the library is loaded.
@@ -46,6 +47,7 @@ pub fn register() {
     // SAFETY: the callbacks live as long as the library, which is never unloaded.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(relcache_changed), pg_sys::Datum::from(0));
+        pg_sys::CacheRegisterSyscacheCallback(AUTHOID, Some(role_changed), pg_sys::Datum::from(0));
         pg_sys::RegisterXactCallback(Some(transaction_ended), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(subtransaction_ended), std::ptr::null_mut());
     }
@@ -55,6 +57,18 @@ pub fn register() {
 unsafe extern "C-unwind" fn relcache_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
     POLICIES.with(|watch| watch.changed(relation));
     IDENTITY.with(|watch| watch.changed(relation));
+}
+
+const AUTHOID: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn role_changed(_argument: pg_sys::Datum, _cache: i32, _role: u32) {
+    ROLES_SAME.set(false);
+}
+
+/// No role was made, renamed or dropped since the last call.
+pub fn roles_unchanged() -> bool {
+    ROLES_SAME.replace(true)
 }
 
 #[pgrx::pg_guard]

@@ -376,3 +376,8 @@ def test_the_fingerprint_depends_on_no_setting_and_no_session(unguarded):
         assert fingerprint(plain) != before
         other.execute("REVOKE SELECT ON skill_system.audit_state FROM other_owner")
         assert fingerprint(plain) == before
+        # A role's name is part of it, and no row of a table's changes with it.
+        other.execute("ALTER ROLE skill_system_agent RENAME TO renamed_agent")
+        assert fingerprint(plain) != before
+        other.execute("ALTER ROLE renamed_agent RENAME TO skill_system_agent")
+        assert fingerprint(plain) == before
