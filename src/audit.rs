@@ -327,33 +327,6 @@ pub fn explain_problem(code: &str) -> &'static str {
         .map_or("a value that every record has is missing or damaged", |problem| problem.explain())
 }
 
-/// Audit tables and partitions whose triggers are not all there and ENABLE ALWAYS.
-pub fn unprotected() -> Vec<(pg_sys::Oid, String)> {
-    let mut found = Vec::new();
-    spi::run(
-        "WITH audit_table AS (\
-             SELECT c.oid, c.relname, c.relpersistence, wanted.trigger, wanted.tgname FROM pg_class c \
-             CROSS JOIN (VALUES ('skill_audit_sign', 'audit_logs_sign'), ('skill_refuse_change', 'audit_logs_no_change'), \
-                                ('skill_refuse_change', 'audit_logs_no_truncate')) AS wanted(trigger, tgname) \
-             WHERE c.oid = 'skill_system.audit_logs'::regclass \
-                OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'skill_system.audit_logs'::regclass)) \
-         SELECT a.oid, format('trigger %s is missing or not ENABLE ALWAYS', a.tgname) FROM audit_table a \
-         WHERE NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
-             WHERE t.tgrelid = a.oid AND t.tgname = a.tgname AND t.tgenabled = 'A' AND p.prosrc = a.trigger) \
-         UNION \
-         SELECT a.oid, 'the table is not logged' FROM audit_table a WHERE a.relpersistence <> 'p' \
-         UNION \
-         SELECT c.oid, 'the partition is detached from audit_logs, so its records are out of sight' FROM pg_class c \
-         WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname LIKE 'audit\\_logs\\_%' \
-             AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid AND inhparent = 'skill_system.audit_logs'::regclass) \
-         ORDER BY 1, 2",
-        Access::Read,
-        &[],
-        |row| found.push((row.get(1).unwrap_or(pg_sys::InvalidOid), row.get(2).unwrap_or_default())),
-    );
-    found
-}
-
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)] // pgrx wants the columns spelt out here
 fn audit_status() -> TableIterator<
@@ -423,7 +396,7 @@ fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
             .hint("Make later months ahead of time; maintain() does."));
     }
     // Everything here is a name or a date made above.
-    for sql in [
+    let statements = [
         format!("CREATE TABLE skill_system.{name} PARTITION OF skill_system.audit_logs FOR VALUES FROM ('{lower}') TO ('{upper}')"),
         format!("ALTER TABLE skill_system.{name} ADD PRIMARY KEY (id, tenant_id)"),
         format!("CREATE INDEX {name}_brin_idx ON skill_system.{name} USING brin (created_at, transaction_id)"),
@@ -433,9 +406,12 @@ fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
         format!("CREATE POLICY auditor ON skill_system.{name} FOR SELECT TO skill_system_auditor USING (true)"),
         format!("GRANT SELECT ON skill_system.{name} TO skill_system_auditor"),
         format!("COMMENT ON TABLE skill_system.{name} IS 'Partition of audit_logs for one month of UTC. Made by create_audit_partition().'"),
-    ] {
-        spi::run_once(&sql, Access::Write, &[], |_| ());
-    }
+    ];
+    cache::opening(Opened::Definition, || {
+        for sql in statements {
+            spi::run_once(&sql, Access::Write, &[], |_| ());
+        }
+    });
     spi::run_once(&format!("SELECT 'skill_system.{name}'::regclass::oid"), Access::Write, &[], |row| answer.3 = row.get(1));
     answer.3.unwrap_or(pg_sys::InvalidOid)
 }

@@ -5,9 +5,11 @@
 //! that touches its memory is in `src/pg/`.
 
 mod audit;
+mod guard;
 mod ledger;
 mod pg;
 mod policy;
+mod protection;
 mod runs;
 mod system;
 
@@ -19,4 +21,5 @@ pub extern "C-unwind" fn _PG_init() {
     pg::error::register();
     pg::guc::register();
     pg::cache::register();
+    pg::utility::register();
 }

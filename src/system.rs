@@ -6,8 +6,8 @@ use pgrx::prelude::*;
 
 use crate::pg::call::{Answer, Call};
 use crate::pg::spi::{self, Access};
-use crate::pg::{guc, keys, sys};
-use crate::{audit, ledger, pg_function};
+use crate::pg::{guc, keys, sys, utility};
+use crate::{audit, ledger, pg_function, protection};
 
 pg_function!(pg_finfo_skill_current_tenant, skill_current_tenant, current_tenant);
 fn current_tenant(call: &Call) -> Answer {
@@ -60,7 +60,9 @@ fn health() -> TableIterator<
     'static,
     (name!(check, String), name!(status, String), name!(detail, String), name!(hint, Option<String>)),
 > {
-    let checks = [versions(), keyring(), roles(), audit_protection(), audit_partitions(), audit_seal(), row_security(), dump_marking(), stuck_runs()];
+    let checks = [
+        versions(), keyring(), roles(), audit_protection(), utility_guard(), audit_partitions(), audit_seal(), row_security(), dump_marking(), stuck_runs(),
+    ];
     TableIterator::new(
         checks.into_iter().map(|(check, status, detail, hint)| (check.to_owned(), status.to_owned(), detail, hint.map(str::to_owned))),
     )
@@ -101,12 +103,21 @@ fn roles() -> Check {
 }
 
 fn audit_protection() -> Check {
-    let missing = audit::unprotected();
+    let missing = protection::problems();
     if missing.is_empty() {
-        return ("audit_protection", "ok", "every audit table has its triggers".into(), None);
+        return ("audit_protection", "ok", "audit tables and functions are as the extension ships them".into(), None);
     }
     let detail = missing.into_iter().map(|(_, detail)| detail).collect::<Vec<_>>().join("; ");
-    ("audit_protection", "error", detail, Some("SELECT * FROM skill_system.verify_audit() names the tables; enable the triggers with ALTER TABLE ... ENABLE ALWAYS TRIGGER."))
+    ("audit_protection", "error", detail, Some("SELECT * FROM skill_system.verify_audit() names the tables; a superuser mends them with skill_system.allow_unprotected on."))
+}
+
+fn utility_guard() -> Check {
+    match (utility::installed(), guc::allow_unprotected()) {
+        (true, false) => ("utility_guard", "ok", "statements that take away protection are refused".into(), None),
+        (true, true) => ("utility_guard", "warning", "skill_system.allow_unprotected is on for this session".into(), Some("RESET skill_system.allow_unprotected;")),
+        (false, _) => ("utility_guard", "warning", "statements that take away protection are reported afterwards, not refused".into(),
+                       Some("Add skill_system to shared_preload_libraries and restart the server.")),
+    }
 }
 
 fn audit_partitions() -> Check {

@@ -13,6 +13,7 @@ pub mod keyring;
 pub mod otlp;
 pub mod policy;
 pub mod runs;
+pub mod shipped;
 pub mod skr1;
 pub mod tree;
 

@@ -10,7 +10,7 @@ use skill_core::{Code, Fault};
 
 use super::state::{Snapshot, State};
 use super::tiles::{self, ID, LeafFinder, StoredTiles};
-use crate::audit;
+use crate::{audit, protection};
 use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, bytea_datum};
 use crate::pg::error::OrRaise;
@@ -58,6 +58,9 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         let snapshot = Snapshot::active()?;
         let before = state.size;
         let mut left = max_rows;
+        let (protection, fingerprint) = spi::as_owner(protection::fingerprint);
+        let changed = state.fingerprint.as_deref() != Some(&fingerprint);
+        state.fingerprint = Some(fingerprint.to_vec());
         spi::as_owner(|| {
             cache::opening(Opened::Sealing, || {
                 let mut leaves = Leaves::resume(state.size)?;
@@ -68,10 +71,12 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
                     seal_batch(&mut state, &mut leaves, log_id, &snapshot, &mut left)?;
                 }
                 fault_point::reached("leaves_read");
-                if leaves.size > before || first {
+                if leaves.size > before || first || changed {
+                    if leaves.size > before {
+                        state.sealed_at = sys::clock_timestamp();
+                    }
                     (state.size, state.root) = leaves.finish()?;
                     fault_point::reached("tiles_written");
-                    state.sealed_at = sys::clock_timestamp();
                     state.write();
                     spi::commit_synchronously();
                     cache::tree_grew();
@@ -81,6 +86,11 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
                 Ok::<_, Fault>(())
             })
         })?;
+        // Sealed with the next step, as everything that this transaction writes.
+        if changed {
+            let data = serde_json::json!({"sha256": hex::encode(fingerprint), "state": protection});
+            audit::append_system("audit.fingerprint", data);
+        }
         if state.size == before && state.size > 0 && sys::clock_timestamp() - state.sealed_at >= HEARTBEAT {
             let data = serde_json::json!({"tree_size": state.size, "root_hash": hex::encode(state.root)});
             audit::append_system("audit.heartbeat", data);

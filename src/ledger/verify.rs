@@ -16,12 +16,12 @@ use super::seal::LEAF_HASH;
 use super::state::{Snapshot, State};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
 use super::{proof, retired_leaves};
-use crate::audit::{self, PROBLEM, explain_problem, leaf_digest};
+use crate::audit::{PROBLEM, explain_problem, leaf_digest};
 use crate::pg::call::{Answer, Call, RowSet, text_datum};
 use crate::pg::error::{OrRaise, check_for_interrupts, info};
 use crate::pg::spi::{self, Access, Arg, arg};
 use crate::pg::{keys, progress, sys};
-use crate::pg_function;
+use crate::{pg_function, protection};
 
 pg_function!(pg_finfo_skill_verify_audit, skill_verify_audit, verify_audit);
 /// `verify_audit(since, until, since_checkpoint)`: one row per problem.
@@ -422,7 +422,7 @@ impl Verification {
     }
 
     fn protection(&mut self) {
-        for (table, detail) in audit::unprotected() {
+        for (table, detail) in protection::problems() {
             self.rows.push(&mut [table.into_datum(), None, None, text_datum("protection_missing"), text_datum(&detail)]);
         }
         let moved = if sys::in_recovery() { None } else { self.state.as_ref().and_then(State::moved) };

@@ -39,6 +39,7 @@ thread_local! {
     static TRANSIENT: Cell<bool> = const { Cell::new(false) };
     static SEALED: Cell<bool> = const { Cell::new(false) };
     static OPENED: Cell<Option<Opened>> = const { Cell::new(None) };
+    static ROLES_SAME: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Registers the callbacks; called once when the library is loaded.
@@ -46,6 +47,7 @@ pub fn register() {
     // SAFETY: the callbacks live as long as the library, which is never unloaded.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(relcache_changed), pg_sys::Datum::from(0));
+        pg_sys::CacheRegisterSyscacheCallback(AUTHOID, Some(role_changed), pg_sys::Datum::from(0));
         pg_sys::RegisterXactCallback(Some(transaction_ended), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(subtransaction_ended), std::ptr::null_mut());
     }
@@ -55,6 +57,18 @@ pub fn register() {
 unsafe extern "C-unwind" fn relcache_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
     POLICIES.with(|watch| watch.changed(relation));
     IDENTITY.with(|watch| watch.changed(relation));
+}
+
+const AUTHOID: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn role_changed(_argument: pg_sys::Datum, _cache: i32, _role: u32) {
+    ROLES_SAME.set(false);
+}
+
+/// No role was made, renamed or dropped since the last call.
+pub fn roles_unchanged() -> bool {
+    ROLES_SAME.replace(true)
 }
 
 #[pgrx::pg_guard]
@@ -86,13 +100,15 @@ unsafe extern "C-unwind" fn subtransaction_ended(
     }
 }
 
-/// What append-only tables let through in this session, because our own code asks for it just now.
+/// What the protection of the audit tables lets through in this session, because our own code asks for it just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opened {
     /// `maintain()` deletes old runs with their events.
     Retention,
     /// Sealing extends the last tiles.
     Sealing,
+    /// The definition of audit tables is changed: the utility guard lets it pass.
+    Definition,
 }
 
 /// The tree grew in this transaction, perhaps in a part of it that was rolled back.
@@ -105,12 +121,12 @@ pub fn tree_grew() {
     SEALED.set(true);
 }
 
-/// Append-only tables are open for this now.
+/// The protection is open for this now.
 pub fn opened(what: Opened) -> bool {
     OPENED.get() == Some(what)
 }
 
-/// Runs `body` while append-only tables are open; ends with it or with the rollback of what it does.
+/// Runs `body` while the protection is open for it; ends with it or with the rollback of what it does.
 pub fn opening<T>(what: Opened, body: impl FnOnce() -> T) -> T {
     let before = OPENED.replace(Some(what));
     let result = body();

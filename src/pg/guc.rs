@@ -11,6 +11,7 @@ static KEYRING_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CStrin
 static RUN_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
+static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Tenant of whoever set none.
 pub const DEFAULT_TENANT: &str = "default";
@@ -79,6 +80,14 @@ pub fn register() {
         &FAULT_POINT,
         GucContext::Suset,
         GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
+    );
+    GucRegistry::define_bool_guc(
+        c"skill_system.allow_unprotected",
+        c"Lets this session run statements that take away the protection of the audit trail.",
+        c"Off by default, and only a superuser can set it. Without it a server with skill_system in shared_preload_libraries refuses them; what was changed is reported by verify_audit() and recorded with the next seal.",
+        &ALLOW_UNPROTECTED,
+        GucContext::Suset,
+        GucFlags::NOT_WHILE_SEC_REST,
     );
     // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
@@ -153,4 +162,9 @@ pub fn stuck_after_seconds() -> i32 {
 /// `skill_system.fault_point` names this point.
 pub fn fault_point_is(name: &str) -> bool {
     FAULT_POINT.get().is_some_and(|point| point.to_bytes() == name.as_bytes())
+}
+
+/// `skill_system.allow_unprotected`
+pub fn allow_unprotected() -> bool {
+    ALLOW_UNPROTECTED.get()
 }

@@ -16,3 +16,4 @@ pub mod progress;
 pub mod spi;
 pub mod sys;
 pub mod trigger;
+pub mod utility;

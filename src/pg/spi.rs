@@ -313,6 +313,17 @@ impl Drop for Pinned {
     }
 }
 
+/// Runs `body` with the settings at their usual values that change how the server writes values and names as text.
+pub fn with_plain_text<T>(body: impl FnOnce() -> T) -> T {
+    const PLAIN: [(&CStr, &CStr); 6] = [
+        (c"TimeZone", c"UTC"), (c"DateStyle", c"ISO, YMD"), (c"IntervalStyle", c"postgres"),
+        (c"extra_float_digits", c"1"), (c"bytea_output", c"hex"), (c"quote_all_identifiers", c"off"),
+    ];
+    with_settings(&PLAIN, body)
+}
+
+/// Sets a setting until the current GUC nest level ends.
+
 /// Runs `body` with the rights of the owner of the audit table. Only for fixed,
 /// schema-qualified statements that filter by tenant themselves: row security
 /// does not apply to the owner.

@@ -132,21 +132,66 @@ pub fn has_rights_of(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser() || pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
 
+/// The schema of this extension; `InvalidOid` when there is none.
+pub fn schema() -> pg_sys::Oid {
+    // SAFETY: a catalogue look-up inside a transaction; the schema cannot be renamed
+    // while the extension is there (relocatable = false).
+    unsafe { pg_sys::get_namespace_oid(c"skill_system".as_ptr(), true) }
+}
+
+/// The oid of a relation of this extension's schema, if it exists.
+pub fn find_relation(name: &CStr) -> Option<pg_sys::Oid> {
+    let schema = schema();
+    // SAFETY: a catalogue look-up inside a transaction.
+    let oid = if schema == pg_sys::InvalidOid { schema } else { unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) } };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// The oid of a table of this extension's schema, partitioned and foreign ones included.
+pub fn find_table(name: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalogue look-up inside a transaction.
+    find_relation(name).filter(|oid| matches!(unsafe { pg_sys::get_rel_relkind(*oid) } as u8, b'r' | b'p' | b'f'))
+}
+
+/// The schema in which a statement would make an object; `InvalidOid` where the statement itself will fail.
+pub fn creation_schema(schema: Option<&CStr>) -> pg_sys::Oid {
+    // SAFETY: catalogue look-ups inside a transaction; the list is in the current memory context.
+    unsafe {
+        match schema {
+            Some(schema) => pg_sys::get_namespace_oid(schema.as_ptr(), true),
+            None => {
+                let path = pg_sys::fetch_search_path(false);
+                if path.is_null() || (*path).length == 0 { pg_sys::InvalidOid } else { (*(*path).elements).oid_value }
+            }
+        }
+    }
+}
+
 /// The oid of a relation of this extension.
 pub fn relation(name: &CStr) -> pg_sys::Oid {
-    // SAFETY: catalogue look-ups inside a transaction; the schema cannot be renamed
-    // while the extension is there (relocatable = false).
-    let oid = unsafe {
-        let schema = pg_sys::get_namespace_oid(c"skill_system".as_ptr(), true);
-        if schema == pg_sys::InvalidOid { schema } else { pg_sys::get_relname_relid(name.as_ptr(), schema) }
-    };
-    if oid == pg_sys::InvalidOid {
+    find_relation(name).unwrap_or_else(|| {
         raise(
             Fault::new(Code::UndefinedObject, format!("table skill_system.{} does not exist", name.to_string_lossy()))
                 .hint("CREATE EXTENSION skill_system; in this database."),
-        );
+        )
+    })
+}
+
+/// A script of this extension is running: CREATE EXTENSION or ALTER EXTENSION ... UPDATE.
+pub fn in_own_script() -> bool {
+    // SAFETY: plain variables of this backend, and a catalogue look-up.
+    unsafe {
+        pg_sys::creating_extension
+            && pg_sys::CurrentExtensionObject == pg_sys::get_extension_oid(c"skill_system".as_ptr(), true)
     }
-    oid
+}
+
+/// A name without a schema may mean a thing of this extension. It goes by the text of search_path and not by what it
+/// resolves to now, because that may change while the statement waits for a lock.
+pub fn on_search_path() -> bool {
+    // SAFETY: a setting of this backend, always a NUL-terminated text.
+    let path = unsafe { CStr::from_ptr(pg_sys::namespace_search_path) }.to_string_lossy().to_lowercase();
+    path.contains("skill_system") || (path.contains("$user") && role_name(current_user()) == "skill_system")
 }
 
 /// Owner of the audit table, and so of the extension's tables.

@@ -122,6 +122,7 @@ CALLS = [
     "SELECT pg_catalog.uuid_send(skill_system.uuid_v7()) IS NULL",
     "SELECT skill_system.append_audit('attack', '{}') IS NULL",
     "SELECT * FROM skill_system.verify_audit()",
+    "SELECT pg_catalog.count(*) IS NULL FROM skill_system.audit_fingerprint()",
     "SELECT key_present, key_active FROM skill_system.audit_status()",
     "SELECT skill_system.create_policy('made', allow => '{db.read}') IS NULL",
     "SELECT * FROM skill_system.install_starter_policies()",

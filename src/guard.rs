@@ -1,0 +1,184 @@
+//! What a server that preloads this library refuses: statements that take away the protection of the audit trail,
+//! or go round it.
+//!
+//! `src/pg/utility.rs` reads the statements; here stands which of them are refused, and why, in words. What comes
+//! in by another door (a server without the library, DML on catalogues, files) is found by `protection.rs`.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::AlterTableType as At;
+use skill_core::{Code, Fault};
+
+use crate::audit;
+use crate::pg::error::raise;
+use crate::pg::{cache, guc, spi, sys};
+
+/// What a statement changes.
+pub enum Target<'a> {
+    /// A table, as the statement names it.
+    Table(Name<'a>),
+    /// A function, as the statement names it.
+    Function(Name<'a>),
+    /// A function that would be made in this schema.
+    NewFunction(pg_sys::Oid, Name<'a>),
+    /// A schema.
+    Schema(&'a CStr),
+    /// An extension.
+    Extension(&'a CStr),
+    /// Everything that belongs to a role.
+    BelongingTo(pg_sys::Oid),
+}
+
+/// A name as it stands in a statement.
+#[derive(Clone, Copy)]
+pub struct Name<'a> {
+    /// The schema, where the statement says it.
+    pub schema: Option<&'a CStr>,
+    /// The name in it.
+    pub name: &'a CStr,
+}
+
+/// An object that is about to be dropped, named by the statement or reached by CASCADE.
+pub enum Dropped {
+    /// A relation, or a column of it.
+    Relation(pg_sys::Oid),
+    /// A trigger.
+    Trigger(pg_sys::Oid),
+    /// A rule.
+    Rule(pg_sys::Oid),
+    /// A policy of row security.
+    Policy(pg_sys::Oid),
+    /// A function.
+    Function(pg_sys::Oid),
+    /// An extension or a schema of this name.
+    Named(CString),
+}
+
+const EXTENSION: &CStr = c"skill_system";
+
+impl Name<'_> {
+    /// The name may mean something in our schema.
+    fn may_be_ours(&self) -> bool {
+        self.schema.map_or_else(sys::on_search_path, |schema| schema == EXTENSION)
+    }
+
+    fn is_audit(&self) -> bool {
+        self.name.to_bytes().starts_with(b"audit_")
+    }
+}
+
+fn qualified(name: &CStr) -> String {
+    format!("skill_system.{}", sys::quote_identifier(&name.to_string_lossy()))
+}
+
+/// Protection is in force: there is a log, and neither we ourselves nor a superuser who said so are changing it.
+/// Before the first record nothing is guarded, so that a restore can make everything anew.
+fn in_force() -> bool {
+    !guc::allow_unprotected()
+        && !cache::opened(cache::Opened::Definition)
+        && sys::find_relation(c"audit_logs").is_some()
+        && sys::find_relation(c"audit_state").is_some()
+        && !sys::in_own_script()
+        && audit::has_identity()
+}
+
+/// Raises 42501 when `target` is protected. `loss` completes "It would ... <name>.".
+pub fn check(target: &Target, loss: &str) {
+    let ours = match target {
+        Target::Table(name) => (name.is_audit() && name.may_be_ours() && sys::find_table(name.name).is_some()).then(|| qualified(name.name)),
+        Target::Function(name) => (name.may_be_ours() && is_function(name.name)).then(|| qualified(name.name)),
+        Target::NewFunction(schema, name) => {
+            (*schema == sys::schema() || (name.may_be_ours() && is_function(name.name))).then(|| qualified(name.name))
+        }
+        Target::Schema(name) | Target::Extension(name) => (*name == EXTENSION).then(|| EXTENSION.to_string_lossy().into_owned()),
+        Target::BelongingTo(role) => {
+            (sys::find_relation(c"audit_logs").is_some() && *role == sys::owner()).then(|| "skill_system.audit_logs".to_owned())
+        }
+    };
+    if let Some(name) = ours.filter(|_| in_force()) {
+        refuse(&name, loss);
+    }
+}
+
+/// A new table that would take the name of an audit table, or of a partition to come.
+pub fn check_new_table(name: Name) {
+    if name.is_audit() && name.schema.is_none_or(|schema| schema == EXTENSION) && sys::creation_schema(name.schema) == sys::schema() && in_force() {
+        refuse(&qualified(name.name), "put a table of your own in the place of");
+    }
+}
+
+/// Raises 42501 when the object is part of the protection.
+pub fn check_drop(object: &Dropped) {
+    if !in_force() {
+        return;
+    }
+    let part_of = |sql: &'static str, oid: pg_sys::Oid| spi::one::<String>(sql, spi::Access::ReadLatest, &[spi::arg(oid)]);
+    let found = match object {
+        Dropped::Relation(oid) => part_of(
+            "SELECT format('skill_system.%I', relname) FROM pg_class WHERE oid = $1 AND relnamespace = 'skill_system'::regnamespace \
+                 AND relkind IN ('r', 'p', 'f') AND relname LIKE 'audit\\_%'", *oid).map(|name| (name, "drop")),
+        Dropped::Trigger(oid) => part_of(
+            "SELECT format('skill_system.%I', c.relname) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid \
+             WHERE t.oid = $1 AND c.relnamespace = 'skill_system'::regnamespace AND c.relname LIKE 'audit\\_%'", *oid).map(|name| (name, "drop a trigger of")),
+        Dropped::Rule(oid) => part_of(
+            "SELECT format('skill_system.%I', c.relname) FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class \
+             WHERE r.oid = $1 AND c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname LIKE 'audit\\_%'", *oid)
+            .map(|name| (name, "drop a rule of")),
+        Dropped::Policy(oid) => part_of(
+            "SELECT format('skill_system.%I', c.relname) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid \
+             WHERE p.oid = $1 AND c.relnamespace = 'skill_system'::regnamespace AND c.relname LIKE 'audit\\_%'", *oid).map(|name| (name, "drop a policy of")),
+        Dropped::Function(oid) => part_of(
+            "SELECT format('skill_system.%I', proname) FROM pg_proc WHERE oid = $1 AND pronamespace = 'skill_system'::regnamespace", *oid)
+            .map(|name| (name, "drop the function")),
+        Dropped::Named(name) => (name.as_c_str() == EXTENSION).then(|| ("skill_system".to_owned(), "drop the audit trail with")),
+    };
+    if let Some((name, loss)) = found {
+        refuse(&name, loss);
+    }
+}
+
+/// Raises 42501 for INSERT, UPDATE or DELETE on a catalogue that says how tables are protected.
+pub fn check_catalogue(catalogue: &str) {
+    if in_force() {
+        refuse(catalogue, "go round every check by writing to the catalogue");
+    }
+}
+
+fn refuse(name: &str, loss: &str) -> ! {
+    raise(
+        Fault::new(Code::InsufficientPrivilege, format!("{name} is protected: the statement is refused"))
+            .detail(format!("It would {loss} {name}."))
+            .hint("A superuser can SET skill_system.allow_unprotected = on in one session; verify_audit() then reports what was changed, and the next seal records it."),
+    );
+}
+
+fn is_function(name: &CStr) -> bool {
+    sys::schema() != pg_sys::InvalidOid
+        && spi::one::<bool>(
+            "SELECT EXISTS (SELECT FROM pg_proc WHERE proname = $1 AND pronamespace = 'skill_system'::regnamespace)",
+            spi::Access::ReadLatest,
+            &[spi::arg(name.to_string_lossy().as_ref())],
+        ) == Some(true)
+}
+
+/// What a subcommand of ALTER TABLE would do to an audit table; `None` when it takes nothing away. What a restore says
+/// of the partitions it makes is among the latter: it comes when the log has its identity again.
+pub fn loss_of(subcommand: At::Type) -> Option<&'static str> {
+    Some(match subcommand {
+        At::AT_SetStatistics | At::AT_SetOptions | At::AT_ResetOptions | At::AT_SetStorage | At::AT_SetCompression | At::AT_SetRelOptions
+        | At::AT_ResetRelOptions | At::AT_SetTableSpace | At::AT_ClusterOn | At::AT_DropCluster | At::AT_ReplicaIdentity
+        | At::AT_ValidateConstraint | At::AT_SetLogged | At::AT_EnableAlwaysTrig | At::AT_EnableRowSecurity | At::AT_NoForceRowSecurity => return None,
+        At::AT_AlterColumnType => "rewrite the rows of",
+        At::AT_AddColumn | At::AT_DropColumn | At::AT_ColumnDefault | At::AT_SetNotNull | At::AT_DropNotNull => "change the columns of",
+        At::AT_DisableTrig | At::AT_DisableTrigAll | At::AT_DisableTrigUser => "switch off triggers of",
+        At::AT_EnableTrig | At::AT_EnableReplicaTrig | At::AT_EnableTrigAll | At::AT_EnableTrigUser => "open a way round triggers of",
+        At::AT_DetachPartition | At::AT_DetachPartitionFinalize => "take records out of",
+        At::AT_AttachPartition | At::AT_AddInherit | At::AT_DropInherit => "change which tables belong to",
+        At::AT_SetUnLogged => "make a crash empty",
+        At::AT_ChangeOwner => "give away",
+        At::AT_DisableRowSecurity | At::AT_ForceRowSecurity => "change who sees the rows of",
+        At::AT_DisableRule | At::AT_EnableRule | At::AT_EnableAlwaysRule | At::AT_EnableReplicaRule => "change a rule of",
+        _ => "change the definition of",
+    })
+}
