@@ -15,7 +15,7 @@ use crate::pg::spi::{self, Access, arg};
 use crate::pg::trigger::{Event, Trigger};
 use crate::pg::error::{OrRaise, raise};
 use crate::pg::cache::Opened;
-use crate::pg::{cache, capture, guc, keys, sys};
+use crate::pg::{cache, capture, guc, keys, sys, worker};
 use crate::pg_function;
 
 thread_local! {
@@ -76,6 +76,7 @@ pg_function!(pg_finfo_skill_audit_sign, skill_audit_sign, sign_row);
 /// BEFORE INSERT on every partition: sets what the server knows better than the caller, and signs.
 fn sign_row(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
+    worker::wrote();
     let relation = trigger.relation();
     let mut row = AuditRow::from_tuple(trigger.new_row(), relation)?;
     // A restored row brings its signature. Only the owner may give one, and whether

@@ -10,6 +10,7 @@ mod pg;
 mod policy;
 mod runs;
 mod system;
+mod worker;
 
 pgrx::pg_module_magic!(name, version);
 
@@ -19,4 +20,5 @@ pub extern "C-unwind" fn _PG_init() {
     pg::error::register();
     pg::guc::register();
     pg::cache::register();
+    pg::worker::register();
 }

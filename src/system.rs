@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use crate::pg::call::{Answer, Call};
 use crate::pg::spi::{self, Access};
-use crate::pg::{guc, keys, sys};
+use crate::pg::{guc, keys, sys, worker};
 use crate::{audit, pg_function};
 
 pg_function!(pg_finfo_skill_current_tenant, skill_current_tenant, current_tenant);
@@ -60,7 +60,7 @@ fn health() -> TableIterator<
     'static,
     (name!(check, String), name!(status, String), name!(detail, String), name!(hint, Option<String>)),
 > {
-    let checks = [versions(), keyring(), roles(), audit_protection(), audit_partitions(), row_security(), dump_marking(), stuck_runs()];
+    let checks = [versions(), keyring(), roles(), audit_protection(), audit_partitions(), row_security(), dump_marking(), stuck_runs(), sealer()];
     TableIterator::new(
         checks.into_iter().map(|(check, status, detail, hint)| (check.to_owned(), status.to_owned(), detail, hint.map(str::to_owned))),
     )
@@ -156,5 +156,19 @@ fn stuck_runs() -> Check {
         Some(0) | None => ("stuck_runs", "ok", "no unfinished run is silent".into(), None),
         Some(n) => ("stuck_runs", "warning", format!("{n} run(s) unfinished and silent for longer than skill_system.stuck_after"),
                     Some("SELECT * FROM skill_system.stuck_runs; end them with finish_run().")),
+    }
+}
+
+fn sealer() -> Check {
+    match worker::status() {
+        worker::Status::NotPreloaded => ("sealer", "ok", "not preloaded: maintain() seals when it is called".into(), None),
+        worker::Status::Running(pid, None) => ("sealer", "ok", format!("process {pid} seals this database every {} ms", guc::seal_interval_millis()), None),
+        worker::Status::Running(pid, Some(error)) => {
+            ("sealer", "error", format!("process {pid} cannot seal: {error}"), Some("The server's log has the details; it goes on trying, at most a minute apart."))
+        }
+        worker::Status::Missing if sys::in_recovery() => ("sealer", "ok", "a standby verifies; the sealer starts after promotion".into(), None),
+        worker::Status::Missing if !audit::has_identity() => ("sealer", "ok", "starts with the first record".into(), None),
+        worker::Status::Missing => ("sealer", "error", "no process seals this database".into(),
+                    Some("It starts within seconds, unless this is a template database or no background worker is free: see max_worker_processes and the server's log.")),
     }
 }

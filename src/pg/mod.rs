@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod audit_table;
+pub mod background;
 pub mod cache;
 pub mod call;
 pub mod capture;
@@ -15,3 +16,4 @@ pub mod keys;
 pub mod spi;
 pub mod sys;
 pub mod trigger;
+pub mod worker;
