@@ -200,12 +200,14 @@ fn claims(
     row
 }
 
+/// A column without which there is no record.
+pub fn missing(column: &str) -> Fault {
+    Fault::new(Code::InvalidParameterValue, format!("{column} of an audit record must not be NULL"))
+}
+
 pg_function!(pg_finfo_skill_append_audit, skill_append_audit, append_audit);
 /// `append_audit(event_type, event_data, actor_id, actor_type)` → id of the record.
 fn append_audit(call: &Call) -> Answer {
-    let missing = |column: &str| {
-        Fault::new(Code::InvalidParameterValue, format!("{column} of an audit record must not be NULL"))
-    };
     let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
     let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
     let id = append_for(&guc::tenant(), event_type, Some(event_data), call.text(2), call.text(3));

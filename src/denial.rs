@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 use skill_core::audit::check_claims;
 use skill_core::{Code, Fault};
 
-use crate::audit::must_not_be_null;
+use crate::audit::missing;
 use crate::pg::call::{Answer, Call};
 use crate::pg::denial::{Denial, commit_elsewhere};
 use crate::pg::spi::{self, Access, given};
@@ -17,8 +17,7 @@ const MAX_DATA: usize = 1 << 20;
 
 /// Records a denial in a transaction of its own, and returns when that is committed. `event_data` is a jsonb object.
 pub fn record(event_type: &str, event_data: Option<pg_sys::Datum>, actor_id: Option<&str>, actor_type: Option<&str>) -> Result<[u8; 16], Fault> {
-    sys::prevent_in_parallel(c"log_denial()");
-    sys::prevent_during_recovery(c"log_denial()");
+    sys::prevent_on_standby(c"log_denial()");
     check_claims(event_type, actor_id, actor_type)?;
     // What the recording process cannot know about the one it records for.
     let event_data = spi::one::<String>(
@@ -34,6 +33,7 @@ pub fn record(event_type: &str, event_data: Option<pg_sys::Datum>, actor_id: Opt
         return Err(Fault::new(Code::ProgramLimitExceeded, format!("event_data of a denial has more than {MAX_DATA} bytes")));
     }
     commit_elsewhere(&Denial {
+        database: sys::database().to_u32(),
         session_user: sys::session_user().to_u32(),
         current_user: sys::current_user().to_u32(),
         tenant: guc::tenant(),
@@ -47,8 +47,8 @@ pub fn record(event_type: &str, event_data: Option<pg_sys::Datum>, actor_id: Opt
 pg_function!(pg_finfo_skill_log_denial, skill_log_denial, log_denial);
 /// `log_denial(event_type, event_data, actor_id, actor_type)` → id of the record.
 fn log_denial(call: &Call) -> Answer {
-    let event_type = call.text(0).ok_or_else(|| must_not_be_null("event_type"))?;
-    let event_data = call.datum(1).ok_or_else(|| must_not_be_null("event_data"))?;
+    let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
+    let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
     let id = record(event_type, Some(event_data), call.text(2), call.text(3))?;
     Ok(pgrx::Uuid::from_bytes(id).into_datum().unwrap_or_else(|| call.null()))
 }

@@ -5,6 +5,7 @@
 //! that touches its memory is in `src/pg/`.
 
 mod audit;
+mod denial;
 mod ledger;
 mod pg;
 mod policy;

@@ -131,6 +131,11 @@ pub fn tenant() -> String {
     with_tenant(str::to_owned)
 }
 
+/// Makes this the tenant of a worker's session.
+pub fn set_tenant(tenant: &str) {
+    super::background::set(TENANT_NAME, &super::sys::c_string(tenant));
+}
+
 /// The session's tenant is this one.
 pub fn is_tenant(tenant: &str) -> bool {
     with_tenant(|mine| mine == tenant)

@@ -9,6 +9,7 @@ pub mod background;
 pub mod cache;
 pub mod call;
 pub mod capture;
+pub mod denial;
 pub mod error;
 pub mod fault_point;
 pub mod guc;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use pgrx::bgworkers::BackgroundWorkerStatus;
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 
-use super::{background, guc};
+use super::{background, guc, sys};
 
 /// Databases that can have a sealer at the same time; each needs one of max_worker_processes.
 const MAX_DATABASES: usize = 256;
@@ -100,8 +100,8 @@ thread_local! {
 /// Called once when the library is loaded.
 #[allow(unexpected_cfgs)] // in pgrx's macro
 pub fn register() {
-    // SAFETY: a plain variable of the server's.
-    if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+    // SAFETY: plain variables of the server's. Nothing may write while pg_upgrade runs.
+    if unsafe { !pg_sys::process_shared_preload_libraries_in_progress || pg_sys::IsBinaryUpgrade } {
         return;
     }
     PRELOADED.store(true, Ordering::Relaxed);
@@ -136,8 +136,7 @@ fn ask() {
         return;
     }
     let mut table = TABLE.exclusive();
-    // SAFETY: set when the session connected.
-    if table.ask(unsafe { pg_sys::MyDatabaseId }) {
+    if table.ask(sys::database()) {
         ASKED_AT.set(Some(removed));
         wake(table.launcher);
     }
@@ -166,9 +165,7 @@ pub fn status() -> Status {
         return Status::NotPreloaded;
     }
     let table = TABLE.share();
-    // SAFETY: set when the session connected.
-    let mine = table.entries.iter().flatten().find(|entry| entry.database == unsafe { pg_sys::MyDatabaseId });
-    match mine {
+    match table.entries.iter().flatten().find(|entry| entry.database == sys::database()) {
         Some(entry) if entry.pid != 0 => {
             let error = String::from_utf8_lossy(&entry.error[..entry.error_length]).into_owned();
             Status::Running(entry.pid, Some(error).filter(|error| !error.is_empty()))
@@ -182,7 +179,8 @@ pub fn status() -> Status {
 /// What the launcher knows of a database whose sealer does not run.
 struct Plan {
     due: Instant,
-    started: Option<Instant>,
+    /// It was started, and had found its work or had not.
+    started: Option<bool>,
     failures: u32,
     told: bool,
 }
@@ -275,16 +273,16 @@ fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, Stri
         };
         let now = Instant::now();
         let plan = plans.entry(database).or_insert(Plan { due: now, started: None, failures: 0, told: false });
-        if let Some(started) = plan.started.take() {
-            // It ran and has ended. Whoever ended it gets the database for a moment at least.
-            plan.failures = if started.elapsed() > 2 * LONGEST_PAUSE { 0 } else { plan.failures + 1 };
+        if let Some(worked) = plan.started.take() {
+            // It has ended. Whoever ended it gets the database for a moment at least.
+            plan.failures = if worked { 0 } else { plan.failures + 1 };
             plan.due = now + longer(Duration::from_millis(500), plan.failures);
         }
         if plan.due > now {
             continue;
         }
-        if start(database, name) {
-            plan.started = Some(now);
+        plan.started = start(database, name);
+        if plan.started.is_some() {
             plan.told = false;
         } else {
             if !plan.told {
@@ -312,25 +310,22 @@ fn longer(pause: Duration, failures: u32) -> Duration {
     pause.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE.max(pause))
 }
 
-/// Starts a sealer and waits until it has looked for the extension; false when no worker is free.
-fn start(database: pg_sys::Oid, name: &str) -> bool {
+/// Starts a sealer and waits until it has looked for the extension. Says whether it is at work; `None` when no worker is free.
+fn start(database: pg_sys::Oid, name: &str) -> Option<bool> {
     let sealer = background::worker(&format!("skill_system sealer {name}"), "skill_system sealer", "skill_system_sealer")
         .set_argument(Some(pg_sys::Datum::from(database)))
         // SAFETY: a plain variable of this process.
         .set_notify_pid(unsafe { pg_sys::MyProcPid })
-        .load_dynamic();
-    let Ok(sealer) = sealer else {
-        return false;
-    };
+        .load_dynamic()
+        .ok()?;
     let started = Instant::now();
-    while started.elapsed() < LOOK {
-        let looking = TABLE.exclusive().find(database).is_some_and(|entry| !entry.at_work);
-        if !looking || matches!(sealer.pid(), Err(BackgroundWorkerStatus::Stopped)) {
-            break;
+    loop {
+        let at_work = TABLE.exclusive().find(database).is_none_or(|entry| entry.at_work);
+        if at_work || started.elapsed() > LOOK || matches!(sealer.pid(), Err(BackgroundWorkerStatus::Stopped)) {
+            return Some(at_work);
         }
         background::wait(Some(Duration::from_millis(100)));
     }
-    true
 }
 
 // ---- the sealer
