@@ -146,7 +146,9 @@ pub fn wait(time: Option<Duration>) {
         pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
         if pg_sys::ProcDiePending != 0 {
-            pg_sys::proc_exit(0);
+            // To the server, 0 says that the worker is not to be started again.
+            let once = (*pg_sys::MyBgworkerEntry).bgw_restart_time == pg_sys::BGW_NEVER_RESTART;
+            pg_sys::proc_exit(if once { 0 } else { 1 });
         }
         // Nothing runs that could be cancelled.
         pg_sys::QueryCancelPending = 0;
