@@ -161,7 +161,7 @@ fn stuck_runs() -> Check {
 
 fn sealer() -> Check {
     match worker::status() {
-        worker::Status::NotPreloaded => ("sealer", "ok", "not preloaded: maintain() seals when it is called".into(), None),
+        worker::Status::NotPreloaded => ("sealer", "ok", "not preloaded: seal_audit() and maintain() seal when they are called".into(), None),
         worker::Status::Running(pid, None) => ("sealer", "ok", format!("process {pid} seals this database every {} ms", guc::seal_interval_millis()), None),
         worker::Status::Running(pid, Some(error)) => {
             ("sealer", "error", format!("process {pid} cannot seal: {error}"), Some("The server's log has the details; it goes on trying, at most a minute apart."))

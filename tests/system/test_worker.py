@@ -67,6 +67,11 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
     governed(cluster, "silent", record=False)
     sealer(admin, "governed")
     sealer(admin, "second")
+    # They seal.
+    with cluster.connect(dbname="governed") as connection:
+        connection.execute("SELECT count(skill_system.append_audit('x', '{}')) FROM generate_series(1, 1000)")
+        until(lambda: connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone() == (1001,), "not everything is sealed")
+        assert connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
     # Without a record there is nothing to seal; the first one calls for a sealer.
     with cluster.connect(dbname="silent") as silent:
         assert health(silent) == ("ok", "starts with the first record")
@@ -272,8 +277,15 @@ def test_a_standby_has_none_until_it_is_promoted(new_cluster):
             assert standby.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'").fetchone()[0] == 0
             assert health(standby) == ("ok", "a standby verifies; the sealer starts after promotion")
             standby.execute("SELECT pg_promote()")
-            sealer(standby, "governed")
-            until(lambda: "seals this database" in health(standby)[1], "health says otherwise")
+            pid = sealer(standby, "governed")
+            # It does not seal on its own authority what another server has sealed. That is shown, and logged once.
+            status, detail = until(lambda: found if (found := health(standby))[0] == "error" else None, "health says otherwise")
+            assert detail.startswith(f"process {pid} cannot seal: ")
+            time.sleep(4)
+            assert as_server("cat", str(home / "log")).count("skill_system sealer: ") == 1
+            standby.execute("SELECT skill_system.adopt_log('promoted')")
+            until(lambda: health(standby)[0] == "ok", "it does not seal after adopt_log()")
+            assert sealer(standby, "governed") == pid
     finally:
         as_server(f"{bindir}/pg_ctl", "-s", "-w", "-m", "immediate", "-D", str(home / "data"), "stop")
         subprocess.run(["rm", "-rf", str(home)], check=True)
