@@ -99,6 +99,12 @@ CREATE FUNCTION skill_system.append_audit(
 COMMENT ON FUNCTION skill_system.append_audit(text, jsonb, text, text) IS
 'Appends one signed record to the audit trail and returns its id. Call it for any event worth proving later. Raises 22023 when event_type or event_data is NULL or a text is too long, 25006 in a read-only transaction, F0000 without a usable key. Example: SELECT skill_system.append_audit(''filing.sent'', ''{"form":"W-1"}'', ''rule37-agent'', ''agent'');';
 
+CREATE FUNCTION skill_system.log_denial(
+        event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'agent') RETURNS uuid
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_denial';
+COMMENT ON FUNCTION skill_system.log_denial(text, jsonb, text, text) IS
+'Like append_audit(), but the record stays when the calling transaction is rolled back, and it is committed when the call returns: a background worker writes it. Call it for what was denied or has failed; enforce_policy() does for each denial. Works in a READ ONLY transaction. event_data must be an object; denied_in is added to it, with the pid and the transaction id of the session. Raises 53400 when the denial could not be recorded, 25006 on a standby. Example: SELECT skill_system.log_denial(''tool.denied'', ''{"tool": "rm", "reason": "not on the list"}'', ''rule37-agent'');';
+
 CREATE FUNCTION skill_system.audit_problem(
         log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
         recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
@@ -183,14 +189,14 @@ GRANT SELECT ON skill_system.audit_logs TO skill_system_admin;
 
 REVOKE ALL ON FUNCTION
     skill_system.sign_audit_row(), skill_system.refuse_change(), skill_system.capture_change(),
-    skill_system.append_audit(text, jsonb, text, text),
+    skill_system.append_audit(text, jsonb, text, text), skill_system.log_denial(text, jsonb, text, text),
     skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
     skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text, bytea),
     skill_system.verify_audit(timestamptz, timestamptz, bigint), skill_system.audit_verify_progress_entries(),
     skill_system.audit_status(), skill_system.create_keyring(),
     skill_system.create_audit_partition(date), skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])
     FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION skill_system.append_audit(text, jsonb, text, text)
+GRANT EXECUTE ON FUNCTION skill_system.append_audit(text, jsonb, text, text), skill_system.log_denial(text, jsonb, text, text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT EXECUTE ON FUNCTION
     skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),

@@ -91,7 +91,7 @@ CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects jsonb) RET
 CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects text) RETURNS skill_system.policy_decision
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_enforce_policy_text';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text[]) IS
-'Like check_policy(), but raises 42501 naming the blocked effects and the rule unless all is allowed. With mode = observe it raises nothing and writes an audit record policy.observed instead. Put it first in a transaction that must not go on otherwise. Example: SELECT skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
+'Like check_policy(), but raises 42501 naming the blocked effects and the rule unless all is allowed, after the denial has been committed as an audit record policy.denied, which no rollback removes; 53400 when that was not possible. With mode = observe it raises nothing and writes an audit record policy.observed instead. Put it first in a transaction that must not go on otherwise. Example: SELECT skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, jsonb) IS 'enforce_policy() for a JSON array of effects. Example: SELECT skill_system.enforce_policy(''dev'', ''["db.read"]''::jsonb);';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS 'enforce_policy() for a plain literal: JSON array or array literal. Example: SELECT skill_system.enforce_policy(''dev'', ''{db.read}'');';
 

@@ -16,7 +16,7 @@ use crate::pg::spi::{self, Access, arg};
 use crate::pg::trigger::{Event, Trigger};
 use crate::pg::error::{OrRaise, raise};
 use crate::pg::cache::Opened;
-use crate::pg::{cache, capture, guc, keys, sys};
+use crate::pg::{cache, capture, guc, keys, sys, worker};
 use crate::pg_function;
 
 thread_local! {
@@ -77,6 +77,7 @@ pg_function!(pg_finfo_skill_audit_sign, skill_audit_sign, sign_row);
 /// BEFORE INSERT on every partition: sets what the server knows better than the caller, and signs.
 fn sign_row(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
+    worker::wrote();
     let relation = trigger.relation();
     let mut row = AuditRow::from_tuple(trigger.new_row(), relation)?;
     // A restored row brings its signature. Only the owner may give one, and whether
@@ -200,12 +201,14 @@ fn claims(
     row
 }
 
+/// A column without which there is no record.
+pub fn missing(column: &str) -> Fault {
+    Fault::new(Code::InvalidParameterValue, format!("{column} of an audit record must not be NULL"))
+}
+
 pg_function!(pg_finfo_skill_append_audit, skill_append_audit, append_audit);
 /// `append_audit(event_type, event_data, actor_id, actor_type)` → id of the record.
 fn append_audit(call: &Call) -> Answer {
-    let missing = |column: &str| {
-        Fault::new(Code::InvalidParameterValue, format!("{column} of an audit record must not be NULL"))
-    };
     let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
     let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
     let id = append_for(&guc::tenant(), event_type, Some(event_data), call.text(2), call.text(3));

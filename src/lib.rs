@@ -5,6 +5,7 @@
 //! that touches its memory is in `src/pg/`.
 
 mod audit;
+mod denial;
 mod guard;
 mod ledger;
 mod pg;
@@ -12,6 +13,7 @@ mod policy;
 mod protection;
 mod runs;
 mod system;
+mod worker;
 
 pgrx::pg_module_magic!(name, version);
 
@@ -22,4 +24,5 @@ pub extern "C-unwind" fn _PG_init() {
     pg::guc::register();
     pg::cache::register();
     pg::utility::register();
+    pg::worker::register();
 }

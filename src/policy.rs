@@ -18,7 +18,7 @@ use crate::pg::error::{OrRaise, raise};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::trigger::{Event, Trigger};
 use crate::pg::{cache, guc, sys};
-use crate::{audit, pg_function};
+use crate::{audit, denial, pg_function};
 
 type Compiled = Rc<Result<Policy, PolicyError>>;
 
@@ -241,16 +241,36 @@ fn enforce(call: &Call, read: Read) -> Answer {
                 }
             }
             _ => {
-                return Err(Fault::new(
-                    Code::InsufficientPrivilege,
-                    format!("policy \"{}\" does not allow {}", name.unwrap_or("(null)"), shown(&decision.blocked)),
-                )
-                .detail(format!("{}.", decision.reason))
-                .hint("SELECT * FROM skill_system.explain_policy(...) shows the rule behind each effect."));
+                let what = format!("policy \"{}\" does not allow {}", shorten(name.unwrap_or("(null)")), shown(&decision.blocked));
+                let unrecorded = record_denial(name, read(call), &decision, policy).map_err(|fault| {
+                    let why = fault.detail.clone().unwrap_or_default();
+                    fault.detail(format!("{why} {what}: {}.", decision.reason))
+                })?;
+                return Err(Fault::new(Code::InsufficientPrivilege, what)
+                    .detail(format!("{}.{unrecorded}", decision.reason))
+                    .hint("SELECT * FROM skill_system.explain_policy(...) shows the rule behind each effect."));
             }
         }
     }
     Ok(decision_row(call, &decision, compiled.as_ref()))
+}
+
+/// Records a denial so that it outlives the transaction, which the caller is going to roll back. Returns what the error
+/// has to say when there is nothing to record it in.
+fn record_denial(name: Option<&str>, asked: Effects<'_>, decision: &Decision, policy: Option<&Policy>) -> Result<&'static str, Fault> {
+    if sys::in_recovery() {
+        return Ok(" The denial was not recorded: this server is a standby.");
+    }
+    let asked = match asked {
+        Ok(effects) => effects.iter().map(|effect| shorten(effect)).take(MAX_EFFECTS).collect(),
+        Err((effects, _)) => effects.iter().map(|effect| shorten(effect)).take(MAX_EFFECTS).collect::<Vec<_>>(),
+    };
+    let data = serde_json::json!({
+        "policy": name.map(shorten), "version": policy.map(|p| p.version), "hash": policy.map(|p| &p.hash), "effects": asked,
+        "blocked_effects": decision.blocked.iter().map(|effect| shorten(effect)).collect::<Vec<_>>(), "reason": decision.reason,
+    });
+    denial::record("policy.denied", pgrx::JsonB(data).into_datum(), None, Some("agent"))?;
+    Ok("")
 }
 
 fn shown(blocked: &[String]) -> String {

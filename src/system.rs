@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use crate::pg::call::{Answer, Call};
 use crate::pg::spi::{self, Access};
-use crate::pg::{guc, keys, sys, utility};
+use crate::pg::{guc, keys, sys, utility, worker};
 use crate::{audit, ledger, pg_function, protection};
 
 pg_function!(pg_finfo_skill_current_tenant, skill_current_tenant, current_tenant);
@@ -61,7 +61,8 @@ fn health() -> TableIterator<
     (name!(check, String), name!(status, String), name!(detail, String), name!(hint, Option<String>)),
 > {
     let checks = [
-        versions(), keyring(), roles(), audit_protection(), utility_guard(), audit_partitions(), audit_seal(), row_security(), dump_marking(), stuck_runs(),
+        versions(), keyring(), roles(), audit_protection(), utility_guard(), audit_partitions(), audit_seal(), sealer(), row_security(), dump_marking(),
+        stuck_runs(),
     ];
     TableIterator::new(
         checks.into_iter().map(|(check, status, detail, hint)| (check.to_owned(), status.to_owned(), detail, hint.map(str::to_owned))),
@@ -175,5 +176,19 @@ fn stuck_runs() -> Check {
         Some(0) | None => ("stuck_runs", "ok", "no unfinished run is silent".into(), None),
         Some(n) => ("stuck_runs", "warning", format!("{n} run(s) unfinished and silent for longer than skill_system.stuck_after"),
                     Some("SELECT * FROM skill_system.stuck_runs; end them with finish_run().")),
+    }
+}
+
+fn sealer() -> Check {
+    match worker::status() {
+        worker::Status::NotPreloaded => ("sealer", "ok", "not preloaded: seal_audit() and maintain() seal when they are called".into(), None),
+        worker::Status::Running(pid, None) => ("sealer", "ok", format!("process {pid} seals this database every {} ms", guc::seal_interval_millis()), None),
+        worker::Status::Running(pid, Some(error)) => {
+            ("sealer", "error", format!("process {pid} cannot seal: {error}"), Some("The server's log has the details; it goes on trying, at most a minute apart."))
+        }
+        worker::Status::Missing if sys::in_recovery() => ("sealer", "ok", "a standby verifies; the sealer starts after promotion".into(), None),
+        worker::Status::Missing if !audit::has_identity() => ("sealer", "ok", "starts with the first record".into(), None),
+        worker::Status::Missing => ("sealer", "error", "no process seals this database".into(),
+                    Some("It starts within seconds, unless this is a template database or no background worker is free: see max_worker_processes and the server's log.")),
     }
 }

@@ -18,6 +18,8 @@ pub enum Code {
     InsufficientPrivilege,
     /// `42704` undefined_object
     UndefinedObject,
+    /// `53400` configuration_limit_exceeded
+    ConfigurationLimitExceeded,
     /// `54000` program_limit_exceeded
     ProgramLimitExceeded,
     /// `55000` object_not_in_prerequisite_state
@@ -41,6 +43,7 @@ impl Code {
             Code::ReadOnlyTransaction => "25006",
             Code::InsufficientPrivilege => "42501",
             Code::UndefinedObject => "42704",
+            Code::ConfigurationLimitExceeded => "53400",
             Code::ProgramLimitExceeded => "54000",
             Code::NotInPrerequisiteState => "55000",
             Code::ConfigFileError => "F0000",

@@ -29,6 +29,7 @@ pub fn report(fault: Fault, level: PgLogLevel) {
         Code::ReadOnlyTransaction => Sql::ERRCODE_READ_ONLY_SQL_TRANSACTION,
         Code::InsufficientPrivilege => Sql::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Code::UndefinedObject => Sql::ERRCODE_UNDEFINED_OBJECT,
+        Code::ConfigurationLimitExceeded => Sql::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
         Code::ProgramLimitExceeded => Sql::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Code::NotInPrerequisiteState => Sql::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Code::ConfigFileError => Sql::ERRCODE_CONFIG_FILE_ERROR,

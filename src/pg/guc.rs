@@ -12,6 +12,7 @@ static RUN_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
+static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
 /// Tenant of whoever set none.
 pub const DEFAULT_TENANT: &str = "default";
@@ -89,6 +90,16 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
     );
+    GucRegistry::define_int_guc(
+        c"skill_system.seal_interval",
+        c"Time between two sealings of the audit trail by the background worker.",
+        c"Milliseconds when no unit is given. Workers run only with skill_system in shared_preload_libraries.",
+        &SEAL_INTERVAL,
+        10,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
     // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
     if asked.is_some_and(|asked| !asked.is_empty()) && text(&TENANT).is_empty() {
@@ -129,6 +140,11 @@ pub fn tenant() -> String {
     with_tenant(str::to_owned)
 }
 
+/// Makes this the tenant of a worker's session.
+pub fn set_tenant(tenant: &str) {
+    super::background::set(TENANT_NAME, &super::sys::c_string(tenant));
+}
+
 /// The session's tenant is this one.
 pub fn is_tenant(tenant: &str) -> bool {
     with_tenant(|mine| mine == tenant)
@@ -152,6 +168,11 @@ pub fn keyring_command() -> String {
 /// Minutes after which finished runs may be deleted; `None` is never.
 pub fn run_retention_minutes() -> Option<i32> {
     Some(RUN_RETENTION.get()).filter(|minutes| *minutes >= 0)
+}
+
+/// Milliseconds between two steps of a sealer.
+pub fn seal_interval_millis() -> u64 {
+    SEAL_INTERVAL.get().unsigned_abs().into()
 }
 
 /// Seconds of silence that make a run stuck.

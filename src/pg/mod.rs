@@ -5,9 +5,11 @@
 #![allow(unsafe_code)]
 
 pub mod audit_table;
+pub mod background;
 pub mod cache;
 pub mod call;
 pub mod capture;
+pub mod denial;
 pub mod error;
 pub mod fault_point;
 pub mod guc;
@@ -17,3 +19,4 @@ pub mod spi;
 pub mod sys;
 pub mod trigger;
 pub mod utility;
+pub mod worker;

@@ -119,6 +119,12 @@ pub fn current_user() -> pg_sys::Oid {
     unsafe { pg_sys::GetUserId() }
 }
 
+/// The database of this session.
+pub fn database() -> pg_sys::Oid {
+    // SAFETY: set when the session connected.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
 /// Name of a role.
 pub fn role_name(role: pg_sys::Oid) -> &'static str {
     // SAFETY: the server returns a palloc'd, NUL-terminated name, or raises. It
@@ -222,14 +228,20 @@ pub fn may_write() -> bool {
     !in_recovery() && unsafe { !pg_sys::XactReadOnly }
 }
 
-/// Raises 25006 where the transaction may not write, and 25000 in a parallel worker.
-pub fn prevent_if_read_only(what: &CStr) {
+/// Raises 25006 on a standby, and 25000 in a parallel worker.
+pub fn prevent_on_standby(what: &CStr) {
     // SAFETY: a NUL-terminated constant.
     unsafe {
-        pg_sys::PreventCommandIfReadOnly(what.as_ptr());
         pg_sys::PreventCommandDuringRecovery(what.as_ptr());
         pg_sys::PreventCommandIfParallelMode(what.as_ptr());
     }
+}
+
+/// Raises 25006 where the transaction may not write, and 25000 in a parallel worker.
+pub fn prevent_if_read_only(what: &CStr) {
+    // SAFETY: a NUL-terminated constant.
+    unsafe { pg_sys::PreventCommandIfReadOnly(what.as_ptr()) };
+    prevent_on_standby(what);
 }
 
 /// A text as an SQL literal.

@@ -6,7 +6,7 @@ import pytest
 # C functions on hot paths that run no SQL by search_path: what they run through SPI is run with search_path pinned in
 # the library. Each is called by an attacker below.
 PINNED_IN_THE_LIBRARY = {
-    "current_tenant", "uuid_v7", "check_policy", "enforce_policy", "check_exec", "check_write", "append_audit", "audit_problem", "verify_audit",
+    "current_tenant", "uuid_v7", "check_policy", "enforce_policy", "check_exec", "check_write", "append_audit", "log_denial", "audit_problem", "verify_audit",
     "log_run", "start_run", "log_event", "log_step",
     # trigger functions
     "sign_audit_row", "refuse_change", "capture_change", "check_policy_row", "record_policy_change", "record_policy_deletion",
@@ -121,6 +121,7 @@ CALLS = [
     "SELECT skill_system.current_tenant()",
     "SELECT pg_catalog.uuid_send(skill_system.uuid_v7()) IS NULL",
     "SELECT skill_system.append_audit('attack', '{}') IS NULL",
+    "SELECT skill_system.log_denial('attack', '{}') IS NULL",
     "SELECT * FROM skill_system.verify_audit()",
     "SELECT pg_catalog.count(*) IS NULL FROM skill_system.audit_fingerprint()",
     "SELECT key_present, key_active FROM skill_system.audit_status()",

@@ -67,12 +67,16 @@ def test_a_standby(pair):
     assert standby.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
     assert standby.execute("SELECT key_present FROM skill_system.audit_status()").fetchall() == [(True,)]
     # Nothing is written there, and the error says why.
-    for statement in ["SELECT skill_system.append_audit('x', '{}')", "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')", "SELECT skill_system.log_run('s', 'o', 'ok')", "SELECT skill_system.start_run('g')",
+    for statement in ["SELECT skill_system.append_audit('x', '{}')", "SELECT skill_system.log_denial('x', '{}')", "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')", "SELECT skill_system.log_run('s', 'o', 'ok')", "SELECT skill_system.start_run('g')",
                       "SELECT skill_system.log_event(1, 'x')", "SELECT skill_system.log_step(1, 's', 'o')", "SELECT skill_system.log_events(1, '[{\"event_type\": \"x\"}]')", "SELECT skill_system.finish_run(1, 'failed')", "SELECT skill_system.create_policy('x')",
                       "SELECT * FROM skill_system.install_starter_policies()", "SELECT skill_system.create_audit_partition('2045-01-01')", "SELECT * FROM skill_system.maintain()", "SELECT skill_system.make_append_only('skill_system.runs')",
                       "SELECT skill_system.audit_table('skill_system.runs')"]:
         with pytest.raises(errors.ReadOnlySqlTransaction):
             standby.execute(statement)
+    # What is denied there is denied, and the error says that no record was made of it.
+    with pytest.raises(errors.InsufficientPrivilege) as caught:
+        standby.execute("SELECT skill_system.enforce_policy('dev', '{net.fetch}'::text[])")
+    assert caught.value.diag.message_detail.endswith("The denial was not recorded: this server is a standby.")
     # A change counts after replay, in a session that has the policy compiled, also inside a transaction and with a prepared statement.
     standby.execute("PREPARE p AS SELECT allowed FROM skill_system.check_policy('dev', '{db.read}'::text[])")
     for _ in range(7):

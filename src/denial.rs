@@ -1,0 +1,54 @@
+//! Denied actions: their records survive the rollback of what was denied.
+
+use pgrx::datum::IntoDatum;
+use pgrx::prelude::*;
+use skill_core::audit::check_claims;
+use skill_core::{Code, Fault};
+
+use crate::audit::missing;
+use crate::pg::call::{Answer, Call};
+use crate::pg::denial::{Denial, commit_elsewhere};
+use crate::pg::spi::{self, Access, given};
+use crate::pg::{guc, sys};
+use crate::pg_function;
+
+/// The most that one denial may say, in bytes of JSON.
+const MAX_DATA: usize = 1 << 20;
+
+/// Records a denial in a transaction of its own, and returns when that is committed. `event_data` is a jsonb object.
+pub fn record(event_type: &str, event_data: Option<pg_sys::Datum>, actor_id: Option<&str>, actor_type: Option<&str>) -> Result<[u8; 16], Fault> {
+    sys::prevent_on_standby(c"log_denial()");
+    check_claims(event_type, actor_id, actor_type)?;
+    // What the recording process cannot know about the one it records for.
+    let event_data = spi::one::<String>(
+        "SELECT ($1 || jsonb_build_object('denied_in', jsonb_build_object('pid', pg_backend_pid(), \
+             'transaction_id', pg_current_xact_id_if_assigned()::text::numeric)))::text WHERE jsonb_typeof($1) = 'object'",
+        Access::Read,
+        &[given(event_data, pg_sys::JSONBOID)],
+    );
+    let Some(event_data) = event_data else {
+        return Err(Fault::new(Code::InvalidParameterValue, "event_data of a denial must be a JSON object"));
+    };
+    if event_data.len() > MAX_DATA {
+        return Err(Fault::new(Code::ProgramLimitExceeded, format!("event_data of a denial has more than {MAX_DATA} bytes")));
+    }
+    commit_elsewhere(&Denial {
+        database: sys::database().to_u32(),
+        session_user: sys::session_user().to_u32(),
+        current_user: sys::current_user().to_u32(),
+        tenant: guc::tenant(),
+        event_type: event_type.to_owned(),
+        event_data,
+        actor_id: actor_id.map(str::to_owned),
+        actor_type: actor_type.map(str::to_owned),
+    })
+}
+
+pg_function!(pg_finfo_skill_log_denial, skill_log_denial, log_denial);
+/// `log_denial(event_type, event_data, actor_id, actor_type)` → id of the record.
+fn log_denial(call: &Call) -> Answer {
+    let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
+    let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
+    let id = record(event_type, Some(event_data), call.text(2), call.text(3))?;
+    Ok(pgrx::Uuid::from_bytes(id).into_datum().unwrap_or_else(|| call.null()))
+}

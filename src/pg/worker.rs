@@ -1,0 +1,459 @@
+//! The sealers: with `shared_preload_libraries = 'skill_system'` one worker per database that has the extension, and a
+//! launcher that starts them.
+//!
+//! The launcher looks once into every database, by starting a sealer there, which leaves when there is no extension.
+//! After that a session that has written an audit record asks for a sealer, through a table in shared memory. A sealer
+//! is always in the way of nobody: it holds neither snapshot nor lock between its steps, and like autovacuum it is
+//! ended by whatever needs its database for itself (DROP DATABASE, CREATE DATABASE ... TEMPLATE, ALTER DATABASE ... RENAME).
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::BackgroundWorkerStatus;
+use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
+
+use super::{background, guc, sys};
+
+/// Databases that can have a sealer at the same time; each needs one of max_worker_processes.
+const MAX_DATABASES: usize = 256;
+/// Bytes of an error that are kept for health().
+const MAX_ERROR: usize = 400;
+/// The longest pause after errors.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long the launcher waits for one look into a database before it starts the next.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A database that has, or asked for, a sealer.
+#[derive(Clone, Copy)]
+struct Entry {
+    database: pg_sys::Oid,
+    /// The sealer's process; 0 when there is none.
+    pid: i32,
+    /// The sealer has found the extension.
+    at_work: bool,
+    /// Somebody has asked since the sealer looked last.
+    asked: bool,
+    error: [u8; MAX_ERROR],
+    error_length: usize,
+}
+
+struct Table {
+    /// The launcher's latch; null before it runs. A latch stays valid as long as the server.
+    launcher: *mut pg_sys::Latch,
+    entries: [Option<Entry>; MAX_DATABASES],
+}
+
+// SAFETY: plain values, behind a lock; every process of a server sees shared memory at the same address.
+unsafe impl PGRXSharedMemory for Table {}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table { launcher: std::ptr::null_mut(), entries: [None; MAX_DATABASES] }
+    }
+}
+
+impl Table {
+    fn find(&mut self, database: pg_sys::Oid) -> Option<&mut Entry> {
+        self.entries.iter_mut().flatten().find(|entry| entry.database == database)
+    }
+
+    /// Marks that `database` wants a sealer; false when there is no room.
+    fn ask(&mut self, database: pg_sys::Oid) -> bool {
+        if let Some(entry) = self.find(database) {
+            entry.asked = true;
+            return true;
+        }
+        let Some(free) = self.entries.iter_mut().find(|entry| entry.is_none()) else {
+            return false;
+        };
+        *free = Some(Entry { database, pid: 0, at_work: false, asked: true, error: [0; MAX_ERROR], error_length: 0 });
+        true
+    }
+
+    fn remove(&mut self, database: pg_sys::Oid) {
+        for entry in &mut self.entries {
+            if entry.is_some_and(|entry| entry.database == database) {
+                *entry = None;
+            }
+        }
+        REMOVED.get().fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+// SAFETY: the names are this extension's own.
+static TABLE: PgLwLock<Table> = unsafe { PgLwLock::new(c"skill_system_sealers") };
+/// Counts what left the table, so that a session need not lock it to know that it has asked already.
+// SAFETY: as above.
+static REMOVED: PgAtomic<AtomicU32> = unsafe { PgAtomic::new(c"skill_system_sealers_removed") };
+static PRELOADED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// This transaction has written an audit record.
+    static WROTE: Cell<bool> = const { Cell::new(false) };
+    /// The value of REMOVED when this session asked for a sealer.
+    static ASKED_AT: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Called once when the library is loaded.
+#[allow(unexpected_cfgs)] // in pgrx's macro
+pub fn register() {
+    // SAFETY: plain variables of the server's. Nothing may write while pg_upgrade runs.
+    if unsafe { !pg_sys::process_shared_preload_libraries_in_progress || pg_sys::IsBinaryUpgrade } {
+        return;
+    }
+    PRELOADED.store(true, Ordering::Relaxed);
+    pg_shmem_init!(TABLE);
+    pg_shmem_init!(REMOVED);
+    // SAFETY: the callback lives as long as the library, which is never unloaded.
+    unsafe { pg_sys::RegisterXactCallback(Some(transaction_ended), std::ptr::null_mut()) };
+    // Not before recovery has ended, so never on a standby.
+    background::worker("skill_system launcher", "skill_system launcher", "skill_system_launcher")
+        .set_restart_time(Some(Duration::from_secs(5)))
+        .load();
+}
+
+/// An audit record has been written: its database needs a sealer once this transaction commits.
+pub fn wrote() {
+    WROTE.set(true);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
+    match event {
+        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE if WROTE.replace(false) => ask(),
+        XACT_EVENT_ABORT => WROTE.set(false),
+        _ => (),
+    }
+}
+
+fn ask() {
+    let removed = REMOVED.get().load(Ordering::SeqCst);
+    if ASKED_AT.get() == Some(removed) {
+        return;
+    }
+    let mut table = TABLE.exclusive();
+    if table.ask(sys::database()) {
+        ASKED_AT.set(Some(removed));
+        wake(table.launcher);
+    }
+}
+
+fn wake(launcher: *mut pg_sys::Latch) {
+    if !launcher.is_null() {
+        // SAFETY: a latch in shared memory, see `Table`. Set without need it does no harm.
+        unsafe { pg_sys::SetLatch(launcher) };
+    }
+}
+
+/// What health() says of the sealer of this database.
+pub enum Status {
+    /// The library was not preloaded, so there are no workers.
+    NotPreloaded,
+    /// No sealer runs here.
+    Missing,
+    /// The process that seals, and the error that its last step ended with.
+    Running(i32, Option<String>),
+}
+
+/// The sealer of this database.
+pub fn status() -> Status {
+    if !PRELOADED.load(Ordering::Relaxed) {
+        return Status::NotPreloaded;
+    }
+    let table = TABLE.share();
+    match table.entries.iter().flatten().find(|entry| entry.database == sys::database()) {
+        Some(entry) if entry.pid != 0 => {
+            let error = String::from_utf8_lossy(&entry.error[..entry.error_length]).into_owned();
+            Status::Running(entry.pid, Some(error).filter(|error| !error.is_empty()))
+        }
+        _ => Status::Missing,
+    }
+}
+
+// ---- the launcher
+
+/// What the launcher knows of a database whose sealer does not run.
+struct Plan {
+    due: Instant,
+    /// It was started, and had found its work or had not.
+    started: Option<bool>,
+    failures: u32,
+    told: bool,
+}
+
+/// Entry point of the launcher.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn skill_system_launcher(_argument: pg_sys::Datum) {
+    background::begin();
+    background::connect(None, "skill_system launcher");
+    // SAFETY: the latch of this process, in shared memory.
+    TABLE.exclusive().launcher = unsafe { pg_sys::MyLatch };
+    let mut plans = HashMap::new();
+    // The first look: one database after the other, so that it needs one worker more than there are sealers.
+    let known = loop {
+        match databases() {
+            Some(known) => break known,
+            None => background::wait(Some(LOOK)),
+        }
+    };
+    for (database, name) in known {
+        if !TABLE.exclusive().ask(database) {
+            background::log(format!("skill_system has no room for more than {MAX_DATABASES} databases"), None);
+            break;
+        }
+        start_due(&mut plans, &[(database, name)]);
+    }
+    loop {
+        let pause = match missing().is_empty() {
+            true => None,
+            false => match databases() {
+                Some(known) => {
+                    forget_dropped(&mut plans, &known);
+                    start_due(&mut plans, &known)
+                }
+                None => Some(LOOK),
+            },
+        };
+        background::wait(pause);
+    }
+}
+
+/// The databases that one can connect to, templates excepted: a sealer there would be in the way of CREATE DATABASE.
+fn databases() -> Option<Vec<(pg_sys::Oid, String)>> {
+    let found = background::transaction(c"reading the list of databases", || {
+        let mut found = Vec::new();
+        // SAFETY: as autovacuum reads the list; in a transaction.
+        unsafe {
+            let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+            let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, std::ptr::null_mut(), 0, std::ptr::null_mut());
+            loop {
+                let tuple = pg_sys::systable_getnext(scan);
+                if tuple.is_null() {
+                    break;
+                }
+                let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+                // -2 marks a database whose removal was interrupted.
+                if form.datallowconn && !form.datistemplate && form.datconnlimit != -2 {
+                    found.push((form.oid, CStr::from_ptr(form.datname.data.as_ptr()).to_string_lossy().into_owned()));
+                }
+            }
+            pg_sys::systable_endscan(scan);
+            pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        }
+        found
+    });
+    found.map_err(|error| error.log("skill_system launcher")).ok()
+}
+
+/// Databases in the table whose sealer does not run.
+fn missing() -> Vec<pg_sys::Oid> {
+    TABLE.share().entries.iter().flatten().filter(|entry| entry.pid == 0).map(|entry| entry.database).collect()
+}
+
+fn forget_dropped(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, String)]) {
+    for database in missing() {
+        if !known.iter().any(|(oid, _)| *oid == database) {
+            TABLE.exclusive().remove(database);
+        }
+    }
+    let table = TABLE.share();
+    plans.retain(|database, _| table.entries.iter().flatten().any(|entry| entry.database == *database));
+}
+
+/// Starts the sealers whose time has come; returns when the next one is due.
+fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, String)]) -> Option<Duration> {
+    for database in missing() {
+        let Some((_, name)) = known.iter().find(|(oid, _)| *oid == database) else {
+            continue;
+        };
+        let now = Instant::now();
+        let plan = plans.entry(database).or_insert(Plan { due: now, started: None, failures: 0, told: false });
+        if let Some(worked) = plan.started.take() {
+            // It has ended. Whoever ended it gets the database for a moment at least.
+            plan.failures = if worked { 0 } else { plan.failures + 1 };
+            plan.due = now + longer(Duration::from_millis(500), plan.failures);
+        }
+        if plan.due > now {
+            continue;
+        }
+        plan.started = start(database, name);
+        if plan.started.is_some() {
+            plan.told = false;
+        } else {
+            if !plan.told {
+                background::log(
+                    format!("no background worker is free for the sealer of database \"{name}\"; trying again"),
+                    Some("Raise max_worker_processes: each database with the extension needs one."),
+                );
+            }
+            plan.told = true;
+            plan.failures += 1;
+            plan.due = now + longer(Duration::from_secs(1), plan.failures);
+        }
+    }
+    let missing = missing();
+    // One that has just ended is not planned yet: look again at once.
+    missing
+        .iter()
+        .filter_map(|database| plans.get(database))
+        .map(|plan| if plan.started.is_some() { Duration::ZERO } else { plan.due.saturating_duration_since(Instant::now()) })
+        .min()
+}
+
+/// `pause`, doubled for each failure.
+fn longer(pause: Duration, failures: u32) -> Duration {
+    pause.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE.max(pause))
+}
+
+/// Starts a sealer and waits until it has looked for the extension. Says whether it is at work; `None` when no worker is free.
+fn start(database: pg_sys::Oid, name: &str) -> Option<bool> {
+    let sealer = background::worker(&format!("skill_system sealer {name}"), "skill_system sealer", "skill_system_sealer")
+        .set_argument(Some(pg_sys::Datum::from(database)))
+        // SAFETY: a plain variable of this process.
+        .set_notify_pid(unsafe { pg_sys::MyProcPid })
+        .load_dynamic()
+        .ok()?;
+    let started = Instant::now();
+    loop {
+        let at_work = TABLE.exclusive().find(database).is_none_or(|entry| entry.at_work);
+        if at_work || started.elapsed() > LOOK || matches!(sealer.pid(), Err(BackgroundWorkerStatus::Stopped)) {
+            return Some(at_work);
+        }
+        background::wait(Some(Duration::from_millis(100)));
+    }
+}
+
+// ---- the sealer
+
+/// Entry point of a sealer.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
+    let database = pg_sys::Oid::from(argument.value() as u32);
+    if !arrive(database) {
+        return;
+    }
+    background::begin();
+    background::connect(Some(database), "skill_system sealer");
+    yield_to_ddl();
+    let mut failures = 0;
+    let mut last_error = String::new();
+    loop {
+        let started = Instant::now();
+        let interval = Duration::from_millis(guc::seal_interval_millis());
+        let step = background::transaction(c"sealing the audit trail", || has_extension().then(crate::worker::seal));
+        let pause = match step {
+            Ok(None) => {
+                if forget(database) {
+                    return;
+                }
+                interval
+            }
+            Ok(Some(more)) => {
+                report(database, "");
+                if failures > 0 {
+                    background::log("skill_system sealer works again".into(), None);
+                }
+                failures = 0;
+                last_error.clear();
+                if more { Duration::ZERO } else { interval }
+            }
+            Err(error) => {
+                report(database, &error.message);
+                failures += 1;
+                if error.message != last_error {
+                    last_error.clone_from(&error.message);
+                    error.log("skill_system sealer");
+                }
+                longer(interval.max(Duration::from_secs(1)), failures - 1)
+            }
+        };
+        background::wait(Some(pause.saturating_sub(started.elapsed())));
+    }
+}
+
+/// Puts this process into the table; false when another one is there.
+fn arrive(database: pg_sys::Oid) -> bool {
+    let mut table = TABLE.exclusive();
+    match table.find(database) {
+        Some(entry) if entry.pid == 0 => {
+            // SAFETY: a plain variable of this process; the callback is called while shared memory is still there.
+            unsafe {
+                entry.pid = pg_sys::MyProcPid;
+                pg_sys::before_shmem_exit(Some(depart), pg_sys::Datum::from(database));
+            }
+            entry.at_work = false;
+            true
+        }
+        _ => false,
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn depart(_code: std::ffi::c_int, database: pg_sys::Datum) {
+    let mut table = TABLE.exclusive();
+    if let Some(entry) = table.find(pg_sys::Oid::from(database.value() as u32)) {
+        entry.pid = 0;
+        entry.at_work = false;
+    }
+    wake(table.launcher);
+}
+
+/// A step has ended, with this error or with none.
+fn report(database: pg_sys::Oid, error: &str) {
+    let mut table = TABLE.exclusive();
+    let launcher = table.launcher;
+    if let Some(entry) = table.find(database) {
+        let kept = &error.as_bytes()[..error.floor_char_boundary(MAX_ERROR)];
+        entry.error[..kept.len()].copy_from_slice(kept);
+        entry.error_length = kept.len();
+        if !std::mem::replace(&mut entry.at_work, true) {
+            wake(launcher);
+        }
+    }
+}
+
+fn has_extension() -> bool {
+    // SAFETY: a catalogue look-up inside a transaction.
+    unsafe { pg_sys::get_extension_oid(c"skill_system".as_ptr(), true) != pg_sys::InvalidOid }
+}
+
+/// Takes the database out of the table, unless it has the extension after all.
+fn forget(database: pg_sys::Oid) -> bool {
+    if let Some(entry) = TABLE.exclusive().find(database) {
+        entry.asked = false;
+    }
+    // From here on whoever commits a record asks again, and whatever was committed before is seen below.
+    REMOVED.get().fetch_add(1, Ordering::SeqCst);
+    if !matches!(background::transaction(c"looking for the extension", has_extension), Ok(false)) {
+        return false;
+    }
+    let mut table = TABLE.exclusive();
+    if table.find(database).is_some_and(|entry| entry.asked) {
+        return false;
+    }
+    table.remove(database);
+    wake(table.launcher);
+    true
+}
+
+/// What needs the database for itself waits up to five seconds for the sessions there, and ends only those that are
+/// marked as autovacuum's. A sealer wants the same; also that it gives way to whoever waits for a lock of its.
+fn yield_to_ddl() {
+    /// Place of ProcArrayLock among the server's individual locks, in all versions (lwlocknames.h).
+    const PROC_ARRAY_LOCK: usize = 4;
+    // SAFETY: as VACUUM sets its own marks: the process's copy and the dense array's, under the lock.
+    unsafe {
+        let lock = &raw mut (*pg_sys::MainLWLockArray.add(PROC_ARRAY_LOCK)).lock;
+        pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
+        let me = pg_sys::MyProc;
+        (*me).statusFlags |= pg_sys::PROC_IS_AUTOVACUUM as u8;
+        *(*pg_sys::ProcGlobal).statusFlags.add((*me).pgxactoff as usize) = (*me).statusFlags;
+        pg_sys::LWLockRelease(lock);
+    }
+}

@@ -1,0 +1,296 @@
+"""With shared_preload_libraries = 'skill_system': a launcher, and one sealer for each database that has the extension."""
+import os
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from test_standby import as_server
+
+PRELOAD = "shared_preload_libraries=skill_system"
+SEALERS = "SELECT datname::text, pid FROM pg_stat_activity WHERE backend_type = 'skill_system sealer'"
+
+# pg_stat_activity keeps its answer for the transaction; pg_locks does not.
+WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'pg_extension'::regclass"
+
+
+def until(condition, what, seconds=20):
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def sealers(admin):
+    return dict(admin.execute(SEALERS).fetchall())
+
+
+def sealer(admin, name, other_than=None):
+    """The process that seals the database, once there is one."""
+    def found():
+        pid = sealers(admin).get(name)
+        return pid if pid != other_than else None
+    return until(found, f"no sealer for {name}")
+
+
+def governed(cluster, name="governed", record=True):
+    with cluster.connect() as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    with cluster.connect(dbname=name) as connection:
+        connection.execute("CREATE EXTENSION skill_system")
+        if record:
+            connection.execute("SELECT skill_system.append_audit('first', '{}')")
+
+
+def health(connection):
+    return connection.execute("SELECT status, detail FROM skill_system.health() WHERE \"check\" = 'sealer'").fetchone()
+
+
+def log(cluster):
+    return as_server("cat", str(cluster.directory / "log"))
+
+
+def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
+    cluster = new_cluster(PRELOAD)
+    admin = cluster.connect()
+    assert until(lambda: admin.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'skill_system launcher'").fetchone()[0] == 1, "no launcher")
+    admin.execute("CREATE DATABASE plain TEMPLATE template0")
+    governed(cluster)
+    governed(cluster, "second")
+    governed(cluster, "silent", record=False)
+    sealer(admin, "governed")
+    sealer(admin, "second")
+    # They seal.
+    with cluster.connect(dbname="governed") as connection:
+        connection.execute("SELECT count(skill_system.append_audit('x', '{}')) FROM generate_series(1, 1000)")
+        until(lambda: connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone() == (1001,), "not everything is sealed")
+        assert connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
+    # Without a record there is nothing to seal; the first one calls for a sealer.
+    with cluster.connect(dbname="silent") as silent:
+        assert health(silent) == ("ok", "starts with the first record")
+        assert "silent" not in sealers(admin)
+        silent.execute("SELECT skill_system.append_audit('first', '{}')")
+        sealer(admin, "silent")
+        until(lambda: "seals this database every 1000 ms" in health(silent)[1], "health says otherwise")
+    # What is rolled back calls for nothing, and neither does another database.
+    assert set(sealers(admin)) == {"governed", "second", "silent"}
+    # Idle means: no transaction, no snapshot, no lock.
+    time.sleep(0.2)
+    rows = admin.execute("SELECT state, xact_start, backend_xmin, backend_xid, wait_event, (SELECT count(*) FROM pg_locks l WHERE l.pid = a.pid) FROM pg_stat_activity a WHERE backend_type LIKE 'skill_system%'").fetchall()
+    assert set(rows) == {("idle", None, None, None, "Extension", 0)} and len(rows) == 4
+    titles = subprocess.run(["ps", "-o", "args=", "-p", ",".join(map(str, sealers(admin).values()))], capture_output=True, text=True).stdout
+    assert "skill_system sealer governed" in titles and "skill_system sealer second" in titles
+    admin.close()
+    # After a restart each is found, though nobody connects to it.
+    cluster.stop()
+    cluster.start()
+    with cluster.connect() as admin:
+        until(lambda: set(sealers(admin)) == {"governed", "second", "silent"}, "not all sealers are back")
+        assert admin.execute("SELECT count(*) FROM pg_stat_activity WHERE datname IN ('plain', 'template1')").fetchone()[0] == 0
+
+
+def test_a_sealer_is_in_nobodys_way(new_cluster):
+    cluster = new_cluster(PRELOAD)
+    admin = cluster.connect()
+    governed(cluster)
+    for i in range(3):
+        first = sealer(admin, "governed")
+        started = time.monotonic()
+        admin.execute(f"CREATE DATABASE copy{i} TEMPLATE governed")
+        assert time.monotonic() - started < 4
+        again = sealer(admin, "governed", other_than=first)
+        admin.execute("ALTER DATABASE governed RENAME TO renamed")
+        sealer(admin, "renamed", other_than=again)
+        admin.execute("ALTER DATABASE renamed RENAME TO governed")
+        sealer(admin, "governed")
+    assert [name for name in sealers(admin) if name.startswith("copy")] == []
+    # One with a record of its own; one that is busy in the middle of a statement; WITH (FORCE).
+    with cluster.connect(dbname="copy0") as copy:
+        copy.execute("SELECT skill_system.append_audit('x', '{}')")
+    sealer(admin, "copy0")
+    admin.execute("DROP DATABASE copy0")
+    admin.execute("DROP DATABASE copy1 WITH (FORCE)")
+    with cluster.connect(dbname="copy2") as copy:
+        copy.execute("SELECT skill_system.append_audit('x', '{}')")
+        sealer(admin, "copy2")
+        # The extension goes: so does the sealer. It comes again: so does the sealer, for the same session's next record.
+        copy.execute("DROP EXTENSION skill_system")
+        until(lambda: "copy2" not in sealers(admin), "the sealer stays without the extension")
+        copy.execute("CREATE EXTENSION skill_system")
+        copy.execute("SELECT skill_system.append_audit('x', '{}')")
+        sealer(admin, "copy2")
+        with copy.transaction():
+            copy.execute("DROP EXTENSION skill_system")
+            copy.execute("CREATE EXTENSION skill_system")
+            copy.execute("SELECT skill_system.append_audit('x', '{}')")
+    time.sleep(1.5)
+    sealer(admin, "copy2")
+    admin.execute("DROP DATABASE copy2")
+    # Not even a template has one, and a database that becomes one lets its go with the next rename or restart.
+    admin.execute("ALTER DATABASE governed IS_TEMPLATE true")
+    admin.execute("SELECT pg_terminate_backend(%s)", [sealers(admin)["governed"]])
+    until(lambda: sealers(admin) == {}, "a template keeps its sealer")
+    time.sleep(2)
+    assert sealers(admin) == {}
+    admin.execute("ALTER DATABASE governed IS_TEMPLATE false")
+    with cluster.connect(dbname="governed") as connection:
+        connection.execute("SELECT skill_system.append_audit('x', '{}')")
+    sealer(admin, "governed")
+    assert "PANIC" not in log(cluster) and "terminated by signal" not in log(cluster)
+    admin.close()
+
+
+def test_crash_of_a_sealer_and_of_the_launcher(new_cluster):
+    cluster = new_cluster(PRELOAD)
+    governed(cluster)
+    with cluster.connect() as admin:
+        first = sealer(admin, "governed")
+        launcher = admin.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'skill_system launcher'").fetchone()[0]
+        # The launcher alone: the sealer goes on, and the next launcher knows it.
+        admin.execute("SELECT pg_terminate_backend(%s)", [launcher])
+        until(lambda: admin.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'skill_system launcher' AND pid <> %s", [launcher]).fetchone(), "the launcher does not come back")
+        time.sleep(0.5)
+        assert sealers(admin) == {"governed": first}
+        admin.execute("SELECT pg_terminate_backend(%s)", [first])
+        first = sealer(admin, "governed", other_than=first)
+    # kill -9: the server restarts all its processes and forgets what was in shared memory.
+    os.kill(first, signal.SIGKILL)
+
+    def back():
+        try:
+            with cluster.connect() as admin:
+                return sealers(admin).get("governed", first) != first
+        except psycopg.OperationalError:
+            return False
+
+    until(back, "no sealer after the crash")
+    with cluster.connect(dbname="governed") as connection:
+        assert connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
+
+
+def steps(admin, seconds):
+    """How many steps the sealer makes in that time, at most one in 10 ms."""
+    seen, deadline = set(), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        seen.add(admin.execute("SELECT query_start FROM pg_stat_activity WHERE backend_type = 'skill_system sealer'").fetchone())
+    return len(seen)
+
+
+def test_the_interval_changes_with_a_reload(new_cluster):
+    cluster = new_cluster(PRELOAD)
+    governed(cluster)
+    with cluster.connect() as admin:
+        sealer(admin, "governed")
+        assert 2 <= steps(admin, 2.5) <= 5
+        admin.execute("ALTER SYSTEM SET skill_system.seal_interval = '50ms'")
+        admin.execute("SELECT pg_reload_conf()")
+        time.sleep(1.2)
+        assert 15 <= steps(admin, 2) <= 42
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            admin.execute("ALTER SYSTEM SET skill_system.seal_interval = '9ms'")
+        with pytest.raises(psycopg.errors.CantChangeRuntimeParam):
+            admin.execute("SET skill_system.seal_interval = '20ms'")
+
+
+def test_an_error_is_logged_once_and_shown(new_cluster):
+    cluster = new_cluster(PRELOAD)
+    governed(cluster)
+    text = "canceling statement due to user request"
+    with cluster.connect(dbname="governed") as holder, cluster.connect(dbname="governed") as admin:
+        pid = sealer(admin, "governed")
+        holder.execute("BEGIN")
+        # No step gets past this, because the first thing is to look for the extension.
+        holder.execute("LOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE")
+        errors_seen = 0
+        while errors_seen < 3:
+            until(lambda: admin.execute(WAITING).fetchone(), "the sealer does not try again")
+            admin.execute("SELECT pg_cancel_backend(%s)", [pid])
+            until(lambda: admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'idle'", [pid]).fetchone(), "the step goes on")
+            errors_seen += 1
+        assert log(cluster).count(f"skill_system sealer: {text}") == 1
+        holder.execute("ROLLBACK")
+        with cluster.connect(dbname="governed") as connection:
+            status, detail = health(connection)
+            assert status == "error" and detail == f"process {pid} cannot seal: {text}"
+            until(lambda: health(connection)[0] == "ok", "it does not work again")
+        assert log(cluster).count("skill_system sealer works again") == 1
+        assert sealers(admin) == {"governed": pid}, "an error must not end the process"
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_shutdown_is_fast(new_cluster, busy):
+    cluster = new_cluster(PRELOAD)
+    governed(cluster)
+    governed(cluster, "second")
+    holder = cluster.connect(dbname="governed")
+    sealer(holder, "governed")
+    sealer(holder, "second")
+    if busy:
+        holder.execute("BEGIN")
+        holder.execute("LOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE")
+        until(lambda: holder.execute(WAITING).fetchone(), "the sealer does not wait")
+    started = time.monotonic()
+    cluster.stop()
+    assert time.monotonic() - started < 2
+    holder.close()
+
+
+def test_no_worker_is_free(new_cluster):
+    # One for the launcher, one for a single sealer.
+    cluster = new_cluster(PRELOAD, "max_worker_processes=2", "max_logical_replication_workers=0")
+    with cluster.connect() as admin:
+        governed(cluster)
+        sealer(admin, "governed")
+        governed(cluster, "second")
+        message = 'no background worker is free for the sealer of database "second"'
+        until(lambda: message in log(cluster), "nothing in the log")
+        with cluster.connect(dbname="second") as second:
+            assert health(second) == ("error", "no process seals this database")
+        time.sleep(3)
+        assert log(cluster).count(message) == 1
+        admin.execute("DROP DATABASE governed")
+        sealer(admin, "second")
+
+
+def test_a_standby_has_none_until_it_is_promoted(new_cluster):
+    primary = new_cluster(PRELOAD)
+    governed(primary)
+    bindir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    home = Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6]
+    home.mkdir()
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "postgres:", str(home)], check=True)
+    where = primary.environment
+    as_server(f"{bindir}/pg_basebackup", "-h", where["PGHOST"], "-p", where["PGPORT"], "-U", where["PGUSER"], "-D", str(home / "data"), "-R", "-X", "stream", "-c", "fast")
+    as_server(f"{bindir}/pg_ctl", "-s", "-w", "-D", str(home / "data"), "-l", str(home / "log"), "-o",
+              f"-c {PRELOAD} -c listen_addresses='' -c unix_socket_directories='{home}' -c port={where['PGPORT']} -c hot_standby=on", "start")
+    try:
+        with psycopg.connect(host=str(home), port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True) as standby:
+            time.sleep(1.5)
+            assert standby.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'").fetchone()[0] == 0
+            assert health(standby) == ("ok", "a standby verifies; the sealer starts after promotion")
+            standby.execute("SELECT pg_promote()")
+            pid = sealer(standby, "governed")
+            # It does not seal on its own authority what another server has sealed. That is shown, and logged once.
+            status, detail = until(lambda: found if (found := health(standby))[0] == "error" else None, "health says otherwise")
+            assert detail.startswith(f"process {pid} cannot seal: ")
+            time.sleep(4)
+            assert as_server("cat", str(home / "log")).count("skill_system sealer: ") == 1
+            standby.execute("SELECT skill_system.adopt_log('promoted')")
+            until(lambda: health(standby)[0] == "ok", "it does not seal after adopt_log()")
+            assert sealer(standby, "governed") == pid
+    finally:
+        as_server(f"{bindir}/pg_ctl", "-s", "-w", "-m", "immediate", "-D", str(home / "data"), "stop")
+        subprocess.run(["rm", "-rf", str(home)], check=True)
+
+
+def test_without_preload_there_is_none(db):
+    assert db.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'").fetchone()[0] == 0
+    assert health(db)[0] == "ok" and health(db)[1].startswith("not preloaded")
