@@ -132,7 +132,7 @@ CREATE FUNCTION skill_system.audit_verify_progress_entries() RETURNS TABLE (pid 
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_verify_progress';
 COMMENT ON FUNCTION skill_system.audit_verify_progress_entries() IS
 'One row for each process that runs verify_audit(), parallel workers included. The view audit_verify_progress adds them up. Example: SELECT * FROM skill_system.audit_verify_progress_entries();';
-CREATE VIEW skill_system.audit_verify_progress AS
+CREATE VIEW skill_system.audit_verify_progress WITH (security_invoker = true) AS
     SELECT l.pid, a.datname, e.phase, pg_catalog.sum(p.done)::bigint AS done, GREATEST(e.total, pg_catalog.sum(p.done)::bigint) AS total, a.query_start
     FROM skill_system.audit_verify_progress_entries() p
         JOIN pg_catalog.pg_stat_activity w ON w.pid OPERATOR(pg_catalog.=) p.pid

@@ -406,18 +406,20 @@ fn unsealed(state: &State, now: &Snapshot) -> (i64, Option<Interval>) {
 
 /// Why the log may not be sealed as it should be, for `health()`.
 pub fn backlog() -> Result<Option<String>, Fault> {
-    let state = State::read()?;
+    let state = spi::as_owner(State::read)?;
     if let Some(how) = state.as_ref().filter(|_| !sys::in_recovery()).and_then(State::moved) {
         return Ok(Some(format!("the log was sealed elsewhere: {how}")));
     }
     let from = state.map_or_else(Snapshot::empty, |state| state.snapshot);
     let waiting = spi::with_settings(&[(c"enable_seqscan", c"off")], || {
-        spi::one::<bool>(
-            "SELECT EXISTS (SELECT FROM skill_system.audit_logs WHERE (transaction_id >= $1 OR transaction_id = ANY ($2)) \
-                 AND recorded_at < now() - interval '5 minutes')",
-            Access::Read,
-            &[arg(from.xmax), arg(from.in_progress)],
-        )
+        spi::as_owner(|| {
+            spi::one::<bool>(
+                "SELECT EXISTS (SELECT FROM skill_system.audit_logs WHERE (transaction_id >= $1 OR transaction_id = ANY ($2)) \
+                     AND recorded_at < now() - interval '5 minutes')",
+                Access::Read,
+                &[arg(from.xmax), arg(from.in_progress)],
+            )
+        })
     });
     Ok((waiting == Some(true)).then(|| "records older than five minutes are not sealed yet".to_owned()))
 }

@@ -167,7 +167,7 @@ def test_verification_can_use_parallel_workers(connect, database):
         connection.execute(f"SET auto_explain.{name} = {value}")
     assert problems(connection) == []
     plan = "\n".join(notices)
-    assert "audit_problem" in plan and "Workers Planned" in plan and re.search(r"Workers Launched: [12]", plan), plan
+    assert "audit_record_digest" in plan and "Workers Planned" in plan and re.search(r"Workers Launched: [12]", plan), plan
 
 
 # ---- change capture

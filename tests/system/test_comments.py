@@ -1,8 +1,8 @@
 """The inventory of comments: whoever looks at the catalogue, person or model, is told what everything is for."""
 import pytest
 
-# Called by the server or by verify_audit() only, never by a person: an example would mislead.
-NO_EXAMPLE = {"audit_problem", "create_keyring"}
+# Called by the server, verify_audit() or seal_audit() only, never by a person: an example would mislead.
+NO_EXAMPLE = {"audit_problem", "audit_record_digest", "audit_leaf_hash", "create_keyring"}
 
 OBJECTS = """
 SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'm' THEN 'materialized view' END AS kind, c.relname::text AS name, obj_description(c.oid, 'pg_class') AS comment

@@ -7,6 +7,8 @@ import pytest
 # the library. Each is called by an attacker below.
 PINNED_IN_THE_LIBRARY = {
     "current_tenant", "uuid_v7", "check_policy", "enforce_policy", "check_exec", "check_write", "append_audit", "log_denial", "audit_problem", "verify_audit",
+    "audit_record_digest", "audit_leaf_hash", "audit_leaves", "audit_verify_progress_entries", "seal_audit", "adopt_log", "audit_public_key",
+    "audit_inclusion_proof", "audit_consistency_proof", "audit_export",
     "log_run", "start_run", "log_event", "log_step",
     # trigger functions
     "sign_audit_row", "refuse_change", "capture_change", "check_policy_row", "record_policy_change", "record_policy_deletion",
@@ -122,6 +124,16 @@ CALLS = [
     "SELECT pg_catalog.uuid_send(skill_system.uuid_v7()) IS NULL",
     "SELECT skill_system.append_audit('attack', '{}') IS NULL",
     "SELECT skill_system.log_denial('attack', '{}') IS NULL",
+    "SELECT sealed > 0 AND tree_size > 0 AND blocked_by IS NULL FROM skill_system.seal_audit()",
+    "SELECT skill_system.audit_checkpoint() IS NULL",
+    "SELECT active, verifier_key IS NULL FROM skill_system.audit_public_key()",
+    "SELECT leaf_index, pg_catalog.length(proof) IS NULL FROM skill_system.audit_inclusion_proof((SELECT id FROM skill_system.audit_leaves(0, 1)))",
+    "SELECT pg_catalog.length(proof) IS NULL FROM skill_system.audit_consistency_proof(1, 3)",
+    "SELECT skill_system.audit_leaf_index((SELECT id FROM skill_system.audit_leaves(1, 1)))",
+    "SELECT skill_system.audit_tile(0, 0) IS NULL",
+    "SELECT pg_catalog.count(*) > 2 FROM skill_system.audit_export()",
+    "SELECT pid FROM skill_system.audit_verify_progress_entries()",
+    "SELECT pid, phase FROM skill_system.audit_verify_progress",
     "SELECT * FROM skill_system.verify_audit()",
     "SELECT pg_catalog.count(*) IS NULL FROM skill_system.audit_fingerprint()",
     "SELECT key_present, key_active FROM skill_system.audit_status()",
@@ -195,8 +207,8 @@ def test_every_function_answers_as_without_the_attack(db, connect, fresh_databas
 def test_the_list_of_calls_names_every_function(db):
     named = " ".join(CALLS)
     known = {row[0] for row in db.execute("SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prorettype <> 'trigger'::regtype")}
-    # create_keyring() touches files only, audit_problem() is called by verify_audit().
-    assert {name for name in known if f"skill_system.{name}(" not in named} <= {"create_keyring", "audit_problem"}
+    # create_keyring() touches files only, the next three are called by verify_audit() and seal_audit(), and nothing is adopted here.
+    assert {name for name in known if f"skill_system.{name}(" not in named} <= {"create_keyring", "audit_problem", "audit_record_digest", "audit_leaf_hash", "adopt_log"}
 
 
 def test_the_attack_is_one(connect, fresh_database):
