@@ -2,68 +2,18 @@
 """Measures the extension against hand-made baselines in the same run and prints ratios.
 
 Variants alternate within each repetition and medians are compared, because the machine may be shared.
-Usage: bench.py [section ...]; sections: audit, bulk, capture, policy, runs. BENCH_SECONDS and BENCH_REPEATS
-set the length of one measurement (default 3 s) and how often it is repeated (default 5).
-Needs a running server in PGHOST/PGPORT with the extension installed; makes the database "bench" anew.
+Usage: bench.py [section ...]; sections: audit, bulk, capture, policy, runs, seal,
+latency, verify, scale. BENCH_SECONDS and BENCH_REPEATS
+set the length of one measurement (default 3 s) and how often it is repeated (default 5); BENCH_LATENCY_SECONDS (default 60)
+the length of the section latency, BENCH_ROWS (default 10000000) the largest log of the section scale.
+Needs a running server that preloads the extension, in PGHOST/PGPORT with the extension installed; makes the database "bench" anew.
 """
-import os, statistics, subprocess, sys, tempfile, time
-from pathlib import Path
+import os
+import subprocess
+import sys
 
-HERE = Path(__file__).parent
-SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
-REPEATS = int(os.environ.get("BENCH_REPEATS", "5"))
-BIN = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
-DATA = """'{"form": "W-1", "api": "42-501-20130", "decision": "allow", "effects": ["db.read", "fs.write"], "depth": 8120.50, "note": "permit to drill, rule 37 exception requested"}'"""
-
-
-def psql(sql, database="bench", user="postgres"):
-    done = subprocess.run([f"{BIN}/psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database, "-c", sql], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{sql}\n{done.stderr}")
-    return done.stdout.strip()
-
-
-def pgbench(script, clients, options=""):
-    """Transactions per second of one script."""
-    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
-        file.write(script)
-        file.flush()
-        done = subprocess.run(
-            [f"{BIN}/pgbench", "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(SECONDS), "-f", file.name, "-U", "bench_agent", "bench"],
-            capture_output=True, text=True, env=os.environ | {"PGOPTIONS": options})
-    rate = [line for line in done.stdout.splitlines() if line.startswith("tps")]
-    if done.returncode or not rate:
-        sys.exit(f"pgbench failed for\n{script}\n{done.stderr}")
-    return float(rate[0].split()[2])
-
-
-def seconds(sql, user="bench_agent"):
-    started = time.monotonic()
-    psql(sql, user=user)
-    return time.monotonic() - started
-
-
-def alternate(variants, measure):
-    """Medians of each variant, measured in turn."""
-    found = {name: [] for name in variants}
-    for repeat in range(REPEATS):
-        names = list(variants) if repeat % 2 == 0 else list(variants)[::-1]
-        for name in names:
-            found[name].append(measure(variants[name]))
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
-def show(title, medians, unit, target=None):
-    base, tested = list(medians)[:2]
-    print(f"\n{title}")
-    for name, value in medians.items():
-        print(f"    {name:<42} {value:>12,.2f} {unit}   {value / medians[base]:.3f} of {base}")
-    if target:
-        kind, bound = target
-        ratio = medians[tested] / medians[base]
-        met = ratio >= bound if kind == ">=" else ratio <= bound
-        print(f"    target {kind} {bound}: {ratio:.3f} {'met' if met else 'MISSED'}")
-    sys.stdout.flush()
+import ledger
+from measure import BIN, DATA, HERE, REPEATS, SECONDS, alternate, pgbench, psql, seconds, show
 
 
 def audit():
@@ -75,7 +25,7 @@ def audit():
                 "append_audit()": "SELECT skill_system.append_audit('filing.sent', " + DATA + ", 'rule37-agent', 'agent');"}
     for commit in ("off", "on"):
         for clients in (1, 8, 32):
-            target = (">=", 0.95) if (commit, clients) == ("off", 8) else None
+            target = (">=", 0.95) if commit == "off" and clients > 1 else None
             show(f"audit insert, {clients} client(s), synchronous_commit {commit}",
                  alternate(variants, lambda script: pgbench(script, clients, f"-c synchronous_commit={commit}")), "tps", target)
 
@@ -147,7 +97,8 @@ SELECT id FROM r;"""
 
 
 def main():
-    sections = {"audit": audit, "bulk": bulk, "capture": capture, "policy": policy, "runs": runs}
+    sections = {"audit": audit, "bulk": bulk, "capture": capture, "policy": policy, "runs": runs,
+                "seal": ledger.seal, "latency": ledger.latency, "verify": ledger.verify, "scale": ledger.scale}
     chosen = sys.argv[1:] or list(sections)
     psql("DROP DATABASE IF EXISTS bench", "postgres")
     psql("CREATE DATABASE bench", "postgres")
