@@ -64,28 +64,37 @@ pub fn from_row<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> R
     in_any_order(line, log_id, buffer, false)
 }
 
+fn text<'a, const N: usize>(at: &mut Parser<'a>, name: &[u8; N]) -> Option<Cow<'a, str>> {
+    if at.take(name) { at.string().ok() } else { None }
+}
+
+fn nullable<'a, const N: usize>(at: &mut Parser<'a>, name: &[u8; N]) -> Option<Option<Cow<'a, str>>> {
+    if !at.take(name) {
+        return None;
+    }
+    if at.take(b"null") { Some(None) } else { at.string().ok().map(Some) }
+}
+
+fn time<const N: usize>(at: &mut Parser<'_>, name: &[u8; N]) -> Option<i64> {
+    let micros = if at.take(name) { server_time(at.fixed(27)?.as_bytes())? } else { return None };
+    at.take(b"\"").then_some(micros)
+}
+
+fn number<const N: usize>(at: &mut Parser<'_>, name: &[u8; N]) -> Option<u64> {
+    let digits = if at.take(name) { at.digits() } else { "" };
+    // Eighteen digits always fit; "007" is another text for the same number.
+    let plain = digits == "0" || (!digits.is_empty() && digits.len() < 19 && !digits.starts_with('0'));
+    plain.then(|| digits.bytes().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
+}
+
 /// Reads a record of an export as the server writes it, byte for byte; nothing for any other text. `buffer` gets the signed bytes.
 pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> Option<Line<'a>> {
     let mut at = Parser::new(line);
-    let text = |at: &mut Parser<'a>, name: &[u8]| if at.take(name) { at.string().ok() } else { None };
-    let nullable = |at: &mut Parser<'a>, name: &[u8]| -> Option<Option<Cow<'a, str>>> {
-        if !at.take(name) {
-            return None;
-        }
-        if at.take(b"null") { Some(None) } else { at.string().ok().map(Some) }
-    };
-    let time = |at: &mut Parser<'a>, name: &[u8]| -> Option<i64> {
-        let micros = if at.take(name) { server_time(at.fixed(27)?.as_bytes())? } else { return None };
-        at.take(b"\"").then_some(micros)
-    };
-    let number = |at: &mut Parser<'a>, name: &[u8]| -> Option<u64> {
-        let digits = if at.take(name) { at.digits() } else { "" };
-        // Nineteen digits fit; "007" is another text for the same number.
-        let plain = digits == "0" || (!digits.is_empty() && digits.len() < 19 && !digits.starts_with('0'));
-        plain.then(|| digits.bytes().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
-    };
     let leaf = number(&mut at, b"{\"leaf\":")?;
     let id = at.take(b",\"id\":\"").then(|| at.fixed(36))??;
+    if id.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
     let id = uuid::Uuid::try_parse_ascii(id.as_bytes()).ok()?.into_bytes();
     let tenant_id = text(&mut at, b"\",\"tenant_id\":")?;
     let event_type = text(&mut at, b",\"event_type\":")?;
@@ -117,7 +126,8 @@ pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> O
     Some(Line { leaf: Some(leaf), id, whole: Some(whole) })
 }
 
-/// Reads a record with its members in any order, blanks anywhere, times in any zone. `exact` refuses members that are no column.
+/// Reads a record with its members in any order and blanks anywhere. `exact` refuses what only a row has: other
+/// members, times in any zone, ids in any spelling. So an export has one text for each value.
 pub fn in_any_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>, exact: bool) -> Result<Line<'a>, String> {
     let mut values: [Option<&'a str>; COLUMNS.len()] = Default::default();
     let (mut leaf, mut wrong) = (None, None);
@@ -154,11 +164,16 @@ pub fn in_any_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>, 
     let leaf = leaf.map(|text| whole_number("leaf", text)).transpose()?;
     let leaf = leaf.map(|leaf| u64::try_from(leaf).map_err(|_| "leaf is no whole number")).transpose()?;
     let id = nullable("id")?.ok_or("id is missing or no text")?;
-    let id = uuid::Uuid::parse_str(&id).map_err(|e| format!("id: {e}"))?.into_bytes();
+    let uuid = uuid::Uuid::parse_str(&id).map_err(|e| format!("id: {e}"))?;
+    if exact && uuid.to_string() != id {
+        return Err("id is spelled in another way than the server does".into());
+    }
+    let id = uuid.into_bytes();
+    let read_time = |text: &str| if exact { server_time(text.as_bytes()) } else { unix_micros(text) };
     let time = |name: &str| -> Result<Option<i64>, String> {
         match nullable(name)?.as_deref() {
             None | Some("infinity" | "-infinity") => Ok(None),
-            Some(text) => unix_micros(text).map(Some).ok_or_else(|| format!("{name} is no time with an offset")),
+            Some(text) => read_time(text).map(Some).ok_or_else(|| format!("{name} is no time with an offset")),
         }
     };
     let transaction_id = match value("transaction_id")? {
@@ -284,14 +299,32 @@ mod tests {
         let expected = both(&plain).0.unwrap();
         for other in [
             plain.replace("\"leaf\":7,", "").replace("\"v1:k:00\"", "\"v1:k:00\" , \"leaf\" : 7 "),
-            plain.replace("57.699023Z", "57.699023+00:00"),
-            plain.replace("T12:12:57.699023Z", "T17:42:57.699023+05:30"),
-            plain.replace("\"b\"", "\"\\u0062\""),
+            plain.replace(":\"b\"", ":\"\\u0062\""),
+            plain.replace(":{}", ": { }"),
         ] {
             let (fast, general) = both(&other);
             let general = general.unwrap();
             assert_eq!(general.1, expected.1, "{other}");
             assert!(fast.is_none_or(|fast| fast == general));
+        }
+    }
+
+    /// In a row, as psql prints it; an export has one text for each value.
+    #[test]
+    fn rows_come_in_any_zone_and_spelling() {
+        let plain = line("{}");
+        let expected = both(&plain).0.unwrap();
+        for other in [
+            plain.replace("57.699023Z", "57.699023+00:00"),
+            plain.replace("T12:12:57.699023Z", "T17:42:57.699023+05:30"),
+            plain.replace("Z\"", "z\""),
+            plain.replace("01a1fe1c-509a", "01A1fe1c-509a"),
+            plain.replace("}}", "},\"more\":1}").replace(":{},", ":{},\"added\":null,"),
+        ] {
+            let mut encoded = Vec::new();
+            let row = from_row(&other, &[9; 16], &mut encoded).unwrap();
+            assert_eq!((row.id, encoded), (expected.0.id, expected.1.clone()));
+            assert!(other == plain || both(&other).0.is_none() && both(&other).1.is_err(), "{other}");
         }
     }
 
@@ -302,7 +335,7 @@ mod tests {
             (plain.replace("\"key_id\":\"k\"", "\"key_id\":\"k\",\"key_id\":\"k\""), "\"key_id\" is there twice"),
             (plain.replace("\"key_id\"", "\"keyid\""), "no column"),
             (plain.replace(",\"actor_id\":null", ""), "actor_id is missing"),
-            (plain.replace("\"b\"", "5"), "current_user_name is missing or no text"),
+            (plain.replace(":\"b\"", ":5"), "current_user_name is missing or no text"),
             (plain.replace(":42", ":42.0"), "transaction_id is no whole number"),
             (plain.replace(":42", ":9223372036854775808"), "transaction_id is no whole number"),
             (plain.replace("{}", "{\"a\":1,\"a\":1}"), "twice in one object"),
