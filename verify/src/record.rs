@@ -275,7 +275,8 @@ mod tests {
             r#"{{"leaf":7,"id":"01a1fe1c-509a-711b-9572-85a8c450d751","tenant_id":"default","event_type":"a\"b","event_data":{data},"actor_id":null,"actor_type":"agent","created_at":"2026-11-21T12:12:57.699023Z","recorded_at":"2026-11-21T12:12:57.699024Z","transaction_id":42,"session_user_name":"a","current_user_name":"b","key_id":"k","signature":"v1:k:00"}}"#
         )
     }
-    fn both(line: &str) -> (Option<(Line<'_>, Vec<u8>)>, Result<(Line<'_>, Vec<u8>), String>) {
+    type Read<'a> = (Line<'a>, Vec<u8>);
+    fn both(line: &str) -> (Option<Read<'_>>, Result<Read<'_>, String>) {
         let (mut a, mut b) = (Vec::new(), Vec::new());
         let fast = in_order(line, &[9; 16], &mut a);
         let general = in_any_order(line, &[9; 16], &mut b, true);
