@@ -316,6 +316,18 @@ fn retired_leaves_need_the_record_that_retired_them() {
 }
 
 #[test]
+fn counts_that_no_log_has_are_refused() {
+    let (rows, log) = typical(4);
+    let head = text(&log, &rows, 0, 4).lines().take(2).collect::<Vec<_>>().join("\n");
+    for count in [u64::MAX, u64::MAX / 2 + 1, 1 << 62] {
+        let run = json!({ "leaf": 1, "count": count, "retired": true, "hashes": [] }).to_string();
+        let (status, out) = export(&log, &format!("{head}\n{run}\n{run}\n{run}\n"));
+        assert_eq!(status, 2);
+        assert!(out.contains("leaves_malformed") && out.contains("ends before its last line"), "{out}");
+    }
+}
+
+#[test]
 fn an_id_twice_is_a_problem() {
     let ring = ring(7);
     let mut rows: Vec<Row> = (0..1200).map(|i| Row::typical(i, &ring)).collect();
