@@ -14,6 +14,9 @@
 //! order of the keys u32 length, key, value). A JSON field over
 //! [`MAX_JSON_BYTES`] is replaced by the SHA-256 of that walk (type 8).
 
+use std::cell::Cell;
+use std::cmp::Ordering;
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -78,18 +81,19 @@ impl<'b> Encoder<'b> {
         Encoder { out, count_at, count: 0, last_tag: None }
     }
 
+    #[inline]
     fn field(&mut self, tag: u16, kind: u8, bytes: &[u8]) {
         self.head(tag, kind, bytes.len());
         self.out.extend_from_slice(bytes);
     }
 
+    #[inline]
     fn head(&mut self, tag: u16, kind: u8, length: usize) {
         debug_assert!(self.last_tag < Some(tag), "tags ascend");
         self.last_tag = Some(tag);
         self.count += 1;
-        self.out.extend_from_slice(&tag.to_be_bytes());
-        self.out.push(kind);
-        self.out.extend_from_slice(&(length as u32).to_be_bytes());
+        let ([t, a], [l, e, n, g]) = (tag.to_be_bytes(), (length as u32).to_be_bytes());
+        self.out.extend_from_slice(&[t, a, kind, l, e, n, g]);
     }
 
     /// SQL NULL.
@@ -136,9 +140,12 @@ impl<'b> Encoder<'b> {
     ) -> Result<(), E> {
         self.head(tag, JSON, 0);
         let start = self.out.len();
-        let mut writer = JsonWriter { out: self.out, frames: Vec::new(), members: Vec::new(), start };
+        let mut writer = JsonWriter { out: self.out, scratch: SCRATCH.take(), start };
         tell(&mut writer)?;
-        debug_assert!(writer.frames.is_empty(), "every array and object is closed");
+        debug_assert!(writer.scratch.frames.is_empty(), "every array and object is closed");
+        if writer.scratch.sorted.capacity() <= MAX_JSON_BYTES {
+            SCRATCH.set(writer.scratch);
+        }
         let length = self.out.len() - start;
         if length > MAX_JSON_BYTES {
             let digest = Sha256::digest(&self.out[start..]);
@@ -157,6 +164,30 @@ impl<'b> Encoder<'b> {
     }
 }
 
+thread_local! {
+    /// Memory of the last JSON value for the next one: most are small, and many.
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::NEW) };
+}
+
+/// What the writer keeps in mind besides its output. Empty between values.
+struct Scratch {
+    frames: Vec<Frame>,
+    members: Vec<Member>,
+    /// Members of the object being sorted, with their ends.
+    ranges: Vec<(Member, usize)>,
+    sorted: Vec<u8>,
+}
+
+impl Scratch {
+    const NEW: Scratch = Scratch { frames: Vec::new(), members: Vec::new(), ranges: Vec::new(), sorted: Vec::new() };
+}
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch::NEW
+    }
+}
+
 struct Frame {
     count_at: usize,
     count: u32,
@@ -167,15 +198,35 @@ struct Frame {
 
 #[derive(Clone, Copy)]
 struct Member {
+    /// The first bytes of the key, so that most comparisons need no look at the text.
+    prefix: u64,
     start: usize,
     key_length: usize,
+}
+
+impl Member {
+    fn key<'o>(&self, out: &'o [u8]) -> &'o [u8] {
+        &out[self.start + 4..self.start + 4 + self.key_length]
+    }
+
+    fn cmp(&self, other: &Member, out: &[u8]) -> Ordering {
+        self.prefix.cmp(&other.prefix).then_with(|| self.key(out).cmp(other.key(out)))
+    }
+}
+
+/// The first eight bytes, as a number that orders like them; a shorter key is filled up with zeros.
+#[inline]
+fn prefix(key: &[u8]) -> u64 {
+    match key.first_chunk() {
+        Some(eight) => u64::from_be_bytes(*eight),
+        None => key.iter().fold(0, |n, b| n << 8 | u64::from(*b)) << (8 * ((8 - key.len()) % 8)),
+    }
 }
 
 /// Receives a JSON value as events, in any order of keys.
 pub struct JsonWriter<'b> {
     out: &'b mut Vec<u8>,
-    frames: Vec<Frame>,
-    members: Vec<Member>,
+    scratch: Scratch,
     start: usize,
 }
 
@@ -184,13 +235,14 @@ impl JsonWriter<'_> {
         if self.out.len() - self.start > MAX_JSON_TOTAL {
             return Err(EncodeError::TooLarge);
         }
-        if let Some(frame) = self.frames.last_mut().filter(|frame| frame.members_from.is_none()) {
+        if let Some(frame) = self.scratch.frames.last_mut().filter(|frame| frame.members_from.is_none()) {
             frame.count += 1;
         }
         self.out.push(kind);
         Ok(())
     }
 
+    #[inline]
     fn text(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
         self.out.extend_from_slice(bytes);
@@ -219,10 +271,10 @@ impl JsonWriter<'_> {
 
     fn begin(&mut self, kind: u8, members_from: Option<usize>) -> Result<(), EncodeError> {
         self.value(kind)?;
-        if self.frames.len() >= MAX_JSON_DEPTH {
+        if self.scratch.frames.len() >= MAX_JSON_DEPTH {
             return Err(EncodeError::TooDeep);
         }
-        self.frames.push(Frame { count_at: self.out.len(), count: 0, members_from, sorted: true });
+        self.scratch.frames.push(Frame { count_at: self.out.len(), count: 0, members_from, sorted: true });
         self.out.extend_from_slice(&[0; 4]);
         Ok(())
     }
@@ -232,35 +284,34 @@ impl JsonWriter<'_> {
     }
     /// `{`
     pub fn begin_object(&mut self) -> Result<(), EncodeError> {
-        self.begin(6, Some(self.members.len()))
+        self.begin(6, Some(self.scratch.members.len()))
     }
     /// The key of the value that follows.
     pub fn key(&mut self, key: &[u8]) -> Result<(), EncodeError> {
-        let start = self.out.len();
-        if let Some(frame) = self.frames.last_mut() {
+        let member = Member { prefix: prefix(key), start: self.out.len(), key_length: key.len() };
+        self.text(key);
+        let Scratch { frames, members, .. } = &mut self.scratch;
+        if let Some(frame) = frames.last_mut() {
             if frame.count > 0 {
-                let last = self.members[self.members.len() - 1];
-                let last = &self.out[last.start + 4..last.start + 4 + last.key_length];
-                match last.cmp(key) {
-                    std::cmp::Ordering::Less => {}
-                    std::cmp::Ordering::Equal => return Err(EncodeError::DuplicateKey),
-                    std::cmp::Ordering::Greater => frame.sorted = false,
+                match members[members.len() - 1].cmp(&member, self.out) {
+                    Ordering::Less => {}
+                    Ordering::Equal => return Err(EncodeError::DuplicateKey),
+                    Ordering::Greater => frame.sorted = false,
                 }
             }
             frame.count += 1;
         }
-        self.members.push(Member { start, key_length: key.len() });
-        self.text(key);
+        members.push(member);
         Ok(())
     }
     /// `]` or `}`
     pub fn end(&mut self) -> Result<(), EncodeError> {
-        let Some(frame) = self.frames.pop() else { return Ok(()) };
+        let Some(frame) = self.scratch.frames.pop() else { return Ok(()) };
         if let Some(from) = frame.members_from {
             if !frame.sorted {
                 self.sort(from, frame.count_at + 4)?;
             }
-            self.members.truncate(from);
+            self.scratch.members.truncate(from);
         }
         self.out[frame.count_at..frame.count_at + 4].copy_from_slice(&frame.count.to_be_bytes());
         Ok(())
@@ -268,22 +319,19 @@ impl JsonWriter<'_> {
 
     fn sort(&mut self, from: usize, start: usize) -> Result<(), EncodeError> {
         let end = self.out.len();
-        let members = &self.members[from..];
-        let mut ranges: Vec<(Member, usize)> = members
-            .iter()
-            .enumerate()
-            .map(|(i, m)| (*m, members.get(i + 1).map_or(end, |next| next.start)))
-            .collect();
-        let key = |m: &Member| &self.out[m.start + 4..m.start + 4 + m.key_length];
-        ranges.sort_by(|(a, _), (b, _)| key(a).cmp(key(b)));
-        if ranges.windows(2).any(|pair| key(&pair[0].0) == key(&pair[1].0)) {
+        let Scratch { members, ranges, sorted, .. } = &mut self.scratch;
+        let members = &members[from..];
+        ranges.clear();
+        ranges.extend(members.iter().enumerate().map(|(i, m)| (*m, members.get(i + 1).map_or(end, |next| next.start))));
+        ranges.sort_unstable_by(|(a, _), (b, _)| a.cmp(b, self.out));
+        if ranges.windows(2).any(|pair| pair[0].0.cmp(&pair[1].0, self.out) == Ordering::Equal) {
             return Err(EncodeError::DuplicateKey);
         }
-        let mut sorted = Vec::with_capacity(end - start);
+        sorted.clear();
         for (member, end) in ranges {
-            sorted.extend_from_slice(&self.out[member.start..end]);
+            sorted.extend_from_slice(&self.out[member.start..*end]);
         }
-        self.out[start..end].copy_from_slice(&sorted);
+        self.out[start..end].copy_from_slice(sorted);
         Ok(())
     }
 }
@@ -380,6 +428,15 @@ mod tests {
         let large = encode(&Value::String("x".repeat(MAX_JSON_BYTES)));
         assert_eq!(large.len(), 4 + 16 + 4 + 7 + 32);
         assert_eq!(large[4 + 16 + 4 + 2], DIGEST);
+    }
+
+    #[test]
+    fn prefixes_order_like_keys() {
+        let keys: [&[u8]; 8] = [b"", b"\0", b"a", b"a\0", b"aaaaaaa", b"aaaaaaaa", b"aaaaaaaab", b"b"];
+        for (a, b) in keys.iter().zip(&keys[1..]) {
+            assert!(prefix(a) <= prefix(b), "{a:?} {b:?}");
+        }
+        assert_eq!(prefix(b"\xff"), 0xff << 56);
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

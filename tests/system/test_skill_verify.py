@@ -62,3 +62,76 @@ def test_unusable_input_is_status_2_or_named(verify, tmp_path):
     assert status == 1 and output.endswith("3 records, 3 problems\n")
     status, _, error = verify(tmp_path, [], keyring="{}")
     assert status == 2 and "keyring" in error
+
+
+@pytest.fixture(scope="module")
+def ledger(db, verify, tmp_path_factory):
+    """Checkpoints, an export and proofs of this server, as files, and the program that checks them."""
+    folder = tmp_path_factory.mktemp("ledger")
+    db.execute("SELECT skill_system.seal_audit()")
+    [key] = [row[0] for row in db.execute("SELECT verifier_key FROM skill_system.audit_public_key()")]
+    old = db.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
+    db.execute("SELECT skill_system.append_audit('later', '{}') FROM generate_series(1, 300)")
+    db.execute("SELECT skill_system.seal_audit()")
+    new = db.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
+    sizes = [int(note.split("\n")[1]) for note in (old, new)]
+    proof = db.execute("SELECT proof FROM skill_system.audit_consistency_proof(%s, %s)", sizes).fetchone()[0]
+    lines = [row[0] for row in db.execute("SELECT * FROM skill_system.audit_export()")]
+
+    def file(name, text):
+        (folder / name).write_text(text)
+        return folder / name
+
+    def run(*arguments, key=key):
+        program = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
+        done = subprocess.run([program, *arguments, *(["--key", key] if key else [])], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+    run.lines, run.file, run.key = lines, file, key
+    run.old, run.new, run.proof = file("old", old), file("new", new), file("proof", proof)
+    return run
+
+
+def test_an_export_of_the_server_passes(ledger, db, tmp_path):
+    export = ledger.file("export", "\n".join(ledger.lines) + "\n")
+    (tmp_path / "keyring.json").write_text(db.execute("SELECT pg_read_file('skill_system_keyring.json')").fetchone()[0])
+    status, output = ledger("export", export, "--keyring", tmp_path / "keyring.json")
+    assert status == 0 and output.startswith(f"{len(ledger.lines) - 2} records, 0 missing, 0 retired in leaves [0,"), output
+    status, output = ledger("export", export, "--json", key=None)
+    assert status == 3 and json.loads(output)["records"] == len(ledger.lines) - 2
+    part = db.execute("SELECT string_agg(line, E'\\n') FROM skill_system.audit_export((SELECT min(created_at) FROM skill_system.audit_logs WHERE event_type = 'later')) line").fetchone()[0]
+    status, output = ledger("export", ledger.file("part", part + "\n"))
+    assert status == 0 and output.startswith("300 records"), output
+
+
+def test_a_changed_export_of_the_server_is_found(ledger):
+    for old, new, word in [("12345678901234567890.1230", "12345678901234567890.123", "root_differs"), ('"later"', '"lated"', "root_differs")]:
+        lines = list(ledger.lines)
+        at = next(i for i, line in enumerate(lines) if old in line)
+        lines[at] = lines[at].replace(old, new)
+        status, output = ledger("export", ledger.file("changed", "\n".join(lines) + "\n"))
+        assert status == 1 and word in output
+    status, output = ledger("export", ledger.file("shorter", "\n".join(ledger.lines[:9] + ledger.lines[10:]) + "\n"))
+    assert status == 1 and "leaves_not_in_order" in output
+
+
+def test_proofs_of_the_server_pass(ledger, db):
+    rows = db.execute("SELECT to_jsonb(a)::text, p.proof, p.leaf_index FROM skill_system.audit_logs a, skill_system.audit_inclusion_proof(a.id) p WHERE event_type IN ('odd', 'large') OR a.event_data->>'n' IN ('7', '400')").fetchall()
+    assert len(rows) == 4
+    for row, proof, leaf in rows:
+        record, text = ledger.file("record", row), ledger.file("tlog-proof", proof)
+        status, output = ledger("proof", text, "--record", record)
+        assert status == 0 and f"is leaf {leaf} of" in output, output
+        other = ledger.file("other", row.replace('"event_type": "', '"event_type": "x'))
+        assert ledger("proof", text, "--record", other)[0] == 1
+
+
+def test_checkpoints_of_the_server_pass(ledger, tmp_path):
+    assert ledger("checkpoint", ledger.new)[0] == 0
+    assert ledger("compare", ledger.old, ledger.new, "--proof", ledger.proof)[0] == 0
+    assert ledger("compare", ledger.new, ledger.old, "--proof", ledger.proof)[0] == 1
+    state = tmp_path / "state"
+    assert ledger("watch", ledger.old, "--state", state)[0] == 0
+    assert ledger("watch", ledger.new, "--state", state, "--proof", ledger.proof)[0] == 0
+    assert state.read_text() == ledger.new.read_text()
+    status, output = ledger("watch", ledger.old, "--state", state)
+    assert status == 1 and "older" in output and state.read_text() == ledger.new.read_text()

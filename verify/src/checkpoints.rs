@@ -155,7 +155,7 @@ pub fn watch(state: &str, new: &str, proof: Option<&[Hash]>, keys: &[VerifierKey
     let Some(seen) = believed(new, keys, report)? else {
         return end(report, keys, String::new(), Value::Null);
     };
-    let known = if path.exists() {
+    let known = if path.try_exists().map_err(|e| Unusable(format!("{state}: {e}")))? {
         let note = text(state, MAX_TEXT)?;
         let checkpoint = if keys.is_empty() { Checkpoint::read(&note) } else { Checkpoint::verify(&note, keys) };
         Some(checkpoint.map_err(|e| Unusable(format!("{state}: {e}")))?)

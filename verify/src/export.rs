@@ -243,7 +243,7 @@ impl Worker<'_> {
                     return Err("retired is not true, count is 0, or hashes are no hashes".into());
                 };
                 self.close();
-                self.piece.retired += run.count;
+                self.piece.retired = self.piece.retired.saturating_add(run.count);
                 self.piece.parts.push(Part::Retired { first: run.leaf, count: run.count, cover });
                 Ok(())
             }

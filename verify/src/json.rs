@@ -77,10 +77,12 @@ impl<'a> Parser<'a> {
     }
 
     /// Passes over exactly these bytes, if they come next.
-    pub fn take(&mut self, expected: &[u8]) -> bool {
-        let found = self.rest().starts_with(expected);
+    #[inline]
+    pub fn take<const N: usize>(&mut self, expected: &[u8; N]) -> bool {
+        // The length is known when this is compiled, so a few wide comparisons do.
+        let found = self.rest().first_chunk() == Some(expected);
         if found {
-            self.at += expected.len();
+            self.at += N;
         }
         found
     }
@@ -130,6 +132,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A string.
+    #[inline]
     pub fn string(&mut self) -> Result<Cow<'a, str>> {
         if self.peek() != b'"' {
             return malformed("a string is missing");
@@ -144,6 +147,7 @@ impl<'a> Parser<'a> {
         self.escaped(start).map(Cow::Owned)
     }
 
+    #[cold]
     fn escaped(&mut self, mut start: usize) -> Result<String> {
         let mut out = String::new();
         loop {
@@ -224,7 +228,7 @@ impl<'a> Parser<'a> {
         self.slice(start, self.at)
     }
 
-    fn word(&mut self, word: &'static [u8]) -> Result<()> {
+    fn word<const N: usize>(&mut self, word: &[u8; N]) -> Result<()> {
         if self.take(word) { Ok(()) } else { malformed("an unknown word") }
     }
 

@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     match options(lexopt::Parser::from_env()).and_then(|options| options.map_or(Ok(Outcome::True), run)) {
         Ok(outcome) => ExitCode::from(outcome.status()),
         Err(Unusable(what)) => {
-            eprintln!("skill-verify: {}", what.escape_debug());
+            eprintln!("skill-verify: {}", report::harmless(&what));
             ExitCode::from(2)
         }
     }

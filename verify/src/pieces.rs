@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Read};
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::report::Unusable;
 
@@ -19,20 +19,20 @@ struct Cutter<R> {
 }
 
 impl<R: Read> Cutter<R> {
-    /// The next lines; empty at the end of the input.
-    fn next(&mut self, mut piece: Vec<u8>) -> Result<Vec<u8>, Unusable> {
+    /// Puts the next lines into `piece`; false at the end of the input.
+    fn next(&mut self, piece: &mut Vec<u8>) -> Result<bool, Unusable> {
         piece.clear();
         piece.append(&mut self.begun);
         loop {
             let searched = piece.len();
-            let read = self.input.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+            let read = self.input.by_ref().take(PIECE as u64).read_to_end(piece);
             if read.map_err(|e| Unusable(format!("the input cannot be read: {e}")))? == 0 {
-                return Ok(piece);
+                return Ok(!piece.is_empty());
             }
             if let Some(end) = memchr::memrchr(b'\n', &piece[searched..]) {
                 self.begun.extend_from_slice(&piece[searched + end + 1..]);
                 piece.truncate(searched + end + 1);
-                return Ok(piece);
+                return Ok(true);
             }
             if piece.len() > MAX_LINE {
                 return Err(Unusable(format!("a line is longer than {MAX_LINE} bytes")));
@@ -63,60 +63,50 @@ pub fn run<T: Send>(
     let mut cutter = Cutter { input, begun: Vec::new() };
     if threads <= 1 {
         let mut piece = Vec::new();
-        loop {
-            piece = cutter.next(piece)?;
-            if piece.is_empty() {
-                return Ok(());
-            }
+        while cutter.next(&mut piece)? {
             merge(work(&piece), piece.len())?;
         }
+        return Ok(());
     }
-    type Done<T> = Result<(T, Vec<u8>), Unusable>;
-    type Job<T> = (Vec<u8>, SyncSender<Done<T>>);
-    // Each job brings the channel its result goes to; the queue of these channels is the order of the pieces.
-    let (jobs, next_job) = sync_channel::<Job<T>>(threads);
-    let (queue, in_order) = sync_channel::<Receiver<Done<T>>>(2 * threads);
-    let (used, empty) = sync_channel::<Vec<u8>>(4 * threads);
-    let next_job = Mutex::new(next_job);
+    // Each thread reads the piece it works on, while it is in the cache of its core. Under the same lock it queues
+    // the channel on which its result will come: so the queue has the order of the pieces.
+    let (queue, in_order) = sync_channel::<Receiver<Result<(T, usize), Unusable>>>(2 * threads);
+    let source = Mutex::new((cutter, Some(queue)));
     std::thread::scope(|scope| {
-        // Ends the threads when this one stops early: they find their channels closed.
+        // Gone with this closure, so that the threads end when it stops early.
         let in_order = in_order;
-        let (work, next_job) = (&work, &next_job);
+        let (work, source) = (&work, &source);
         for _ in 0..threads {
             scope.spawn(move || {
+                let mut piece = Vec::new();
                 loop {
-                    let job = next_job.lock().map(|jobs| jobs.recv());
-                    let Ok(Ok((piece, done))) = job else { return };
-                    let result = work(&piece);
-                    // Nobody waits for it once something else has failed.
-                    let _ = done.send(Ok((result, piece)));
-                }
-            });
-        }
-        scope.spawn(move || {
-            loop {
-                let piece = cutter.next(empty.try_recv().unwrap_or_default());
-                let (done, result) = sync_channel(1);
-                if piece.as_ref().is_ok_and(|piece| piece.is_empty()) || queue.send(result).is_err() {
-                    return;
-                }
-                match piece {
-                    Ok(piece) => {
-                        if jobs.send((piece, done)).is_err() {
+                    let (done, result) = sync_channel(1);
+                    {
+                        let Ok(mut source) = source.lock() else { return };
+                        let (cutter, open) = &mut *source;
+                        let Some(queue) = open else { return };
+                        let read = cutter.next(&mut piece);
+                        let more = match read {
+                            Ok(more) => more && queue.send(result).is_ok(),
+                            Err(error) => {
+                                let _ = done.send(Err(error));
+                                let _ = queue.send(result);
+                                false
+                            }
+                        };
+                        if !more {
+                            *open = None;
                             return;
                         }
                     }
-                    Err(error) => {
-                        let _ = done.send(Err(error));
-                        return;
-                    }
+                    // Nobody waits for it once something else has failed.
+                    let _ = done.send(Ok((work(&piece), piece.len())));
                 }
-            }
-        });
+            });
+        }
         for result in &in_order {
-            let (result, piece) = result.recv().map_err(|_| Unusable("a thread failed".into()))??;
-            merge(result, piece.len())?;
-            let _ = used.try_send(piece);
+            let (result, length) = result.recv().map_err(|_| Unusable("a thread failed".into()))??;
+            merge(result, length)?;
         }
         Ok(())
     })
@@ -184,8 +174,8 @@ mod tests {
 
     #[test]
     fn a_read_error_is_told() {
-        for threads in [1, 2] {
-            let error = run(Broken(0), threads, |_| (), |(), _| Ok(())).unwrap_err();
+        for (threads, before) in [(1, 0), (1, 40), (2, 0), (2, 40)] {
+            let error = run(Broken(before), threads, |_| (), |(), _| Ok(())).unwrap_err();
             assert_eq!(error.0, "the input cannot be read: gone");
         }
     }

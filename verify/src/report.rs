@@ -61,6 +61,11 @@ impl Finding {
     }
 }
 
+/// What the input says must not write to the terminal as it likes.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
 /// Writes findings as they come and the result at the end.
 pub struct Report<W> {
     out: W,
@@ -107,9 +112,7 @@ impl<W: Write> Report<W> {
             place.extend(leaf.map(|leaf| format!("leaf {leaf}: ")));
             place.extend(id.map(|id| format!("record {id}: ")));
             let mark = if kind == "note" { "note: " } else { "" };
-            // What the input says must not write to the terminal as it likes.
-            let detail: String = detail.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
-            writeln!(self.out, "{mark}{}{code}: {detail}", place.concat())
+            writeln!(self.out, "{mark}{}{code}: {}", place.concat(), harmless(detail))
         })
     }
 
@@ -122,7 +125,7 @@ impl<W: Write> Report<W> {
             }
             writeln!(self.out, "{object}")
         } else {
-            writeln!(self.out, "{sentence}")
+            writeln!(self.out, "{}", harmless(sentence))
         })?;
         told(self.out.flush())?;
         Ok(outcome)

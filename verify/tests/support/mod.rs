@@ -36,8 +36,8 @@ impl Row {
     /// Typical: about 500 bytes as a line.
     pub fn typical(i: u64, ring: &Keyring) -> Row {
         let data = format!(
-            r#"{{"cost": {}.{:04}, "skill": "pdf-extract-{}", "effects": ["db.read", "net.fetch"], "outcome": "allowed", "duration_ms": {}}}"#,
-            i % 3, i % 10_000, i % 50, i % 997
+            r#"{{"cost": {}.{:04}, "skill": "pdf-extract-{}", "outcome": "allowed"}}"#,
+            i % 3, i % 10_000, i % 50
         );
         Row::new(i, "run.logged", data, ring)
     }
@@ -50,7 +50,7 @@ impl Row {
         id[8..].copy_from_slice(&(i.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 << 63).to_be_bytes());
         let mut row = Row {
             id, tenant_id: "default".into(), event_type: event_type.into(), event_data, actor_id: Some(format!("agent-{}", i % 20)),
-            created_at, transaction_id: 700_000 + i / 3, session_user: "app_backend".into(), key_id: ring.active().id.clone(),
+            created_at, transaction_id: 700_000 + i / 3, session_user: "app".into(), key_id: ring.active().id.clone(),
             signature: String::new(),
         };
         let mut signature = Vec::new();
@@ -65,7 +65,7 @@ impl Row {
         Record {
             id: &self.id, tenant_id: &self.tenant_id, event_type: &self.event_type, actor_id: self.actor_id.as_deref(),
             actor_type: Some("agent"), created_at: self.created_at, recorded_at: self.created_at + 7,
-            transaction_id: self.transaction_id, session_user: &self.session_user, current_user: "skill_system_agent",
+            transaction_id: self.transaction_id, session_user: &self.session_user, current_user: "app",
             key_id: &self.key_id,
         }
         .encode::<EncodeError>(&mut out, &LOG_ID, |writer| skr1::tell(&data, writer))
@@ -86,7 +86,7 @@ impl Row {
         let time = |micros: i64| chrono::DateTime::from_timestamp_micros(micros).unwrap().format("%Y-%m-%dT%H:%M:%S%.6fZ");
         let text = |text: &str| Value::from(text);
         format!(
-            r#"{{"leaf":{leaf},"id":"{}","tenant_id":{},"event_type":{},"event_data":{},"actor_id":{},"actor_type":"agent","created_at":"{}","recorded_at":"{}","transaction_id":{},"session_user_name":{},"current_user_name":"skill_system_agent","key_id":{},"signature":{}}}"#,
+            r#"{{"leaf":{leaf},"id":"{}","tenant_id":{},"event_type":{},"event_data":{},"actor_id":{},"actor_type":"agent","created_at":"{}","recorded_at":"{}","transaction_id":{},"session_user_name":{},"current_user_name":"app","key_id":{},"signature":{}}}"#,
             self.id(), text(&self.tenant_id), text(&self.event_type), self.event_data, Value::from(self.actor_id.clone()),
             time(self.created_at), time(self.created_at + 7), self.transaction_id, text(&self.session_user), text(&self.key_id),
             text(&self.signature)
@@ -95,7 +95,7 @@ impl Row {
 }
 
 #[derive(Default)]
-struct Stored(BTreeMap<(u8, u64), Rc<[u8]>>);
+pub struct Stored(BTreeMap<(u8, u64), Rc<[u8]>>);
 
 impl Tiles for Stored {
     fn tile(&self, level: u8, n: u64) -> Result<Rc<[u8]>, Fault> {
@@ -107,8 +107,8 @@ impl Tiles for Stored {
 pub struct Log {
     pub ring: Keyring,
     pub incarnation: u32,
-    size: u64,
-    tiles: Stored,
+    pub size: u64,
+    pub tiles: Stored,
 }
 
 #[allow(dead_code, reason = "each of those who share this uses a part of it")]
