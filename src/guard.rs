@@ -21,7 +21,7 @@ pub enum Target<'a> {
     /// A function, as the statement names it.
     Function(Name<'a>),
     /// A function that would be made in this schema.
-    NewFunction(pg_sys::Oid, Name<'a>),
+    NewFunction(pg_sys::Oid, &'a CStr),
     /// A schema.
     Schema(&'a CStr),
     /// An extension.
@@ -88,9 +88,7 @@ pub fn check(target: &Target, loss: &str) {
     let ours = match target {
         Target::Table(name) => (name.is_audit() && name.may_be_ours() && sys::find_table(name.name).is_some()).then(|| qualified(name.name)),
         Target::Function(name) => (name.may_be_ours() && is_function(name.name)).then(|| qualified(name.name)),
-        Target::NewFunction(schema, name) => {
-            (*schema == sys::schema() || (name.may_be_ours() && is_function(name.name))).then(|| qualified(name.name))
-        }
+        Target::NewFunction(schema, name) => (*schema == sys::schema()).then(|| qualified(name)),
         Target::Schema(name) | Target::Extension(name) => (*name == EXTENSION).then(|| EXTENSION.to_string_lossy().into_owned()),
         Target::BelongingTo(role) => {
             (sys::find_relation(c"audit_logs").is_some() && *role == sys::owner()).then(|| "skill_system.audit_logs".to_owned())
@@ -98,13 +96,6 @@ pub fn check(target: &Target, loss: &str) {
     };
     if let Some(name) = ours.filter(|_| in_force()) {
         refuse(&name, loss);
-    }
-}
-
-/// A new table that would take the name of an audit table, or of a partition to come.
-pub fn check_new_table(name: Name) {
-    if name.is_audit() && name.schema.is_none_or(|schema| schema == EXTENSION) && sys::creation_schema(name.schema) == sys::schema() && in_force() {
-        refuse(&qualified(name.name), "put a table of your own in the place of");
     }
 }
 
