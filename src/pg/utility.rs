@@ -153,11 +153,8 @@ unsafe extern "C-unwind" fn check_drop(class: pg_sys::Oid, object: pg_sys::Oid) 
     // SAFETY: catalogue look-ups inside a transaction; the name is copied at once.
     let named = |name: *const c_char| (!name.is_null()).then(|| Dropped::Named(unsafe { CStr::from_ptr(name) }.to_owned()));
     let dropped = match class.to_u32() {
-        1259 => Some(Dropped::Relation(object)),
-        2620 => Some(Dropped::Trigger(object)),
-        2618 => Some(Dropped::Rule(object)),
-        3256 => Some(Dropped::Policy(object)),
-        1255 => Some(Dropped::Function(object)),
+        // pg_proc, pg_class, pg_rewrite, pg_trigger, pg_policy
+        1255 | 1259 | 2618 | 2620 | 3256 => Some(Dropped::Object { class, oid: object }),
         3079 => named(unsafe { pg_sys::get_extension_name(object) }),
         2615 => named(unsafe { pg_sys::get_namespace_name(object) }),
         _ => None,
