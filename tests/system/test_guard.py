@@ -61,6 +61,11 @@ ATTACKS = [
     (12, "CREATE TRIGGER zz_late BEFORE INSERT ON skill_system.audit_logs FOR EACH ROW EXECUTE FUNCTION public.swallow()", "trigger zz_late, which calls public.swallow(), does not belong here"),
     (12, "CREATE TRIGGER quiet BEFORE INSERT ON skill_system.audit_logs_default FOR EACH ROW EXECUTE FUNCTION public.swallow()", "does not belong here"),
     (12, "CREATE CONSTRAINT TRIGGER quiet AFTER INSERT ON skill_system.audit_logs_default FOR EACH ROW EXECUTE FUNCTION public.swallow()", "does not belong here"),
+    # The tables of the ledger are audit tables like the others.
+    (22, "ALTER TABLE skill_system.audit_tiles DISABLE TRIGGER ALL", "no ENABLE ALWAYS trigger refuses UPDATE and DELETE"),
+    (22, "ALTER TABLE skill_system.audit_map SET UNLOGGED", "it is not logged"),
+    (22, "ALTER TABLE skill_system.audit_seal_state ALTER COLUMN tree_size TYPE numeric", "column tree_size is of type numeric, not bigint"),
+    (22, "CREATE RULE quiet AS ON INSERT TO skill_system.audit_checkpoints DO INSTEAD NOTHING", "rule quiet does not belong here"),
     (29, "CREATE OR REPLACE FUNCTION skill_system.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'", "function refuse_change() is not as the extension ships it"),
     (29, "CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text) LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'", FINGERPRINT),
     (29, "ALTER FUNCTION skill_system.create_audit_partition(date) SET search_path = public", "function create_audit_partition(month date) is not as the extension ships it"),
@@ -301,13 +306,13 @@ def test_ordinary_work_goes_on(guarded):
 def test_an_error_in_our_own_change_leaves_the_guard_up(guarded):
     with guarded.connect("chief") as chief:
         # The partition's index finds its name taken, after the partition was made.
-        chief.execute("CREATE INDEX audit_logs_2043_01_created_at_idx ON skill_system.audit_logs_default USING brin (created_at)")
+        chief.execute("CREATE INDEX audit_logs_2043_01_brin_idx ON skill_system.audit_logs_default USING brin (created_at)")
         with pytest.raises(errors.DuplicateTable):
             chief.execute("SELECT skill_system.create_audit_partition('2043-01-01')")
         refused(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
         chief.execute("DO $$ BEGIN PERFORM skill_system.create_audit_partition('2043-01-01'); EXCEPTION WHEN duplicate_table THEN NULL; END $$")
         refused(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
-        chief.execute("DROP INDEX skill_system.audit_logs_2043_01_created_at_idx")
+        chief.execute("DROP INDEX skill_system.audit_logs_2043_01_brin_idx")
 
 
 def test_errors_of_other_statements_pass_as_they_are(guarded, unguarded):
