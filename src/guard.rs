@@ -21,7 +21,7 @@ pub enum Target<'a> {
     /// A function, as the statement names it.
     Function(Name<'a>),
     /// A function that would be made in this schema.
-    NewFunction(pg_sys::Oid, Name<'a>),
+    NewFunction(pg_sys::Oid, &'a CStr),
     /// A schema.
     Schema(&'a CStr),
     /// An extension.
@@ -41,16 +41,13 @@ pub struct Name<'a> {
 
 /// An object that is about to be dropped, named by the statement or reached by CASCADE.
 pub enum Dropped {
-    /// A relation, or a column of it.
-    Relation(pg_sys::Oid),
-    /// A trigger.
-    Trigger(pg_sys::Oid),
-    /// A rule.
-    Rule(pg_sys::Oid),
-    /// A policy of row security.
-    Policy(pg_sys::Oid),
-    /// A function.
-    Function(pg_sys::Oid),
+    /// An object of the catalogue `class`: a relation or a column of it, a trigger, a rule, a policy, a function.
+    Object {
+        /// The catalogue's oid.
+        class: pg_sys::Oid,
+        /// The object's.
+        oid: pg_sys::Oid,
+    },
     /// An extension or a schema of this name.
     Named(CString),
 }
@@ -88,9 +85,7 @@ pub fn check(target: &Target, loss: &str) {
     let ours = match target {
         Target::Table(name) => (name.is_audit() && name.may_be_ours() && sys::find_table(name.name).is_some()).then(|| qualified(name.name)),
         Target::Function(name) => (name.may_be_ours() && is_function(name.name)).then(|| qualified(name.name)),
-        Target::NewFunction(schema, name) => {
-            (*schema == sys::schema() || (name.may_be_ours() && is_function(name.name))).then(|| qualified(name.name))
-        }
+        Target::NewFunction(schema, name) => (*schema == sys::schema()).then(|| qualified(name)),
         Target::Schema(name) | Target::Extension(name) => (*name == EXTENSION).then(|| EXTENSION.to_string_lossy().into_owned()),
         Target::BelongingTo(role) => {
             (sys::find_relation(c"audit_logs").is_some() && *role == sys::owner()).then(|| "skill_system.audit_logs".to_owned())
@@ -101,36 +96,25 @@ pub fn check(target: &Target, loss: &str) {
     }
 }
 
-/// A new table that would take the name of an audit table, or of a partition to come.
-pub fn check_new_table(name: Name) {
-    if name.is_audit() && name.schema.is_none_or(|schema| schema == EXTENSION) && sys::creation_schema(name.schema) == sys::schema() && in_force() {
-        refuse(&qualified(name.name), "put a table of your own in the place of");
-    }
-}
-
 /// Raises 42501 when the object is part of the protection.
 pub fn check_drop(object: &Dropped) {
     if !in_force() {
         return;
     }
-    let part_of = |sql: &'static str, oid: pg_sys::Oid| spi::one::<String>(sql, spi::Access::ReadLatest, &[spi::arg(oid)]);
     let found = match object {
-        Dropped::Relation(oid) => part_of(
-            "SELECT format('skill_system.%I', relname) FROM pg_class WHERE oid = $1 AND relnamespace = 'skill_system'::regnamespace \
-                 AND relkind IN ('r', 'p', 'f') AND relname LIKE 'audit\\_%'", *oid).map(|name| (name, "drop")),
-        Dropped::Trigger(oid) => part_of(
-            "SELECT format('skill_system.%I', c.relname) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid \
-             WHERE t.oid = $1 AND c.relnamespace = 'skill_system'::regnamespace AND c.relname LIKE 'audit\\_%'", *oid).map(|name| (name, "drop a trigger of")),
-        Dropped::Rule(oid) => part_of(
-            "SELECT format('skill_system.%I', c.relname) FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class \
-             WHERE r.oid = $1 AND c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname LIKE 'audit\\_%'", *oid)
-            .map(|name| (name, "drop a rule of")),
-        Dropped::Policy(oid) => part_of(
-            "SELECT format('skill_system.%I', c.relname) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid \
-             WHERE p.oid = $1 AND c.relnamespace = 'skill_system'::regnamespace AND c.relname LIKE 'audit\\_%'", *oid).map(|name| (name, "drop a policy of")),
-        Dropped::Function(oid) => part_of(
-            "SELECT format('skill_system.%I', proname) FROM pg_proc WHERE oid = $1 AND pronamespace = 'skill_system'::regnamespace", *oid)
-            .map(|name| (name, "drop the function")),
+        Dropped::Object { class, oid } => spi::one::<String>(
+            "SELECT format('skill_system.%I', name) FROM (\
+                 SELECT relname AS name FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('r', 'p', 'f') AND relname LIKE 'audit\\_%' \
+                     AND oid = CASE $1 WHEN 'pg_class'::regclass THEN $2 \
+                                       WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = $2) \
+                                       WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = $2) \
+                                       WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = $2) END \
+                 UNION ALL \
+                 SELECT proname FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND oid = $2 AND $1 = 'pg_proc'::regclass) found",
+            spi::Access::ReadLatest,
+            &[spi::arg(*class), spi::arg(*oid)],
+        )
+        .map(|name| (name, "drop, or drop a part of,")),
         Dropped::Named(name) => (name.as_c_str() == EXTENSION).then(|| ("skill_system".to_owned(), "drop the audit trail with")),
     };
     if let Some((name, loss)) = found {

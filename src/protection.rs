@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use skill_core::shipped;
 
 use crate::pg::spi::{self, Access, arg};
-use crate::pg::{cache, utility};
+use crate::pg::{cache, sys, utility};
 
 /// The install script, in parts; the order does not matter here.
 const SCRIPTS: [&str; 7] = [
@@ -41,14 +41,31 @@ fn shipped() -> [spi::Arg; 2] {
     [list(functions), list(columns)]
 }
 
-/// What is wrong with the protection: the table where it is one, and what. The numbers are those of the attacks in
-/// the list that the tests follow.
-pub fn problems() -> Vec<(Option<pg_sys::Oid>, String)> {
+/// Something that is not as it should be.
+pub struct Problem {
+    /// The table, where it is about one.
+    pub table: Option<pg_sys::Oid>,
+    /// What is wrong with it, or on the whole.
+    pub detail: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self.table.and_then(sys::relation_name) {
+            Some(table) => write!(f, "{table}: {}", self.detail),
+            None => f.write_str(&self.detail),
+        }
+    }
+}
+
+/// What is wrong with the protection.
+pub fn problems() -> Vec<Problem> {
     let mut found = Vec::new();
-    spi::run(PROBLEMS, Access::Read, &shipped(), |row| found.push((row.get(1), row.get(2).unwrap_or_default())));
+    spi::run(PROBLEMS, Access::Read, &shipped(), |row| found.push(Problem { table: row.get(1), detail: row.get(2).unwrap_or_default() }));
     found
 }
 
+/// The numbers are those of the attacks in the list that the tests follow.
 const PROBLEMS: &str = r#"
 WITH
 space AS (SELECT oid, nspowner FROM pg_namespace WHERE nspname = 'skill_system'),
@@ -81,7 +98,7 @@ function AS (
                        AND CASE WHEN s.language = 'c' THEN p.probin = '$libdir/skill_system' AND p.prosrc = s.symbol ELSE p.probin IS NULL END) AS same
     FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = (SELECT oid FROM space))
 
-SELECT a.oid, format('it has no trigger that %s, for every row, and is ENABLE ALWAYS', w.what) FROM audit_table a, wanted w
+SELECT a.oid, format('no ENABLE ALWAYS trigger %s', w.what) FROM audit_table a, wanted w
 WHERE (NOT w.log_only OR a.attached OR a.oid = (SELECT oid FROM log))
     AND NOT EXISTS (SELECT FROM audit_trigger t WHERE t.tgrelid = a.oid AND t.ours AND t.proname = w.function AND t.tgtype = w.type AND t.always AND t.tgenabled = 'A')
 -- 12: another trigger may change a row after it was signed, or swallow it.

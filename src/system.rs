@@ -108,7 +108,7 @@ fn audit_protection() -> Check {
     if missing.is_empty() {
         return ("audit_protection", "ok", "audit tables and functions are as the extension ships them".into(), None);
     }
-    let detail = missing.into_iter().map(|(_, detail)| detail).collect::<Vec<_>>().join("; ");
+    let detail = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     ("audit_protection", "error", detail, Some("SELECT * FROM skill_system.verify_audit() names the tables; a superuser mends them with skill_system.allow_unprotected on."))
 }
 

@@ -67,8 +67,8 @@ fn statements(script: &str) -> Vec<String> {
         } else if first == '\'' {
             // A doubled quote is two literals in a row, which comes to the same here.
             rest[1..].find('\'').map_or(rest.len(), |end| end + 2)
-        } else if rest.starts_with("$$") {
-            rest[2..].find("$$").map_or(rest.len(), |end| end + 4)
+        } else if let Some(body) = rest.strip_prefix("$$") {
+            body.find("$$").map_or(rest.len(), |end| end + 4)
         } else if first == ';' && (!statement.contains("BEGIN ATOMIC") || statement.trim_end().ends_with(" END")) {
             found.push(std::mem::take(&mut statement).trim().to_owned());
             rest = &rest[1..];

@@ -422,8 +422,8 @@ impl Verification {
     }
 
     fn protection(&mut self) {
-        for (table, detail) in protection::problems() {
-            self.rows.push(&mut [table.into_datum(), None, None, text_datum("protection_missing"), text_datum(&detail)]);
+        for problem in protection::problems() {
+            self.rows.push(&mut [problem.table.into_datum(), None, None, text_datum("protection_missing"), text_datum(&problem.detail)]);
         }
         let moved = if sys::in_recovery() { None } else { self.state.as_ref().and_then(State::moved) };
         if let Some(how) = moved {

@@ -159,20 +159,6 @@ pub fn find_table(name: &CStr) -> Option<pg_sys::Oid> {
     find_relation(name).filter(|oid| matches!(unsafe { pg_sys::get_rel_relkind(*oid) } as u8, b'r' | b'p' | b'f'))
 }
 
-/// The schema in which a statement would make an object; `InvalidOid` where the statement itself will fail.
-pub fn creation_schema(schema: Option<&CStr>) -> pg_sys::Oid {
-    // SAFETY: catalogue look-ups inside a transaction; the list is in the current memory context.
-    unsafe {
-        match schema {
-            Some(schema) => pg_sys::get_namespace_oid(schema.as_ptr(), true),
-            None => {
-                let path = pg_sys::fetch_search_path(false);
-                if path.is_null() || (*path).length == 0 { pg_sys::InvalidOid } else { (*(*path).elements).oid_value }
-            }
-        }
-    }
-}
-
 /// The oid of a relation of this extension.
 pub fn relation(name: &CStr) -> pg_sys::Oid {
     find_relation(name).unwrap_or_else(|| {
@@ -181,6 +167,15 @@ pub fn relation(name: &CStr) -> pg_sys::Oid {
                 .hint("CREATE EXTENSION skill_system; in this database."),
         )
     })
+}
+
+/// Name of a relation, without its schema; `None` when it is gone.
+pub fn relation_name(relation: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a catalogue look-up; the name is palloc'd and copied at once.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
 }
 
 /// A script of this extension is running: CREATE EXTENSION or ALTER EXTENSION ... UPDATE.

@@ -102,7 +102,7 @@ unsafe extern "C-unwind" fn permissions(tables: *mut pg_sys::List, raise: bool) 
     // SAFETY: as above.
     unsafe {
         for entry in items::<pg_sys::RangeTblEntry>(tables) {
-            if (*entry).requiredPerms & WRITING != 0 {
+            if writes((*entry).requiredPerms, (*entry).updatedCols) {
                 check_catalogue((*entry).relid);
             }
         }
@@ -115,7 +115,7 @@ unsafe extern "C-unwind" fn permissions(tables: *mut pg_sys::List, wanted: *mut 
     // SAFETY: as above.
     unsafe {
         for entry in items::<pg_sys::RTEPermissionInfo>(wanted) {
-            if (*entry).requiredPerms & WRITING != 0 {
+            if writes((*entry).requiredPerms, (*entry).updatedCols) {
                 check_catalogue((*entry).relid);
             }
         }
@@ -123,12 +123,16 @@ unsafe extern "C-unwind" fn permissions(tables: *mut pg_sys::List, wanted: *mut 
     }
 }
 
-const WRITING: pg_sys::AclMode = (pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE | pg_sys::ACL_DELETE) as pg_sys::AclMode;
+/// INSERT, DELETE or UPDATE; SELECT ... FOR UPDATE asks for the same right and sets no column.
+fn writes(wanted: pg_sys::AclMode, updated: *const pg_sys::Bitmapset) -> bool {
+    wanted & (pg_sys::ACL_INSERT | pg_sys::ACL_DELETE) as pg_sys::AclMode != 0 || wanted & pg_sys::ACL_UPDATE as pg_sys::AclMode != 0 && !updated.is_null()
+}
 
 /// The catalogues that say what a table is and what runs when it is written to.
-const CATALOGUES: [(u32, &str); 8] = [
-    (1247, "pg_type"), (1249, "pg_attribute"), (1255, "pg_proc"), (1259, "pg_class"),
-    (2611, "pg_inherits"), (2618, "pg_rewrite"), (2620, "pg_trigger"), (3256, "pg_policy"),
+const CATALOGUES: [(u32, &str); 15] = [
+    (1247, "pg_type"), (1249, "pg_attribute"), (1255, "pg_proc"), (1259, "pg_class"), (2604, "pg_attrdef"), (2606, "pg_constraint"),
+    (2608, "pg_depend"), (2610, "pg_index"), (2611, "pg_inherits"), (2612, "pg_language"), (2615, "pg_namespace"), (2618, "pg_rewrite"),
+    (2620, "pg_trigger"), (3079, "pg_extension"), (3256, "pg_policy"),
 ];
 
 unsafe fn check_catalogue(table: pg_sys::Oid) {
@@ -149,11 +153,8 @@ unsafe extern "C-unwind" fn check_drop(class: pg_sys::Oid, object: pg_sys::Oid) 
     // SAFETY: catalogue look-ups inside a transaction; the name is copied at once.
     let named = |name: *const c_char| (!name.is_null()).then(|| Dropped::Named(unsafe { CStr::from_ptr(name) }.to_owned()));
     let dropped = match class.to_u32() {
-        1259 => Some(Dropped::Relation(object)),
-        2620 => Some(Dropped::Trigger(object)),
-        2618 => Some(Dropped::Rule(object)),
-        3256 => Some(Dropped::Policy(object)),
-        1255 => Some(Dropped::Function(object)),
+        // pg_proc, pg_class, pg_rewrite, pg_trigger, pg_policy
+        1255 | 1259 | 2618 | 2620 | 3256 => Some(Dropped::Object { class, oid: object }),
         3079 => named(unsafe { pg_sys::get_extension_name(object) }),
         2615 => named(unsafe { pg_sys::get_namespace_name(object) }),
         _ => None,
@@ -179,14 +180,9 @@ unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
 /// The table a statement names.
 unsafe fn table<'a>(range: *const pg_sys::RangeVar) -> Option<Target<'a>> {
     // SAFETY: a part of the statement, or none.
-    unsafe { range_name(range).map(Target::Table) }
-}
-
-unsafe fn range_name<'a>(range: *const pg_sys::RangeVar) -> Option<Name<'a>> {
-    // SAFETY: as above.
     unsafe {
         let range = range.as_ref()?;
-        Some(Name { schema: text(range.schemaname), name: text(range.relname)? })
+        Some(Target::Table(Name { schema: text(range.schemaname), name: text(range.relname)? }))
     }
 }
 
@@ -211,7 +207,7 @@ unsafe fn new_function<'a>(names: *mut pg_sys::List) -> Option<Target<'a>> {
     // SAFETY: as `list_name`.
     unsafe {
         let schema = pg_sys::QualifiedNameGetCreationNamespace(names, &mut name);
-        list_name(names).map(|name| Target::NewFunction(schema, name))
+        text(name).map(|name| Target::NewFunction(schema, name))
     }
 }
 
@@ -239,12 +235,8 @@ unsafe extern "C-unwind" fn check_utility(node: *mut pg_sys::Node) {
         match (*node).type_ {
             NodeTag::T_AlterTableStmt => check_alter_table(&*node.cast()),
             NodeTag::T_CreateStmt | NodeTag::T_CreateForeignTableStmt => {
-                let statement = &*node.cast::<pg_sys::CreateStmt>();
-                for parent in items::<pg_sys::RangeVar>(statement.inhRelations) {
+                for parent in items::<pg_sys::RangeVar>((*node.cast::<pg_sys::CreateStmt>()).inhRelations) {
                     refuse_if(table(parent), "add rows from outside to");
-                }
-                if let Some(name) = range_name(statement.relation) {
-                    guard::check_new_table(name);
                 }
             }
             NodeTag::T_CreateTrigStmt => {

@@ -16,16 +16,16 @@ from psycopg import errors
 # number, statement, what verify_audit() says of it; FINGERPRINT where only audit_fingerprint() changes, GONE where verify_audit() itself is gone.
 FINGERPRINT, GONE = "fingerprint", "gone"
 ATTACKS = [
-    (4, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_no_change", "no trigger that refuses UPDATE and DELETE"),
-    (4, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_sign", "no trigger that signs new rows"),
-    (4, "ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER USER", "no trigger that refuses TRUNCATE"),
-    (4, "ALTER TABLE ONLY skill_system.audit_logs_2041_01 ENABLE TRIGGER audit_logs_no_change", "no trigger that refuses UPDATE and DELETE"),
-    (4, "ALTER TABLE IF EXISTS skill_system.audit_state ENABLE REPLICA TRIGGER audit_state_no_change", "no trigger that refuses UPDATE and DELETE"),
-    (4, "DROP TRIGGER audit_logs_no_truncate ON skill_system.audit_logs_2041_01", "no trigger that refuses TRUNCATE"),
+    (4, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_no_change", "no ENABLE ALWAYS trigger refuses UPDATE and DELETE"),
+    (4, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_sign", "no ENABLE ALWAYS trigger signs new rows"),
+    (4, "ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER USER", "no ENABLE ALWAYS trigger refuses TRUNCATE"),
+    (4, "ALTER TABLE ONLY skill_system.audit_logs_2041_01 ENABLE TRIGGER audit_logs_no_change", "no ENABLE ALWAYS trigger refuses UPDATE and DELETE"),
+    (4, "ALTER TABLE IF EXISTS skill_system.audit_state ENABLE REPLICA TRIGGER audit_state_no_change", "no ENABLE ALWAYS trigger refuses UPDATE and DELETE"),
+    (4, "DROP TRIGGER audit_logs_no_truncate ON skill_system.audit_logs_2041_01", "no ENABLE ALWAYS trigger refuses TRUNCATE"),
     (4, "ALTER TRIGGER audit_logs_no_truncate ON skill_system.audit_logs RENAME TO other", FINGERPRINT),
-    (4, "CREATE OR REPLACE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs FOR EACH STATEMENT EXECUTE FUNCTION public.swallow()", "no trigger that refuses TRUNCATE"),
-    (4, "CREATE OR REPLACE TRIGGER audit_logs_no_change BEFORE DELETE ON skill_system.audit_logs FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change()", "no trigger that refuses UPDATE and DELETE"),
-    (4, "CREATE OR REPLACE TRIGGER audit_state_no_change BEFORE DELETE OR UPDATE ON skill_system.audit_state FOR EACH ROW WHEN (OLD.only_one IS NULL) EXECUTE FUNCTION skill_system.refuse_change()", "no trigger that refuses UPDATE and DELETE"),
+    (4, "CREATE OR REPLACE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs FOR EACH STATEMENT EXECUTE FUNCTION public.swallow()", "no ENABLE ALWAYS trigger refuses TRUNCATE"),
+    (4, "CREATE OR REPLACE TRIGGER audit_logs_no_change BEFORE DELETE ON skill_system.audit_logs FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change()", "no ENABLE ALWAYS trigger refuses UPDATE and DELETE"),
+    (4, "CREATE OR REPLACE TRIGGER audit_state_no_change BEFORE DELETE OR UPDATE ON skill_system.audit_state FOR EACH ROW WHEN (OLD.only_one IS NULL) EXECUTE FUNCTION skill_system.refuse_change()", "no ENABLE ALWAYS trigger refuses UPDATE and DELETE"),
     (6, "ALTER TABLE skill_system.audit_logs ALTER COLUMN event_data TYPE jsonb USING '{\"rewritten\": true}'", "signature_mismatch"),
     (6, "ALTER TABLE skill_system.audit_state ALTER COLUMN log_id TYPE uuid USING gen_random_uuid()", "signature_mismatch"),
     (7, "ALTER TABLE skill_system.audit_logs ALTER COLUMN event_type TYPE text", "column event_type is of type text, not character varying(100)"),
@@ -44,8 +44,6 @@ ATTACKS = [
     (8, "CREATE TABLE public.child () INHERITS (skill_system.audit_state)", "table public.child is its child"),
     (8, "ALTER TABLE public.look_alike INHERIT skill_system.audit_state", "table public.look_alike is its child"),
     (8, "ALTER TABLE public.parted ATTACH PARTITION skill_system.audit_state FOR VALUES IN (true)", "it is a child of public.parted"),
-    (8, "CREATE TABLE skill_system.audit_logs_2099_01 (id uuid)", "it is detached from audit_logs"),
-    (8, "CREATE TABLE skill_system.audit_more (id uuid)", "the extension ships no such table"),
     (8, "DROP TABLE skill_system.audit_logs_2041_01", FINGERPRINT),
     (8, "ALTER EXTENSION skill_system DROP TABLE skill_system.audit_logs_default; DROP TABLE skill_system.audit_logs_default", "it has no default partition"),
     (10, "ALTER EXTENSION skill_system DROP TABLE skill_system.audit_state; DROP TABLE skill_system.audit_state CASCADE", GONE),
@@ -63,6 +61,11 @@ ATTACKS = [
     (12, "CREATE TRIGGER zz_late BEFORE INSERT ON skill_system.audit_logs FOR EACH ROW EXECUTE FUNCTION public.swallow()", "trigger zz_late, which calls public.swallow(), does not belong here"),
     (12, "CREATE TRIGGER quiet BEFORE INSERT ON skill_system.audit_logs_default FOR EACH ROW EXECUTE FUNCTION public.swallow()", "does not belong here"),
     (12, "CREATE CONSTRAINT TRIGGER quiet AFTER INSERT ON skill_system.audit_logs_default FOR EACH ROW EXECUTE FUNCTION public.swallow()", "does not belong here"),
+    # The tables of the ledger are audit tables like the others.
+    (22, "ALTER TABLE skill_system.audit_tiles DISABLE TRIGGER ALL", "no ENABLE ALWAYS trigger refuses UPDATE and DELETE"),
+    (22, "ALTER TABLE skill_system.audit_map SET UNLOGGED", "it is not logged"),
+    (22, "ALTER TABLE skill_system.audit_seal_state ALTER COLUMN tree_size TYPE numeric", "column tree_size is of type numeric, not bigint"),
+    (22, "CREATE RULE quiet AS ON INSERT TO skill_system.audit_checkpoints DO INSTEAD NOTHING", "rule quiet does not belong here"),
     (29, "CREATE OR REPLACE FUNCTION skill_system.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'", "function refuse_change() is not as the extension ships it"),
     (29, "CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text) LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'", FINGERPRINT),
     (29, "ALTER FUNCTION skill_system.create_audit_partition(date) SET search_path = public", "function create_audit_partition(month date) is not as the extension ships it"),
@@ -89,8 +92,9 @@ ATTACKS = [
 ]
 # As a superuser only.
 BY_SUPERUSER = [
-    (5, "UPDATE pg_trigger SET tgenabled = 'D' WHERE tgname = 'audit_logs_no_change'", "no trigger that refuses UPDATE and DELETE"),
-    (5, "DELETE FROM pg_trigger WHERE tgname = 'audit_logs_sign'", "no trigger that signs new rows"),
+    (5, "UPDATE pg_trigger SET tgenabled = 'D' WHERE tgname = 'audit_logs_no_change'", "no ENABLE ALWAYS trigger refuses UPDATE and DELETE"),
+    (5, "UPDATE pg_namespace SET nspname = 'renamed' WHERE nspname = 'skill_system'", GONE),
+    (5, "DELETE FROM pg_trigger WHERE tgname = 'audit_logs_sign'", "no ENABLE ALWAYS trigger signs new rows"),
     (5, "UPDATE pg_trigger SET tgfoid = 'public.swallow'::regproc, tgisinternal = true WHERE tgname = 'audit_logs_no_change'", "does not belong here"),
     (5, "UPDATE pg_class SET relpersistence = 'u' WHERE oid = 'skill_system.audit_logs_default'::regclass", "it is not logged"),
     (5, "UPDATE pg_proc SET prosrc = 'skill_current_tenant' WHERE oid = 'skill_system.refuse_change'::regproc", "function refuse_change() is not as the extension ships it"),
@@ -247,7 +251,6 @@ def test_names_are_seen_through(guarded):
             refused(chief, "ALTER FUNCTION refuse_change() STABLE")
         chief.execute("SET search_path = skill_system, public")
         refused(chief, "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
-        refused(chief, "CREATE TABLE audit_logs_2060_01 (a int)")
         chief.execute("CREATE FUNCTION pg_temp.sneaky() RETURNS void LANGUAGE plpgsql SET search_path = skill_system AS $$ BEGIN ALTER TABLE audit_logs DISABLE TRIGGER ALL; END $$")
         refused(chief, "SELECT pg_temp.sneaky()")
 
@@ -284,7 +287,7 @@ def test_ordinary_work_goes_on(guarded):
             "CREATE INDEX mine ON skill_system.audit_logs_default (event_type)", "REINDEX TABLE skill_system.audit_logs_default", "REINDEX TABLE CONCURRENTLY skill_system.audit_logs_default",
             "CLUSTER skill_system.audit_logs_default USING audit_logs_default_pkey", "VACUUM FULL skill_system.audit_logs_default", "VACUUM (ANALYZE) skill_system.audit_state", "ALTER INDEX skill_system.mine RENAME TO audit_mine", "DROP INDEX skill_system.audit_mine",
             "ALTER TABLE skill_system.audit_logs_default SET (autovacuum_vacuum_cost_delay = 1)", "ALTER TABLE skill_system.audit_logs_default RESET (autovacuum_vacuum_cost_delay)", "ALTER TABLE skill_system.audit_logs_default SET WITHOUT CLUSTER",
-            "GRANT SELECT ON skill_system.audit_logs TO other_owner", "REVOKE SELECT ON skill_system.audit_logs FROM other_owner",
+            "GRANT SELECT ON skill_system.audit_logs TO other_owner", "REVOKE SELECT ON skill_system.audit_logs FROM other_owner", "SELECT FROM pg_class WHERE relname = 'pg_class' FOR UPDATE", "UPDATE pg_settings SET setting = '5MB' WHERE name = 'work_mem'",
             "CREATE TABLE public.audit_logs (id int PRIMARY KEY)", "ALTER TABLE public.audit_logs ADD COLUMN a text", "SELECT skill_system.audit_table('public.audit_logs')", "DROP TRIGGER skill_system_audit ON public.audit_logs",
             "CREATE FUNCTION public.append_audit() RETURNS void LANGUAGE sql AS ''", "ALTER FUNCTION public.append_audit() STABLE", "DROP FUNCTION public.append_audit()",
             "CREATE SCHEMA mine CREATE TABLE audit_logs (a int) CREATE VIEW v AS SELECT 1", "CREATE POLICY p ON mine.audit_logs USING (true)", "CREATE RULE r AS ON INSERT TO mine.audit_logs DO INSTEAD NOTHING", "DROP SCHEMA mine CASCADE",
@@ -292,7 +295,7 @@ def test_ordinary_work_goes_on(guarded):
             "ALTER EXTENSION skill_system UPDATE", "SELECT * FROM skill_system.maintain()", "ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_sign", "DROP TABLE public.audit_logs",
         ):
             superuser.execute(statement)
-        chief.execute("SET search_path = public, skill_system; CREATE TABLE wells (a int); CREATE FUNCTION well_count() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM wells'; ALTER FUNCTION well_count() STABLE; DROP FUNCTION well_count(); DROP TABLE wells")
+        chief.execute("SET search_path = public, skill_system; CREATE FUNCTION health() RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION public.health(); CREATE TABLE wells (a int); CREATE FUNCTION well_count() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM wells'; ALTER FUNCTION well_count() STABLE; DROP FUNCTION well_count(); DROP TABLE wells")
         chief.execute("SELECT skill_system.create_audit_partition('2042-01-01')")
         assert found(superuser) == []
         assert "audit_logs_2042_01" in str(fingerprint(superuser))
@@ -303,22 +306,22 @@ def test_ordinary_work_goes_on(guarded):
 def test_an_error_in_our_own_change_leaves_the_guard_up(guarded):
     with guarded.connect("chief") as chief:
         # The partition's index finds its name taken, after the partition was made.
-        chief.execute("CREATE INDEX audit_logs_2043_01_created_at_idx ON skill_system.audit_logs_default USING brin (created_at)")
+        chief.execute("CREATE INDEX audit_logs_2043_01_brin_idx ON skill_system.audit_logs_default USING brin (created_at)")
         with pytest.raises(errors.DuplicateTable):
             chief.execute("SELECT skill_system.create_audit_partition('2043-01-01')")
         refused(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
         chief.execute("DO $$ BEGIN PERFORM skill_system.create_audit_partition('2043-01-01'); EXCEPTION WHEN duplicate_table THEN NULL; END $$")
         refused(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
-        chief.execute("DROP INDEX skill_system.audit_logs_2043_01_created_at_idx")
+        chief.execute("DROP INDEX skill_system.audit_logs_2043_01_brin_idx")
 
 
 def test_errors_of_other_statements_pass_as_they_are(guarded, unguarded):
     seen = []
     for one in (guarded, unguarded):
         with one.connect() as connection:
-            connection.execute("CREATE TEMP TABLE t (a int CONSTRAINT positive CHECK (a > 0))")
+            connection.execute("CREATE TABLE public.t (a int CONSTRAINT positive CHECK (a > 0))")
             answers = []
-            for statement in ("CREATE TABLE x (a nosuchtype)", "DO $$ BEGIN INSERT INTO t VALUES (-1); END $$", "DO $$ BEGIN RAISE EXCEPTION 'e' USING DETAIL = 'd', HINT = 'h', SCHEMA = 's'; END $$", "EXECUTE nosuch", "DROP TABLE nosuch"):
+            for statement in ("CREATE TABLE x (a nosuchtype)", "DO $$ BEGIN INSERT INTO public.t VALUES (-1); END $$", "DO $$ BEGIN RAISE EXCEPTION 'e' USING DETAIL = 'd', HINT = 'h', SCHEMA = 's'; END $$", "EXECUTE nosuch", "DROP TABLE nosuch"):
                 with pytest.raises(psycopg.Error) as caught:
                     connection.execute(statement)
                 diagnosis = caught.value.diag
@@ -354,6 +357,13 @@ def test_health_and_fingerprint_tell_whether_the_guard_is_there(guarded, unguard
         assert other.execute(check).fetchone()[0] == "warning"
         assert "not preloaded" in dict(fingerprint(other))["library"]
         assert other.execute("SELECT status FROM skill_system.health() WHERE \"check\" = 'audit_protection'").fetchone()[0] == "ok"
+
+
+def test_a_table_in_the_place_of_a_partition_is_found(unguarded):
+    with unguarded.connect("chief") as chief:
+        attack(chief, "CREATE TABLE skill_system.audit_logs_2099_01 (id uuid)", "it is detached from audit_logs")
+        attack(chief, "CREATE TABLE skill_system.audit_more AS SELECT 1 AS id", "the extension ships no such table")
+        attack(chief, "CREATE TABLE skill_system.x (id uuid); ALTER TABLE skill_system.x RENAME TO audit_tiles_of_mine", "the extension ships no such table")
 
 
 def test_a_setting_that_opens_the_guard_is_in_the_fingerprint(guarded):
