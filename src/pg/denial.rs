@@ -14,7 +14,7 @@ use super::{background, guc, sys};
 use crate::audit;
 
 /// How long a denial waits for a free background worker.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the worker waits for a lock: the denied transaction may hold it, and never ends before the worker does.
 const LOCK_TIMEOUT: &CStr = c"5s";
 /// What the shared memory holds, and where: each a length and JSON.
