@@ -224,6 +224,24 @@ def test_an_error_is_logged_once_and_shown(new_cluster):
         assert sealers(admin) == {"governed": pid}, "an error must not end the process"
 
 
+def test_settings_of_the_database_keep_no_sealer_from_its_work(new_cluster):
+    cluster = new_cluster(PRELOAD)
+    governed(cluster)
+    with cluster.connect() as admin:
+        admin.execute("CREATE ROLE nobody LOGIN")
+        for setting in ("role = nobody", "session_authorization = nobody", "default_transaction_read_only = on", "statement_timeout = 1", "lock_timeout = 1", "search_path = nowhere", "row_security = off"):
+            admin.execute(f"ALTER DATABASE governed SET {setting}")
+        admin.execute("SELECT pg_terminate_backend(%s)", [pid := sealer(admin, "governed")])
+        sealer(admin, "governed", other_than=pid)
+    writer = psycopg.connect(host=cluster.environment["PGHOST"], port=cluster.environment["PGPORT"], user="postgres", dbname="governed", autocommit=True,
+                             options="-c role=none -c default_transaction_read_only=off -c lock_timeout=0 -c statement_timeout=0 -c session_authorization=postgres")
+    with writer:
+        before = until(lambda: writer.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone(), "nothing is sealed")[0]
+        writer.execute("SELECT skill_system.append_audit('x', '{}')")
+        until(lambda: writer.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0] > before, "not sealed")
+        assert health(writer)[0] == "ok"
+
+
 @pytest.mark.parametrize("busy", [False, True])
 def test_shutdown_is_fast(new_cluster, busy):
     cluster = new_cluster(PRELOAD)
