@@ -43,7 +43,12 @@ pub fn begin() {
 /// settings of their own; those that could change what a worker does are set here, and no reload changes them back.
 pub fn connect(database: Option<pg_sys::Oid>, name: &str) {
     // SAFETY: called once, after `begin`.
-    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database.unwrap_or(pg_sys::InvalidOid), pg_sys::InvalidOid, 0) };
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database.unwrap_or(pg_sys::InvalidOid), pg_sys::InvalidOid, 0);
+        // ALTER DATABASE can set both of these, too.
+        pg_sys::SetSessionAuthorization(pg_sys::BOOTSTRAP_SUPERUSERID.into(), true);
+        pg_sys::SetCurrentRoleId(pg_sys::InvalidOid, true);
+    }
     for (setting, value) in [
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"statement_timeout", c"0"),

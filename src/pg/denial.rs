@@ -14,7 +14,7 @@ use super::{background, guc, sys};
 use crate::audit;
 
 /// How long a denial waits for a free background worker.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the worker waits for a lock: the denied transaction may hold it, and never ends before the worker does.
 const LOCK_TIMEOUT: &CStr = c"5s";
 /// What the shared memory holds, and where: each a length and JSON.
@@ -79,8 +79,7 @@ impl Segment {
         unsafe { (pg_sys::dsm_segment_address(self.0).cast::<u8>().add(at), pg_sys::dsm_segment_map_length(self.0) - at) }
     }
 
-    fn put(&self, at: usize, value: &impl Serialize) {
-        let text = serde_json::to_vec(value).unwrap_or_default();
+    fn put(&self, at: usize, text: &[u8]) {
         let (place, room) = self.place(at);
         assert!(size_of::<u32>() + text.len() <= room, "the segment is too small");
         // SAFETY: checked. One process at a time uses the segment: the session until the worker starts and after it has ended.
@@ -111,6 +110,10 @@ impl Drop for Segment {
     }
 }
 
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
 fn not_recorded(why: impl Into<String>) -> Fault {
     Fault::new(Code::ConfigurationLimitExceeded, "the denial could not be recorded").detail(why)
 }
@@ -128,10 +131,10 @@ pub fn commit_elsewhere(denial: &Denial) -> Result<[u8; 16], Fault> {
 }
 
 fn ask(denial: &Denial) -> Result<[u8; 16], Fault> {
-    // JSON inside JSON: the worst is a text of quotes and backslashes.
-    let size = REQUEST + serde_json::to_vec(denial).map_or(0, |text| text.len()) + size_of::<u32>();
+    let request = json(denial);
+    let size = REQUEST + size_of::<u32>() + request.len();
     let segment = Segment::new(size).ok_or_else(|| not_recorded("The server has no shared memory segment left."))?;
-    segment.put(REQUEST, denial);
+    segment.put(REQUEST, &request);
     // SAFETY: mapped.
     let handle = unsafe { pg_sys::dsm_segment_handle(segment.0) };
     let started = Instant::now();
@@ -175,7 +178,7 @@ pub extern "C-unwind" fn skill_system_denial(argument: pg_sys::Datum) {
     let Some(denial) = segment.get::<Denial>(REQUEST) else {
         return;
     };
-    // Not as the role that is denied: its own settings, connection limit or rights could keep the worker from its work.
+    // Not as the role that is denied, which could end the worker, or keep it from its work by settings of its own.
     background::connect(Some(denial.database.into()), "skill_system denial");
     background::set(c"lock_timeout", LOCK_TIMEOUT);
     background::set(c"synchronous_commit", c"on");
@@ -185,7 +188,7 @@ pub extern "C-unwind" fn skill_system_denial(argument: pg_sys::Datum) {
         error.log("skill_system denial");
         why
     });
-    segment.put(ANSWER, &answer);
+    segment.put(ANSWER, &json(&answer));
 }
 
 fn append(denial: &Denial) -> [u8; 16] {

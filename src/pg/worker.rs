@@ -32,7 +32,9 @@ struct Entry {
     database: pg_sys::Oid,
     /// The sealer's process; 0 when there is none.
     pid: i32,
-    /// The sealer has found the extension.
+    /// The sealer, this one or the last, has come as far as to be connected.
+    connected: bool,
+    /// It has found the extension and made a step.
     at_work: bool,
     /// Somebody has asked since the sealer looked last.
     asked: bool,
@@ -69,7 +71,7 @@ impl Table {
         let Some(free) = self.entries.iter_mut().find(|entry| entry.is_none()) else {
             return false;
         };
-        *free = Some(Entry { database, pid: 0, at_work: false, asked: true, error: [0; MAX_ERROR], error_length: 0 });
+        *free = Some(Entry { database, pid: 0, connected: false, at_work: false, asked: true, error: [0; MAX_ERROR], error_length: 0 });
         true
     }
 
@@ -179,8 +181,8 @@ pub fn status() -> Status {
 /// What the launcher knows of a database whose sealer does not run.
 struct Plan {
     due: Instant,
-    /// It was started, and had found its work or had not.
-    started: Option<bool>,
+    started: bool,
+    /// How often in a row it could not connect, or could not be started.
     failures: u32,
     told: bool,
 }
@@ -272,17 +274,18 @@ fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, Stri
             continue;
         };
         let now = Instant::now();
-        let plan = plans.entry(database).or_insert(Plan { due: now, started: None, failures: 0, told: false });
-        if let Some(worked) = plan.started.take() {
+        let plan = plans.entry(database).or_insert(Plan { due: now, started: false, failures: 0, told: false });
+        if std::mem::take(&mut plan.started) {
             // It has ended. Whoever ended it gets the database for a moment at least.
-            plan.failures = if worked { 0 } else { plan.failures + 1 };
+            let connected = TABLE.exclusive().find(database).is_some_and(|entry| entry.connected);
+            plan.failures = if connected { 0 } else { plan.failures + 1 };
             plan.due = now + longer(Duration::from_millis(500), plan.failures);
         }
         if plan.due > now {
             continue;
         }
         plan.started = start(database, name);
-        if plan.started.is_some() {
+        if plan.started {
             plan.told = false;
         } else {
             if !plan.told {
@@ -301,7 +304,7 @@ fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, Stri
     missing
         .iter()
         .filter_map(|database| plans.get(database))
-        .map(|plan| if plan.started.is_some() { Duration::ZERO } else { plan.due.saturating_duration_since(Instant::now()) })
+        .map(|plan| if plan.started { Duration::ZERO } else { plan.due.saturating_duration_since(Instant::now()) })
         .min()
 }
 
@@ -310,19 +313,21 @@ fn longer(pause: Duration, failures: u32) -> Duration {
     pause.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE.max(pause))
 }
 
-/// Starts a sealer and waits until it has looked for the extension. Says whether it is at work; `None` when no worker is free.
-fn start(database: pg_sys::Oid, name: &str) -> Option<bool> {
+/// Starts a sealer and waits until it has looked for the extension; false when no worker is free.
+fn start(database: pg_sys::Oid, name: &str) -> bool {
     let sealer = background::worker(&format!("skill_system sealer {name}"), "skill_system sealer", "skill_system_sealer")
         .set_argument(Some(pg_sys::Datum::from(database)))
         // SAFETY: a plain variable of this process.
         .set_notify_pid(unsafe { pg_sys::MyProcPid })
-        .load_dynamic()
-        .ok()?;
+        .load_dynamic();
+    let Ok(sealer) = sealer else {
+        return false;
+    };
     let started = Instant::now();
     loop {
         let at_work = TABLE.exclusive().find(database).is_none_or(|entry| entry.at_work);
         if at_work || started.elapsed() > LOOK || matches!(sealer.pid(), Err(BackgroundWorkerStatus::Stopped)) {
-            return Some(at_work);
+            return true;
         }
         background::wait(Some(Duration::from_millis(100)));
     }
@@ -341,6 +346,9 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
     background::begin();
     background::connect(Some(database), "skill_system sealer");
     yield_to_ddl();
+    if let Some(entry) = TABLE.exclusive().find(database) {
+        entry.connected = true;
+    }
     let mut failures = 0;
     let mut last_error = String::new();
     loop {
@@ -387,7 +395,7 @@ fn arrive(database: pg_sys::Oid) -> bool {
                 entry.pid = pg_sys::MyProcPid;
                 pg_sys::before_shmem_exit(Some(depart), pg_sys::Datum::from(database));
             }
-            entry.at_work = false;
+            (entry.connected, entry.at_work) = (false, false);
             true
         }
         _ => false,
@@ -399,7 +407,6 @@ unsafe extern "C-unwind" fn depart(_code: std::ffi::c_int, database: pg_sys::Dat
     let mut table = TABLE.exclusive();
     if let Some(entry) = table.find(pg_sys::Oid::from(database.value() as u32)) {
         entry.pid = 0;
-        entry.at_work = false;
     }
     wake(table.launcher);
 }

@@ -117,6 +117,18 @@ def test_names_and_tenant_are_those_of_the_denied(db, connect):
         db.execute("DROP ROLE test_denied")
 
 
+def test_settings_of_the_database_change_nothing(fresh_database, connect):
+    database = fresh_database()
+    connection = connect(dbname=database)
+    deny(connection, "t.settings", n=1)
+    for setting in ("role = 'test_agent'", "session_authorization = 'test_agent'", "default_transaction_read_only = on", "lock_timeout = 1", "search_path = nowhere",
+                    "session_replication_role = replica", "skill_system.tenant = 'other'", "TimeZone = 'Asia/Tokyo'"):
+        connection.execute(f"ALTER DATABASE {database} SET {setting}")
+        deny(connection, "t.settings", n=2)
+    assert {(row[0]["n"], *row[3:]) for row in denials(connection, "t.settings")} == {(1, "default", "postgres", "postgres"), (2, "default", "postgres", "postgres")}
+    assert clean(connection)
+
+
 def test_what_is_refused(db, connect):
     agent = connect("test_agent")
     for arguments in ("NULL, '{}'", "'x', NULL", "'x', '[]'", "'x', '1'", "'x', 'null'", "'', '{}'", "repeat('x', 101), '{}'", "'x', '{}', repeat('x', 101)", "'x', '{}', NULL, repeat('x', 21)"):
@@ -163,6 +175,10 @@ def test_it_cannot_be_suppressed_by_cancelling(db, connect):
         while not db.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'skill_system.audit_logs'::regclass").fetchone():
             assert time.monotonic() < deadline, "no worker waits for the lock"
             time.sleep(0.01)
+        # Nor can the worker be stopped by the role that it works for.
+        worker = db.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'skill_system denial'").fetchone()
+        with pytest.raises(errors.InsufficientPrivilege):
+            connect("test_agent").execute("SELECT pg_terminate_backend(%s)", worker)
         if how != "timeout":
             db.execute(f"SELECT pg_{how}_backend(%s)", [pid])
         thread.join(10)

@@ -1,4 +1,5 @@
 """With shared_preload_libraries = 'skill_system': a launcher, and one sealer for each database that has the extension."""
+import datetime
 import os
 import signal
 import subprocess
@@ -70,7 +71,8 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
     # They seal.
     with cluster.connect(dbname="governed") as connection:
         connection.execute("SELECT count(skill_system.append_audit('x', '{}')) FROM generate_series(1, 1000)")
-        until(lambda: connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone() == (1001,), "not everything is sealed")
+        until(lambda: connection.execute("SELECT tree_size = (SELECT count(*) FROM skill_system.audit_logs) AND tree_size > 1000 FROM skill_system.audit_seal_state").fetchone() == (True,),
+              "not everything is sealed")
         assert connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
     # Without a record there is nothing to seal; the first one calls for a sealer.
     with cluster.connect(dbname="silent") as silent:
@@ -121,6 +123,7 @@ def test_a_sealer_is_in_nobodys_way(new_cluster):
         copy.execute("SELECT skill_system.append_audit('x', '{}')")
         sealer(admin, "copy2")
         # The extension goes: so does the sealer. It comes again: so does the sealer, for the same session's next record.
+        copy.execute("SET skill_system.allow_unprotected = on")
         copy.execute("DROP EXTENSION skill_system")
         until(lambda: "copy2" not in sealers(admin), "the sealer stays without the extension")
         copy.execute("CREATE EXTENSION skill_system")
@@ -224,6 +227,24 @@ def test_an_error_is_logged_once_and_shown(new_cluster):
         assert sealers(admin) == {"governed": pid}, "an error must not end the process"
 
 
+def test_settings_of_the_database_keep_no_sealer_from_its_work(new_cluster):
+    cluster = new_cluster(PRELOAD)
+    governed(cluster)
+    with cluster.connect() as admin:
+        admin.execute("CREATE ROLE nobody LOGIN")
+        for setting in ("role = nobody", "session_authorization = nobody", "default_transaction_read_only = on", "statement_timeout = 1", "lock_timeout = 1", "search_path = nowhere", "row_security = off"):
+            admin.execute(f"ALTER DATABASE governed SET {setting}")
+        admin.execute("SELECT pg_terminate_backend(%s)", [pid := sealer(admin, "governed")])
+        sealer(admin, "governed", other_than=pid)
+    writer = psycopg.connect(host=cluster.environment["PGHOST"], port=cluster.environment["PGPORT"], user="postgres", dbname="governed", autocommit=True,
+                             options="-c role=none -c default_transaction_read_only=off -c lock_timeout=0 -c statement_timeout=0 -c session_authorization=postgres")
+    with writer:
+        before = until(lambda: writer.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone(), "nothing is sealed")[0]
+        writer.execute("SELECT skill_system.append_audit('x', '{}')")
+        until(lambda: writer.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0] > before, "not sealed")
+        assert health(writer)[0] == "ok"
+
+
 @pytest.mark.parametrize("busy", [False, True])
 def test_shutdown_is_fast(new_cluster, busy):
     cluster = new_cluster(PRELOAD)
@@ -236,10 +257,12 @@ def test_shutdown_is_fast(new_cluster, busy):
         holder.execute("BEGIN")
         holder.execute("LOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE")
         until(lambda: holder.execute(WAITING).fetchone(), "the sealer does not wait")
-    started = time.monotonic()
     cluster.stop()
-    assert time.monotonic() - started < 2
     holder.close()
+    # From the request until the last process but the checkpointer has ended; what comes then is the disk's time.
+    lines = log(cluster).splitlines()
+    moment = lambda what: datetime.datetime.fromisoformat(next(line for line in lines if what in line)[:23])
+    assert moment("LOG:  shutting down") - moment("received fast shutdown request") < datetime.timedelta(seconds=2)
 
 
 def test_no_worker_is_free(new_cluster):
