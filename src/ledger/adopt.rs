@@ -13,7 +13,7 @@ use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::error::check_for_interrupts;
 use crate::pg::spi::{self, Access, arg};
-use crate::pg::{keys, sys};
+use crate::pg::{fault_point, keys, sys};
 use crate::{audit, pg_function};
 
 fn not_now(message: impl Into<String>) -> Fault {
@@ -59,6 +59,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
     let Some(found) = moved.or_else(|| judged.loss.clone()) else {
         return Err(not_now("there is nothing to adopt: this server sealed the log, and it contains the checkpoint"));
     };
+    fault_point::reached("adoption_judged");
     let continued = judged.loss.is_none();
     if !continued {
         state.incarnation += 1;
@@ -79,6 +80,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
             Ok::<_, Fault>(())
         })
     })?;
+    fault_point::reached("adoption_written");
     spi::commit_synchronously();
     cache::tree_grew();
     let (incarnation, size, sealed) = (state.incarnation, state.size, state.size - before);
@@ -92,6 +94,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
             "tree_size_before": before, "tree_size": size, "root_hash": hex::encode(state.root), "sealed_now": sealed,
         }),
     );
+    fault_point::reached("adoption_recorded");
     let detail = format!("{found} {}", judged.compared_with);
     Ok(Adopted { incarnation, continued, size, sealed, detail })
 }

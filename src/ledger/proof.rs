@@ -81,6 +81,7 @@ pub fn sign_checkpoint() -> Result<Stored, Fault> {
                 .hint("SELECT skill_system.rotate_audit_key(); adds one.")
         })?;
         let note = checkpoint.sign(key)?;
+        fault_point::reached("checkpoint_signed");
         spi::as_owner(|| {
             // Two sessions may sign the same tree at once: the notes are equal.
             spi::run(
@@ -92,7 +93,7 @@ pub fn sign_checkpoint() -> Result<Stored, Fault> {
             );
         });
         spi::commit_synchronously();
-        fault_point::reached("checkpoint_signed");
+        fault_point::reached("checkpoint_stored");
         Ok(Stored { checkpoint, note })
     })
 }

@@ -55,6 +55,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         let first = found.is_none();
         let mut state = found.unwrap_or_else(State::first);
         state.check_place()?;
+        fault_point::reached("seal_begun");
         let snapshot = Snapshot::active()?;
         let before = state.size;
         let mut left = max_rows;
@@ -95,6 +96,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
             let data = serde_json::json!({"tree_size": state.size, "root_hash": hex::encode(state.root)});
             audit::append_system("audit.heartbeat", data);
         }
+        fault_point::reached("seal_recorded");
         Ok(Step::Sealed { sealed: state.size - before, state: Box::new(state), snapshot })
     })
 }
@@ -196,6 +198,7 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
                 Ok::<_, Fault>(ids)
             })
         })?;
+        fault_point::reached("late_written");
         spi::commit_synchronously();
         cache::tree_grew();
         let count = state.size - before;

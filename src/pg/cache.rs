@@ -10,6 +10,8 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use super::fault_point;
+
 /// A table whose content is remembered, and whether that still holds.
 struct Watch {
     table: Cell<pg_sys::Oid>,
@@ -73,11 +75,15 @@ pub fn roles_unchanged() -> bool {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_PARALLEL_ABORT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE};
+    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PARALLEL_ABORT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE};
     if matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
         super::audit_table::before_commit();
+        fault_point::reached("before_commit");
     } else {
         SEALED.set(false);
+    }
+    if event == XACT_EVENT_COMMIT {
+        fault_point::reached("committed");
     }
     if TRANSIENT.replace(false) {
         POLICIES.with(|watch| watch.valid.set(false));

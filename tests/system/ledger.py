@@ -1,0 +1,231 @@
+"""What the tests of sealing, adoption and crashes share: is every committed record exactly one leaf, and is what somebody
+outside holds still true?"""
+import base64
+import hashlib
+import os
+import subprocess
+import threading
+import uuid
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# ---- checkpoints held outside
+
+def read_note(note):
+    """Origin, size and root of a checkpoint (C2SP tlog-checkpoint)."""
+    origin, size, root = note.split("\n")[:3]
+    return origin, int(size), base64.b64decode(root)
+
+
+def consistent(old, new, old_root, new_root, proof):
+    """RFC 9162, 2.1.4.2, word for word."""
+    if old == 0 or old == new:
+        return not proof and (old == 0 or old_root == new_root)
+    path = list(proof)
+    if old & (old - 1) == 0:
+        path.insert(0, old_root)
+    if not path:
+        return False
+    fn, sn = old - 1, new - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    fr = sr = path[0]
+    node = lambda left, right: hashlib.sha256(b"\1" + left + right).digest()
+    for c in path[1:]:
+        if sn == 0:
+            return False
+        if fn & 1 or fn == sn:
+            fr, sr = node(c, fr), node(c, sr)
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            sr = node(sr, c)
+        fn, sn = fn >> 1, sn >> 1
+    return fr == old_root and sr == new_root and sn == 0
+
+
+class Outside:
+    """Somebody who keeps the checkpoints that the server handed out, and trusts nothing else."""
+
+    def __init__(self):
+        self.notes = {}
+        self.lock = threading.Lock()
+
+    def take(self, connection):
+        """Asks for a checkpoint and keeps it."""
+        self.keep(connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0])
+
+    def keep(self, note):
+        origin, size, root = read_note(note)
+        with self.lock:
+            known = self.notes.setdefault((origin, size), note)
+        assert known == note, f"two histories: {size} leaves of {origin} were signed with two roots"
+        return size, root
+
+    def newest(self):
+        return max(self.notes.items(), key=lambda item: (int(item[0][0].rsplit("/", 1)[1]), item[0][1]))[1]
+
+    def check(self, connection, origin=None):
+        """Each checkpoint held is a beginning of the tree as it is now (of one origin, when given)."""
+        state = connection.execute("SELECT tree_size, root_hash FROM skill_system.audit_seal_state").fetchone()
+        checked = 0
+        for (name, size), note in sorted(self.notes.items()):
+            if origin is not None and name != origin:
+                continue
+            assert size <= state[0], f"a checkpoint of {size} leaves is held, and the tree has {state[0]}: leaves are lost"
+            root = read_note(note)[2]
+            proof = connection.execute("SELECT old_root_hash, hashes FROM skill_system.audit_consistency_proof(%s, %s)", [size, state[0]]).fetchone()
+            assert proof[0] == root, f"a second history: the tree of {size} leaves is not the one of the checkpoint held"
+            assert consistent(size, state[0], root, state[1], proof[1]), f"the proof from {size} to {state[0]} proves nothing"
+            checked += 1
+        return checked
+
+
+def origin(connection):
+    return connection.execute("SELECT 'skill_system/' || log_id || '/' || incarnation FROM skill_system.audit_state, skill_system.audit_seal_state").fetchone()[0]
+
+
+def skill_verify():
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
+
+
+def compare(program, directory, connection, old, new):
+    """What skill-verify compare says of two checkpoints: its exit status and output."""
+    (directory / "old").write_text(old)
+    (directory / "new").write_text(new)
+    sizes = read_note(old)[1], read_note(new)[1]
+    tree = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
+    command = [program, "compare", directory / "old", directory / "new"]
+    if sizes[0] < sizes[1] <= tree:
+        (directory / "proof").write_text(connection.execute("SELECT proof FROM skill_system.audit_consistency_proof(%s, %s)", sizes).fetchone()[0])
+        command += ["--proof", directory / "proof"]
+    keys = [row[0] for row in connection.execute("SELECT verifier_key FROM skill_system.audit_public_key()")]
+    for key in keys:
+        command += ["--key", key]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+# ---- records and leaves
+
+def seal(connection, rows=None):
+    """(sealed, tree_size, unsealed, blocked_by)"""
+    return connection.execute("SELECT sealed, tree_size, unsealed, blocked_by FROM skill_system.seal_audit(%s)", [rows]).fetchone()
+
+
+def seal_all(connection):
+    """Seals until nothing is left, what sealing itself records included."""
+    for _ in range(10_000):
+        sealed, size, unsealed, blocked = seal(connection)
+        if sealed == 0 and unsealed == 0 and blocked != "another session seals now":
+            return size
+    raise AssertionError("there is always something left to seal")
+
+
+def problems(connection):
+    return connection.execute("SELECT partition::text, id::text, problem, detail FROM skill_system.verify_audit()").fetchall()
+
+
+def exactly_once(connection, committed=(), never=()):
+    """Seals the rest. Every record is one leaf and every leaf one record; of these ids all, and of those none."""
+    seal_all(connection)
+    with connection.transaction():
+        # One statement, one snapshot: a background worker may be sealing, and the last seal may have written a heartbeat.
+        twice, lost, strange, leaves, first, last = connection.execute("""
+            WITH leaves AS MATERIALIZED (SELECT * FROM skill_system.audit_leaves()),
+                 records AS MATERIALIZED (SELECT id, event_type, recorded_at FROM skill_system.audit_logs)
+            SELECT (SELECT array_agg(id) FROM (SELECT id FROM leaves GROUP BY id HAVING count(*) > 1) q),
+                   (SELECT array_agg(id) FROM records r WHERE NOT (event_type = 'audit.heartbeat' AND recorded_at > now() - interval '10 s') AND NOT EXISTS (SELECT FROM leaves l WHERE l.id = r.id)),
+                   (SELECT array_agg(id) FROM leaves l WHERE NOT EXISTS (SELECT FROM records r WHERE r.id = l.id)),
+                   (SELECT count(*) FROM leaves), (SELECT min(leaf) FROM leaves), (SELECT max(leaf) FROM leaves)""").fetchone()
+    assert twice is None, f"sealed twice: {twice[:5]}"
+    assert strange is None, f"leaves without a record: {strange[:5]}"
+    assert (first, last) in ((0, leaves - 1), (None, None)), "the leaves have gaps"
+    assert lost is None, f"never sealed: {lost[:5]}"
+    sealed = {row[0] for row in connection.execute("SELECT id FROM skill_system.audit_leaves()")}
+    missing = set(committed) - sealed
+    assert not missing, f"{len(missing)} committed records are not sealed: {sorted(missing)[:5]}"
+    wrong = set(never) & sealed
+    assert not wrong, f"{len(wrong)} records of what was rolled back are sealed: {sorted(wrong)[:5]}"
+    return leaves
+
+
+def append(connection, event="test", data="{}"):
+    return connection.execute("SELECT skill_system.append_audit(%s, %s)", [event, data]).fetchone()[0]
+
+
+# ---- servers
+
+def bindir():
+    return subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def as_server(*command, **more):
+    """Runs a command as the user that the servers run as."""
+    if os.geteuid() == 0:
+        command = ("runuser", "-u", "postgres", "--", *map(str, command))
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd="/", **more)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+def governed(cluster, name="governed"):
+    """A database with the extension in that cluster; a connection to it."""
+    with cluster.connect() as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+    connection = cluster.connect(dbname=name)
+    connection.execute("CREATE EXTENSION skill_system")
+    return connection
+
+
+class Copy:
+    """A server on a copy of another one's files."""
+
+    def __init__(self, cluster):
+        self.home = Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6]
+        self.data = self.home / "data"
+        self.environment = {**cluster.environment, "PGHOST": str(self.home)}
+        self.home.mkdir()
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "postgres:", str(self.home)], check=True)
+
+    def backup(self, cluster, *options):
+        where = cluster.environment
+        as_server(f"{bindir()}/pg_basebackup", "-h", where["PGHOST"], "-p", where["PGPORT"], "-U", where["PGUSER"], "-D", self.data, "-X", "stream", "-c", "fast", *options)
+        return self
+
+    def files(self, data):
+        as_server("cp", "-a", data, self.data)
+        return self
+
+    def start(self, *settings):
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self.home}' -c port={self.environment['PGPORT']}"
+        for setting in settings:
+            options += f" -c {setting}"
+        as_server(f"{bindir()}/pg_ctl", "-s", "-w", "-t", "120", "-D", self.data, "-l", self.home / "log", "-o", options, "start")
+        return self
+
+    def stop(self, mode="fast"):
+        as_server(f"{bindir()}/pg_ctl", "-s", "-w", "-m", mode, "-D", self.data, "stop")
+
+    def connect(self, role=None, dbname="governed"):
+        where = self.environment
+        return psycopg.connect(host=where["PGHOST"], port=where["PGPORT"], user=role or where["PGUSER"], dbname=dbname, autocommit=True)
+
+    def promote(self):
+        with self.connect(dbname="postgres") as admin:
+            admin.execute("SELECT pg_promote()")
+
+    def destroy(self):
+        if (self.data / "postmaster.pid").exists() or os.geteuid() == 0:
+            try:
+                self.stop("immediate")
+            except AssertionError:
+                pass  # it does not run
+        subprocess.run(["rm", "-rf", str(self.home)], check=True)
