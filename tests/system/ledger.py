@@ -3,8 +3,10 @@ outside holds still true?"""
 import base64
 import hashlib
 import os
+import random
 import subprocess
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -158,6 +160,147 @@ def exactly_once(connection, committed=(), never=()):
 
 def append(connection, event="test", data="{}"):
     return connection.execute("SELECT skill_system.append_audit(%s, %s)", [event, data]).fetchone()[0]
+
+
+class Writer(threading.Thread):
+    """Writes in every way there is, and notes which records were committed, which were not, and of which nobody can know.
+    Loses its connection now and then, and opens a new one."""
+
+    KINDS = ["plain", "plain", "savepoint", "nested", "rollback", "long", "many", "exception", "twophase", "select", "asynchronous"]
+
+    def __init__(self, connect, seed, until, kinds=KINDS, pause=0.0):
+        super().__init__(daemon=True)
+        self.connect, self.random, self.until, self.kinds, self.pause = connect, random.Random(seed), until, kinds, pause
+        self.name, self.count = f"w{seed}", 0
+        self.committed, self.never, self.doubtful, self.spans, self.prepared = [], [], [], [], {}
+        self.lost, self.error = 0, None
+
+    def run(self):
+        connection = None
+        while not self.until.is_set():
+            try:
+                if connection is None:
+                    connection = self.connect()
+                self.transaction(connection)
+                if self.pause:
+                    time.sleep(self.random.uniform(0, self.pause))
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                self.lost += 1
+                if connection is not None:
+                    connection.close()
+                connection = None
+                time.sleep(0.02)
+            except BaseException as error:  # noqa: BLE001 (shown by the test)
+                self.error = error
+                return
+        if connection is not None:
+            connection.close()
+
+    def settle(self, connection):
+        """Ends what was left prepared when the connection was lost."""
+        there = {row[0] for row in connection.execute("SELECT gid FROM pg_prepared_xacts")}
+        for name, ids in self.prepared.items():
+            if name in there:
+                connection.execute(f"COMMIT PREPARED '{name}'")
+                self.committed += ids
+            else:
+                self.doubtful += ids
+        self.prepared = {}
+
+    def transaction(self, connection):
+        kind = self.random.choice(self.kinds)
+        execute = connection.execute
+        self.count += 1
+        began = time.monotonic()
+        mine, gone = [], []
+        try:
+            execute("BEGIN ISOLATION LEVEL " + self.random.choice(["READ COMMITTED", "REPEATABLE READ"]))
+            if kind == "asynchronous":
+                execute("SET LOCAL synchronous_commit = off")
+            self.write(connection, kind, mine, gone)
+            if kind == "rollback":
+                execute("ROLLBACK")
+                gone += mine
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            self.never += mine + gone
+            raise
+        self.never += gone
+        if kind == "rollback":
+            return
+        if kind == "twophase":
+            name = f"{self.name}-{self.count}"
+            self.prepared[name] = mine
+            execute(f"PREPARE TRANSACTION '{name}'")
+            time.sleep(self.random.uniform(0, 0.4))
+            if self.random.random() < 0.3:
+                execute(f"ROLLBACK PREPARED '{name}'")
+                del self.prepared[name]
+                self.never += mine
+                return
+            execute(f"COMMIT PREPARED '{name}'")
+            del self.prepared[name]
+        else:
+            try:
+                execute("COMMIT")
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                self.doubtful += mine
+                raise
+        if kind == "asynchronous":
+            # Committed, and still lost when the server dies the next moment; unless it was sealed by then.
+            self.doubtful += mine
+            return
+        self.spans.append((began, time.monotonic(), mine))
+        self.committed += mine
+
+    def write(self, connection, kind, mine, gone):
+        execute = connection.execute
+        if kind in ("savepoint", "nested"):
+            mine.append(append(connection))
+            for depth in range(self.random.randint(1, 4)):
+                execute(f"SAVEPOINT s{depth}")
+                kept = [append(connection)]
+                if kind == "nested":
+                    execute("SAVEPOINT inner1")
+                    inner = append(connection)
+                    if self.random.random() < 0.5:
+                        execute("ROLLBACK TO inner1")
+                        gone.append(inner)
+                    else:
+                        execute("RELEASE inner1")
+                        kept.append(inner)
+                if self.random.random() < 0.5:
+                    execute(f"ROLLBACK TO s{depth}")
+                    gone += kept
+                else:
+                    execute(f"RELEASE s{depth}")
+                    mine += kept
+        elif kind == "exception":
+            mine.append(append(connection))
+            execute("""DO $$ BEGIN PERFORM skill_system.append_audit('test', '{"gone": true}'); RAISE division_by_zero;
+                       EXCEPTION WHEN division_by_zero THEN PERFORM skill_system.append_audit('test', '{}'); END $$""")
+        elif kind == "many":
+            mine += [row[0] for row in execute("SELECT skill_system.append_audit('test', '{}') FROM generate_series(1, %s)", [self.random.randint(1, 300)])]
+        elif kind == "select":
+            execute("SELECT count(*) FROM skill_system.audit_logs")
+        elif kind == "denial":
+            mine.append(append(connection))
+            # Committed by itself, whatever becomes of this transaction.
+            self.committed.append(execute("SELECT skill_system.log_denial('denied', '{}')").fetchone()[0])
+        else:
+            mine.append(append(connection))
+        if kind == "long":
+            time.sleep(self.random.uniform(0.05, 0.8))
+            mine.append(append(connection))
+
+
+def behind_the_triggers(connection, table, statement, *arguments):
+    """As somebody does who takes the protection away for a moment."""
+    with connection.transaction():
+        connection.execute("SET LOCAL skill_system.allow_unprotected = on")
+        connection.execute(f"ALTER TABLE skill_system.{table} DISABLE TRIGGER USER")
+        connection.execute(statement, arguments)
+        for (trigger,) in connection.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = %s::regclass", [f"skill_system.{table}"]).fetchall():
+            connection.execute(f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER {trigger}")
 
 
 # ---- servers

@@ -1,22 +1,15 @@
 """seal_audit(): every committed record becomes exactly one leaf, whoever writes, seals, rolls back or waits meanwhile."""
 import random
 import re
-import subprocess
 import threading
 import time
-from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import errors
 
-from ledger import Copy, Outside, append, bindir, exactly_once, governed, origin, problems, read_note, seal, seal_all
+from ledger import Outside, Writer, append, behind_the_triggers, exactly_once, governed, origin, problems, read_note, seal, seal_all
 from test_standby import pair, wait  # noqa: F401 (a fixture)
-
-
-@pytest.fixture(scope="module")
-def own_database(fresh_database):
-    return fresh_database
 
 
 @pytest.fixture
@@ -46,87 +39,11 @@ def prepared(new_cluster):
 
 # ---- many writers at once
 
-class Writer(threading.Thread):
-    """Writes in every way there is, and notes what was committed, what was not, and when."""
-
-    def __init__(self, connection, seed, until):
-        super().__init__()
-        self.connection, self.random, self.until = connection, random.Random(seed), until
-        self.seed, self.committed, self.never, self.spans, self.error = seed, [], [], [], None
-        self.prepared = []
-
-    def run(self):
-        try:
-            i = 0
-            while not self.until.is_set():
-                i += 1
-                self.transaction(i)
-        except BaseException as error:  # noqa: BLE001 (shown by the test)
-            self.error = error
-
-    def transaction(self, i):
-        kind = self.random.choice(["plain", "plain", "savepoint", "nested", "rollback", "long", "many", "exception", "twophase", "select"])
-        execute = self.connection.execute
-        began = time.monotonic()
-        mine, gone = [], []
-        execute("BEGIN ISOLATION LEVEL " + self.random.choice(["READ COMMITTED", "REPEATABLE READ"]))
-        if kind in ("savepoint", "nested"):
-            mine.append(append(self.connection))
-            for depth in range(self.random.randint(1, 4)):
-                execute(f"SAVEPOINT s{depth}")
-                kept = [append(self.connection)]
-                if kind == "nested":
-                    execute("SAVEPOINT inner1")
-                    inner = append(self.connection)
-                    if self.random.random() < 0.5:
-                        execute("ROLLBACK TO inner1")
-                        gone.append(inner)
-                    else:
-                        execute("RELEASE inner1")
-                        kept.append(inner)
-                if self.random.random() < 0.5:
-                    execute(f"ROLLBACK TO s{depth}")
-                    gone += kept
-                else:
-                    execute(f"RELEASE s{depth}")
-                    mine += kept
-        elif kind == "exception":
-            mine.append(append(self.connection))
-            execute("DO $$ BEGIN PERFORM skill_system.append_audit('test', '{\"gone\": true}'); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN PERFORM skill_system.append_audit('test', '{}'); END $$")
-        elif kind == "many":
-            mine += [row[0] for row in execute("SELECT skill_system.append_audit('test', '{}') FROM generate_series(1, %s)", [self.random.randint(1, 300)])]
-        elif kind == "select":
-            execute("SELECT count(*) FROM skill_system.audit_logs")
-        else:
-            mine.append(append(self.connection))
-        if kind == "long":
-            time.sleep(self.random.uniform(0.05, 0.8))
-            mine.append(append(self.connection))
-        if kind == "rollback":
-            execute("ROLLBACK")
-            self.never += mine + gone
-            return
-        if kind == "twophase" and self.prepared is not None:
-            name = f"w{self.seed}-{i}"
-            execute("PREPARE TRANSACTION '%s'" % name)
-            time.sleep(self.random.uniform(0, 0.4))
-            if self.random.random() < 0.3:
-                execute("ROLLBACK PREPARED '%s'" % name)
-                self.never += mine
-                return
-            execute("COMMIT PREPARED '%s'" % name)
-        else:
-            execute("COMMIT")
-        self.spans.append((began, time.monotonic(), mine))
-        self.committed += mine
-        self.never += gone
-
-
 @pytest.mark.parametrize("rows", [None, 7, 256, 1000], ids=str)
 def test_every_committed_record_is_sealed_once_while_many_write(prepared, rows):
     connection, again = prepared
     until = threading.Event()
-    writers = [Writer(again(), seed, until) for seed in range(8)]
+    writers = [Writer(again, seed, until) for seed in range(8)]
     for writer in writers:
         writer.start()
     # One transaction and one prepared one that stay open over all the seals.
@@ -150,7 +67,7 @@ def test_every_committed_record_is_sealed_once_while_many_write(prepared, rows):
     until.set()
     for writer in writers:
         writer.join()
-    assert [writer.error for writer in writers if writer.error] == []
+    assert [(writer.error, writer.lost) for writer in writers if writer.error or writer.lost] == []
     exactly_once(connection, [id for writer in writers for id in writer.committed], [id for writer in writers for id in writer.never] + late)
     assert [row for row in problems(connection)] == []
     assert "transaction N of process N in database governed" in blocked or any(text.startswith("transaction N of process N") for text in blocked), blocked
@@ -403,17 +320,6 @@ def test_a_checkpoint_is_one_text_for_one_tree(log):
 
 
 # ---- a heartbeat, and transaction ids that are not the server's
-
-def behind_the_triggers(connection, table, statement, *arguments):
-    """As somebody does who takes the protection away for a moment."""
-    with connection.transaction():
-        connection.execute("SET LOCAL skill_system.allow_unprotected = on")
-        connection.execute(f"ALTER TABLE skill_system.{table} DISABLE TRIGGER USER")
-        connection.execute(statement, arguments)
-        triggers = [row[0] for row in connection.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = %s::regclass", [f"skill_system.{table}"])]
-        for trigger in triggers:
-            connection.execute(f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER {trigger}")
-
 
 def test_a_heartbeat_after_a_minute_without_a_leaf(log):
     connection, _ = log
