@@ -23,8 +23,13 @@ ADOPT = ["adoption_judged", "map_written", "adoption_written", "adoption_recorde
 STEPS = [("seal", point) for point in SEAL] + [("checkpoint", point) for point in CHECKPOINT] + [("sweep", point) for point in SWEEP] + [("adopt", point) for point in ADOPT]
 
 
-def reconnect(cluster):
+def reconnect(cluster, witness):
+    """Once the postmaster has noticed, which another session sees by its own end, and the server is back."""
     deadline = time.monotonic() + 30
+    with pytest.raises(psycopg.OperationalError):
+        while time.monotonic() < deadline:
+            witness.execute("SELECT 1")
+    witness.close()
     while True:
         try:
             return cluster.connect(dbname="governed")
@@ -88,6 +93,7 @@ def test_kill_at_each_step_of_sealing(new_cluster):
         statement = prepare(connection, action, outside)
         before = state(connection)
         signed = None
+        witness = cluster.connect(dbname="governed")
         with pytest.raises(psycopg.OperationalError):
             connection.execute("BEGIN")
             connection.execute(f"SET LOCAL skill_system.fault_point = '{point}'")
@@ -101,7 +107,7 @@ def test_kill_at_each_step_of_sealing(new_cluster):
             outside.keep(signed)
         started = time.monotonic()
         connection.close()
-        connection = reconnect(cluster)
+        connection = reconnect(cluster, witness)
         spent["down"] += time.monotonic() - started
         # All of the step or nothing of it.
         after = state(connection)
