@@ -163,7 +163,7 @@ COMMENT ON FUNCTION skill_system.create_keyring() IS
 CREATE FUNCTION skill_system.create_audit_partition(month date DEFAULT NULL) RETURNS regclass
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_audit_partition_wrapper' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_audit_partition(date) IS
-'Makes the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and returns it; the existing one if there is one. Raises 55000 when audit_logs_default already holds records of that month. maintain() calls it. Example: SELECT skill_system.create_audit_partition(''2027-01-01'');';
+'Makes the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and returns it; the existing one if there is one. Raises 55000 when audit_logs_default already holds records of that month, 55P03 when transactions that use the audit trail have not ended within a second: it never makes writers wait for them. maintain() calls it. Example: SELECT skill_system.create_audit_partition(''2027-01-01'');';
 
 CREATE FUNCTION skill_system.make_append_only(table_name regclass) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'make_append_only_wrapper' SET search_path = pg_catalog, pg_temp;

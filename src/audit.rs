@@ -370,6 +370,11 @@ fn create_keyring() {
     append("audit.keyring_created", serde_json::json!({}), None, None);
 }
 
+/// Locks what a new partition changes; false when others use it.
+pub fn partitions_lockable() -> bool {
+    sys::try_lock_out(&[sys::relation(c"audit_logs"), sys::relation(c"audit_logs_default")])
+}
+
 #[pg_extern(sql = false)]
 fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
     let mut answer = (String::new(), String::new(), String::new(), None::<pg_sys::Oid>);
@@ -397,6 +402,11 @@ fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
         raise(Fault::new(Code::NotInPrerequisiteState, format!("audit_logs_default already holds records of the month of {name}"))
             .detail("Records never move, so this month stays in the default partition.")
             .hint("Make later months ahead of time; maintain() does."));
+    }
+    if !partitions_lockable() {
+        raise(Fault::new(Code::LockNotAvailable, format!("{name} cannot be made while other transactions use the audit trail"))
+            .detail("Waiting for them would hold up all writers.")
+            .hint("Try again when long and prepared transactions have ended; maintain() does."));
     }
     // Everything here is a name or a date made above.
     let statements = [

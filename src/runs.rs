@@ -490,6 +490,10 @@ fn audit_partitions() -> Task {
                 notes.push(format!("{name} stays in audit_logs_default, which holds records of it"));
                 continue;
             }
+            if !audit::partitions_lockable() {
+                notes.push(format!("{name} has to wait for transactions that use the audit trail: call maintain() again"));
+                break;
+            }
             spi::run(
                 "SELECT skill_system.create_audit_partition((date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => $1))::date)",
                 Access::Write,

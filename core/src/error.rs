@@ -24,6 +24,8 @@ pub enum Code {
     ProgramLimitExceeded,
     /// `55000` object_not_in_prerequisite_state
     NotInPrerequisiteState,
+    /// `55P03` lock_not_available
+    LockNotAvailable,
     /// `F0000` config_file_error
     ConfigFileError,
     /// `P0004` assert_failure
@@ -46,6 +48,7 @@ impl Code {
             Code::ConfigurationLimitExceeded => "53400",
             Code::ProgramLimitExceeded => "54000",
             Code::NotInPrerequisiteState => "55000",
+            Code::LockNotAvailable => "55P03",
             Code::ConfigFileError => "F0000",
             Code::AssertFailure => "P0004",
             Code::Internal => "XX000",

@@ -32,6 +32,7 @@ pub fn report(fault: Fault, level: PgLogLevel) {
         Code::ConfigurationLimitExceeded => Sql::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
         Code::ProgramLimitExceeded => Sql::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Code::NotInPrerequisiteState => Sql::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        Code::LockNotAvailable => Sql::ERRCODE_LOCK_NOT_AVAILABLE,
         Code::ConfigFileError => Sql::ERRCODE_CONFIG_FILE_ERROR,
         Code::AssertFailure => Sql::ERRCODE_ASSERT_FAILURE,
         Code::Internal => Sql::ERRCODE_INTERNAL_ERROR,

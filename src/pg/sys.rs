@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
-use super::error::raise;
+use super::error::{check_for_interrupts, raise};
 
 /// Microseconds from 1970-01-01 to the server's epoch, 2000-01-01.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -62,6 +62,25 @@ pub fn place() -> (u64, pg_sys::Oid, u32) {
 pub fn try_lock(table: pg_sys::Oid) -> bool {
     // SAFETY: an oid that names no table is locked for nothing.
     unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as i32) }
+}
+
+/// Locks tables until the end of the transaction against everybody. Tries for a second and is never in the lock queue, where
+/// all others would wait behind it for as long as the oldest transaction stays open.
+pub fn try_lock_out(tables: &[pg_sys::Oid]) -> bool {
+    let mode = pg_sys::AccessExclusiveLock as i32;
+    for _ in 0..50 {
+        // SAFETY: an oid that names no table is locked for nothing; what is unlocked was locked just now.
+        unsafe {
+            let locked = tables.iter().take_while(|table| pg_sys::ConditionalLockRelationOid(**table, mode)).count();
+            if locked == tables.len() {
+                return true;
+            }
+            tables[..locked].iter().for_each(|table| pg_sys::UnlockRelationOid(*table, mode));
+            pg_sys::pg_usleep(20_000);
+        }
+        check_for_interrupts();
+    }
+    false
 }
 
 /// Fills `buffer` from the server's cryptographic generator.

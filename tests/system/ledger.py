@@ -134,18 +134,20 @@ def problems(connection):
     return connection.execute("SELECT partition::text, id::text, problem, detail FROM skill_system.verify_audit()").fetchall()
 
 
-def exactly_once(connection, committed=(), never=()):
-    """Seals the rest. Every record is one leaf and every leaf one record; of these ids all, and of those none."""
+def exactly_once(connection, committed=(), never=(), quiet=True):
+    """Seals the rest. Every record is one leaf and every leaf one record; of these ids all, and of those none. While others
+    write, quiet must be false: then records that the last seal did not see may have no leaf yet."""
     seal_all(connection)
     with connection.transaction():
         # One statement, one snapshot: a background worker may be sealing, and the last seal may have written a heartbeat.
         twice, lost, strange, leaves, first, last = connection.execute("""
             WITH leaves AS MATERIALIZED (SELECT * FROM skill_system.audit_leaves()),
-                 records AS MATERIALIZED (SELECT id, event_type, recorded_at FROM skill_system.audit_logs)
+                 records AS MATERIALIZED (SELECT id, event_type, recorded_at, transaction_id::text::xid8 AS xid FROM skill_system.audit_logs)
             SELECT (SELECT array_agg(id) FROM (SELECT id FROM leaves GROUP BY id HAVING count(*) > 1) q),
-                   (SELECT array_agg(id) FROM records r WHERE NOT (event_type = 'audit.heartbeat' AND recorded_at > now() - interval '10 s') AND NOT EXISTS (SELECT FROM leaves l WHERE l.id = r.id)),
+                   (SELECT array_agg(id) FROM records r WHERE NOT (event_type = 'audit.heartbeat' AND recorded_at > now() - interval '10 s')
+                       AND (%s OR pg_visible_in_snapshot(r.xid, (SELECT snapshot FROM skill_system.audit_seal_state))) AND NOT EXISTS (SELECT FROM leaves l WHERE l.id = r.id)),
                    (SELECT array_agg(id) FROM leaves l WHERE NOT EXISTS (SELECT FROM records r WHERE r.id = l.id)),
-                   (SELECT count(*) FROM leaves), (SELECT min(leaf) FROM leaves), (SELECT max(leaf) FROM leaves)""").fetchone()
+                   (SELECT count(*) FROM leaves), (SELECT min(leaf) FROM leaves), (SELECT max(leaf) FROM leaves)""", [quiet]).fetchone()
     assert twice is None, f"sealed twice: {twice[:5]}"
     assert strange is None, f"leaves without a record: {strange[:5]}"
     assert (first, last) in ((0, leaves - 1), (None, None)), "the leaves have gaps"
@@ -282,6 +284,9 @@ class Writer(threading.Thread):
             mine += [row[0] for row in execute("SELECT skill_system.append_audit('test', '{}') FROM generate_series(1, %s)", [self.random.randint(1, 300)])]
         elif kind == "select":
             execute("SELECT count(*) FROM skill_system.audit_logs")
+        elif kind == "elsewhen":
+            mine.append(execute("INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('test', '{}', now() + make_interval(months => %s)) RETURNING id",
+                                [self.random.randint(-2, 30)]).fetchone()[0])
         elif kind == "denial":
             mine.append(append(connection))
             # Committed by itself, whatever becomes of this transaction.

@@ -224,8 +224,15 @@ def test_sealing_inside_a_transaction(log, level):
     seal(writer)
     append(writer)
     outside.take(writer)
-    seal(connection)
-    connection.execute("COMMIT")
+    if level == "READ COMMITTED":
+        assert seal(connection)[0] == 1
+        connection.execute("COMMIT")
+    else:
+        # Its snapshot is older than the other's seal, so it must start again, as with every row that another session changed.
+        with pytest.raises(errors.SerializationFailure):
+            seal(connection)
+        connection.execute("ROLLBACK")
+        never.append(mine.pop())
     exactly_once(connection, mine, never)
     assert outside.check(connection) == 3
     assert problems(connection) == []
@@ -253,6 +260,42 @@ def test_a_seal_in_a_prepared_transaction(prepared):
     exactly_once(connection, [first, second, third])
     outside.take(connection)
     assert outside.check(connection) == 2 and problems(connection) == []
+
+
+def test_maintain_never_makes_writers_wait(prepared):
+    """New partitions need the audit trail for themselves. Whoever waited for that would be waited for by all writers, here for ever."""
+    connection, again = prepared
+    forgotten, writer = again(), again()
+    forgotten.execute("BEGIN")
+    append(forgotten)
+    forgotten.execute("PREPARE TRANSACTION 'forgotten'")
+    writer.execute("SET statement_timeout = '900ms'")
+    until, failures, waits = threading.Event(), [], []
+
+    def write():
+        try:
+            while not until.is_set():
+                started = time.monotonic()
+                append(writer)
+                waits.append(time.monotonic() - started)
+        except psycopg.Error as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    tasks = dict(connection.execute("SELECT task, detail FROM skill_system.maintain()").fetchall())
+    with pytest.raises(errors.LockNotAvailable) as caught:
+        connection.execute("SELECT skill_system.create_audit_partition('2046-01-01')")
+    until.set()
+    thread.join()
+    assert failures == [] and "has to wait" in tasks["audit_partitions"] and "prepared transactions" in caught.value.diag.message_hint
+    print(f"{len(waits)} records written meanwhile, the slowest in {max(waits) * 1000:.0f} ms")
+    assert len(waits) > 50
+    connection.execute("COMMIT PREPARED 'forgotten'")
+    tasks = dict(connection.execute("SELECT task, detail FROM skill_system.maintain()").fetchall())
+    assert tasks["audit_partitions"].count(" made") >= 2
+    exactly_once(connection)
+    assert problems(connection) == []
 
 
 def test_read_only_and_standby(pair):  # noqa: F811
