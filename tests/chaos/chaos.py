@@ -96,14 +96,8 @@ class Chaos:
 
     def settle_writers(self):
         """Ends prepared transactions, and takes over what the writers know."""
-        for holder, id in self.holders:
-            try:
-                holder.execute("COMMIT")
-                self.committed.add(id)
-            except ABSENT:
-                self.never.add(id)
-            holder.close()
-        self.holders = []
+        while self.holders:
+            self.release()
         for writer in self.writers:
             assert writer.error is None, writer.error
             self.persistently(writer.settle)
@@ -138,7 +132,7 @@ class Chaos:
         return self.kill("backend_type <> 'client backend'")
 
     def terminate(self):
-        rows = self.pids("backend_type = 'client backend' OR backend_type LIKE 'skill_system%%'".replace("%%", "%"))
+        rows = self.pids("(backend_type = 'client backend' OR backend_type LIKE 'skill_system%')")
         if rows:
             pid, what = self.random.choice(rows)
             self.persistently(lambda connection: connection.execute("SELECT pg_terminate_backend(%s)", [pid]))
@@ -175,14 +169,17 @@ class Chaos:
         holder.execute("BEGIN")
         self.holders.append((holder, append(holder)))
         if len(self.holders) > 3:
-            holder, id = self.holders.pop(0)
-            try:
-                holder.execute("COMMIT")
-                self.committed.add(id)
-            except ABSENT:
-                # Its connection was killed; a COMMIT that is not answered may have happened.
-                self.doubtful.add(id)
-            holder.close()
+            self.release()
+
+    def release(self):
+        holder, id = self.holders.pop(0)
+        try:
+            holder.execute("COMMIT")
+            self.committed.add(id)
+        except ABSENT:
+            # Its connection was killed; a COMMIT that is not answered may have happened.
+            self.doubtful.add(id)
+        holder.close()
 
     def verify(self):
         """No false alarm, no second history; what was acknowledged is sealed, while the writers go on."""

@@ -121,11 +121,17 @@ def seal(connection, rows=None):
     return connection.execute("SELECT sealed, tree_size, unsealed, blocked_by FROM skill_system.seal_audit(%s)", [rows]).fetchone()
 
 
-def seal_all(connection):
-    """Seals until nothing is left, what sealing itself records included."""
-    for _ in range(10_000):
+def seal_all(connection, quiet=True):
+    """Seals until nothing is left, what sealing itself records included; or, while others write, all that is committed now."""
+    wanted = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
         sealed, size, unsealed, blocked = seal(connection)
-        if sealed == 0 and unsealed == 0 and blocked != "another session seals now":
+        if blocked == "another session seals now":
+            time.sleep(0.005)
+        elif sealed == 0 and unsealed == 0:
+            return size
+        elif not quiet and connection.execute("SELECT target IS NULL AND pg_snapshot_xmax(snapshot)::text::bigint >= %s FROM skill_system.audit_seal_state", [wanted]).fetchone()[0]:
             return size
     raise AssertionError("there is always something left to seal")
 
@@ -137,7 +143,7 @@ def problems(connection):
 def exactly_once(connection, committed=(), never=(), quiet=True):
     """Seals the rest. Every record is one leaf and every leaf one record; of these ids all, and of those none. While others
     write, quiet must be false: then records that the last seal did not see may have no leaf yet."""
-    seal_all(connection)
+    seal_all(connection, quiet)
     with connection.transaction():
         # One statement, one snapshot: a background worker may be sealing, and the last seal may have written a heartbeat.
         twice, lost, strange, leaves, first, last = connection.execute("""
