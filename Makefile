@@ -26,6 +26,10 @@ test-servers:
 demo:
 	@demo/demo.sh
 
+# The audit trail under kill -9, restarts and moves to other servers. CHAOS_MINUTES=120 for two hours.
+chaos:
+	@tests/chaos/run
+
 # In a cluster of its own. BENCH="audit policy" chooses sections.
 bench:
 	@tools/bench $(BENCH)
@@ -37,4 +41,4 @@ stop:
 clean: stop
 	@tools/clean
 
-.PHONY: all install installcheck test test-servers demo bench stop clean
+.PHONY: all install installcheck test test-servers chaos demo bench stop clean

@@ -82,6 +82,19 @@ cargo_for_server() {
     cargo "$@"
 }
 
+# The Python packages of the tests, in .build/venv.
+test_packages() {
+    local venv=$work/venv wanted
+    wanted=$(cksum < "$root/tests/requirements.txt")
+    if [ "$(cat "$venv/made-from" 2>/dev/null)" != "$wanted" ]; then
+        say "Python packages for the tests"
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install -q --disable-pip-version-check --no-input -r "$root/tests/requirements.txt" >&2
+        echo "$wanted" > "$venv/made-from"
+    fi
+}
+
 # A directory for a cluster: .build/NAME, or one in the temporary directory when the server's user cannot get there or
 # the path of the socket would be too long (107 bytes).
 cluster_home() {

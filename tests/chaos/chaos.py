@@ -341,6 +341,8 @@ def main():
     os.environ["PGHOST"] = str(home)
     adopt_orphans(True)
     chaos, status = None, 1
+    # Ended by tests/run: what was started here must not stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         chaos = Chaos(home, seed)
         say("chaos: " + chaos.run(minutes * 60))
