@@ -39,8 +39,10 @@ def say(text):
 
 
 class Chaos:
-    def __init__(self, home, seed):
+    def __init__(self, home, seed, minutes):
         self.random, self.seed, self.home = random.Random(seed), seed, home
+        # A longer run has slower writers, so that it does not spend its time verifying ever more records.
+        self.pause = 0.05 * max(1, minutes / 10)
         self.outside, self.done, self.generation, self.moves = Outside(), {}, 0, 0
         self.committed, self.never, self.doubtful, self.lost = set(), set(), set(), 0
         self.holders, self.verified = [], 0
@@ -84,7 +86,7 @@ class Chaos:
         self.until = threading.Event()
         server = self.server
         kinds = Writer.KINDS + ["denial", "denial", "elsewhen"]
-        self.writers = [Writer(lambda: server.connect(dbname="governed"), f"{self.seed}-{self.generation}-{i}", self.until, kinds, pause=0.05) for i in range(WRITERS)]
+        self.writers = [Writer(lambda: server.connect(dbname="governed"), f"{self.seed}-{self.generation}-{i}", self.until, kinds, self.pause) for i in range(WRITERS)]
         for writer in self.writers:
             writer.start()
 
@@ -344,7 +346,7 @@ def main():
     # Ended by tests/run: what was started here must not stay.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        chaos = Chaos(home, seed)
+        chaos = Chaos(home, seed, minutes)
         say("chaos: " + chaos.run(minutes * 60))
         status = 0
     finally:
