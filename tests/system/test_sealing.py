@@ -265,6 +265,7 @@ def test_a_seal_in_a_prepared_transaction(prepared):
 def test_maintain_never_makes_writers_wait(prepared):
     """New partitions need the audit trail for themselves. Whoever waited for that would be waited for by all writers, here for ever."""
     connection, again = prepared
+    append(connection)
     forgotten, writer = again(), again()
     forgotten.execute("BEGIN")
     append(forgotten)
