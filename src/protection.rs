@@ -150,13 +150,18 @@ WHERE NOT (i.indisvalid AND i.indisready AND i.indislive)
 UNION ALL
 SELECT a.oid, 'it has no primary key' FROM audit_table a
 WHERE a.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.oid AND i.indisprimary AND i.indisunique AND i.indimmediate)
--- 34: row security off shows tenants each other's rows; forced, restrictive or without the auditors' policy it hides rows from those who verify.
+-- 34: row security off shows tenants each other's rows; forced, restrictive or without the
+-- auditors' policy it hides rows from those who verify; an expression in a policy runs with the rights of whoever reads.
 UNION ALL
 SELECT a.oid, 'row security is off' FROM audit_table a WHERE a.relkind IN ('r', 'p') AND NOT a.relrowsecurity
 UNION ALL
 SELECT a.oid, 'row security is forced on its owner' FROM audit_table a WHERE a.relforcerowsecurity
 UNION ALL
-SELECT a.oid, format('policy %s restricts who sees or writes rows', p.polname) FROM audit_table a JOIN pg_policy p ON p.polrelid = a.oid WHERE NOT p.polpermissive
+SELECT a.oid, format('policy %s does not belong here', p.polname) FROM audit_table a JOIN pg_policy p ON p.polrelid = a.oid
+WHERE NOT p.polpermissive
+    OR NOT (p.polname = 'auditor' AND p.polcmd = 'r' AND pg_get_expr(p.polqual, p.polrelid) = 'true'
+            OR a.oid = (SELECT oid FROM log) AND (p.polname = 'tenant' AND p.polcmd = 'r'
+                                                  OR p.polname = 'append' AND p.polcmd = 'a' AND pg_get_expr(p.polwithcheck, p.polrelid) = 'true'))
 UNION ALL
 SELECT a.oid, 'no policy shows all its rows to auditors' FROM audit_table a
 WHERE a.relkind IN ('r', 'p') AND a.relrowsecurity

@@ -28,6 +28,7 @@ fn adopt_log(call: &Call) -> Answer {
             .hint("It goes into the audit trail, for example 'restored from the backup of 1 May'."));
     };
     sys::prevent_if_read_only(c"adopt_log()");
+    sys::hold_extension();
     if !sys::try_lock(sys::relation(c"audit_seal_state")) {
         return Err(not_now("another session seals now").hint("Try again."));
     }

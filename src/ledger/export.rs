@@ -95,6 +95,9 @@ fn leaves_of(since: pg_sys::Datum, until: pg_sys::Datum, size: u64) -> Range<u64
     if first < end { first..end } else { 0..0 }
 }
 
+/// 0001-01-01 00:00 UTC, a server timestamp.
+const FIRST_OF_OUR_ERA: i64 = -63_082_281_600_000_000;
+
 struct Writer {
     tiles: StoredTiles,
     records: u64,
@@ -145,12 +148,12 @@ impl Writer {
         let mut found = HashMap::with_capacity(wanted.len());
         spi::run(
             "SELECT id, tenant_id, event_type::text, event_data::text, actor_id::text, actor_type::text, \
-                 to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
-                 to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+                 to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN created_at < $2 THEN ' BC' ELSE '' END, \
+                 to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN recorded_at < $2 THEN ' BC' ELSE '' END, \
                  transaction_id, session_user_name, current_user_name, key_id, signature::text \
              FROM skill_system.audit_logs WHERE id = ANY ($1)",
             Access::Read,
-            &[arg(wanted)],
+            &[arg(wanted), spi::timestamptz(pg_sys::Datum::from(FIRST_OF_OUR_ERA))],
             |row| {
                 if let Some(id) = row.get::<pgrx::Uuid>(1) {
                     found.insert(*id.as_bytes(), record_json(&id, row));

@@ -43,6 +43,7 @@ pub enum Step {
 /// Seals in the current transaction, at most `max_rows` records.
 pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
     sys::prevent_if_read_only(c"seal_audit()");
+    sys::hold_extension();
     if !sys::try_lock(sys::relation(c"audit_seal_state")) {
         return Ok(Step::Busy);
     }
@@ -170,6 +171,7 @@ fn summarize_index() {
 /// partition only. Returns how many there were; each such find is recorded as audit.sealed_late.
 pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
     sys::prevent_if_read_only(c"sealing");
+    sys::hold_extension();
     if !sys::try_lock(sys::relation(c"audit_seal_state")) {
         return Ok(0);
     }

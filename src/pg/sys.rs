@@ -58,6 +58,16 @@ pub fn place() -> (u64, pg_sys::Oid, u32) {
     unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId, pg_sys::GetWALInsertionTimeLine()) }
 }
 
+/// Makes DROP EXTENSION wait for the end of this transaction before it locks anything else. Whoever locks several tables
+/// while others drop them calls this first, or each could wait for the other.
+pub fn hold_extension() {
+    // SAFETY: a catalogue look-up and a lock, held until the end of the transaction.
+    unsafe {
+        let extension = pg_sys::get_extension_oid(c"skill_system".as_ptr(), true);
+        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+    }
+}
+
 /// Locks a table until the end of the transaction against whoever locks it so too, without waiting.
 pub fn try_lock(table: pg_sys::Oid) -> bool {
     // SAFETY: an oid that names no table is locked for nothing.

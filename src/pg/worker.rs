@@ -362,14 +362,18 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
                 }
                 interval
             }
-            Ok(Some(more)) => {
+            Ok(Some(next)) => {
                 report(database, "");
                 if failures > 0 {
                     background::log("skill_system sealer works again".into(), None);
                 }
                 failures = 0;
                 last_error.clear();
-                if more { Duration::ZERO } else { interval }
+                match next {
+                    Next::Now => Duration::ZERO,
+                    Next::Soon => interval / 2,
+                    Next::Later => interval,
+                }
             }
             Err(error) => {
                 report(database, &error.message);
