@@ -16,6 +16,7 @@ use pgrx::bgworkers::BackgroundWorkerStatus;
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 
 use super::{background, guc, sys};
+use crate::worker::Next;
 
 /// Databases that can have a sealer at the same time; each needs one of max_worker_processes.
 const MAX_DATABASES: usize = 256;
