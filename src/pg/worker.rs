@@ -299,12 +299,10 @@ fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, Stri
             plan.due = now + longer(Duration::from_secs(1), plan.failures);
         }
     }
-    let missing = missing();
-    // One that has just ended is not planned yet: look again at once.
-    missing
+    // What has ended, or has asked, while others were started has no time yet: look again at once.
+    missing()
         .iter()
-        .filter_map(|database| plans.get(database))
-        .map(|plan| if plan.started { Duration::ZERO } else { plan.due.saturating_duration_since(Instant::now()) })
+        .map(|database| plans.get(database).filter(|plan| !plan.started).map_or(Duration::ZERO, |plan| plan.due.saturating_duration_since(Instant::now())))
         .min()
 }
 
