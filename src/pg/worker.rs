@@ -423,9 +423,19 @@ fn report(database: pg_sys::Oid, error: &str) {
     }
 }
 
+/// Also keeps it until the end of the transaction: DROP EXTENSION, which begins with the lock on the extension, then waits
+/// for the step, where otherwise each could hold what the other needs next.
 fn has_extension() -> bool {
-    // SAFETY: a catalogue look-up inside a transaction.
-    unsafe { pg_sys::get_extension_oid(c"skill_system".as_ptr(), true) != pg_sys::InvalidOid }
+    // SAFETY: catalogue look-ups and a lock inside a transaction.
+    unsafe {
+        let find = || pg_sys::get_extension_oid(c"skill_system".as_ptr(), true);
+        let extension = find();
+        if extension == pg_sys::InvalidOid {
+            return false;
+        }
+        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::AccessShareLock as i32);
+        find() == extension
+    }
 }
 
 /// Takes the database out of the table, unless it has the extension after all.
