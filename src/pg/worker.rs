@@ -300,12 +300,10 @@ fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, Stri
             plan.due = now + longer(Duration::from_secs(1), plan.failures);
         }
     }
-    let missing = missing();
-    // One that has just ended is not planned yet: look again at once.
-    missing
+    // What has ended, or has asked, while others were started has no time yet: look again at once.
+    missing()
         .iter()
-        .filter_map(|database| plans.get(database))
-        .map(|plan| if plan.started { Duration::ZERO } else { plan.due.saturating_duration_since(Instant::now()) })
+        .map(|database| plans.get(database).filter(|plan| !plan.started).map_or(Duration::ZERO, |plan| plan.due.saturating_duration_since(Instant::now())))
         .min()
 }
 
@@ -430,9 +428,19 @@ fn report(database: pg_sys::Oid, error: &str) {
     }
 }
 
+/// Also keeps it until the end of the transaction: DROP EXTENSION, which begins with the lock on the extension, then waits
+/// for the step, where otherwise each could hold what the other needs next.
 fn has_extension() -> bool {
-    // SAFETY: a catalogue look-up inside a transaction.
-    unsafe { pg_sys::get_extension_oid(c"skill_system".as_ptr(), true) != pg_sys::InvalidOid }
+    // SAFETY: catalogue look-ups and a lock inside a transaction.
+    unsafe {
+        let find = || pg_sys::get_extension_oid(c"skill_system".as_ptr(), true);
+        let extension = find();
+        if extension == pg_sys::InvalidOid {
+            return false;
+        }
+        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::AccessShareLock as i32);
+        find() == extension
+    }
 }
 
 /// Takes the database out of the table, unless it has the extension after all.
