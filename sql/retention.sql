@@ -82,8 +82,8 @@ ALTER TABLE skill_system.audit_kept ENABLE ALWAYS TRIGGER audit_kept_no_change;
 ALTER TABLE skill_system.audit_kept ENABLE ALWAYS TRIGGER audit_kept_no_truncate;
 ALTER TABLE skill_system.audit_kept ENABLE ROW LEVEL SECURITY;
 CREATE POLICY auditor ON skill_system.audit_kept FOR SELECT TO skill_system_auditor USING (true);
--- Who may release a hold must see it.
-CREATE POLICY admin ON skill_system.audit_kept FOR SELECT TO skill_system_admin USING (true);
+-- Who may release a hold must see it: the administrators of the default tenant, whose records these are.
+CREATE POLICY tenant ON skill_system.audit_kept FOR SELECT USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
 
 CREATE FUNCTION skill_system.retire_audit_partition(month date, policy_reference text)
     RETURNS TABLE (step text, partition text, records bigint, root_hash bytea, detail text)

@@ -242,7 +242,6 @@ fn retire_audit_partition(call: &Call) -> Answer {
             text_datum(detail),
         ]);
     };
-    // Nobody adds a row to the partition from here on, so what is read now is all that will be dropped.
     let (all, state) = spi::with_latest_snapshot(|| Ok::<_, Fault>((kept::all()?, spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?)))?;
     month.check(&all)?;
     state.check_place()?;
@@ -264,6 +263,7 @@ fn retire_audit_partition(call: &Call) -> Answer {
     }
     check_administrator(&request.by)?;
     let content = spi::as_owner(|| {
+        // Nobody adds a row from here on, so what is read now is all that will be dropped.
         spi::run_once(&format!("LOCK TABLE ONLY skill_system.{} IN SHARE MODE", month.partition), Access::Write, &[], |_| ());
         spi::with_latest_snapshot(|| Content::read(&month, &all))
     })?;
@@ -280,7 +280,7 @@ fn retire_audit_partition(call: &Call) -> Answer {
     spi::as_owner(|| {
         // Every writer would wait behind this lock, so it does not wait long itself.
         spi::with_settings(&[(c"lock_timeout", c"5s")], || {
-            cache::opening(Opened::OwnChange, || {
+            cache::opening(Opened::Definition, || {
                 // Detaches it too.
                 spi::run_once(&format!("DROP TABLE skill_system.{}", month.partition), Access::Write, &[], |_| ());
             });
@@ -484,6 +484,9 @@ pub fn retired_leaves() -> Result<Vec<Range<u64>>, Fault> {
 
 /// The leaves of the partitions that were retired and hold a moment of a time range, in server timestamps.
 pub fn retired_between(since: pg_sys::Datum, until: pg_sys::Datum) -> Result<Vec<Range<u64>>, Fault> {
+    if since.value() as i64 >= until.value() as i64 {
+        return Ok(Vec::new());
+    }
     let kept = kept::all()?;
     let overlapping = retirements(&kept).filter(|(record, _)| {
         spi::one::<bool>(
