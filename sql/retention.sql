@@ -87,27 +87,27 @@ CREATE POLICY tenant ON skill_system.audit_kept FOR SELECT USING (tenant_id OPER
 
 CREATE FUNCTION skill_system.retire_audit_partition(month date, policy_reference text)
     RETURNS TABLE (step text, partition text, records bigint, root_hash bytea, detail text)
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_retire_audit_partition';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_retire_audit_partition' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.retire_audit_partition(date, text) IS
 'Removes the partition of the audit trail for the month of the given date, when two persons agree: the first call records a request, which holds for 7 days; a call with the same arguments by another login role, also of skill_system_admin, does it. Refused for records younger than 183 days or under a legal hold, and unless every record of the partition is sealed, signed truly and equal to its leaf. Leaves an audit.partition_retired record; proofs of everything else, and inclusion proofs of the retired ids, keep verifying. step is requested, waiting (you asked already) or retired. Raises 42704 when the month has no partition, 55000 when refused. Example: SELECT * FROM skill_system.retire_audit_partition(''2026-01-01'', ''retention schedule 4.2'');';
 
 CREATE FUNCTION skill_system.withdraw_audit_retirement(month date, reason text) RETURNS void
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_withdraw_audit_retirement';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_withdraw_audit_retirement' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.withdraw_audit_retirement(date, text) IS
 'Takes back the request to retire the partition of a month; each of the two persons can. Raises 42704 when none is open. Example: SELECT skill_system.withdraw_audit_retirement(''2026-01-01'', ''wrong month'');';
 
 CREATE FUNCTION skill_system.set_legal_hold(since timestamptz, until timestamptz, reason text) RETURNS bigint
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_legal_hold';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_legal_hold' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.set_legal_hold(timestamptz, timestamptz, text) IS
 'From now on no partition with a moment since <= t < until can be retired; until NULL is without end, since ''-infinity'' from the beginning. Returns the hold''s id. Example: SELECT skill_system.set_legal_hold(''2026-01-01'', NULL, ''matter 17/2026'');';
 
 CREATE FUNCTION skill_system.release_legal_hold(id bigint, reason text) RETURNS void
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_release_legal_hold';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_release_legal_hold' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.release_legal_hold(bigint, text) IS
 'Ends a legal hold. Raises 42704 when there is no such hold, 55000 when it was released before. Example: SELECT skill_system.release_legal_hold(1, ''matter 17/2026 is closed'');';
 
 CREATE FUNCTION skill_system.rotate_audit_key() RETURNS text
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_rotate_audit_key';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_rotate_audit_key' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.rotate_audit_key() IS
 'Adds a new key of each kind (HS256 for records, Ed25519 for checkpoints) to skill_system.keyring_file and lets them sign from the commit on; the old ones still verify. Appends audit.key_rotated, signed by the old key, with the new ids and the new public key, and returns the id of the key that signs records. When the keyring''s active key is one that the log does not know yet, put there by hand or by another database of this server, that one is announced instead of making another. Raises 55000 with the steps by hand when skill_system.keyring_command gives the keyring. Example: SELECT skill_system.rotate_audit_key();';
 
