@@ -76,7 +76,7 @@ def rotate(connection):
 
 def test_a_new_key_is_announced_by_the_old_one_and_proofs_go_on(server, db):
     old, old_signing = server.active(), server.active("OKP")
-    [(first_id,)] = db.execute("SELECT id FROM skill_system.audit_logs").fetchall()
+    [(first_id,)] = db.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'note'").fetchall()
     old_note = db.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
     old_size = db.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
     [(old_vkey,)] = db.execute("SELECT verifier_key FROM skill_system.audit_public_key() WHERE active").fetchall()
