@@ -85,10 +85,12 @@ class Log:
     def tamper(self, table, *statements):
         """As an owner without scruples."""
         trigger = f"{'audit_logs' if table.startswith('audit_logs') else table}_no_change"
+        self.db.execute("SET skill_system.allow_unprotected = on")
         self.db.execute(f"ALTER TABLE skill_system.{table} DISABLE TRIGGER {trigger}")
         for statement in statements:
             self.db.execute(statement)
         self.db.execute(f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER {trigger}")
+        self.db.execute("RESET skill_system.allow_unprotected")
 
 
 @pytest.fixture
