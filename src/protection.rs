@@ -17,11 +17,12 @@ use crate::pg::spi::{self, Access, arg};
 use crate::pg::{cache, sys, utility};
 
 /// The install script, in parts; the order does not matter here.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     include_str!("../sql/system.sql"),
     include_str!("../sql/audit.sql"),
     include_str!("../sql/protection.sql"),
     include_str!("../sql/ledger.sql"),
+    include_str!("../sql/retention.sql"),
     include_str!("../sql/policy.sql"),
     include_str!("../sql/runs.sql"),
     include_str!("../sql/health.sql"),

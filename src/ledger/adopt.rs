@@ -114,7 +114,7 @@ fn verified(note: &str, state: &State) -> Result<Checkpoint, Fault> {
 }
 
 /// Hashes the tree anew from its leaves: a damaged one is not gone on with.
-fn rebuild(state: &State) -> Result<(), Fault> {
+pub fn rebuild(state: &State) -> Result<(), Fault> {
     let tiles = StoredTiles::default();
     let mut appender = Appender::resume(0, &tiles)?;
     for n in 0..state.size.div_ceil(TILE_WIDTH as u64) {
@@ -132,14 +132,14 @@ fn rebuild(state: &State) -> Result<(), Fault> {
     }
 }
 
-struct Judged {
+pub struct Judged {
     /// What is not in this log; `None` when it contains all that it was compared with.
-    loss: Option<String>,
+    pub loss: Option<String>,
     compared_with: String,
 }
 
 /// Compares the tree with the checkpoint held outside, or with the stored ones when none is given.
-fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Fault> {
+pub fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Fault> {
     let tiles = StoredTiles::default();
     let lost = |size: u64, root: &tree::Hash| {
         if size > state.size {

@@ -43,6 +43,11 @@ impl Snapshot {
         Ok(Snapshot { xmax: xmax.parse().map_err(|_| bad())?, in_progress: in_progress.map_err(|_| bad())? })
     }
 
+    /// The transaction had ended.
+    pub fn sees(&self, transaction: i64) -> bool {
+        transaction < self.xmax && self.in_progress.binary_search(&transaction).is_err()
+    }
+
     /// The text of a `pg_snapshot`.
     pub fn text(&self) -> String {
         let list: Vec<String> = self.in_progress.iter().map(i64::to_string).collect();

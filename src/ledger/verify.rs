@@ -15,7 +15,9 @@ use skill_core::{Code, Fault};
 use super::seal::LEAF_HASH;
 use super::state::{Snapshot, State};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
-use super::{proof, retired_leaves};
+use super::proof;
+use super::retention::retired_leaves;
+use super::rotation::unannounced_keys;
 use crate::audit::{PROBLEM, explain_problem, leaf_digest};
 use crate::pg::call::{Answer, Call, RowSet, text_datum};
 use crate::pg::error::{OrRaise, check_for_interrupts, info};
@@ -134,6 +136,9 @@ impl Verification {
             self.wrong_signatures();
         }
         self.not_begun()?;
+        for key_id in unannounced_keys()? {
+            self.problem(None, "key_unannounced", &format!("key {key_id} signed records, but no record that a known key signed announces it"));
+        }
         let (leaves, digest) = self.tree(&nonce)?;
         if (all.records - unsealed.records, all.digest - unsealed.digest) != (leaves, digest) {
             self.leaves_one_by_one(0..self.size())?;
@@ -202,7 +207,7 @@ impl Verification {
             return Ok((0, 0));
         };
         progress::start(1, state.size as i64);
-        let retired = retired_leaves();
+        let retired = retired_leaves()?;
         let mut appender = Appender::resume(0, &StoredTiles::default())?;
         let (mut leaf, mut leaves, mut digest) = (0u64, 0i64, 0i128);
         let mut damage = Vec::new();
@@ -285,7 +290,7 @@ impl Verification {
     fn leaves_one_by_one(&mut self, range: Range<u64>) -> Result<(), Fault> {
         progress::start(1, (range.end - range.start) as i64);
         let sql = format!("SELECT a.tableoid, a.id, a.created_at, {LEAF_HASH} FROM skill_system.audit_logs a WHERE a.id = ANY ($2)");
-        let retired = retired_leaves();
+        let retired = retired_leaves()?;
         let width = TILE_WIDTH as u64;
         let mut at = range.start;
         while at < range.end {

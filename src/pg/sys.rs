@@ -22,6 +22,12 @@ pub fn c_string(text: &str) -> CString {
     CString::new(&text[..end]).unwrap_or_default()
 }
 
+/// The innermost savepoint, or the transaction itself.
+pub fn subtransaction() -> pg_sys::SubTransactionId {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::GetCurrentSubTransactionId() }
+}
+
 /// The clock now, as a server timestamp.
 pub fn clock_timestamp() -> i64 {
     // SAFETY: no preconditions.
@@ -121,6 +127,12 @@ pub fn uuid_v7(unix_micros: i64) -> [u8; 16] {
 pub fn session_user() -> pg_sys::Oid {
     // SAFETY: no preconditions.
     unsafe { pg_sys::GetSessionUserId() }
+}
+
+/// Who authenticated: another one than the session user after SET SESSION AUTHORIZATION.
+pub fn authenticated_user() -> pg_sys::Oid {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::GetAuthenticatedUserId() }
 }
 
 /// Whose rights are in force.
