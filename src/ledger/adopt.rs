@@ -71,9 +71,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
             let mut leaves = Leaves::resume(state.size)?;
             leaves.push_unmapped("true", &[])?;
             (state.size, state.root) = leaves.finish()?;
-            // Transaction ids of before mean nothing here, and new ones may be the same numbers.
-            let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", Access::Read, &[]);
-            state.foreign_below = highest.unwrap_or(0).saturating_add(1).max(state.foreign_below);
+            state.expect_foreign();
             (state.snapshot, state.target) = (snapshot, None);
             (state.place, state.sealed_at) = (Place::here(), sys::clock_timestamp());
             state.write();

@@ -149,6 +149,13 @@ impl State {
         })
     }
 
+    /// Records with transaction ids that mean nothing in this server have been sealed: when this server comes to the same
+    /// numbers, a seal must not take them again.
+    pub fn expect_foreign(&mut self) {
+        let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", Access::Read, &[]);
+        self.foreign_below = highest.unwrap_or(0).saturating_add(1).max(self.foreign_below);
+    }
+
     /// Writes the row.
     pub fn write(&self) {
         let target = self.target.as_ref();

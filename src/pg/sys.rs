@@ -64,13 +64,18 @@ pub fn place() -> (u64, pg_sys::Oid, u32) {
     unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId, pg_sys::GetWALInsertionTimeLine()) }
 }
 
-/// Makes DROP EXTENSION wait for the end of this transaction before it locks anything else. Whoever locks several tables
-/// while others drop them calls this first, or each could wait for the other.
-pub fn hold_extension() {
-    // SAFETY: a catalogue look-up and a lock, held until the end of the transaction.
+/// The extension is there, and stays until the end of this transaction: DROP EXTENSION begins with this lock. Whoever
+/// locks several of its tables calls this first, or each could wait for the other.
+pub fn hold_extension() -> bool {
+    // SAFETY: catalogue look-ups and a lock inside a transaction.
     unsafe {
-        let extension = pg_sys::get_extension_oid(c"skill_system".as_ptr(), true);
+        let find = || pg_sys::get_extension_oid(c"skill_system".as_ptr(), true);
+        let extension = find();
+        if extension == pg_sys::InvalidOid {
+            return false;
+        }
         pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        find() == extension
     }
 }
 

@@ -353,7 +353,7 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
     loop {
         let started = Instant::now();
         let interval = Duration::from_millis(guc::seal_interval_millis());
-        let step = background::transaction(c"sealing the audit trail", || has_extension().then(crate::worker::seal));
+        let step = background::transaction(c"sealing the audit trail", || sys::hold_extension().then(crate::worker::seal));
         let pause = match step {
             Ok(None) => {
                 if forget(database) {
@@ -428,21 +428,6 @@ fn report(database: pg_sys::Oid, error: &str) {
     }
 }
 
-/// Also keeps it until the end of the transaction: DROP EXTENSION, which begins with the lock on the extension, then waits
-/// for the step, where otherwise each could hold what the other needs next.
-fn has_extension() -> bool {
-    // SAFETY: catalogue look-ups and a lock inside a transaction.
-    unsafe {
-        let find = || pg_sys::get_extension_oid(c"skill_system".as_ptr(), true);
-        let extension = find();
-        if extension == pg_sys::InvalidOid {
-            return false;
-        }
-        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::AccessShareLock as i32);
-        find() == extension
-    }
-}
-
 /// Takes the database out of the table, unless it has the extension after all.
 fn forget(database: pg_sys::Oid) -> bool {
     if let Some(entry) = TABLE.exclusive().find(database) {
@@ -450,7 +435,7 @@ fn forget(database: pg_sys::Oid) -> bool {
     }
     // From here on whoever commits a record asks again, and whatever was committed before is seen below.
     REMOVED.get().fetch_add(1, Ordering::SeqCst);
-    if !matches!(background::transaction(c"looking for the extension", has_extension), Ok(false)) {
+    if !matches!(background::transaction(c"looking for the extension", sys::hold_extension), Ok(false)) {
         return false;
     }
     let mut table = TABLE.exclusive();
