@@ -342,14 +342,14 @@ unsafe fn only_shows_auditors(statement: &pg_sys::CreatePolicyStmt) -> bool {
     }
 }
 
-/// The expression is the constant `true` as the parser makes it: a boolean with a cast to its type.
+/// The expression is the constant `true` as the parser makes it: a boolean, in some versions with a cast to its type.
 unsafe fn is_true(expression: *const pg_sys::Node) -> bool {
     // SAFETY: a node starts with its tag, and the tag says which structure it is.
     unsafe {
-        let Some(NodeTag::T_TypeCast) = expression.as_ref().map(|node| node.type_) else {
+        let Some(tag) = expression.as_ref().map(|node| node.type_) else {
             return false;
         };
-        let constant = (*expression.cast::<pg_sys::TypeCast>()).arg;
+        let constant = if tag == NodeTag::T_TypeCast { (*expression.cast::<pg_sys::TypeCast>()).arg } else { expression.cast_mut() };
         if (*constant).type_ != NodeTag::T_A_Const {
             return false;
         }
