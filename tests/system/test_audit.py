@@ -455,6 +455,9 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
         append(connection)
         status = connection.execute("SELECT key_id, records, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded").fetchall()
         assert status == [(old["kid"], 2, True, False), ("k2", 1, True, True)]
+        # A key that somebody put there by hand has to be announced.
+        assert problems(connection) == [(None, None, "key_unannounced")]
+        assert connection.execute("SELECT skill_system.rotate_audit_key()").fetchone() == ("k2",)
         assert problems(connection) == []
         write_keyring(path, ring_text(key("k2")))
         time.sleep(1.1)
