@@ -45,9 +45,12 @@ fn first_key(kept: &[Kept]) -> Option<String> {
     there.or_else(|| retired_first_key(kept).map(str::to_owned))
 }
 
-/// Keys that signed records and that the log does not know. Reads the whole trail.
-pub fn unannounced_keys() -> Result<Vec<String>, Fault> {
-    Ok(unknown(&known(&kept::all()?)))
+/// Those of the keys that the log does not know, in order; none as long as it has no record.
+pub fn unannounced_keys(used: &[String]) -> Result<Vec<String>, Fault> {
+    let known = known(&kept::all()?);
+    let mut found: Vec<String> = if known.is_empty() { Vec::new() } else { used.iter().filter(|key| !known.contains(key)).cloned().collect() };
+    found.sort();
+    Ok(found)
 }
 
 fn unknown(known: &[String]) -> Vec<String> {

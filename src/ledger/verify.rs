@@ -74,6 +74,7 @@ struct Sums {
     records: i64,
     true_records: i64,
     digest: i128,
+    keys: Vec<String>,
 }
 
 /// Rows that are not sealed yet and will be: of transactions that the last seal did not see, without those that a seal
@@ -136,7 +137,7 @@ impl Verification {
             self.wrong_signatures();
         }
         self.not_begun()?;
-        for key_id in unannounced_keys()? {
+        for key_id in unannounced_keys(&all.keys)? {
             self.problem(None, "key_unannounced", &format!("key {key_id} signed records, but no record that a known key signed announces it"));
         }
         let (leaves, digest) = self.tree(&nonce)?;
@@ -156,18 +157,18 @@ impl Verification {
         // The aggregate may run in parallel workers. Every condition has the same parameters.
         spi::run_once(
             &format!(
-                "SELECT count(*), count(d), sum(d)::text FROM (SELECT {} AS d FROM skill_system.audit_logs a WHERE {condition}) q \
-                 WHERE $2 IS NOT NULL AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $6 IS NOT NULL) AND ($7 IS NULL OR $8 IS NOT NULL)",
+                "SELECT count(*), count(d), sum(d)::text, key_id FROM (SELECT {} AS d, key_id FROM skill_system.audit_logs a WHERE {condition}) q \
+                 WHERE $2 IS NOT NULL AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $6 IS NOT NULL) AND ($7 IS NULL OR $8 IS NOT NULL) \
+                 GROUP BY key_id",
                 PROBLEM.replace("audit_problem", "audit_record_digest").replace("a.signature::text)", "a.signature::text, $9)")
             ),
             Access::Read,
             &args,
             |row| {
-                sums = Sums {
-                    records: row.get(1).unwrap_or(0),
-                    true_records: row.get(2).unwrap_or(0),
-                    digest: row.text(3).and_then(|sum| sum.parse().ok()).unwrap_or(0),
-                };
+                sums.records += row.get::<i64>(1).unwrap_or(0);
+                sums.true_records += row.get::<i64>(2).unwrap_or(0);
+                sums.digest += row.text(3).and_then(|sum| sum.parse::<i128>().ok()).unwrap_or(0);
+                sums.keys.extend(row.get::<String>(4));
             },
         );
         sums
