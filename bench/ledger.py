@@ -16,13 +16,17 @@ LATENCY_SECONDS = int(os.environ.get("BENCH_LATENCY_SECONDS", "60"))
 ROWS = int(os.environ.get("BENCH_ROWS", "10000000"))
 
 
-def log(name, preloaded_interval=None):
-    """A new database with the extension; the sealer of every database seals at this interval, or hardly ever."""
-    psql(f"ALTER SYSTEM SET skill_system.seal_interval = '{preloaded_interval or '1h'}'", "postgres")
+def log(name, interval="1h"):
+    """A new database with the extension and a first record; its sealer has made its first step and makes the next after the interval."""
+    psql(f"ALTER SYSTEM SET skill_system.seal_interval = '{interval}'", "postgres")
     psql("SELECT pg_reload_conf()", "postgres")
     psql(f"DROP DATABASE IF EXISTS {name}", "postgres")
     psql(f"CREATE DATABASE {name}", "postgres")
     psql("CREATE EXTENSION skill_system; SELECT count(*) FROM skill_system.maintain()", name)
+    psql("SELECT skill_system.append_audit('first', '{}')", name)
+    while psql("SELECT count(*) FROM skill_system.audit_seal_state", name) == "0":
+        time.sleep(0.1)
+    time.sleep(1)
 
 
 def append(name, rows):
@@ -45,7 +49,7 @@ def seal():
         append("bench_seal", rows)
         psql("CHECKPOINT", "postgres")
         answer, ms = timed("SELECT sealed FROM skill_system.seal_audit()", "bench_seal")
-        assert int(answer) == rows, answer
+        assert int(answer) in (rows, rows + 1), f"{answer} sealed: the sealer was faster"
         copied = timed("COPY (SELECT * FROM skill_system.audit_logs) TO '/dev/null' (FORMAT binary)", "bench_seal")[1]
         rates.append((rows / ms * 1000, rows / copied * 1000))
     sealed, read = (statistics.median(column) for column in zip(*rates))
@@ -118,7 +122,8 @@ def verify():
     rows = 1_000_000
     log("bench_verify")
     append("bench_verify", rows)
-    psql("SELECT * FROM skill_system.seal_audit(); VACUUM ANALYZE skill_system.audit_logs", "bench_verify")
+    psql("SELECT * FROM skill_system.seal_audit()", "bench_verify")
+    psql("VACUUM ANALYZE skill_system.audit_logs", "bench_verify")
     psql("SELECT skill_system.audit_checkpoint()", "bench_verify")
 
     def rate(settings):

@@ -29,22 +29,45 @@ CREATE TEMPORARY TABLE found AS SELECT * FROM skill_system.verify_audit();
 SELECT id, problem FROM found;
 DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM found), 'verify_audit() found something too early'; END $$;
 
+
 \echo
-\echo 'But a superuser can switch the protection off, and then really changes a record:'
+\echo 'The record is sealed, once a second by the background worker. An auditor fetches the public key and a signed checkpoint:'
+SELECT tree_size AS sealed_so_far FROM skill_system.seal_audit();
+SELECT verifier_key FROM skill_system.audit_public_key() WHERE active \g (format=unaligned tuples_only) .build/demo.key
+SELECT skill_system.audit_checkpoint() \g (format=unaligned tuples_only) .build/demo.checkpoint
+\! cat .build/demo.checkpoint
+
+\echo 'A superuser tries to switch the protection off, and the guard refuses:'
+\set ON_ERROR_STOP off
+ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_no_change;
+\set ON_ERROR_STOP on
+SELECT :'SQLSTATE' = '42501' AS refused \gset
+\if :refused
+\else
+    DO $$ BEGIN RAISE 'the guard did not refuse'; END $$;
+\endif
+\echo
+\echo 'He can say that he means it, though, and then really changes one record and removes another:'
+SET skill_system.allow_unprotected = on;
 BEGIN;
-\echo 'ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_no_change;'
 ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_no_change;
 \echo 'UPDATE skill_system.audit_logs SET event_data = ... WHERE event_type = ''filing.sent'';'
 UPDATE skill_system.audit_logs SET event_data = event_data || '{"well": "42-501-99999"}' WHERE event_type = 'filing.sent'
 RETURNING event_type, event_data;
+\echo 'DELETE FROM skill_system.audit_logs WHERE event_type = ''policy.denied'';'
+DELETE FROM skill_system.audit_logs WHERE event_type = 'policy.denied' RETURNING event_type, id;
 ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_no_change;
 COMMIT;
-\echo 'The signature covers every column, so verification finds it, now and at any later time:'
+RESET skill_system.allow_unprotected;
+\echo 'Verification finds both, now and at any later time:'
 INSERT INTO found SELECT * FROM skill_system.verify_audit();
 SELECT id, problem, detail FROM found;
 DO $$
 BEGIN
-    ASSERT (SELECT array_agg(id) FROM found) = (SELECT array_agg(id) FROM skill_system.audit_logs WHERE event_type = 'filing.sent'),
-           'verify_audit() did not find exactly the changed record';
+    ASSERT (SELECT array_agg(DISTINCT problem ORDER BY problem) FROM found) = '{leaf_mismatch,record_missing,signature_mismatch}',
+           'verify_audit() did not find exactly what was done';
 END
 $$;
+\echo 'And the auditor finds them without the database, with nothing but the key and an export:'
+SELECT * FROM skill_system.audit_export() \g (format=unaligned tuples_only) .build/demo.jsonl
+\! rm -f .build/demo.found; "$SKILL_VERIFY" export .build/demo.jsonl --key .build/demo.key; [ $? = 1 ] && touch .build/demo.found

@@ -7,8 +7,12 @@ cd "$root"
 tools/build
 tools/install
 need_server
+find_cargo
+cargo build --release --quiet -p skill-verify
+export SKILL_VERIFY=${CARGO_TARGET_DIR:-$root/target}/release/skill-verify
 home=$(cluster_home demo)
-environment=$(tools/cluster start "$home")
+tools/cluster destroy "$home"
+environment=$(tools/cluster start "$home" shared_preload_libraries=skill_system)
 eval "$environment"
 export PAGER=cat PSQLRC=/dev/null LC_ALL=C
 
@@ -24,6 +28,9 @@ cat demo/1-policy.sql demo/2-agent.sql demo/3-tampering.sql demo/4-look.sql | ps
 if [ "$status" != 0 ]; then
     die "the demo did not go as it should (psql ended with $status); the database is left for you to look at: $pg_bin/psql -h $home -p $PGPORT -U postgres demo"
 fi
+
+# psql goes on when a program it calls fails.
+[ -f .build/demo.found ] || die "skill-verify did not find what was changed"
 
 cat <<TEXT
 

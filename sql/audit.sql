@@ -158,7 +158,7 @@ COMMENT ON FUNCTION skill_system.audit_status() IS
 CREATE FUNCTION skill_system.create_keyring() RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_keyring_wrapper' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_keyring() IS
-'Makes skill_system.keyring_file with one new key when there is none, for example after a restore into a new cluster without the old keyring. Raises 55000 when there is one. What older keys signed cannot be verified with it. Superusers only.';
+'Makes skill_system.keyring_file with one new key when there is none, for example after a restore into a new cluster without the old keyring, and records that the log goes on with it; when there is one already without any key that the log knows, records that. Raises 55000 otherwise. What older keys signed cannot be verified with it. Superusers only.';
 
 CREATE FUNCTION skill_system.create_audit_partition(month date DEFAULT NULL) RETURNS regclass
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_audit_partition_wrapper' SET search_path = pg_catalog, pg_temp;

@@ -1,5 +1,5 @@
 -- System: the schema's rights, roles, tenant. First part of the install script.
--- The Makefile joins the rooms in the order system, audit, ledger, policy, runs, health.
+-- The Makefile joins the rooms in the order system, audit, ledger, retention, policy, runs, health.
 
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 

@@ -17,11 +17,13 @@ use crate::pg::trigger::{Event, Trigger};
 use crate::pg::error::{OrRaise, raise};
 use crate::pg::cache::Opened;
 use crate::pg::{cache, capture, guc, keys, sys, worker};
-use crate::pg_function;
+use crate::{ledger, pg_function};
 
 thread_local! {
     static LOG_ID: Cell<Option<[u8; 16]>> = const { Cell::new(None) };
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Signs instead of the active key.
+    static SIGNER: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// What tells this log from any other; part of the signed bytes.
@@ -92,9 +94,14 @@ fn sign_row(call: &Call) -> Answer {
     }
     let log_id = log_id_or_new()?;
     let ring = keys::keyring()?;
-    let key = ring.active();
+    let signer = SIGNER.with_borrow(|id| id.as_deref().map_or(Some(ring.active()), |id| ring.get(id)));
+    let key = signer.ok_or_else(|| Fault::new(Code::ConfigFileError, "the keyring has just lost the key that announces the new one"))?;
     let event_type = row.text(Column::EventType).unwrap_or_default();
     check_claims(event_type, row.text(Column::ActorId), row.text(Column::ActorType))?;
+    if event_type.starts_with(OWN) && !cache::opened(Opened::OwnRecord) {
+        return Err(Fault::new(Code::InsufficientPrivilege, format!("event types that begin with \"{OWN}\" are for records of the log about itself"))
+            .hint("Choose another event_type."));
+    }
     let Some(event_data) = row.event_data() else {
         return Err(Fault::new(Code::InvalidParameterValue, "event_data of an audit record must not be NULL"));
     };
@@ -163,11 +170,29 @@ pub fn append(event_type: &str, event_data: serde_json::Value, actor_id: Option<
     append_for(&guc::tenant(), event_type, pgrx::JsonB(event_data).into_datum(), actor_id, actor_type);
 }
 
+/// Event types of the log's own records begin so.
+const OWN: &str = "audit.";
+
+/// Runs `body` with its records signed by this key of the keyring.
+pub fn signing_with<T>(key_id: &str, body: impl FnOnce() -> T) -> T {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            SIGNER.set(None);
+        }
+    }
+    SIGNER.set(Some(key_id.to_owned()));
+    let _reset = Reset;
+    body()
+}
+
 /// Appends a record of the log about itself, for the default tenant.
 pub fn append_system(event_type: &str, event_data: serde_json::Value) -> [u8; 16] {
     let data = pgrx::JsonB(event_data).into_datum();
     // With the rights of the owner, because it belongs to no tenant.
-    spi::as_owner(|| append_for(guc::DEFAULT_TENANT, event_type, data, Some("skill_system"), Some("system")))
+    spi::as_owner(|| {
+        cache::opening(Opened::OwnRecord, || append_for(guc::DEFAULT_TENANT, event_type, data, Some("skill_system"), Some("system")))
+    })
 }
 
 /// Appends a record for a tenant. `event_data` is a jsonb datum.
@@ -361,13 +386,15 @@ fn audit_status() -> TableIterator<
 
 #[pg_extern(sql = false)]
 fn create_keyring() {
-    if keys::exists() {
+    if keys::exists() && !ledger::keyring_is_foreign() {
         raise(Fault::new(Code::NotInPrerequisiteState, "there is a keyring already")
             .detail("skill_system.keyring_command is set, or skill_system.keyring_file exists.")
             .hint("SELECT * FROM skill_system.health() says whether it can be used; to add a key, edit it."));
     }
-    keys::create().or_raise();
-    append("audit.keyring_created", serde_json::json!({}), None, None);
+    if !keys::exists() {
+        keys::create().or_raise();
+    }
+    ledger::announce_new_keyring().or_raise();
 }
 
 /// Locks what a new partition changes; false when others use it.

@@ -17,11 +17,12 @@ use crate::pg::spi::{self, Access, arg};
 use crate::pg::{cache, sys, utility};
 
 /// The install script, in parts; the order does not matter here.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     include_str!("../sql/system.sql"),
     include_str!("../sql/audit.sql"),
     include_str!("../sql/protection.sql"),
     include_str!("../sql/ledger.sql"),
+    include_str!("../sql/retention.sql"),
     include_str!("../sql/policy.sql"),
     include_str!("../sql/runs.sql"),
     include_str!("../sql/health.sql"),
@@ -61,7 +62,9 @@ impl std::fmt::Display for Problem {
 /// What is wrong with the protection.
 pub fn problems() -> Vec<Problem> {
     let mut found = Vec::new();
-    spi::run(PROBLEMS, Access::Read, &shipped(), |row| found.push(Problem { table: row.get(1), detail: row.get(2).unwrap_or_default() }));
+    spi::with_plain_text(|| {
+        spi::run(PROBLEMS, Access::Read, &shipped(), |row| found.push(Problem { table: row.get(1), detail: row.get(2).unwrap_or_default() }));
+    });
     found
 }
 
@@ -150,13 +153,18 @@ WHERE NOT (i.indisvalid AND i.indisready AND i.indislive)
 UNION ALL
 SELECT a.oid, 'it has no primary key' FROM audit_table a
 WHERE a.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.oid AND i.indisprimary AND i.indisunique AND i.indimmediate)
--- 34: row security off shows tenants each other's rows; forced, restrictive or without the auditors' policy it hides rows from those who verify.
+-- 34: row security off shows tenants each other's rows; forced, restrictive or without the
+-- auditors' policy it hides rows from those who verify; an expression in a policy runs with the rights of whoever reads.
 UNION ALL
 SELECT a.oid, 'row security is off' FROM audit_table a WHERE a.relkind IN ('r', 'p') AND NOT a.relrowsecurity
 UNION ALL
 SELECT a.oid, 'row security is forced on its owner' FROM audit_table a WHERE a.relforcerowsecurity
 UNION ALL
-SELECT a.oid, format('policy %s restricts who sees or writes rows', p.polname) FROM audit_table a JOIN pg_policy p ON p.polrelid = a.oid WHERE NOT p.polpermissive
+SELECT a.oid, format('policy %s does not belong here', p.polname) FROM audit_table a JOIN pg_policy p ON p.polrelid = a.oid
+WHERE NOT p.polpermissive
+    OR NOT (p.polname = 'auditor' AND p.polcmd = 'r' AND pg_get_expr(p.polqual, p.polrelid) = 'true'
+            OR (a.oid = (SELECT oid FROM log) OR a.relname = 'audit_kept') AND p.polname = 'tenant' AND p.polcmd = 'r'
+            OR a.oid = (SELECT oid FROM log) AND p.polname = 'append' AND p.polcmd = 'a' AND pg_get_expr(p.polwithcheck, p.polrelid) = 'true')
 UNION ALL
 SELECT a.oid, 'no policy shows all its rows to auditors' FROM audit_table a
 WHERE a.relkind IN ('r', 'p') AND a.relrowsecurity

@@ -81,7 +81,10 @@ fn keyring() -> Check {
         return ("keyring", "ok", "none yet: it is made with the first record".into(), None);
     }
     match keys::keyring() {
-        Ok(ring) => ("keyring", "ok", format!("{} key(s), {} signs; readable by the server's user only", ring.len(), ring.active().id), None),
+        Ok(ring) => match ledger::key_warning(&ring) {
+            Some(warning) => ("keyring", "warning", warning, Some("SELECT skill_system.rotate_audit_key(); announces it, unless somebody put it there who should not.")),
+            None => ("keyring", "ok", format!("{} key(s), {} signs; readable by the server's user only", ring.len(), ring.active().id), None),
+        },
         // The detail may name the file, which is for those who may see the setting anyway.
         Err(fault) => ("keyring", "error", fault.message, Some("Until it is mended nothing can be signed: see the settings keyring_file and keyring_command.")),
     }

@@ -28,6 +28,7 @@ fn adopt_log(call: &Call) -> Answer {
             .hint("It goes into the audit trail, for example 'restored from the backup of 1 May'."));
     };
     sys::prevent_if_read_only(c"adopt_log()");
+    sys::hold_extension();
     if !sys::try_lock(sys::relation(c"audit_seal_state")) {
         return Err(not_now("another session seals now").hint("Try again."));
     }
@@ -71,9 +72,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
             let mut leaves = Leaves::resume(state.size)?;
             leaves.push_unmapped("true", &[])?;
             (state.size, state.root) = leaves.finish()?;
-            // Transaction ids of before mean nothing here, and new ones may be the same numbers.
-            let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", Access::Read, &[]);
-            state.foreign_below = highest.unwrap_or(0).saturating_add(1).max(state.foreign_below);
+            state.expect_foreign();
             (state.snapshot, state.target) = (snapshot, None);
             (state.place, state.sealed_at) = (Place::here(), sys::clock_timestamp());
             state.write();
@@ -116,7 +115,7 @@ fn verified(note: &str, state: &State) -> Result<Checkpoint, Fault> {
 }
 
 /// Hashes the tree anew from its leaves: a damaged one is not gone on with.
-fn rebuild(state: &State) -> Result<(), Fault> {
+pub fn rebuild(state: &State) -> Result<(), Fault> {
     let tiles = StoredTiles::default();
     let mut appender = Appender::resume(0, &tiles)?;
     for n in 0..state.size.div_ceil(TILE_WIDTH as u64) {
@@ -134,14 +133,14 @@ fn rebuild(state: &State) -> Result<(), Fault> {
     }
 }
 
-struct Judged {
+pub struct Judged {
     /// What is not in this log; `None` when it contains all that it was compared with.
-    loss: Option<String>,
+    pub loss: Option<String>,
     compared_with: String,
 }
 
 /// Compares the tree with the checkpoint held outside, or with the stored ones when none is given.
-fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Fault> {
+pub fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Fault> {
     let tiles = StoredTiles::default();
     let lost = |size: u64, root: &tree::Hash| {
         if size > state.size {

@@ -12,6 +12,7 @@ use skill_core::tree::{self, Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 
 use super::proof::{self, Stored};
+use super::retention;
 use super::state::State;
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids};
 use crate::pg::call::{Answer, Call, text_datum};
@@ -40,7 +41,7 @@ fn audit_export(call: &Call) -> Answer {
         let Stored { checkpoint: Checkpoint { origin, size, root }, note } = stored;
         let log_id = spi::as_owner(|| spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]));
         let tiles = StoredTiles::default();
-        let range = spi::as_owner(|| leaves_of(since, until, size));
+        let range = spi::as_owner(|| leaves_of(since, until, size))?;
         let edges = spi::as_owner(|| {
             Ok::<_, Fault>((tree::left_edge(range.start, &tiles)?, tree::right_edge(range.end, size, &tiles)?))
         })?;
@@ -50,7 +51,8 @@ fn audit_export(call: &Call) -> Answer {
             "checkpoint": note,
         });
         lines.push(&mut [text_datum(&manifest.to_string())]);
-        let mut writer = Writer { tiles, records: 0, missing: 0, retired: 0, line: Vec::new() };
+        let gone = retention::retired_leaves()?;
+        let mut writer = Writer { tiles, gone, records: 0, missing: 0, retired: 0, line: Vec::new() };
         spi::as_owner(|| writer.leaves(range, &mut |line| lines.push(&mut [text_datum(line)])))?;
         if let Some(members) = manifest.as_object_mut() {
             members.remove("skill_system_export");
@@ -76,11 +78,14 @@ fn moment(timestamp: pg_sys::Datum) -> Option<String> {
 }
 
 /// The smallest range of leaves with every sealed record of a time range, below `size`.
-fn leaves_of(since: pg_sys::Datum, until: pg_sys::Datum, size: u64) -> Range<u64> {
+fn leaves_of(since: pg_sys::Datum, until: pg_sys::Datum, size: u64) -> Result<Range<u64>, Fault> {
     if since.value() as i64 == i64::MIN && until.value() as i64 == i64::MAX {
-        return 0..size;
+        return Ok(0..size);
     }
     let (mut first, mut end) = (u64::MAX, 0);
+    for range in retention::retired_between(since, until)?.into_iter().filter(|range| range.start < size) {
+        (first, end) = (first.min(range.start), end.max(range.end.min(size)));
+    }
     let mut finder = LeafFinder::default();
     spi::stream(
         "SELECT id FROM skill_system.audit_logs WHERE created_at >= $1 AND created_at < $2",
@@ -92,11 +97,16 @@ fn leaves_of(since: pg_sys::Datum, until: pg_sys::Datum, size: u64) -> Range<u64
             }
         },
     );
-    if first < end { first..end } else { 0..0 }
+    Ok(if first < end { first..end } else { 0..0 })
 }
+
+/// 0001-01-01 00:00 UTC, a server timestamp.
+const FIRST_OF_OUR_ERA: i64 = -63_082_281_600_000_000;
 
 struct Writer {
     tiles: StoredTiles,
+    /// Retired leaves.
+    gone: Vec<Range<u64>>,
     records: u64,
     missing: u64,
     retired: u64,
@@ -104,13 +114,22 @@ struct Writer {
 }
 
 impl Writer {
-    /// One line for each leaf, tile by tile.
+    /// One line for each leaf, tile by tile, and one for each run of retired ones.
     fn leaves(&mut self, range: Range<u64>, emit: &mut impl FnMut(&str)) -> Result<(), Fault> {
         let width = TILE_WIDTH as u64;
         let mut at = range.start;
         while at < range.end {
             check_for_interrupts();
-            let (n, end) = (at / width, range.end.min((at / width + 1) * width));
+            let next = self.gone.get(self.gone.partition_point(|gone| gone.end <= at)).cloned().unwrap_or(u64::MAX..u64::MAX);
+            if next.start <= at {
+                let end = range.end.min(next.end);
+                self.retired += end - at;
+                let hashes = base64(&tree::cover(at, end, &self.tiles)?);
+                emit(&json!({"leaf": at, "count": end - at, "retired": true, "hashes": hashes}).to_string());
+                at = end;
+                continue;
+            }
+            let (n, end) = (at / width, range.end.min((at / width + 1) * width).min(next.start));
             let ids = read_ids(n);
             let slots = (at - n * width) as usize * ID..(end - n * width) as usize * ID;
             let ids = ids.get(slots).ok_or_else(|| Fault::new(Code::DataCorrupted, format!("row {n} of audit_map is missing or too short")))?;
@@ -145,12 +164,12 @@ impl Writer {
         let mut found = HashMap::with_capacity(wanted.len());
         spi::run(
             "SELECT id, tenant_id, event_type::text, event_data::text, actor_id::text, actor_type::text, \
-                 to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
-                 to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+                 to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN created_at < $2 THEN ' BC' ELSE '' END, \
+                 to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN recorded_at < $2 THEN ' BC' ELSE '' END, \
                  transaction_id, session_user_name, current_user_name, key_id, signature::text \
              FROM skill_system.audit_logs WHERE id = ANY ($1)",
             Access::Read,
-            &[arg(wanted)],
+            &[arg(wanted), spi::timestamptz(pg_sys::Datum::from(FIRST_OF_OUR_ERA))],
             |row| {
                 if let Some(id) = row.get::<pgrx::Uuid>(1) {
                     found.insert(*id.as_bytes(), record_json(&id, row));

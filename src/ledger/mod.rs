@@ -2,14 +2,15 @@
 
 mod adopt;
 mod export;
+mod kept;
 mod proof;
+mod retention;
+mod rotation;
 mod seal;
 mod state;
 mod tiles;
 mod verify;
 
+pub use rotation::{announce_new_keyring, key_warning, keyring_is_foreign};
 pub use seal::{Step, backlog, seal_step, sweep};
 pub use verify::count_record;
-
-/// PLACEHOLDER
-pub fn retired_leaves() -> Vec<std::ops::Range<u64>> { Vec::new() }

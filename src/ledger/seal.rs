@@ -43,6 +43,7 @@ pub enum Step {
 /// Seals in the current transaction, at most `max_rows` records.
 pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
     sys::prevent_if_read_only(c"seal_audit()");
+    sys::hold_extension();
     if !sys::try_lock(sys::relation(c"audit_seal_state")) {
         return Ok(Step::Busy);
     }
@@ -65,6 +66,9 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         spi::as_owner(|| {
             cache::opening(Opened::Sealing, || {
                 let mut leaves = Leaves::resume(state.size)?;
+                if first {
+                    leaves.push_restored(&mut state, &snapshot)?;
+                }
                 if state.target.is_some() {
                     seal_batch(&mut state, &mut leaves, log_id, &snapshot, &mut left)?;
                 }
@@ -172,6 +176,7 @@ fn summarize_index() {
 /// partition only. Returns how many there were; each such find is recorded as audit.sealed_late.
 pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
     sys::prevent_if_read_only(c"sealing");
+    sys::hold_extension();
     if !sys::try_lock(sys::relation(c"audit_seal_state")) {
         return Ok(0);
     }
@@ -190,9 +195,7 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
                 let mut leaves = Leaves::resume(state.size)?;
                 let ids = leaves.push_unmapped(LATE, &late.args())?;
                 (state.size, state.root) = leaves.finish()?;
-                // When those ids come to be the server's, the cut must not take the records again.
-                let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", Access::Read, &[]);
-                state.foreign_below = highest.unwrap_or(0).saturating_add(1).max(state.foreign_below);
+                state.expect_foreign();
                 state.sealed_at = sys::clock_timestamp();
                 state.write();
                 Ok::<_, Fault>(ids)
@@ -326,6 +329,16 @@ impl Leaves {
             });
         });
         Ok(first)
+    }
+
+    /// Records from another server, whose transaction ids are still to come in this one, when nothing was sealed before.
+    fn push_restored(&mut self, state: &mut State, now: &Snapshot) -> Result<(), Fault> {
+        let own = sys::top_transaction_id_if_any().map(|own| own as i64);
+        self.push_unmapped("a.transaction_id >= $2 AND a.transaction_id IS DISTINCT FROM $3", &[arg(now.xmax), arg(own)])?;
+        if self.size > self.resumed_at {
+            state.expect_foreign();
+        }
+        Ok(())
     }
 
     /// Writes what is not written yet; the size and the root.

@@ -43,6 +43,11 @@ impl Snapshot {
         Ok(Snapshot { xmax: xmax.parse().map_err(|_| bad())?, in_progress: in_progress.map_err(|_| bad())? })
     }
 
+    /// The transaction had ended.
+    pub fn sees(&self, transaction: i64) -> bool {
+        transaction < self.xmax && self.in_progress.binary_search(&transaction).is_err()
+    }
+
     /// The text of a `pg_snapshot`.
     pub fn text(&self) -> String {
         let list: Vec<String> = self.in_progress.iter().map(i64::to_string).collect();
@@ -142,6 +147,13 @@ impl State {
             fingerprint: row.bytes(12).map(<[u8]>::to_vec),
             sealed_at: row.datum(13).ok_or_else(missing)?.value() as i64,
         })
+    }
+
+    /// Records with transaction ids that mean nothing in this server have been sealed: when this server comes to the same
+    /// numbers, a seal must not take them again.
+    pub fn expect_foreign(&mut self) {
+        let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", Access::Read, &[]);
+        self.foreign_below = highest.unwrap_or(0).saturating_add(1).max(self.foreign_below);
     }
 
     /// Writes the row.

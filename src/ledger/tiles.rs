@@ -17,10 +17,13 @@ pub const ID: usize = 16;
 /// Bytes of a hash.
 pub const HASH: usize = size_of::<Hash>();
 
+/// The tiles read so far, by level and number.
+type Read = HashMap<(u8, u64), Rc<[u8]>>;
+
 /// Reads tiles under the active snapshot, each once.
 #[derive(Default)]
 pub struct StoredTiles {
-    read: RefCell<HashMap<(u8, u64), Rc<[u8]>>>,
+    read: RefCell<Read>,
 }
 
 /// A proof needs one tile a level, a rebuild reads each once: no more are kept than that.

@@ -15,7 +15,9 @@ use skill_core::{Code, Fault};
 use super::seal::LEAF_HASH;
 use super::state::{Snapshot, State};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
-use super::{proof, retired_leaves};
+use super::proof;
+use super::retention::retired_leaves;
+use super::rotation::unannounced_keys;
 use crate::audit::{PROBLEM, explain_problem, leaf_digest};
 use crate::pg::call::{Answer, Call, RowSet, text_datum};
 use crate::pg::error::{OrRaise, check_for_interrupts, info};
@@ -72,6 +74,7 @@ struct Sums {
     records: i64,
     true_records: i64,
     digest: i128,
+    keys: Vec<String>,
 }
 
 /// Rows that are not sealed yet and will be: of transactions that the last seal did not see, without those that a seal
@@ -134,8 +137,12 @@ impl Verification {
             self.wrong_signatures();
         }
         self.not_begun()?;
+        for key_id in unannounced_keys(&all.keys)? {
+            self.problem(None, "key_unannounced", &format!("key {key_id} signed records, but no record that a known key signed announces it"));
+        }
         let (leaves, digest) = self.tree(&nonce)?;
-        if (all.records - unsealed.records, all.digest - unsealed.digest) != (leaves, digest) {
+        // Before the first seal there is nothing to compare with.
+        if self.state.is_some() && (all.records - unsealed.records, all.digest - unsealed.digest) != (leaves, digest) {
             self.leaves_one_by_one(0..self.size())?;
             self.unsealed_for_ever();
         }
@@ -150,18 +157,18 @@ impl Verification {
         // The aggregate may run in parallel workers. Every condition has the same parameters.
         spi::run_once(
             &format!(
-                "SELECT count(*), count(d), sum(d)::text FROM (SELECT {} AS d FROM skill_system.audit_logs a WHERE {condition}) q \
-                 WHERE $2 IS NOT NULL AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $6 IS NOT NULL) AND ($7 IS NULL OR $8 IS NOT NULL)",
+                "SELECT count(*), count(d), sum(d)::text, key_id FROM (SELECT {} AS d, key_id FROM skill_system.audit_logs a WHERE {condition}) q \
+                 WHERE $2 IS NOT NULL AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $6 IS NOT NULL) AND ($7 IS NULL OR $8 IS NOT NULL) \
+                 GROUP BY key_id",
                 PROBLEM.replace("audit_problem", "audit_record_digest").replace("a.signature::text)", "a.signature::text, $9)")
             ),
             Access::Read,
             &args,
             |row| {
-                sums = Sums {
-                    records: row.get(1).unwrap_or(0),
-                    true_records: row.get(2).unwrap_or(0),
-                    digest: row.text(3).and_then(|sum| sum.parse().ok()).unwrap_or(0),
-                };
+                sums.records += row.get::<i64>(1).unwrap_or(0);
+                sums.true_records += row.get::<i64>(2).unwrap_or(0);
+                sums.digest += row.text(3).and_then(|sum| sum.parse::<i128>().ok()).unwrap_or(0);
+                sums.keys.extend(row.get::<String>(4));
             },
         );
         sums
@@ -180,7 +187,9 @@ impl Verification {
 
     /// Records of transactions that do not exist yet would never be sealed.
     fn not_begun(&mut self) -> Result<(), Fault> {
-        if !sys::in_recovery() && self.state.as_ref().is_some_and(|state| state.moved().is_some()) {
+        // Before the first seal, and after a move, they may be another server's.
+        let elsewhere = |state: &State| !sys::in_recovery() && state.moved().is_some();
+        if self.state.as_ref().is_none_or(elsewhere) {
             return Ok(());
         }
         let own = sys::top_transaction_id_if_any().map(|own| own as i64);
@@ -202,7 +211,7 @@ impl Verification {
             return Ok((0, 0));
         };
         progress::start(1, state.size as i64);
-        let retired = retired_leaves();
+        let retired = retired_leaves()?;
         let mut appender = Appender::resume(0, &StoredTiles::default())?;
         let (mut leaf, mut leaves, mut digest) = (0u64, 0i64, 0i128);
         let mut damage = Vec::new();
@@ -285,7 +294,7 @@ impl Verification {
     fn leaves_one_by_one(&mut self, range: Range<u64>) -> Result<(), Fault> {
         progress::start(1, (range.end - range.start) as i64);
         let sql = format!("SELECT a.tableoid, a.id, a.created_at, {LEAF_HASH} FROM skill_system.audit_logs a WHERE a.id = ANY ($2)");
-        let retired = retired_leaves();
+        let retired = retired_leaves()?;
         let width = TILE_WIDTH as u64;
         let mut at = range.start;
         while at < range.end {
@@ -368,7 +377,7 @@ impl Verification {
         );
         let mut args = self.unsealed_args();
         args.extend([spi::timestamptz(since), spi::timestamptz(until)]);
-        let (mut finder, mut leaves) = (LeafFinder::default(), u64::MAX..0);
+        let (mut finder, mut first, mut end) = (LeafFinder::default(), u64::MAX, 0);
         spi::stream(&sql, &args, |row| {
             count_record();
             self.covered += 1;
@@ -380,10 +389,10 @@ impl Verification {
             }
             match row.get::<pgrx::Uuid>(2).and_then(|id| finder.find(id.as_bytes())) {
                 None => self.problem(Some(row), "record_not_sealed", NOT_SEALED),
-                Some(leaf) => leaves = leaves.start.min(leaf)..leaves.end.max(leaf + 1),
+                Some(leaf) => (first, end) = (first.min(leaf), end.max(leaf + 1)),
             }
         });
-        if leaves.is_empty() { Ok(()) } else { self.leaves_one_by_one(leaves) }
+        if first < end { self.leaves_one_by_one(first..end) } else { Ok(()) }
     }
 
     /// Each partition's key has the rows of its table: an index that leaves some out would hide them from queries.

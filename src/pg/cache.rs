@@ -76,6 +76,13 @@ pub fn roles_unchanged() -> bool {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PARALLEL_ABORT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE};
+    match event {
+        XACT_EVENT_PRE_COMMIT => super::keys::before_commit(),
+        XACT_EVENT_PRE_PREPARE => super::keys::before_prepare(),
+        XACT_EVENT_COMMIT => super::keys::committed(),
+        XACT_EVENT_ABORT => super::keys::aborted(),
+        _ => {}
+    }
     if matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
         super::audit_table::before_commit();
         fault_point::reached("before_commit");
@@ -97,12 +104,17 @@ unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _a
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn subtransaction_ended(
     event: pg_sys::SubXactEvent::Type,
-    _mine: pg_sys::SubTransactionId,
-    _parent: pg_sys::SubTransactionId,
+    mine: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
     _argument: *mut std::ffi::c_void,
 ) {
-    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
-        rolled_back();
+    match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+            super::keys::subtransaction_aborted(mine);
+            rolled_back();
+        }
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => super::keys::subtransaction_committed(mine, parent),
+        _ => {}
     }
 }
 
@@ -115,6 +127,8 @@ pub enum Opened {
     Sealing,
     /// The definition of audit tables is changed: the utility guard lets it pass.
     Definition,
+    /// A record of the log about itself, whose event type nobody else may use.
+    OwnRecord,
 }
 
 /// The tree grew in this transaction, perhaps in a part of it that was rolled back.

@@ -1,6 +1,7 @@
 //! The keyring of this server: a private file, or what a command prints.
 
 use std::cell::RefCell;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use skill_core::keyring::{Keyring, MAX_KEYRING_BYTES, RANDOM_BYTES};
 use skill_core::{Code, Fault};
 use zeroize::Zeroizing;
 
-use super::error::check_for_interrupts;
-use super::{guc, sys};
+use super::error::{OrRaise, check_for_interrupts, report};
+use super::{fault_point, guc, sys};
 
 /// How long a command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ enum Source {
 
 thread_local! {
     static LOADED: RefCell<Option<Loaded>> = const { RefCell::new(None) };
+    static ROTATION: RefCell<Option<Rotation>> = const { RefCell::new(None) };
 }
 
 /// The keyring, read again when its file or the setting changed.
@@ -60,6 +62,11 @@ pub fn keyring() -> Result<Rc<Keyring>, Fault> {
     let ring = Rc::new(Keyring::parse(&text)?);
     LOADED.set(Some(Loaded { ring: ring.clone(), from, looked_at: Instant::now() }));
     Ok(ring)
+}
+
+/// The keyring is read again when it is next used.
+pub fn forget() {
+    LOADED.set(None);
 }
 
 /// A command or a file gives the keyring now.
@@ -102,10 +109,12 @@ fn file_source(path: &Path) -> Result<Source, Fault> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, Fault> {
+    File::open(path).map_err(|e| unusable(&e.kind().to_string())).and_then(|file| read_file(&file))
+}
+
+fn read_file(file: &File) -> Result<Zeroizing<String>, Fault> {
     let mut text = Zeroizing::new(String::new());
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_KEYRING_BYTES as u64 + 1).read_to_string(&mut text))
-        .map_err(|e| unusable(&e.kind().to_string()))?;
+    file.take(MAX_KEYRING_BYTES as u64 + 1).read_to_string(&mut text).map_err(|e| unusable(&e.kind().to_string()))?;
     Ok(text)
 }
 
@@ -192,7 +201,7 @@ pub fn create() -> Result<(), Fault> {
     sys::strong_random(&mut random[..]);
     let text = Keyring::generate(&random);
     let temporary = path.with_extension(format!("tmp.{}", std::process::id()));
-    let made = std::fs::OpenOptions::new()
+    let made = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
@@ -204,12 +213,139 @@ pub fn create() -> Result<(), Fault> {
     match made {
         Ok(()) => {
             // The name must survive a crash before anything signed with the key does.
-            if let Some(Ok(directory)) = path.parent().map(std::fs::File::open) {
-                directory.sync_all().map_err(failed)?;
-            }
-            Ok(())
+            sync_directory(&path).map_err(failed)
         }
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.exists() => Ok(()),
         Err(e) => Err(failed(e)),
     }
+}
+
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    match path.parent().map(File::open) {
+        Some(Ok(directory)) => directory.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// A new keyring that takes the place of the old one when the transaction commits.
+///
+/// Not before, because the record that announces the keys comes first: a crash in between leaves a key that is announced and
+/// never used, which harms nobody.
+struct Rotation {
+    path: PathBuf,
+    /// The keyring that was read, which must still be the one.
+    old: Source,
+    temporary: PathBuf,
+    new: Source,
+    /// Held so that nobody else rotates: databases of one server share the file.
+    _lock: File,
+    /// Where it ends when it is rolled back.
+    subtransaction: pgrx::pg_sys::SubTransactionId,
+}
+
+impl Drop for Rotation {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.temporary);
+    }
+}
+
+/// Writes a keyring with new active keys, used from the commit on.
+pub fn rotate() -> Result<Keyring, Fault> {
+    let refused = |message: &str| Fault::new(Code::NotInPrerequisiteState, message);
+    if !guc::keyring_command().is_empty() {
+        return Err(refused("skill_system.keyring_command gives the keyring, so only its source can get a new key").hint(
+            "Where the command reads from, add a key of each kind with \"active\":true (RFC 7517: kty oct, alg HS256; kty OKP, crv Ed25519, \
+             alg EdDSA), set \"active\":false on the old ones and keep them. Then announce them: SELECT skill_system.rotate_audit_key(); in a new session.",
+        ));
+    }
+    if ROTATION.with_borrow(Option::is_some) {
+        return Err(refused("the key was rotated in this transaction already").hint("COMMIT first."));
+    }
+    let path = std::fs::canonicalize(path()).map_err(|e| unusable(&e.kind().to_string()))?;
+    let lock = File::open(&path).map_err(|e| unusable(&e.kind().to_string()))?;
+    let busy = || refused("another session rotates the key now").hint("Try again when it has ended.");
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(busy()),
+        Err(TryLockError::Error(e)) => return Err(unusable(&format!("it could not be locked: {}", e.kind()))),
+    }
+    let old = file_source(&path)?;
+    // The lock may be on a file that was replaced before it was got.
+    let locked = lock.metadata().map_err(|e| unusable(&e.kind().to_string()))?;
+    if !matches!(old, Source::File { device, inode, .. } if (device, inode) == (locked.dev(), locked.ino())) {
+        return Err(busy());
+    }
+    let mut random = Zeroizing::new([0; RANDOM_BYTES]);
+    sys::strong_random(&mut random[..]);
+    let text = Keyring::rotate(&read_file(&lock)?, &random)?;
+    let ring = Keyring::parse(&text)?;
+    let mut name = path.clone().into_os_string();
+    name.push(".rotation");
+    let temporary = PathBuf::from(name);
+    // What a crash left behind; nobody else is at work here.
+    let _ = std::fs::remove_file(&temporary);
+    let failed = |e: std::io::Error| unusable(&format!("the new one could not be written beside it: {}", e.kind()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let new = written.map_err(failed).and_then(|()| file_source(&temporary));
+    let new = new.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
+    ROTATION.set(Some(Rotation { path, old, temporary, new, _lock: lock, subtransaction: sys::subtransaction() }));
+    Ok(ring)
+}
+
+/// The last moment at which a rotation can still be refused.
+pub fn before_commit() {
+    let intact = ROTATION.with_borrow(|rotation| {
+        rotation.as_ref().is_none_or(|rotation| {
+            let same = |path: &Path, source: &Source| file_source(path).is_ok_and(|found| found == *source);
+            let here = std::fs::canonicalize(path()).is_ok_and(|path| path == rotation.path);
+            here && guc::keyring_command().is_empty() && same(&rotation.path, &rotation.old) && same(&rotation.temporary, &rotation.new)
+        })
+    });
+    if !intact {
+        Err(Fault::new(Code::ConfigFileError, "the keyring is not the one that rotate_audit_key() read, so the key is not rotated")
+            .detail("Its file, the new one beside it, or the settings that name them changed since.")
+            .hint("Look who did that, then call rotate_audit_key() again."))
+        .or_raise()
+    }
+}
+
+/// The new keyring cannot wait for COMMIT PREPARED, which another session may run.
+pub fn before_prepare() {
+    if ROTATION.with_borrow(Option::is_some) {
+        Err(Fault::new(Code::NotInPrerequisiteState, "a transaction that has rotated the audit key cannot be prepared").hint("COMMIT it.")).or_raise()
+    }
+}
+
+/// Puts the new keyring in place. The transaction is committed, so nothing may be raised here.
+pub fn committed() {
+    let Some(rotation) = ROTATION.take() else { return };
+    fault_point::reached("key_announced");
+    let moved = std::fs::rename(&rotation.temporary, &rotation.path).and_then(|()| sync_directory(&rotation.path));
+    if let Err(e) = moved {
+        let fault = Fault::new(Code::ConfigFileError, format!("the new keyring could not be put in place: {}", e.kind()));
+        report(fault.detail("The old key goes on signing.").hint("SELECT skill_system.rotate_audit_key(); again."), pgrx::PgLogLevel::WARNING);
+    }
+    forget();
+}
+
+/// Nothing is rotated.
+pub fn aborted() {
+    ROTATION.set(None);
+}
+
+/// Nothing is rotated that was in this part of the transaction.
+pub fn subtransaction_aborted(ended: pgrx::pg_sys::SubTransactionId) {
+    ROTATION.with_borrow_mut(|rotation| {
+        rotation.take_if(|rotation| rotation.subtransaction == ended);
+    });
+}
+
+/// From here on it is rolled back with the part around it.
+pub fn subtransaction_committed(ended: pgrx::pg_sys::SubTransactionId, parent: pgrx::pg_sys::SubTransactionId) {
+    ROTATION.with_borrow_mut(|rotation| {
+        if let Some(rotation) = rotation.as_mut().filter(|rotation| rotation.subtransaction == ended) {
+            rotation.subtransaction = parent;
+        }
+    });
 }

@@ -322,8 +322,6 @@ pub fn with_plain_text<T>(body: impl FnOnce() -> T) -> T {
     with_settings(&PLAIN, body)
 }
 
-/// Sets a setting until the current GUC nest level ends.
-
 /// Runs `body` with the rights of the owner of the audit table. Only for fixed,
 /// schema-qualified statements that filter by tenant themselves: row security
 /// does not apply to the owner.

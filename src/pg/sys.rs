@@ -22,6 +22,12 @@ pub fn c_string(text: &str) -> CString {
     CString::new(&text[..end]).unwrap_or_default()
 }
 
+/// The innermost savepoint, or the transaction itself.
+pub fn subtransaction() -> pg_sys::SubTransactionId {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::GetCurrentSubTransactionId() }
+}
+
 /// The clock now, as a server timestamp.
 pub fn clock_timestamp() -> i64 {
     // SAFETY: no preconditions.
@@ -56,6 +62,21 @@ pub fn next_transaction_id() -> u64 {
 pub fn place() -> (u64, pg_sys::Oid, u32) {
     // SAFETY: `in_recovery` was asked before; plain reads of shared memory.
     unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId, pg_sys::GetWALInsertionTimeLine()) }
+}
+
+/// The extension is there, and stays until the end of this transaction: DROP EXTENSION begins with this lock. Whoever
+/// locks several of its tables calls this first, or each could wait for the other.
+pub fn hold_extension() -> bool {
+    // SAFETY: catalogue look-ups and a lock inside a transaction.
+    unsafe {
+        let find = || pg_sys::get_extension_oid(c"skill_system".as_ptr(), true);
+        let extension = find();
+        if extension == pg_sys::InvalidOid {
+            return false;
+        }
+        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        find() == extension
+    }
 }
 
 /// Locks a table until the end of the transaction against whoever locks it so too, without waiting.
@@ -130,6 +151,12 @@ pub fn uuid_v7(unix_micros: i64) -> [u8; 16] {
 pub fn session_user() -> pg_sys::Oid {
     // SAFETY: no preconditions.
     unsafe { pg_sys::GetSessionUserId() }
+}
+
+/// Who authenticated: another one than the session user after SET SESSION AUTHORIZATION.
+pub fn authenticated_user() -> pg_sys::Oid {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::GetAuthenticatedUserId() }
 }
 
 /// Whose rights are in force.

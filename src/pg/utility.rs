@@ -329,7 +329,7 @@ unsafe fn only_refuses(statement: &pg_sys::CreateTrigStmt) -> bool {
     }
 }
 
-/// A policy that lets auditors read more, as a restore makes it for each partition.
+/// The policy that shows auditors everything, as a restore makes it for each partition.
 unsafe fn only_shows_auditors(statement: &pg_sys::CreatePolicyStmt) -> bool {
     // SAFETY: as above.
     unsafe {
@@ -337,6 +337,23 @@ unsafe fn only_shows_auditors(statement: &pg_sys::CreatePolicyStmt) -> bool {
         statement.permissive
             && text(statement.cmd_name) == Some(c"select")
             && statement.with_check.is_null()
+            && is_true(statement.qual)
             && roles.all(|role| text((*role).rolename) == Some(c"skill_system_auditor"))
+    }
+}
+
+/// The expression is the constant `true` as the parser makes it: a boolean, in some versions with a cast to its type.
+unsafe fn is_true(expression: *const pg_sys::Node) -> bool {
+    // SAFETY: a node starts with its tag, and the tag says which structure it is.
+    unsafe {
+        let Some(tag) = expression.as_ref().map(|node| node.type_) else {
+            return false;
+        };
+        let constant = if tag == NodeTag::T_TypeCast { (*expression.cast::<pg_sys::TypeCast>()).arg } else { expression.cast_mut() };
+        if (*constant).type_ != NodeTag::T_A_Const {
+            return false;
+        }
+        let constant = &*constant.cast::<pg_sys::A_Const>();
+        !constant.isnull && constant.val.node.type_ == NodeTag::T_Boolean && constant.val.boolval.boolval
     }
 }

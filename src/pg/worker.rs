@@ -16,6 +16,7 @@ use pgrx::bgworkers::BackgroundWorkerStatus;
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 
 use super::{background, guc, sys};
+use crate::worker::Next;
 
 /// Databases that can have a sealer at the same time; each needs one of max_worker_processes.
 const MAX_DATABASES: usize = 256;
@@ -299,12 +300,10 @@ fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, Stri
             plan.due = now + longer(Duration::from_secs(1), plan.failures);
         }
     }
-    let missing = missing();
-    // One that has just ended is not planned yet: look again at once.
-    missing
+    // What has ended, or has asked, while others were started has no time yet: look again at once.
+    missing()
         .iter()
-        .filter_map(|database| plans.get(database))
-        .map(|plan| if plan.started { Duration::ZERO } else { plan.due.saturating_duration_since(Instant::now()) })
+        .map(|database| plans.get(database).filter(|plan| !plan.started).map_or(Duration::ZERO, |plan| plan.due.saturating_duration_since(Instant::now())))
         .min()
 }
 
@@ -354,7 +353,7 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
     loop {
         let started = Instant::now();
         let interval = Duration::from_millis(guc::seal_interval_millis());
-        let step = background::transaction(c"sealing the audit trail", || has_extension().then(crate::worker::seal));
+        let step = background::transaction(c"sealing the audit trail", || sys::hold_extension().then(crate::worker::seal));
         let pause = match step {
             Ok(None) => {
                 if forget(database) {
@@ -362,14 +361,18 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
                 }
                 interval
             }
-            Ok(Some(more)) => {
+            Ok(Some(next)) => {
                 report(database, "");
                 if failures > 0 {
                     background::log("skill_system sealer works again".into(), None);
                 }
                 failures = 0;
                 last_error.clear();
-                if more { Duration::ZERO } else { interval }
+                match next {
+                    Next::Now => Duration::ZERO,
+                    Next::Soon => interval / 2,
+                    Next::Later => interval,
+                }
             }
             Err(error) => {
                 report(database, &error.message);
@@ -425,11 +428,6 @@ fn report(database: pg_sys::Oid, error: &str) {
     }
 }
 
-fn has_extension() -> bool {
-    // SAFETY: a catalogue look-up inside a transaction.
-    unsafe { pg_sys::get_extension_oid(c"skill_system".as_ptr(), true) != pg_sys::InvalidOid }
-}
-
 /// Takes the database out of the table, unless it has the extension after all.
 fn forget(database: pg_sys::Oid) -> bool {
     if let Some(entry) = TABLE.exclusive().find(database) {
@@ -437,7 +435,7 @@ fn forget(database: pg_sys::Oid) -> bool {
     }
     // From here on whoever commits a record asks again, and whatever was committed before is seen below.
     REMOVED.get().fetch_add(1, Ordering::SeqCst);
-    if !matches!(background::transaction(c"looking for the extension", has_extension), Ok(false)) {
+    if !matches!(background::transaction(c"looking for the extension", sys::hold_extension), Ok(false)) {
         return false;
     }
     let mut table = TABLE.exclusive();

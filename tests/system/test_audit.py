@@ -455,16 +455,20 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
         append(connection)
         status = connection.execute("SELECT key_id, records, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded").fetchall()
         assert status == [(old["kid"], 2, True, False), ("k2", 1, True, True)]
+        # A key that somebody put there by hand has to be announced.
+        assert problems(connection) == [(None, None, "key_unannounced")]
+        assert connection.execute("SELECT skill_system.rotate_audit_key()").fetchone() == ("k2",)
         assert problems(connection) == []
         write_keyring(path, ring_text(key("k2")))
         time.sleep(1.1)
-        assert [problem for *_, problem in problems(connection)] == ["key_unknown", "key_unknown"]
+        # The old key signed three records, the announcement of the new one among them.
+        assert sorted(problem for *_, problem in problems(connection)) == ["key_unannounced"] + ["key_unknown"] * 3
         status = connection.execute("SELECT key_id, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded").fetchall()
         assert status == [(old["kid"], False, False), ("k2", True, True)]
         # Another key under the old name is no replacement.
         write_keyring(path, ring_text(key("k2"), key(old["kid"], active=False, k=base64.urlsafe_b64encode(b'x' * 32).decode().rstrip('='))))
         time.sleep(1.1)
-        assert [problem for *_, problem in problems(connection)] == ["signature_mismatch", "signature_mismatch"]
+        assert sorted(problem for *_, problem in problems(connection)) == ["key_unannounced"] + ["signature_mismatch"] * 3
         # Keys of other kinds are left alone.
         write_keyring(path, ring_text({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": "AAAA"}, {**old, "active": False}, key("k2")))
         time.sleep(1.1)

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-TABLES = ["policy_profiles", "policy_versions", "runs", "run_events", "audit_logs", "audit_state"]
+TABLES = ["policy_profiles", "policy_versions", "runs", "run_events", "audit_logs", "audit_seal_state", "audit_tiles", "audit_map", "audit_checkpoints", "audit_kept", "audit_state"]
 SEQUENCES = ["policy_profiles_id_seq", "runs_id_seq", "run_events_id_seq"]
 # Restored with one job: pg_dump does not tell pg_restore -j which of an extension's tables refer to which.
 FORMS = {"custom": ["-Fc"], "plain": ["-Fp"], "inserts": ["-Fp", "--inserts"], "directory": ["-Fd", "-j2"]}
@@ -56,6 +56,10 @@ def source(database, db):
     # A table of the user's, audited and protected, comes along.
     db.execute("CREATE TABLE public.wells (id int PRIMARY KEY, note text); SELECT skill_system.audit_table('public.wells'); INSERT INTO public.wells VALUES (1, 'a'); UPDATE public.wells SET note = 'b'")
     db.execute("CREATE TABLE public.invoices (id int); SELECT skill_system.make_append_only('public.invoices'); INSERT INTO public.invoices VALUES (1)")
+    # Sealed and signed, so that the ledger comes along, and records after it.
+    db.execute("SELECT * FROM skill_system.seal_audit()")
+    db.execute("SELECT skill_system.audit_checkpoint()")
+    db.execute("SELECT skill_system.append_audit('after the seal', '{}')")
     assert problems(db) == []
     return database
 
@@ -109,6 +113,10 @@ def test_a_restored_database_is_the_same_and_goes_on(form, settings, source, db,
     after = contents(connection)
     for part in before:
         assert after[part] == before[part], part
+    # It is whole, and nothing is sealed in another server before somebody says that this is now the log.
+    assert problems(connection) == [("sealed_elsewhere",)]
+    size = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
+    assert connection.execute("SELECT incarnation, continued, tree_size > %s, sealed > 0 FROM skill_system.adopt_log('restored')", [size]).fetchone() == (1, True, True, True)
     assert problems(connection) == []
     unhealthy = connection.execute("SELECT \"check\", status, detail FROM skill_system.health() WHERE status = 'error'").fetchall()
     assert unhealthy == []
@@ -166,8 +174,10 @@ def test_without_the_keyring_nothing_is_signed_until_there_is_a_new_one(source, 
     assert connection.execute("SELECT allowed FROM skill_system.check_policy('dev', '{db.read}'::text[])").fetchone()[0] is True
     connection.execute("SELECT skill_system.create_keyring()")
     connection.execute("SELECT skill_system.append_audit('x', '{}')")
+    connection.execute("SELECT * FROM skill_system.adopt_log('restored without the keyring')")
     old = len(before["audit_logs"])
-    assert problems(connection) == [("key_unknown",)] * old
+    # The checkpoint of the source was signed by a key that is gone as well.
+    assert problems(connection) == [("key_unknown",)] * old + [("checkpoint_signature",)]
     # The old keyring, found again, joins the new one.
     joined = json.loads(as_server("cat", str(cluster.data / "skill_system_keyring.json")))
     joined["keys"] += [{**key, "active": False} for key in json.loads(keyring_of(db))["keys"]]

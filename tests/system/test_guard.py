@@ -84,10 +84,11 @@ ATTACKS = [
     (32, "CREATE AGGREGATE skill_system.count(text) (SFUNC = textcat, STYPE = text)", "function count(text) is none of the extension's"),
     (34, "ALTER TABLE skill_system.audit_logs DISABLE ROW LEVEL SECURITY", "row security is off"),
     (34, "ALTER TABLE skill_system.audit_state FORCE ROW LEVEL SECURITY", "row security is forced on its owner"),
-    (34, "CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (false)", "policy less restricts who sees or writes rows"),
-    (34, "CREATE POLICY more ON skill_system.audit_logs FOR SELECT TO skill_system_agent USING (true)", FINGERPRINT),
+    (34, "CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (false)", "policy less does not belong here"),
+    (34, "CREATE POLICY more ON skill_system.audit_logs FOR SELECT TO skill_system_agent USING (true)", "policy more does not belong here"),
+    (34, "CREATE POLICY trojan ON skill_system.audit_logs_2041_01 FOR SELECT TO skill_system_auditor USING (public.swallowed() IS NULL)", "policy trojan does not belong here"),
     (34, "ALTER POLICY auditor ON skill_system.audit_logs USING (false)", "no policy shows all its rows to auditors"),
-    (34, "ALTER POLICY auditor ON skill_system.audit_logs RENAME TO other", FINGERPRINT),
+    (34, "ALTER POLICY auditor ON skill_system.audit_logs RENAME TO other", "policy other does not belong here"),
     (34, "DROP POLICY auditor ON skill_system.audit_logs", "no policy shows all its rows to auditors"),
 ]
 # As a superuser only.
@@ -99,11 +100,12 @@ BY_SUPERUSER = [
     (5, "UPDATE pg_class SET relpersistence = 'u' WHERE oid = 'skill_system.audit_logs_default'::regclass", "it is not logged"),
     (5, "UPDATE pg_proc SET prosrc = 'skill_current_tenant' WHERE oid = 'skill_system.refuse_change'::regproc", "function refuse_change() is not as the extension ships it"),
     (5, "DELETE FROM pg_inherits WHERE inhrelid = 'skill_system.audit_logs_2041_01'::regclass", "it is detached from audit_logs"),
-    (5, "INSERT INTO pg_policy SELECT 1, 'less', polrelid, polcmd, false, polroles, polqual, polwithcheck FROM pg_policy WHERE polrelid = 'skill_system.audit_state'::regclass", "policy less restricts who sees or writes rows"),
+    (5, "INSERT INTO pg_policy SELECT 1, 'less', polrelid, polcmd, false, polroles, polqual, polwithcheck FROM pg_policy WHERE polrelid = 'skill_system.audit_state'::regclass", "policy less does not belong here"),
     (8, "CREATE FOREIGN TABLE public.lent PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01') SERVER nowhere OPTIONS (filename '/dev/null')", "it is no ordinary table"),
 ]
 SETUP = """
 CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE FUNCTION public.swallowed() RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE TABLE public.spare (LIKE skill_system.audit_logs INCLUDING DEFAULTS);
 CREATE TABLE public.look_alike (LIKE skill_system.audit_state INCLUDING ALL);
 CREATE TABLE public.parted (LIKE skill_system.audit_state INCLUDING DEFAULTS) PARTITION BY LIST (only_one);

@@ -24,7 +24,7 @@ def arguments(db):
 
 
 DEFAULTS = {"text": "ok", "text[]": ["db.read"], "jsonb": "{}", "bigint": 1, "integer": 1, "regclass": "public.victim", "date": "2030-01-01", "uuid": "00000000-0000-7000-8000-000000000000",
-            "timestamp with time zone": "2030-01-01Z"}
+            "timestamp with time zone": "2030-01-01Z", "bytea": b"\0" * 32}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ mod record;
 mod report;
 mod rows;
 
-use std::io::{BufReader, Read};
+use std::io::{BufReader, BufWriter, Read};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
@@ -146,7 +146,7 @@ fn keys(given: &str, keys: &mut Vec<VerifierKey>) -> Result<(), Unusable> {
 }
 
 fn run(options: Options) -> Result<Outcome, Unusable> {
-    let mut report = Report::new(std::io::stdout().lock(), options.json);
+    let mut report = Report::new(BufWriter::new(std::io::stdout().lock()), options.json);
     let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
     let note = |path: &str| text(path, MAX_TEXT);
     let proof = options.proof.as_deref().map(|path| note(path).and_then(|text| checkpoints::hashes(&text))).transpose()?;

@@ -1,0 +1,142 @@
+//! New keys, announced under a key that the log knows already.
+//!
+//! The log knows the key of its first record, and each key that an `audit.key_rotated` record names which a known key
+//! signed. `audit.keyring_created` begins anew after the loss of all keys.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use skill_core::checkpoint::verifier_key;
+use skill_core::keyring::Keyring;
+use skill_core::{Code, Fault};
+
+use super::kept::{self, Kept};
+use super::proof::origin;
+use super::retention::retired_first_key;
+use super::state::State;
+use super::tiles::{ID, read_ids};
+use crate::pg::call::{Answer, Call, text_datum};
+use crate::pg::spi::{self, Access, arg};
+use crate::pg::keys;
+use crate::{audit, pg_function};
+
+const ROTATED: &str = "audit.key_rotated";
+const CREATED: &str = "audit.keyring_created";
+
+/// The keys that the log knows, oldest first; none in an empty log.
+fn known(kept: &[Kept]) -> Vec<String> {
+    let mut known: Vec<String> = first_key(kept).into_iter().collect();
+    for record in kept.iter().filter(|record| record.proven && (record.event_type == ROTATED || record.event_type == CREATED)) {
+        if record.event_type == CREATED || known.contains(&record.key_id) {
+            let named = record.data.get("key_ids").and_then(serde_json::Value::as_array);
+            known.extend(named.into_iter().flatten().filter_map(|id| id.as_str()).map(str::to_owned));
+        }
+    }
+    known
+}
+
+/// Key of the record that is leaf 0; of the oldest one as long as nothing is sealed.
+fn first_key(kept: &[Kept]) -> Option<String> {
+    let there = spi::as_owner(|| match read_ids(0).get(..ID).and_then(|id| id.try_into().ok()) {
+        Some(id) => spi::one::<String>(
+            "SELECT key_id FROM skill_system.audit_logs WHERE id = $1", Access::Read, &[arg(pgrx::Uuid::from_bytes(id))],
+        ),
+        None => spi::one("SELECT key_id FROM skill_system.audit_logs ORDER BY recorded_at, id LIMIT 1", Access::Read, &[]),
+    });
+    there.or_else(|| retired_first_key(kept).map(str::to_owned))
+}
+
+/// Those of the keys that the log does not know, in order; none as long as it has no record.
+pub fn unannounced_keys(used: &[String]) -> Result<Vec<String>, Fault> {
+    let known = known(&kept::all()?);
+    let mut found: Vec<String> = if known.is_empty() { Vec::new() } else { used.iter().filter(|key| !known.contains(key)).cloned().collect() };
+    found.sort();
+    Ok(found)
+}
+
+fn unknown(known: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    if !known.is_empty() {
+        spi::as_owner(|| {
+            spi::run(
+                "SELECT DISTINCT key_id FROM skill_system.audit_logs WHERE key_id <> ALL ($1) ORDER BY 1",
+                Access::Read,
+                &[arg(known.to_vec())],
+                |row| found.extend(row.get::<String>(1)),
+            );
+        });
+    }
+    found
+}
+
+/// What is wrong with the announcements of the keyring's keys, for `health()`.
+pub fn key_warning(ring: &Keyring) -> Option<String> {
+    let kept = kept::all().ok()?;
+    let known = known(&kept);
+    let active = &ring.active().id;
+    if !known.is_empty() && !known.contains(active) {
+        return Some(format!("{active} signs, but no record announces it"));
+    }
+    let last = kept.iter().rfind(|record| record.proven && record.event_type == ROTATED)?.text("active_key_id")?;
+    ring.get(last).is_none().then(|| format!("the rotation to {last} was announced, but the keyring does not have it"))
+}
+
+/// The keyring has no key that the log knows.
+pub fn keyring_is_foreign() -> bool {
+    let Ok(ring) = keys::keyring() else { return false };
+    let known = kept::all().map(|kept| known(&kept)).unwrap_or_default();
+    !known.is_empty() && !known.iter().any(|id| ring.get(id).is_some())
+}
+
+/// Records that this keyring begins anew.
+pub fn announce_new_keyring() -> Result<(), Fault> {
+    kept::begin(c"create_keyring()")?;
+    let ring = keys::keyring()?;
+    kept::keep(CREATED, announcement(&ring, &[])?);
+    Ok(())
+}
+
+/// The active keys of a ring, for whoever checks the log later.
+fn announcement(ring: &Keyring, used: &[String]) -> Result<serde_json::Value, Fault> {
+    let active = &ring.active().id;
+    let mut key_ids = vec![active.clone()];
+    key_ids.extend(used.iter().filter(|id| *id != active && ring.get(id).is_some()).cloned());
+    let mut data = serde_json::json!({"key_ids": key_ids, "active_key_id": active});
+    if let (Some(key), Some(members)) = (ring.signing(), data.as_object_mut()) {
+        members.insert("checkpoint_key_id".into(), key.id.clone().into());
+        members.insert("jwk".into(), serde_json::json!({
+            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.id, "x": URL_SAFE_NO_PAD.encode(key.public().as_bytes()),
+        }));
+        if audit::has_identity() {
+            let incarnation = spi::as_owner(State::read)?.map_or(1, |state| state.incarnation);
+            members.insert("verifier_key".into(), verifier_key(&origin(incarnation)?, &key.public()).into());
+        }
+    }
+    Ok(data)
+}
+
+pg_function!(pg_finfo_skill_rotate_audit_key, skill_rotate_audit_key, rotate_audit_key);
+/// `rotate_audit_key()` → id of the key that signs records from the commit on.
+fn rotate_audit_key(call: &Call) -> Answer {
+    kept::begin(c"rotate_audit_key()")?;
+    if !audit::has_identity() {
+        return Err(Fault::new(Code::NotInPrerequisiteState, "nothing is recorded yet, so there is no key to rotate"));
+    }
+    keys::forget();
+    let ring = keys::keyring()?;
+    let active = &ring.active().id;
+    let known = spi::with_latest_snapshot(kept::all).map(|kept| known(&kept))?;
+    let trusted = |id: &String| if known.is_empty() { id == active } else { known.contains(id) };
+    // The active one, or else the newest that the keyring still has.
+    let signer = Some(active).filter(|id| trusted(id)).or_else(|| known.iter().rfind(|id| ring.get(id).is_some()));
+    let signer = signer.ok_or_else(|| {
+        Fault::new(Code::NotInPrerequisiteState, "the keyring has no key that the log knows, so none can announce a new one")
+            .hint("Add the old keys again; or, when they are lost, let a superuser begin anew with SELECT skill_system.create_keyring();")
+    })?;
+    let used = spi::with_latest_snapshot(|| unknown(&known));
+    // A key that the log does not know yet is announced before there is another one.
+    let data = if signer == active { announcement(&keys::rotate()?, &used)? } else { announcement(&ring, &used)? };
+    let next = text_datum(data["active_key_id"].as_str().unwrap_or_default());
+    audit::signing_with(signer, || kept::keep(ROTATED, data));
+    spi::commit_synchronously();
+    Ok(next.unwrap_or_else(|| call.null()))
+}
