@@ -8,7 +8,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ledger import Outside, Writer, append, behind_the_triggers, exactly_once, governed, origin, problems, read_note, seal, seal_all
+import rfc6962
+from ledger import Outside, Writer, append, behind_the_triggers, consistent, exactly_once, governed, origin, problems, read_note, seal, seal_all
 from test_standby import pair, wait  # noqa: F401 (a fixture)
 
 
@@ -35,6 +36,18 @@ def prepared(new_cluster):
     yield connection, again
     for connection in opened:
         connection.close()
+
+
+def test_the_proofs_are_checked_as_the_standard_says():
+    entries = [b"%d" % n for n in range(40)]
+    roots = [rfc6962.root(entries[:n]) for n in range(41)]
+    for new in range(1, 41):
+        for old in range(1, new + 1):
+            proof = rfc6962.consistency_proof(old, entries[:new])
+            assert consistent(old, new, roots[old], roots[new], proof)
+            assert not consistent(old, new, roots[old - 1], roots[new], proof)
+            assert not consistent(old, new, roots[old], roots[new - 1], proof) and not consistent(old, new, roots[old], roots[new], proof + [roots[1]])
+            assert old == new or not consistent(old, new, roots[old], roots[new], proof[1:])
 
 
 # ---- many writers at once
@@ -409,6 +422,8 @@ def test_forged_transaction_ids_are_swept_up(log, forged):
     assert seal(connection)[0] == 0
     found = [problem for _, id, problem, _ in problems(connection) if id == str(forged_id)]
     assert set(found) == {"signature_mismatch", "record_not_sealed" if forged == 5 else "transaction_unknown"} or set(found) == {"signature_mismatch", "record_not_sealed", "transaction_unknown"}, found
+    with pytest.raises(AssertionError, match="never sealed"):
+        exactly_once(connection)
     # maintain() finds it, makes it a leaf, and records that.
     connection.execute("SELECT * FROM skill_system.maintain()")
     [late] = connection.execute("SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.sealed_late'").fetchone()
