@@ -129,7 +129,7 @@ class Server:
         # Sealing is called for where a test wants it; the worker would do it in between.
         guard = ("shared_preload_libraries=skill_system", "skill_system.seal_interval=1h") if preloaded else ()
         self.cluster = Cluster(Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6],
-                               (*guard, "autovacuum=off", "wal_level=logical", "fsync=off", "max_connections=50"))
+                               (*guard, "autovacuum=off", "wal_level=logical", "fsync=off", "max_connections=50", "max_worker_processes=64"))
         self.cluster.start()
         with self.connect("postgres") as admin:
             admin.execute("CREATE ROLE chief SUPERUSER LOGIN")
@@ -283,7 +283,7 @@ def b64(data):
 
 HEAD = """# The attack corpus
 
-Fifty attacks on the audit trail, each run by `tests/system/test_attacks.py` against PostgreSQL {major}, on a server with
+Fifty attacks on the audit trail, each run by `tests/system/test_attacks.py` on a server with
 `shared_preload_libraries = 'skill_system'` and on one without. This file is written from such a run (`UPDATE_GOLDEN=1`), and every run compares it.
 
 - **prevented**: the attack raises an error, named with its SQLSTATE, and changes nothing.
