@@ -130,6 +130,8 @@ class Server:
         guard = ("shared_preload_libraries=skill_system", "skill_system.seal_interval=1h") if preloaded else ()
         self.cluster = Cluster(Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6],
                                (*guard, "autovacuum=off", "wal_level=logical", "fsync=off", "max_connections=50", "max_worker_processes=64"))
+
+    def start(self):
         self.cluster.start()
         with self.connect("postgres") as admin:
             admin.execute("CREATE ROLE chief SUPERUSER LOGIN")
@@ -170,7 +172,7 @@ class Log:
         with self.connect(owner) as connection:
             connection.execute("CREATE EXTENSION skill_system")
             connection.execute("SELECT skill_system.create_audit_partition('2041-01-01')")
-            connection.execute("SELECT count(skill_system.append_audit('filed', jsonb_build_object('n', g, 'text', 'permit ' || g), 'agent ' || g % 7)) FROM generate_series(1, %s) g", [self.RECORDS])
+            connection.execute("SELECT count(skill_system.append_audit('filed', jsonb_build_object('n', g, 'text', 'permit ' || g), 'agent ' || g %% 7)) FROM generate_series(1, %s) g", [self.RECORDS])
             connection.execute("INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) SELECT 'later', '{}', '2041-01-05' FROM generate_series(1, 5)")
         if server.preloaded:
             self._let_the_sealer_sleep()
@@ -188,7 +190,7 @@ class Log:
         """Its first step comes some time after the first record; after that it sleeps for an hour."""
         deadline = time.monotonic() + 30
         with self.server.connect("postgres") as admin:
-            while not admin.execute("SELECT FROM pg_stat_activity WHERE backend_type = 'skill_system sealer' AND datname = %s AND state = 'idle' AND query_start IS NOT NULL", [self.name]).fetchone():
+            while not admin.execute("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'skill_system sealer' AND datname = %s AND state = 'idle' AND query_start IS NOT NULL", [self.name]).fetchone():
                 assert time.monotonic() < deadline, "no sealer"
                 time.sleep(0.02)
 

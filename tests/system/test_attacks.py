@@ -42,8 +42,11 @@ def programs():
 @pytest.fixture(scope="module", params=CONFIGURATIONS)
 def server(request, programs):
     made = Server(request.param == "preloaded")
-    yield made
-    made.destroy()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.destroy()
 
 
 @pytest.fixture
@@ -302,13 +305,18 @@ def _(t, fresh):
         t.said("detected", "`adopt_log()` with that checkpoint: a new incarnation, the loss recorded")
 
 
+def kill(connection, id):
+    place = connection.execute("SELECT ctid::text FROM skill_system.audit_logs_default WHERE id = %s", [id]).fetchone()[0]
+    connection.execute("SELECT heap_force_kill('skill_system.audit_logs_default', ARRAY[%s::tid])", [place])
+
+
 @attack(18, "Removal of a record before it is sealed")
 def _(t, fresh):
     with fresh.connect() as connection:
         connection.execute("CREATE EXTENSION pg_surgery")
         id = connection.execute("SELECT skill_system.append_audit('embarrassing', '{}')").fetchone()[0]
         t.guarded(connection, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
-        connection.execute("SELECT heap_force_kill('skill_system.audit_logs_default', ARRAY[ctid]) FROM skill_system.audit_logs_default WHERE id = %s", [id])
+        kill(connection, id)
         t.unseen(connection)
         seal(connection)
         t.unseen(connection)
@@ -328,7 +336,7 @@ def _(t, fresh):
                 connection.execute("SELECT pg_reload_conf()")
         else:
             seal(connection)
-        connection.execute("SELECT heap_force_kill('skill_system.audit_logs_default', ARRAY[ctid]) FROM skill_system.audit_logs_default WHERE id = %s", [id])
+        kill(connection, id)
         t.found(connection, "record_missing")
 
 
@@ -342,7 +350,7 @@ def _(t, fresh):
         connection.execute("ROLLBACK")
         connection.execute("SELECT skill_system.append_audit('x', '{}')")
         seal(connection)
-        connection.execute("SELECT heap_force_kill('skill_system.audit_logs_default', ARRAY[ctid]) FROM skill_system.audit_logs_default WHERE id = %s", [victim(connection)])
+        kill(connection, victim(connection))
         t.found(connection, "record_missing")
         # A record that was rolled back comes to life.
         connection.execute("SELECT heap_force_freeze('skill_system.audit_logs_default', ARRAY[%s::tid])", [place])
@@ -573,9 +581,9 @@ def _(t, log):
             t.guarded(connection, "DROP EXTENSION skill_system CASCADE")
     with going_on(t), log.rolled_back() as connection:
         connection.execute("DROP EXTENSION skill_system CASCADE")
-        with pytest.raises(errors.InvalidSchemaName):
+        with pytest.raises(errors.UndefinedFunction):
             findings(connection)
-        t.said("detected", "`verify_audit()` is gone: 3F000")
+        t.said("detected", "`verify_audit()` is gone: 42883")
 
 
 @attack(30, "`ALTER EVENT TRIGGER ... DISABLE`")
@@ -617,7 +625,7 @@ def _(t, fresh):
 def _(t, log):
     with log.rolled_back(insist=False) as connection:
         connection.execute("CREATE SCHEMA shadow; CREATE TABLE shadow.audit_logs (LIKE skill_system.audit_logs); CREATE TABLE shadow.pg_trigger (a int); CREATE TABLE shadow.pg_class (a int); "
-                           "CREATE FUNCTION shadow.trap(anyelement, anyelement) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$; CREATE FUNCTION shadow.count() RETURNS bigint LANGUAGE sql AS 'SELECT 0'")
+                           "CREATE FUNCTION shadow.trap(anyelement, anyelement) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$")
         for operator, type in [(operator, type) for operator in ("=", "<", ">=", "<>") for type in ("uuid", "bigint", "text", "bytea", "timestamptz", "oid", "name", "integer")]:
             connection.execute(f"CREATE FUNCTION shadow.trap_{type}({type}, {type}) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$" if operator == "=" else "SELECT")
             connection.execute(f"CREATE OPERATOR shadow.{operator} (LEFTARG = {type}, RIGHTARG = {type}, FUNCTION = shadow.trap_{type})")
@@ -627,7 +635,7 @@ def _(t, log):
             connection.execute("SELECT 'a'::text = 'b'::text")
         connection.execute("ROLLBACK TO before")
         for text in ("SELECT skill_system.append_audit('x', '{}')", "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')", "SELECT * FROM skill_system.seal_audit()", "SELECT * FROM skill_system.health()",
-                     "SELECT count(*) OVER () FROM skill_system.audit_export()", "SELECT * FROM skill_system.audit_fingerprint()"):
+                     "SELECT * FROM skill_system.audit_export()", "SELECT * FROM skill_system.audit_fingerprint()"):
             connection.execute(text)
         t.unseen(connection)
         # And what is wrong is found as ever.
@@ -642,6 +650,7 @@ def _(t, log):
 def _(t, log):
     written_by = "SELECT session_user_name, current_user_name, tenant_id, actor_id FROM skill_system.audit_logs WHERE id = skill_system.append_audit('x', '{}', 'the pope')"
     with log.connect("test_agent") as agent:
+        agent.execute("SELECT skill_system.current_tenant()")
         for text in ("SET SESSION AUTHORIZATION postgres", "SET ROLE chief", "SET skill_system.tenant = 'other'"):
             t.refused(agent, text, "42501", DENIED)
     with log.rolled_back(insist=False) as connection:
@@ -660,17 +669,12 @@ def _(t, log):
 
 @attack(34, "Row security that hides records from auditors; BYPASSRLS writers")
 def _(t, log):
-    def as_auditor(connection):
-        connection.execute("SET LOCAL ROLE skill_system_auditor")
-
     statement(t, log, "CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (event_data ->> 'n' <> '17')", "protection_missing")
-    for text in ("CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (event_data ->> 'n' IS DISTINCT FROM '17')", "ALTER POLICY auditor ON skill_system.audit_logs USING (event_data ->> 'n' IS DISTINCT FROM '17')"):
-        with log.connect() as connection:
-            t.guarded(connection, text)
-        with going_on(t), log.rolled_back() as connection:
-            connection.execute(text)
-            as_auditor(connection)
-            t.found(connection, "protection_missing", "record_missing")
+    statement(t, log, "ALTER POLICY auditor ON skill_system.audit_logs USING (event_data ->> 'n' <> '17')", "protection_missing")
+    with going_on(t), log.rolled_back() as connection:
+        connection.execute("CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (event_data ->> 'n' IS DISTINCT FROM '17')")
+        connection.execute("SET LOCAL ROLE skill_system_auditor")
+        t.found(connection, "protection_missing", "record_missing")
     with log.connect() as connection:
         connection.execute("DROP ROLE IF EXISTS free; CREATE ROLE free BYPASSRLS LOGIN; GRANT skill_system_agent TO free; GRANT INSERT ON skill_system.audit_logs TO free")
         with log.connect("free") as free:
@@ -719,7 +723,7 @@ def _(t, fresh):
 def _(t, fresh):
     server = fresh.server
     with fresh.connect("test_agent") as agent:
-        t.refused(agent, "COPY (SELECT 1) TO PROGRAM 'true'", "42501", DENIED)
+        t.refused(agent, "COPY (SELECT 1) TO PROGRAM 'true'", "42501", "must be superuser")
     with fresh.connect() as connection:
         path = fresh.path(connection, "skill_system.audit_logs_default")
         connection.execute("CREATE EXTENSION postgres_fdw")
@@ -756,7 +760,9 @@ def _(t, fresh):
 @attack(38, "The audit table locked, so that nothing can be recorded")
 def _(t, log):
     with log.connect("test_agent") as agent, log.connect() as holder:
+        agent.execute("BEGIN")
         t.refused(agent, "LOCK TABLE skill_system.audit_logs", "42501", DENIED)
+        agent.execute("ROLLBACK")
         holder.execute("BEGIN; LOCK TABLE skill_system.audit_logs IN ACCESS EXCLUSIVE MODE")
         agent.execute("SET lock_timeout = '200ms'")
         t.refused(agent, "SELECT skill_system.append_audit('x', '{}')", "55P03", "lock timeout")
@@ -803,14 +809,14 @@ def _(t, log):
         record, proof = inclusion(connection, victim(connection))
         left, right = (row[0] for row in connection.execute("SELECT leaf_hash FROM skill_system.audit_leaves(0, 2)").fetchall())
         inner = connection.execute("SELECT hashes[2] FROM skill_system.audit_inclusion_proof((SELECT id FROM skill_system.audit_leaves(2, 1)))").fetchone()[0]
-    assert skill_verify("proof", "proof", "--record", "record", "--key", log.key, proof=proof, record=record)[0] == 0
+    assert skill_verify("proof", "text", "--record", "record", "--key", log.key, text=proof, record=record)[0] == 0
     assert hashlib.sha256(b"\1" + left + right).digest() == inner != hashlib.sha256(b"\0" + left + right).digest()
     # The same record as the node above it.
     lines = proof.split("\n")
     [at] = [n for n, line in enumerate(lines) if line.startswith("index ")]
     lines[at] = f"index {int(lines[at].split()[1]) // 2}"
     del lines[at + 1]
-    status, output, error = skill_verify("proof", "proof", "--record", "record", "--key", log.key, proof="\n".join(lines), record=record)
+    status, output, error = skill_verify("proof", "text", "--record", "record", "--key", log.key, text="\n".join(lines), record=record)
     assert status == 1 and '"not_in_log"' in output
     t.said("prevented", "`skill-verify proof`: not_in_log; leaves and nodes are hashed apart (RFC 6962)")
 
@@ -915,7 +921,7 @@ def _(t, log):
     other = json.loads(ring)
     for key in other["keys"]:
         if key["kty"] == "oct":
-            key["kid"], key["k"] = "other", "B" * 43
+            key["kid"], key["k"] = "other", "A" * 43
     overwrite(path, json.dumps(other).encode())
     try:
         with log.connect() as connection:
@@ -951,7 +957,7 @@ def _(t, log):
         assert connection.execute(count, ["tool.denied"]).fetchone()[0] == 1
         connection.execute("SELECT * FROM skill_system.install_starter_policies()")
         agent.execute("BEGIN")
-        t.refused(agent, "SELECT skill_system.enforce_policy('dev', '{net.fetch}'::text[])", "42501", "denied")
+        t.refused(agent, "SELECT skill_system.enforce_policy('dev', '{net.fetch}'::text[])", "42501", "does not allow")
         agent.execute("ROLLBACK")
         assert connection.execute(count, ["policy.denied"]).fetchone()[0] == before + 1
     t.said("prevented", "`log_denial()`: another process commits the record before the caller hears of it")
@@ -969,7 +975,7 @@ def _(t, log):
     verify("root_differs", 1, lines[:9] + [json.dumps(json.loads(lines[9]) | {"id": json.loads(lines[8])["id"]})] + lines[10:])
     verify("root_differs", 1, lines[:9] + [lines[9].replace('"filed"', '"spilt"')] + lines[10:])
     head, last = json.loads(lines[0]), json.loads(lines[-1])
-    verify("checkpoint_differs", 1, [json.dumps(head | {"size": head["size"] + 1})] + lines[1:])
+    verify("checkpoint_differs", 1, [json.dumps(head | {"root": b64(b"x" * 32)})] + lines[1:])
     verify("last_line_differs", 1, lines[:-1] + [json.dumps(last | {"since": "2020-01-01T00:00:00.000000Z"})])
     verify("counts_differ", 1, lines[:-1] + [json.dumps(last | {"records": last["records"] - 1})])
     # The end is cut off, with the last leaves or without.
@@ -987,12 +993,13 @@ def _(t, log):
     own = Ed25519PrivateKey.generate()
     public = own.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     body = head["checkpoint"].split("\n\n")[0] + "\n"
+    vkey = b64(b"\x01" + public)
     key_hash = hashlib.sha256(head["origin"].encode() + b"\n\x01" + public).digest()[:4]
     note = f"{body}\n— {head['origin']} {b64(key_hash + own.sign(body.encode()))}\n"
     forged = [json.dumps(head | {"checkpoint": note}), *lines[1:-1], json.dumps(json.loads(lines[-1]) | {"checkpoint": note})]
     text = "\n".join(forged) + "\n"
     # The forgery is a true one: whoever takes the attacker's key for the log's believes it.
-    assert skill_verify("export", "file", "--key", f"{head['origin']}+{key_hash.hex()}+{b64(b'\x01' + public)}", file=text)[0] == 0
+    assert skill_verify("export", "file", "--key", f"{head['origin']}+{key_hash.hex()}+{vkey}", file=text)[0] == 0
     got, output, _ = skill_verify("export", "file", "--key", log.key, file=text)
     assert got == 1 and '"checkpoint_not_signed"' in output
     t.said("prevented", "`skill-verify export` with the key from elsewhere: checkpoint_not_signed")
