@@ -174,8 +174,7 @@ class Log:
             connection.execute("SELECT skill_system.create_audit_partition('2041-01-01')")
             connection.execute("SELECT count(skill_system.append_audit('filed', jsonb_build_object('n', g, 'text', 'permit ' || g), 'agent ' || g %% 7)) FROM generate_series(1, %s) g", [self.RECORDS])
             connection.execute("INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) SELECT 'later', '{}', '2041-01-05' FROM generate_series(1, 5)")
-        if server.preloaded:
-            self._let_the_sealer_sleep()
+        self.settle()
         with self.connect() as connection:
             connection.execute("CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
             connection.execute("CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.event_data := '{\"n\": 0}'; RETURN NEW; END$$")
@@ -186,8 +185,10 @@ class Log:
             self.log_id = str(connection.execute("SELECT log_id FROM skill_system.audit_state").fetchone()[0])
             self.size = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
 
-    def _let_the_sealer_sleep(self):
-        """Its first step comes some time after the first record; after that it sleeps for an hour."""
+    def settle(self):
+        """The sealer's first step comes some time after the first record or a start of the server; after that it sleeps for an hour."""
+        if not self.server.preloaded:
+            return
         deadline = time.monotonic() + 30
         with self.server.connect("postgres") as admin:
             while not admin.execute("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'skill_system sealer' AND datname = %s AND state = 'idle' AND query_start IS NOT NULL", [self.name]).fetchone():
