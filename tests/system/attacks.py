@@ -220,7 +220,7 @@ class Log:
 
 def seal(connection):
     """Until nothing is left, the records that sealing itself writes included."""
-    while connection.execute("SELECT sealed, unsealed FROM skill_system.seal_audit()").fetchone() != (0, 0):
+    while connection.execute("SELECT sealed, unsealed, blocked_by FROM skill_system.seal_audit()").fetchone() != (0, 0, None):
         pass
 
 
