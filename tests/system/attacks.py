@@ -22,6 +22,8 @@ OPEN = "SET LOCAL skill_system.allow_unprotected = on"
 CONFIGURATIONS = ("preloaded", "not preloaded")
 # From the best to the worst; an attack is what the worst of its ways is.
 VERDICTS = ("prevented", "detected", "out of scope")
+INSISTING = "prevented unless a superuser insists, then detected"
+SUMMARY = ("prevented", INSISTING, "detected", "out of scope")
 RECORD = [*skr1.COLUMNS, "signature"]
 
 
@@ -62,7 +64,10 @@ class Trial:
 
     @property
     def verdict(self):
-        return max((line[0] for line in self.lines if not line[2]), key=VERDICTS.index)
+        plain = max((line[0] for line in self.lines if not line[2]), key=VERDICTS.index)
+        insisted = max((line[0] for line in self.lines if line[2]), key=VERDICTS.index, default="prevented")
+        assert insisted != "out of scope"
+        return INSISTING if (plain, insisted) == ("prevented", "detected") else plain
 
     def refused(self, connection, statement, state, text, parameters=None):
         """The statement raises this SQLSTATE with this text."""
@@ -95,7 +100,7 @@ class Trial:
         got, output, error = skill_verify(*arguments, **files)
         assert (got, code in output + error) == (status, True), (got, output[-2000:], error[-500:])
         if status:
-            self.note("detected", f"`skill-verify {arguments[0]}`{keep}: {code}")
+            self.note("detected", f"`skill-verify {arguments[0]}`{keep}" + (f": {code}" if code else ""))
 
 
 def findings(connection, **arguments):
@@ -295,22 +300,31 @@ Fifty attacks on the audit trail, each run by `tests/system/test_attacks.py` on 
 
 Attackers are an agent's role, the owner of the extension, a superuser, and whoever can write the server's files. An attack is worth what the worst of its ways is
 worth. Where the guard refuses a statement, a superuser can insist with `SET skill_system.allow_unprotected = on`; what finds the attack then stands
-behind *insisting* and does not change the verdict.
+behind *insisting*.
 
 """
 
 
+def listed(told):
+    """One after the other, those of one tool together."""
+    tools = {}
+    for by in told:
+        tool, colon, what = by.partition("`: ")
+        tools.setdefault(tool + colon, []).append(what)
+    return "; ".join(tool + ", ".join(whats) for tool, whats in tools.items())
+
+
 def cell(trial):
-    told = "; ".join(by for _, by, insisting in trial.lines if not insisting)
-    after = "; ".join(by for _, by, insisting in trial.lines if insisting)
-    return f"**{trial.verdict}** {told}" + (f". *Insisting:* {after}" if after else "")
+    told = listed(by for _, by, insisting in trial.lines if not insisting)
+    after = listed(by for _, by, insisting in trial.lines if insisting)
+    return f"**{'prevented' if trial.verdict == INSISTING else trial.verdict}** {told}" + (f"<br>*insisting:* **detected** {after}" if after else "")
 
 
 def summary(trials):
-    lines = ["| | " + " | ".join(VERDICTS) + " |", "|---|---|---|---|"]
+    lines = ["| | " + " | ".join(SUMMARY) + " |", "|---|---|---|---|---|"]
     for configuration in CONFIGURATIONS:
         verdicts = [each[configuration].verdict for _, each in trials.values()]
-        lines.append(f"| {configuration} | " + " | ".join(str(verdicts.count(verdict)) for verdict in VERDICTS) + " |")
+        lines.append(f"| {configuration} | " + " | ".join(str(verdicts.count(verdict)) for verdict in SUMMARY) + " |")
     return "\n".join(lines)
 
 

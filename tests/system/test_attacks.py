@@ -7,15 +7,13 @@ import json
 import os
 import resource
 import subprocess
-import threading
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import psycopg
 import pytest
 import skr1
-from attacks import (APPEND_ONLY, CONFIGURATIONS, DENIED, HEAD, RECORD, ROOT, VERDICTS, Book, Log, Server, b64, edit, findings, keyring, overwrite,
+from attacks import (APPEND_ONLY, CONFIGURATIONS, DENIED, HEAD, RECORD, ROOT, Book, Log, Server, b64, edit, findings, keyring, overwrite,
                      partition, put, resign, row, seal, skill_verify, summary, triggers, values, victim)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -205,6 +203,13 @@ def _(t, log):
         connection.execute("CREATE RULE quiet AS ON INSERT TO skill_system.audit_logs DO INSTEAD NOTHING")
         id = connection.execute("SELECT skill_system.append_audit('x', '{}')").fetchone()[0]
         assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE id = %s", [id]).fetchone() == (1,)
+        # A seal that meets the rule writes it down.
+        connection.execute("SELECT * FROM skill_system.seal_audit()")
+        connection.execute("DROP RULE quiet ON skill_system.audit_logs")
+        [(state,)] = connection.execute("SELECT event_data ->> 'state' FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint' ORDER BY recorded_at DESC LIMIT 1").fetchall()
+        assert "DO INSTEAD NOTHING" in state
+    with going_on(t):
+        t.said("detected", "the next seal while it is there: an `audit.fingerprint` record")
 
 
 @attack(12, "A late BEFORE trigger that changes the row after it was signed, or swallows it")
@@ -216,6 +221,9 @@ def _(t, log):
 
     statement(t, log, create.format("meddle"), "signature_mismatch", "protection_missing", then=append)
     statement(t, log, create.format("swallow"), "protection_missing", then=append)
+    with going_on(t), log.rolled_back() as connection:
+        connection.execute(create.format("swallow"))
+        t.refused(connection, "SELECT skill_system.append_audit('x', '{}')", "55000", "a trigger has swallowed the audit record")
     # Taken away again: the changed record stays false.
     with going_on(t), log.rolled_back() as connection:
         connection.execute(create.format("meddle"))
@@ -636,6 +644,7 @@ def _(t, log):
         for operator, type in [(operator, type) for operator in ("=", "<", ">=", "<>") for type in ("uuid", "bigint", "text", "bytea", "timestamptz", "oid", "name", "integer")]:
             connection.execute(f"CREATE FUNCTION shadow.trap_{type}({type}, {type}) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$" if operator == "=" else "SELECT")
             connection.execute(f"CREATE OPERATOR shadow.{operator} (LEFTARG = {type}, RIGHTARG = {type}, FUNCTION = shadow.trap_{type})")
+        assert connection.execute("SELECT count(*) FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prosecdef").fetchone() == (0,)
         connection.execute("SET LOCAL search_path = shadow, skill_system, pg_catalog")
         connection.execute("SAVEPOINT before")
         with pytest.raises(errors.RaiseException):
@@ -655,7 +664,6 @@ def _(t, log):
 
 @attack(33, "SET ROLE, SET SESSION AUTHORIZATION, settings: to be somebody else")
 def _(t, log):
-    written_by = "SELECT session_user_name, current_user_name, tenant_id, actor_id FROM skill_system.audit_logs WHERE id = skill_system.append_audit('x', '{}', 'the pope')"
     with log.connect("test_agent") as agent:
         agent.execute("SELECT skill_system.current_tenant()")
         for text in ("SET SESSION AUTHORIZATION postgres", "SET ROLE chief", "SET skill_system.tenant = 'other'"):
@@ -946,11 +954,17 @@ def _(t, log):
         connection.execute("INSERT INTO public.wells VALUES (1, 100)")
         assert connection.execute("SELECT count(*) FROM skill_system.audit_logs").fetchone() == before
         t.unseen(connection)
+        # Nor what the owner keeps out for a while that no seal falls into.
+        if not t.preloaded:
+            connection.execute("CREATE RULE quiet AS ON INSERT TO skill_system.audit_logs DO INSTEAD NOTHING")
+            connection.execute("INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')")
+            connection.execute("DROP RULE quiet ON skill_system.audit_logs")
+            t.unseen(connection)
         # Where the database itself records, the writer has no choice.
         connection.execute("SELECT skill_system.audit_table('public.wells')")
         connection.execute("SET LOCAL ROLE test_agent; INSERT INTO public.wells VALUES (2, 200); RESET ROLE")
         assert connection.execute("SELECT event_type FROM skill_system.audit_logs ORDER BY recorded_at DESC LIMIT 1").fetchone() == ("row.inserted",)
-    t.said("out of scope", "no log holds what nobody tells it: run; `audit_table()` and a policy enforced in the same transaction take the choice away")
+    t.said("out of scope", "no log holds what nobody tells it" + ("" if t.preloaded else ", or what a rule swallows (11) that is gone before the next seal") + ": run; `audit_table()` and a policy enforced in the same transaction take the choice away")
 
 
 @attack(48, "A denial hidden by ROLLBACK")
