@@ -903,9 +903,9 @@ def _(t, log):
 def _(t, log):
     retired = "SELECT skill_system.{}('audit.partition_retired', '{{\"leaves\": \"{{[0,5)}}\"}}')"
     with log.connect("test_agent") as agent:
-        t.refused(agent, retired.format("append_audit"), "42501", "what the log says about itself")
+        t.refused(agent, retired.format("append_audit"), "42501", "are for records of the log about itself")
         t.refused(agent, retired.format("log_denial"), "53400", "the denial could not be recorded")
-        t.refused(agent, "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.partition_retired', '{}')", "42501", "what the log says about itself")
+        t.refused(agent, "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.partition_retired', '{}')", "42501", "are for records of the log about itself")
     statement(t, log, "DROP TABLE skill_system.audit_logs_2041_01", "record_missing")
     with log.rolled_back() as connection:
         # A retirement that nobody agreed to: it is in no leaf before the partition is gone, or it is signed by nobody.
