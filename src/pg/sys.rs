@@ -132,21 +132,21 @@ thread_local! {
     static ON_BEHALF_OF: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
-/// Who logged in; not what a superuser made of it with SET SESSION AUTHORIZATION.
+/// Whose session it is: who logged in, or what a superuser made of it with SET SESSION AUTHORIZATION.
 pub fn session_user() -> pg_sys::Oid {
     // SAFETY: no preconditions.
-    ON_BEHALF_OF.get().unwrap_or_else(|| unsafe { pg_sys::GetAuthenticatedUserId() })
+    unsafe { pg_sys::GetSessionUserId() }
 }
 
 /// This process, a worker, writes for somebody who logged in elsewhere.
-pub fn write_on_behalf_of(session_user: pg_sys::Oid) {
-    ON_BEHALF_OF.set(Some(session_user));
+pub fn write_on_behalf_of(authenticated: pg_sys::Oid) {
+    ON_BEHALF_OF.set(Some(authenticated));
 }
 
-/// Who authenticated: another one than the session user after SET SESSION AUTHORIZATION.
+/// Who logged in: another one than the session user after SET SESSION AUTHORIZATION.
 pub fn authenticated_user() -> pg_sys::Oid {
     // SAFETY: no preconditions.
-    unsafe { pg_sys::GetAuthenticatedUserId() }
+    ON_BEHALF_OF.get().unwrap_or_else(|| unsafe { pg_sys::GetAuthenticatedUserId() })
 }
 
 /// Whose rights are in force.
