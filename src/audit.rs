@@ -109,7 +109,7 @@ fn sign_row(call: &Call) -> Answer {
     let recorded_at = finite(Some(now), "recorded_at")?;
     let id = sys::uuid_v7(recorded_at);
     let transaction_id = sys::top_transaction_id();
-    let (session, current) = (sys::session_user(), sys::current_user());
+    let (session, current) = (sys::authenticated_user(), sys::current_user());
     let session_name = sys::role_name(session);
     let current_name = if current == session { session_name } else { sys::role_name(current) };
     let signature = BUFFER.with_borrow_mut(|buffer| -> Result<_, Fault> {

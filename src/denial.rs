@@ -34,7 +34,7 @@ pub fn record(event_type: &str, event_data: Option<pg_sys::Datum>, actor_id: Opt
     }
     commit_elsewhere(&Denial {
         database: sys::database().to_u32(),
-        session_user: sys::session_user().to_u32(),
+        session_user: sys::authenticated_user().to_u32(),
         current_user: sys::current_user().to_u32(),
         tenant: guc::tenant(),
         event_type: event_type.to_owned(),

@@ -208,6 +208,7 @@ impl Verification {
     /// Hashes the tree anew from its leaves. Returns their number and the sum over them, without retired ones.
     fn tree(&mut self, nonce: &[u8; 32]) -> Result<(i64, i128), Fault> {
         let Some(state) = self.state.clone() else {
+            self.never_sealed();
             return Ok((0, 0));
         };
         progress::start(1, state.size as i64);
@@ -252,6 +253,20 @@ impl Verification {
             self.checkpoints(&state)?;
         }
         Ok((leaves, digest))
+    }
+
+    /// Without `audit_seal_state` no record would ever count as sealed, so nothing else may say that some were.
+    fn never_sealed(&mut self) {
+        let sealed = spi::one::<bool>(
+            "SELECT EXISTS (SELECT FROM skill_system.audit_tiles) OR EXISTS (SELECT FROM skill_system.audit_map) \
+                 OR EXISTS (SELECT FROM skill_system.audit_checkpoints) \
+                 OR EXISTS (SELECT FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint')",
+            Access::Read,
+            &[],
+        );
+        if sealed == Some(true) {
+            self.problem(None, "seal_missing", "audit_seal_state is empty, but the log was sealed: tiles, checkpoints or records say so");
+        }
     }
 
     /// Tiles beyond the end of the tree.

@@ -239,6 +239,11 @@ impl Inserter {
             let indexes = IndexCaches(result);
             pg_sys::ExecSimpleRelationInsert(result, estate, slot);
             drop(indexes);
+            // The place of the new row; none when a trigger of somebody else's returned NULL.
+            if (*slot).tts_tid.ip_posid == pg_sys::InvalidOffsetNumber {
+                error::raise(Fault::new(Code::NotInPrerequisiteState, "a trigger has swallowed the audit record")
+                    .hint("SELECT * FROM skill_system.verify_audit(); names the trigger."));
+            }
             // The signing trigger has set the id.
             pg_sys::slot_getsomeattrs_int(slot, 1);
             let mut id = [0; 16];

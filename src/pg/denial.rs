@@ -194,8 +194,7 @@ pub extern "C-unwind" fn skill_system_denial(argument: pg_sys::Datum) {
 fn append(denial: &Denial) -> [u8; 16] {
     // SAFETY: in a transaction of a superuser's session, which ends with it. The text is what jsonb_out wrote.
     let event_data = unsafe {
-        let session_user = pg_sys::Oid::from(denial.session_user);
-        pg_sys::SetSessionAuthorization(session_user, pg_sys::superuser_arg(session_user));
+        sys::write_on_behalf_of(denial.session_user.into());
         pg_sys::SetUserIdAndSecContext(denial.current_user.into(), 0);
         let text = sys::c_string(&denial.event_data);
         direct_function_call::<pg_sys::Datum>(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))])

@@ -1,6 +1,6 @@
 //! Small questions to the server.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
@@ -147,16 +147,25 @@ pub fn uuid_v7(unix_micros: i64) -> [u8; 16] {
     bytes
 }
 
-/// Who logged in.
+thread_local! {
+    static ON_BEHALF_OF: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+}
+
+/// Whose session it is: who logged in, or what a superuser made of it with SET SESSION AUTHORIZATION.
 pub fn session_user() -> pg_sys::Oid {
     // SAFETY: no preconditions.
     unsafe { pg_sys::GetSessionUserId() }
 }
 
-/// Who authenticated: another one than the session user after SET SESSION AUTHORIZATION.
+/// This process, a worker, writes for somebody who logged in elsewhere.
+pub fn write_on_behalf_of(authenticated: pg_sys::Oid) {
+    ON_BEHALF_OF.set(Some(authenticated));
+}
+
+/// Who logged in: another one than the session user after SET SESSION AUTHORIZATION.
 pub fn authenticated_user() -> pg_sys::Oid {
     // SAFETY: no preconditions.
-    unsafe { pg_sys::GetAuthenticatedUserId() }
+    ON_BEHALF_OF.get().unwrap_or_else(|| unsafe { pg_sys::GetAuthenticatedUserId() })
 }
 
 /// Whose rights are in force.

@@ -110,7 +110,7 @@ def test_names_and_tenant_are_those_of_the_denied(db, connect):
         deny(db, "t.roles", n=3)
         db.execute("RESET SESSION AUTHORIZATION")
         assert [(row[0]["n"], *row[1:]) for row in denials(db, "t.roles")] == [
-            (1, None, "agent", "default", "test_admin", "skill_system_admin"), (2, "me", "user", "default", "test_admin", "postgres"), (3, None, "agent", "default", "test_agent", "test_agent")]
+            (1, None, "agent", "default", "test_admin", "skill_system_admin"), (2, "me", "user", "default", "test_admin", "postgres"), (3, None, "agent", "default", "postgres", "test_agent")]
         assert clean(db)
     finally:
         db.execute("RESET SESSION AUTHORIZATION")
