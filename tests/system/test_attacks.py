@@ -906,13 +906,16 @@ def _(t, log):
         t.refused(agent, retired.format("append_audit"), "42501", "are for records of the log about itself")
         t.refused(agent, retired.format("log_denial"), "53400", "the denial could not be recorded")
         t.refused(agent, "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.partition_retired', '{}')", "42501", "are for records of the log about itself")
+    # One person is not two.
+    with log.rolled_back(insist=False) as connection:
+        connection.execute("SET SESSION AUTHORIZATION test_admin")
+        t.refused(connection, "SELECT * FROM skill_system.retire_audit_partition('2041-01-01', 'rule 1')", "42501", "nobody counts as a person of their own")
     statement(t, log, "DROP TABLE skill_system.audit_logs_2041_01", "record_missing")
     with log.rolled_back() as connection:
-        # A retirement that nobody agreed to: it is in no leaf before the partition is gone, or it is signed by nobody.
-        if connection.execute("SELECT to_regclass('skill_system.audit_kept')").fetchone()[0] is not None:
-            record = values(connection, victim(connection))
-            record[RECORD.index("event_type")], record[RECORD.index("event_data")] = "audit.partition_retired", '{"leaves": "{[0,1000)}", "since": "2041-01-01", "until": "2041-02-01"}'
-            connection.execute(f"INSERT INTO skill_system.audit_kept ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})", record)
+        # A retirement that nobody agreed to, signed with the stolen key: it is no leaf.
+        record = values(connection, victim(connection))
+        record[0], record[RECORD.index("event_type")], record[RECORD.index("event_data")] = "01a1fe1c-509a-711b-9572-85a8c450d751", "audit.partition_retired", '{"partition": "audit_logs_2041_01", "leaves": "{[0,1000)}", "since": "2041-01-01", "until": "2041-02-01"}'
+        connection.execute(f"INSERT INTO skill_system.audit_kept ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})", resign(record, log.log_id, keyring(connection)))
         connection.execute("DROP TABLE skill_system.audit_logs_2041_01")
         with going_on(t):
             t.found(connection, "record_missing")
