@@ -398,6 +398,7 @@ def _(t, log, fresh):
     with fresh.connect() as connection:
         connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
         assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE id = %s", [id]).fetchone() == (0,)
+        connection.execute("RESET enable_seqscan; RESET enable_bitmapscan")
         t.found(connection, "index_mismatch")
         connection.execute("REINDEX TABLE skill_system.audit_logs_default")
         t.unseen(connection)
