@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import skr1
 from attacks import (APPEND_ONLY, CONFIGURATIONS, DENIED, HEAD, RECORD, ROOT, Book, Log, Server, b64, edit, findings, keyring, overwrite,
-                     partition, put, resign, row, seal, skill_verify, summary, triggers, values, victim)
+                     put, resign, row, seal, skill_verify, summary, triggers, values, victim)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import errors
