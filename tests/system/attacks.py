@@ -1,6 +1,5 @@
 """The stage of the attack corpus: servers with and without the guard, logs to attack, and the book of what came of it."""
 import base64
-import json
 import os
 import subprocess
 import time
@@ -103,7 +102,7 @@ class Trial:
             self.note("detected", f"`skill-verify {arguments[0]}`{keep}" + (f": {code}" if code else ""))
 
 
-def findings(connection, **arguments):
+def findings(connection):
     """problem and detail of each row of verify_audit()."""
     return [": ".join(row) for row in connection.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall()]
 
@@ -227,11 +226,6 @@ def seal(connection):
     """Until nothing is left, the records that sealing itself writes included."""
     while connection.execute("SELECT sealed, unsealed, blocked_by FROM skill_system.seal_audit()").fetchone() != (0, 0, None):
         pass
-
-
-def partition(connection):
-    """The partition of the records of now."""
-    return connection.execute("SELECT tableoid::regclass::text FROM skill_system.audit_logs WHERE event_type = 'filed' LIMIT 1").fetchone()[0]
 
 
 def victim(connection, n=17):

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import skr1
 from attacks import (APPEND_ONLY, CONFIGURATIONS, DENIED, HEAD, RECORD, ROOT, Book, Log, Server, b64, edit, findings, keyring, overwrite,
-                     partition, put, resign, row, seal, skill_verify, summary, triggers, values, victim)
+                     put, resign, row, seal, skill_verify, summary, triggers, values, victim)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import errors
@@ -398,6 +398,7 @@ def _(t, log, fresh):
     with fresh.connect() as connection:
         connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
         assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE id = %s", [id]).fetchone() == (0,)
+        connection.execute("RESET enable_seqscan; RESET enable_bitmapscan")
         t.found(connection, "index_mismatch")
         connection.execute("REINDEX TABLE skill_system.audit_logs_default")
         t.unseen(connection)
@@ -906,13 +907,16 @@ def _(t, log):
         t.refused(agent, retired.format("append_audit"), "42501", "are for records of the log about itself")
         t.refused(agent, retired.format("log_denial"), "53400", "the denial could not be recorded")
         t.refused(agent, "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.partition_retired', '{}')", "42501", "are for records of the log about itself")
+    # One person is not two.
+    with log.rolled_back(insist=False) as connection:
+        connection.execute("SET SESSION AUTHORIZATION test_admin")
+        t.refused(connection, "SELECT * FROM skill_system.retire_audit_partition('2041-01-01', 'rule 1')", "42501", "nobody counts as a person of their own")
     statement(t, log, "DROP TABLE skill_system.audit_logs_2041_01", "record_missing")
     with log.rolled_back() as connection:
-        # A retirement that nobody agreed to: it is in no leaf before the partition is gone, or it is signed by nobody.
-        if connection.execute("SELECT to_regclass('skill_system.audit_kept')").fetchone()[0] is not None:
-            record = values(connection, victim(connection))
-            record[RECORD.index("event_type")], record[RECORD.index("event_data")] = "audit.partition_retired", '{"leaves": "{[0,1000)}", "since": "2041-01-01", "until": "2041-02-01"}'
-            connection.execute(f"INSERT INTO skill_system.audit_kept ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})", record)
+        # A retirement that nobody agreed to, signed with the stolen key: it is no leaf.
+        record = values(connection, victim(connection))
+        record[0], record[RECORD.index("event_type")], record[RECORD.index("event_data")] = "01a1fe1c-509a-711b-9572-85a8c450d751", "audit.partition_retired", '{"partition": "audit_logs_2041_01", "leaves": "{[0,1000)}", "since": "2041-01-01", "until": "2041-02-01"}'
+        connection.execute(f"INSERT INTO skill_system.audit_kept ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})", resign(record, log.log_id, keyring(connection)))
         connection.execute("DROP TABLE skill_system.audit_logs_2041_01")
         with going_on(t):
             t.found(connection, "record_missing")
