@@ -50,11 +50,12 @@ fn log_id_or_new() -> Result<[u8; 16], Fault> {
     if let Some(id) = log_id() {
         return Ok(id);
     }
-    spi::as_owner(|| {
-        // One first writer; the others wait for its commit and then read what it made.
-        spi::run("LOCK TABLE skill_system.audit_state IN EXCLUSIVE MODE", Access::Write, &[], |_| ());
-    });
+    // One first writer; the others wait for its commit and then read what it made.
+    let state = sys::relation(c"audit_state");
+    sys::lock_writers_out(state);
     if let Some(id) = log_id() {
+        // Kept to the end of what may be a long transaction, it would hold up the others that wait.
+        sys::let_writers_in(state);
         return Ok(id);
     }
     if !keys::exists() {

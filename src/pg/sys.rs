@@ -85,6 +85,18 @@ pub fn try_lock(table: pg_sys::Oid) -> bool {
     unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as i32) }
 }
 
+/// Waits until nobody else writes into a table, and locks it against all who would.
+pub fn lock_writers_out(table: pg_sys::Oid) {
+    // SAFETY: an oid that names no table is locked for nothing.
+    unsafe { pg_sys::LockRelationOid(table, pg_sys::ExclusiveLock as i32) }
+}
+
+/// Undoes `lock_writers_out` before the transaction ends, when nothing was written.
+pub fn let_writers_in(table: pg_sys::Oid) {
+    // SAFETY: the lock was taken by the same statement.
+    unsafe { pg_sys::UnlockRelationOid(table, pg_sys::ExclusiveLock as i32) }
+}
+
 /// Locks tables until the end of the transaction against everybody. Tries for a second and is never in the lock queue, where
 /// all others would wait behind it for as long as the oldest transaction stays open.
 pub fn try_lock_out(tables: &[pg_sys::Oid]) -> bool {

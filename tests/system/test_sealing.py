@@ -275,6 +275,39 @@ def test_a_seal_in_a_prepared_transaction(prepared):
     assert outside.check(connection) == 2 and problems(connection) == []
 
 
+def test_only_the_first_record_of_all_makes_others_wait(log):
+    connection, again = log
+    second, third = again(), again()
+    connection.execute("BEGIN")
+    ids = [append(connection)]
+
+    def write():
+        second.execute("BEGIN")
+        ids.append(append(second))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'skill_system.audit_state'::regclass").fetchone()[0] == 0:
+        assert time.monotonic() < deadline, "the second does not wait"
+        time.sleep(0.01)
+    third.execute("SET statement_timeout = '20s'")
+    late = threading.Thread(target=lambda: ids.append(append(third)))
+    late.start()
+    while connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'skill_system.audit_state'::regclass").fetchone()[0] < 2:
+        assert time.monotonic() < deadline, "the third does not wait"
+        time.sleep(0.01)
+    connection.execute("COMMIT")
+    # The second one stays open, and the third goes on all the same.
+    late.join(5)
+    thread.join(5)
+    assert len(ids) == 3
+    exactly_once(connection, [ids[0]])
+    second.execute("COMMIT")
+    exactly_once(connection, ids)
+    assert problems(connection) == []
+
+
 def test_maintain_never_makes_writers_wait(prepared):
     """New partitions need the audit trail for themselves. Whoever waited for that would be waited for by all writers, here for ever."""
     connection, again = prepared
