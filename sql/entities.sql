@@ -62,7 +62,7 @@ CREATE TABLE skill_system.entity_field_definitions (
     created_at        timestamptz  NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (tenant_id, field_id),
     UNIQUE (tenant_id, type_id, field_key),
-    CHECK (input_type NOT IN ('select', 'multiselect') OR pg_catalog.jsonb_array_length(options) > 0),
+    CHECK (input_type NOT IN ('select', 'multiselect') OR coalesce(pg_catalog.jsonb_array_length(options), 0) > 0),
     FOREIGN KEY (tenant_id, type_id) REFERENCES skill_system.entity_type_definitions (tenant_id, type_id) ON DELETE CASCADE,
     -- A preset that is not there would check nothing, in silence.
     FOREIGN KEY (tenant_id, validation_preset) REFERENCES skill_system.validation_presets (tenant_id, preset_key)

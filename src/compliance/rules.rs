@@ -101,7 +101,11 @@ fn make_stale(identifier: &str, version: i32, id: pgrx::Uuid, by: &str) -> i64 {
 fn add_version(call: &Call, status: &str) -> Answer {
     let identifier = required("rule_identifier", call.text(0), 255)?;
     let domain = required("rule_domain", call.text(1), 50)?;
-    let date = given(Some(call.datum(2).ok_or_else(|| missing("effective_date"))?), pg_sys::DATEOID);
+    let day = call.datum(2).ok_or_else(|| missing("effective_date"))?;
+    if [i32::MIN, i32::MAX].contains(&(day.value() as i32)) {
+        return Err(Fault::new(Code::InvalidParameterValue, "effective_date must be a day, not infinity"));
+    }
+    let date = given(Some(day), pg_sys::DATEOID);
     let data = json_argument(call, 3, "rule_data")?.ok_or_else(|| missing("rule_data"))?;
     if !data.is_object() {
         return Err(Fault::new(Code::InvalidParameterValue, "rule_data must be a JSON object"));

@@ -301,7 +301,7 @@ impl EntityType {
         properties.insert(RELATIONSHIPS.into(), relationships);
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": id, "title": self.name, "type": "object",
-            "properties": properties, "required": required, "additionalProperties": false,
+            "properties": properties, "required": required, "additionalProperties": false, "$defs": {"nothing": nothing()},
         })
     }
 
@@ -378,7 +378,12 @@ impl Field {
             schema["pattern"] = format!("^(?:{})$", preset.pattern).into();
         }
         // Nothing is not enough for a required field and always right for another.
-        schema = if self.required { json!({"allOf": [schema], "not": nothing()}) } else { json!({"anyOf": [schema, nothing()]}) };
+        let nothing = json!({"$ref": "#/$defs/nothing"});
+        if self.required {
+            schema["not"] = nothing;
+        } else {
+            schema = json!({"anyOf": [schema, nothing]});
+        }
         schema["title"] = self.label.clone().into();
         schema
     }
