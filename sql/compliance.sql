@@ -148,6 +148,11 @@ CREATE FUNCTION skill_system.oscal_assessment_results(
 COMMENT ON FUNCTION skill_system.oscal_assessment_results(text, text, text, integer) IS
 'The matrix (of one entity, of one domain, or of all, up to max_findings cells, at most 10000) as OSCAL assessment results, a document for other compliance tools: one observation with its evidence and one finding per cell. Raises 22023 for bounds. Example: SELECT skill_system.oscal_assessment_results(''42-501-20130'');';
 
+CREATE FUNCTION skill_system.compliance_snapshot(checklist_id uuid) RETURNS json
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_compliance_snapshot' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.compliance_snapshot(uuid) IS
+'Everything about one filing as one signed JSON document: the entity, the checklist with its items and reviews, the digests of its evidence, the frozen rules, and its audit records, each with its proof where a checkpoint covers it (call seal_audit() and audit_checkpoint() before). skill-verify snapshot checks it without a database. Raises 42704 for an unknown checklist, F0000 without a signing key. Example: psql -Atc "SELECT skill_system.compliance_snapshot(''01900000-0000-7000-8000-000000000001'')" > filing.json';
+
 ALTER TABLE skill_system.compliance_status ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON skill_system.compliance_status
     USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
@@ -160,7 +165,8 @@ REVOKE ALL ON FUNCTION
     skill_system.assess_checklist(),
     skill_system.assess_compliance(text, text, text, text, text, timestamptz, text, text, text, jsonb, text),
     skill_system.compliance_matrix(text, integer, text, text, text), skill_system.due_filings(integer, integer),
-    skill_system.compliance_report(text, text, integer), skill_system.oscal_assessment_results(text, text, text, integer)
+    skill_system.compliance_report(text, text, integer), skill_system.oscal_assessment_results(text, text, text, integer),
+    skill_system.compliance_snapshot(uuid)
     FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.assess_compliance(text, text, text, text, text, timestamptz, text, text, text, jsonb, text)
@@ -169,5 +175,7 @@ GRANT EXECUTE ON FUNCTION
     skill_system.compliance_matrix(text, integer, text, text, text), skill_system.due_filings(integer, integer),
     skill_system.compliance_report(text, text, integer), skill_system.oscal_assessment_results(text, text, text, integer)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+-- It shows audit records, so it is for those who answer for a filing.
+GRANT EXECUTE ON FUNCTION skill_system.compliance_snapshot(uuid) TO skill_system_reviewer, skill_system_auditor, skill_system_admin;
 
 SELECT pg_catalog.pg_extension_config_dump('skill_system.compliance_status', '');

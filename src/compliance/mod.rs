@@ -8,6 +8,7 @@ mod checklists;
 mod entities;
 mod report;
 mod rules;
+mod snapshot;
 mod status;
 
 use pgrx::datum::IntoDatum;

@@ -5,6 +5,7 @@ pub mod entities;
 pub mod oscal;
 pub mod report;
 pub mod rules;
+pub mod snapshot;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};

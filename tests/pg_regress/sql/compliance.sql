@@ -187,3 +187,16 @@ SELECT * FROM skill_system.checklist_transitions();
 SELECT event_type, event_data - '{checklist_id,snapshot_id,rule_version_id,replaced_by,artifact_id,content_sha256}'::text[] AS event_data, nullif(actor_id, session_user::text) AS actor_id
 FROM skill_system.audit_logs WHERE event_type NOT LIKE 'row.%' ORDER BY recorded_at;
 SELECT problem FROM skill_system.verify_audit();
+
+-- Told to others.
+SELECT document->>'skill_system_compliance_snapshot' AS version, payload->'checklist'->>'status' AS status, payload->'entity'->>'entity_id' AS entity_id,
+       jsonb_array_length(payload->'rules') AS rules, jsonb_array_length(payload->'artifacts') AS artifacts, payload->'artifacts'->0 ? 'content' AS content_told,
+       jsonb_array_length(payload->'approvals') AS approvals, jsonb_array_length(payload->'audit') AS records, split_part(document->>'note', E'\n', 2) AS kind
+FROM (SELECT d AS document, (d->'payload')::jsonb AS payload FROM skill_system.compliance_snapshot(:'c1') d) s;
+SELECT skill_system.compliance_snapshot('00000000-0000-0000-0000-000000000000');
+SELECT jsonb_pretty(jsonb_path_query_array(skill_system.oscal_assessment_results(), '$."assessment-results"."results"[0]."findings"[*].target'));
+SELECT skill_system.oscal_assessment_results(max_findings => 0);
+SELECT length(skill_system.compliance_report()) > 5000 AS html, skill_system.compliance_report('markdown') LIKE '# Compliance report%' AS markdown,
+       skill_system.compliance_report('json')::jsonb->'counts' AS counts;
+SELECT skill_system.compliance_report('pdf');
+SELECT skill_system.compliance_report(max_rows => 100000);
