@@ -27,7 +27,9 @@ INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, in
     (:'well', 'contact', 'Contact', 'text', false, 'email', NULL, 5);
 INSERT INTO skill_system.entity_relationship_rules (parent_type_id, child_type_id, required) VALUES (:'lease', :'well', true);
 INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, validation_preset) VALUES (:'well', 'x', 'X', 'text', 'no_such_preset');
+\set VERBOSITY terse
 INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type) VALUES (:'well', 'x', 'X', 'select');
+\set VERBOSITY default
 SELECT * FROM skill_system.validate_entity('well', '{"api_number": "42-501-20130", "total_depth": 8120.5, "kind": "gas", "relationships": {"lease": ["60481"]}}');
 SELECT * FROM skill_system.validate_entity('well', '{"total_depth": "deep", "spud_date": "2026-02-30", "kind": "coal", "contact": "nobody", "colour": "red", "relationships": {"lease": ["1", "2"], "survey": ["3"]}}');
 SELECT * FROM skill_system.validate_entity('rig', '{}');
