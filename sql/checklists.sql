@@ -173,8 +173,11 @@ CREATE TRIGGER guard_checklist BEFORE UPDATE ON skill_system.filing_checklists
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_checklist();
 CREATE TRIGGER checklist_artifacts_guard BEFORE UPDATE ON skill_system.checklist_artifacts
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns();
-CREATE TRIGGER filing_rule_snapshots_guard BEFORE UPDATE ON skill_system.filing_rule_snapshots FOR EACH ROW
-    EXECUTE FUNCTION skill_system.guard_columns('is_current', 'superseded_by', 'acknowledged', 'acknowledged_by', 'acknowledged_at', 'acknowledged_comment', 'replaced_by');
+-- Not on every update: publishing a rule touches thousands of rows, and these columns it may change.
+CREATE TRIGGER filing_rule_snapshots_guard
+    BEFORE UPDATE OF id, checklist_id, rule_version_id, snapshotted_at, rule_data_at_snapshot, tenant_id, content_sha256 ON skill_system.filing_rule_snapshots
+    FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns(
+        'is_current', 'superseded_by', 'acknowledged', 'acknowledged_by', 'acknowledged_at', 'acknowledged_comment', 'replaced_by');
 
 CREATE TYPE skill_system.template_state AS (template_id uuid, version integer);
 COMMENT ON TYPE skill_system.template_state IS
@@ -269,7 +272,8 @@ BEGIN ATOMIC
     JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by
     WHERE s.tenant_id = (SELECT skill_system.current_tenant())
         AND s.is_current = false AND NOT s.acknowledged AND s.replaced_by IS NULL
-        AND s.id > coalesce(stale_filings.after, '00000000-0000-0000-0000-000000000000'::uuid)
+        -- As a subquery, because row security lets no coalesce() into an index condition.
+        AND s.id > (SELECT coalesce(stale_filings.after, '00000000-0000-0000-0000-000000000000'::uuid))
         AND c.status NOT IN ('filed', 'exception')
     ORDER BY s.id
     LIMIT least(greatest(stale_filings.page_size, 0), 10000);

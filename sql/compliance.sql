@@ -106,7 +106,8 @@ BEGIN ATOMIC
            min(c.deadline) FILTER (WHERE c.status IN ('action_needed', 'in_review', 'overdue'))
     FROM skill_system.compliance_cells c
     WHERE c.tenant_id = (SELECT skill_system.current_tenant())
-        AND c.entity_id > coalesce(compliance_matrix.after, '')
+        -- As a subquery, because row security lets no coalesce() into an index condition.
+        AND c.entity_id > (SELECT coalesce(compliance_matrix.after, ''))
         AND (compliance_matrix.district IS NULL OR c.entity_district = compliance_matrix.district)
         AND (compliance_matrix.type IS NULL OR c.entity_type = compliance_matrix.type)
     GROUP BY c.tenant_id, c.entity_id

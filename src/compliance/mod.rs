@@ -75,8 +75,13 @@ fn who(call: &Call, n: usize, what: &str) -> Result<String, Fault> {
 
 /// One audit record of a change of state.
 fn record(event_type: &str, data: Value, by: &str) {
+    record_all(event_type, std::iter::once(data), by);
+}
+
+/// One audit record for each of several changes.
+fn record_all(event_type: &str, changes: impl Iterator<Item = Value>, by: &str) {
     let actor = Some(by).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
-    audit::append(event_type, data, actor, Some("user"));
+    audit::append_all(event_type, changes, actor, Some("user"));
 }
 
 /// Who freezes rules and who publishes them must see each other's work.

@@ -7,7 +7,7 @@ use skill_core::compliance::{canonical, optional, required, sha256, word};
 use skill_core::{Code, Fault};
 
 use super::checklists::{self, EDITABLE, OPEN};
-use super::{RuleLock, json as json_argument, jsonb_datum, lock_rules, missing, record, stored, text, unknown, uuid, uuid_datum, who};
+use super::{RuleLock, json as json_argument, jsonb_datum, lock_rules, missing, record, record_all, stored, text, unknown, uuid, uuid_datum, who};
 use crate::pg::call::{Answer, Call, text_array_datum};
 use crate::pg::spi::{self, Access, Arg, arg, given};
 use crate::pg::sys;
@@ -89,11 +89,11 @@ fn make_stale(identifier: &str, version: i32, id: pgrx::Uuid, by: &str) -> i64 {
         &[arg(identifier), arg(id)],
         |row| stale.push((row.get::<pgrx::Uuid>(1), row.get::<pgrx::Uuid>(2), row.get::<i32>(3))),
     );
-    for (snapshot, checklist, from) in &stale {
-        let name = |id: &Option<pgrx::Uuid>| id.map(|id| id.to_string());
-        let data = json!({"checklist_id": name(checklist), "snapshot_id": name(snapshot), "rule_identifier": identifier, "from": from, "to": version});
-        record("filing.stale", data, by);
-    }
+    let name = |id: &Option<pgrx::Uuid>| id.map(|id| id.to_string());
+    let changes = stale.iter().map(|(snapshot, checklist, from)| {
+        json!({"checklist_id": name(checklist), "snapshot_id": name(snapshot), "rule_identifier": identifier, "from": from, "to": version})
+    });
+    record_all("filing.stale", changes, by);
     stale.len() as i64
 }
 
@@ -315,8 +315,9 @@ pub fn freeze(checklist: pgrx::Uuid, domains: Option<Vec<String>>, field: Option
          WHERE v.tenant_id = skill_system.current_tenant() AND v.status IN ('active', 'superseded') \
              AND v.effective_date <= CURRENT_DATE AND (v.superseded_date IS NULL OR v.superseded_date > CURRENT_DATE) \
              AND ($2 IS NULL OR v.rule_domain = ANY ($2)) AND (v.rule_type <> 'field_specific' OR v.rule_data->>'field' = $3) \
-             AND NOT EXISTS (SELECT FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions o ON o.tenant_id = s.tenant_id AND o.id = s.rule_version_id \
-                 WHERE s.tenant_id = v.tenant_id AND s.checklist_id = $1 AND o.rule_identifier = v.rule_identifier)",
+             AND v.rule_identifier <> ALL (ARRAY(SELECT o.rule_identifier FROM (SELECT s.rule_version_id FROM skill_system.filing_rule_snapshots s \
+                 WHERE s.tenant_id = skill_system.current_tenant() AND s.checklist_id = $1 OFFSET 0) f \
+                 JOIN skill_system.rule_versions o ON o.tenant_id = skill_system.current_tenant() AND o.id = f.rule_version_id))",
         Access::WriteAsOwner,
         &[arg(checklist), arg(domains), arg(field)],
         |_| (),
