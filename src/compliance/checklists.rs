@@ -255,7 +255,7 @@ fn create_checklist(call: &Call) -> Answer {
         ],
     );
     let id = id.ok_or_else(|| Fault::new(Code::Internal, "the checklist was not written"))?;
-    let frozen = rules::freeze(id, rule_domains, entity_field);
+    let frozen = rules::freeze(id, true, rule_domains, entity_field);
     let data = json!({
         "checklist_id": id.to_string(), "entity_id": entity_id, "compliance_domain": domain, "template_version": template_version,
         "from": null, "to": "draft", "rules_frozen": frozen,

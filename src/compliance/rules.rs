@@ -306,8 +306,9 @@ fn diff_rules(call: &Call) -> Answer {
     Ok(call.row(&mut [jsonb_datum(patch), text_array_datum(&lines)]))
 }
 
-/// Freezes for a filing what applies today and is not frozen yet; the caller holds the lock.
-pub fn freeze(checklist: pgrx::Uuid, domains: Option<Vec<String>>, field: Option<&str>) -> i32 {
+/// Freezes for a filing what applies today and is not frozen yet, which is everything
+/// for a new one; the caller holds the lock.
+pub fn freeze(checklist: pgrx::Uuid, new: bool, domains: Option<Vec<String>>, field: Option<&str>) -> i32 {
     let frozen = spi::run(
         "INSERT INTO skill_system.filing_rule_snapshots (checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256, is_current, superseded_by) \
          SELECT $1, v.id, v.rule_data, v.content_sha256, n.id IS NULL, n.id FROM skill_system.rule_versions v \
@@ -315,11 +316,11 @@ pub fn freeze(checklist: pgrx::Uuid, domains: Option<Vec<String>>, field: Option
          WHERE v.tenant_id = skill_system.current_tenant() AND v.status IN ('active', 'superseded') \
              AND v.effective_date <= CURRENT_DATE AND (v.superseded_date IS NULL OR v.superseded_date > CURRENT_DATE) \
              AND ($2 IS NULL OR v.rule_domain = ANY ($2)) AND (v.rule_type <> 'field_specific' OR v.rule_data->>'field' = $3) \
-             AND v.rule_identifier <> ALL (ARRAY(SELECT o.rule_identifier FROM (SELECT s.rule_version_id FROM skill_system.filing_rule_snapshots s \
+             AND ($4 OR v.rule_identifier <> ALL (ARRAY(SELECT o.rule_identifier FROM (SELECT s.rule_version_id FROM skill_system.filing_rule_snapshots s \
                  WHERE s.tenant_id = skill_system.current_tenant() AND s.checklist_id = $1 OFFSET 0) f \
-                 JOIN skill_system.rule_versions o ON o.tenant_id = skill_system.current_tenant() AND o.id = f.rule_version_id))",
+                 JOIN skill_system.rule_versions o ON o.tenant_id = skill_system.current_tenant() AND o.id = f.rule_version_id)))",
         Access::WriteAsOwner,
-        &[arg(checklist), arg(domains), arg(field)],
+        &[arg(checklist), arg(domains), arg(field), arg(new)],
         |_| (),
     );
     frozen as i32
@@ -332,7 +333,7 @@ fn snapshot_rules(call: &Call) -> Answer {
     lock_rules(RuleLock::Shared);
     let checklist = checklists::locked(id)?;
     checklists::need_open(&checklist, &EDITABLE)?;
-    let frozen = freeze(id, checklist.rule_domains, checklist.entity_field.as_deref());
+    let frozen = freeze(id, false, checklist.rule_domains, checklist.entity_field.as_deref());
     if frozen > 0 {
         let by = sys::role_name(sys::session_user());
         record("filing.rules_frozen", json!({"checklist_id": id.to_string(), "rules": frozen}), by);
