@@ -57,6 +57,16 @@ fn time_line(data: &mut Value) {
         }
     }
     data["now_x"] = place(now).into();
+    // The ends of the line: a deadline, or today.
+    let today = data["generated_at"].as_str().unwrap_or_default().get(..10).unwrap_or_default().to_owned();
+    let end = |at: Option<usize>, beyond: bool| match at {
+        Some(i) if !beyond => data["deadlines"][i]["deadline"].clone(),
+        _ => today.as_str().into(),
+    };
+    let from = end(Some(0), times.first().is_none_or(|time| *time > now));
+    let to = end(times.len().checked_sub(1), times.last().is_none_or(|time| *time < now));
+    data["from"] = from;
+    data["to"] = to;
 }
 
 /// Writes the report.
