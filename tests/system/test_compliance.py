@@ -216,6 +216,23 @@ def test_file_against_publish(db, texas, connect):
     assert [status(db, checklist) for checklist in checklists] == ["approved", "approved"]
 
 
+def test_an_old_snapshot_freezes_nothing(db, texas, connect):
+    publish(db, "OLD", {"feet": 1})
+    one = connect()
+    for change in (lambda: publish(db, "OLD", {"feet": 2}), lambda: publish(db, "NEW", {"feet": 1})):
+        with pytest.raises(errors.SerializationFailure):
+            with one.transaction():
+                one.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                one.execute("SELECT count(*) FROM skill_system.rule_versions")
+                change()
+                begin(one)
+    with one.transaction():
+        one.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        checklist = begin(one)
+    assert db.execute("SELECT count(*) FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
+                      "WHERE checklist_id = %s AND rule_identifier IN ('OLD', 'NEW')", [checklist]).fetchone() == (2,)
+
+
 def test_two_filings_of_one_cell(db, texas, connect):
     one, two = connect(), connect()
     with one.transaction():

@@ -279,7 +279,7 @@ impl EntityType {
             }
         }
         for relation in self.relations.iter().filter(|relation| relation.required) {
-            if !given.get(&relation.other).is_some_and(|ids| !is_empty(ids)) {
+            if given.get(&relation.other).is_none_or(is_empty) {
                 problem(&relation.other, "relationship_required", format!("{} needs a {}", self.name, relation.other));
             }
         }
