@@ -383,6 +383,9 @@ fn add_artifact(call: &Call) -> Answer {
     let kind = word("artifact_type", call.text(2), &ARTIFACT_TYPES)?;
     let name = required("name", call.text(3), 500)?;
     let content_type = optional("content_type", call.text(5), 100)?;
+    if content_type.is_some_and(|kind| !kind.contains('/')) {
+        return Err(Fault::new(Code::InvalidParameterValue, "content_type must be a MIME type").hint("For example text/markdown or application/pdf."));
+    }
     let file_path = optional("file_path", call.text(6), 1000)?;
     let generated_by = word("generated_by", call.text(9), &["agent", "user", "system"])?;
     let metadata = json_argument(call, 10, "metadata")?.unwrap_or_else(|| json!({}));

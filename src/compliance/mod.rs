@@ -128,8 +128,7 @@ fn guard_columns(call: &Call) -> Answer {
     if changed.is_empty() {
         return Ok(trigger.proceed());
     }
-    Err(Fault::new(Code::NotInPrerequisiteState, format!("a row of {} never changes", trigger.relation_name()))
-        .detail(format!("Refused: {}.", changed.join(", ")))
+    Err(Fault::new(Code::NotInPrerequisiteState, format!("{} of a row of {} never changes", changed.join(", "), trigger.relation_name()))
         .hint("Add a new row instead."))
 }
 

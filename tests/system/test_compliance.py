@@ -373,7 +373,7 @@ def test_map_import_of_a_source_record(db, texas):
 def test_oscal_is_valid(db, texas):
     checklist = begin(db, entity="42-oscal \u00e9 <&>")
     db.execute("SELECT skill_system.add_artifact(%s, 0, 'document', ' a\nname ', 'text', 'text/plain; charset=utf-8')", [checklist])
-    db.execute("SELECT skill_system.add_artifact(%s, 0, 'pdf', 'scan', NULL, 'nonsense', '/e v/\"x\".pdf', 'sha256:' || repeat('a', 64), 5)", [checklist])
+    db.execute("SELECT skill_system.add_artifact(%s, 0, 'pdf', 'scan', NULL, 'x y/z', '/e v/\"x\".pdf', 'sha256:' || repeat('a', 64), 5)", [checklist])
     schema = json.loads((HERE / "oscal" / "oscal_assessment-results_schema-1.0.4.json").read_text())
 
     def pattern(validator, wanted, instance, _schema):

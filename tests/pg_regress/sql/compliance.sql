@@ -118,7 +118,10 @@ SELECT * FROM skill_system.add_artifact(:'c1', 0, 'document', 'file', file_path 
 SELECT * FROM skill_system.add_artifact(:'c1', 0, 'document', 'nothing');
 SELECT * FROM skill_system.add_artifact(:'c1', 7, 'document', 'x', 'x');
 SELECT * FROM skill_system.add_artifact(:'c1', 0, 'song', 'x', 'x');
+SELECT * FROM skill_system.add_artifact(:'c1', 0, 'document', 'x', 'x', 'plain');
 UPDATE skill_system.checklist_artifacts SET content = 'other';
+
+UPDATE skill_system.filing_rule_snapshots SET rule_data_at_snapshot = '{}' WHERE checklist_id = :'c1';
 
 -- Submit, a rule changes, review, the stale rule stands in the way.
 SELECT status, version FROM skill_system.submit_checklist(:'c1', 'rule37-agent');
