@@ -24,13 +24,14 @@ SQL
 
 # From stdin, so that errors that are the point come without a file name. \ir would do the opposite.
 status=0
-cat demo/1-policy.sql demo/2-agent.sql demo/3-tampering.sql demo/4-look.sql | psql -d demo 2>&1 || status=$?
+cat demo/1-policy.sql demo/2-agent.sql demo/3-tampering.sql demo/4-look.sql demo/5-compliance.sql | psql -d demo 2>&1 || status=$?
 if [ "$status" != 0 ]; then
     die "the demo did not go as it should (psql ended with $status); the database is left for you to look at: $pg_bin/psql -h $home -p $PGPORT -U postgres demo"
 fi
 
 # psql goes on when a program it calls fails.
 [ -f .build/demo.found ] || die "skill-verify did not find what was changed"
+[ -f .build/demo-filing.json ] || die "skill-verify did not accept the signed filing"
 
 cat <<TEXT
 

@@ -208,6 +208,15 @@ pub fn append_for(
     Inserter::open(now).insert(&claims(tenant, event_type, event_data, actor_id, actor_type, now))
 }
 
+/// Appends several records of one kind for the current tenant.
+pub fn append_all(event_type: &str, events: impl Iterator<Item = serde_json::Value>, actor_id: Option<&str>, actor_type: Option<&str>) {
+    let (tenant, now) = (guc::tenant(), sys::transaction_timestamp());
+    let inserter = Inserter::open(now);
+    for event in events {
+        inserter.insert(&claims(&tenant, event_type, pgrx::JsonB(event).into_datum(), actor_id, actor_type, now));
+    }
+}
+
 /// A row as its writer claims it; the signing trigger adds the rest.
 fn claims(
     tenant: &str,

@@ -5,6 +5,7 @@
 //! that touches its memory is in `src/pg/`.
 
 mod audit;
+mod compliance;
 mod denial;
 mod guard;
 mod ledger;

@@ -17,7 +17,7 @@ use crate::pg::spi::{self, Access, arg};
 use crate::pg::{cache, sys, utility};
 
 /// The install script, in parts; the order does not matter here.
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 12] = [
     include_str!("../sql/system.sql"),
     include_str!("../sql/audit.sql"),
     include_str!("../sql/protection.sql"),
@@ -25,6 +25,10 @@ const SCRIPTS: [&str; 8] = [
     include_str!("../sql/retention.sql"),
     include_str!("../sql/policy.sql"),
     include_str!("../sql/runs.sql"),
+    include_str!("../sql/entities.sql"),
+    include_str!("../sql/rules.sql"),
+    include_str!("../sql/checklists.sql"),
+    include_str!("../sql/compliance.sql"),
     include_str!("../sql/health.sql"),
 ];
 

@@ -110,16 +110,8 @@ impl Signer for NoteSigner<'_> {
 impl Checkpoint {
     /// The signed note.
     pub fn sign(&self, key: &SigningKey) -> Result<String, CheckpointError> {
-        let bad = || CheckpointError::BadOrigin(self.origin.clone());
-        if !signed_note::is_key_name_valid(&self.origin) {
-            return Err(bad());
-        }
         let text = format!("{}\n{}\n{}\n", self.origin, self.size, BASE64.encode(self.root));
-        let mut note = Note::new(text.as_bytes(), &[]).map_err(|_| bad())?;
-        let public = [&[ED25519], key.public().as_bytes().as_slice()].concat();
-        let signer = NoteSigner { origin: &self.origin, key_id: signed_note::key_id(&self.origin, &public), key };
-        note.add_sigs(&[&signer]).map_err(|_| bad())?;
-        String::from_utf8(note.to_bytes()).map_err(|_| bad())
+        sign_text(&self.origin, &text, key)
     }
 
     /// Reads a note without believing it.
@@ -130,18 +122,36 @@ impl Checkpoint {
     /// Reads a note that one of the keys signed for its origin. Other signatures, such as those of witnesses, do not count.
     pub fn verify(note: &str, keys: &[VerifierKey]) -> Result<Checkpoint, CheckpointError> {
         let (note, checkpoint) = parse(note)?;
-        let mut known: Vec<Box<dyn Verifier>> = Vec::new();
-        for VerifierKey(key) in keys.iter().filter(|key| key.origin() == checkpoint.origin) {
-            // The list takes the same key twice for two keys that cannot be told apart.
-            if known.iter().all(|other| other.key_id() != key.key_id()) {
-                known.push(Box::new(key.clone()));
-            }
+        verify_text(&note, &checkpoint.origin, keys).map(|()| checkpoint)
+    }
+}
+
+/// A text signed as a note by the key of a log.
+pub(crate) fn sign_text(origin: &str, text: &str, key: &SigningKey) -> Result<String, CheckpointError> {
+    let bad = || CheckpointError::BadOrigin(origin.to_owned());
+    if !signed_note::is_key_name_valid(origin) {
+        return Err(bad());
+    }
+    let mut note = Note::new(text.as_bytes(), &[]).map_err(|_| bad())?;
+    let public = [&[ED25519], key.public().as_bytes().as_slice()].concat();
+    let signer = NoteSigner { origin, key_id: signed_note::key_id(origin, &public), key };
+    note.add_sigs(&[&signer]).map_err(|_| bad())?;
+    String::from_utf8(note.to_bytes()).map_err(|_| bad())
+}
+
+/// One of the keys signed the note for its origin.
+pub(crate) fn verify_text(note: &Note, origin: &str, keys: &[VerifierKey]) -> Result<(), CheckpointError> {
+    let mut known: Vec<Box<dyn Verifier>> = Vec::new();
+    for VerifierKey(key) in keys.iter().filter(|key| key.origin() == origin) {
+        // The list takes the same key twice for two keys that cannot be told apart.
+        if known.iter().all(|other| other.key_id() != key.key_id()) {
+            known.push(Box::new(key.clone()));
         }
-        match note.verify(&VerifierList::new(known)) {
-            Ok(_) => Ok(checkpoint),
-            Err(NoteError::UnverifiedNote) => Err(CheckpointError::NotSigned { origin: checkpoint.origin }),
-            Err(_) => Err(CheckpointError::BadSignature { origin: checkpoint.origin }),
-        }
+    }
+    match note.verify(&VerifierList::new(known)) {
+        Ok(_) => Ok(()),
+        Err(NoteError::UnverifiedNote) => Err(CheckpointError::NotSigned { origin: origin.to_owned() }),
+        Err(_) => Err(CheckpointError::BadSignature { origin: origin.to_owned() }),
     }
 }
 

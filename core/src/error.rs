@@ -14,6 +14,8 @@ pub enum Code {
     UniqueViolation,
     /// `25006` read_only_sql_transaction
     ReadOnlyTransaction,
+    /// `40001` serialization_failure
+    SerializationFailure,
     /// `42501` insufficient_privilege
     InsufficientPrivilege,
     /// `42704` undefined_object
@@ -43,6 +45,7 @@ impl Code {
             Code::InvalidParameterValue => "22023",
             Code::UniqueViolation => "23505",
             Code::ReadOnlyTransaction => "25006",
+            Code::SerializationFailure => "40001",
             Code::InsufficientPrivilege => "42501",
             Code::UndefinedObject => "42704",
             Code::ConfigurationLimitExceeded => "53400",

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod checkpoint;
+pub mod compliance;
 pub mod effect;
 pub mod error;
 pub mod jsonb;

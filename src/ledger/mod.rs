@@ -11,6 +11,7 @@ mod state;
 mod tiles;
 mod verify;
 
+pub use proof::current_origin;
 pub use rotation::{announce_new_keyring, key_warning, keyring_is_foreign};
 pub use seal::{Step, backlog, seal_step, sweep};
 pub use verify::count_record;

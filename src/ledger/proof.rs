@@ -27,6 +27,11 @@ pub fn origin(incarnation: i32) -> Result<String, Fault> {
     Ok(format!("skill_system/{log_id}/{incarnation}"))
 }
 
+/// The log as it is now, sealed or not.
+pub fn current_origin() -> Result<String, Fault> {
+    origin(spi::as_owner(State::read)?.map_or(1, |state| state.incarnation))
+}
+
 /// A stored checkpoint.
 pub struct Stored {
     /// What it says.

@@ -27,6 +27,7 @@ pub fn report(fault: Fault, level: PgLogLevel) {
         Code::InvalidParameterValue => Sql::ERRCODE_INVALID_PARAMETER_VALUE,
         Code::UniqueViolation => Sql::ERRCODE_UNIQUE_VIOLATION,
         Code::ReadOnlyTransaction => Sql::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+        Code::SerializationFailure => Sql::ERRCODE_T_R_SERIALIZATION_FAILURE,
         Code::InsufficientPrivilege => Sql::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Code::UndefinedObject => Sql::ERRCODE_UNDEFINED_OBJECT,
         Code::ConfigurationLimitExceeded => Sql::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,

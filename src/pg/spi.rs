@@ -98,7 +98,7 @@ impl Row {
 
     /// The bytes of column `n`, a bytea, borrowed.
     pub fn bytes(&self, n: i32) -> Option<&[u8]> {
-        // SAFETY: only asked for bytea columns; lives as long as the row.
+        // SAFETY: only asked for bytea and jsonb columns; lives as long as the row.
         self.datum(n).map(|datum| unsafe { super::call::varlena_bytes(datum) })
     }
 

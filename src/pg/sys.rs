@@ -284,6 +284,12 @@ pub fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
+/// Each statement sees what is committed when it begins.
+pub fn read_committed() -> bool {
+    // SAFETY: reads a plain variable of this backend.
+    unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
 /// The transaction may write.
 pub fn may_write() -> bool {
     // SAFETY: reads a plain variable of this backend.

@@ -99,6 +99,21 @@ impl Trigger {
         pg_sys::Datum::from(row)
     }
 
+    /// As [`Trigger::proceed`], with one column of the new row set to `value`.
+    pub fn proceed_with(&self, name: &CStr, value: pg_sys::Datum) -> pg_sys::Datum {
+        // SAFETY: tuple and descriptor belong together; the value is of the column's type by sql/.
+        unsafe {
+            let desc = (*self.data().tg_relation).rd_att;
+            let mut number = pg_sys::SPI_fnumber(desc, name.as_ptr());
+            if number <= 0 {
+                raise(Fault::new(Code::Internal, format!("column {} is missing", name.to_string_lossy())));
+            }
+            let (mut value, mut null) = (value, false);
+            let row = pg_sys::heap_modify_tuple_by_cols(self.new_row(), desc, 1, &mut number, &mut value, &mut null);
+            pg_sys::Datum::from(row)
+        }
+    }
+
     /// What an AFTER trigger returns: a null pointer, which is not SQL NULL.
     pub fn done(&self) -> pg_sys::Datum {
         pg_sys::Datum::from(0)
@@ -114,7 +129,17 @@ impl Trigger {
         self.column(self.new_row(), name)
     }
 
+    /// Column `name` of the new row as it is.
+    pub fn new_datum(&self, name: &CStr) -> Option<pg_sys::Datum> {
+        self.datum(self.new_row(), name)
+    }
+
     fn column<T: pgrx::datum::FromDatum>(&self, tuple: pg_sys::HeapTuple, name: &CStr) -> Option<T> {
+        // SAFETY: T is the type of the column by sql/.
+        self.datum(tuple, name).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    fn datum(&self, tuple: pg_sys::HeapTuple, name: &CStr) -> Option<pg_sys::Datum> {
         // SAFETY: tuple and descriptor belong together.
         unsafe {
             let desc = (*self.data().tg_relation).rd_att;
@@ -124,7 +149,7 @@ impl Trigger {
             }
             let mut null = false;
             let datum = pg_sys::heap_getattr(tuple, number, desc, &mut null);
-            T::from_datum(datum, null)
+            (!null).then_some(datum)
         }
     }
 

@@ -24,7 +24,7 @@ def arguments(db):
 
 
 DEFAULTS = {"text": "ok", "text[]": ["db.read"], "jsonb": "{}", "bigint": 1, "integer": 1, "regclass": "public.victim", "date": "2030-01-01", "uuid": "00000000-0000-7000-8000-000000000000",
-            "timestamp with time zone": "2030-01-01Z", "bytea": b"\0" * 32}
+            "timestamp with time zone": "2030-01-01Z", "bytea": b"\0" * 32, "boolean": True}
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,14 @@ def stage(db, database):
     db.execute("CREATE TABLE public.victim (id int PRIMARY KEY)")
     db.execute("SELECT * FROM skill_system.install_starter_policies()")
     db.execute("SELECT skill_system.start_run('g')")
+    # What the arguments' defaults name.
+    db.execute("SELECT * FROM skill_system.install_validation_presets()")
+    db.execute("INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('ok', 'Ok')")
+    db.execute("INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, validation_preset) SELECT type_id, 'a', 'A', 'text', 'email' FROM skill_system.entity_type_definitions")
+    db.execute("SELECT skill_system.create_template('ok', '[{\"label\": \"one\"}, {\"label\": \"two\"}]')")
+    db.execute("INSERT INTO skill_system.filing_checklists (id, entity_id, entity_type, compliance_domain, items) VALUES (%s, 'ok', 'ok', 'ok', '[{}, {}]')", [DEFAULTS["uuid"]])
+    db.execute("INSERT INTO skill_system.rule_versions (id, rule_type, rule_domain, rule_identifier, version, effective_date, source, rule_data, content_sha256) VALUES (%s, 'statewide', 'ok', 'ok', 1, '2020-01-01', 'manual', '{}', 'x')", [DEFAULTS["uuid"]])
+    db.execute("INSERT INTO skill_system.filing_rule_snapshots (id, checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256, is_current, superseded_by) VALUES (%(id)s, %(id)s, %(id)s, '{}', 'x', false, %(id)s)", {"id": DEFAULTS["uuid"]})
     return db
 
 

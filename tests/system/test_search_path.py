@@ -105,6 +105,9 @@ CREATE TYPE evil.timestamptz AS ENUM ('x');
 """
 
 
+FILING = "(SELECT id FROM skill_system.filing_checklists WHERE entity_id OPERATOR(pg_catalog.=) '42-501-20130')"
+PROPOSAL = "(SELECT id FROM skill_system.rule_versions WHERE version OPERATOR(pg_catalog.=) 2)"
+FROZEN = "(SELECT id FROM skill_system.filing_rule_snapshots WHERE NOT is_current)"
 # A call of every function of the extension, in an order that makes sense.
 CALLS = [
     "SELECT allowed, blocked_effects, policy_version FROM skill_system.check_policy('locked', ARRAY['db.read'::pg_catalog.text])",
@@ -171,6 +174,49 @@ CALLS = [
     "SELECT skill_system.release_legal_hold(1, 'closed')",
     "SELECT id, since, until, released_by, release_reason FROM skill_system.audit_legal_holds",
     "SELECT partition FROM skill_system.audit_retirements",
+    # compliance
+    "SELECT * FROM skill_system.install_validation_presets()",
+    "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('well', 'Well') RETURNING type_key",
+    "UPDATE skill_system.entity_type_definitions SET icon = 'x' RETURNING icon",
+    "INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, validation_preset) SELECT type_id, 'api', 'API', 'text', 'api_well_number' FROM skill_system.entity_type_definitions RETURNING field_key",
+    "INSERT INTO skill_system.rrc_field_mappings (type_id, rrc_field_key, entity_field_id) SELECT type_id, 'API_NO', field_id FROM skill_system.entity_field_definitions RETURNING rrc_field_key",
+    "SELECT * FROM skill_system.validate_entity('well', '{\"api\": \"x\"}')",
+    "SELECT skill_system.entity_json_schema('well') OPERATOR(pg_catalog.->>) 'title'",
+    "SELECT * FROM skill_system.map_import('well', '{\"API_NO\": \"4250120130\", \"X\": 1}')",
+    "SELECT skill_system.text_key('a')",
+    "SELECT version FROM skill_system.publish_rule('SWR_37', 'spacing', '2020-01-01', '{\"feet\": 467}', 'manual')",
+    "SELECT version FROM skill_system.create_template('rule_37', '[{\"label\": \"Plat\"}]', '[0]')",
+    "SELECT status, version FROM skill_system.create_checklist('42-501-20130', 'well', 'rule_37')",
+    f"SELECT status, version FROM skill_system.update_checklist_item({FILING}, 0, 'in_progress')",
+    f"SELECT * FROM skill_system.missing_items({FILING})",
+    f"SELECT content_sha256, size_bytes FROM skill_system.add_artifact({FILING}, 0, 'document', 'plat', 'text')",
+    f"SELECT status FROM skill_system.update_checklist_item({FILING}, 0, 'complete')",
+    f"SELECT skill_system.snapshot_rules({FILING})",
+    f"SELECT status FROM skill_system.submit_checklist({FILING})",
+    "SELECT status FROM skill_system.propose_rule('SWR_37', 'spacing', '2021-01-01', '{\"feet\": 330}', 'manual', draft => true)",
+    f"SELECT status FROM skill_system.submit_rule({PROPOSAL})",
+    f"SELECT status, stale_snapshots FROM skill_system.review_rule({PROPOSAL}, 'approved')",
+    f"SELECT patch, lines FROM skill_system.diff_rules({PROPOSAL}, {PROPOSAL})",
+    "SELECT version, superseded_date FROM skill_system.rule_as_of('SWR_37', '2020-06-01')",
+    "SELECT rule_identifier, frozen_version, current_version FROM skill_system.stale_filings()",
+    f"SELECT * FROM skill_system.snapshot_diff({FROZEN})",
+    f"SELECT skill_system.acknowledge_stale({FROZEN}, 'ann', 'known')",
+    f"SELECT skill_system.refresh_snapshot({FROZEN}) IS NULL",
+    f"SELECT status FROM skill_system.submit_checklist({FILING})",
+    f"SELECT status FROM skill_system.review_checklist({FILING}, 'approved')",
+    f"SELECT status FROM skill_system.file_checklist({FILING})",
+    f"SELECT json_typeof FROM pg_catalog.json_typeof(skill_system.compliance_snapshot({FILING}))",
+    "SELECT status FROM skill_system.create_checklist('42-501-20131', 'well', 'rule_37')",
+    "SELECT status FROM skill_system.mark_exception((SELECT id FROM skill_system.filing_checklists WHERE entity_id OPERATOR(pg_catalog.=) '42-501-20131'), 'plugged')",
+    "SELECT pg_catalog.count(action) FROM skill_system.checklist_transitions()",
+    "SELECT * FROM skill_system.assess_compliance('default', '42-501-20130', 'well', 'form_pr', 'compliant')",
+    "SELECT * FROM skill_system.assess_compliance('default', '42-501-20130')",
+    "SELECT entity_id, compliance_domain, status FROM skill_system.compliance_cells",
+    "SELECT compliance_domain, status, entities FROM skill_system.compliance_counts",
+    "SELECT entity_id, statuses, worst FROM skill_system.compliance_matrix()",
+    "SELECT * FROM skill_system.due_filings()",
+    "SELECT pg_catalog.length(skill_system.compliance_report()) OPERATOR(pg_catalog.>) 5000",
+    "SELECT pg_catalog.jsonb_typeof(skill_system.oscal_assessment_results())",
 ]
 PREPARE = ("CREATE TABLE public.kept (id int); CREATE TABLE public.watched (id int PRIMARY KEY, note text); SELECT * FROM skill_system.install_starter_policies();"
            "SELECT skill_system.create_policy('watched', mode => 'observe');"

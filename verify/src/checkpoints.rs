@@ -45,7 +45,8 @@ fn outcome(report: &Report<impl Write>, keys: &[VerifierKey]) -> Outcome {
     }
 }
 
-fn end(report: &mut Report<impl Write>, keys: &[VerifierKey], sentence: String, facts: Value) -> Result<Outcome, Unusable> {
+/// The last line, by what was found and whether anybody vouches for it.
+pub fn end(report: &mut Report<impl Write>, keys: &[VerifierKey], sentence: String, facts: Value) -> Result<Outcome, Unusable> {
     let outcome = outcome(report, keys);
     let sentence = match outcome {
         Outcome::True => sentence,

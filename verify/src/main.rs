@@ -7,6 +7,7 @@ mod pieces;
 mod record;
 mod report;
 mod rows;
+mod snapshot;
 
 use std::io::{BufReader, BufWriter, Read};
 use std::process::ExitCode;
@@ -34,6 +35,9 @@ skill-verify checks what skill_system recorded, without a database.
   skill-verify watch CHECKPOINT --state STATE --key KEY... [--proof PROOF]
       The same against the checkpoint in STATE, which is then replaced by the new one; after a
       problem it stays as it is. The first checkpoint makes STATE.
+  skill-verify snapshot FILE --key KEY...
+      The document of one filing from compliance_snapshot(): its signature, the digests of its frozen
+      rules, and each audit record that brings its proof.
   skill-verify rows FILE --keyring KEYRING --log-id UUID
       The signature of every row, one a line, as SELECT to_jsonb(a) FROM skill_system.audit_logs a
       prints them. Whoever has the keyring could also forge: this finds changes made by others.
@@ -187,6 +191,10 @@ fn run(options: Options) -> Result<Outcome, Unusable> {
             let record = options.record.as_deref().ok_or(usage("proof needs --record"))?;
             checkpoints::proof(&note(file)?, &text(record, pieces::MAX_LINE)?, keys, &mut report)
         }
+        ["snapshot", file] => {
+            only(&["--key"])?;
+            snapshot::check(&text(file, snapshot::MAX_DOCUMENT)?, keys, &mut report)
+        }
         ["compare", old, new] => {
             only(&["--key", "--proof"])?;
             checkpoints::compare(&note(old)?, &note(new)?, proof.as_deref(), keys, &mut report)
@@ -196,7 +204,7 @@ fn run(options: Options) -> Result<Outcome, Unusable> {
             let state = options.state.as_deref().ok_or(usage("watch needs --state"))?;
             checkpoints::watch(state, &note(new)?, proof.as_deref(), keys, &mut report)
         }
-        _ => Err(usage("export, proof, checkpoint, compare, watch or rows, with its files")),
+        _ => Err(usage("export, proof, checkpoint, compare, watch, snapshot or rows, with its files")),
     }
 }
 

@@ -1,0 +1,152 @@
+-- Rules: versioned, immutable, in force for periods that do not overlap.
+
+CREATE FUNCTION skill_system.text_key(value text) RETURNS numeric
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'text_key_wrapper' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.text_key(text) IS
+'A number that stands for a text: different texts have different numbers. It lets a GiST constraint compare texts exactly without another extension; rule_versions uses it. Raises 54000 for more than 1000 bytes. Example: SELECT skill_system.text_key(''SWR_37'');';
+
+CREATE TABLE skill_system.rule_versions (
+    id               uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
+    tenant_id        text         NOT NULL DEFAULT skill_system.current_tenant(),
+    rule_type        varchar(50)  NOT NULL CHECK (rule_type IN ('statewide', 'field_specific', 'notice')),
+    rule_domain      varchar(50)  NOT NULL,
+    rule_identifier  varchar(255) NOT NULL,
+    version          integer      NOT NULL CHECK (version > 0),
+    effective_date   date         NOT NULL CHECK (pg_catalog.isfinite(effective_date)),
+    superseded_date  date         CHECK (superseded_date >= effective_date),
+    source           varchar(50)  NOT NULL CHECK (source IN ('rrc_ingestion', 'rule_monitor_agent', 'manual', 'docket_hearing')),
+    source_reference varchar(500),
+    rule_data        jsonb        NOT NULL CHECK (pg_catalog.jsonb_typeof(rule_data) = 'object'),
+    graph_node_id    varchar(255),
+    change_summary   text,
+    detected_at      timestamptz  DEFAULT pg_catalog.now(),
+    detected_by      varchar(100),
+    status           varchar(20)  DEFAULT 'active' NOT NULL CHECK (status IN ('active', 'superseded', 'pending_review', 'draft')),
+    content_sha256   text         NOT NULL,
+    approved_by      text,
+    approved_at      timestamptz,
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (tenant_id, rule_identifier, version),
+    CONSTRAINT rule_versions_one_in_force EXCLUDE USING gist (
+        pg_catalog.numrange(skill_system.text_key(tenant_id), skill_system.text_key(tenant_id), '[]') WITH =,
+        pg_catalog.numrange(skill_system.text_key(rule_identifier::text), skill_system.text_key(rule_identifier::text), '[]') WITH =,
+        pg_catalog.daterange(effective_date, superseded_date) WITH &&
+    ) WHERE (status IN ('active', 'superseded'))
+);
+CREATE INDEX idx_rule_versions_active ON skill_system.rule_versions (tenant_id, rule_identifier, status) WHERE status = 'active';
+CREATE INDEX idx_rule_versions_domain ON skill_system.rule_versions (tenant_id, rule_domain);
+COMMENT ON TABLE skill_system.rule_versions IS
+'Every version of every rule. A row never changes but for its status, superseded_date and approval. Write with publish_rule() or propose_rule() and review_rule(); read with rule_as_of(). An exclusion constraint proves that no two versions of a rule are in force on one day.';
+COMMENT ON COLUMN skill_system.rule_versions.id IS 'UUID of the version.';
+COMMENT ON COLUMN skill_system.rule_versions.tenant_id IS 'Tenant of the rule.';
+COMMENT ON COLUMN skill_system.rule_versions.rule_type IS 'statewide; field_specific: applies only where rule_data->>''field'' is the entity''s field; or notice: an announcement, which applies like a statewide rule.';
+COMMENT ON COLUMN skill_system.rule_versions.rule_domain IS 'For example spacing, density, flaring or reporting. A checklist template names the domains it is about.';
+COMMENT ON COLUMN skill_system.rule_versions.rule_identifier IS 'Key of the rule in its tenant, for example SWR_37.';
+COMMENT ON COLUMN skill_system.rule_versions.version IS 'Counts from 1 without gaps for each rule.';
+COMMENT ON COLUMN skill_system.rule_versions.effective_date IS 'First day in force.';
+COMMENT ON COLUMN skill_system.rule_versions.superseded_date IS 'First day of its successor; NULL while there is none.';
+COMMENT ON COLUMN skill_system.rule_versions.source IS 'rrc_ingestion, rule_monitor_agent, manual or docket_hearing.';
+COMMENT ON COLUMN skill_system.rule_versions.source_reference IS 'Citation, docket number or URL.';
+COMMENT ON COLUMN skill_system.rule_versions.rule_data IS 'The rule''s parameters, a JSON object.';
+COMMENT ON COLUMN skill_system.rule_versions.graph_node_id IS 'Its node in a knowledge graph elsewhere.';
+COMMENT ON COLUMN skill_system.rule_versions.change_summary IS 'What changed in this version, in words.';
+COMMENT ON COLUMN skill_system.rule_versions.detected_at IS 'When the row was written.';
+COMMENT ON COLUMN skill_system.rule_versions.detected_by IS 'Who or what found the change.';
+COMMENT ON COLUMN skill_system.rule_versions.status IS 'draft, pending_review, active or superseded. Only the last two have a period in force.';
+COMMENT ON COLUMN skill_system.rule_versions.content_sha256 IS 'sha256: and the SHA-256 of rule_data as compact JSON, keys in byte order.';
+COMMENT ON COLUMN skill_system.rule_versions.approved_by IS 'Who published or approved it.';
+COMMENT ON COLUMN skill_system.rule_versions.approved_at IS 'When it was published or approved.';
+
+CREATE FUNCTION skill_system.guard_columns() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_columns' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.guard_columns() IS
+'Trigger function of tables whose rows are facts: refuses to change any column but those that its arguments name.';
+CREATE TRIGGER rule_versions_guard BEFORE UPDATE ON skill_system.rule_versions FOR EACH ROW
+    EXECUTE FUNCTION skill_system.guard_columns('superseded_date', 'status', 'approved_by', 'approved_at');
+CREATE TRIGGER rule_versions_no_delete BEFORE DELETE ON skill_system.rule_versions
+    FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
+CREATE TRIGGER rule_versions_no_truncate BEFORE TRUNCATE ON skill_system.rule_versions
+    FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
+ALTER TABLE skill_system.rule_versions ENABLE ALWAYS TRIGGER rule_versions_guard;
+ALTER TABLE skill_system.rule_versions ENABLE ALWAYS TRIGGER rule_versions_no_delete;
+ALTER TABLE skill_system.rule_versions ENABLE ALWAYS TRIGGER rule_versions_no_truncate;
+
+CREATE TYPE skill_system.rule_state AS (
+    rule_version_id uuid, rule_identifier text, version integer, status text, supersedes uuid, stale_snapshots bigint);
+COMMENT ON TYPE skill_system.rule_state IS
+'Answer of publish_rule() and its sisters: the version, its number and status, the version it took the place of, and how many frozen copies in open filings it made stale.';
+
+CREATE FUNCTION skill_system.publish_rule(
+        rule_identifier text, rule_domain text, effective_date date, rule_data jsonb, source text,
+        rule_type text DEFAULT 'statewide', source_reference text DEFAULT NULL, change_summary text DEFAULT NULL,
+        graph_node_id text DEFAULT NULL, detected_by text DEFAULT NULL) RETURNS skill_system.rule_state
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_publish_rule' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text) IS
+'Makes the next version of a rule and puts it in force from effective_date. In the same transaction the version before is superseded, every open filing that froze an older version becomes stale, and audit records rule.published and filing.stale are written. For administrators; agents call propose_rule(). Raises 22023 for values out of bounds or an effective_date before that of the version in force, 55000 under REPEATABLE READ. Example: SELECT * FROM skill_system.publish_rule(''SWR_37'', ''spacing'', ''2026-01-01'', ''{"min_distance_ft": 467}'', ''manual'');';
+
+CREATE FUNCTION skill_system.propose_rule(
+        rule_identifier text, rule_domain text, effective_date date, rule_data jsonb, source text,
+        rule_type text DEFAULT 'statewide', source_reference text DEFAULT NULL, change_summary text DEFAULT NULL,
+        graph_node_id text DEFAULT NULL, detected_by text DEFAULT NULL, draft boolean DEFAULT false) RETURNS skill_system.rule_state
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_propose_rule' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean) IS
+'Makes the next version of a rule without putting it in force: pending_review, or draft. A reviewer decides with review_rule(). Errors as publish_rule(). Example: SELECT * FROM skill_system.propose_rule(''SWR_37'', ''spacing'', ''2026-01-01'', ''{"min_distance_ft": 330}'', ''rule_monitor_agent'', draft => true);';
+
+CREATE FUNCTION skill_system.submit_rule(rule_version_id uuid, submitted_by text DEFAULT NULL) RETURNS skill_system.rule_state
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_submit_rule' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.submit_rule(uuid, text) IS
+'Hands a draft version of a rule to the reviewers: draft becomes pending_review. Raises 42704 for an unknown version, 55000 for one that is no draft. Example: SELECT * FROM skill_system.submit_rule(''01900000-0000-7000-8000-000000000001'');';
+
+CREATE FUNCTION skill_system.review_rule(
+        rule_version_id uuid, decision text, reviewer text DEFAULT NULL, comment text DEFAULT NULL) RETURNS skill_system.rule_state
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_rule' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.review_rule(uuid, text, text, text) IS
+'Decides on a version that waits: approved puts it in force as publish_rule() does, rejected makes it a draft again. Raises 42704 for an unknown version, 55000 for one that does not wait or that a later version has overtaken, 22023 for another decision. Example: SELECT * FROM skill_system.review_rule(''01900000-0000-7000-8000-000000000001'', ''approved'', ''chief engineer'');';
+
+CREATE FUNCTION skill_system.rule_as_of(rule_identifier text, as_of date DEFAULT CURRENT_DATE) RETURNS SETOF skill_system.rule_versions
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT v.* FROM skill_system.rule_versions v
+    WHERE v.tenant_id = (SELECT skill_system.current_tenant()) AND v.rule_identifier = rule_as_of.rule_identifier
+        AND v.status IN ('active', 'superseded')
+        AND v.effective_date <= rule_as_of.as_of AND (v.superseded_date IS NULL OR v.superseded_date > rule_as_of.as_of);
+END;
+COMMENT ON FUNCTION skill_system.rule_as_of(text, date) IS
+'The version of a rule that was, is or will be in force on a day; no row when none. Example: SELECT version, rule_data FROM skill_system.rule_as_of(''SWR_37'', ''2025-06-30'');';
+
+CREATE TYPE skill_system.json_difference AS (patch jsonb, lines text[]);
+COMMENT ON TYPE skill_system.json_difference IS
+'Difference of two JSON values. patch: JSON Patch (RFC 6902) that turns the first into the second. lines: the same for people.';
+CREATE FUNCTION skill_system.diff_rules(a uuid, b uuid) RETURNS skill_system.json_difference
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_diff_rules' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.diff_rules(uuid, uuid) IS
+'What changed in rule_data from version a to version b. Raises 42704 for an unknown version. Example: SELECT * FROM skill_system.diff_rules(''01900000-0000-7000-8000-000000000001'', ''01900000-0000-7000-8000-000000000002'');';
+
+ALTER TABLE skill_system.rule_versions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON skill_system.rule_versions
+    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
+CREATE POLICY auditor ON skill_system.rule_versions FOR SELECT TO skill_system_auditor USING (true);
+
+REVOKE ALL ON TABLE skill_system.rule_versions FROM PUBLIC;
+REVOKE ALL ON TYPE skill_system.rule_state, skill_system.json_difference FROM PUBLIC;
+GRANT USAGE ON TYPE skill_system.rule_state, skill_system.json_difference
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+GRANT SELECT ON skill_system.rule_versions
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+REVOKE ALL ON FUNCTION
+    skill_system.text_key(text), skill_system.guard_columns(),
+    skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text),
+    skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean),
+    skill_system.submit_rule(uuid, text), skill_system.review_rule(uuid, text, text, text),
+    skill_system.rule_as_of(text, date), skill_system.diff_rules(uuid, uuid)
+    FROM PUBLIC;
+-- Agents propose, reviewers decide, administrators publish.
+GRANT EXECUTE ON FUNCTION
+    skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean), skill_system.submit_rule(uuid, text)
+    TO skill_system_agent, skill_system_admin;
+GRANT EXECUTE ON FUNCTION skill_system.review_rule(uuid, text, text, text) TO skill_system_reviewer;
+GRANT EXECUTE ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text) TO skill_system_admin;
+GRANT EXECUTE ON FUNCTION skill_system.rule_as_of(text, date), skill_system.diff_rules(uuid, uuid)
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+
+SELECT pg_catalog.pg_extension_config_dump('skill_system.rule_versions', '');

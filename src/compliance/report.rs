@@ -1,0 +1,212 @@
+//! What is told about the matrix: the report and OSCAL.
+
+use serde_json::{Value, json};
+use skill_core::compliance::oscal::{About, Cell, Evidence, assessment_results};
+use skill_core::compliance::report::{MAX_ROWS, render};
+use skill_core::compliance::rules::difference;
+use skill_core::compliance::{optional, required};
+use skill_core::{Code, Fault};
+
+use super::{jsonb_datum, missing, stored, text};
+use crate::pg::call::{Answer, Call};
+use crate::pg::guc;
+use crate::pg::spi::{self, Access, Arg, Row, arg};
+use crate::pg_function;
+
+/// What is not done and can be late.
+const NOT_DONE: [&str; 3] = ["overdue", "action_needed", "in_review"];
+
+fn bounded(call: &Call, n: usize, what: &str, most: i32) -> Result<i32, Fault> {
+    let given: i32 = call.get(n).ok_or_else(|| missing(what))?;
+    if (1..=most).contains(&given) {
+        return Ok(given);
+    }
+    Err(Fault::new(Code::InvalidParameterValue, format!("{what} must be between 1 and {most}")))
+}
+
+/// The rows of a statement whose one column is jsonb as text.
+fn list(sql: &'static str, args: &[Arg]) -> Vec<Value> {
+    let mut found = Vec::new();
+    spi::run(sql, Access::Read, args, |row| found.push(stored(row.get(1))));
+    found
+}
+
+pg_function!(pg_finfo_skill_compliance_report, skill_compliance_report, compliance_report);
+/// `compliance_report(format, title, max_rows)`
+fn compliance_report(call: &Call) -> Answer {
+    let title = required("title", call.text(1), 300)?;
+    let rows = bounded(call, 2, "max_rows", MAX_ROWS)?;
+    let mut data = list(
+        "SELECT jsonb_build_object('generated_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI \"UTC\"'), 'now_epoch', extract(epoch FROM now()), \
+             'entities', (SELECT count(*) FROM (SELECT FROM skill_system.compliance_status WHERE tenant_id = skill_system.current_tenant() GROUP BY entity_id) e))::text",
+        &[],
+    )
+    .pop()
+    .unwrap_or_default();
+    let (counts, domains, districts) = tallies();
+    data["title"] = title.into();
+    data["tenant"] = guc::tenant().into();
+    data["rows"] = rows.into();
+    data["cells"] = counts.values().filter_map(Value::as_i64).sum::<i64>().into();
+    data["counts"] = counts.into();
+    data["districts"] = districts.into();
+    data["matrix"] = matrix(rows, &domains).into();
+    data["domains"] = domains.into();
+    data["deadlines"] = list(
+        "SELECT jsonb_build_object('entity_id', entity_id, 'entity_name', entity_name, 'domain', compliance_domain, 'status', status, \
+             'deadline', to_char(deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 'days', floor(extract(epoch FROM time_left) / 86400)::integer, 'epoch', extract(epoch FROM deadline))::text \
+         FROM skill_system.compliance_cells \
+         WHERE tenant_id = skill_system.current_tenant() AND isfinite(deadline) AND status IN ('overdue', 'action_needed', 'in_review') ORDER BY deadline LIMIT $1",
+        &[arg(rows)],
+    )
+    .into();
+    data["stale"] = stale(rows).into();
+    data["evidence"] = list(
+        "SELECT jsonb_build_object('name', a.name, 'type', a.artifact_type, 'entity_id', c.entity_id, 'domain', c.compliance_domain, 'digest', a.content_sha256, 'size', a.size_bytes, \
+             'created', to_char(a.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 'expires', to_char(a.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'))::text \
+         FROM skill_system.checklist_artifacts a JOIN skill_system.filing_checklists c ON c.tenant_id = a.tenant_id AND c.id = a.checklist_id \
+         WHERE a.tenant_id = skill_system.current_tenant() ORDER BY a.id DESC LIMIT $1",
+        &[arg(rows)],
+    )
+    .into();
+    let report = render(call.text(0), data)?;
+    Ok(text(&report).unwrap_or_else(|| call.null()))
+}
+
+/// Counts by status, the domains, and the districts with their cells by domain.
+fn tallies() -> (serde_json::Map<String, Value>, Vec<String>, Vec<Value>) {
+    let statuses = ["overdue", "action_needed", "in_review", "compliant", "not_applicable"];
+    let mut counts: serde_json::Map<String, Value> = statuses.iter().map(|status| ((*status).to_owned(), 0.into())).collect();
+    let mut domains: Vec<String> = Vec::new();
+    let mut by_district: std::collections::BTreeMap<String, std::collections::HashMap<String, [i64; 3]>> = std::collections::BTreeMap::new();
+    spi::run(
+        "SELECT compliance_domain::text, coalesce(entity_district, '–')::text, status, sum(entities)::bigint FROM skill_system.compliance_counts \
+         WHERE tenant_id = skill_system.current_tenant() GROUP BY 1, 2, 3 ORDER BY 1",
+        Access::Read,
+        &[],
+        |row| {
+            let [domain, district, status] = [1, 2, 3].map(|n| row.get::<String>(n).unwrap_or_default());
+            let entities: i64 = row.get(4).unwrap_or_default();
+            let [open, overdue, total] = by_district.entry(district).or_default().entry(domain.clone()).or_default();
+            *total += entities;
+            *open += if NOT_DONE.contains(&status.as_str()) { entities } else { 0 };
+            *overdue += if status == "overdue" { entities } else { 0 };
+            counts[&status] = (counts[&status].as_i64().unwrap_or_default() + entities).into();
+            if domains.last() != Some(&domain) {
+                domains.push(domain);
+            }
+        },
+    );
+    let level = |open: i64, overdue: i64, total: i64| match (open, overdue) {
+        (0, _) => 0,
+        (_, 0) => 1,
+        _ if overdue * 4 < total => 2,
+        _ => 3,
+    };
+    let districts = by_district.into_iter().map(|(district, cells)| {
+        let cells: Vec<Value> = domains
+            .iter()
+            .map(|domain| cells.get(domain).copied().unwrap_or_default())
+            .map(|[open, overdue, total]| json!({"open": open, "overdue": overdue, "total": total, "level": level(open, overdue, total)}))
+            .collect();
+        json!({"district": district, "cells": cells})
+    });
+    let districts = districts.collect();
+    (counts, domains, districts)
+}
+
+/// The entities that need attention most, with a status per domain.
+fn matrix(rows: i32, domains: &[String]) -> Vec<Value> {
+    let mut found = list(
+        "SELECT jsonb_build_object('entity_id', entity_id, 'entity_name', min(entity_name), 'entity_type', min(entity_type), 'entity_district', min(entity_district), \
+             'cells', jsonb_object_agg(compliance_domain, status))::text \
+         FROM skill_system.compliance_cells WHERE tenant_id = skill_system.current_tenant() GROUP BY entity_id \
+         ORDER BY min(array_position(ARRAY['overdue', 'action_needed', 'in_review', 'compliant', 'not_applicable'], status)), min(deadline), entity_id LIMIT $1",
+        &[arg(rows)],
+    );
+    for entity in &mut found {
+        entity["statuses"] = domains.iter().map(|domain| entity["cells"][domain.as_str()].clone()).collect();
+        if let Some(entity) = entity.as_object_mut() {
+            entity.remove("cells");
+        }
+    }
+    found
+}
+
+/// The stale rules of open filings, with what changed.
+fn stale(rows: i32) -> Vec<Value> {
+    let mut found = list(
+        "SELECT jsonb_build_object('entity_id', f.entity_id, 'domain', f.compliance_domain, 'rule', f.rule_identifier, 'frozen', f.frozen_version, 'current', f.current_version, \
+             'before', s.rule_data_at_snapshot, 'after', n.rule_data)::text \
+         FROM skill_system.stale_filings(page_size => $1) f \
+         JOIN skill_system.filing_rule_snapshots s ON s.tenant_id = skill_system.current_tenant() AND s.id = f.snapshot_id \
+         JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by",
+        &[arg(rows)],
+    );
+    for filing in &mut found {
+        let (_, lines) = difference(&filing["before"], &filing["after"]);
+        if let Some(filing) = filing.as_object_mut() {
+            filing.remove("before");
+            filing.remove("after");
+            filing.insert("lines".into(), lines.into_iter().take(20).collect());
+        }
+    }
+    found
+}
+
+fn cell(row: &Row) -> Cell {
+    let required = |n| row.get::<String>(n).unwrap_or_default();
+    let known = stored(row.get(9));
+    let word = |value: &Value| value.as_str().map(str::to_owned);
+    let evidence = |value: &Value| Evidence {
+        id: word(&value["id"]).unwrap_or_default(),
+        name: word(&value["name"]).unwrap_or_default(),
+        media_type: word(&value["media_type"]),
+        path: word(&value["path"]),
+        digest: word(&value["digest"]).unwrap_or_default(),
+    };
+    Cell {
+        entity_id: required(1),
+        entity_type: required(2),
+        entity_name: row.get(3),
+        domain: required(4),
+        status: required(5),
+        deadline: row.get(6),
+        assessed_at: required(7),
+        checklist_id: row.get(8),
+        evidence: known["evidence"].as_array().map(|all| all.iter().map(evidence).collect()).unwrap_or_default(),
+        rules: known["rules"].as_array().map(|all| all.iter().filter_map(word).collect()).unwrap_or_default(),
+    }
+}
+
+pg_function!(pg_finfo_skill_oscal_assessment_results, skill_oscal_assessment_results, oscal_assessment_results);
+/// `oscal_assessment_results(entity_id, compliance_domain, title, max_findings)`
+fn oscal_assessment_results(call: &Call) -> Answer {
+    let entity = optional("entity_id", call.text(0), 255)?;
+    let domain = optional("compliance_domain", call.text(1), 50)?;
+    let title = required("title", call.text(2), 300)?;
+    let most = bounded(call, 3, "max_findings", 10_000)?;
+    let mut cells = Vec::new();
+    // At most a thousand pieces of evidence a cell, so that the document stays one.
+    spi::run(
+        "SELECT s.entity_id::text, s.entity_type::text, s.entity_name::text, s.compliance_domain::text, s.status, \
+             CASE WHEN isfinite(s.deadline) THEN to_char(s.deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') END, \
+             to_char(s.last_assessed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), s.checklist_id::text, \
+             jsonb_build_object( \
+                 'evidence', (SELECT jsonb_agg(jsonb_build_object('id', a.id, 'name', a.name, 'media_type', a.content_type, 'path', a.file_path, 'digest', a.content_sha256) ORDER BY a.id) \
+                     FROM (SELECT * FROM skill_system.checklist_artifacts a WHERE a.tenant_id = s.tenant_id AND a.checklist_id = s.checklist_id ORDER BY a.id LIMIT 1000) a), \
+                 'rules', (SELECT jsonb_agg(v.rule_identifier || ' version ' || v.version ORDER BY v.rule_identifier) FROM skill_system.filing_rule_snapshots f \
+                     JOIN skill_system.rule_versions v ON v.tenant_id = f.tenant_id AND v.id = f.rule_version_id \
+                     WHERE f.tenant_id = s.tenant_id AND f.checklist_id = s.checklist_id AND f.replaced_by IS NULL))::text \
+         FROM skill_system.compliance_cells s WHERE s.tenant_id = skill_system.current_tenant() \
+             AND ($1 IS NULL OR s.entity_id = $1) AND ($2 IS NULL OR s.compliance_domain = $2) ORDER BY s.entity_id, s.compliance_domain LIMIT $3::bigint + 1",
+        Access::Read,
+        &[arg(entity), arg(domain), arg(most)],
+        |row| cells.push(cell(row)),
+    );
+    let truncated = cells.len() > most as usize;
+    cells.truncate(most as usize);
+    let at: String = spi::one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')", Access::Read, &[]).unwrap_or_default();
+    let about = About { title, tenant: &guc::tenant(), at: &at, truncated };
+    Ok(jsonb_datum(assessment_results(&about, &cells)).unwrap_or_else(|| call.null()))
+}

@@ -1,0 +1,170 @@
+//! The status matrix: kept true by what happens to checklists.
+
+use pgrx::pg_sys;
+use serde_json::{Value, json};
+use skill_core::compliance::{optional, required, word};
+use skill_core::effect::shorten;
+use skill_core::{Code, Fault};
+
+use super::{json as json_argument, record, text, who};
+use crate::pg::call::{Answer, Call};
+use crate::pg::guc;
+use crate::pg::spi::{self, Access, arg, given};
+use crate::pg::trigger::Trigger;
+use crate::pg_function;
+
+/// Works out one cell from the newest checklist of the entity in the domain.
+fn assess(tenant: &str, entity: &str, domain: &str) {
+    lock_cell(tenant, entity, domain);
+    let cell = [arg(tenant), arg(entity), arg(domain)];
+    let found = spi::run(
+        "INSERT INTO skill_system.compliance_status AS s (tenant_id, entity_id, entity_type, entity_name, entity_field, entity_district, compliance_domain, \
+             status, deadline, checklist_id, details, last_assessed_at) \
+         SELECT c.tenant_id, c.entity_id, c.entity_type, c.entity_name, c.entity_field, c.entity_district, c.compliance_domain, \
+             CASE WHEN c.status = 'filed' THEN 'compliant' WHEN c.status = 'exception' THEN 'not_applicable' \
+                  WHEN c.status IN ('ready_for_review', 'in_review', 'approved') THEN 'in_review' ELSE 'action_needed' END, \
+             c.deadline, c.id, jsonb_build_object('checklist_status', c.status), clock_timestamp() \
+         FROM skill_system.filing_checklists c \
+         WHERE c.tenant_id = $1 AND c.entity_id = $2 AND c.compliance_domain = $3 ORDER BY c.created_at DESC, c.id DESC LIMIT 1 \
+         ON CONFLICT (tenant_id, entity_id, compliance_domain) DO UPDATE SET entity_type = EXCLUDED.entity_type, \
+             entity_name = coalesce(EXCLUDED.entity_name, s.entity_name), entity_field = coalesce(EXCLUDED.entity_field, s.entity_field), \
+             entity_district = coalesce(EXCLUDED.entity_district, s.entity_district), status = EXCLUDED.status, deadline = EXCLUDED.deadline, \
+             checklist_id = EXCLUDED.checklist_id, details = s.details || EXCLUDED.details, last_assessed_at = EXCLUDED.last_assessed_at",
+        Access::WriteAsOwner,
+        &cell,
+        |_| (),
+    );
+    if found == 0 {
+        // Its only checklist was deleted, so nothing is known any more.
+        spi::run(
+            "UPDATE skill_system.compliance_status SET status = 'action_needed', checklist_id = NULL, details = details - 'checklist_status', last_assessed_at = clock_timestamp() \
+             WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 AND details ? 'checklist_status'",
+            Access::WriteAsOwner,
+            &cell,
+            |_| (),
+        );
+    }
+}
+
+/// One at a time: the statement after it sees what the others made of the cell.
+fn lock_cell(tenant: &str, entity: &str, domain: &str) {
+    spi::run(
+        "SELECT pg_advisory_xact_lock(hashtextextended(format('skill_system.cell %L %L %L', $1, $2, $3), 0))",
+        Access::Write,
+        &[arg(tenant), arg(entity), arg(domain)],
+        |_| (),
+    );
+}
+
+pg_function!(pg_finfo_skill_assess_checklist, skill_assess_checklist, assess_checklist);
+/// AFTER INSERT, UPDATE and DELETE on `filing_checklists`.
+fn assess_checklist(call: &Call) -> Answer {
+    let trigger = Trigger::new(call);
+    let column = |name| trigger.old::<String>(name).unwrap_or_default();
+    assess(&column(c"tenant_id"), &column(c"entity_id"), &column(c"compliance_domain"));
+    Ok(trigger.done())
+}
+
+/// Status of a cell and whether an open checklist decides it.
+fn cell(entity: &str, domain: &str) -> (Option<String>, bool) {
+    let mut found = (None, false);
+    spi::run(
+        "SELECT s.status::text, EXISTS (SELECT FROM skill_system.filing_checklists c WHERE c.tenant_id = skill_system.current_tenant() \
+             AND c.entity_id = $1 AND c.compliance_domain = $2 AND c.status NOT IN ('filed', 'exception')) \
+         FROM (SELECT) one LEFT JOIN skill_system.compliance_status s \
+             ON s.tenant_id = skill_system.current_tenant() AND s.entity_id = $1 AND s.compliance_domain = $2",
+        Access::WriteAsOwner,
+        &[arg(entity), arg(domain)],
+        |row| found = (row.get(1), row.get(2).unwrap_or_default()),
+    );
+    found
+}
+
+pg_function!(pg_finfo_skill_assess_compliance, skill_assess_compliance, assess_compliance);
+/// `assess_compliance(tenant_id, entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details, assessed_by)`
+fn assess_compliance(call: &Call) -> Answer {
+    let tenant = required("tenant_id", call.text(0), usize::MAX)?;
+    if !guc::is_tenant(tenant) {
+        return Err(Fault::new(Code::InsufficientPrivilege, "this session belongs to another tenant")
+            .hint("SELECT skill_system.current_tenant();"));
+    }
+    let entity = required("entity_id", call.text(1), 255)?;
+    let entity_type = optional("entity_type", call.text(2), 50)?;
+    let domain = optional("compliance_domain", call.text(3), 50)?;
+    let by = who(call, 10, "assessed_by")?;
+    let mut changes: Vec<(String, Option<String>, Option<String>)> = Vec::new();
+    let details = json_argument(call, 9, "details")?;
+    if call.text(4).is_some() {
+        let domain = required("compliance_domain", domain, 50)?;
+        changes.push((domain.to_owned(), set(call, entity, entity_type, domain, details.as_ref())?, call.text(4).map(str::to_owned)));
+    } else {
+        let mut domains = Vec::new();
+        spi::run(
+            "SELECT compliance_domain::text FROM skill_system.compliance_status WHERE tenant_id = skill_system.current_tenant() AND entity_id = $1 AND ($2 IS NULL OR compliance_domain = $2) \
+             UNION SELECT compliance_domain::text FROM skill_system.filing_checklists WHERE tenant_id = skill_system.current_tenant() AND entity_id = $1 AND ($2 IS NULL OR compliance_domain = $2) \
+             ORDER BY 1",
+            Access::WriteAsOwner,
+            &[arg(entity), arg(domain)],
+            |row| domains.extend(row.get::<String>(1)),
+        );
+        if domains.is_empty() {
+            return Err(Fault::new(Code::UndefinedObject, format!("nothing is known of entity \"{}\"", shorten(entity)))
+                .hint("create_checklist() begins a filing; with compliance_domain and status, assess_compliance() makes a cell."));
+        }
+        for domain in domains {
+            let (before, _) = cell(entity, &domain);
+            assess(tenant, entity, &domain);
+            changes.push((domain.clone(), before, cell(entity, &domain).0));
+        }
+    }
+    let mut rows = call.row_set();
+    for (domain, before, after) in changes {
+        if before != after {
+            record("compliance.assessed", json!({"entity_id": entity, "compliance_domain": domain, "from": before, "to": after, "details": details}), &by);
+        }
+        rows.push(&mut [text(&domain), before.as_deref().and_then(text), after.as_deref().and_then(text)]);
+    }
+    Ok(call.null())
+}
+
+/// Sets a cell that no open checklist decides; returns the status it had.
+fn set(call: &Call, entity: &str, entity_type: Option<&str>, domain: &str, details: Option<&Value>) -> Result<Option<String>, Fault> {
+    let status = word("status", call.text(4), &["compliant", "action_needed", "in_review", "not_applicable"])?;
+    let name = optional("entity_name", call.text(6), 500)?;
+    let field = optional("entity_field", call.text(7), 255)?;
+    let district = optional("entity_district", call.text(8), 10)?;
+    if details.is_some_and(|details| !details.is_object()) {
+        return Err(Fault::new(Code::InvalidParameterValue, "details must be a JSON object"));
+    }
+    lock_cell(&guc::tenant(), entity, domain);
+    let (before, decided) = cell(entity, domain);
+    if decided {
+        return Err(Fault::new(Code::NotInPrerequisiteState, format!("an open checklist decides the status of \"{}\" in {domain}", shorten(entity)))
+            .hint("Work on the checklist, or end it with mark_exception()."));
+    }
+    if before.is_none() {
+        required("entity_type", entity_type, 50)?;
+    }
+    spi::run(
+        "INSERT INTO skill_system.compliance_status AS s (entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details) \
+         VALUES ($1, coalesce($2, ''), $3, $4, $5, $6, $7, $8, coalesce($9, '{}')) \
+         ON CONFLICT (tenant_id, entity_id, compliance_domain) DO UPDATE SET entity_type = coalesce($2, s.entity_type), status = EXCLUDED.status, \
+             deadline = EXCLUDED.deadline, entity_name = coalesce(EXCLUDED.entity_name, s.entity_name), \
+             entity_field = coalesce(EXCLUDED.entity_field, s.entity_field), entity_district = coalesce(EXCLUDED.entity_district, s.entity_district), \
+             details = (s.details - 'checklist_status') || EXCLUDED.details, last_assessed_at = clock_timestamp()",
+        Access::WriteAsOwner,
+        &[
+            arg(entity),
+            arg(entity_type),
+            arg(domain),
+            arg(status),
+            given(call.datum(5), pg_sys::TIMESTAMPTZOID),
+            arg(name),
+            arg(field),
+            arg(district),
+            given(call.datum(9), pg_sys::JSONBOID),
+        ],
+        |_| (),
+    );
+    Ok(before)
+}
