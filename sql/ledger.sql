@@ -135,7 +135,7 @@ CREATE FUNCTION skill_system.seal_audit(max_rows integer DEFAULT NULL)
     RETURNS TABLE (sealed bigint, tree_size bigint, root_hash bytea, unsealed bigint, oldest_unsealed_age interval, blocked_by text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_seal_audit';
 COMMENT ON FUNCTION skill_system.seal_audit(integer) IS
-'Adds every committed audit record that is not sealed yet to the Merkle tree, at most max_rows when given; call it again for the rest. Writers never wait for it. sealed says how many, unsealed and oldest_unsealed_age what is left, blocked_by which open transaction holds back records of its own, or that another session is sealing now. With shared_preload_libraries a worker does it every skill_system.seal_interval. Raises 25006 on a standby, 55000 when this is not the server that sealed before: see adopt_log(). Example: SELECT * FROM skill_system.seal_audit();';
+'Adds every committed audit record that is not sealed yet to the Merkle tree, at most max_rows when given; call it again for the rest. Writers never wait for it. sealed says how many, unsealed and oldest_unsealed_age what is left, blocked_by which open transaction holds back records of its own, or that another session is sealing now (unsealed is NULL then). With shared_preload_libraries a worker does it every skill_system.seal_interval. Raises 25006 on a standby, 55000 when this is not the server that sealed before: see adopt_log(). Example: SELECT * FROM skill_system.seal_audit();';
 
 CREATE FUNCTION skill_system.adopt_log(reason text, last_checkpoint text DEFAULT NULL)
     RETURNS TABLE (incarnation integer, continued boolean, tree_size bigint, sealed bigint, detail text)

@@ -363,16 +363,19 @@ fn seal_audit(call: &Call) -> Answer {
     if max_rows.is_some_and(|rows| rows < 1) {
         return Err(Fault::new(Code::InvalidParameterValue, "max_rows must be at least 1").hint("Leave it out to seal everything."));
     }
-    let (mut sealed, mut left, mut blocked_by) = (0, (0, None), None);
+    let (mut sealed, mut left, mut blocked_by) = (0, (Some(0), None), None);
     let state = match seal_step(max_rows.map(i64::from))? {
         Step::Sealed { sealed: added, state, snapshot } => {
             sealed = added;
-            left = unsealed(&state, &snapshot);
+            let (count, age) = unsealed(&state, &snapshot);
+            left = (Some(count), age);
             blocked_by = oldest_open(&snapshot);
             *state
         }
         Step::Empty => State::first(),
         Step::Busy => {
+            // What it leaves is not known yet.
+            left = (None, None);
             blocked_by = Some("another session seals now".to_owned());
             spi::with_latest_snapshot(|| spi::as_owner(State::read))?.unwrap_or_else(State::first)
         }
