@@ -59,6 +59,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         fault_point::reached("seal_begun");
         let snapshot = Snapshot::active()?;
         let before = state.size;
+        let under_way = state.target.is_some();
         let mut left = max_rows;
         let (protection, fingerprint) = spi::as_owner(protection::fingerprint);
         let changed = state.fingerprint.as_deref() != Some(&fingerprint);
@@ -76,7 +77,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
                     seal_batch(&mut state, &mut leaves, log_id, &snapshot, &mut left)?;
                 }
                 fault_point::reached("leaves_read");
-                if leaves.size > before || first || changed {
+                if leaves.size > before || first || changed || under_way {
                     if leaves.size > before {
                         state.sealed_at = sys::clock_timestamp();
                     }

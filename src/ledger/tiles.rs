@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use skill_core::tree::{Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 
+use crate::pg::cache;
 use crate::pg::call::{Answer, Call, bytea_datum};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg_function;
@@ -146,9 +147,20 @@ impl LeafFinder {
     }
 }
 
+thread_local! {
+    static FINDER: RefCell<LeafFinder> = RefCell::default();
+}
+
 #[pg_extern(sql = false)]
 fn audit_leaf_index(id: Option<pgrx::Uuid>) -> Option<i64> {
-    leaf_of(id?.as_bytes()).map(|leaf| leaf as i64)
+    let id = id?;
+    // A query asks for many, and after a restore a verification for every record.
+    FINDER.with_borrow_mut(|finder| {
+        if !cache::leaves_valid() {
+            *finder = LeafFinder::default();
+        }
+        finder.find(id.as_bytes()).map(|leaf| leaf as i64)
+    })
 }
 
 pg_function!(pg_finfo_skill_audit_leaves, skill_audit_leaves, audit_leaves);

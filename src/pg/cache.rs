@@ -40,6 +40,7 @@ thread_local! {
     static IDENTITY: Watch = const { Watch::new() };
     static TRANSIENT: Cell<bool> = const { Cell::new(false) };
     static SEALED: Cell<bool> = const { Cell::new(false) };
+    static LEAVES: Cell<bool> = const { Cell::new(false) };
     static OPENED: Cell<Option<Opened>> = const { Cell::new(None) };
     static ROLES_SAME: Cell<bool> = const { Cell::new(false) };
 }
@@ -88,6 +89,7 @@ unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _a
         fault_point::reached("before_commit");
     } else {
         SEALED.set(false);
+        LEAVES.set(false);
     }
     if event == XACT_EVENT_COMMIT {
         fault_point::reached("committed");
@@ -131,6 +133,12 @@ pub enum Opened {
     OwnRecord,
 }
 
+/// Which record is which leaf may be remembered until the end of the transaction, or until a part of it is rolled back.
+/// False when what was remembered before must be forgotten now.
+pub fn leaves_valid() -> bool {
+    LEAVES.replace(true)
+}
+
 /// The tree grew in this transaction, perhaps in a part of it that was rolled back.
 pub fn sealed_in_transaction() -> bool {
     SEALED.get()
@@ -155,6 +163,7 @@ pub fn opening<T>(what: Opened, body: impl FnOnce() -> T) -> T {
 }
 
 fn rolled_back() {
+    LEAVES.set(false);
     OPENED.set(None);
     POLICIES.with(|watch| watch.valid.set(false));
     // The identity may have been made by what is rolled back.
