@@ -414,6 +414,7 @@ pub fn partitions_lockable() -> bool {
 
 #[pg_extern(sql = false)]
 fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
+    sys::prevent_if_read_only(c"create_audit_partition()");
     let mut answer = (String::new(), String::new(), String::new(), None::<pg_sys::Oid>);
     // Months are months of UTC, so that the bounds do not depend on who makes them.
     spi::run(

@@ -70,7 +70,8 @@ def test_a_standby(pair):
     for statement in ["SELECT skill_system.append_audit('x', '{}')", "SELECT skill_system.log_denial('x', '{}')", "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')", "SELECT skill_system.log_run('s', 'o', 'ok')", "SELECT skill_system.start_run('g')",
                       "SELECT skill_system.log_event(1, 'x')", "SELECT skill_system.log_step(1, 's', 'o')", "SELECT skill_system.log_events(1, '[{\"event_type\": \"x\"}]')", "SELECT skill_system.finish_run(1, 'failed')", "SELECT skill_system.create_policy('x')",
                       "SELECT * FROM skill_system.install_starter_policies()", "SELECT skill_system.create_audit_partition('2045-01-01')", "SELECT * FROM skill_system.maintain()", "SELECT skill_system.make_append_only('skill_system.runs')",
-                      "SELECT skill_system.audit_table('skill_system.runs')"]:
+                      "SELECT skill_system.audit_table('skill_system.runs')", "SELECT * FROM skill_system.seal_audit()", "SELECT skill_system.audit_checkpoint()", "SELECT * FROM skill_system.adopt_log('why')",
+                      "SELECT skill_system.rotate_audit_key()", "SELECT skill_system.set_legal_hold('2026-01-01', NULL, 'why')"]:
         with pytest.raises(errors.ReadOnlySqlTransaction):
             standby.execute(statement)
     # What is denied there is denied, and the error says that no record was made of it.
