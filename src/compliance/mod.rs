@@ -18,7 +18,7 @@ use skill_core::compliance::{optional, parse_json};
 use skill_core::{Code, Fault};
 
 use crate::audit;
-use crate::pg::call::{Answer, Call, text_datum};
+use crate::pg::call::{Answer, Call, text_datum as text};
 use crate::pg::spi::{self, Access, Arg, given};
 use crate::pg::sys;
 use crate::pg::trigger::Trigger;
@@ -137,8 +137,4 @@ fn text_key(value: &str) -> pgrx::AnyNumeric {
     use crate::pg::error::OrRaise;
     let digits = skill_core::compliance::text_key(value).or_raise();
     pgrx::AnyNumeric::try_from(digits.as_str()).map_err(|error| Fault::new(Code::Internal, error.to_string())).or_raise()
-}
-
-fn text(value: &str) -> Option<pg_sys::Datum> {
-    text_datum(value)
 }

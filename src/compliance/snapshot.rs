@@ -3,7 +3,6 @@
 use serde_json::Value;
 use skill_core::compliance::snapshot::{Statement, VERSION_MEMBER, digest};
 use skill_core::jsonb::{self, JsonbError};
-use skill_core::{Code, Fault};
 
 use super::{text, unknown, uuid};
 use crate::pg::call::{Answer, Call};
@@ -49,10 +48,7 @@ fn compliance_snapshot(call: &Call) -> Answer {
     });
     let (encoded, payload): (Result<[u8; 32], JsonbError>, String) = found.ok_or_else(|| unknown("checklist", id))?;
     let ring = keys::keyring()?;
-    let key = ring.signing().ok_or_else(|| {
-        Fault::new(Code::ConfigFileError, "the keyring has no active Ed25519 key, so nothing can be signed for others")
-            .hint("SELECT skill_system.rotate_audit_key(); adds one.")
-    })?;
+    let key = keys::signing(&ring, "nothing can be signed for others")?;
     let note = Statement { origin, checklist: *id.as_bytes(), digest: encoded? }.sign(key)?;
     let document = format!("{{\"{VERSION_MEMBER}\": 1, \"payload\": {payload}, \"note\": {}}}", Value::from(note));
     Ok(text(&document).unwrap_or_else(|| call.null()))

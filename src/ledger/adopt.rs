@@ -1,11 +1,11 @@
 //! Going on in another server, or in this one at another time.
 
 use pgrx::datum::IntoDatum;
-use skill_core::checkpoint::{Checkpoint, VerifierKey, verifier_key};
+use skill_core::checkpoint::Checkpoint;
 use skill_core::tree::{self, Appender, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 
-use super::proof::{nothing_sealed, origin};
+use super::proof::{nothing_sealed, origin, verifier_keys};
 use super::seal::Leaves;
 use super::state::{Place, Snapshot, State};
 use super::tiles::{HASH, StoredTiles};
@@ -13,7 +13,7 @@ use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::error::check_for_interrupts;
 use crate::pg::spi::{self, Access, arg};
-use crate::pg::{fault_point, keys, sys};
+use crate::pg::{fault_point, sys};
 use crate::{audit, pg_function};
 
 fn not_now(message: impl Into<String>) -> Fault {
@@ -100,7 +100,6 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
 
 /// A checkpoint that this log once signed.
 fn verified(note: &str, state: &State) -> Result<Checkpoint, Fault> {
-    let ring = keys::keyring()?;
     let claimed = Checkpoint::read(note)?;
     let known = (1..=state.incarnation).map(origin).collect::<Result<Vec<_>, _>>()?;
     if !known.contains(&claimed.origin) {
@@ -110,8 +109,7 @@ fn verified(note: &str, state: &State) -> Result<Checkpoint, Fault> {
             known.last().map_or("", String::as_str)
         )));
     }
-    let keys = ring.verifying().iter().map(|key| VerifierKey::parse(&verifier_key(&claimed.origin, &key.key)));
-    Ok(Checkpoint::verify(note, &keys.collect::<Result<Vec<_>, _>>()?)?)
+    Ok(Checkpoint::verify(note, &verifier_keys(&claimed.origin)?)?)
 }
 
 /// Hashes the tree anew from its leaves: a damaged one is not gone on with.

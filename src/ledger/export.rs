@@ -13,8 +13,8 @@ use skill_core::{Code, Fault};
 
 use super::proof::{self, Stored};
 use super::retention;
-use super::state::State;
-use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids};
+use super::state::{self, State};
+use super::tiles::{ID, LeafFinder, StoredTiles, hash_in, read_ids};
 use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::error::check_for_interrupts;
 use crate::pg::spi::{self, Access, arg};
@@ -39,7 +39,7 @@ fn audit_export(call: &Call) -> Answer {
             })?,
         };
         let Stored { checkpoint: Checkpoint { origin, size, root }, note } = stored;
-        let log_id = spi::as_owner(|| spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]));
+        let log_id = spi::as_owner(state::log_id);
         let tiles = StoredTiles::default();
         let range = spi::as_owner(|| leaves_of(since, until, size))?;
         let edges = spi::as_owner(|| {
@@ -146,8 +146,7 @@ impl Writer {
                     }
                     None => {
                         self.missing += 1;
-                        let hash = (leaf - n * width) as usize * HASH;
-                        let hash = STANDARD.encode(tile.get(hash..hash + HASH).unwrap_or_default());
+                        let hash = STANDARD.encode(hash_in(&tile, leaf).unwrap_or_default());
                         let id = uuid::Uuid::from_slice(id).unwrap_or_default();
                         emit(&json!({"leaf": leaf, "id": id.to_string(), "missing": true, "hash": hash}).to_string());
                     }

@@ -6,10 +6,9 @@
 use skill_core::tree::TILE_WIDTH;
 use skill_core::{Code, Fault};
 
-use super::seal::LEAF_HASH;
-use super::state::State;
-use super::tiles::{self, HASH, read_tile};
-use crate::audit::{self, PROBLEM};
+use super::state::{self, State};
+use super::tiles::{self, hash_in, read_tile};
+use crate::audit::{self, LEAF_HASH, PROBLEM};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::{guc, sys};
 
@@ -85,7 +84,7 @@ pub fn keep(event_type: &str, data: serde_json::Value) -> pgrx::Uuid {
 /// All kept records, oldest first.
 pub fn all() -> Result<Vec<Kept>, Fault> {
     spi::as_owner(|| {
-        let log_id = spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]);
+        let log_id = state::log_id();
         let state = State::read()?;
         let mut found = Vec::new();
         spi::run_once(
@@ -119,8 +118,6 @@ fn is_leaf(id: &pgrx::Uuid, hash: Option<&[u8]>, transaction: Option<i64>, state
     let Some(leaf) = tiles::leaf_of(id.as_bytes()) else {
         return transaction.zip(state).is_none_or(|(transaction, state)| !state.snapshot.sees(transaction));
     };
-    let width = TILE_WIDTH as u64;
-    let tile = read_tile(0, leaf / width).ok().flatten();
-    let at = (leaf % width) as usize * HASH;
-    hash.is_some() && tile.as_ref().and_then(|tile| tile.get(at..at + HASH)) == hash
+    let tile = read_tile(0, leaf / TILE_WIDTH as u64).ok().flatten();
+    hash.is_some() && tile.as_ref().and_then(|tile| hash_in(tile, leaf)) == hash
 }

@@ -3,11 +3,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use pgrx::prelude::*;
-use skill_core::checkpoint::{Checkpoint, Proof, verifier_key};
-use skill_core::tree::{self, Hash, Tiles};
+use skill_core::checkpoint::{Checkpoint, Proof, VerifierKey, verifier_key};
+use skill_core::tree::{self, Hash};
 use skill_core::{Code, Fault};
 
-use super::state::State;
+use super::state::{self, State};
 use super::tiles::{self, StoredTiles};
 use crate::pg::call::{Answer, Call, bytea_array_datum, bytea_datum, text_datum};
 use crate::pg::error::{OrRaise, raise};
@@ -22,7 +22,7 @@ pub fn nothing_sealed() -> Fault {
 
 /// Which log this is, for the world outside.
 pub fn origin(incarnation: i32) -> Result<String, Fault> {
-    let log_id = spi::as_owner(|| spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]));
+    let log_id = spi::as_owner(state::log_id);
     let log_id = log_id.ok_or_else(nothing_sealed)?;
     Ok(format!("skill_system/{log_id}/{incarnation}"))
 }
@@ -30,6 +30,19 @@ pub fn origin(incarnation: i32) -> Result<String, Fault> {
 /// The log as it is now, sealed or not.
 pub fn current_origin() -> Result<String, Fault> {
     origin(spi::as_owner(State::read)?.map_or(1, |state| state.incarnation))
+}
+
+/// The keyring's public keys, as they verify checkpoints of an origin.
+pub fn verifier_keys(origin: &str) -> Result<Vec<VerifierKey>, Fault> {
+    let keys = keys::keyring()?.verifying().iter().map(|key| VerifierKey::parse(&verifier_key(origin, &key.key))).collect::<Result<_, _>>()?;
+    Ok(keys)
+}
+
+/// A public key as a JWK (RFC 8037).
+pub fn public_jwk(id: &str, key: &[u8; 32]) -> serde_json::Value {
+    serde_json::json!({
+        "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": id, "x": URL_SAFE_NO_PAD.encode(key),
+    })
 }
 
 /// A stored checkpoint.
@@ -81,10 +94,7 @@ pub fn sign_checkpoint() -> Result<Stored, Fault> {
         }
         let checkpoint = Checkpoint { origin: origin(state.incarnation)?, size: state.size, root: state.root };
         let ring = keys::keyring()?;
-        let key = ring.signing().ok_or_else(|| {
-            Fault::new(Code::ConfigFileError, "the keyring has no active Ed25519 key, so no checkpoint can be signed")
-                .hint("SELECT skill_system.rotate_audit_key(); adds one.")
-        })?;
+        let key = keys::signing(&ring, "no checkpoint can be signed")?;
         let note = checkpoint.sign(key)?;
         fault_point::reached("checkpoint_signed");
         spi::as_owner(|| {
@@ -113,14 +123,11 @@ fn audit_public_key(call: &Call) -> Answer {
     let (origin, ring) = (origin(state.incarnation)?, keys::keyring()?);
     let active = ring.signing().map(|key| key.id.as_str());
     for key in ring.verifying() {
-        let jwk = serde_json::json!({
-            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.id, "x": URL_SAFE_NO_PAD.encode(key.key.as_bytes()),
-        });
         rows.push(&mut [
             text_datum(&key.id),
             (active == Some(key.id.as_str())).into_datum(),
             text_datum(&verifier_key(&origin, &key.key)),
-            pgrx::JsonB(jwk).into_datum(),
+            pgrx::JsonB(public_jwk(&key.id, key.key.as_bytes())).into_datum(),
         ]);
     }
     Ok(call.null())
@@ -144,10 +151,7 @@ fn audit_inclusion_proof(call: &Call) -> Answer {
     let Checkpoint { size, root, .. } = stored.checkpoint;
     let (hash, hashes) = spi::as_owner(|| {
         let tiles = StoredTiles::default();
-        let tile = tiles.tile(0, leaf / tree::TILE_WIDTH as u64)?;
-        let at = leaf as usize % tree::TILE_WIDTH * tiles::HASH;
-        let hash = tile.get(at..at + tiles::HASH).and_then(|hash| Hash::try_from(hash).ok());
-        let hash = hash.ok_or_else(|| Fault::new(Code::DataCorrupted, format!("leaf {leaf} is missing from its tile")))?;
+        let hash = tiles.leaf(leaf)?;
         Ok::<_, Fault>((hash, tree::inclusion_proof(leaf, size, &tiles)?))
     })?;
     let text = Proof { index: leaf, hashes: hashes.clone(), extra: None, checkpoint: stored.note }.print();

@@ -5,16 +5,15 @@ use std::ops::Range;
 
 use pgrx::datum::IntoDatum;
 use pgrx::pg_sys;
-use skill_core::tree::{Appender, Hash, TILE_WIDTH, Tiles};
+use skill_core::tree::{Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
 use super::adopt::{judge, rebuild};
 use super::kept::{self, Kept, given_text};
 use super::proof::{newest, nothing_sealed};
-use super::seal::LEAF_HASH;
-use super::state::State;
-use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids};
-use crate::audit::PROBLEM;
+use super::state::{self, State};
+use super::tiles::{ID, LeafFinder, StoredTiles, read_ids};
+use crate::audit::{LEAF_HASH, PROBLEM};
 use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
 use crate::pg::error::{OrRaise, check_for_interrupts, raise};
@@ -310,7 +309,7 @@ impl Content {
         if let Some(loss) = judge(&state, None)?.loss {
             return Err(tampered("the tree is not the one of its checkpoints").detail(loss));
         }
-        let log_id = spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]);
+        let log_id = state::log_id();
         let (tiles, mut finder, mut ranges) = (StoredTiles::default(), LeafFinder::default(), Ranges::default());
         let (mut count, mut key_ids, mut first_key_id) = (0, BTreeSet::new(), None);
         let youngest = sys::clock_timestamp() - i64::from(MIN_AGE_DAYS) * DAY;
@@ -328,7 +327,7 @@ impl Content {
             let Some(leaf) = finder.find(id.as_bytes()).filter(|leaf| *leaf < state.size) else {
                 raise(refused(format!("record {id} of {} is not sealed", month.partition)).hint("SELECT * FROM skill_system.seal_audit();"));
             };
-            if hash_of(leaf, &tiles).or_raise().as_slice() != row.bytes(5).unwrap_or_default() {
+            if tiles.leaf(leaf).or_raise().as_slice() != row.bytes(5).unwrap_or_default() {
                 raise(tampered(format!("record {id} of {} is not as it was sealed: leaf {leaf} has another hash", month.partition)));
             }
             if time(2).is_none_or(|created| !(month.since..month.until).contains(&created)) {
@@ -355,7 +354,7 @@ impl Content {
         check_gaps(&leaves, &retired(kept))?;
         let mut appender = Appender::resume(0, &tiles)?;
         for leaf in leaves.iter().cloned().flatten() {
-            appender.push(&hash_of(leaf, &tiles)?, &mut |_, _, _| Ok(()))?;
+            appender.push(&tiles.leaf(leaf)?, &mut |_, _, _| Ok(()))?;
         }
         let (_, root) = appender.finish(&mut |_, _, _| Ok(()))?;
         Ok(Content { leaves, count, root, key_ids, first_key_id })
@@ -365,13 +364,6 @@ impl Content {
 fn tampered(message: impl Into<String>) -> Fault {
     Fault::new(Code::DataCorrupted, message)
         .hint("Nothing was removed. SELECT * FROM skill_system.verify_audit(); says what else is wrong.")
-}
-
-fn hash_of(leaf: u64, tiles: &StoredTiles) -> Result<Hash, Fault> {
-    let width = TILE_WIDTH as u64;
-    let (tile, at) = (tiles.tile(0, leaf / width)?, (leaf % width) as usize * HASH);
-    let hash = tile.get(at..at + HASH).and_then(|hash| hash.try_into().ok());
-    hash.ok_or_else(|| Fault::new(Code::DataCorrupted, format!("leaf {leaf} is missing from its tile")))
 }
 
 /// Leaves between those of the partition belong to records of other partitions; one without any record was removed,

@@ -3,14 +3,12 @@
 //! The log knows the key of its first record, and each key that an `audit.key_rotated` record names which a known key
 //! signed. `audit.keyring_created` begins anew after the loss of all keys.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use skill_core::checkpoint::verifier_key;
 use skill_core::keyring::Keyring;
 use skill_core::{Code, Fault};
 
 use super::kept::{self, Kept};
-use super::proof::origin;
+use super::proof::{origin, public_jwk};
 use super::retention::retired_first_key;
 use super::state::State;
 use super::tiles::{ID, read_ids};
@@ -103,9 +101,7 @@ fn announcement(ring: &Keyring, used: &[String]) -> Result<serde_json::Value, Fa
     let mut data = serde_json::json!({"key_ids": key_ids, "active_key_id": active});
     if let (Some(key), Some(members)) = (ring.signing(), data.as_object_mut()) {
         members.insert("checkpoint_key_id".into(), key.id.clone().into());
-        members.insert("jwk".into(), serde_json::json!({
-            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.id, "x": URL_SAFE_NO_PAD.encode(key.public().as_bytes()),
-        }));
+        members.insert("jwk".into(), public_jwk(&key.id, key.public().as_bytes()));
         if audit::has_identity() {
             let incarnation = spi::as_owner(State::read)?.map_or(1, |state| state.incarnation);
             members.insert("verifier_key".into(), verifier_key(&origin(incarnation)?, &key.public()).into());

@@ -8,9 +8,10 @@ use pgrx::pg_sys;
 use skill_core::tree::{Appender, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
-use super::state::{Snapshot, State};
+use super::state::{self, Snapshot, State};
 use super::tiles::{self, ID, LeafFinder, StoredTiles};
-use crate::{audit, protection};
+use crate::audit::{self, LEAF_HASH};
+use crate::protection;
 use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, bytea_datum};
 use crate::pg::error::OrRaise;
@@ -49,7 +50,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
     }
     // From here on nobody else changes the state, so a snapshot taken now sees its last version.
     spi::with_latest_snapshot(|| {
-        let Some(log_id) = spi::as_owner(|| spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[])) else {
+        let Some(log_id) = spi::as_owner(state::log_id) else {
             return Ok(Step::Empty);
         };
         let found = spi::as_owner(State::read)?;
@@ -222,7 +223,7 @@ struct Late {
 impl Late {
     /// `$2` to `$5` of [`LATE`]; the last is this transaction, whose records the next seal takes.
     fn args(&self) -> Vec<Arg> {
-        let own = sys::top_transaction_id_if_any().map(|own| own as i64);
+        let own = state::own_transaction();
         vec![arg(self.before.xmax), arg(self.before.in_progress.clone()), arg(self.now.xmax), arg(own)]
     }
 
@@ -240,10 +241,6 @@ impl Late {
         found
     }
 }
-
-/// `audit_leaf_hash()` of a row aliased `a`; `$1` is the log's id.
-pub const LEAF_HASH: &str = "skill_system.audit_leaf_hash($1, a.id, a.tenant_id, a.event_type::text, a.event_data, a.actor_id::text, \
-     a.actor_type::text, a.created_at, a.recorded_at, a.transaction_id, a.session_user_name, a.current_user_name, a.key_id, a.signature::text)";
 
 /// Rows that a seal takes: of transactions that had not ended in one snapshot and have in another. All of them are
 /// visible, because the other snapshot is not younger than the one that reads.
@@ -311,7 +308,7 @@ impl Leaves {
 
     /// Every visible row, aliased `a`, that is no leaf yet and fulfils a condition on `$2` and further. Returns the first ids.
     pub fn push_unmapped(&mut self, condition: &str, args: &[Arg]) -> Result<Vec<String>, Fault> {
-        let log_id = spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]);
+        let log_id = state::log_id();
         let sql = format!(
             "SELECT a.id, {LEAF_HASH} FROM skill_system.audit_logs a WHERE {condition} \
                  AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id) ORDER BY a.transaction_id, a.id"
@@ -334,7 +331,7 @@ impl Leaves {
 
     /// Records from another server, whose transaction ids are still to come in this one, when nothing was sealed before.
     fn push_restored(&mut self, state: &mut State, now: &Snapshot) -> Result<(), Fault> {
-        let own = sys::top_transaction_id_if_any().map(|own| own as i64);
+        let own = state::own_transaction();
         self.push_unmapped("a.transaction_id >= $2 AND a.transaction_id IS DISTINCT FROM $3", &[arg(now.xmax), arg(own)])?;
         if self.size > self.resumed_at {
             state.expect_foreign();
@@ -446,7 +443,7 @@ pub fn backlog() -> Result<Option<String>, Fault> {
 
 /// The open transaction that began first: records of its own cannot be sealed before it ends.
 fn oldest_open(snapshot: &Snapshot) -> Option<String> {
-    let own = sys::top_transaction_id_if_any().map(|own| own as i64);
+    let own = state::own_transaction();
     let oldest = snapshot.in_progress.iter().copied().find(|id| Some(*id) != own)?;
     spi::as_owner(|| {
         spi::one(

@@ -8,6 +8,16 @@ use super::tiles::ID;
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::sys;
 
+/// What tells this log from any other, as the active snapshot sees it; `None` before the first record.
+pub fn log_id() -> Option<pgrx::Uuid> {
+    spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[])
+}
+
+/// The top-level transaction of this session, if it has an id.
+pub fn own_transaction() -> Option<i64> {
+    sys::top_transaction_id_if_any().map(|own| own as i64)
+}
+
 /// Which transactions had ended at a moment: `pg_snapshot` (64-bit ids, top level only).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -28,7 +38,7 @@ impl Snapshot {
         let text = spi::one::<String>("SELECT pg_current_snapshot()::text", Access::Read, &[]).unwrap_or_default();
         let mut snapshot = Snapshot::parse(&text)?;
         // The server leaves out the caller's own transaction, which may yet write records or be rolled back.
-        if let Some(own) = sys::top_transaction_id_if_any().map(|own| own as i64).filter(|own| *own < snapshot.xmax) {
+        if let Some(own) = own_transaction().filter(|own| *own < snapshot.xmax) {
             let at = snapshot.in_progress.partition_point(|id| *id < own);
             snapshot.in_progress.insert(at, own);
         }

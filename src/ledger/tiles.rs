@@ -48,6 +48,15 @@ impl Tiles for StoredTiles {
     }
 }
 
+impl StoredTiles {
+    /// The hash of a leaf.
+    pub fn leaf(&self, leaf: u64) -> Result<Hash, Fault> {
+        let tile = self.tile(0, leaf / TILE_WIDTH as u64)?;
+        let hash = hash_in(&tile, leaf).and_then(|hash| hash.try_into().ok());
+        hash.ok_or_else(|| Fault::new(Code::DataCorrupted, format!("leaf {leaf} is missing from its tile")))
+    }
+}
+
 /// One tile; `None` when there is no such tile.
 pub fn read_tile(level: u8, n: u64) -> Result<Option<Rc<[u8]>>, Fault> {
     let mut found: Option<Rc<[u8]>> = None;
@@ -64,6 +73,12 @@ pub fn read_tile(level: u8, n: u64) -> Result<Option<Rc<[u8]>>, Fault> {
         )),
         found => Ok(found),
     }
+}
+
+/// The hash of a leaf in the level-0 tile that holds it.
+pub fn hash_in(tile: &[u8], leaf: u64) -> Option<&[u8]> {
+    let at = leaf as usize % TILE_WIDTH * HASH;
+    tile.get(at..at + HASH)
 }
 
 /// Writes a tile, or extends the last one of its level.

@@ -8,21 +8,20 @@ use std::ops::Range;
 
 use pgrx::datum::IntoDatum;
 use pgrx::pg_sys;
-use skill_core::checkpoint::{Checkpoint, VerifierKey, verifier_key};
+use skill_core::checkpoint::Checkpoint;
 use skill_core::tree::{self, Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
-use super::seal::LEAF_HASH;
-use super::state::{Snapshot, State};
+use super::state::{self, Snapshot, State};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
 use super::proof;
 use super::retention::retired_leaves;
 use super::rotation::unannounced_keys;
-use crate::audit::{PROBLEM, explain_problem, leaf_digest};
+use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest};
 use crate::pg::call::{Answer, Call, RowSet, text_datum};
 use crate::pg::error::{OrRaise, check_for_interrupts, info};
 use crate::pg::spi::{self, Access, Arg, arg};
-use crate::pg::{keys, progress, sys};
+use crate::pg::{progress, sys};
 use crate::{pg_function, protection};
 
 pg_function!(pg_finfo_skill_verify_audit, skill_verify_audit, verify_audit);
@@ -41,7 +40,7 @@ fn verify_audit(call: &Call) -> Answer {
     }
     let mut verification = Verification {
         rows: call.row_set(),
-        log_id: spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[]),
+        log_id: state::log_id(),
         state,
         covered: 0,
     };
@@ -98,14 +97,14 @@ impl Verification {
 
     /// `$1` to `$8` of [`UNSEALED`].
     fn unsealed_args(&self) -> Vec<Arg> {
-        let first = State::first;
-        let state = self.state.clone().unwrap_or_else(first);
-        let target = state.target.as_ref();
+        let nothing = Snapshot::empty();
+        let state = self.state.as_ref();
+        let (sealed, target) = (state.map_or(&nothing, |state| &state.snapshot), state.and_then(|state| state.target.as_ref()));
         vec![
             arg(self.log_id),
-            arg(state.snapshot.xmax),
-            arg(state.snapshot.in_progress.clone()),
-            arg(state.foreign_below),
+            arg(sealed.xmax),
+            arg(sealed.in_progress.clone()),
+            arg(state.map_or(0, |state| state.foreign_below)),
             arg(target.map(|(target, ..)| target.xmax)),
             arg(target.map(|(target, ..)| target.in_progress.clone())),
             arg(target.map(|(_, transaction, _)| *transaction)),
@@ -157,10 +156,9 @@ impl Verification {
         // The aggregate may run in parallel workers. Every condition has the same parameters.
         spi::run_once(
             &format!(
-                "SELECT count(*), count(d), sum(d)::text, key_id FROM (SELECT {} AS d, key_id FROM skill_system.audit_logs a WHERE {condition}) q \
+                "SELECT count(*), count(d), sum(d)::text, key_id FROM (SELECT {RECORD_DIGEST} AS d, key_id FROM skill_system.audit_logs a WHERE {condition}) q \
                  WHERE $2 IS NOT NULL AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $6 IS NOT NULL) AND ($7 IS NULL OR $8 IS NOT NULL) \
-                 GROUP BY key_id",
-                PROBLEM.replace("audit_problem", "audit_record_digest").replace("a.signature::text)", "a.signature::text, $9)")
+                 GROUP BY key_id"
             ),
             Access::Read,
             &args,
@@ -192,7 +190,7 @@ impl Verification {
         if self.state.as_ref().is_none_or(elsewhere) {
             return Ok(());
         }
-        let own = sys::top_transaction_id_if_any().map(|own| own as i64);
+        let own = state::own_transaction();
         let xmax = Snapshot::active()?.xmax;
         spi::with_settings(&[(c"enable_seqscan", c"off")], || {
             spi::stream(
@@ -279,9 +277,7 @@ impl Verification {
     }
 
     fn checkpoints(&mut self, state: &State) -> Result<(), Fault> {
-        let (tiles, origin, ring) = (StoredTiles::default(), proof::origin(state.incarnation)?, keys::keyring()?);
-        let known = ring.verifying().iter().map(|key| VerifierKey::parse(&verifier_key(&origin, &key.key)));
-        let known = known.collect::<Result<Vec<_>, _>>()?;
+        let (tiles, known) = (StoredTiles::default(), proof::verifier_keys(&proof::origin(state.incarnation)?)?);
         let mut wrong = Vec::new();
         spi::stream(
             "SELECT tree_size, root_hash, note FROM skill_system.audit_checkpoints WHERE incarnation = $1 ORDER BY tree_size",

@@ -6,10 +6,10 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use pgrx::bgworkers::BackgroundWorkerBuilder;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_sys};
 
-use super::sys;
+use super::{error, sys};
 
 /// The server's own signal handlers, which need addresses that pgrx's wrappers do not have.
 mod handler {
@@ -96,24 +96,13 @@ impl Caught {
 
     /// Writes it to the server's log.
     pub fn log(self, what: &str) {
-        let mut report = ErrorReport::new(self.code, format!("{what}: {}", self.message), "skill_system");
-        if let Some(detail) = self.detail {
-            report = report.set_detail(detail);
-        }
-        if let Some(hint) = self.hint {
-            report = report.set_hint(hint);
-        }
-        report.report(PgLogLevel::LOG_SERVER_ONLY);
+        error::send(self.code, format!("{what}: {}", self.message), self.detail, self.hint, PgLogLevel::LOG_SERVER_ONLY);
     }
 }
 
 /// A line for the server's log.
 pub fn log(message: String, hint: Option<&str>) {
-    let mut report = ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "skill_system");
-    if let Some(hint) = hint {
-        report = report.set_hint(hint);
-    }
-    report.report(PgLogLevel::LOG_SERVER_ONLY);
+    error::send(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, None, hint.map(str::to_owned), PgLogLevel::LOG_SERVER_ONLY);
 }
 
 /// Runs `body` in a transaction of its own, which is committed when this returns, or rolled back with the error.

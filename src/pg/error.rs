@@ -39,11 +39,16 @@ pub fn report(fault: Fault, level: PgLogLevel) {
         Code::Internal => Sql::ERRCODE_INTERNAL_ERROR,
         Code::DataCorrupted => Sql::ERRCODE_DATA_CORRUPTED,
     };
-    let mut report = ErrorReport::new(code, fault.message, "skill_system");
-    if let Some(detail) = fault.detail {
+    send(code, fault.message, fault.detail, fault.hint, level);
+}
+
+/// Sends a message of the given level.
+pub fn send(code: Sql, message: String, detail: Option<String>, hint: Option<String>, level: PgLogLevel) {
+    let mut report = ErrorReport::new(code, message, "skill_system");
+    if let Some(detail) = detail {
         report = report.set_detail(detail);
     }
-    if let Some(hint) = fault.hint {
+    if let Some(hint) = hint {
         report = report.set_hint(hint);
     }
     report.report(level);
@@ -51,12 +56,12 @@ pub fn report(fault: Fault, level: PgLogLevel) {
 
 /// Sends an INFO message, which reaches the client whatever its settings.
 pub fn info(message: String) {
-    ErrorReport::new(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, "skill_system").report(PgLogLevel::INFO);
+    send(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, None, None, PgLogLevel::INFO);
 }
 
 /// Sends a NOTICE.
 pub fn notice(message: String) {
-    ErrorReport::new(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, "skill_system").report(PgLogLevel::NOTICE);
+    send(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, None, None, PgLogLevel::NOTICE);
 }
 
 /// `raise` for results.

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use skill_core::keyring::{Keyring, MAX_KEYRING_BYTES, RANDOM_BYTES};
+use skill_core::keyring::{Keyring, MAX_KEYRING_BYTES, RANDOM_BYTES, SigningKey};
 use skill_core::{Code, Fault};
 use zeroize::Zeroizing;
 
@@ -67,6 +67,14 @@ pub fn keyring() -> Result<Rc<Keyring>, Fault> {
 /// The keyring is read again when it is next used.
 pub fn forget() {
     LOADED.set(None);
+}
+
+/// The key that signs for the world outside; `so` says what cannot be done without one.
+pub fn signing<'r>(ring: &'r Keyring, so: &str) -> Result<&'r SigningKey, Fault> {
+    ring.signing().ok_or_else(|| {
+        Fault::new(Code::ConfigFileError, format!("the keyring has no active Ed25519 key, so {so}"))
+            .hint("SELECT skill_system.rotate_audit_key(); adds one.")
+    })
 }
 
 /// A command or a file gives the keyring now.
