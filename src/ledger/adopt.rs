@@ -13,7 +13,7 @@ use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::error::check_for_interrupts;
 use crate::pg::spi::{self, Access, arg};
-use crate::pg::{fault_point, sys};
+use crate::pg::{fault_point, sys, worker};
 use crate::{audit, pg_function};
 
 fn not_now(message: impl Into<String>) -> Fault {
@@ -33,6 +33,7 @@ fn adopt_log(call: &Call) -> Answer {
         return Err(not_now("another session seals now").hint("Try again."));
     }
     let row = spi::with_latest_snapshot(|| adopt(reason, call.text(1)))?;
+    worker::mended();
     call.row_set().push(&mut [
         row.incarnation.into_datum(),
         row.continued.into_datum(),

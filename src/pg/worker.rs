@@ -33,6 +33,8 @@ struct Entry {
     database: pg_sys::Oid,
     /// The sealer's process; 0 when there is none.
     pid: i32,
+    /// The latch of that process; of no use when `pid` is 0.
+    latch: *mut pg_sys::Latch,
     /// The sealer, this one or the last, has come as far as to be connected.
     connected: bool,
     /// It has found the extension and made a step.
@@ -72,7 +74,7 @@ impl Table {
         let Some(free) = self.entries.iter_mut().find(|entry| entry.is_none()) else {
             return false;
         };
-        *free = Some(Entry { database, pid: 0, connected: false, at_work: false, asked: true, error: [0; MAX_ERROR], error_length: 0 });
+        *free = Some(Entry { database, pid: 0, latch: std::ptr::null_mut(), connected: false, at_work: false, asked: true, error: [0; MAX_ERROR], error_length: 0 });
         true
     }
 
@@ -96,6 +98,8 @@ static PRELOADED: AtomicBool = AtomicBool::new(false);
 thread_local! {
     /// This transaction has written an audit record.
     static WROTE: Cell<bool> = const { Cell::new(false) };
+    /// This transaction has made an end to what kept the sealer from its work.
+    static MENDED: Cell<bool> = const { Cell::new(false) };
     /// The value of REMOVED when this session asked for a sealer.
     static ASKED_AT: Cell<Option<u32>> = const { Cell::new(None) };
 }
@@ -123,13 +127,37 @@ pub fn wrote() {
     WROTE.set(true);
 }
 
+/// What kept the sealer from its work ends when this transaction commits: it shall not wait for its next attempt.
+pub fn mended() {
+    MENDED.set(true);
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
     match event {
-        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE if WROTE.replace(false) => ask(),
-        XACT_EVENT_ABORT => WROTE.set(false),
+        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
+            if WROTE.replace(false) {
+                ask();
+            }
+            if MENDED.replace(false) {
+                try_again();
+            }
+        }
+        XACT_EVENT_ABORT => {
+            WROTE.set(false);
+            MENDED.set(false);
+        }
         _ => (),
+    }
+}
+
+/// The last error is history, and the sealer does its next step now.
+fn try_again() {
+    let mut table = TABLE.exclusive();
+    if let Some(entry) = table.find(sys::database()).filter(|entry| entry.pid != 0) {
+        entry.error_length = 0;
+        wake(entry.latch);
     }
 }
 
@@ -145,10 +173,10 @@ fn ask() {
     }
 }
 
-fn wake(launcher: *mut pg_sys::Latch) {
-    if !launcher.is_null() {
+fn wake(latch: *mut pg_sys::Latch) {
+    if !latch.is_null() {
         // SAFETY: a latch in shared memory, see `Table`. Set without need it does no harm.
-        unsafe { pg_sys::SetLatch(launcher) };
+        unsafe { pg_sys::SetLatch(latch) };
     }
 }
 
@@ -395,7 +423,7 @@ fn arrive(database: pg_sys::Oid) -> bool {
         Some(entry) if entry.pid == 0 => {
             // SAFETY: a plain variable of this process; the callback is called while shared memory is still there.
             unsafe {
-                entry.pid = pg_sys::MyProcPid;
+                (entry.pid, entry.latch) = (pg_sys::MyProcPid, pg_sys::MyLatch);
                 pg_sys::before_shmem_exit(Some(depart), pg_sys::Datum::from(database));
             }
             (entry.connected, entry.at_work) = (false, false);
