@@ -4,6 +4,7 @@
 //! needs no server is in `core/`, what SQL says best is in `sql/`, and everything
 //! that touches its memory is in `src/pg/`.
 
+mod args;
 mod audit;
 mod compliance;
 mod denial;
@@ -13,6 +14,7 @@ mod pg;
 mod policy;
 mod protection;
 mod runs;
+mod skills;
 mod system;
 mod worker;
 

@@ -17,7 +17,7 @@ use crate::pg::spi::{self, Access, arg};
 use crate::pg::{cache, sys, utility};
 
 /// The install script, in parts; the order does not matter here.
-const SCRIPTS: [&str; 12] = [
+const SCRIPTS: [&str; 20] = [
     include_str!("../sql/system.sql"),
     include_str!("../sql/audit.sql"),
     include_str!("../sql/protection.sql"),
@@ -29,6 +29,14 @@ const SCRIPTS: [&str; 12] = [
     include_str!("../sql/rules.sql"),
     include_str!("../sql/checklists.sql"),
     include_str!("../sql/compliance.sql"),
+    include_str!("../sql/skills.sql"),
+    include_str!("../sql/skill_documents.sql"),
+    include_str!("../sql/skill_versions.sql"),
+    include_str!("../sql/skill_store.sql"),
+    include_str!("../sql/skill_clients.sql"),
+    include_str!("../sql/skill_agents.sql"),
+    include_str!("../sql/skill_search.sql"),
+    include_str!("../sql/skill_ecosystem.sql"),
     include_str!("../sql/health.sql"),
 ];
 

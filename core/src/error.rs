@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// The SQLSTATEs this project raises (PostgreSQL documentation, appendix A).
+/// The SQLSTATEs this project raises (PostgreSQL documentation, appendix A; class `SK` is its own).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     /// `22023` invalid_parameter_value
@@ -32,6 +32,14 @@ pub enum Code {
     ConfigFileError,
     /// `P0004` assert_failure
     AssertFailure,
+    /// `SK403` approval_rejected
+    ApprovalRejected,
+    /// `SK404` skill_not_found
+    SkillNotFound,
+    /// `SK405` skill_version_not_found
+    VersionNotFound,
+    /// `SK409` skill_conflict
+    SkillConflict,
     /// `XX000` internal_error
     Internal,
     /// `XX001` data_corrupted
@@ -39,6 +47,11 @@ pub enum Code {
 }
 
 impl Code {
+    /// It is of the class `SK`, which is this project's own.
+    pub fn is_own(self) -> bool {
+        self.sqlstate().starts_with("SK")
+    }
+
     /// The five characters of the SQLSTATE.
     pub fn sqlstate(self) -> &'static str {
         match self {
@@ -54,6 +67,10 @@ impl Code {
             Code::LockNotAvailable => "55P03",
             Code::ConfigFileError => "F0000",
             Code::AssertFailure => "P0004",
+            Code::ApprovalRejected => "SK403",
+            Code::SkillNotFound => "SK404",
+            Code::VersionNotFound => "SK405",
+            Code::SkillConflict => "SK409",
             Code::Internal => "XX000",
             Code::DataCorrupted => "XX001",
         }

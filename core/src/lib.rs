@@ -9,12 +9,14 @@ pub mod checkpoint;
 pub mod compliance;
 pub mod effect;
 pub mod error;
+pub mod input;
 pub mod jsonb;
 pub mod keyring;
 pub mod otlp;
 pub mod policy;
 pub mod runs;
 pub mod shipped;
+pub mod skills;
 pub mod skr1;
 pub mod tree;
 

@@ -4,10 +4,11 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, MAX_CONTENT, TRANSITIONS};
-use skill_core::compliance::{optional, required, sha256, word};
+use skill_core::input::{optional, required, sha256, word};
 use skill_core::{Code, Fault};
 
-use super::{RuleLock, json as json_argument, jsonb, lock_rules, missing, record, rules, stored, text, unknown, uuid, uuid_datum, who};
+use super::{RuleLock, lock_rules, record, rules, text, unknown};
+use crate::args::{json as json_argument, jsonb, missing, stored, uuid, uuid_datum, who};
 use crate::pg::call::{Answer, Call};
 use crate::pg::spi::{self, Access, arg, given};
 use crate::pg::trigger::{Event, Trigger};
@@ -170,7 +171,7 @@ fn guard_template(call: &Call) -> Answer {
         }
     }
     if trigger.event() != Event::Delete {
-        let column = |name, what| super::read_json(trigger.new_datum(name), what).map(Option::unwrap_or_default);
+        let column = |name, what| crate::args::read_json(trigger.new_datum(name), what).map(Option::unwrap_or_default);
         logic::check_template(&column(c"items", "items")?, &column(c"min_required_items", "min_required_items")?)?;
     }
     Ok(trigger.proceed())

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys;
 use skill_core::compliance::entities::{EntityType, Field, InputType, PRESETS, Preset, Relation};
-use skill_core::compliance::required;
+use skill_core::input::required;
 use skill_core::effect::shorten;
 use skill_core::{Code, Fault};
 
-use super::{json, jsonb_datum, missing, stored, text};
+use super::text;
+use crate::args::{json, jsonb_datum, missing, stored};
 use crate::pg::call::{Answer, Call, text_array_datum};
 use crate::pg::guc;
 use crate::pg::spi::{self, Access, arg};

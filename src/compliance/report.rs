@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 use skill_core::compliance::oscal::{About, Cell, Evidence, assessment_results};
 use skill_core::compliance::report::{MAX_ROWS, render};
 use skill_core::compliance::rules::difference;
-use skill_core::compliance::{optional, required};
+use skill_core::input::{optional, required};
 use skill_core::{Code, Fault};
 
-use super::{jsonb_datum, missing, stored, text};
+use super::text;
+use crate::args::{jsonb_datum, missing, stored};
 use crate::pg::call::{Answer, Call};
 use crate::pg::guc;
 use crate::pg::spi::{self, Access, Arg, Row, arg};

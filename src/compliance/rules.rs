@@ -3,11 +3,12 @@
 use pgrx::pg_sys;
 use serde_json::{Value, json};
 use skill_core::compliance::rules::difference;
-use skill_core::compliance::{canonical, optional, required, sha256, word};
+use skill_core::input::{canonical, optional, required, sha256, word};
 use skill_core::{Code, Fault};
 
 use super::checklists::{self, EDITABLE, OPEN};
-use super::{RuleLock, json as json_argument, jsonb_datum, lock_rules, missing, record, record_all, stored, text, unknown, uuid, uuid_datum, who};
+use super::{RuleLock, lock_rules, record, record_all, text, unknown};
+use crate::args::{json as json_argument, jsonb_datum, missing, stored, uuid, uuid_datum, who};
 use crate::pg::call::{Answer, Call, text_array_datum};
 use crate::pg::spi::{self, Access, Arg, arg, given};
 use crate::pg::sys;

@@ -4,7 +4,8 @@ use serde_json::Value;
 use skill_core::compliance::snapshot::{Statement, VERSION_MEMBER, digest};
 use skill_core::jsonb::{self, JsonbError};
 
-use super::{text, unknown, uuid};
+use super::{text, unknown};
+use crate::args::uuid;
 use crate::pg::call::{Answer, Call};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::keys;

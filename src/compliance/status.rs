@@ -2,11 +2,12 @@
 
 use pgrx::pg_sys;
 use serde_json::{Value, json};
-use skill_core::compliance::{optional, required, word};
+use skill_core::input::{optional, required, word};
 use skill_core::effect::shorten;
 use skill_core::{Code, Fault};
 
-use super::{json as json_argument, record, text, who};
+use super::{record, text};
+use crate::args::{json as json_argument, who};
 use crate::pg::call::{Answer, Call};
 use crate::pg::guc;
 use crate::pg::spi::{self, Access, arg, given};

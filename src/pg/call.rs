@@ -22,10 +22,17 @@ macro_rules! pg_function {
         }
         #[allow(unsafe_code, missing_docs)]
         #[unsafe(no_mangle)]
-        #[pgrx::pg_guard]
         pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
-            let call = $crate::pg::call::Call::new(fcinfo);
-            $crate::pg::error::OrRaise::or_raise($body(&call))
+            #[pgrx::pg_guard]
+            unsafe extern "C-unwind" fn guarded(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+                $crate::pg::error::answer($body(&$crate::pg::call::Call::new(fcinfo)))
+            }
+            // SAFETY: passed on as it came; the guard has returned, and nothing here needs to be dropped.
+            unsafe {
+                let datum = guarded(fcinfo);
+                $crate::pg::error::throw_returned();
+                datum
+            }
         }
     };
 }

@@ -1,9 +1,13 @@
 //! Faults of `core` become errors of the server.
 
+use std::cell::RefCell;
+
 use pgrx::PgSqlErrorCode as Sql;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::PgLogLevel;
+use pgrx::{PgLogLevel, pg_sys};
 use skill_core::{Code, Fault};
+
+use super::sys;
 
 /// Keeps the inside of the library out of what clients see: with RUST_BACKTRACE in
 /// the server's environment, pgrx would put a backtrace into the DETAIL of errors.
@@ -15,7 +19,7 @@ pub fn register() {
     }
 }
 
-/// Raises the fault as an ERROR.
+/// Raises the fault as an ERROR. A fault of class `SK` keeps its SQLSTATE only when the function's body returns it.
 pub fn raise(fault: Fault) -> ! {
     report(fault, PgLogLevel::ERROR);
     unreachable!("an ERROR does not return")
@@ -36,6 +40,7 @@ pub fn report(fault: Fault, level: PgLogLevel) {
         Code::LockNotAvailable => Sql::ERRCODE_LOCK_NOT_AVAILABLE,
         Code::ConfigFileError => Sql::ERRCODE_CONFIG_FILE_ERROR,
         Code::AssertFailure => Sql::ERRCODE_ASSERT_FAILURE,
+        Code::ApprovalRejected | Code::SkillNotFound | Code::VersionNotFound | Code::SkillConflict => Sql::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
         Code::Internal => Sql::ERRCODE_INTERNAL_ERROR,
         Code::DataCorrupted => Sql::ERRCODE_DATA_CORRUPTED,
     };
@@ -62,6 +67,56 @@ pub fn info(message: String) {
 /// Sends a NOTICE.
 pub fn notice(message: String) {
     send(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, None, None, PgLogLevel::NOTICE);
+}
+
+thread_local! {
+    static RETURNED: RefCell<Option<Fault>> = const { RefCell::new(None) };
+}
+
+/// The answer of a function's body inside of pgrx's guard, which only knows the server's own SQLSTATEs: a fault of class
+/// `SK` waits here for [`throw_returned`].
+pub fn answer(answer: Result<pg_sys::Datum, Fault>) -> pg_sys::Datum {
+    match answer {
+        Ok(datum) => datum,
+        Err(fault) if fault.code.is_own() => {
+            RETURNED.set(Some(fault));
+            pg_sys::Datum::from(0)
+        }
+        Err(fault) => raise(fault),
+    }
+}
+
+/// Raises what [`answer`] kept, if anything.
+///
+/// # Safety
+/// Outside of pgrx's guard, in a frame without destructors: an ERROR leaves it by longjmp.
+pub unsafe fn throw_returned() {
+    unsafe extern "C-unwind" {
+        fn ThrowErrorData(data: *mut pg_sys::ErrorData);
+    }
+    if let Some(mut data) = returned() {
+        // SAFETY: the server copies what the structure points to.
+        unsafe { ThrowErrorData(&raw mut data) };
+    }
+}
+
+fn returned() -> Option<pg_sys::ErrorData> {
+    let fault = RETURNED.take()?;
+    // SAFETY: copies in the memory context of the call. A structure of zeros is an empty one.
+    unsafe {
+        let copy = |text: &str| pg_sys::pstrdup(sys::c_string(text).as_ptr());
+        let mut data: pg_sys::ErrorData = std::mem::zeroed();
+        data.elevel = PgLogLevel::ERROR as i32;
+        // MAKE_SQLSTATE of elog.h
+        data.sqlerrcode = fault.code.sqlstate().bytes().rev().fold(0, |code, byte| code << 6 | i32::from((byte - b'0') & 0x3f));
+        data.assoc_context = pg_sys::CurrentMemoryContext;
+        data.filename = c"skill_system".as_ptr();
+        data.funcname = c"skill_system".as_ptr();
+        data.message = copy(&fault.message);
+        data.detail = fault.detail.map_or(std::ptr::null_mut(), |detail| copy(&detail));
+        data.hint = fault.hint.map_or(std::ptr::null_mut(), |hint| copy(&hint));
+        Some(data)
+    }
 }
 
 /// `raise` for results.

@@ -13,6 +13,7 @@ static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static SIGNED_APPROVALS: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Tenant of whoever set none.
 pub const DEFAULT_TENANT: &str = "default";
@@ -100,6 +101,14 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_bool_guc(
+        c"skill_system.signed_approvals",
+        c"A skill is approved only with the signature of a registered approver.",
+        c"Off by default: a member of skill_system_reviewer or skill_system_admin approves without one. Only a superuser can set it.",
+        &SIGNED_APPROVALS,
+        GucContext::Suset,
+        GucFlags::NOT_WHILE_SEC_REST,
+    );
     // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
     if asked.is_some_and(|asked| !asked.is_empty()) && text(&TENANT).is_empty() {
@@ -183,6 +192,11 @@ pub fn stuck_after_seconds() -> i32 {
 /// `skill_system.fault_point` names this point.
 pub fn fault_point_is(name: &str) -> bool {
     FAULT_POINT.get().is_some_and(|point| point.to_bytes() == name.as_bytes())
+}
+
+/// `skill_system.signed_approvals`
+pub fn signed_approvals() -> bool {
+    SIGNED_APPROVALS.get()
 }
 
 /// `skill_system.allow_unprotected`

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 use skill_core::checkpoint::{Checkpoint, CheckpointError, Proof, VerifierKey};
 use skill_core::compliance::snapshot::{Statement, VERSION_MEMBER, digest};
-use skill_core::compliance::{canonical, sha256};
+use skill_core::input::{canonical, sha256};
 use skill_core::tree::verify_inclusion;
 
 use crate::checkpoints::end;

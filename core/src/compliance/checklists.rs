@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{canonical, invalid, required};
+use crate::input::{canonical, invalid, required};
 use crate::error::{Code, Fault};
 
 /// Most items of a template.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value, json};
 
-use super::invalid;
+use crate::input::invalid;
 use crate::effect::shorten;
 use crate::error::Fault;
 

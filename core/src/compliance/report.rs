@@ -5,7 +5,7 @@ use minijinja::value::{Serde, Value as Told};
 use minijinja::{AutoEscape, Environment, State, UndefinedBehavior};
 use serde_json::Value;
 
-use super::word;
+use crate::input::word;
 use crate::error::{Code, Fault};
 
 /// What a report can be written in.

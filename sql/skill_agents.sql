@@ -1,0 +1,1 @@
+-- Skills: the AEGIS face (seed 1): three tiers, personas, code blocks, agents.

@@ -1,0 +1,1 @@
+-- Skills: the skills-runtime-sdk face (seed 4): client schemas, mentions, injection, preflight, bundles, Redis.

@@ -1,0 +1,1 @@
+-- Skills: SKILL.md in and out, what a manifest declares, and whether a policy allows it.

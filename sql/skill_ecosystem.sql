@@ -1,0 +1,1 @@
+-- Skills: what other systems read: prompt block, discovery index, MCP results, skills index.

@@ -1,0 +1,1 @@
+-- Skills: the SkillStore face (seed 2).

@@ -1,0 +1,1 @@
+-- Skills: versions as a whole: ranges, dependencies, pins, rollback, channels, differences, changes.

@@ -1,0 +1,1 @@
+//! The AEGIS face (seed 1).

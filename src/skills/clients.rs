@@ -1,0 +1,1 @@
+//! The skills-runtime-sdk face (seed 4).

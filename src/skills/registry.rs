@@ -1,0 +1,468 @@
+//! Heads, versions, files and history: found, locked and written here and nowhere else.
+
+use serde_json::{Value, json};
+use skill_core::effect::shorten;
+use skill_core::skills::Status;
+use skill_core::skills::names::{Reference, storable};
+use skill_core::skills::version::{File, Identity};
+use skill_core::{Code, Fault};
+
+use crate::args::{jsonb, stored};
+use crate::audit;
+use crate::pg::spi::{self, Access, Arg, Row, arg, bytea};
+use crate::pg::sys;
+
+/// Largest body, in bytes.
+pub const MAX_BODY: usize = 16 << 20;
+
+/// A skill.
+pub struct Head {
+    pub id: pgrx::Uuid,
+    pub namespace: String,
+    pub skill_name: String,
+    pub status: Status,
+    pub current_version_id: pgrx::Uuid,
+    pub current_version: String,
+    pub pinned: bool,
+    pub deleted: bool,
+}
+
+/// A version of a skill, without its body.
+pub struct Version {
+    pub id: pgrx::Uuid,
+    pub version: String,
+    pub digest: String,
+    pub content_hash: String,
+    pub semver: Option<String>,
+    pub status: Status,
+}
+
+/// What every answer says.
+pub struct State {
+    pub skill_id: pgrx::Uuid,
+    pub namespace: String,
+    pub skill_name: String,
+    pub version: String,
+    pub status: Status,
+    pub current_version: String,
+    pub version_id: pgrx::Uuid,
+    pub content_hash: String,
+    pub semver: Option<String>,
+    /// The version is new.
+    pub created: bool,
+}
+
+impl State {
+    fn of(head: &Head, version: &Version, created: bool) -> Self {
+        State {
+            skill_id: head.id,
+            namespace: head.namespace.clone(),
+            skill_name: head.skill_name.clone(),
+            version: version.version.clone(),
+            status: version.status,
+            current_version: head.current_version.clone(),
+            version_id: version.id,
+            content_hash: version.content_hash.clone(),
+            semver: version.semver.clone(),
+            created,
+        }
+    }
+}
+
+/// Who changes something, and why.
+#[derive(Clone)]
+pub struct Change {
+    pub by: String,
+    pub reason: Option<String>,
+    /// Key id and signature of an approval.
+    pub approved_with: Option<String>,
+}
+
+impl Change {
+    /// By whoever logged in.
+    pub fn by_caller() -> Self {
+        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None }
+    }
+}
+
+/// What `skill_heads` says of a skill while a version is current.
+#[derive(Clone, Default)]
+pub struct About {
+    pub name: Option<String>,
+    pub description: String,
+    pub scope: Option<String>,
+    pub required_env_vars: Vec<String>,
+    /// Any JSON; NULL is the empty object.
+    pub metadata: Value,
+    pub domain_tags: Vec<String>,
+    pub effects: Vec<String>,
+    pub manifest_id: Option<String>,
+}
+
+impl About {
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name, "description": self.description, "scope": self.scope, "required_env_vars": self.required_env_vars,
+            "metadata": match &self.metadata { Value::Null => json!({}), metadata => metadata.clone() },
+            "domain_tags": self.domain_tags, "effects": self.effects, "manifest_id": self.manifest_id,
+        })
+    }
+}
+
+/// Which version is served after a new one came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// The new one, whatever its status.
+    Always,
+    /// The new one if it is approved, or if no approved one is served. A pinned skill stays where it is.
+    WhenServable,
+}
+
+/// A version to register.
+pub struct NewVersion<'a> {
+    pub namespace: &'a str,
+    pub skill_name: &'a str,
+    pub body: &'a str,
+    pub files: &'a [File],
+    pub semver: Option<String>,
+    pub about: About,
+    pub frontmatter: Option<Value>,
+    pub manifest: Option<Value>,
+    /// Its status; `None` is draft for a new version and no change for one that is there.
+    pub status: Option<Status>,
+    /// For the history: the status that the skill had, where the content changed together with it.
+    pub previous_status: Option<Status>,
+    pub placement: Placement,
+}
+
+const HEAD: &str = "h.id, h.namespace, h.skill_name, h.status, h.current_version_id, h.current_version, h.pinned, h.deleted_at IS NOT NULL";
+const VERSION: &str = "v.id, v.version, v.digest, v.content_hash, v.semver, v.status";
+
+fn status(row: &Row, n: i32) -> Status {
+    row.text(n).and_then(Status::parse).unwrap_or(Status::Disabled)
+}
+
+fn read_head(row: &Row) -> Option<Head> {
+    Some(Head {
+        id: row.get(1)?,
+        namespace: row.get(2)?,
+        skill_name: row.get(3)?,
+        status: status(row, 4),
+        current_version_id: row.get(5)?,
+        current_version: row.get(6)?,
+        pinned: row.get(7)?,
+        deleted: row.get(8)?,
+    })
+}
+
+fn read_version(row: &Row) -> Option<Version> {
+    Some(Version { id: row.get(1)?, version: row.get(2)?, digest: row.get(3)?, content_hash: row.get(4)?, semver: row.get(5), status: status(row, 6) })
+}
+
+fn look_up(reference: Reference, access: Access, lock: &str) -> Option<Head> {
+    let mut found = None;
+    let (condition, args): (&str, Vec<Arg>) = match &reference {
+        // By its UUID also one that was deleted.
+        Reference::Id(id) => ("h.id = $1", vec![arg(pgrx::Uuid::from_bytes(*id.as_bytes()))]),
+        Reference::Name(namespace, name) => ("h.namespace = $1 AND h.skill_name = $2 AND h.deleted_at IS NULL", vec![arg(*namespace), arg(*name)]),
+    };
+    spi::run_once(
+        &format!("SELECT {HEAD} FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND {condition} {lock}"),
+        access,
+        &args,
+        |row| found = read_head(row),
+    );
+    found
+}
+
+/// Finds a skill, with the caller's rights.
+pub fn find(reference: Reference) -> Result<Head, Fault> {
+    look_up(reference, Access::Read, "").ok_or_else(|| reference.unknown())
+}
+
+/// Finds and locks a skill that is not deleted, and its namespace before it.
+pub fn locked(reference: Reference) -> Result<Head, Fault> {
+    let seen = look_up(reference, Access::WriteAsOwner, "").filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
+    lock_namespace(&seen.namespace);
+    look_up(Reference::Id(uuid::Uuid::from_bytes(*seen.id.as_bytes())), Access::WriteAsOwner, "FOR UPDATE")
+        .filter(|head| !head.deleted)
+        .ok_or_else(|| reference.unknown())
+}
+
+/// Whoever changes a skill holds this lock to the end of the transaction, so revisions count in the order of commits.
+pub fn lock_namespace(namespace: &str) {
+    const LOCK: &str = "SELECT revision FROM skill_system.skill_namespaces WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 FOR NO KEY UPDATE";
+    if spi::run(LOCK, Access::WriteAsOwner, &[arg(namespace)], |_| ()) == 0 {
+        spi::run(
+            "INSERT INTO skill_system.skill_namespaces (namespace) VALUES ($1) ON CONFLICT DO NOTHING",
+            Access::WriteAsOwner,
+            &[arg(namespace)],
+            |_| (),
+        );
+        spi::run(LOCK, Access::WriteAsOwner, &[arg(namespace)], |_| ());
+    }
+}
+
+/// A version by its 12 digits, or the newest.
+pub fn version(head: &Head, version: Option<&str>, access: Access) -> Result<Version, Fault> {
+    let mut found = None;
+    let (condition, args): (&str, Vec<Arg>) = match version {
+        Some(version) => ("AND v.version = $2", vec![arg(head.id), arg(version)]),
+        None => ("ORDER BY v.revision DESC LIMIT 1", vec![arg(head.id)]),
+    };
+    spi::run_once(
+        &format!("SELECT {VERSION} FROM skill_system.skill_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.skill_id = $1 {condition}"),
+        access,
+        &args,
+        |row| found = read_version(row),
+    );
+    found.ok_or_else(|| {
+        Fault::new(Code::VersionNotFound, format!("skill \"{}\" has no version \"{}\"", head.skill_name, shorten(version.unwrap_or_default())))
+            .hint("SELECT version, semver, status FROM skill_system.skill_versions; a version is 12 hexadecimal digits.")
+    })
+}
+
+/// One row of history and one audit record.
+pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Option<Status>, status: Option<Status>, change: &Change) {
+    let revision = spi::one::<i64>(
+        "WITH n AS (UPDATE skill_system.skill_namespaces SET revision = revision + 1 \
+                    WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 RETURNING revision) \
+         INSERT INTO skill_system.skill_history (namespace, revision, skill_id, skill_name, action, version_id, version, previous_status, status, \
+             changed_by, reason, approved_with) \
+         SELECT $1, n.revision, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM n RETURNING revision",
+        Access::WriteAsOwner,
+        &[
+            arg(head.namespace.as_str()),
+            arg(head.id),
+            arg(head.skill_name.as_str()),
+            arg(action),
+            arg(version.map(|version| version.id)),
+            arg(version.map(|version| version.version.as_str())),
+            arg(previous.map(Status::word)),
+            arg(status.map(Status::word)),
+            arg(change.by.as_str()),
+            arg(change.reason.as_deref()),
+            arg(change.approved_with.as_deref()),
+        ],
+    );
+    let data = json!({
+        "skill_id": head.id.to_string(), "namespace": head.namespace, "skill_name": head.skill_name, "revision": revision,
+        "version": version.map(|version| &version.version), "digest": version.map(|version| &version.digest),
+        "from": previous.map(Status::word), "to": status.map(Status::word), "reason": change.reason, "approved_with": change.approved_with,
+    });
+    let actor = Some(change.by.as_str()).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
+    audit::append(&format!("skill.{action}"), data, actor, Some("user"));
+}
+
+/// Makes a version the one that is served, as it is described in `about`.
+pub fn place(head: &mut Head, version: &Version, about: &Value) {
+    spi::run(
+        "UPDATE skill_system.skill_heads h SET current_version_id = $2, current_version = v.version, semver = v.semver, body_size = v.body_size, \
+             body_etag = v.content_hash, status = v.status, \
+             enabled = v.status = 'approved' AND (h.enabled OR h.status <> 'approved'), \
+             name = $3->>'name', description = coalesce($3->>'description', ''), scope = $3->>'scope', \
+             required_env_vars = ARRAY(SELECT jsonb_array_elements_text($3->'required_env_vars')), metadata = $3->'metadata', \
+             domain_tags = ARRAY(SELECT jsonb_array_elements_text($3->'domain_tags')), \
+             effects = ARRAY(SELECT jsonb_array_elements_text($3->'effects')), manifest_id = $3->>'manifest_id', updated_at = clock_timestamp() \
+         FROM skill_system.skill_versions v \
+         WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2",
+        Access::WriteAsOwner,
+        &[arg(head.id), arg(version.id), jsonb(about.clone())],
+        |_| (),
+    );
+    head.current_version_id = version.id;
+    head.current_version.clone_from(&version.version);
+    head.status = version.status;
+}
+
+/// What a version says about the skill.
+pub fn about(version: &Version) -> Value {
+    stored(spi::one(
+        "SELECT about::text FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::WriteAsOwner,
+        &[arg(version.id)],
+    ))
+}
+
+/// Registers a version. The same content again is the same version.
+pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
+    storable(new.skill_name)?;
+    if new.body.len() > MAX_BODY {
+        return Err(Fault::new(Code::ProgramLimitExceeded, format!("the body has {} bytes, more than {MAX_BODY}", new.body.len())));
+    }
+    let identity = Identity::of(new.body, new.files);
+    let about = new.about.to_json();
+    lock_namespace(new.namespace);
+    let head = look_up(Reference::Name(new.namespace, new.skill_name), Access::WriteAsOwner, "FOR UPDATE");
+    let there = match &head {
+        Some(head) => version(head, Some(identity.version()), Access::WriteAsOwner).ok(),
+        None => None,
+    };
+    if there.as_ref().is_some_and(|there| there.digest != identity.digest) {
+        return Err(Fault::new(Code::SkillConflict, format!("another content of skill \"{}\" has the version {}", new.skill_name, identity.version()))
+            .detail("The first 12 digits of both digests are the same.")
+            .hint("Change the text a little."));
+    }
+    let created = there.is_none();
+    let before = there.as_ref().map(|there| there.status);
+    let wanted = new.status.or(before).unwrap_or(Status::Draft);
+    let mut found = there.unwrap_or_else(|| Version {
+        id: pgrx::Uuid::from_bytes(sys::new_uuid_v7()),
+        version: identity.version().to_owned(),
+        digest: identity.digest.clone(),
+        content_hash: identity.content_hash.clone(),
+        semver: new.semver.clone(),
+        status: wanted,
+    });
+    let is_new_skill = head.is_none();
+    let mut head = head.unwrap_or_else(|| Head {
+        id: pgrx::Uuid::from_bytes(sys::new_uuid_v7()),
+        namespace: new.namespace.to_owned(),
+        skill_name: new.skill_name.to_owned(),
+        status: wanted,
+        current_version_id: found.id,
+        current_version: found.version.clone(),
+        pinned: false,
+        deleted: false,
+    });
+    if head.pinned && new.placement == Placement::Always && head.current_version_id != found.id {
+        return Err(Fault::new(Code::SkillConflict, format!("skill \"{}\" is pinned to version {}", head.skill_name, head.current_version))
+            .hint("SELECT skill_system.unpin_skill(...);"));
+    }
+    let served = new.placement == Placement::Always
+        || is_new_skill
+        || head.current_version_id == found.id
+        || !head.pinned && (wanted == Status::Approved || head.status != Status::Approved);
+    if is_new_skill {
+        spi::run(
+            "INSERT INTO skill_system.skill_heads (id, namespace, skill_name, status, enabled, current_version_id, current_version, body_size, body_etag) \
+             VALUES ($1, $2, $3, 'draft', false, $4, $5, 0, '')",
+            Access::WriteAsOwner,
+            &[arg(head.id), arg(new.namespace), arg(new.skill_name), arg(found.id), arg(found.version.as_str())],
+            |_| (),
+        );
+    }
+    if created {
+        insert_version(new, &head, &found, &about, change);
+        note(&head, "registered", Some(&found), new.previous_status, Some(wanted), change);
+    } else if before != Some(wanted) {
+        found.status = wanted;
+        write_status(&found);
+        note(&head, "status", Some(&found), before, Some(wanted), change);
+    } else if served && head.current_version_id != found.id {
+        note(&head, "current", Some(&found), before, Some(wanted), change);
+    } else if served && !says(&head, &about) {
+        note(&head, "changed", Some(&found), before, Some(wanted), change);
+    } else {
+        // Nothing new was said.
+        return Ok(State::of(&head, &found, false));
+    }
+    if served {
+        place(&mut head, &found, &about);
+    }
+    Ok(State::of(&head, &found, created))
+}
+
+fn insert_version(new: &NewVersion, head: &Head, version: &Version, about: &Value, change: &Change) {
+    spi::run(
+        "INSERT INTO skill_system.skill_versions (id, skill_id, revision, version, digest, content_hash, semver, status, body, body_size, about, \
+             frontmatter, manifest, created_by) \
+         SELECT $1, $2, n.revision + 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM skill_system.skill_namespaces n \
+         WHERE n.tenant_id = skill_system.current_tenant() AND n.namespace = $14",
+        Access::WriteAsOwner,
+        &[
+            arg(version.id),
+            arg(head.id),
+            arg(version.version.as_str()),
+            arg(version.digest.as_str()),
+            arg(version.content_hash.as_str()),
+            arg(version.semver.as_deref()),
+            arg(version.status.word()),
+            arg(new.body),
+            arg(new.body.len() as i32),
+            jsonb(about.clone()),
+            arg(new.frontmatter.clone().map(pgrx::JsonB)),
+            arg(new.manifest.clone().map(pgrx::JsonB)),
+            arg(change.by.as_str()),
+            arg(head.namespace.as_str()),
+        ],
+        |_| (),
+    );
+    for file in new.files {
+        spi::run(
+            "INSERT INTO skill_system.skill_files (version_id, path, content, size, sha256) VALUES ($1, $2, $3, $4, $5)",
+            Access::WriteAsOwner,
+            &[arg(version.id), arg(file.path.as_str()), bytea(&file.content), arg(file.content.len() as i32), arg(file.sha256())],
+            |_| (),
+        );
+    }
+}
+
+fn write_status(version: &Version) {
+    spi::run(
+        "UPDATE skill_system.skill_versions SET status = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::WriteAsOwner,
+        &[arg(version.id), arg(version.status.word())],
+        |_| (),
+    );
+}
+
+/// The head says this already.
+fn says(head: &Head, about: &Value) -> bool {
+    let same = spi::one::<bool>(
+        "SELECT jsonb_build_object('name', name, 'description', description, 'scope', scope, 'required_env_vars', required_env_vars, \
+             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id) = $2 \
+         FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::WriteAsOwner,
+        &[arg(head.id), jsonb(about.clone())],
+    );
+    same == Some(true)
+}
+
+/// Gives a version another status. An approved one becomes the one that is served, unless the skill is pinned to another.
+pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &Change) -> State {
+    let before = version.status;
+    let version = Version {
+        id: version.id,
+        version: version.version.clone(),
+        digest: version.digest.clone(),
+        content_hash: version.content_hash.clone(),
+        semver: version.semver.clone(),
+        status,
+    };
+    let current = head.current_version_id == version.id;
+    let becomes_current = !current && status == Status::Approved && !head.pinned;
+    if before != status {
+        write_status(&version);
+        note(head, "status", Some(&version), Some(before), Some(status), change);
+    } else if becomes_current {
+        note(head, "current", Some(&version), Some(before), Some(status), change);
+    }
+    if becomes_current {
+        let about = about(&version);
+        place(head, &version, &about);
+    } else if current && before != status {
+        head.status = status;
+        spi::run(
+            "UPDATE skill_system.skill_heads SET status = $2, enabled = $2 = 'approved' AND (enabled OR status <> 'approved'), updated_at = clock_timestamp() \
+             WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+            Access::WriteAsOwner,
+            &[arg(head.id), arg(status.word())],
+            |_| (),
+        );
+    }
+    State::of(head, &version, false)
+}
+
+/// Takes a skill out of use; its rows stay.
+pub fn delete(head: &mut Head, change: &Change) {
+    spi::run(
+        "UPDATE skill_system.skill_heads SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), enabled = false \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::WriteAsOwner,
+        &[arg(head.id)],
+        |_| (),
+    );
+    head.deleted = true;
+    note(head, "deleted", None, Some(head.status), None, change);
+}

@@ -1,0 +1,1 @@
+//! The SkillStore face (seed 2).
