@@ -1,7 +1,12 @@
 //! Skills: names, statuses, what a version is made of.
 
 pub mod approval;
+pub mod bundle;
+pub mod document;
+pub mod frontmatter;
+pub mod manifest;
 pub mod names;
+pub mod unicode;
 pub mod version;
 
 use crate::error::{Code, Fault};
