@@ -8,7 +8,7 @@ use serde_json::Value;
 use skill_core::effect::shorten;
 use skill_core::input::invalid;
 use skill_core::policy::Decision;
-use skill_core::skills::bundle::{self, Files};
+use skill_core::skills::files::{self as limits, Files};
 use skill_core::skills::document::{self, Mode};
 use skill_core::skills::names::{self, Reference};
 use skill_core::skills::version::File;
@@ -25,8 +25,8 @@ use crate::{pg_function, pg::error};
 /// A source within the bounds of a skill.
 fn source(text: Option<&str>) -> Result<&str, Fault> {
     let source = text.ok_or_else(|| missing("source"))?;
-    if source.len() > bundle::MAX_BYTES {
-        return Err(Fault::new(Code::ProgramLimitExceeded, format!("the source has {} bytes, more than {}", source.len(), bundle::MAX_BYTES)));
+    if source.len() > limits::MAX_BYTES {
+        return Err(Fault::new(Code::ProgramLimitExceeded, format!("the source has {} bytes, more than {}", source.len(), limits::MAX_BYTES)));
     }
     Ok(source)
 }
@@ -80,10 +80,10 @@ fn files(argument: Option<pg_sys::Datum>, body: usize) -> Result<Vec<File>, Faul
     let shape = spi::one::<bool>(
         "SELECT jsonb_typeof($1) = 'object' AND (SELECT count(*) FROM jsonb_object_keys(CASE jsonb_typeof($1) WHEN 'object' THEN $1 ELSE '{}' END)) <= $2",
         Access::Read,
-        &[given(Some(argument), pg_sys::JSONBOID), arg(bundle::MAX_FILES as i64)],
+        &[given(Some(argument), pg_sys::JSONBOID), arg(limits::MAX_FILES as i64)],
     );
     if shape != Some(true) {
-        return Err(invalid(format!("files must be an object of at most {} paths", bundle::MAX_FILES - 1))
+        return Err(invalid(format!("files must be an object of at most {} paths", limits::MAX_FILES - 1))
             .hint("{\"references/terms.md\": \"text\", \"assets/logo.png\": {\"base64\": \"...\"}}"));
     }
     let mut files = Files::new(body);

@@ -1,8 +1,8 @@
 //! Skills: names, statuses, what a version is made of.
 
 pub mod approval;
-pub mod bundle;
 pub mod document;
+pub mod files;
 pub mod frontmatter;
 pub mod manifest;
 pub mod names;
