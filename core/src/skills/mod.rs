@@ -1,7 +1,10 @@
 //! Skills: names, statuses, what a version is made of.
 
 pub mod approval;
+pub mod bundle;
+pub mod contract;
 pub mod names;
+pub mod redis;
 pub mod version;
 
 use crate::error::{Code, Fault};
