@@ -1,7 +1,16 @@
 //! Skills: names, statuses, what a version is made of.
 
 pub mod approval;
+pub mod bundle;
+pub mod contract;
+pub mod document;
+pub mod ecosystem;
+pub mod files;
+pub mod frontmatter;
+pub mod manifest;
 pub mod names;
+pub mod redis;
+pub mod unicode;
 pub mod version;
 
 use crate::error::{Code, Fault};
