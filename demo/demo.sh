@@ -19,6 +19,7 @@ if [ ! -x .build/demo-venv/bin/python ] || ! .build/demo-venv/bin/python -c 'imp
     .build/demo-venv/bin/pip install -q --disable-pip-version-check --no-input 'skills-runtime-sdk[all]==0.1.12' >&2
 fi
 
+rm -f .build/demo-loaded.txt
 home=$(cluster_home demo)
 tools/cluster destroy "$home"
 environment=$(tools/cluster start "$home" shared_preload_libraries=skill_system)
