@@ -50,7 +50,7 @@ fn listed(columns: &str, condition: &str) -> String {
     format!(
         "SELECT h.skill_name, h.description, h.effects, h.manifest_id IS NOT NULL OR h.effects <> '{{}}' {columns} \
          FROM skill_system.skill_heads h JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
-         WHERE h.tenant_id = skill_system.current_tenant() AND h.namespace = $1 AND h.enabled {condition}"
+         WHERE h.tenant_id = skill_system.current_tenant() AND h.namespace = $1 AND h.deleted_at IS NULL AND h.enabled {condition}"
     )
 }
 
