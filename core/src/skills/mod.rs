@@ -2,6 +2,7 @@
 
 pub mod approval;
 pub mod names;
+pub mod store;
 pub mod version;
 
 use crate::error::{Code, Fault};
