@@ -157,7 +157,7 @@ fn skill_store_versions(call: &Call) -> Answer {
 /// Conditions of a filter: $1 namespace, $2 statuses, $3 author, $4 since, $5 tags.
 macro_rules! matching {
     () => {
-        "FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.namespace = $1 AND h.deleted_at IS NULL \
+        "FROM skill_system.skill_heads h WHERE h.tenant_id = (SELECT skill_system.current_tenant()) AND h.namespace = $1 AND h.deleted_at IS NULL \
              AND ($2 IS NULL OR h.status = ANY ($2)) \
              AND ($3 IS NULL OR jsonb_typeof(h.metadata->'author') = 'string' AND h.metadata->>'author' = $3) \
              AND ($4 IS NULL OR floor(extract(epoch FROM h.updated_at)) >= $4) \
@@ -363,7 +363,7 @@ fn skill_store_version(call: &Call) -> Answer {
     // With the same snapshot as above.
     spi::stream(
         "SELECT skill_name, status, current_version FROM skill_system.skill_heads \
-         WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND deleted_at IS NULL ORDER BY skill_name",
+         WHERE tenant_id = (SELECT skill_system.current_tenant()) AND namespace = $1 AND deleted_at IS NULL ORDER BY skill_name",
         &[arg(namespace)],
         |row| {
             if let (Some(name), Some(status), Some(version)) = (row.text(1), row.text(2).and_then(Status::parse), row.text(3)) {
