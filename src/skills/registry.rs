@@ -204,6 +204,11 @@ pub fn find(reference: Reference) -> Result<Head, Fault> {
     look_up(reference, Access::Read, "").ok_or_else(|| reference.unknown())
 }
 
+/// Finds a skill as it is now, for who holds the lock of its namespace.
+pub fn find_now(reference: Reference) -> Option<Head> {
+    look_up(reference, Access::WriteAsOwner, "")
+}
+
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn locked(reference: Reference) -> Result<Head, Fault> {
     let seen = look_up(reference, Access::WriteAsOwner, "").filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;

@@ -211,8 +211,15 @@ fn skill_store_store(call: &Call) -> Answer {
     let namespace = space(call, 3)?;
     let storable = storable(name).map_err(|fault| Fault { code: Code::SkillConflict, ..fault });
     as_contract(name, storable)?;
+    let may_approve = approval::may_approve();
+    if !may_approve {
+        registry::lock_namespace(namespace);
+        if registry::find_now(Reference::Name(namespace, name)).is_some_and(|head| is_document(&head)) {
+            return as_contract(name, Err(refuse_document(name)));
+        }
+    }
     let signed = approver(source).ok();
-    let decision = logic::decide(source, metadata.status, signed.is_some(), guc::signed_approvals(), approval::may_approve());
+    let decision = logic::decide(source, metadata.status, signed.is_some(), guc::signed_approvals(), may_approve);
     let about = About {
         description: metadata.description(&decision.body),
         domain_tags: metadata.tags(&decision.body),
@@ -251,22 +258,33 @@ fn skill_store_update_status(call: &Call) -> Answer {
     as_contract(name, change_status(namespace, name, status)).and_then(|info| answer(call, info))
 }
 
+/// The version that is served is a SKILL.md or has files: it came by another face, and its status is not in its body.
+fn is_document(head: &Head) -> bool {
+    let sql = "SELECT frontmatter IS NOT NULL OR digest <> content_hash FROM skill_system.skill_versions \
+               WHERE tenant_id = skill_system.current_tenant() AND id = $1";
+    spi::one::<bool>(sql, Access::WriteAsOwner, &[arg(head.current_version_id)]) == Some(true)
+}
+
+/// Who may not approve cannot take a skill of another face out of service by this one.
+fn refuse_document(name: &str) -> Fault {
+    Fault::new(Code::SkillConflict, format!("skill \"{}\" is a SKILL.md or has files, and the caller may not approve", shorten(name)))
+        .hint("register_skill() registers a new version of it.")
+}
+
 fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, Fault> {
     let mut head = registry::locked(Reference::Name(namespace, name))?;
     let previous = head.status;
     let current = registry::version(&head, Some(&head.current_version), Access::WriteAsOwner)?;
-    let (mut body, mut is_document) = (String::new(), false);
-    spi::run(
-        "SELECT body, frontmatter IS NOT NULL OR digest <> content_hash FROM skill_system.skill_versions \
-         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
-        &[arg(current.id)],
-        |row| (body, is_document) = (row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default()),
-    );
+    let body = "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
+    let body = spi::one::<String>(body, Access::WriteAsOwner, &[arg(current.id)]).unwrap_or_default();
+    let (is_document, may_approve) = (is_document(&head), approval::may_approve());
+    if is_document && !may_approve {
+        return Err(refuse_document(name));
+    }
     let mut change = Change::by_caller();
     let mut keep = false;
     if status == Status::Approved {
-        if !approval::may_approve() {
+        if !may_approve {
             return Err(rejected(format!("the caller may not approve skill \"{}\"", shorten(name)))
                 .detail("A member of skill_system_reviewer or skill_system_admin approves."));
         }

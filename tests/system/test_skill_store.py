@@ -256,6 +256,24 @@ def test_an_agent_cannot_approve(connect, roles, store):
     Store(connect("test_admin"), store.namespace).delete("c")
 
 
+def test_a_document_is_changed_in_the_registry_only(connect, roles, store):
+    agent, reviewer = (Store(connect(f"test_{role}"), store.namespace) for role in ("agent", "reviewer"))
+    body = "---\nname: doc\ndescription: A skill of another face.\n---\n\nDo it.\n"
+    agent.connection.execute("SELECT skill_system.register_skill(%s, %s)", [body, store.namespace])
+    assert reviewer.update_status("doc", "Approved")["previous_status"] == "Draft"
+    # Its front matter stays at the top.
+    assert store.load("doc")["source"] == body and store.metadata("doc")["status"] == "Approved" and len(store.versions("doc")) == 1
+    # What is served stays served, as with register_skill().
+    refused("SK409", agent.store, "doc", DRAFT)
+    refused("SK409", agent.update_status, "doc", "Disabled")
+    assert store.metadata("doc")["status"] == "Approved"
+    store.connection.execute("SET skill_system.signed_approvals = on")
+    store.update_status("doc", "Draft")
+    refused("SK403", store.update_status, "doc", "Approved")
+    store.connection.execute("RESET skill_system.signed_approvals")
+    assert reviewer.store("doc", DRAFT)["status"] == "Draft"
+
+
 def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, approver):
     store = secured
     good = signed(approver, DRAFT)

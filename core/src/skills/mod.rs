@@ -1,8 +1,17 @@
 //! Skills: names, statuses, what a version is made of.
 
 pub mod approval;
+pub mod bundle;
+pub mod contract;
+pub mod document;
+pub mod ecosystem;
+pub mod files;
+pub mod frontmatter;
+pub mod manifest;
 pub mod names;
+pub mod redis;
 pub mod store;
+pub mod unicode;
 pub mod version;
 
 use crate::error::{Code, Fault};
