@@ -10,6 +10,7 @@ pub mod frontmatter;
 pub mod manifest;
 pub mod names;
 pub mod redis;
+pub mod store;
 pub mod unicode;
 pub mod version;
 
