@@ -14,6 +14,7 @@ static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static SIGNED_APPROVALS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static INTEGRITY_FAIL_LOUD: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Tenant of whoever set none.
 pub const DEFAULT_TENANT: &str = "default";
@@ -109,6 +110,14 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
     );
+    GucRegistry::define_bool_guc(
+        c"skill_system.integrity_fail_loud",
+        c"What an agent names and nobody has is an error, not a warning.",
+        c"Off by default. check_integrity() reports accordingly, and assert_integrity() raises.",
+        &INTEGRITY_FAIL_LOUD,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
     if asked.is_some_and(|asked| !asked.is_empty()) && text(&TENANT).is_empty() {
@@ -197,6 +206,11 @@ pub fn fault_point_is(name: &str) -> bool {
 /// `skill_system.signed_approvals`
 pub fn signed_approvals() -> bool {
     SIGNED_APPROVALS.get()
+}
+
+/// `skill_system.integrity_fail_loud`
+pub fn integrity_fail_loud() -> bool {
+    INTEGRITY_FAIL_LOUD.get()
 }
 
 /// `skill_system.allow_unprotected`

@@ -108,6 +108,12 @@ impl Row {
         self.datum(n).map(|datum| unsafe { super::call::text_of(datum) })
     }
 
+    /// The elements of column `n`, a text[], borrowed.
+    pub fn text_array(&self, n: i32) -> Option<Vec<Option<&str>>> {
+        // SAFETY: only asked for text[] columns; lives as long as the row.
+        self.datum(n).map(|datum| unsafe { super::call::text_array_of(datum) })
+    }
+
     /// Column `n` as it is.
     pub fn datum(&self, n: i32) -> Option<pg_sys::Datum> {
         let mut null = false;

@@ -13,6 +13,7 @@ mod search;
 mod store;
 mod versions;
 
+pub use agents::health;
 use pgrx::datum::IntoDatum;
 use skill_core::skills::Status;
 use skill_core::skills::names::Reference;

@@ -52,6 +52,11 @@ pub struct State {
     pub created: bool,
 }
 
+/// What an answer says of a version.
+pub fn state(head: &Head, version: &Version, created: bool) -> State {
+    State::of(head, version, created)
+}
+
 impl State {
     fn of(head: &Head, version: &Version, created: bool) -> Self {
         State {
@@ -76,12 +81,14 @@ pub struct Change {
     pub reason: Option<String>,
     /// Key id and signature of an approval.
     pub approved_with: Option<String>,
+    /// For the audit record: what was said of the skill.
+    pub said: Option<Value>,
 }
 
 impl Change {
     /// By whoever logged in.
     pub fn by_caller() -> Self {
-        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None }
+        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None, said: None }
     }
 }
 
@@ -245,11 +252,14 @@ pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Opti
             arg(change.approved_with.as_deref()),
         ],
     );
-    let data = json!({
+    let mut data = json!({
         "skill_id": head.id.to_string(), "namespace": head.namespace, "skill_name": head.skill_name, "revision": revision,
         "version": version.map(|version| &version.version), "digest": version.map(|version| &version.digest),
         "from": previous.map(Status::word), "to": status.map(Status::word), "reason": change.reason, "approved_with": change.approved_with,
     });
+    if let Some(said) = &change.said {
+        data["said"] = said.clone();
+    }
     let actor = Some(change.by.as_str()).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
     audit::append(&format!("skill.{action}"), data, actor, Some("user"));
 }
@@ -260,11 +270,12 @@ pub fn place(head: &mut Head, version: &Version, about: &Value) {
         "UPDATE skill_system.skill_heads h SET current_version_id = $2, current_version = v.version, semver = v.semver, body_size = v.body_size, \
              body_etag = v.content_hash, status = v.status, \
              enabled = v.status = 'approved' AND (h.enabled OR h.status <> 'approved'), \
-             name = $3->>'name', description = coalesce($3->>'description', ''), scope = $3->>'scope', \
-             required_env_vars = ARRAY(SELECT jsonb_array_elements_text($3->'required_env_vars')), metadata = $3->'metadata', \
-             domain_tags = ARRAY(SELECT jsonb_array_elements_text($3->'domain_tags')), \
-             effects = ARRAY(SELECT jsonb_array_elements_text($3->'effects')), manifest_id = $3->>'manifest_id', updated_at = clock_timestamp() \
-         FROM skill_system.skill_versions v \
+             name = a.about->>'name', description = coalesce(a.about->>'description', ''), scope = a.about->>'scope', \
+             required_env_vars = ARRAY(SELECT jsonb_array_elements_text(a.about->'required_env_vars')), metadata = a.about->'metadata', \
+             domain_tags = ARRAY(SELECT jsonb_array_elements_text(a.about->'domain_tags')), \
+             effects = ARRAY(SELECT jsonb_array_elements_text(a.about->'effects')), manifest_id = a.about->>'manifest_id', updated_at = clock_timestamp() \
+         FROM skill_system.skill_versions v, \
+             (SELECT $3 || coalesce(o.defined, '{}') AS about FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) a \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2",
         Access::WriteAsOwner,
         &[arg(head.id), arg(version.id), jsonb(about.clone())],
@@ -411,12 +422,74 @@ fn write_status(version: &Version) {
 fn says(head: &Head, about: &Value) -> bool {
     let same = spi::one::<bool>(
         "SELECT jsonb_build_object('name', name, 'description', description, 'scope', scope, 'required_env_vars', required_env_vars, \
-             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id) = $2 \
+             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id) = $2 || coalesce(defined, '{}') \
          FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         Access::WriteAsOwner,
         &[arg(head.id), jsonb(about.clone())],
     );
     same == Some(true)
+}
+
+/// What `define_skill()` says of a skill. `None` leaves a thing as it is, JSON null takes a tier away.
+#[derive(Default)]
+pub struct Definition {
+    pub tier1_manifest: Option<Value>,
+    pub tier2_definition: Option<Value>,
+    pub tier3_artifact_refs: Option<Value>,
+    pub context_mode: Option<String>,
+    /// These two outrank what versions say.
+    pub name: Option<String>,
+    pub domain_tags: Option<Vec<String>>,
+}
+
+/// Says something of a skill that its versions do not say. False when that was known.
+pub fn define(head: &Head, version: &Version, definition: &Definition, change: &Change) -> bool {
+    let mut defined = serde_json::Map::new();
+    if let Some(name) = &definition.name {
+        defined.insert("name".into(), json!(name));
+    }
+    if let Some(tags) = &definition.domain_tags {
+        defined.insert("domain_tags".into(), json!(tags));
+    }
+    let tier = |value: &Option<Value>| arg(value.clone().map(pgrx::JsonB));
+    let changed = spi::run(
+        "UPDATE skill_system.skill_heads h SET tier1_manifest = n.tier1, tier2_definition = n.tier2, tier3_artifact_refs = n.tier3, context_mode = n.mode, \
+             defined = n.defined, name = n.name, domain_tags = n.tags, updated_at = clock_timestamp() \
+         FROM (SELECT CASE WHEN $2 IS NULL THEN o.tier1_manifest ELSE nullif($2, 'null') END AS tier1, \
+                      CASE WHEN $3 IS NULL THEN o.tier2_definition ELSE nullif($3, 'null') END AS tier2, \
+                      CASE WHEN $4 IS NULL THEN o.tier3_artifact_refs ELSE nullif($4, 'null') END AS tier3, \
+                      coalesce($5, o.context_mode::text) AS mode, nullif(coalesce(o.defined, '{}') || $6, '{}') AS defined, \
+                      CASE WHEN $6 ? 'name' THEN $6->>'name' ELSE o.name::text END AS name, \
+                      CASE WHEN $6 ? 'domain_tags' THEN ARRAY(SELECT jsonb_array_elements_text($6->'domain_tags')) ELSE o.domain_tags::text[] END AS tags \
+               FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) n \
+         WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 \
+             AND (h.tier1_manifest, h.tier2_definition, h.tier3_artifact_refs, h.context_mode::text, h.defined) \
+                 IS DISTINCT FROM (n.tier1, n.tier2, n.tier3, n.mode, n.defined)",
+        Access::WriteAsOwner,
+        &[
+            arg(head.id),
+            tier(&definition.tier1_manifest),
+            tier(&definition.tier2_definition),
+            tier(&definition.tier3_artifact_refs),
+            arg(definition.context_mode.as_deref()),
+            jsonb(Value::Object(defined.clone())),
+        ],
+        |_| (),
+    );
+    if changed == 0 {
+        return false;
+    }
+    let tiers = [
+        ("tier1_manifest", &definition.tier1_manifest),
+        ("tier2_definition", &definition.tier2_definition),
+        ("tier3_artifact_refs", &definition.tier3_artifact_refs),
+    ];
+    let mut said = defined;
+    said.extend(tiers.into_iter().filter_map(|(name, value)| value.clone().map(|value| (name.to_owned(), value))));
+    said.extend(definition.context_mode.iter().map(|mode| ("context_mode".to_owned(), json!(mode))));
+    let change = Change { said: Some(Value::Object(said)), ..change.clone() };
+    note(head, "changed", Some(version), Some(head.status), Some(head.status), &change);
+    true
 }
 
 /// Gives a version another status. An approved one becomes the one that is served, unless the skill is pinned to another.

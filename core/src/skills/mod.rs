@@ -1,5 +1,6 @@
 //! Skills: names, statuses, what a version is made of.
 
+pub mod agents;
 pub mod approval;
 pub mod names;
 pub mod version;
