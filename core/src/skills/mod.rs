@@ -2,7 +2,16 @@
 
 pub mod agents;
 pub mod approval;
+pub mod bundle;
+pub mod contract;
+pub mod document;
+pub mod ecosystem;
+pub mod files;
+pub mod frontmatter;
+pub mod manifest;
 pub mod names;
+pub mod redis;
+pub mod unicode;
 pub mod version;
 
 use crate::error::{Code, Fault};
