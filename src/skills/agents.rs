@@ -14,11 +14,11 @@ use skill_core::skills::agents::{self as logic, Agent, Finding, Known, MAX_ID, S
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
 
-use super::registry::{self, About, Change, Definition, Head, NewVersion, Placement};
+use super::registry::{self, About, Change, Definition, Head, NewVersion, Placement, Tier};
 use crate::args::{json as json_argument, missing, stored, uuid_datum};
 use crate::pg::call::{self, Answer, Call, RowSet, text_array_datum, text_datum};
 use crate::pg::error::{self, check_for_interrupts};
-use crate::pg::spi::{self, Access, Arg, Row, arg};
+use crate::pg::spi::{self, Access, Row, arg};
 use crate::pg::trigger::{Event, Trigger};
 use crate::pg::{guc, sys};
 use crate::{audit, pg_function, policy};
@@ -59,15 +59,20 @@ fn define_skill(call: &Call) -> Answer {
     let reference = Reference::parse(call.text(0))?;
     let tags = call.text_array(4).map(|tags| logic::check_tags(&tags)).transpose()?;
     let mode = call.text(5).map(|mode| word("context_mode", Some(mode), &["reason_alongside", "compute_and_return"])).transpose()?;
+    let tier = |n: usize, what: &str| -> Result<Option<Tier>, Fault> {
+        Ok(json_argument(call, n, what)?.zip(call.datum(n)).map(|(value, datum)| Tier { value, datum }))
+    };
     let definition = Definition {
-        tier1_manifest: json_argument(call, 1, "tier1_manifest")?,
-        tier2_definition: json_argument(call, 2, "tier2_definition")?,
-        tier3_artifact_refs: json_argument(call, 3, "tier3_artifact_refs")?,
+        tier1_manifest: tier(1, "tier1_manifest")?,
+        tier2_definition: tier(2, "tier2_definition")?,
+        tier3_artifact_refs: tier(3, "tier3_artifact_refs")?,
         context_mode: mode.map(str::to_owned),
         name: optional("name", call.text(6), 200)?.map(str::to_owned),
         domain_tags: tags,
     };
-    logic::check_tiers(definition.tier1_manifest.as_ref(), definition.tier2_definition.as_ref(), definition.tier3_artifact_refs.as_ref())?;
+    let value = |tier: &Option<Tier>| tier.as_ref().map(|tier| tier.value.clone());
+    let (tier1, tier2) = (value(&definition.tier1_manifest), value(&definition.tier2_definition));
+    logic::check_tiers(tier1.as_ref(), tier2.as_ref(), value(&definition.tier3_artifact_refs).as_ref())?;
     let effects = call.text_array(8).map(|effects| logic::check_effects(&effects)).transpose()?;
     let change = Change { reason: call.text(9).map(str::to_owned), ..Change::by_caller() };
     let mut created = false;
@@ -77,11 +82,11 @@ fn define_skill(call: &Call) -> Answer {
             head
         }
         (Err(fault), Reference::Name(namespace, skill_name)) => {
-            let tier2 = definition.tier2_definition.as_ref().filter(|tier2| !tier2.is_null()).map(canonical);
+            let tier2 = tier2.as_ref().filter(|tier2| !tier2.is_null()).map(canonical);
             let body = call.text(7).or(tier2.as_deref()).ok_or_else(|| {
                 fault.hint("Give tier2_definition or a body to make it, or register it with register_skill().")
             })?;
-            let description = definition.tier1_manifest.as_ref().and_then(|tier1| tier1["description"].as_str()).unwrap_or_default();
+            let description = tier1.as_ref().and_then(|tier1| tier1["description"].as_str()).unwrap_or_default();
             let about = About { description: description.to_owned(), effects: effects.unwrap_or_default(), ..About::default() };
             let new = NewVersion {
                 namespace,
@@ -122,10 +127,39 @@ fn check_same(head: &Head, body: Option<&str>, effects: Option<&[String]>) -> Re
     Ok(())
 }
 
-/// An agent by its key, as the caller sees it; `None` when there is none of this name.
+/// Agents with what their definition and their row in `agents` say; an agent is active when neither says otherwise.
+macro_rules! agents {
+    ($definition:literal, $row:literal) => {
+        concat!(
+            "SELECT coalesce(d.agent_key, a.id)::text, d.root_skill_key::text, d.persona_key::text, d.loaded_skills, (a.config->'skills')::text, \
+                 coalesce(d.is_active, true) AND coalesce(a.status = 'active', true) \
+             FROM (SELECT * FROM skill_system.agent_definitions WHERE tenant_id = (SELECT skill_system.current_tenant()) ",
+            $definition,
+            ") d FULL JOIN (SELECT * FROM skill_system.agents WHERE tenant_id = (SELECT skill_system.current_tenant()) ",
+            $row,
+            ") a ON a.id::text = d.agent_key::text ORDER BY coalesce(d.agent_key, a.id)::text COLLATE \"C\""
+        )
+    };
+}
+
+fn read_agent(row: &Row) -> (Agent, bool) {
+    let loaded = row.text_array(4).unwrap_or_default();
+    let (config_skills, unreadable) = logic::strings(&stored(row.get(5)));
+    let agent = Agent {
+        key: row.get(1).unwrap_or_default(),
+        root_skill_key: row.get(2),
+        persona_key: row.get(3),
+        unreadable: unreadable + loaded.iter().filter(|key| key.is_none()).count(),
+        loaded_skills: loaded.into_iter().flatten().map(str::to_owned).collect(),
+        config_skills,
+    };
+    (agent, row.get(6).unwrap_or_default())
+}
+
+/// An active agent by its key.
 fn find_agent(key: &str) -> Result<Agent, Fault> {
     let mut found = None;
-    agents("AND key = $1", &[arg(key)], |agent, active| found = Some((agent, active)));
+    spi::run(agents!("AND agent_key = $1", "AND id = $1"), Access::Read, &[arg(key)], |row| found = Some(read_agent(row)));
     match found {
         Some((agent, true)) => Ok(agent),
         Some((_, false)) => Err(Fault::new(Code::NotInPrerequisiteState, format!("agent \"{}\" is not active", shorten(key)))
@@ -133,34 +167,6 @@ fn find_agent(key: &str) -> Result<Agent, Fault> {
         None => Err(Fault::new(Code::UndefinedObject, format!("agent \"{}\" does not exist", shorten(key)))
             .hint("SELECT agent_key FROM skill_system.agent_definitions; SELECT id FROM skill_system.agents;")),
     }
-}
-
-/// Agents, each with what its definition and its row in `agents` say; it is active when neither says otherwise.
-fn agents(condition: &str, args: &[Arg], mut each: impl FnMut(Agent, bool)) {
-    spi::run_once(
-        &format!(
-            "SELECT key, d.root_skill_key::text, d.persona_key::text, d.loaded_skills, (a.config->'skills')::text, \
-                 coalesce(d.is_active, true) AND coalesce(a.status = 'active', true) \
-             FROM (SELECT * FROM skill_system.agent_definitions WHERE tenant_id = skill_system.current_tenant()) d \
-             FULL JOIN (SELECT * FROM skill_system.agents WHERE tenant_id = skill_system.current_tenant()) a ON a.id::text = d.agent_key::text, \
-             LATERAL (SELECT coalesce(d.agent_key, a.id)::text COLLATE \"C\") AS k(key) WHERE true {condition} ORDER BY key"
-        ),
-        Access::Read,
-        args,
-        |row| {
-            let loaded = row.text_array(4).unwrap_or_default();
-            let (config_skills, unreadable) = logic::strings(&stored(row.get(5)));
-            let agent = Agent {
-                key: row.get(1).unwrap_or_default(),
-                root_skill_key: row.get(2),
-                persona_key: row.get(3),
-                unreadable: unreadable + loaded.iter().filter(|key| key.is_none()).count(),
-                loaded_skills: loaded.into_iter().flatten().map(str::to_owned).collect(),
-                config_skills,
-            };
-            each(agent, row.get(6).unwrap_or_default());
-        },
-    );
 }
 
 /// What to call a skill whose id, namespace and name are in these columns.
@@ -527,10 +533,11 @@ fn reset_injections(call: &Call) -> Answer {
     Ok((forgotten as i64).into())
 }
 
-/// Everything that is named and not there, of this tenant.
-fn findings() -> Vec<Finding> {
+/// Everything of this tenant that is named and not there.
+fn unresolved() -> Vec<Finding> {
     let mut all = Vec::new();
-    agents("", &[], |agent, active| {
+    spi::run(agents!("", ""), Access::Read, &[], |row| {
+        let (agent, active) = read_agent(row);
         if active {
             all.push(agent);
         }
@@ -538,6 +545,12 @@ fn findings() -> Vec<Finding> {
     let skills = named_skills(&all);
     let mut found: Vec<Finding> = all.iter().flat_map(|agent| logic::check_agent(agent, &skills)).collect();
     unknown_artifacts(&mut found);
+    found
+}
+
+/// What is unresolved, and the artifacts whose text does not have its hash.
+fn findings() -> Vec<Finding> {
+    let mut found = unresolved();
     spi::run(
         "SELECT id::text, content_hash::text FROM skill_system.skill_artifacts \
          WHERE tenant_id = skill_system.current_tenant() AND content_hash <> encode(sha256(convert_to(content, 'UTF8')), 'hex') ORDER BY id",
@@ -646,9 +659,9 @@ fn summary(found: &[Finding]) -> Option<String> {
     (!first.is_empty()).then(|| format!("{}{more}.", first.join("; ")))
 }
 
-/// For `health()`: what is named and not there, and whether that is an error.
+/// For `health()`, which reads no texts: what is named and not there, and whether that is an error.
 pub fn health() -> (&'static str, String) {
-    match summary(&findings()) {
+    match summary(&unresolved()) {
         None => ("ok", "all that agents and skills name is there".into()),
         Some(summary) => (severity(), summary),
     }

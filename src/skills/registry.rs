@@ -9,7 +9,7 @@ use skill_core::{Code, Fault};
 
 use crate::args::{jsonb, stored};
 use crate::audit;
-use crate::pg::spi::{self, Access, Arg, Row, arg, bytea};
+use crate::pg::spi::{self, Access, Arg, Row, arg, bytea, given};
 use crate::pg::sys;
 
 /// Largest body, in bytes.
@@ -430,12 +430,18 @@ fn says(head: &Head, about: &Value) -> bool {
     same == Some(true)
 }
 
+/// One tier, as it can be looked into and as it came: numbers are kept to the last digit.
+pub struct Tier {
+    pub value: Value,
+    pub datum: pgrx::pg_sys::Datum,
+}
+
 /// What `define_skill()` says of a skill. `None` leaves a thing as it is, JSON null takes a tier away.
 #[derive(Default)]
 pub struct Definition {
-    pub tier1_manifest: Option<Value>,
-    pub tier2_definition: Option<Value>,
-    pub tier3_artifact_refs: Option<Value>,
+    pub tier1_manifest: Option<Tier>,
+    pub tier2_definition: Option<Tier>,
+    pub tier3_artifact_refs: Option<Tier>,
     pub context_mode: Option<String>,
     /// These two outrank what versions say.
     pub name: Option<String>,
@@ -451,7 +457,7 @@ pub fn define(head: &Head, version: &Version, definition: &Definition, change: &
     if let Some(tags) = &definition.domain_tags {
         defined.insert("domain_tags".into(), json!(tags));
     }
-    let tier = |value: &Option<Value>| arg(value.clone().map(pgrx::JsonB));
+    let tier = |tier: &Option<Tier>| given(tier.as_ref().map(|tier| tier.datum), pgrx::pg_sys::JSONBOID);
     let changed = spi::run(
         "UPDATE skill_system.skill_heads h SET tier1_manifest = n.tier1, tier2_definition = n.tier2, tier3_artifact_refs = n.tier3, context_mode = n.mode, \
              defined = n.defined, name = n.name, domain_tags = n.tags, updated_at = clock_timestamp() \
@@ -485,7 +491,7 @@ pub fn define(head: &Head, version: &Version, definition: &Definition, change: &
         ("tier3_artifact_refs", &definition.tier3_artifact_refs),
     ];
     let mut said = defined;
-    said.extend(tiers.into_iter().filter_map(|(name, value)| value.clone().map(|value| (name.to_owned(), value))));
+    said.extend(tiers.into_iter().filter_map(|(name, value)| value.as_ref().map(|tier| (name.to_owned(), tier.value.clone()))));
     said.extend(definition.context_mode.iter().map(|mode| ("context_mode".to_owned(), json!(mode))));
     let change = Change { said: Some(Value::Object(said)), ..change.clone() };
     note(head, "changed", Some(version), Some(head.status), Some(head.status), &change);

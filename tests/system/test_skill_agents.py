@@ -232,7 +232,7 @@ def test_every_change_is_audited_and_dated(db, roles, connect):
 def test_what_is_defined_outlives_new_versions(db, roles, connect):
     admin = connect("test_admin")
     tier1 = {"name": "Rule 37", "description": "Spacing", "triggers": ["rule 37", "spacing"]}
-    tier2 = {"description": "d", "steps": [1, 2], "big": 10**30}
+    tier2 = {"description": "d", "steps": [1, 2], "big": 10**30 + 1}
     skill, found = define(admin, body="one", tier1_manifest=tier1, tier2_definition=tier2, tier3_artifact_refs=["a"], domain_tags=["spacing", "rrc"],
                           context_mode="compute_and_return", name="Spacing", effects=["db.read"])
     said = ("SELECT tier1_manifest, tier2_definition, tier3_artifact_refs, domain_tags, context_mode, name, effects, description, current_version FROM skill_system.skills WHERE id = %s")
@@ -398,7 +398,7 @@ def test_a_policy_hides_what_it_does_not_allow(db, roles, connect):
         else:
             refused(agent, "42501", "SELECT skill_system.load_skill(%s, policy_name => %s)", [f"{space}/{name}", policy])
     # A change of the policy is in force at once, and the head's effects cannot be slipped in as text.
-    admin.execute("UPDATE skill_system.policy_profiles SET denied_effects = '{db.read}' WHERE name = %s", [policy])
+    admin.execute("UPDATE skill_system.policy_profiles SET denied_effects = '{db.read,fs.write:/srv/secret/**}' WHERE name = %s", [policy])
     assert catalogue(agent, namespace=space, policy_name=policy) == [f"{space}/a-none"]
     db.execute("UPDATE skill_system.skill_heads SET effects = '{\"not an effect\"}' WHERE namespace = %s AND skill_name = 'a-none'", [space])
     assert catalogue(agent, namespace=space, policy_name=policy) == []
@@ -618,12 +618,14 @@ def test_what_is_named_and_not_there_is_found(sound, change, expected):
     assert sound.execute("SELECT skill_system.assert_integrity()").fetchone() == (len(expected),)
     assert notices == [("WARNING", "P0004")]
     health = "SELECT status FROM skill_system.health() WHERE \"check\" = 'skills_integrity'"
-    assert sound.execute(health).fetchone() == ("warning",)
+    # health() reads no texts.
+    resolved = all(code == "content_mismatch" for code, *_ in expected)
+    assert sound.execute(health).fetchone() == ("ok" if resolved else "warning",)
     sound.execute("SET skill_system.integrity_fail_loud = on")
     assert [row[1:] for row in findings(sound)] == [row[1:] for row in found] and {row[0] for row in findings(sound)} == {"error"}
     error = refused(sound, "P0004", "SELECT skill_system.assert_integrity()")
     assert error.diag.message_detail and "check_integrity" in error.diag.message_hint
-    assert sound.execute(health).fetchone() == ("error",)
+    assert sound.execute(health).fetchone() == ("ok" if resolved else "error",)
     # An agent that is not in use is nobody's concern.
     sound.execute("UPDATE skill_system.agent_definitions SET is_active = false; UPDATE skill_system.agents SET status = 'retired'")
     left = [row for row in expected if row[0] in ("unknown_artifact", "content_mismatch")]
