@@ -4,6 +4,7 @@ pub mod approval;
 pub mod bundle;
 pub mod contract;
 pub mod names;
+pub mod preflight;
 pub mod redis;
 pub mod version;
 
