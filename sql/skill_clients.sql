@@ -22,7 +22,7 @@ COMMENT ON FUNCTION skill_system.inject_skill(text, integer) IS
 'The text of an enabled skill for a prompt, between <skill> tags with its name and locator. skill is a mention, a name in the namespace default, namespace/name or a UUID. An error''s detail is the client''s object {code, message, details} as JSON. Raises SK404 for SKILL_UNKNOWN, 54000 for SKILL_BODY_TOO_LARGE, SK405 for SKILL_BODY_READ_FAILED, 22023 for SKILL_MENTION_FORMAT_INVALID. Example: SELECT skill_system.inject_skill(''$[team:pdf].pdf-forms'', max_bytes => 65536);';
 
 CREATE FUNCTION skill_system.scan_skills(namespace text, source regclass DEFAULT NULL)
-    RETURNS TABLE (locator text, namespace text, skill_name text, description text, body_size bigint, body_etag text, created_at text, updated_at text,
+    RETURNS TABLE (locator text, skill_name text, description text, body_size bigint, body_etag text, created_at text, updated_at text,
         required_env_vars text[], metadata jsonb, scope text, code text, details jsonb)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_scan_skills' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.scan_skills(text, regclass) IS

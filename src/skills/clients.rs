@@ -187,7 +187,7 @@ impl Scanned {
         self.row.get("skill_name").and_then(Value::as_str).unwrap_or_default()
     }
 
-    fn push(&self, namespace: &str, issue: Option<&Issue>, rows: &mut RowSet) {
+    fn push(&self, issue: Option<&Issue>, rows: &mut RowSet) {
         let text = |field: &str| self.row.get(field).and_then(Value::as_str);
         let time = |field: &str| text(field).map(|time| time.strip_suffix("+00:00").map_or_else(|| time.to_owned(), |time| format!("{time}Z")));
         let size = self.row.get("body_size").and_then(|size| size.as_i64().or_else(|| size.as_str()?.trim().parse().ok()));
@@ -198,7 +198,6 @@ impl Scanned {
         let [code, details] = issue_datums(issue);
         rows.push(&mut [
             text_datum(&self.locator),
-            text_datum(namespace),
             text("skill_name").and_then(text_datum),
             text("description").and_then(text_datum),
             size.filter(|_| good).and_then(IntoDatum::into_datum),
@@ -221,7 +220,7 @@ fn push_group(group: &mut Vec<Scanned>, namespace: &str, rows: &mut RowSet) {
         contract::duplicate(namespace, group[0].name(), &locators)
     });
     for row in group.drain(..) {
-        row.push(namespace, issue.as_ref(), rows);
+        row.push(issue.as_ref(), rows);
     }
 }
 
@@ -259,7 +258,7 @@ fn scan_skills(call: &Call) -> Answer {
         spi::stream(&sql, &[arg(namespace), arg(shown.as_str())], |row| {
             let row = Scanned::read(row);
             if let Some(issue) = contract::row_issue(&row.row, &row.locator) {
-                row.push(namespace, Some(&issue), &mut rows);
+                row.push(Some(&issue), &mut rows);
                 return;
             }
             if group.first().is_some_and(|first| first.name() != row.name()) {
@@ -406,7 +405,7 @@ impl Cached {
             Access::Read,
             &[arg(self.version)],
         );
-        redis::set(&body_key, body.unwrap_or_default().as_bytes(), |line| lines.push(line));
+        redis::set(&body_key, body.ok_or("its body cannot be read")?.as_bytes(), |line| lines.push(line));
         if let Some(zip) = zip {
             redis::set(&bundle_key, &zip, |line| lines.push(line));
         }
