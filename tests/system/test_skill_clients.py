@@ -1,6 +1,7 @@
 """The skills-runtime-sdk face: the real client on our tables, its packaged names as views, bundles, and a cache in Redis."""
 import base64
 import hashlib
+import importlib.resources
 import io
 import json
 import os
@@ -385,6 +386,41 @@ def test_the_trigger_works_on_its_own_views_only(agent_schema, db):
         db.execute("INSERT INTO public.lure VALUES (1, 'ab')")
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
         db.execute("SELECT skill_system.write_client_skill()")
+
+
+def test_rows_of_the_packaged_table_move_over(connect, fresh_database, client, space):
+    """The package's own migration, then our view in its place: the same columns, but for the ids, and the same rows for the client."""
+    database = fresh_database()
+    db = connect(dbname=database)
+    migration = importlib.resources.files("skills_runtime") / "assets" / "migrations" / "pgsql" / "0001_skills_catalog.up.sql"
+    db.execute(migration.read_text())
+    shape = ("SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'agent.skills_catalog'::regclass AND attnum > 0 ORDER BY attnum")
+    packaged = db.execute(shape).fetchall()
+    for name, on in (("one", True), ("two", True), ("off", False)):
+        db.execute("INSERT INTO agent.skills_catalog (namespace, skill_name, description, body, enabled, required_env_vars, metadata, scope) VALUES (%s, %s, 'd', %s, %s, '[\"A\"]', '{\"k\": 1}', 'repo')",
+                   [space, name, AWKWARD + name, on])
+    dsn = f"host={os.environ['PGHOST']} port={os.environ['PGPORT']} user={os.environ['PGUSER']} dbname={database}"
+    strip = lambda skill: {**skill.to_metadata_dict(), "locator": None, "metadata": skill.metadata["k"], "body": skill.body_loader(), "body_size": None}
+    before = [strip(skill) for skill in client(space, schema="agent", table="skills_catalog", dsn=dsn).scan().skills]
+    db.execute("ALTER SCHEMA agent RENAME TO before")
+    db.execute("SELECT skill_system.create_client_schema('skills_runtime')")
+    assert db.execute(shape).fetchall() == [("id", "uuid"), *packaged[1:]]
+    columns = "namespace, skill_name, description, body, enabled, body_size, body_etag, created_at, updated_at, required_env_vars, metadata, scope"
+    db.execute(f"INSERT INTO agent.skills_catalog ({columns}) SELECT {columns} FROM before.skills_catalog WHERE skill_name <> 'two'")
+    with db.cursor() as cursor:
+        with cursor.copy("COPY agent.skills_catalog (namespace, skill_name, description, body, required_env_vars, metadata, scope) FROM STDIN") as copy:
+            copy.write_row([space, "two", "d", AWKWARD + "two", '["A"]', '{"k": 1}', "repo"])
+    assert [strip(skill) for skill in client(space, schema="agent", table="skills_catalog", dsn=dsn).scan().skills] == before and len(before) == 2
+    # It comes back with a dump, and works there.
+    other = fresh_database(extension=False)
+    bin_dir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    dump = subprocess.run([f"{bin_dir}/pg_dump", "-Fc", "-d", database], capture_output=True)
+    assert dump.returncode == 0, dump.stderr
+    done = subprocess.run([f"{bin_dir}/pg_restore", "--exit-on-error", "-d", other], input=dump.stdout, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert [strip(skill) for skill in client(space, schema="agent", table="skills_catalog", dsn=dsn.replace(database, other)).scan().skills] == before
+    db = connect(dbname=other)
+    assert db.execute("UPDATE agent.skills_catalog SET body = 'new' WHERE skill_name = 'one' RETURNING body, enabled").fetchone() == ("new", True)
 
 
 # Vectors of the client

@@ -347,6 +347,9 @@ const POLICIES: Kind = Kind::Word(&["fail_fast", "ask_human", "skip_skill"]);
 const SOURCES: [(&str, &[&str]); 4] =
     [("filesystem", &["root"]), ("in-memory", &["namespace"]), ("pgsql", &["dsn_env", "schema", "table"]), ("redis", &["dsn_env", "key_prefix"])];
 
+/// The other parts of a whole configuration.
+const WHOLE: [&str; 7] = ["config_version", "run", "safety", "llm", "models", "sandbox", "prompt"];
+
 fn is_env_var(name: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
     name.bytes().next().is_some_and(word) && name.bytes().all(|byte| word(byte) || byte.is_ascii_digit())
@@ -400,7 +403,11 @@ impl Findings {
 pub fn preflight(config: &Config) -> Vec<Issue> {
     let mut found = Findings(Vec::new());
     let nothing = Config::Map(Vec::new());
-    let skills = config.get("skills").unwrap_or(config);
+    let skills = match config.get("skills") {
+        Some(skills) => skills,
+        None if WHOLE.iter().any(|part| config.get(part).is_some()) => &nothing,
+        None => config,
+    };
     let parts: Vec<&str> = PARTS.iter().map(|(part, _)| *part).chain(["spaces", "sources", "versioning", "env_var_missing_policy"]).collect();
     found.options("skills", skills, &[("env_var_missing_policy", POLICIES)], &parts, true);
     for (part, options) in &PARTS {
@@ -629,7 +636,7 @@ skills:
         assert_eq!(codes("spaces: {}"), [("CLI_CONFIG_INVALID", "skills.spaces".into())]);
         assert_eq!(codes("sources: [{}]"), [("CLI_CONFIG_INVALID", "skills.sources[0].id".into()), ("CLI_CONFIG_INVALID", "skills.sources[0].type".into())]);
         assert_eq!(codes("versioning: {colour: red}"), [("SKILL_CONFIG_VERSIONING_UNKNOWN_KEYS", "skills.versioning".into())]);
-        assert!(codes("").is_empty() && codes("skills: {}").is_empty());
+        assert!(codes("").is_empty() && codes("skills: {}").is_empty() && codes("config_version: 1\nllm: {}").is_empty());
         for unreadable in ["a: [", "- 1", "a: *b", "a: !x 1", "? [a]\n: 1", "--- {}\n--- {}", "<<: 1"] {
             assert_eq!(codes(unreadable), [("CLI_CONFIG_LOAD_FAILED", String::new())], "{unreadable}");
         }
