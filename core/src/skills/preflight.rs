@@ -110,9 +110,12 @@ impl Config {
     }
 }
 
+/// What a plain scalar of a certain form is.
+type Reading = fn(&str) -> Config;
+
 /// The types of YAML 1.1, by which the client's reader takes plain scalars.
-static TYPES: LazyLock<Vec<(Regex, fn(&str) -> Config)>> = LazyLock::new(|| {
-    let types: [(&str, fn(&str) -> Config); 6] = [
+static TYPES: LazyLock<Vec<(Regex, Reading)>> = LazyLock::new(|| {
+    let types: [(&str, Reading); 6] = [
         (r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", |text| {
             Config::Bool(matches!(text.to_ascii_lowercase().as_str(), "yes" | "true" | "on"))
         }),
