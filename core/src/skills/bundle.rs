@@ -228,6 +228,15 @@ pub fn holds(path: &str) -> bool {
 
 /// Writes files as a bundle: the same files give the same bytes, in whatever order they come.
 pub fn write(files: &[File]) -> Result<Vec<u8>, Fault> {
+    let zip = archive(files)?;
+    if zip.len() as u64 > MAX_BYTES {
+        return Err(too_large(json!({"bundle_bytes": zip.len(), "max_bytes": MAX_BYTES})));
+    }
+    Ok(zip)
+}
+
+/// As [`write`], of any size.
+pub fn archive(files: &[File]) -> Result<Vec<u8>, Fault> {
     let internal = |error: String| Fault::new(Code::Internal, format!("the bundle cannot be written: {error}"));
     let time = UtcDateTime::from_components(1980, 1, 1, 0, 0, 0, 0).ok_or_else(|| internal("time".into()))?;
     let mut files: Vec<_> = files.iter().collect();
@@ -245,11 +254,7 @@ pub fn write(files: &[File]) -> Result<Vec<u8>, Fault> {
         entry.write_all(data).map_err(|error| internal(error.to_string()))?;
         entry.finish(DataDescriptorOutput::new(crc32(&file.content), file.content.len() as u64)).map_err(|error| internal(error.to_string()))?;
     }
-    let zip = archive.finish().map_err(|error| internal(error.to_string()))?;
-    if zip.len() as u64 > MAX_BYTES {
-        return Err(too_large(json!({"bundle_bytes": zip.len(), "max_bytes": MAX_BYTES})));
-    }
-    Ok(zip)
+    archive.finish().map_err(|error| internal(error.to_string()))
 }
 
 #[cfg(test)]

@@ -3,9 +3,15 @@
 pub mod approval;
 pub mod bundle;
 pub mod contract;
+pub mod document;
+pub mod ecosystem;
+pub mod files;
+pub mod frontmatter;
+pub mod manifest;
 pub mod names;
 pub mod preflight;
 pub mod redis;
+pub mod unicode;
 pub mod version;
 
 use crate::error::{Code, Fault};
