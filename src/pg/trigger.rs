@@ -126,6 +126,34 @@ impl Trigger {
         self.new_datum(name).map(|datum| unsafe { super::call::varlena_bytes(datum) })
     }
 
+    /// It fires instead of the operation, and the relation has these columns with these types.
+    pub fn is_instead_of(&self, columns: &[(&CStr, pg_sys::Oid)]) -> bool {
+        // SAFETY: the descriptor is the relation's; both functions look by name and number only.
+        unsafe {
+            let desc = (*self.data().tg_relation).rd_att;
+            self.data().tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_INSTEAD
+                && columns.iter().all(|(name, kind)| {
+                    let number = pg_sys::SPI_fnumber(desc, name.as_ptr());
+                    number > 0 && pg_sys::SPI_gettypeid(desc, number) == *kind
+                })
+        }
+    }
+
+    /// What an INSTEAD OF trigger returns for RETURNING: the new row with these columns, whose values are those of a row that
+    /// a query has just found.
+    pub fn found(&self, columns: &[(&CStr, pg_sys::Oid)], row: &super::spi::Row) -> pg_sys::Datum {
+        // SAFETY: inside of SPI, so the copy is made where it outlives the query; types as checked by `is_instead_of`.
+        unsafe {
+            let relation = self.data().tg_relation;
+            let mut numbers: Vec<i32> = columns.iter().map(|(name, _)| pg_sys::SPI_fnumber((*relation).rd_att, name.as_ptr())).collect();
+            let values: Vec<_> = (1..=columns.len() as i32).map(|n| row.datum(n)).collect();
+            let nulls: Vec<std::ffi::c_char> = values.iter().map(|value| if value.is_some() { b' ' as _ } else { b'n' as _ }).collect();
+            let mut values: Vec<pg_sys::Datum> = values.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
+            let row = pg_sys::SPI_modifytuple(relation, self.new_row(), numbers.len() as i32, numbers.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr());
+            pg_sys::Datum::from(row)
+        }
+    }
+
     /// What an AFTER trigger returns: a null pointer, which is not SQL NULL.
     pub fn done(&self) -> pg_sys::Datum {
         pg_sys::Datum::from(0)

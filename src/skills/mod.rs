@@ -5,6 +5,7 @@
 
 mod agents;
 mod approval;
+mod client_schema;
 mod clients;
 mod documents;
 mod ecosystem;

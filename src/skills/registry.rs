@@ -107,6 +107,22 @@ pub struct About {
 }
 
 impl About {
+    /// As it is stored.
+    pub fn from_json(stored: &Value) -> Self {
+        let text = |key: &str| stored[key].as_str().map(str::to_owned);
+        let texts = |key: &str| stored[key].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect();
+        About {
+            name: text("name"),
+            description: text("description").unwrap_or_default(),
+            scope: text("scope"),
+            required_env_vars: texts("required_env_vars"),
+            metadata: stored["metadata"].clone(),
+            domain_tags: texts("domain_tags"),
+            effects: texts("effects"),
+            manifest_id: text("manifest_id"),
+        }
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "name": self.name, "description": self.description, "scope": self.scope, "required_env_vars": self.required_env_vars,
@@ -531,6 +547,22 @@ pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &C
         );
     }
     State::of(head, &version, false)
+}
+
+/// Switches an approved skill on or off.
+pub fn switch(head: &Head, on: bool, change: &Change) {
+    let changed = spi::run(
+        "UPDATE skill_system.skill_heads SET enabled = $2, updated_at = clock_timestamp() \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1 AND status = 'approved' AND enabled <> $2",
+        Access::WriteAsOwner,
+        &[arg(head.id), arg(on)],
+        |_| (),
+    );
+    if changed > 0 {
+        let said = if on { "switched on" } else { "switched off" };
+        let reason = change.reason.as_ref().map_or_else(|| said.to_owned(), |reason| format!("{said}: {reason}"));
+        note(head, "changed", None, Some(head.status), Some(head.status), &Change { reason: Some(reason), ..change.clone() });
+    }
 }
 
 /// Takes a skill out of use; its rows stay.

@@ -10,6 +10,7 @@ pub mod files;
 pub mod frontmatter;
 pub mod manifest;
 pub mod names;
+pub mod preflight;
 pub mod redis;
 pub mod unicode;
 pub mod version;
