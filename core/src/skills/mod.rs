@@ -1,7 +1,12 @@
 //! Skills: names, statuses, what a version is made of.
 
 pub mod approval;
+pub mod changes;
+pub mod dependencies;
+pub mod diff;
 pub mod names;
+pub mod requirement;
+pub mod search;
 pub mod version;
 
 use crate::error::{Code, Fault};
