@@ -20,7 +20,8 @@ use crate::pg::trigger::{Event, Trigger};
 use crate::pg::{cache, guc, sys};
 use crate::{audit, denial, pg_function};
 
-type Compiled = Rc<Result<Policy, PolicyError>>;
+/// A policy, or why there is none.
+pub type Compiled = Rc<Result<Policy, PolicyError>>;
 
 thread_local! {
     /// By tenant and name; emptied when the cache is told of a change.
@@ -174,8 +175,8 @@ fn check_effects(policy: &Policy, effects: &[std::borrow::Cow<'_, str>]) -> Deci
     policy.check(effects.iter().map(|e| e.as_ref()))
 }
 
-/// A decision as a row of type policy_decision.
-fn decision_row(call: &Call, decision: &Decision, compiled: Option<&Compiled>) -> pg_sys::Datum {
+/// A decision as a row of type `policy_decision`.
+pub fn decision_row(call: &Call, decision: &Decision, compiled: Option<&Compiled>) -> pg_sys::Datum {
     let policy = compiled.and_then(|compiled| compiled.as_ref().as_ref().ok());
     call.row(&mut [
         Some(decision.allowed.into()),

@@ -1,1 +1,230 @@
-//! SKILL.md in and out.
+//! SKILL.md in and out: registering, checking, exporting, and the policy's word on what a skill declares.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pgrx::datum::IntoDatum;
+use pgrx::pg_sys;
+use serde_json::Value;
+use skill_core::effect::shorten;
+use skill_core::input::invalid;
+use skill_core::policy::Decision;
+use skill_core::skills::files::{self as limits, Files};
+use skill_core::skills::document::{self, Mode};
+use skill_core::skills::names::{self, Reference};
+use skill_core::skills::version::File;
+use skill_core::skills::Status;
+use skill_core::{Code, Fault};
+
+use super::registry::{self, About, Change, Head, NewVersion, Placement, Version};
+use crate::args::missing;
+use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
+use crate::pg::spi::{self, Access, arg, given};
+use crate::policy::{self, Compiled};
+use crate::{pg_function, pg::error};
+
+/// A source within the bounds of a skill.
+fn source(text: Option<&str>) -> Result<&str, Fault> {
+    let source = text.ok_or_else(|| missing("source"))?;
+    if source.len() > limits::MAX_BYTES {
+        return Err(Fault::new(Code::ProgramLimitExceeded, format!("the source has {} bytes, more than {}", source.len(), limits::MAX_BYTES)));
+    }
+    Ok(source)
+}
+
+pg_function!(pg_finfo_skill_register_skill, skill_register_skill, register_skill);
+/// `register_skill(source, namespace, files, mode)`
+fn register_skill(call: &Call) -> Answer {
+    let source = source(call.text(0))?;
+    let namespace = names::namespace(call.text(1))?;
+    let mode = Mode::from_argument(call.text(3))?;
+    let skill = document::read(source, mode).into_skill()?;
+    let files = files(call.datum(2), source.len())?;
+    let (effects, manifest_id) = match &skill.manifest {
+        Some(manifest) => (manifest.effects.clone(), Some(manifest.id.clone())),
+        None => (Vec::new(), None),
+    };
+    let mut required_env_vars = skill.required_env_vars;
+    for file in files.iter().filter(|file| file.path == "agents/openai.yaml") {
+        let asked = std::str::from_utf8(&file.content).map(document::env_vars_of_agent_file).unwrap_or_default();
+        required_env_vars.extend(asked.into_iter().filter(|name| !required_env_vars.contains(name)).collect::<Vec<_>>());
+    }
+    let new = NewVersion {
+        namespace,
+        skill_name: &skill.name,
+        body: source,
+        files: &files,
+        semver: skill.semver,
+        about: About {
+            description: skill.description,
+            required_env_vars,
+            metadata: Value::Object(skill.metadata),
+            domain_tags: skill.tags,
+            effects,
+            manifest_id,
+            ..About::default()
+        },
+        frontmatter: Some(Value::Object(skill.frontmatter)),
+        manifest: skill.manifest.map(|manifest| manifest.value),
+        status: None,
+        previous_status: None,
+        placement: Placement::WhenServable,
+    };
+    Ok(super::state(call, &registry::register(&new, &Change::by_caller())?))
+}
+
+/// The argument `files`: an object of paths, each with a text or with `{"base64": ...}`.
+fn files(argument: Option<pg_sys::Datum>, body: usize) -> Result<Vec<File>, Fault> {
+    let Some(argument) = argument else {
+        return Ok(Vec::new());
+    };
+    let shape = spi::one::<bool>(
+        "SELECT jsonb_typeof($1) = 'object' AND (SELECT count(*) FROM jsonb_object_keys(CASE jsonb_typeof($1) WHEN 'object' THEN $1 ELSE '{}' END)) <= $2",
+        Access::Read,
+        &[given(Some(argument), pg_sys::JSONBOID), arg(limits::MAX_FILES as i64)],
+    );
+    if shape != Some(true) {
+        return Err(invalid(format!("files must be an object of at most {} paths", limits::MAX_FILES - 1))
+            .hint("{\"references/terms.md\": \"text\", \"assets/logo.png\": {\"base64\": \"...\"}}"));
+    }
+    let mut files = Files::new(body);
+    let mut fault = None;
+    spi::run(
+        "SELECT key, jsonb_typeof(value), value #>> '{}', \
+             CASE WHEN jsonb_typeof(value) = 'object' AND (SELECT count(*) FROM jsonb_object_keys(value)) = 1 AND jsonb_typeof(value->'base64') = 'string' \
+                  THEN value->>'base64' END \
+         FROM jsonb_each(CASE jsonb_typeof($1) WHEN 'object' THEN $1 END)",
+        Access::Read,
+        &[given(Some(argument), pg_sys::JSONBOID)],
+        |row| {
+            if fault.is_some() {
+                return;
+            }
+            error::check_for_interrupts();
+            let path = row.text(1).unwrap_or_default();
+            let content = match (row.text(2), row.text(4)) {
+                (Some("string"), _) => Some(row.text(3).unwrap_or_default().as_bytes().to_vec()),
+                // encode() breaks its lines.
+                (_, Some(base64)) => STANDARD.decode(base64.split_ascii_whitespace().collect::<String>()).ok(),
+                _ => None,
+            };
+            let added = content
+                .ok_or_else(|| invalid(format!("the file \"{}\" must be a text or {{\"base64\": text}}", shorten(path))))
+                .and_then(|content| files.add(path, content));
+            fault = added.err();
+        },
+    );
+    fault.map_or_else(|| Ok(files.into_list()), Err)
+}
+
+pg_function!(pg_finfo_skill_validate_skill, skill_validate_skill, validate_skill);
+/// `validate_skill(source, mode)`
+fn validate_skill(call: &Call) -> Answer {
+    let findings = document::read(source(call.text(0))?, Mode::from_argument(call.text(1))?).findings;
+    let mut rows = call.row_set();
+    for finding in findings {
+        rows.push(&mut [
+            text_datum(finding.severity.word()),
+            text_datum(finding.code),
+            finding.field.as_deref().and_then(text_datum),
+            finding.line.and_then(|line| (line as i32).into_datum()),
+            text_datum(&finding.message),
+        ]);
+    }
+    Ok(call.null())
+}
+
+/// A skill and one of its versions: the given one, or the one that is served.
+fn of(call: &Call) -> Result<(Head, Version), Fault> {
+    let head = registry::find(Reference::parse(call.text(0))?)?;
+    let served = head.current_version.clone();
+    let version = registry::version(&head, Some(call.text(1).unwrap_or(&served)), Access::Read)?;
+    Ok((head, version))
+}
+
+const BODY: &str = "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
+
+pg_function!(pg_finfo_skill_export_skill, skill_export_skill, export_skill);
+/// `export_skill(skill, version)`
+fn export_skill(call: &Call) -> Answer {
+    let (_, version) = of(call)?;
+    let body = spi::one::<String>(BODY, Access::Read, &[arg(version.id)]);
+    Ok(body.as_deref().and_then(text_datum).unwrap_or_else(|| call.null()))
+}
+
+pg_function!(pg_finfo_skill_export_skill_files, skill_export_skill_files, export_skill_files);
+/// `export_skill_files(skill, version)`
+fn export_skill_files(call: &Call) -> Answer {
+    let (_, version) = of(call)?;
+    let mut rows = call.row_set();
+    let body = spi::one::<String>(BODY, Access::Read, &[arg(version.id)]).unwrap_or_default();
+    rows.push(&mut [
+        text_datum("SKILL.md"),
+        Some(bytea_datum(body.as_bytes())),
+        (body.len() as i32).into_datum(),
+        text_datum(&version.content_hash),
+    ]);
+    spi::stream(
+        "SELECT path, content, size, sha256 FROM skill_system.skill_files WHERE tenant_id = skill_system.current_tenant() AND version_id = $1 ORDER BY path",
+        &[arg(version.id)],
+        |row| rows.push(&mut [row.datum(1), row.datum(2), row.datum(3), row.datum(4)]),
+    );
+    Ok(call.null())
+}
+
+/// The policy's word on a skill's declared effects.
+///
+/// A skill that declares nothing is denied: what is not known is not nothing. One that has no effects says so in its
+/// manifest with `[]`.
+pub fn decide(policy_name: &str, effects: &[String], declared: bool) -> (Decision, Option<Compiled>) {
+    let compiled = policy::policy(policy_name);
+    let decision = match &*compiled {
+        Err(error) => Decision::refused(effects.to_vec(), error.to_string()),
+        Ok(_) if !declared => Decision::refused(Vec::new(), "the skill has no manifest, so its effects are not known"),
+        Ok(policy) => policy.check(effects.iter().map(String::as_str)),
+    };
+    (decision, Some(compiled))
+}
+
+pg_function!(pg_finfo_skill_check_skill, skill_check_skill, check_skill);
+/// `check_skill(policy_name, skill, operation)`: like `check_policy` it answers and does not raise.
+fn check_skill(call: &Call) -> Answer {
+    let mut known = None;
+    let answer = check(call.text(0), call.text(1), call.text(2), &mut known);
+    let (decision, compiled) = answer.unwrap_or_else(|fault| (Decision::refused(known.unwrap_or_default(), fault.message), None));
+    Ok(policy::decision_row(call, &decision, compiled.as_ref()))
+}
+
+fn check(policy_name: Option<&str>, skill: Option<&str>, operation: Option<&str>, known: &mut Option<Vec<String>>) -> Result<(Decision, Option<Compiled>), Fault> {
+    let head = registry::find(Reference::parse(skill)?)?;
+    let (mut effects, mut declared, mut enabled, mut there) = (None, false, false, false);
+    spi::run(
+        "SELECT h.effects, h.manifest_id IS NOT NULL OR h.effects <> '{}', h.enabled, v.manifest->'operations'->$2 IS NOT NULL FROM skill_system.skill_heads h \
+         JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
+         WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1",
+        Access::Read,
+        &[arg(head.id), arg(operation)],
+        |row| {
+            effects = row.get::<Vec<String>>(1);
+            declared = row.get(2).unwrap_or(false);
+            enabled = row.get(3).unwrap_or(false);
+            there = row.get(4).unwrap_or(false);
+        },
+    );
+    let effects = effects.unwrap_or_default();
+    *known = Some(effects.clone());
+    let refuse = |message: String| Err(invalid(message));
+    if head.deleted {
+        return refuse(format!("skill \"{}\" was deleted", head.skill_name));
+    }
+    if head.status != Status::Approved || !enabled {
+        let why = if head.status == Status::Approved { "switched off" } else { head.status.word() };
+        return refuse(format!("version {} of skill \"{}\" is {why}", head.current_version, head.skill_name));
+    }
+    if let Some(operation) = operation.filter(|_| !there) {
+        return refuse(format!("the manifest of skill \"{}\" has no operation \"{}\"", head.skill_name, shorten(operation)));
+    }
+    match policy_name {
+        None => refuse("the policy name is NULL".into()),
+        Some(name) => Ok(decide(name, &effects, declared)),
+    }
+}

@@ -4,9 +4,14 @@ pub mod approval;
 pub mod changes;
 pub mod dependencies;
 pub mod diff;
+pub mod document;
+pub mod files;
+pub mod frontmatter;
+pub mod manifest;
 pub mod names;
 pub mod requirement;
 pub mod search;
+pub mod unicode;
 pub mod version;
 
 use crate::error::{Code, Fault};
