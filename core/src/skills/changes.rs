@@ -44,6 +44,11 @@ impl Token {
         self.0.get(namespace).copied().unwrap_or(0)
     }
 
+    /// The namespaces of which something was read.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Notes what was read of a namespace.
     pub fn read(&mut self, namespace: &str, revision: i64) {
         *self.0.entry(namespace.to_owned()).or_default() = revision;
