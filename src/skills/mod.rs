@@ -24,6 +24,7 @@ use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::spi::Access;
 use crate::pg_function;
 use registry::{Change, State};
+pub use versions::{Ran, ran};
 
 /// The composite `skill_state`.
 fn state(call: &Call, state: &State) -> pgrx::pg_sys::Datum {

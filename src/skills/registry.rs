@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 use skill_core::effect::shorten;
 use skill_core::skills::Status;
+use skill_core::skills::dependencies;
 use skill_core::skills::names::{Reference, storable};
 use skill_core::skills::version::{File, Identity};
 use skill_core::{Code, Fault};
 
+use super::{search, versions};
 use crate::args::{jsonb, stored};
 use crate::audit;
 use crate::pg::spi::{self, Access, Arg, Row, arg, bytea, given};
@@ -83,12 +85,14 @@ pub struct Change {
     pub approved_with: Option<String>,
     /// For the audit record: what was said of the skill.
     pub said: Option<Value>,
+    /// Where it is about a channel.
+    pub channel: Option<String>,
 }
 
 impl Change {
     /// By whoever logged in.
     pub fn by_caller() -> Self {
-        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None, said: None }
+        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None, said: None, channel: None }
     }
 }
 
@@ -251,8 +255,8 @@ pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Opti
         "WITH n AS (UPDATE skill_system.skill_namespaces SET revision = revision + 1 \
                     WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 RETURNING revision) \
          INSERT INTO skill_system.skill_history (namespace, revision, skill_id, skill_name, action, version_id, version, previous_status, status, \
-             changed_by, reason, approved_with) \
-         SELECT $1, n.revision, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM n RETURNING revision",
+             changed_by, reason, approved_with, channel) \
+         SELECT $1, n.revision, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM n RETURNING revision",
         Access::WriteAsOwner,
         &[
             arg(head.namespace.as_str()),
@@ -266,6 +270,7 @@ pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Opti
             arg(change.by.as_str()),
             arg(change.reason.as_deref()),
             arg(change.approved_with.as_deref()),
+            arg(change.channel.as_deref()),
         ],
     );
     let mut data = json!({
@@ -275,6 +280,9 @@ pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Opti
     });
     if let Some(said) = &change.said {
         data["said"] = said.clone();
+    }
+    if let Some(channel) = &change.channel {
+        data["channel"] = channel.as_str().into();
     }
     let actor = Some(change.by.as_str()).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
     audit::append(&format!("skill.{action}"), data, actor, Some("user"));
@@ -300,6 +308,7 @@ pub fn place(head: &mut Head, version: &Version, about: &Value) {
     head.current_version_id = version.id;
     head.current_version.clone_from(&version.version);
     head.status = version.status;
+    search::index(head);
 }
 
 /// What a version says about the skill.
@@ -317,6 +326,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     if new.body.len() > MAX_BODY {
         return Err(Fault::new(Code::ProgramLimitExceeded, format!("the body has {} bytes, more than {MAX_BODY}", new.body.len())));
     }
+    let relations = dependencies::read(new.namespace, new.manifest.as_ref())?;
     let identity = Identity::of(new.body, new.files);
     let about = new.about.to_json();
     lock_namespace(new.namespace);
@@ -371,6 +381,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     }
     if created {
         insert_version(new, &head, &found, &about, change);
+        versions::insert_relations(&found, &relations);
         note(&head, "registered", Some(&found), new.previous_status, Some(wanted), change);
     } else if before != Some(wanted) {
         found.status = wanted;
@@ -386,6 +397,9 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     }
     if served {
         place(&mut head, &found, &about);
+    }
+    if found.status == Status::Approved && before != Some(Status::Approved) {
+        versions::warn_unmet(&head, &found);
     }
     Ok(State::of(&head, &found, created))
 }
@@ -501,6 +515,7 @@ pub fn define(head: &Head, version: &Version, definition: &Definition, change: &
     if changed == 0 {
         return false;
     }
+    search::index(head);
     let tiers = [
         ("tier1_manifest", &definition.tier1_manifest),
         ("tier2_definition", &definition.tier2_definition),
@@ -546,6 +561,9 @@ pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &C
             |_| (),
         );
     }
+    if status == Status::Approved && before != status {
+        versions::warn_unmet(head, &version);
+    }
     State::of(head, &version, false)
 }
 
@@ -565,6 +583,79 @@ pub fn switch(head: &Head, on: bool, change: &Change) {
     }
 }
 
+/// Serves another approved version.
+pub fn serve(head: &mut Head, version: &Version, change: &Change) -> State {
+    if head.current_version_id != version.id {
+        note(head, "current", Some(version), Some(head.status), Some(version.status), change);
+        let about = about(version);
+        place(head, version, &about);
+    }
+    State::of(head, version, false)
+}
+
+/// Serves an approved version, or whatever is served now, until it is unpinned.
+pub fn pin(head: &mut Head, version: &Version, change: &Change) -> State {
+    if head.pinned && head.current_version_id == version.id {
+        return State::of(head, version, false);
+    }
+    note(head, "pinned", Some(version), Some(head.status), Some(version.status), change);
+    if head.current_version_id != version.id {
+        let about = about(version);
+        place(head, version, &about);
+    }
+    write_pinned(head, true);
+    State::of(head, version, false)
+}
+
+/// Lets other versions be served again.
+pub fn unpin(head: &mut Head, version: &Version, change: &Change) -> State {
+    if head.pinned {
+        note(head, "unpinned", Some(version), Some(head.status), Some(head.status), change);
+        write_pinned(head, false);
+    }
+    State::of(head, version, false)
+}
+
+fn write_pinned(head: &mut Head, pinned: bool) {
+    spi::run(
+        "UPDATE skill_system.skill_heads SET pinned = $2, updated_at = clock_timestamp() WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::WriteAsOwner,
+        &[arg(head.id), arg(pinned)],
+        |_| (),
+    );
+    head.pinned = pinned;
+}
+
+/// Puts a version into a channel.
+pub fn set_channel(head: &Head, channel: &str, version: &Version, change: &Change) -> State {
+    let changed = spi::run(
+        "INSERT INTO skill_system.skill_channels AS c (skill_id, channel, version_id, changed_by) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (tenant_id, skill_id, channel) DO UPDATE SET version_id = excluded.version_id, changed_at = clock_timestamp(), changed_by = excluded.changed_by \
+         WHERE c.version_id <> excluded.version_id",
+        Access::WriteAsOwner,
+        &[arg(head.id), arg(channel), arg(version.id), arg(change.by.as_str())],
+        |_| (),
+    );
+    if changed > 0 {
+        note(head, "channel", Some(version), None, Some(version.status), &Change { channel: Some(channel.to_owned()), ..change.clone() });
+    }
+    State::of(head, version, false)
+}
+
+/// Takes a channel away; false when there was none.
+pub fn drop_channel(head: &Head, channel: &str, change: &Change) -> bool {
+    let dropped = spi::run(
+        "DELETE FROM skill_system.skill_channels WHERE tenant_id = skill_system.current_tenant() AND skill_id = $1 AND channel = $2",
+        Access::WriteAsOwner,
+        &[arg(head.id), arg(channel)],
+        |_| (),
+    );
+    if dropped > 0 {
+        note(head, "channel", None, None, None, &Change { channel: Some(channel.to_owned()), ..change.clone() });
+    }
+    dropped > 0
+}
+
 /// Takes a skill out of use; its rows stay.
 pub fn delete(head: &mut Head, change: &Change) {
     spi::run(
@@ -575,5 +666,6 @@ pub fn delete(head: &mut Head, change: &Change) {
         |_| (),
     );
     head.deleted = true;
+    search::forget(head);
     note(head, "deleted", None, Some(head.status), None, change);
 }
