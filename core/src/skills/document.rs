@@ -215,12 +215,12 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
         for (key, value) in &fields.values {
             let mut all = key.clone();
             gather(value, &mut all);
-            seen.extend(tricks(&all, fields.line(key).map_or(1, |line| line + 1), Some(key), findings, &severity));
+            seen.extend(tricks(&all, fields.line(key).map_or(1, |line| line + 1), Some(key), findings, severity));
         }
     }
     // What is in a value was named with its field.
     let mut elsewhere = Findings::default();
-    tricks(parts.yaml, 2, None, &mut elsewhere, &severity);
+    tricks(parts.yaml, 2, None, &mut elsewhere, severity);
     elsewhere.list.retain(|finding| !seen.iter().any(|trick: &Trick| trick.code() == finding.code));
     findings.append(elsewhere);
     let skill = fields_of(&fields?, mode, findings);
@@ -331,8 +331,8 @@ fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Ski
     }
     let name = name(fields, mode, findings);
     let description = text(fields, "description", findings);
-    if let Some(description) = &description {
-        let length = description.chars().count();
+    if let Some(Value::String(written)) = fields.values.get("description") {
+        let length = written.chars().count();
         if length > MAX_DESCRIPTION {
             findings.add(mode.soft(), "description_long", Some("description"), line("description"), format!("it has {length} characters, more than {MAX_DESCRIPTION}"));
         }
@@ -340,7 +340,8 @@ fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Ski
     for key in ["license", "compatibility", "allowed-tools"] {
         let length = match fields.values.get(key) {
             None => continue,
-            Some(Value::String(value)) => value.trim().chars().count(),
+            Some(Value::String(value)) if value.trim().is_empty() => 0,
+            Some(Value::String(value)) => value.chars().count(),
             Some(_) => {
                 findings.add(mode.soft(), "field_type", Some(key), line(key), "it must be text");
                 continue;
