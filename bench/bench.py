@@ -2,7 +2,7 @@
 """Measures the extension against hand-made baselines in the same run and prints ratios.
 
 Variants alternate within each repetition and medians are compared, because the machine may be shared.
-Usage: bench.py [section ...]; sections: audit, bulk, capture, compliance, policy, runs, seal,
+Usage: bench.py [section ...]; sections: audit, bulk, capture, compliance, policy, runs, skills, seal,
 latency, verify, scale. BENCH_SECONDS and BENCH_REPEATS
 set the length of one measurement (default 3 s) and how often it is repeated (default 5); BENCH_LATENCY_SECONDS (default 60)
 the length of the section latency, BENCH_ROWS (default 10000000) the largest log of the section scale.
@@ -14,6 +14,7 @@ import sys
 
 import compliance
 import ledger
+import skills
 from measure import BIN, DATA, HERE, REPEATS, SECONDS, alternate, pgbench, psql, seconds, show
 
 
@@ -98,7 +99,7 @@ SELECT id FROM r;"""
 
 
 def main():
-    sections = {"audit": audit, "bulk": bulk, "capture": capture, "compliance": compliance.compliance, "policy": policy, "runs": runs,
+    sections = {"audit": audit, "bulk": bulk, "capture": capture, "compliance": compliance.compliance, "policy": policy, "runs": runs, "skills": skills.skills,
                 "seal": ledger.seal, "latency": ledger.latency, "verify": ledger.verify, "scale": ledger.scale}
     chosen = sys.argv[1:] or list(sections)
     psql("DROP DATABASE IF EXISTS bench", "postgres")

@@ -10,6 +10,16 @@ need_server
 find_cargo
 cargo build --release --quiet -p skill-verify
 export SKILL_VERIFY=${CARGO_TARGET_DIR:-$root/target}/release/skill-verify
+
+# The agent's own library, as the chapter on skills uses it.
+if [ ! -x .build/demo-venv/bin/python ] || ! .build/demo-venv/bin/python -c 'import skills_runtime, psycopg' 2>/dev/null; then
+    say "skills-runtime-sdk for the demo"
+    rm -rf .build/demo-venv
+    python3 -m venv .build/demo-venv
+    .build/demo-venv/bin/pip install -q --disable-pip-version-check --no-input 'skills-runtime-sdk[all]==0.1.12' >&2
+fi
+
+rm -f .build/demo-loaded.txt
 home=$(cluster_home demo)
 tools/cluster destroy "$home"
 environment=$(tools/cluster start "$home" shared_preload_libraries=skill_system)
@@ -24,13 +34,14 @@ SQL
 
 # From stdin, so that errors that are the point come without a file name. \ir would do the opposite.
 status=0
-cat demo/1-policy.sql demo/2-agent.sql demo/3-tampering.sql demo/4-look.sql demo/5-compliance.sql | psql -d demo 2>&1 || status=$?
+cat demo/1-policy.sql demo/2-agent.sql demo/3-tampering.sql demo/4-look.sql demo/5-compliance.sql demo/6-skills.sql | psql -d demo 2>&1 || status=$?
 if [ "$status" != 0 ]; then
     die "the demo did not go as it should (psql ended with $status); the database is left for you to look at: $pg_bin/psql -h $home -p $PGPORT -U postgres demo"
 fi
 
 # psql goes on when a program it calls fails.
 [ -f .build/demo.found ] || die "skill-verify did not find what was changed"
+grep -q '<name>well-report</name>' .build/demo-loaded.txt || die "skills-runtime-sdk did not load the skill"
 [ -f .build/demo-filing.json ] || die "skill-verify did not accept the signed filing"
 
 cat <<TEXT

@@ -5,6 +5,16 @@ CREATE FUNCTION skill_system.text_key(value text) RETURNS numeric
 COMMENT ON FUNCTION skill_system.text_key(text) IS
 'A number that stands for a text: different texts have different numbers. It lets a GiST constraint compare texts exactly without another extension; rule_versions uses it. Raises 54000 for more than 1000 bytes. Example: SELECT skill_system.text_key(''SWR_37'');';
 
+CREATE TABLE skill_system.rule_books (
+    tenant_id text   NOT NULL DEFAULT skill_system.current_tenant(),
+    revision  bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant_id)
+);
+COMMENT ON TABLE skill_system.rule_books IS
+'One row per tenant that has rules or filings. Whoever publishes a rule locks it against those who freeze rules, and the other way round, so that no filing misses a change.';
+COMMENT ON COLUMN skill_system.rule_books.tenant_id IS 'Tenant of the rules.';
+COMMENT ON COLUMN skill_system.rule_books.revision IS 'Counts the changes of rules and templates.';
+
 CREATE TABLE skill_system.rule_versions (
     id               uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
     tenant_id        text         NOT NULL DEFAULT skill_system.current_tenant(),
@@ -122,16 +132,20 @@ CREATE FUNCTION skill_system.diff_rules(a uuid, b uuid) RETURNS skill_system.jso
 COMMENT ON FUNCTION skill_system.diff_rules(uuid, uuid) IS
 'What changed in rule_data from version a to version b. Raises 42704 for an unknown version. Example: SELECT * FROM skill_system.diff_rules(''01900000-0000-7000-8000-000000000001'', ''01900000-0000-7000-8000-000000000002'');';
 
+ALTER TABLE skill_system.rule_books ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON skill_system.rule_books
+    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
+CREATE POLICY auditor ON skill_system.rule_books FOR SELECT TO skill_system_auditor USING (true);
 ALTER TABLE skill_system.rule_versions ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON skill_system.rule_versions
     USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
 CREATE POLICY auditor ON skill_system.rule_versions FOR SELECT TO skill_system_auditor USING (true);
 
-REVOKE ALL ON TABLE skill_system.rule_versions FROM PUBLIC;
+REVOKE ALL ON TABLE skill_system.rule_books, skill_system.rule_versions FROM PUBLIC;
 REVOKE ALL ON TYPE skill_system.rule_state, skill_system.json_difference FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.rule_state, skill_system.json_difference
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-GRANT SELECT ON skill_system.rule_versions
+GRANT SELECT ON skill_system.rule_books, skill_system.rule_versions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 REVOKE ALL ON FUNCTION
     skill_system.text_key(text), skill_system.guard_columns(),
@@ -149,4 +163,5 @@ GRANT EXECUTE ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, tex
 GRANT EXECUTE ON FUNCTION skill_system.rule_as_of(text, date), skill_system.diff_rules(uuid, uuid)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 
+SELECT pg_catalog.pg_extension_config_dump('skill_system.rule_books', '');
 SELECT pg_catalog.pg_extension_config_dump('skill_system.rule_versions', '');

@@ -37,6 +37,7 @@ CREATE TABLE skill_system.skill_heads (
     body_size           integer      NOT NULL,
     body_etag           text         NOT NULL,
     pinned              boolean      NOT NULL DEFAULT false,
+    defined             jsonb,
     created_at          timestamptz  NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     updated_at          timestamptz  NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     deleted_at          timestamptz,
@@ -74,6 +75,7 @@ COMMENT ON COLUMN skill_system.skill_heads.semver IS 'Its semantic version, from
 COMMENT ON COLUMN skill_system.skill_heads.body_size IS 'Bytes of its body.';
 COMMENT ON COLUMN skill_system.skill_heads.body_etag IS 'SHA-256 of its body, 64 hexadecimal digits.';
 COMMENT ON COLUMN skill_system.skill_heads.pinned IS 'New versions do not become current by themselves; see pin_skill().';
+COMMENT ON COLUMN skill_system.skill_heads.defined IS 'name and domain_tags as define_skill() gave them: they outrank what versions say. NULL: nothing was given.';
 COMMENT ON COLUMN skill_system.skill_heads.created_at IS 'When the skill was registered.';
 COMMENT ON COLUMN skill_system.skill_heads.updated_at IS 'When it was changed last.';
 COMMENT ON COLUMN skill_system.skill_heads.deleted_at IS 'When it was deleted; its versions and history stay.';

@@ -131,7 +131,7 @@ fn create_template(call: &Call) -> Answer {
         required("an element of rule_domains", *domain, 50)?;
     }
     // One at a time, so that versions have no gaps.
-    lock_rules(RuleLock::Exclusive)?;
+    lock_rules(RuleLock::Exclusive);
     let mut made = [None, None];
     spi::run(
         "INSERT INTO skill_system.checklist_templates (compliance_domain, version, items, min_required_items, rule_domains) \
@@ -222,7 +222,7 @@ fn create_checklist(call: &Call) -> Answer {
         return Err(Fault::new(Code::InvalidParameterValue, "metadata must be a JSON object"));
     }
     let by = who(call, 8, "created_by")?;
-    lock_rules(RuleLock::Shared)?;
+    lock_rules(RuleLock::Shared);
     let mut template = None;
     // The lock lets nobody change the template before this filing uses it.
     spi::run(
@@ -341,7 +341,7 @@ fn file_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let by = who(call, 1, "filed_by")?;
     let reference = optional("reference", call.text(2), 500)?;
-    lock_rules(RuleLock::Shared)?;
+    lock_rules(RuleLock::Shared);
     let mut checklist = locked(id)?;
     logic::next("file_checklist", &checklist.status, None)?;
     rules::check_not_stale(id)?;

@@ -47,30 +47,23 @@ enum RuleLock {
     Exclusive,
 }
 
-/// Also refuses a transaction that does not see the rules as they are now: a filing
-/// would freeze what is no longer in force.
-fn lock_rules(lock: RuleLock) -> Result<(), Fault> {
-    const STATE: &str = "SELECT format('%s %s %s', count(*), count(*) FILTER (WHERE status = 'active'), count(*) FILTER (WHERE status = 'superseded')) \
-                         FROM skill_system.rule_versions WHERE tenant_id = skill_system.current_tenant()";
+/// The server itself refuses (40001) a transaction that does not see the rules as they are now: a filing would freeze
+/// what is no longer in force.
+fn lock_rules(lock: RuleLock) {
     let sql = match lock {
-        RuleLock::Shared => "SELECT pg_advisory_xact_lock_shared(hashtextextended('skill_system.rules ' || skill_system.current_tenant(), 0))",
-        RuleLock::Exclusive => "SELECT pg_advisory_xact_lock(hashtextextended('skill_system.rules ' || skill_system.current_tenant(), 0))",
+        RuleLock::Shared => "SELECT FROM skill_system.rule_books WHERE tenant_id = skill_system.current_tenant() FOR SHARE",
+        RuleLock::Exclusive => "UPDATE skill_system.rule_books SET revision = revision + 1 WHERE tenant_id = skill_system.current_tenant()",
     };
-    spi::run(sql, Access::Write, &[], |_| ());
-    if sys::read_committed() {
-        return Ok(());
+    if spi::run(sql, Access::WriteAsOwner, &[], |_| ()) == 0 {
+        spi::run("INSERT INTO skill_system.rule_books DEFAULT VALUES ON CONFLICT DO NOTHING", Access::WriteAsOwner, &[], |_| ());
+        spi::run(sql, Access::WriteAsOwner, &[], |_| ());
     }
-    let seen = spi::one::<String>(STATE, Access::WriteAsOwner, &[]);
-    if seen == spi::as_owner(|| spi::one::<String>(STATE, Access::ReadLatest, &[])) {
-        return Ok(());
-    }
-    Err(Fault::new(Code::SerializationFailure, "the rules changed since this transaction began").hint("ROLLBACK and begin again."))
 }
 
 pg_function!(pg_finfo_skill_keep_updated_at, skill_keep_updated_at, keep_updated_at);
 /// BEFORE UPDATE: `updated_at` is now.
 fn keep_updated_at(call: &Call) -> Answer {
-    Ok(Trigger::new(call).proceed_with(c"updated_at", pg_sys::Datum::from(sys::clock_timestamp())))
+    Ok(Trigger::new(call).proceed_with(&[(c"updated_at", pg_sys::Datum::from(sys::clock_timestamp()))]))
 }
 
 pg_function!(pg_finfo_skill_guard_columns, skill_guard_columns, guard_columns);

@@ -131,7 +131,7 @@ fn add_version(call: &Call, status: &str) -> Answer {
     if active {
         need_read_committed()?;
     }
-    lock_rules(RuleLock::Exclusive)?;
+    lock_rules(RuleLock::Exclusive);
     let previous = if active { supersede(identifier, &date)? } else { current(identifier, &date) };
     let by = detected_by.unwrap_or_else(|| sys::role_name(sys::session_user()));
     let (mut id, mut version) = (None::<pgrx::Uuid>, 0i32);
@@ -247,7 +247,7 @@ pg_function!(pg_finfo_skill_submit_rule, skill_submit_rule, submit_rule);
 fn submit_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
     let by = who(call, 1, "submitted_by")?;
-    lock_rules(RuleLock::Exclusive)?;
+    lock_rules(RuleLock::Exclusive);
     let proposal = proposal(id)?;
     need_status(&proposal, "draft", "submitted")?;
     set_status(id, "pending_review", None);
@@ -266,7 +266,7 @@ fn review_rule(call: &Call) -> Answer {
     if decision == "approved" {
         need_read_committed()?;
     }
-    lock_rules(RuleLock::Exclusive)?;
+    lock_rules(RuleLock::Exclusive);
     let proposal = proposal(id)?;
     need_status(&proposal, "pending_review", decision)?;
     let (identifier, version) = (proposal.identifier.as_str(), proposal.version);
@@ -331,7 +331,7 @@ pg_function!(pg_finfo_skill_snapshot_rules, skill_snapshot_rules, snapshot_rules
 /// `snapshot_rules(checklist_id)`
 fn snapshot_rules(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    lock_rules(RuleLock::Shared)?;
+    lock_rules(RuleLock::Shared);
     let checklist = checklists::locked(id)?;
     checklists::need_open(&checklist, &EDITABLE)?;
     let frozen = freeze(id, false, checklist.rule_domains, checklist.entity_field.as_deref());
@@ -354,7 +354,7 @@ struct Frozen {
 
 /// Locks a frozen copy, which must be stale, and the filing it belongs to.
 fn locked_stale(id: pgrx::Uuid) -> Result<(Frozen, checklists::Checklist), Fault> {
-    lock_rules(RuleLock::Shared)?;
+    lock_rules(RuleLock::Shared);
     let checklist_id = spi::one::<pgrx::Uuid>(
         "SELECT checklist_id FROM skill_system.filing_rule_snapshots WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         Access::WriteAsOwner,

@@ -16,8 +16,24 @@ use crate::pg_function;
 
 /// Works out one cell from the newest checklist of the entity in the domain.
 fn assess(tenant: &str, entity: &str, domain: &str) {
-    lock_cell(tenant, entity, domain);
-    let cell = [arg(tenant), arg(entity), arg(domain)];
+    if !lock_cell(tenant, entity, domain) {
+        // Somebody else may make the cell at the same time; what was read before the wait for them is old.
+        write_cell(tenant, entity, domain);
+    }
+    if !write_cell(tenant, entity, domain) {
+        // Its only checklist was deleted, so nothing is known any more.
+        spi::run(
+            "UPDATE skill_system.compliance_status SET status = 'action_needed', checklist_id = NULL, details = details - 'checklist_status', last_assessed_at = clock_timestamp() \
+             WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 AND details ? 'checklist_status'",
+            Access::WriteAsOwner,
+            &[arg(tenant), arg(entity), arg(domain)],
+            |_| (),
+        );
+    }
+}
+
+/// Makes the cell say what the newest checklist says; false when there is none.
+fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
     let found = spi::run(
         "INSERT INTO skill_system.compliance_status AS s (tenant_id, entity_id, entity_type, entity_name, entity_field, entity_district, compliance_domain, \
              status, deadline, checklist_id, details, last_assessed_at) \
@@ -32,29 +48,21 @@ fn assess(tenant: &str, entity: &str, domain: &str) {
              entity_district = coalesce(EXCLUDED.entity_district, s.entity_district), status = EXCLUDED.status, deadline = EXCLUDED.deadline, \
              checklist_id = EXCLUDED.checklist_id, details = s.details || EXCLUDED.details, last_assessed_at = EXCLUDED.last_assessed_at",
         Access::WriteAsOwner,
-        &cell,
-        |_| (),
-    );
-    if found == 0 {
-        // Its only checklist was deleted, so nothing is known any more.
-        spi::run(
-            "UPDATE skill_system.compliance_status SET status = 'action_needed', checklist_id = NULL, details = details - 'checklist_status', last_assessed_at = clock_timestamp() \
-             WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 AND details ? 'checklist_status'",
-            Access::WriteAsOwner,
-            &cell,
-            |_| (),
-        );
-    }
-}
-
-/// One at a time: the statement after it sees what the others made of the cell.
-fn lock_cell(tenant: &str, entity: &str, domain: &str) {
-    spi::run(
-        "SELECT pg_advisory_xact_lock(hashtextextended(format('skill_system.cell %L %L %L', $1, $2, $3), 0))",
-        Access::Write,
         &[arg(tenant), arg(entity), arg(domain)],
         |_| (),
     );
+    found > 0
+}
+
+/// One at a time: the statement after it sees what the others made of the cell. False when there is no such cell yet.
+fn lock_cell(tenant: &str, entity: &str, domain: &str) -> bool {
+    let found = spi::run(
+        "SELECT FROM skill_system.compliance_status WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 FOR NO KEY UPDATE",
+        Access::WriteAsOwner,
+        &[arg(tenant), arg(entity), arg(domain)],
+        |_| (),
+    );
+    found > 0
 }
 
 pg_function!(pg_finfo_skill_assess_checklist, skill_assess_checklist, assess_checklist);
@@ -137,34 +145,45 @@ fn set(call: &Call, entity: &str, entity_type: Option<&str>, domain: &str, detai
     if details.is_some_and(|details| !details.is_object()) {
         return Err(Fault::new(Code::InvalidParameterValue, "details must be a JSON object"));
     }
-    lock_cell(&guc::tenant(), entity, domain);
+    let values = [
+        arg(entity),
+        arg(entity_type),
+        arg(domain),
+        arg(status),
+        given(call.datum(5), pg_sys::TIMESTAMPTZOID),
+        arg(name),
+        arg(field),
+        arg(district),
+        given(call.datum(9), pg_sys::JSONBOID),
+    ];
+    let tenant = guc::tenant();
+    if !lock_cell(&tenant, entity, domain) {
+        required("entity_type", entity_type, 50)?;
+        let made = spi::run(
+            "INSERT INTO skill_system.compliance_status (entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, '{}')) ON CONFLICT (tenant_id, entity_id, compliance_domain) DO NOTHING",
+            Access::WriteAsOwner,
+            &values,
+            |_| (),
+        );
+        if made > 0 {
+            return Ok(None);
+        }
+        // Somebody else made it meanwhile.
+        lock_cell(&tenant, entity, domain);
+    }
     let (before, decided) = cell(entity, domain);
     if decided {
         return Err(Fault::new(Code::NotInPrerequisiteState, format!("an open checklist decides the status of \"{}\" in {domain}", shorten(entity)))
             .hint("Work on the checklist, or end it with mark_exception()."));
     }
-    if before.is_none() {
-        required("entity_type", entity_type, 50)?;
-    }
     spi::run(
-        "INSERT INTO skill_system.compliance_status AS s (entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details) \
-         VALUES ($1, coalesce($2, ''), $3, $4, $5, $6, $7, $8, coalesce($9, '{}')) \
-         ON CONFLICT (tenant_id, entity_id, compliance_domain) DO UPDATE SET entity_type = coalesce($2, s.entity_type), status = EXCLUDED.status, \
-             deadline = EXCLUDED.deadline, entity_name = coalesce(EXCLUDED.entity_name, s.entity_name), \
-             entity_field = coalesce(EXCLUDED.entity_field, s.entity_field), entity_district = coalesce(EXCLUDED.entity_district, s.entity_district), \
-             details = (s.details - 'checklist_status') || EXCLUDED.details, last_assessed_at = clock_timestamp()",
+        "UPDATE skill_system.compliance_status s SET entity_type = coalesce($2, s.entity_type), status = $4, deadline = $5, \
+             entity_name = coalesce($6, s.entity_name), entity_field = coalesce($7, s.entity_field), entity_district = coalesce($8, s.entity_district), \
+             details = (s.details - 'checklist_status') || coalesce($9, '{}'), last_assessed_at = clock_timestamp() \
+         WHERE s.tenant_id = skill_system.current_tenant() AND s.entity_id = $1 AND s.compliance_domain = $3",
         Access::WriteAsOwner,
-        &[
-            arg(entity),
-            arg(entity_type),
-            arg(domain),
-            arg(status),
-            given(call.datum(5), pg_sys::TIMESTAMPTZOID),
-            arg(name),
-            arg(field),
-            arg(district),
-            given(call.datum(9), pg_sys::JSONBOID),
-        ],
+        &values,
         |_| (),
     );
     Ok(before)

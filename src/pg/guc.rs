@@ -13,24 +13,31 @@ static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
-static SIGNED_APPROVALS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static INTEGRITY_FAIL_LOUD: GucSetting<bool> = GucSetting::<bool>::new(false);
+static SIGNED_APPROVALS: GucSetting<SignedApprovals> = GucSetting::<SignedApprovals>::new(SignedApprovals::Default);
+
+/// Values of skill_system.signed_approvals. That of whoever set none has a name of its own, so that a refused value shows.
+#[derive(Clone, Copy, PartialEq, Eq, pgrx::PostgresGucEnum)]
+enum SignedApprovals {
+    #[name = c"default"]
+    Default,
+    #[name = c"off"]
+    Off,
+    #[name = c"on"]
+    On,
+}
 
 /// Tenant of whoever set none.
 pub const DEFAULT_TENANT: &str = "default";
 
 const TENANT_NAME: &CStr = c"skill_system.tenant";
+const SIGNED_APPROVALS_NAME: &CStr = c"skill_system.signed_approvals";
 /// Stands for a tenant that was asked for without the right to: no tenant at all.
 const REFUSED: &CStr = c"\x01";
 
 /// Declares the settings; called once when the library is loaded.
 pub fn register() {
-    // Before the library is loaded anybody can give the name any value, at the latest
-    // in the options of the connection, and that hides what ALTER ROLE bound the role to.
-    // SAFETY: a NUL-terminated constant; the answer is copied at once.
-    let asked = unsafe {
-        let value = pg_sys::GetConfigOption(TENANT_NAME.as_ptr(), true, false);
-        if value.is_null() { None } else { Some(CStr::from_ptr(value).to_owned()) }
-    };
+    let (tenant, signed_approvals) = (asked(TENANT_NAME), asked(SIGNED_APPROVALS_NAME));
     GucRegistry::define_string_guc(
         TENANT_NAME,
         c"Tenant whose rows this session sees and writes.",
@@ -101,28 +108,49 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::UNIT_MS,
     );
-    GucRegistry::define_bool_guc(
-        c"skill_system.signed_approvals",
+    GucRegistry::define_enum_guc(
+        SIGNED_APPROVALS_NAME,
         c"A skill is approved only with the signature of a registered approver.",
-        c"Off by default: a member of skill_system_reviewer or skill_system_admin approves without one. Only a superuser can set it.",
+        c"on or off. The default is off: a member of skill_system_reviewer or skill_system_admin approves without one. Only a superuser can set it.",
         &SIGNED_APPROVALS,
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
     );
+    GucRegistry::define_bool_guc(
+        c"skill_system.integrity_fail_loud",
+        c"What an agent names and nobody has is an error, not a warning.",
+        c"Off by default. check_integrity() reports accordingly, and assert_integrity() raises.",
+        &INTEGRITY_FAIL_LOUD,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
-    if asked.is_some_and(|asked| !asked.is_empty()) && text(&TENANT).is_empty() {
-        // The server refused the value. Falling back to the default tenant would let a role
-        // out of its own one. As an override it survives ROLLBACK and reaches parallel workers.
-        // SAFETY: as above.
-        unsafe {
-            pg_sys::SetConfigOption(
-                TENANT_NAME.as_ptr(),
-                REFUSED.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
+    // The server refused the value. Falling back to the default would let a role out of its own tenant, and approve
+    // without a signature.
+    if tenant.is_some_and(|asked| !asked.is_empty()) && text(&TENANT).is_empty() {
+        override_with(TENANT_NAME, REFUSED);
+    }
+    if signed_approvals.is_some() && SIGNED_APPROVALS.get() == SignedApprovals::Default {
+        override_with(SIGNED_APPROVALS_NAME, c"on");
+    }
+}
+
+/// What somebody set before the library was loaded. Anybody can do that, at the latest in the options of the connection,
+/// and it hides what ALTER ROLE or ALTER DATABASE said.
+fn asked(name: &CStr) -> Option<CString> {
+    // SAFETY: a NUL-terminated constant; the answer is copied at once.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        if value.is_null() { None } else { Some(CStr::from_ptr(value).to_owned()) }
+    }
+}
+
+/// Sets a value that survives ROLLBACK and reaches parallel workers.
+fn override_with(name: &CStr, value: &CStr) {
+    // SAFETY: NUL-terminated constants.
+    unsafe {
+        pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
     }
 }
 
@@ -196,7 +224,12 @@ pub fn fault_point_is(name: &str) -> bool {
 
 /// `skill_system.signed_approvals`
 pub fn signed_approvals() -> bool {
-    SIGNED_APPROVALS.get()
+    SIGNED_APPROVALS.get() == SignedApprovals::On
+}
+
+/// `skill_system.integrity_fail_loud`
+pub fn integrity_fail_loud() -> bool {
+    INTEGRITY_FAIL_LOUD.get()
 }
 
 /// `skill_system.allow_unprotected`

@@ -5,6 +5,7 @@
 
 mod agents;
 mod approval;
+mod client_schema;
 mod clients;
 mod documents;
 mod ecosystem;
@@ -13,6 +14,7 @@ mod search;
 mod store;
 mod versions;
 
+pub use agents::health;
 use pgrx::datum::IntoDatum;
 use skill_core::skills::Status;
 use skill_core::skills::names::Reference;

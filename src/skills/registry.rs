@@ -11,7 +11,7 @@ use skill_core::{Code, Fault};
 use super::{search, versions};
 use crate::args::{jsonb, stored};
 use crate::audit;
-use crate::pg::spi::{self, Access, Arg, Row, arg, bytea};
+use crate::pg::spi::{self, Access, Arg, Row, arg, bytea, given};
 use crate::pg::sys;
 
 /// Largest body, in bytes.
@@ -54,6 +54,11 @@ pub struct State {
     pub created: bool,
 }
 
+/// What an answer says of a version.
+pub fn state(head: &Head, version: &Version, created: bool) -> State {
+    State::of(head, version, created)
+}
+
 impl State {
     fn of(head: &Head, version: &Version, created: bool) -> Self {
         State {
@@ -78,6 +83,8 @@ pub struct Change {
     pub reason: Option<String>,
     /// Key id and signature of an approval.
     pub approved_with: Option<String>,
+    /// For the audit record: what was said of the skill.
+    pub said: Option<Value>,
     /// Where it is about a channel.
     pub channel: Option<String>,
 }
@@ -85,7 +92,7 @@ pub struct Change {
 impl Change {
     /// By whoever logged in.
     pub fn by_caller() -> Self {
-        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None, channel: None }
+        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None, said: None, channel: None }
     }
 }
 
@@ -104,6 +111,46 @@ pub struct About {
 }
 
 impl About {
+    /// What `skill_heads` says now.
+    pub fn of(head: &Head) -> Self {
+        let mut said = About::default();
+        spi::run(
+            "SELECT name, description, scope, required_env_vars, metadata::text, domain_tags::text[], effects, manifest_id FROM skill_system.skill_heads \
+             WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+            Access::WriteAsOwner,
+            &[arg(head.id)],
+            |row| {
+                said = About {
+                    name: row.get(1),
+                    description: row.get(2).unwrap_or_default(),
+                    scope: row.get(3),
+                    required_env_vars: row.get(4).unwrap_or_default(),
+                    metadata: stored(row.get(5)),
+                    domain_tags: row.get(6).unwrap_or_default(),
+                    effects: row.get(7).unwrap_or_default(),
+                    manifest_id: row.get(8),
+                };
+            },
+        );
+        said
+    }
+
+    /// As it is stored.
+    pub fn from_json(stored: &Value) -> Self {
+        let text = |key: &str| stored[key].as_str().map(str::to_owned);
+        let texts = |key: &str| stored[key].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect();
+        About {
+            name: text("name"),
+            description: text("description").unwrap_or_default(),
+            scope: text("scope"),
+            required_env_vars: texts("required_env_vars"),
+            metadata: stored["metadata"].clone(),
+            domain_tags: texts("domain_tags"),
+            effects: texts("effects"),
+            manifest_id: text("manifest_id"),
+        }
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "name": self.name, "description": self.description, "scope": self.scope, "required_env_vars": self.required_env_vars,
@@ -184,11 +231,17 @@ pub fn find(reference: Reference) -> Result<Head, Fault> {
     look_up(reference, Access::Read, "").ok_or_else(|| reference.unknown())
 }
 
+/// Finds a skill as it is now, for who holds the lock of its namespace.
+pub fn find_now(reference: Reference) -> Option<Head> {
+    look_up(reference, Access::WriteAsOwner, "")
+}
+
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn locked(reference: Reference) -> Result<Head, Fault> {
     let seen = look_up(reference, Access::WriteAsOwner, "").filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
     lock_namespace(&seen.namespace);
-    look_up(Reference::Id(uuid::Uuid::from_bytes(*seen.id.as_bytes())), Access::WriteAsOwner, "FOR UPDATE")
+    // By the name again: the skill may have been deleted and made anew meanwhile.
+    look_up(reference, Access::WriteAsOwner, "FOR UPDATE")
         .filter(|head| !head.deleted)
         .ok_or_else(|| reference.unknown())
 }
@@ -255,6 +308,9 @@ pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Opti
         "version": version.map(|version| &version.version), "digest": version.map(|version| &version.digest),
         "from": previous.map(Status::word), "to": status.map(Status::word), "reason": change.reason, "approved_with": change.approved_with,
     });
+    if let Some(said) = &change.said {
+        data["said"] = said.clone();
+    }
     if let Some(channel) = &change.channel {
         data["channel"] = channel.as_str().into();
     }
@@ -268,11 +324,12 @@ pub fn place(head: &mut Head, version: &Version, about: &Value) {
         "UPDATE skill_system.skill_heads h SET current_version_id = $2, current_version = v.version, semver = v.semver, body_size = v.body_size, \
              body_etag = v.content_hash, status = v.status, \
              enabled = v.status = 'approved' AND (h.enabled OR h.status <> 'approved'), \
-             name = $3->>'name', description = coalesce($3->>'description', ''), scope = $3->>'scope', \
-             required_env_vars = ARRAY(SELECT jsonb_array_elements_text($3->'required_env_vars')), metadata = $3->'metadata', \
-             domain_tags = ARRAY(SELECT jsonb_array_elements_text($3->'domain_tags')), \
-             effects = ARRAY(SELECT jsonb_array_elements_text($3->'effects')), manifest_id = $3->>'manifest_id', updated_at = clock_timestamp() \
-         FROM skill_system.skill_versions v \
+             name = a.about->>'name', description = coalesce(a.about->>'description', ''), scope = a.about->>'scope', \
+             required_env_vars = ARRAY(SELECT jsonb_array_elements_text(a.about->'required_env_vars')), metadata = a.about->'metadata', \
+             domain_tags = ARRAY(SELECT jsonb_array_elements_text(a.about->'domain_tags')), \
+             effects = ARRAY(SELECT jsonb_array_elements_text(a.about->'effects')), manifest_id = a.about->>'manifest_id', updated_at = clock_timestamp() \
+         FROM skill_system.skill_versions v, \
+             (SELECT $3 || coalesce(o.defined, '{}') AS about FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) a \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2",
         Access::WriteAsOwner,
         &[arg(head.id), arg(version.id), jsonb(about.clone())],
@@ -359,9 +416,9 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     } else if before != Some(wanted) {
         found.status = wanted;
         write_status(&found);
-        note(&head, "status", Some(&found), before, Some(wanted), change);
+        note(&head, "status", Some(&found), new.previous_status.or(before), Some(wanted), change);
     } else if served && head.current_version_id != found.id {
-        note(&head, "current", Some(&found), before, Some(wanted), change);
+        note(&head, "current", Some(&found), new.previous_status, Some(wanted), change);
     } else if served && !says(&head, &about) {
         note(&head, "changed", Some(&found), before, Some(wanted), change);
     } else {
@@ -425,12 +482,81 @@ fn write_status(version: &Version) {
 fn says(head: &Head, about: &Value) -> bool {
     let same = spi::one::<bool>(
         "SELECT jsonb_build_object('name', name, 'description', description, 'scope', scope, 'required_env_vars', required_env_vars, \
-             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id) = $2 \
+             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id) = $2 || coalesce(defined, '{}') \
          FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         Access::WriteAsOwner,
         &[arg(head.id), jsonb(about.clone())],
     );
     same == Some(true)
+}
+
+/// One tier, as it can be looked into and as it came: numbers are kept to the last digit.
+pub struct Tier {
+    pub value: Value,
+    pub datum: pgrx::pg_sys::Datum,
+}
+
+/// What `define_skill()` says of a skill. `None` leaves a thing as it is, JSON null takes a tier away.
+#[derive(Default)]
+pub struct Definition {
+    pub tier1_manifest: Option<Tier>,
+    pub tier2_definition: Option<Tier>,
+    pub tier3_artifact_refs: Option<Tier>,
+    pub context_mode: Option<String>,
+    /// These two outrank what versions say.
+    pub name: Option<String>,
+    pub domain_tags: Option<Vec<String>>,
+}
+
+/// Says something of a skill that its versions do not say. False when that was known.
+pub fn define(head: &Head, version: &Version, definition: &Definition, change: &Change) -> bool {
+    let mut defined = serde_json::Map::new();
+    if let Some(name) = &definition.name {
+        defined.insert("name".into(), json!(name));
+    }
+    if let Some(tags) = &definition.domain_tags {
+        defined.insert("domain_tags".into(), json!(tags));
+    }
+    let tier = |tier: &Option<Tier>| given(tier.as_ref().map(|tier| tier.datum), pgrx::pg_sys::JSONBOID);
+    let changed = spi::run(
+        "UPDATE skill_system.skill_heads h SET tier1_manifest = n.tier1, tier2_definition = n.tier2, tier3_artifact_refs = n.tier3, context_mode = n.mode, \
+             defined = n.defined, name = n.name, domain_tags = n.tags, updated_at = clock_timestamp() \
+         FROM (SELECT CASE WHEN $2 IS NULL THEN o.tier1_manifest ELSE nullif($2, 'null') END AS tier1, \
+                      CASE WHEN $3 IS NULL THEN o.tier2_definition ELSE nullif($3, 'null') END AS tier2, \
+                      CASE WHEN $4 IS NULL THEN o.tier3_artifact_refs ELSE nullif($4, 'null') END AS tier3, \
+                      coalesce($5, o.context_mode::text) AS mode, nullif(coalesce(o.defined, '{}') || $6, '{}') AS defined, \
+                      CASE WHEN $6 ? 'name' THEN $6->>'name' ELSE o.name::text END AS name, \
+                      CASE WHEN $6 ? 'domain_tags' THEN ARRAY(SELECT jsonb_array_elements_text($6->'domain_tags')) ELSE o.domain_tags::text[] END AS tags \
+               FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) n \
+         WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 \
+             AND (h.tier1_manifest, h.tier2_definition, h.tier3_artifact_refs, h.context_mode::text, h.defined) \
+                 IS DISTINCT FROM (n.tier1, n.tier2, n.tier3, n.mode, n.defined)",
+        Access::WriteAsOwner,
+        &[
+            arg(head.id),
+            tier(&definition.tier1_manifest),
+            tier(&definition.tier2_definition),
+            tier(&definition.tier3_artifact_refs),
+            arg(definition.context_mode.as_deref()),
+            jsonb(Value::Object(defined.clone())),
+        ],
+        |_| (),
+    );
+    if changed == 0 {
+        return false;
+    }
+    search::index(head);
+    let tiers = [
+        ("tier1_manifest", &definition.tier1_manifest),
+        ("tier2_definition", &definition.tier2_definition),
+        ("tier3_artifact_refs", &definition.tier3_artifact_refs),
+    ];
+    let mut said = defined;
+    said.extend(tiers.into_iter().filter_map(|(name, value)| value.as_ref().map(|tier| (name.to_owned(), tier.value.clone()))));
+    said.extend(definition.context_mode.iter().map(|mode| ("context_mode".to_owned(), json!(mode))));
+    let change = Change { said: Some(Value::Object(said)), ..change.clone() };
+    note(head, "changed", Some(version), Some(head.status), Some(head.status), &change);
+    true
 }
 
 /// Gives a version another status. An approved one becomes the one that is served, unless the skill is pinned to another.
@@ -469,6 +595,22 @@ pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &C
         versions::warn_unmet(head, &version);
     }
     State::of(head, &version, false)
+}
+
+/// Switches an approved skill on or off.
+pub fn switch(head: &Head, on: bool, change: &Change) {
+    let changed = spi::run(
+        "UPDATE skill_system.skill_heads SET enabled = $2, updated_at = clock_timestamp() \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1 AND status = 'approved' AND enabled <> $2",
+        Access::WriteAsOwner,
+        &[arg(head.id), arg(on)],
+        |_| (),
+    );
+    if changed > 0 {
+        let said = if on { "switched on" } else { "switched off" };
+        let reason = change.reason.as_ref().map_or_else(|| said.to_owned(), |reason| format!("{said}: {reason}"));
+        note(head, "changed", None, Some(head.status), Some(head.status), &Change { reason: Some(reason), ..change.clone() });
+    }
 }
 
 /// Serves another approved version.
@@ -555,5 +697,17 @@ pub fn delete(head: &mut Head, change: &Change) {
     );
     head.deleted = true;
     search::forget(head);
+    note(head, "deleted", None, Some(head.status), None, change);
+}
+
+/// Removes a skill with its versions and files. The history and the audit trail stay.
+pub fn purge(head: &mut Head, change: &Change) {
+    spi::run(
+        "DELETE FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::WriteAsOwner,
+        &[arg(head.id)],
+        |_| (),
+    );
+    head.deleted = true;
     note(head, "deleted", None, Some(head.status), None, change);
 }

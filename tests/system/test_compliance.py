@@ -461,7 +461,7 @@ def test_a_dump_brings_everything_back(db, texas, database, fresh_database):
     done = subprocess.run([f"{bin_dir}/pg_restore", "--exit-on-error", "-d", target], input=dump, capture_output=True)
     assert done.returncode == 0, done.stderr
     tables = [row[0] for row in db.execute("SELECT relname::text FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind = 'r' AND relname ~ '^(entity|rrc|validation|rule|checklist|filing|compliance)' ORDER BY 1")]
-    assert len(tables) == 11
+    assert len(tables) == 12
     other = psycopg.connect(host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=target, autocommit=True)
     with other:
         for table in tables + ["audit_logs"]:
