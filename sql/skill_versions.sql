@@ -70,7 +70,7 @@ CREATE FUNCTION skill_system.check_dependencies(VARIADIC skills text[] DEFAULT '
     RETURNS TABLE (problem text, skill text, other_skill text, version_range text, detail text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_check_dependencies' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.check_dependencies(text[]) IS
-'One row for each requirement of these skills that cannot be met, when they are loaded together: missing (no such skill), version (none in the range), conflict (two of them exclude each other), cycle (with its path). No skill given: every enabled skill for itself. A draft is named by its 12 digits: skill@version. Raises SK404, SK405, 22023 and 54000 as resolve_dependencies(). Example: SELECT * FROM skill_system.check_dependencies(''pdf-forms'', ''ocr@^2'');';
+'One row for each requirement of these skills that cannot be met, when they are loaded together: missing (no such skill), version (none in the range), conflict (two of them exclude each other), cycle (with its path). No skill given: every enabled skill for itself, and limit for one that hangs together with more than 1000. A draft is named by its 12 digits: skill@version. Raises SK404, SK405, 22023 and 54000 as resolve_dependencies(). Example: SELECT * FROM skill_system.check_dependencies(''pdf-forms'', ''ocr@^2'');';
 
 CREATE FUNCTION skill_system.pin_skill(skill text, version text DEFAULT NULL, reason text DEFAULT NULL) RETURNS skill_system.skill_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_pin_skill' SET search_path = pg_catalog, pg_temp;

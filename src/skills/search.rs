@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pgrx::datum::IntoDatum;
 use skill_core::input::invalid;
-use skill_core::policy::{PolicyError, Verdict};
+use skill_core::policy::PolicyError;
 use skill_core::skills::names::Reference;
 use skill_core::skills::search::{self as logic, Ranking};
 use skill_core::Fault;
@@ -37,9 +37,9 @@ pub fn index(head: &Head) {
         spi::run(
             "INSERT INTO skill_system.skill_search (skill_id, document) \
              SELECT h.id, setweight(to_tsvector('pg_catalog.english', h.skill_name || ' ' || coalesce(h.name, '')), 'A') \
-                 || setweight(to_tsvector('pg_catalog.english', left(array_to_string(h.domain_tags, ' '), 10000)), 'B') \
-                 || setweight(to_tsvector('pg_catalog.english', left(h.description, 10000)), 'B') \
-                 || setweight(to_tsvector('pg_catalog.english', left(v.body, 10000)), 'D') \
+                 || setweight(to_tsvector('pg_catalog.english', left(array_to_string(h.domain_tags, ' '), 2000)), 'B') \
+                 || setweight(to_tsvector('pg_catalog.english', left(h.description, 2000)), 'B') \
+                 || setweight(to_tsvector('pg_catalog.english', left(v.body, 5000)), 'D') \
              FROM skill_system.skill_heads h JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
              WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 \
              ON CONFLICT (tenant_id, skill_id) DO UPDATE SET document = excluded.document",
@@ -125,7 +125,7 @@ fn nearest(wanted: &[f32], args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> 
         &format!(
             "SELECT h.id, e.embedding FROM skill_system.skill_heads h \
              JOIN skill_system.skill_embeddings e ON e.tenant_id = h.tenant_id AND e.version_id = h.current_version_id \
-             WHERE {SEEN} AND e.dimensions = $5 AND $1 IS NOT DISTINCT FROM $1"
+             WHERE {SEEN} AND e.dimensions = $5"
         ),
         &args,
         |row| {
@@ -168,7 +168,7 @@ fn trigrams() -> Option<String> {
     )
 }
 
-fn rankings(query: Option<&str>, args: &[Arg], embedding: Option<&[f32]>) -> Result<Vec<Ranking<'static, Id>>, Fault> {
+fn rankings(query: Option<&str>, tagged: bool, args: &[Arg], embedding: Option<&[f32]>) -> Result<Vec<Ranking<'static, Id>>, Fault> {
     let mut all = Vec::new();
     if query.is_some() {
         all.push(ranking(
@@ -194,16 +194,17 @@ fn rankings(query: Option<&str>, args: &[Arg], embedding: Option<&[f32]>) -> Res
             args,
         ));
     }
-    // A tag that was asked for, or that is a word of the query.
-    all.push(ranking(
-        "tags",
-        &format!(
-            "WITH w AS (SELECT $4 || CASE WHEN $1 IS NULL THEN '{{}}' ELSE regexp_split_to_array($1, '\\s+') || regexp_split_to_array(lower($1), '\\s+') END AS words) \
-             SELECT h.id, (SELECT count(DISTINCT t) FROM unnest(h.domain_tags) t WHERE t = ANY (w.words))::float8 AS fit \
-             FROM w, skill_system.skill_heads h WHERE {SEEN} AND h.domain_tags && w.words::varchar[] ORDER BY fit DESC, h.skill_name, h.id LIMIT {MAX_RANKED}"
-        ),
-        args,
-    ));
+    if tagged {
+        // The words of a query find tags by their text already.
+        all.push(ranking(
+            "tags",
+            &format!(
+                "SELECT h.id, (SELECT count(DISTINCT t) FROM unnest(h.domain_tags) t WHERE t = ANY ($4))::float8 AS fit \
+                 FROM skill_system.skill_heads h WHERE {SEEN} ORDER BY fit DESC, h.skill_name, h.id LIMIT {MAX_RANKED}"
+            ),
+            args,
+        ));
+    }
     if let Some(schema) = query.and_then(|_| trigrams()) {
         all.push(ranking(
             "spelling",
@@ -262,9 +263,10 @@ pg_function!(pg_finfo_skill_search_skills, skill_search_skills, search_skills);
 fn search_skills(call: &Call) -> Answer {
     let query = logic::query(call.text(0))?;
     let tags = logic::tags(call.text_array(2))?;
+    let tagged = !tags.is_empty();
     let max_results = logic::max_results(call.get(4))?;
     let embedding = call.get::<Vec<Option<f32>>>(5).map(logic::embedding).transpose()?;
-    if query.is_none() && tags.is_empty() && embedding.is_none() {
+    if query.is_none() && !tagged && embedding.is_none() {
         return Err(invalid("there is nothing to search for").hint("Give words, tags or an embedding."));
     }
     if let Some(name) = call.text(3)
@@ -273,13 +275,13 @@ fn search_skills(call: &Call) -> Answer {
         return Err(error.clone().into());
     }
     let args = [arg(query), arg(call.text(1)), arg(call.get::<bool>(6).unwrap_or(false)), arg(tags)];
-    let rankings = quietly(|| rankings(query, &args, embedding.as_deref()))?;
+    let rankings = quietly(|| rankings(query, tagged, &args, embedding.as_deref()))?;
     let fused = logic::fuse(&rankings);
     // Decided once for each list of effects.
     let mut decided: HashMap<(Vec<String>, bool), bool> = HashMap::new();
     let mut shows = |effects: &(Vec<String>, bool)| match call.text(3) {
         None => true,
-        Some(policy) => *decided.entry(effects.clone()).or_insert_with(|| documents::decide(policy, &effects.0, effects.1).0.verdict != Verdict::Deny),
+        Some(policy) => *decided.entry(effects.clone()).or_insert_with(|| documents::decide(policy, &effects.0, effects.1).0.allowed),
     };
     let mut rows = call.row_set();
     let mut rank = 0;

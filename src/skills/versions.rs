@@ -323,7 +323,11 @@ fn check_dependencies(call: &Call) -> Answer {
         let mut seen = HashSet::new();
         for root in all {
             check_for_interrupts();
-            let found = logic::resolve(vec![root], &mut stored)?.problems;
+            let key = root.0.clone();
+            let found = logic::resolve(vec![root], &mut stored).map_or_else(
+                |fault| vec![Problem { problem: "limit", by: key.clone(), skill: key, range: None, detail: format!("{}.", fault.message) }],
+                |resolution| resolution.problems,
+            );
             problems.extend(found.into_iter().filter(|problem| seen.insert((problem.problem, problem.by.clone(), problem.skill.clone(), problem.range.clone()))));
         }
     }

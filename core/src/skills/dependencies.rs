@@ -134,7 +134,7 @@ pub struct Chosen {
 /// Something that cannot be met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// missing, version, conflict or cycle
+    /// missing, version, conflict or cycle; limit where it is too much to look at
     pub problem: &'static str,
     /// The skill that says so.
     pub by: Key,
