@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod names;
 pub mod preflight;
 pub mod redis;
+pub mod store;
 pub mod unicode;
 pub mod version;
 
