@@ -7,18 +7,20 @@ use serde_json::{Map, Value, json};
 use skill_core::effect::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::contract;
+use skill_core::skills::document::{self, Findings, Mode};
+use skill_core::skills::manifest;
 use skill_core::skills::names::{self, Reference};
 use skill_core::input::{invalid, required, word};
 use skill_core::{Code, Fault};
 
-use super::clients::{check_known, content, may_approve};
-use super::registry::{self, About, Change, Head, NewVersion, Placement};
+use super::clients::{check_known, content};
+use super::registry::{self, About, Change, NewVersion, Placement};
 use super::approval;
-use crate::args::{read_json, stored};
+use crate::args::read_json;
 use crate::audit;
 use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::error::notice;
-use crate::pg::guc;
+use crate::pg::{guc, sys};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::trigger::{Event, Trigger};
 use crate::pg_function;
@@ -138,9 +140,48 @@ fn check(row: &Map<String, Value>) -> Result<(), Fault> {
     contract::writable(&row)
 }
 
-fn describe(about: &mut Map<String, Value>, row: &Map<String, Value>, fields: &[&str]) {
+/// Takes over what a row says of the skill.
+fn describe(about: &mut About, row: &Map<String, Value>, fields: &[&str]) {
+    let said = About::from_json(&Value::Object(row.clone()));
     for field in fields {
-        about.insert((*field).to_owned(), row[*field].clone());
+        match *field {
+            "description" => about.description.clone_from(&said.description),
+            "required_env_vars" => about.required_env_vars.clone_from(&said.required_env_vars),
+            "metadata" => about.metadata = said.metadata.clone(),
+            _ => about.scope.clone_from(&said.scope),
+        }
+    }
+}
+
+/// What a body says of itself: the front matter and manifest of a SKILL.md; of another text its manifest.
+#[derive(Default)]
+struct Read {
+    frontmatter: Option<Value>,
+    manifest: Option<Value>,
+    semver: Option<String>,
+}
+
+impl Read {
+    /// Reads a body as clients load it, and notes in `about` what follows from it.
+    fn new(body: &str, about: &mut About) -> Self {
+        let mut read = Read::default();
+        let manifest = match document::read(body, Mode::Lenient).skill {
+            Some(skill) => {
+                read.frontmatter = Some(Value::Object(skill.frontmatter));
+                read.semver = skill.semver;
+                about.domain_tags = skill.tags;
+                skill.manifest
+            }
+            None => {
+                let mut findings = Findings::default();
+                let manifest = manifest::read(body, 1, Mode::Lenient, &mut findings).filter(|_| !findings.any_error());
+                read.semver = manifest.as_ref().and_then(|manifest| manifest.semver.clone());
+                manifest
+            }
+        };
+        (about.effects, about.manifest_id) = manifest.as_ref().map(|manifest| (manifest.effects.clone(), Some(manifest.id.clone()))).unwrap_or_default();
+        read.manifest = manifest.map(|manifest| manifest.value);
+        read
     }
 }
 
@@ -151,15 +192,14 @@ fn write_client_skill(call: &Call) -> Answer {
     if !trigger.is_instead_of(&COLUMNS) {
         return Err(Fault::new(Code::NotInPrerequisiteState, "this trigger belongs to the views of create_client_schema()"));
     }
-    let writes = "SELECT pg_has_role('skill_system_agent', 'USAGE') OR pg_has_role('skill_system_reviewer', 'USAGE') OR pg_has_role('skill_system_admin', 'USAGE')";
-    if spi::one::<bool>(writes, Access::Read, &[]) != Some(true) {
+    if !sys::has_rights_of_named(c"skill_system_agent") && !approval::may_approve() {
         return Err(refused("only agents, reviewers and administrators write skills").hint("GRANT skill_system_agent TO ...;"));
     }
     let id = match trigger.event() {
         Event::Insert => insert(&given(&trigger)?)?,
         Event::Update => update(&trigger, &given(&trigger)?)?,
         Event::Delete | Event::Truncate => {
-            if spi::one::<bool>("SELECT pg_has_role('skill_system_admin', 'USAGE')", Access::Read, &[]) != Some(true) {
+            if !sys::has_rights_of_named(c"skill_system_admin") {
                 return Err(refused("only administrators delete skills"));
             }
             registry::delete(&mut registry::locked(old(&trigger)?)?, &Change::by_caller());
@@ -196,22 +236,23 @@ fn insert(row: &Map<String, Value>) -> Result<pgrx::Uuid, Fault> {
     check(row)?;
     let (skill_name, body) = (text(row, "skill_name")?, text(row, "body")?);
     registry::lock_namespace(namespace);
-    if registry::locked(Reference::Name(namespace, skill_name)).is_ok() {
+    if registry::find_now(Reference::Name(namespace, skill_name)).is_some() {
         return Err(Fault::new(Code::UniqueViolation, format!("skill \"{skill_name}\" exists in the namespace \"{namespace}\"")).hint("UPDATE its body; that is a new version."));
     }
-    let mut about = Map::new();
+    let mut about = About::default();
     describe(&mut about, row, &SAID);
+    let read = Read::new(body, &mut about);
     let wanted = row["enabled"] != Value::Bool(false);
-    let approve = wanted && may_approve() && !guc::signed_approvals();
+    let approve = wanted && approval::may_approve() && !guc::signed_approvals();
     let new = NewVersion {
         namespace,
         skill_name,
         body,
         files: &[],
-        semver: None,
-        about: About::from_json(&Value::Object(about)),
-        frontmatter: None,
-        manifest: None,
+        semver: read.semver,
+        about,
+        frontmatter: read.frontmatter,
+        manifest: read.manifest,
         status: approve.then_some(Status::Approved),
         previous_status: None,
         placement: Placement::WhenServable,
@@ -223,18 +264,6 @@ fn insert(row: &Map<String, Value>) -> Result<pgrx::Uuid, Fault> {
     Ok(state.skill_id)
 }
 
-/// What the registry says of the skill now.
-fn about_now(head: &Head) -> Map<String, Value> {
-    let now = spi::one(
-        "SELECT jsonb_build_object('name', name, 'description', description, 'scope', scope, 'required_env_vars', required_env_vars, \
-             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id)::text \
-         FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
-        &[arg(head.id)],
-    );
-    stored(now).as_object().cloned().unwrap_or_default()
-}
-
 fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fault> {
     let changed = trigger.changed_columns();
     let is_changed = |field: &str| changed.iter().any(|column| column == field);
@@ -243,7 +272,7 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
     }
     let mut head = registry::locked(old(trigger)?)?;
     let said: Vec<&str> = SAID.into_iter().filter(|field| is_changed(field)).collect();
-    let (new_body, reviewer) = (is_changed("body"), may_approve());
+    let (new_body, reviewer) = (is_changed("body"), approval::may_approve());
     let change = Change::by_caller();
     let wanted = row["enabled"].as_bool().ok_or_else(|| invalid("enabled must not be NULL"))?;
     if is_changed("enabled") && !reviewer {
@@ -257,9 +286,14 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
         }
         let served = registry::version(&head, Some(&head.current_version), Access::WriteAsOwner)?;
         let content = content(&served);
-        let mut about = about_now(&head);
-        describe(&mut about, row, &said);
+        let mut about = About::of(&head);
         let body = if new_body { text(row, "body")? } else { content.body.as_str() };
+        let read = if new_body {
+            Read::new(body, &mut about)
+        } else {
+            Read { frontmatter: content.frontmatter.clone(), manifest: content.manifest.clone(), semver: served.semver.clone() }
+        };
+        describe(&mut about, row, &said);
         check_known(&head, body, &content.files)?;
         let approve = new_body && wanted && reviewer && !guc::signed_approvals();
         let new = NewVersion {
@@ -267,11 +301,10 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
             skill_name: &head.skill_name,
             body,
             files: &content.files,
-            // What was read from the old body says nothing about the new one.
-            semver: served.semver.clone().filter(|_| !new_body),
-            about: About::from_json(&Value::Object(about)),
-            frontmatter: content.frontmatter.clone().filter(|_| !new_body),
-            manifest: content.manifest.clone().filter(|_| !new_body),
+            semver: read.semver,
+            about,
+            frontmatter: read.frontmatter,
+            manifest: read.manifest,
             status: approve.then_some(Status::Approved),
             previous_status: None,
             placement: Placement::WhenServable,

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use skill_core::skills::Status;
 use skill_core::skills::bundle::{self, Limits};
 use skill_core::skills::contract::{self, Issue, OWN_SOURCE};
+use skill_core::skills::files::{Files, MAX_FILES};
 use skill_core::skills::names::{self, Reference};
 use skill_core::skills::preflight;
 use skill_core::skills::redis;
@@ -17,6 +18,7 @@ use skill_core::skills::version::{File, Identity};
 use skill_core::input::invalid;
 use skill_core::{Code, Fault};
 
+use super::approval;
 use super::registry::{self, About, Change, Head, NewVersion, Placement, Version};
 use super::state;
 use crate::args::{json as json_argument, jsonb_datum, missing, stored, uuid_datum};
@@ -24,12 +26,6 @@ use crate::pg::call::{Answer, Call, RowSet, bytea_datum, text_array_datum, text_
 use crate::pg::error::{check_for_interrupts, warning};
 use crate::pg::spi::{self, Access, Arg, Row, arg, given};
 use crate::pg_function;
-
-/// The caller may approve: a reviewer or an administrator.
-pub fn may_approve() -> bool {
-    const ASK: &str = "SELECT pg_has_role('skill_system_reviewer', 'USAGE') OR pg_has_role('skill_system_admin', 'USAGE')";
-    spi::one::<bool>(ASK, Access::Read, &[]) == Some(true)
-}
 
 /// What a version is made of.
 pub struct Content {
@@ -71,7 +67,7 @@ fn files(version: pgrx::Uuid, access: Access) -> Vec<File> {
 pub fn check_known(head: &Head, body: &str, files: &[File]) -> Result<(), Fault> {
     let identity = Identity::of(body, files);
     match registry::version(head, Some(identity.version()), Access::WriteAsOwner) {
-        Ok(known) if known.status == Status::Approved && known.id != head.current_version_id && !may_approve() => {
+        Ok(known) if known.status == Status::Approved && known.id != head.current_version_id && !approval::may_approve() => {
             Err(Fault::new(Code::InsufficientPrivilege, format!("version {} of skill \"{}\" was approved before", known.version, head.skill_name))
                 .detail("Only a reviewer or an administrator makes it the one that is served again.")
                 .hint("SELECT skill_system.set_skill_status(skill, 'approved', version);"))
@@ -308,11 +304,15 @@ pg_function!(pg_finfo_skill_register_skill_bundle, skill_register_skill_bundle, 
 /// `register_skill_bundle(skill, zip, version)`
 fn register_skill_bundle(call: &Call) -> Answer {
     let reference = Reference::parse(call.text(0))?;
-    let mut files = bundle::read(call.bytes(1).ok_or_else(|| missing("zip"))?, &Limits::default())?;
+    let bundled = bundle::read(call.bytes(1).ok_or_else(|| missing("zip"))?, &Limits::default())?;
     let head = registry::locked(reference)?;
     let version = registry::version(&head, call.text(2), Access::WriteAsOwner)?;
     let content = content(&version);
-    files.extend(content.files.into_iter().filter(|file| !bundle::holds(&file.path)));
+    let mut files = Files::up_to(bundle::MAX_FILES + MAX_FILES, content.body.len());
+    for file in bundled.into_iter().chain(content.files.into_iter().filter(|file| !bundle::holds(&file.path))) {
+        files.add(&file.path, file.content)?;
+    }
+    let files = files.into_list();
     check_known(&head, &content.body, &files)?;
     let new = NewVersion {
         namespace: &head.namespace,

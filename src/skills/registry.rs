@@ -96,6 +96,14 @@ impl Change {
     }
 }
 
+/// An [`About`] as JSON, out of a row of `skill_heads`.
+macro_rules! said {
+    () => {
+        "jsonb_build_object('name', name, 'description', description, 'scope', scope, 'required_env_vars', required_env_vars, \
+             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id)"
+    };
+}
+
 /// What `skill_heads` says of a skill while a version is current.
 #[derive(Clone, Default)]
 pub struct About {
@@ -113,26 +121,8 @@ pub struct About {
 impl About {
     /// What `skill_heads` says now.
     pub fn of(head: &Head) -> Self {
-        let mut said = About::default();
-        spi::run(
-            "SELECT name, description, scope, required_env_vars, metadata::text, domain_tags::text[], effects, manifest_id FROM skill_system.skill_heads \
-             WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-            Access::WriteAsOwner,
-            &[arg(head.id)],
-            |row| {
-                said = About {
-                    name: row.get(1),
-                    description: row.get(2).unwrap_or_default(),
-                    scope: row.get(3),
-                    required_env_vars: row.get(4).unwrap_or_default(),
-                    metadata: stored(row.get(5)),
-                    domain_tags: row.get(6).unwrap_or_default(),
-                    effects: row.get(7).unwrap_or_default(),
-                    manifest_id: row.get(8),
-                };
-            },
-        );
-        said
+        const SQL: &str = concat!("SELECT ", said!(), "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1");
+        About::from_json(&stored(spi::one(SQL, Access::WriteAsOwner, &[arg(head.id)])))
     }
 
     /// As it is stored.
@@ -480,13 +470,10 @@ fn write_status(version: &Version) {
 
 /// The head says this already.
 fn says(head: &Head, about: &Value) -> bool {
-    let same = spi::one::<bool>(
-        "SELECT jsonb_build_object('name', name, 'description', description, 'scope', scope, 'required_env_vars', required_env_vars, \
-             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id) = $2 || coalesce(defined, '{}') \
-         FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
-        &[arg(head.id), jsonb(about.clone())],
+    const SQL: &str = concat!(
+        "SELECT ", said!(), " = $2 || coalesce(defined, '{}') FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
     );
+    let same = spi::one::<bool>(SQL, Access::WriteAsOwner, &[arg(head.id), jsonb(about.clone())]);
     same == Some(true)
 }
 

@@ -5,6 +5,7 @@ import importlib.resources
 import io
 import json
 import os
+import random
 import shutil
 import socket
 import stat
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 from skills_runtime.core.errors import FrameworkError
 from skills_runtime.skills.bundles import extract_zip_bundle_to_dir
 from skills_runtime.skills.manager import SkillsManager
+from skills_runtime.skills.mentions import extract_skill_mentions
 
 AWKWARD = "---\nname: x\n---\r\nquotes \" and ' and \\ and \\x41 é 日本 \U0001f600\ttab\r\n\nend without newline"
 
@@ -294,6 +296,37 @@ def test_reviewers_switch_and_describe_and_administrators_delete(agent_schema, c
     assert add(reviewer, space, "theirs")[0] != made
 
 
+SKILL_MD = """---
+name: typed
+description: Reads wells.
+metadata:
+  version: 1.2.3
+---
+# Wells
+
+```skill-manifest
+{"schema_version": "2.0", "id": "wells-read", "version": "1.3.0", "capabilities": ["wells"], "effects": ["db.read"],
+ "operations": {"read": {"description": "Reads.", "input": {}}}}
+```
+"""
+
+
+def test_a_skill_md_says_its_effects_through_the_view_too(agent_schema, connect, db, space):
+    reviewer = connect("test_reviewer")
+    made, _ = add(reviewer, space, "typed", SKILL_MD)
+    look = lambda: db.execute("SELECT effects, manifest_id, semver, description, required_env_vars FROM skill_system.skills WHERE id = %s", [made]).fetchone()
+    assert look() == (["db.read"], "wells-read", "1.3.0", "what it does", [])
+    reviewer.execute("UPDATE agent.skills_catalog SET required_env_vars = '[\"KEY\"]' WHERE id = %s", [made])
+    assert look() == (["db.read"], "wells-read", "1.3.0", "what it does", ["KEY"])
+    reviewer.execute("UPDATE agent.skills_catalog SET body = %s WHERE id = %s", [SKILL_MD.replace("db.read", "db.write").replace("1.3.0", "2.0.0"), made])
+    assert look() == (["db.write"], "wells-read", "2.0.0", "what it does", ["KEY"])
+    # Of any other text only a manifest counts.
+    reviewer.execute("UPDATE agent.skills_catalog SET body = %s WHERE id = %s", [SKILL_MD.split("---\n")[2], made])
+    assert look()[:3] == (["db.read"], "wells-read", "1.3.0")
+    reviewer.execute("UPDATE agent.skills_catalog SET body = 'plain' WHERE id = %s", [made])
+    assert look() == ([], None, None, "what it does", ["KEY"])
+
+
 def test_in_signed_mode_nothing_is_approved_without_a_signature(agent_schema, connect, db, database, space):
     db.execute(f'ALTER DATABASE "{database}" SET skill_system.signed_approvals = on')
     try:
@@ -431,6 +464,18 @@ def test_vectors_mentions(agent_schema, db, vectors):
         found = db.execute("SELECT namespace, skill_name, mention FROM skill_system.resolve_mentions(%s)", [case["text"]]).fetchall()
         assert found == [(mention["namespace"], mention["skill_name"], mention["mention_text"]) for mention in case["mentions"]], case["text"]
     assert len(vectors["mentions"]) > 50
+
+
+def test_mentions_of_any_text_are_those_of_the_client(db, agent_schema):
+    random.seed(4)
+    pieces = ["$[", "[", "]", "].", ".", ":", "$", "ab", "a", "x9", "_", "-", "A", "\u00e9", " ", "\n", "cd:ef", "$[ab].xy", "$[ab:cd].x_y", "a" * 63, "\u0131", "\u212a"]
+    found = 0
+    for _ in range(1500):
+        text = "".join(random.choices(pieces, k=random.randint(1, 25)))
+        theirs = [(mention.mention_text, mention.namespace, mention.skill_name) for mention in extract_skill_mentions(text)]
+        assert db.execute("SELECT mention, namespace, skill_name FROM skill_system.resolve_mentions(%s)", [text]).fetchall() == theirs, text
+        found += len(theirs)
+    assert found > 200
 
 
 def test_vectors_names(agent_schema, db, vectors):
@@ -615,6 +660,8 @@ def hostile():
     yield "bomb in one", zipped({"actions/x": bytes((8 << 20) + 1)})
     yield "bomb in many", zipped({f"actions/{i}": bytes(6 << 20) for i in range(3)})
     yield "many", zipped({f"actions/{i}": b"" for i in range(4097)})
+    yield "one name in two cases", zipped({"actions/x": b"1", "actions/X": b"2"})
+    yield "a stream of another file", zipped({"references/a.md:hidden": b"x"})
     yield "large", bytes((1 << 20) + 1)
     with pytest.warns(UserWarning):
         out = io.BytesIO()
@@ -659,6 +706,30 @@ def test_hostile_bundles(agent_schema, connect, db, space, tmp_path):
         shutil.rmtree(target)
     assert refused_by_both >= 10
     assert db.execute(count, [made]).fetchone() == (1,)
+
+
+def test_a_damaged_bundle_that_is_read_is_read_as_the_client_reads_it(db, tmp_path):
+    random.seed(5)
+    good = zipped({"actions/run.sh": b"echo " * 40, "references/a.md": b"text", "references/b/c.md": b"x" * 500})
+    read = 0
+    for number in range(1500):
+        data = bytearray(good)
+        for _ in range(random.randint(1, 3)):
+            data[random.randrange(len(data))] = random.choice((0, 1, 8, 46, 47, 255, random.randrange(256)))
+        data = bytes(data)
+        try:
+            ours = dict(db.execute("SELECT path, sha256 FROM skill_system.check_skill_bundle(%s)", [data]).fetchall())
+        except (errors.InvalidParameterValue, errors.ProgramLimitExceeded):
+            continue
+        target = tmp_path / str(number)
+        target.mkdir()
+        extract_zip_bundle_to_dir(bundle_bytes=data, dest_dir=target, expected_sha256=hashlib.sha256(data).hexdigest(), max_bytes=1 << 20)
+        theirs = {path.relative_to(target).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in target.rglob("*") if path.is_file()}
+        assert ours == theirs
+        shutil.rmtree(target)
+        read += 1
+    # Times and attributes can be damaged without harm.
+    assert 100 < read < 1400
 
 
 # Redis
