@@ -46,6 +46,11 @@ def define(connection, skill=None, approve=True, **given):
     return skill, found
 
 
+def redefine(connection, skill, **given):
+    """Says something of a skill that is there."""
+    define(connection, skill, approve=False, body=None, **given)
+
+
 def catalogue(connection, **given):
     arguments = ", ".join(f"{key} => %({key})s" for key in given)
     return [row[0] for row in connection.execute(f"SELECT skill FROM skill_system.skill_catalog({arguments})", given)]
@@ -247,12 +252,12 @@ def test_what_is_defined_outlives_new_versions(db, roles, connect):
     history = "SELECT count(*) FROM skill_system.skill_history WHERE skill_id = %s"
     count = db.execute(history, [found]).fetchone()
     assert new_version(db, skill, "---\nname: %s\ndescription: From the file.\n---\ntwo\n" % skill) == version
-    define(admin, skill, approve=False, tier1_manifest=tier1, domain_tags=["spacing", "rrc"])
+    redefine(admin, skill, tier1_manifest=tier1, domain_tags=["spacing", "rrc"])
     assert db.execute(history, [found]).fetchone() == count
     # NULL leaves, JSON null takes away.
-    define(admin, skill, approve=False, tier2_definition=None)
+    redefine(admin, skill, tier2_definition=None)
     assert admin.execute(said, [found]).fetchone()[:4] == (tier1, None, ["a"], ["spacing", "rrc"])
-    define(admin, skill, approve=False, tier1_manifest=tier1, domain_tags=[])
+    redefine(admin, skill, tier1_manifest=tier1, domain_tags=[])
     assert admin.execute(said, [found]).fetchone()[3] == []
     actions = [row for row in db.execute("SELECT action, event_data->'said' FROM skill_system.skill_history h JOIN skill_system.audit_logs l ON l.event_type = 'skill.' || h.action "
                                          "AND (l.event_data->>'revision')::bigint = h.revision AND l.event_data->>'namespace' = h.namespace WHERE h.skill_id = %s AND h.action = 'changed' ORDER BY h.revision", [found])]
@@ -342,7 +347,7 @@ def test_without_a_manifest_the_head_speaks(db, roles, connect):
     admin = connect("test_admin")
     skill, _ = define(admin, name="Shown name", tier2_definition={"a": 1})
     assert admin.execute("SELECT name, description, triggers, domain_tags FROM skill_system.skill_catalog() WHERE skill = %s", [skill]).fetchone() == ("Shown name", "", [], [])
-    define(admin, skill, approve=False, tier1_manifest={"triggers": []}, body=None)
+    redefine(admin, skill, tier1_manifest={"triggers": []})
     assert admin.execute("SELECT name, triggers FROM skill_system.skill_catalog() WHERE skill = %s", [skill]).fetchone() == ("Shown name", [])
 
 
@@ -453,7 +458,7 @@ def test_what_is_loaded(db, roles, connect):
     # Numbers beyond a double come as they are kept.
     assert len(db.execute("SELECT code_blocks->0->'parameters'->>'big' FROM skill_system.load_skill(%s)", [skill]).fetchone()[0]) == 401
     # References decide which artifacts there are, and in which order; a definition stands for the body.
-    define(admin, skill, approve=False, body=None, tier2_definition={"steps": [1]}, tier3_artifact_refs=[{"artifact_id": shared, "why": "x"}, "missing", {"id": mine}])
+    redefine(admin, skill, tier2_definition={"steps": [1]}, tier3_artifact_refs=[{"artifact_id": shared, "why": "x"}, "missing", {"id": mine}])
     got = load(agent, str(found))
     assert (got["definition"], got["body"]) == ({"steps": [1]}, None)
     assert [entry["id"] for entry in got["artifacts"]] == [shared, mine]
@@ -506,7 +511,7 @@ def test_nothing_is_injected_twice(db, roles, connect):
     admin.execute("UPDATE skill_system.skill_artifacts SET content = 'y' WHERE id = %s", [text])
     assert [load(agent, skill, talk)["already_loaded"] for _ in range(2)] == [False, True]
     assert [artifact(agent, text, talk)["already_loaded"] for _ in range(2)] == [False, True]
-    define(admin, skill, approve=False, body=None, tier2_definition={"a": 1})
+    redefine(admin, skill, tier2_definition={"a": 1})
     assert [load(agent, skill, talk)["already_loaded"] for _ in range(2)] == [False, True]
     new_version(db, skill, f"---\nname: {skill}\ndescription: Two.\n---\ntwo\n")
     assert [load(agent, skill, talk)["already_loaded"] for _ in range(2)] == [False, True]
@@ -583,7 +588,7 @@ def sound(fresh_database, connect, roles):
     define(connection, "texas:rrc/extra")
     connection.execute("INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text) VALUES (%s, 'expert', 'x')", [root])
     connection.execute("INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) VALUES ('art', %s, 'n', 'x')", [root])
-    define(connection, "rrc_rule37", approve=False, body=None, tier3_artifact_refs=["art", {"id": "art"}])
+    redefine(connection, "rrc_rule37", tier3_artifact_refs=["art", {"id": "art"}])
     connection.execute("INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key, persona_key, loaded_skills) VALUES ('rule_37', 'rrc_rule37', 'expert', '{texas:rrc/extra}'), ('general', NULL, NULL, '{}')")
     connection.execute("INSERT INTO skill_system.agents (id, name, config) VALUES ('rule37-agent', 'n', '{\"skills\": [\"rrc_rule37\"]}')")
     assert findings(connection) == []
