@@ -111,6 +111,30 @@ pub struct About {
 }
 
 impl About {
+    /// What `skill_heads` says now.
+    pub fn of(head: &Head) -> Self {
+        let mut said = About::default();
+        spi::run(
+            "SELECT name, description, scope, required_env_vars, metadata::text, domain_tags::text[], effects, manifest_id FROM skill_system.skill_heads \
+             WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+            Access::WriteAsOwner,
+            &[arg(head.id)],
+            |row| {
+                said = About {
+                    name: row.get(1),
+                    description: row.get(2).unwrap_or_default(),
+                    scope: row.get(3),
+                    required_env_vars: row.get(4).unwrap_or_default(),
+                    metadata: stored(row.get(5)),
+                    domain_tags: row.get(6).unwrap_or_default(),
+                    effects: row.get(7).unwrap_or_default(),
+                    manifest_id: row.get(8),
+                };
+            },
+        );
+        said
+    }
+
     /// As it is stored.
     pub fn from_json(stored: &Value) -> Self {
         let text = |key: &str| stored[key].as_str().map(str::to_owned);
@@ -207,11 +231,17 @@ pub fn find(reference: Reference) -> Result<Head, Fault> {
     look_up(reference, Access::Read, "").ok_or_else(|| reference.unknown())
 }
 
+/// Finds a skill as it is now, for who holds the lock of its namespace.
+pub fn find_now(reference: Reference) -> Option<Head> {
+    look_up(reference, Access::WriteAsOwner, "")
+}
+
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn locked(reference: Reference) -> Result<Head, Fault> {
     let seen = look_up(reference, Access::WriteAsOwner, "").filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
     lock_namespace(&seen.namespace);
-    look_up(Reference::Id(uuid::Uuid::from_bytes(*seen.id.as_bytes())), Access::WriteAsOwner, "FOR UPDATE")
+    // By the name again: the skill may have been deleted and made anew meanwhile.
+    look_up(reference, Access::WriteAsOwner, "FOR UPDATE")
         .filter(|head| !head.deleted)
         .ok_or_else(|| reference.unknown())
 }
@@ -386,9 +416,9 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     } else if before != Some(wanted) {
         found.status = wanted;
         write_status(&found);
-        note(&head, "status", Some(&found), before, Some(wanted), change);
+        note(&head, "status", Some(&found), new.previous_status.or(before), Some(wanted), change);
     } else if served && head.current_version_id != found.id {
-        note(&head, "current", Some(&found), before, Some(wanted), change);
+        note(&head, "current", Some(&found), new.previous_status, Some(wanted), change);
     } else if served && !says(&head, &about) {
         note(&head, "changed", Some(&found), before, Some(wanted), change);
     } else {
@@ -667,5 +697,17 @@ pub fn delete(head: &mut Head, change: &Change) {
     );
     head.deleted = true;
     search::forget(head);
+    note(head, "deleted", None, Some(head.status), None, change);
+}
+
+/// Removes a skill with its versions and files. The history and the audit trail stay.
+pub fn purge(head: &mut Head, change: &Change) {
+    spi::run(
+        "DELETE FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::WriteAsOwner,
+        &[arg(head.id)],
+        |_| (),
+    );
+    head.deleted = true;
     note(head, "deleted", None, Some(head.status), None, change);
 }

@@ -208,7 +208,7 @@ fn is_key(text: &str) -> bool {
 }
 
 fn needs_quotes(value: &str) -> bool {
-    let awkward = value.contains(": ") || value.ends_with(':') || value.starts_with(['@', '`', '%', '*', '&', '!']);
+    let awkward = value.contains(": ") || value.ends_with(':') || value.starts_with(['@', '`', '%', '*']);
     awkward && !value.starts_with(['"', '\'', '|', '>', '[', '{'])
 }
 

@@ -17,6 +17,7 @@ pub mod preflight;
 pub mod redis;
 pub mod requirement;
 pub mod search;
+pub mod store;
 pub mod unicode;
 pub mod version;
 
