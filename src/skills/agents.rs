@@ -15,7 +15,7 @@ use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
 
 use super::registry::{self, About, Change, Definition, Head, NewVersion, Placement, Tier};
-use crate::args::{json as json_argument, missing, stored, uuid_datum};
+use crate::args::{json as json_argument, missing, uuid_datum};
 use crate::pg::call::{self, Answer, Call, RowSet, text_array_datum, text_datum};
 use crate::pg::error::{self, check_for_interrupts};
 use crate::pg::spi::{self, Access, Row, arg};
@@ -131,7 +131,7 @@ fn check_same(head: &Head, body: Option<&str>, effects: Option<&[String]>) -> Re
 macro_rules! agents {
     ($definition:literal, $row:literal) => {
         concat!(
-            "SELECT coalesce(d.agent_key, a.id)::text, d.root_skill_key::text, d.persona_key::text, d.loaded_skills, (a.config->'skills')::text, \
+            "SELECT coalesce(d.agent_key, a.id)::text, d.root_skill_key::text, d.persona_key::text, d.loaded_skills, nullif(a.config->'skills', 'null'), \
                  coalesce(d.is_active, true) AND coalesce(a.status = 'active', true) \
              FROM (SELECT * FROM skill_system.agent_definitions WHERE tenant_id = (SELECT skill_system.current_tenant()) ",
             $definition,
@@ -144,12 +144,16 @@ macro_rules! agents {
 
 fn read_agent(row: &Row) -> (Agent, bool) {
     let loaded = row.text_array(4).unwrap_or_default();
-    let (config_skills, unreadable) = logic::strings(&stored(row.get(5)));
+    let (config_skills, unreadable) = match row.bytes(5).map(jsonb::strings) {
+        None => (Vec::new(), false),
+        Some(Ok(skills)) => (skills.into_iter().map(str::to_owned).collect(), false),
+        Some(Err((skills, _))) => (skills, true),
+    };
     let agent = Agent {
         key: row.get(1).unwrap_or_default(),
         root_skill_key: row.get(2),
         persona_key: row.get(3),
-        unreadable: unreadable + loaded.iter().filter(|key| key.is_none()).count(),
+        unreadable: unreadable || loaded.contains(&None),
         loaded_skills: loaded.into_iter().flatten().map(str::to_owned).collect(),
         config_skills,
     };

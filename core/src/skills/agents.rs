@@ -43,14 +43,6 @@ pub fn slug(text: &str) -> (&str, &str) {
     }
 }
 
-/// The strings of an array, and what in it is none.
-pub fn strings(value: &Value) -> (Vec<String>, usize) {
-    let elements = value.as_array().map_or(&[][..], Vec::as_slice);
-    let texts: Vec<String> = elements.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    let others = elements.len() - texts.len() + usize::from(!value.is_array() && !value.is_null());
-    (texts, others)
-}
-
 /// Id of the artifact that a reference names: a text, or an object with a member `id` or `artifact_id`.
 pub fn artifact_id(reference: &Value) -> Option<&str> {
     reference.get("id").or_else(|| reference.get("artifact_id")).unwrap_or(reference).as_str()
@@ -65,7 +57,8 @@ pub fn check_tiers(tier1: Option<&Value>, tier2: Option<&Value>, tier3: Option<&
                 return Err(invalid(format!("{member} in tier1_manifest must be a text")));
             }
         }
-        if members.get("triggers").is_some_and(|triggers| !triggers.is_array() || strings(triggers).1 > 0) {
+        let texts = |list: &Value| list.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+        if members.get("triggers").is_some_and(|triggers| !texts(triggers)) {
             return Err(invalid("triggers in tier1_manifest must be an array of texts"));
         }
     }
@@ -117,8 +110,8 @@ pub struct Agent {
     pub loaded_skills: Vec<String>,
     /// The skills in its configuration.
     pub config_skills: Vec<String>,
-    /// How many elements of these lists are no texts.
-    pub unreadable: usize,
+    /// Something in these lists is no text.
+    pub unreadable: bool,
 }
 
 impl Agent {
@@ -131,7 +124,7 @@ impl Agent {
 
     /// It has lists of skills, even if nothing in them can be read: then it sees none rather than all.
     pub fn is_restricted(&self) -> bool {
-        self.root_skill_key.is_some() || !self.loaded_skills.is_empty() || !self.config_skills.is_empty() || self.unreadable > 0
+        self.root_skill_key.is_some() || !self.loaded_skills.is_empty() || !self.config_skills.is_empty() || self.unreadable
     }
 }
 
@@ -186,8 +179,8 @@ pub fn check_agent(agent: &Agent, skills: &Skills) -> Vec<Finding> {
             Some(_) => {}
         }
     }
-    if agent.unreadable > 0 {
-        report("unreadable_skills", "", format!("{} of the skills of agent \"{}\" are no texts", agent.unreadable, agent.key), "skills in config is an array of names.");
+    if agent.unreadable {
+        report("unreadable_skills", "", format!("not all skills of agent \"{}\" are texts", agent.key), "skills in config is an array of names.");
     }
     if let Some(persona) = agent.persona_key.as_deref() {
         // Without a root skill the voice comes from one of the skills that are loaded.
@@ -261,8 +254,7 @@ mod tests {
         let agent = Agent { root_skill_key: Some("b".into()), loaded_skills: list(&["a", "b"]), config_skills: list(&["x1/c", "default/a"]), ..Agent::default() };
         assert_eq!(agent.skills(), [("default", "b"), ("default", "a"), ("x1", "c")]);
         assert!(agent.is_restricted() && !Agent::default().is_restricted());
-        assert!(Agent { unreadable: 1, ..Agent::default() }.is_restricted());
-        assert_eq!((strings(&json!(["a", 1, "b"])), strings(&json!("a")), strings(&Value::Null)), ((list(&["a", "b"]), 1), (vec![], 1), (vec![], 0)));
+        assert!(Agent { unreadable: true, ..Agent::default() }.is_restricted());
     }
 
     #[test]
@@ -288,6 +280,6 @@ mod tests {
         assert_eq!(codes(agent(Some("rule37"), Some("pirate"), &["nope", "old"])), ["unknown_skill", "inactive_skill", "unknown_persona"]);
         assert_eq!(codes(agent(None, Some("expert"), &[])), ["unknown_persona"]);
         assert_eq!(codes(agent(Some("rule32"), Some("expert"), &[])), ["unknown_root_skill", "unknown_persona"]);
-        assert_eq!(check_agent(&Agent { unreadable: 2, ..agent(None, None, &[]) }, &skills)[0].code, "unreadable_skills");
+        assert_eq!(check_agent(&Agent { unreadable: true, ..agent(None, None, &[]) }, &skills)[0].code, "unreadable_skills");
     }
 }
