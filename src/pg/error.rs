@@ -69,6 +69,11 @@ pub fn notice(message: String) {
     send(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, None, None, PgLogLevel::NOTICE);
 }
 
+/// Sends a WARNING.
+pub fn warning(message: String) {
+    send(Sql::ERRCODE_WARNING, message, None, None, PgLogLevel::WARNING);
+}
+
 thread_local! {
     static RETURNED: RefCell<Option<Fault>> = const { RefCell::new(None) };
 }

@@ -205,6 +205,13 @@ pub fn has_rights_of(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser() || pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
 
+/// The current user is a superuser or has the rights of a role of this name.
+pub fn has_rights_of_named(role: &CStr) -> bool {
+    // SAFETY: a catalogue look-up inside a transaction.
+    let role = unsafe { pg_sys::get_role_oid(role.as_ptr(), true) };
+    has_rights_of(role)
+}
+
 /// The schema of this extension; `InvalidOid` when there is none.
 pub fn schema() -> pg_sys::Oid {
     // SAFETY: a catalogue look-up inside a transaction; the schema cannot be renamed

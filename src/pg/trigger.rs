@@ -99,17 +99,57 @@ impl Trigger {
         pg_sys::Datum::from(row)
     }
 
-    /// As [`Trigger::proceed`], with one column of the new row set to `value`.
-    pub fn proceed_with(&self, name: &CStr, value: pg_sys::Datum) -> pg_sys::Datum {
-        // SAFETY: tuple and descriptor belong together; the value is of the column's type by sql/.
+    /// As [`Trigger::proceed`], with columns of the new row set.
+    pub fn proceed_with(&self, columns: &[(&CStr, pg_sys::Datum)]) -> pg_sys::Datum {
+        // SAFETY: tuple and descriptor belong together; the values are of the columns' types by sql/.
         unsafe {
             let desc = (*self.data().tg_relation).rd_att;
-            let mut number = pg_sys::SPI_fnumber(desc, name.as_ptr());
-            if number <= 0 {
-                raise(Fault::new(Code::Internal, format!("column {} is missing", name.to_string_lossy())));
-            }
-            let (mut value, mut null) = (value, false);
-            let row = pg_sys::heap_modify_tuple_by_cols(self.new_row(), desc, 1, &mut number, &mut value, &mut null);
+            let mut numbers: Vec<i32> = columns
+                .iter()
+                .map(|(name, _)| match pg_sys::SPI_fnumber(desc, name.as_ptr()) {
+                    number if number > 0 => number,
+                    _ => raise(Fault::new(Code::Internal, format!("column {} is missing", name.to_string_lossy()))),
+                })
+                .collect();
+            let mut values: Vec<pg_sys::Datum> = columns.iter().map(|(_, value)| *value).collect();
+            let mut nulls = vec![false; columns.len()];
+            let row = pg_sys::heap_modify_tuple_by_cols(
+                self.new_row(), desc, numbers.len() as i32, numbers.as_mut_ptr(), values.as_mut_ptr(), nulls.as_mut_ptr(),
+            );
+            pg_sys::Datum::from(row)
+        }
+    }
+
+    /// The bytes of column `name`, a text, of the new row, borrowed.
+    pub fn new_bytes(&self, name: &CStr) -> Option<&[u8]> {
+        // SAFETY: only asked for columns of variable length; the row lives as long as the call.
+        self.new_datum(name).map(|datum| unsafe { super::call::varlena_bytes(datum) })
+    }
+
+    /// It fires instead of the operation, and the relation has these columns with these types.
+    pub fn is_instead_of(&self, columns: &[(&CStr, pg_sys::Oid)]) -> bool {
+        // SAFETY: the descriptor is the relation's; both functions look by name and number only.
+        unsafe {
+            let desc = (*self.data().tg_relation).rd_att;
+            self.data().tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_INSTEAD
+                && columns.iter().all(|(name, kind)| {
+                    let number = pg_sys::SPI_fnumber(desc, name.as_ptr());
+                    number > 0 && pg_sys::SPI_gettypeid(desc, number) == *kind
+                })
+        }
+    }
+
+    /// What an INSTEAD OF trigger returns for RETURNING: the new row with these columns, whose values are those of a row that
+    /// a query has just found.
+    pub fn found(&self, columns: &[(&CStr, pg_sys::Oid)], row: &super::spi::Row) -> pg_sys::Datum {
+        // SAFETY: inside of SPI, so the copy is made where it outlives the query; types as checked by `is_instead_of`.
+        unsafe {
+            let relation = self.data().tg_relation;
+            let mut numbers: Vec<i32> = columns.iter().map(|(name, _)| pg_sys::SPI_fnumber((*relation).rd_att, name.as_ptr())).collect();
+            let values: Vec<_> = (1..=columns.len() as i32).map(|n| row.datum(n)).collect();
+            let nulls: Vec<std::ffi::c_char> = values.iter().map(|value| if value.is_some() { b' ' as _ } else { b'n' as _ }).collect();
+            let mut values: Vec<pg_sys::Datum> = values.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
+            let row = pg_sys::SPI_modifytuple(relation, self.new_row(), numbers.len() as i32, numbers.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr());
             pg_sys::Datum::from(row)
         }
     }

@@ -32,6 +32,11 @@ pub fn signer(message: &[u8], signature: &[u8; 64]) -> Option<String> {
     found
 }
 
+/// The caller may approve: a member of skill_system_reviewer or skill_system_admin, or a superuser.
+pub fn may_approve() -> bool {
+    sys::has_rights_of_named(c"skill_system_reviewer") || sys::has_rights_of_named(c"skill_system_admin")
+}
+
 /// Checks the signature that comes with a change of status. Returns what the history keeps of it.
 pub fn check(head: &Head, version: &Version, status: Status, signature: Option<&str>) -> Result<Option<String>, Fault> {
     if status != Status::Approved {

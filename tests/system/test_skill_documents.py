@@ -3,7 +3,6 @@ import base64
 import hashlib
 import io
 import json
-import statistics
 import time
 import zipfile
 
@@ -304,20 +303,3 @@ def test_tenants_see_their_own(db, roles, connect):
     finally:
         db.execute("ALTER ROLE test_agent RESET skill_system.tenant")
     assert "one thing" in db.execute("SELECT skill_system.export_skill('waiting')").fetchone()[0]
-
-
-def test_register_skill_takes_two_milliseconds(db):
-    """The target of issue 5, on a text of about 4 kB with a manifest; the bench has the figures."""
-    source = source_of("good-manifest").replace("Go along the shelf.", "Go along the shelf.\n" + "Count each item once and write it down.\n" * 65)
-    assert 3_800 < len(source) < 5_000
-    took = []
-    # How long the disk takes is not the question.
-    db.execute("SET synchronous_commit = off")
-    for i in range(300):
-        began = time.perf_counter()
-        db.execute("SELECT skill_system.register_skill(%s, 'timing')", [source + f"\nEdition {i}.\n"])
-        took.append((time.perf_counter() - began) * 1000)
-    db.execute("RESET synchronous_commit")
-    # Twice the target: a busy machine is no defect, a slow path is.
-    assert statistics.median(took) <= 4, statistics.median(took)
-    print(f"register_skill of {len(source)} bytes: median {statistics.median(took):.2f} ms")

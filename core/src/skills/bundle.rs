@@ -13,18 +13,19 @@ use serde_json::{Value, json};
 use std::io::Write;
 
 use super::contract::Issue;
+use super::files::Files;
 use super::version::File;
 use crate::error::{Code, Fault};
 use crate::input::invalid;
 
 /// Largest bundle, in bytes.
 pub const MAX_BYTES: u64 = 1 << 20;
+/// Most files in a bundle.
+pub const MAX_FILES: usize = 4096;
 /// Where the files of a bundle are.
 pub const DIRECTORIES: [&str; 2] = ["actions", "references"];
 /// Largest limit that a caller may set, in bytes.
 const MOST: u64 = 16 << 20;
-/// Longest path, in bytes: the tables have an index over it.
-const MAX_PATH: usize = 512;
 
 /// How much a bundle may hold.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +38,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { bytes: MAX_BYTES, extracted: MAX_BYTES * 16, single_file: MAX_BYTES * 8, files: 4096 }
+        Limits { bytes: MAX_BYTES, extracted: MAX_BYTES * 16, single_file: MAX_BYTES * 8, files: MAX_FILES as u64 }
     }
 }
 
@@ -55,7 +56,7 @@ impl Limits {
         Ok(Limits {
             bytes,
             extracted: given("max_extracted_bytes", extracted, bytes * 16)?,
-            files: given("max_files", files, 4096)?,
+            files: given("max_files", files, MAX_FILES as u64)?,
             single_file: given("max_single_file_bytes", single_file, bytes * 8)?,
         })
     }
@@ -107,9 +108,6 @@ fn path(name: &str) -> Result<String, Fault> {
     }
     if name.chars().any(char::is_control) {
         return Err(bad_entry("control_character", &name.escape_debug().to_string()));
-    }
-    if name.len() > MAX_PATH {
-        return Err(bad_entry("name_too_long", crate::effect::shorten(name).as_ref()));
     }
     Ok(parts.join("/"))
 }
@@ -200,6 +198,11 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
     }
     if let Some(path) = files.intersection(&directories).next() {
         return Err(bad_entry("file_and_directory", path));
+    }
+    // What some file system would take for another path, or for the same.
+    let mut safe = Files::up_to(entries.len(), 0);
+    for entry in &entries {
+        safe.add(&entry.path, Vec::new()).map_err(|fault| Fault { hint: Some(fault.message), ..bad_entry("unsafe_path", &entry.name) })?;
     }
     spans.push((archive.directory_offset(), zip.len() as u64));
     spans.sort_unstable();
@@ -370,7 +373,10 @@ mod tests {
             (b"actions/a\nb", "control_character"),
             (b"actions/\xff", "name_not_utf8"),
             ("actions/é".as_bytes(), "name_not_utf8"),
-            (format!("actions/{}", "x".repeat(600)).as_bytes(), "name_too_long"),
+            (format!("actions/{}", "x".repeat(600)).as_bytes(), "unsafe_path"),
+            (b"actions/a:b", "unsafe_path"),
+            (b"references/NUL.txt", "unsafe_path"),
+            (b"actions/ x", "unsafe_path"),
         ] {
             assert_eq!(reason(&zip(&[Raw::new(name, b"x")])), why, "{name:?}");
         }
@@ -378,6 +384,7 @@ mod tests {
         assert_eq!(read(&zip(&[marked]), &Limits::default()).unwrap()[0].path, "actions/é");
         let twice = [Raw::new(b"actions/x", b"1"), Raw::new(b"./actions//x", b"2")];
         assert_eq!(reason(&zip(&twice)), "duplicate_name");
+        assert_eq!(reason(&zip(&[Raw::new(b"actions/x", b"1"), Raw::new(b"actions/X", b"2")])), "unsafe_path");
         for pair in [[Raw::new(b"actions/x", b"1"), Raw::new(b"actions/x/y", b"2")], [Raw::new(b"actions/x/", b""), Raw::new(b"actions/x", b"2")]] {
             assert_eq!(reason(&zip(&pair)), "file_and_directory");
         }
@@ -456,7 +463,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_files_come_back(contents in prop::collection::btree_map("(actions|references)/[a-zé]{1,8}", prop::collection::vec(any::<u8>(), 0..300), 0..6)) {
+        fn any_files_come_back(contents in prop::collection::btree_map("(actions|references)/f[a-zé]{0,8}", prop::collection::vec(any::<u8>(), 0..300), 0..6)) {
             let files: Vec<_> = contents.iter().map(|(path, content)| file(path, content)).collect();
             prop_assert_eq!(read(&write(&files).unwrap(), &Limits::default()).unwrap(), files);
         }

@@ -63,12 +63,18 @@ pub struct Files {
     /// Folded paths of the directories above them.
     directories: HashSet<String>,
     bytes: usize,
+    most: usize,
 }
 
 impl Files {
     /// Nothing yet besides a body of so many bytes.
     pub fn new(body: usize) -> Self {
-        Files { list: Vec::new(), paths: HashMap::new(), directories: HashSet::new(), bytes: body }
+        Files::up_to(MAX_FILES - 1, body)
+    }
+
+    /// The same for so many files, by a contract that allows more of them.
+    pub fn up_to(most: usize, body: usize) -> Self {
+        Files { list: Vec::new(), paths: HashMap::new(), directories: HashSet::new(), bytes: body, most }
     }
 
     /// Adds a file.
@@ -96,8 +102,9 @@ impl Files {
         }
         self.bytes += content.len();
         // SKILL.md is one of them.
-        if self.list.len() + 2 > MAX_FILES || self.bytes > MAX_BYTES {
-            return Err(Fault::new(Code::ProgramLimitExceeded, format!("a skill has at most {MAX_FILES} files and {MAX_BYTES} bytes, SKILL.md included")));
+        if self.list.len() >= self.most || self.bytes > MAX_BYTES {
+            let files = self.most + 1;
+            return Err(Fault::new(Code::ProgramLimitExceeded, format!("a skill has at most {files} files and {MAX_BYTES} bytes, SKILL.md included")));
         }
         self.paths.insert(seen, path.to_owned());
         self.list.push(File { path: path.to_owned(), content });
