@@ -25,7 +25,7 @@ CREATE TABLE skill_system.skill_heads (
     required_env_vars   text[]       NOT NULL DEFAULT '{}',
     metadata            jsonb        NOT NULL DEFAULT '{}',
     domain_tags         varchar(100)[] NOT NULL DEFAULT '{}',
-    effects             text[]       NOT NULL DEFAULT '{}',
+    effects             text[],
     manifest_id         text         COLLATE "C",
     tier1_manifest      jsonb,
     tier2_definition    jsonb,
@@ -63,7 +63,7 @@ COMMENT ON COLUMN skill_system.skill_heads.scope IS 'Free text for clients that 
 COMMENT ON COLUMN skill_system.skill_heads.required_env_vars IS 'Names of environment variables without which it does not work.';
 COMMENT ON COLUMN skill_system.skill_heads.metadata IS 'What else is known about it.';
 COMMENT ON COLUMN skill_system.skill_heads.domain_tags IS 'Labels for matching and search.';
-COMMENT ON COLUMN skill_system.skill_heads.effects IS 'Effects that the manifest of the current version declares; check_skill() puts them to a policy.';
+COMMENT ON COLUMN skill_system.skill_heads.effects IS 'Effects that the current version declares; check_skill() puts them to a policy. NULL: it declares nothing, and no policy allows what is not known. {}: it says that it has none.';
 COMMENT ON COLUMN skill_system.skill_heads.manifest_id IS 'The id in the manifest of the current version; log_run() knows the skill by it too.';
 COMMENT ON COLUMN skill_system.skill_heads.tier1_manifest IS 'What a catalogue shows, where it was given; NULL: name, description and tags.';
 COMMENT ON COLUMN skill_system.skill_heads.tier2_definition IS 'The specification that is loaded on selection, where it was given; NULL: the body.';
@@ -242,7 +242,7 @@ COMMENT ON COLUMN skill_system.skills.status IS 'Status of the current version: 
 COMMENT ON COLUMN skill_system.skills.current_version IS 'The version that is served: 12 hexadecimal digits.';
 COMMENT ON COLUMN skill_system.skills.semver IS 'Its semantic version.';
 COMMENT ON COLUMN skill_system.skills.domain_tags IS 'Labels for matching and search.';
-COMMENT ON COLUMN skill_system.skills.effects IS 'Effects that its manifest declares.';
+COMMENT ON COLUMN skill_system.skills.effects IS 'Effects that it declares; NULL where it declares nothing, {} where it says that it has none.';
 COMMENT ON COLUMN skill_system.skills.manifest_id IS 'The id in its manifest.';
 COMMENT ON COLUMN skill_system.skills.tier1_manifest IS 'What a catalogue shows, where it was given.';
 COMMENT ON COLUMN skill_system.skills.tier2_definition IS 'The specification that is loaded on selection, where it was given.';

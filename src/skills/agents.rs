@@ -14,6 +14,7 @@ use skill_core::skills::agents::{self as logic, Agent, Finding, Known, MAX_ID, S
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
 
+use super::documents::UNDECLARED;
 use super::registry::{self, About, Change, Definition, Head, NewVersion, Placement, Tier};
 use crate::args::{json as json_argument, missing, uuid_datum};
 use crate::pg::call::{self, Answer, Call, RowSet, text_array_datum, text_datum};
@@ -22,6 +23,7 @@ use crate::pg::spi::{self, Access, Row, arg};
 use crate::pg::trigger::{Event, Trigger};
 use crate::pg::{guc, sys};
 use crate::{audit, pg_function, policy};
+
 
 pg_function!(pg_finfo_skill_hash_artifact, skill_hash_artifact, hash_artifact);
 /// BEFORE INSERT OR UPDATE on `skill_artifacts`.
@@ -87,7 +89,7 @@ fn define_skill(call: &Call) -> Answer {
                 fault.hint("Give tier2_definition or a body to make it, or register it with register_skill().")
             })?;
             let description = tier1.as_ref().and_then(|tier1| tier1["description"].as_str()).unwrap_or_default();
-            let about = About { description: description.to_owned(), effects: effects.unwrap_or_default(), ..About::default() };
+            let about = About { description: description.to_owned(), effects, ..About::default() };
             let new = NewVersion {
                 namespace,
                 skill_name,
@@ -202,7 +204,9 @@ impl<'a> Entry<'a> {
 
     /// This policy allows all of its effects.
     fn allowed_by(&self, policy: &Policy) -> bool {
-        let effects = self.row.text_array(8).unwrap_or_default();
+        let Some(effects) = self.row.text_array(8) else {
+            return false;
+        };
         effects.len() <= MAX_EFFECTS && !effects.contains(&None) && policy.allows(effects.into_iter().flatten())
     }
 
@@ -300,18 +304,23 @@ fn skill_catalog(call: &Call) -> Answer {
 }
 
 /// A skill may be loaded now, and by this policy.
-fn check_loadable(name: &str, enabled: bool, status: &str, policy_name: Option<&str>, effects: &[String]) -> Result<(), Fault> {
+fn check_loadable(name: &str, enabled: bool, status: &str, policy_name: Option<&str>, effects: Option<&[String]>) -> Result<(), Fault> {
     if !enabled {
         let why = if status == "approved" { "switched off" } else { status };
         return Err(Fault::new(Code::NotInPrerequisiteState, format!("skill \"{name}\" is not enabled")).detail(format!("It is {why}."))
             .hint("SELECT * FROM skill_system.set_skill_status(..., 'approved');"));
     }
-    policy_name.map_or(Ok(()), |policy_name| policy::require(policy_name, effects))
+    match (policy_name, effects) {
+        (None, _) => Ok(()),
+        (Some(policy_name), Some(effects)) => policy::require(policy_name, effects),
+        (Some(_), None) => Err(Fault::new(Code::InsufficientPrivilege, format!("no policy allows skill \"{name}\": {UNDECLARED}"))
+            .hint("A manifest in its body says which it has.")),
+    }
 }
 
-/// The effects in column `n`. One that is NULL is none, and no policy allows it.
-fn effects(row: &Row, n: i32) -> Vec<String> {
-    row.text_array(n).unwrap_or_default().into_iter().map(|effect| effect.unwrap_or_default().to_owned()).collect()
+/// The effects in column `n`, if any are declared. One that is NULL is none, and no policy allows it.
+fn effects(row: &Row, n: i32) -> Option<Vec<String>> {
+    Some(row.text_array(n)?.into_iter().map(|effect| effect.unwrap_or_default().to_owned()).collect())
 }
 
 /// Something to put into a conversation.
@@ -359,7 +368,7 @@ struct Loaded {
     context_mode: String,
     enabled: bool,
     status: String,
-    effects: Vec<String>,
+    effects: Option<Vec<String>>,
     /// Binary jsonb, so that numbers stay as they are: definition, personas, code blocks, artifacts.
     json: [Option<Vec<u8>>; 4],
     body: Option<String>,
@@ -417,7 +426,7 @@ fn load_skill(call: &Call) -> Answer {
     let mut found = None;
     spi::run(LOAD, Access::Read, &[arg(head.id)], |row| found = read_loaded(row));
     let skill = found.ok_or_else(|| reference.unknown())?;
-    check_loadable(&skill.address, skill.enabled, &skill.status, call.text(2), &skill.effects)?;
+    check_loadable(&skill.address, skill.enabled, &skill.status, call.text(2), skill.effects.as_deref())?;
     let tokens = tokens(usize::try_from(skill.bytes).unwrap_or(usize::MAX));
     let injection = Injection {
         tier: 2,
@@ -455,7 +464,7 @@ struct Artifact {
     content_hash: String,
     tokens: i32,
     /// Address, enabled, status and effects of its skill, if it has one.
-    skill: Option<(String, bool, String, Vec<String>)>,
+    skill: Option<(String, bool, String, Option<Vec<String>>)>,
 }
 
 fn read_artifact(row: &Row) -> Option<Artifact> {
@@ -493,8 +502,8 @@ fn load_artifact(call: &Call) -> Answer {
         Fault::new(Code::UndefinedObject, format!("artifact \"{}\" does not exist", shorten(id))).hint("SELECT id, name FROM skill_system.skill_artifacts;")
     })?;
     match &artifact.skill {
-        Some((address, enabled, status, effects)) => check_loadable(address, *enabled, status, call.text(2), effects)?,
-        None => check_loadable("", true, "", call.text(2), &[])?,
+        Some((address, enabled, status, effects)) => check_loadable(address, *enabled, status, call.text(2), effects.as_deref())?,
+        None => check_loadable("", true, "", call.text(2), Some(&[]))?,
     }
     if hex::encode(Sha256::digest(&artifact.content)) != artifact.content_hash {
         return Err(Fault::new(Code::DataCorrupted, format!("the content of artifact \"{}\" does not have its hash", artifact.id))

@@ -179,7 +179,7 @@ impl Read {
                 manifest
             }
         };
-        (about.effects, about.manifest_id) = manifest.as_ref().map(|manifest| (manifest.effects.clone(), Some(manifest.id.clone()))).unwrap_or_default();
+        (about.effects, about.manifest_id) = manifest.as_ref().map(|manifest| (Some(manifest.effects.clone()), Some(manifest.id.clone()))).unwrap_or_default();
         read.manifest = manifest.map(|manifest| manifest.value);
         read
     }

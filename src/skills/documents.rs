@@ -40,8 +40,8 @@ fn register_skill(call: &Call) -> Answer {
     let skill = document::read(source, mode).into_skill()?;
     let files = files(call.datum(2), source.len())?;
     let (effects, manifest_id) = match &skill.manifest {
-        Some(manifest) => (manifest.effects.clone(), Some(manifest.id.clone())),
-        None => (Vec::new(), None),
+        Some(manifest) => (Some(manifest.effects.clone()), Some(manifest.id.clone())),
+        None => (None, None),
     };
     let mut required_env_vars = skill.required_env_vars;
     for file in files.iter().filter(|file| file.path == "agents/openai.yaml") {
@@ -172,16 +172,21 @@ fn export_skill_files(call: &Call) -> Answer {
     Ok(call.null())
 }
 
+/// Why no policy allows a skill that declares nothing.
+pub const UNDECLARED: &str = "the skill declares nothing, so its effects are not known";
+
 /// The policy's word on a skill's declared effects.
 ///
 /// A skill that declares nothing is denied: what is not known is not nothing. One that has no effects says so in its
 /// manifest with `[]`.
-pub fn decide(policy_name: &str, effects: &[String], declared: bool) -> (Decision, Option<Compiled>) {
+pub fn decide(policy_name: &str, effects: Option<&[String]>) -> (Decision, Option<Compiled>) {
     let compiled = policy::policy(policy_name);
     let decision = match &*compiled {
-        Err(error) => Decision::refused(effects.to_vec(), error.to_string()),
-        Ok(_) if !declared => Decision::refused(Vec::new(), "the skill has no manifest, so its effects are not known"),
-        Ok(policy) => policy.check(effects.iter().map(String::as_str)),
+        Err(error) => Decision::refused(effects.unwrap_or_default().to_vec(), error.to_string()),
+        Ok(policy) => match effects {
+            None => Decision::refused(Vec::new(), UNDECLARED),
+            Some(effects) => policy.check(effects.iter().map(String::as_str)),
+        },
     };
     (decision, Some(compiled))
 }
@@ -197,22 +202,20 @@ fn check_skill(call: &Call) -> Answer {
 
 fn check(policy_name: Option<&str>, skill: Option<&str>, operation: Option<&str>, known: &mut Option<Vec<String>>) -> Result<(Decision, Option<Compiled>), Fault> {
     let head = registry::find(Reference::parse(skill)?)?;
-    let (mut effects, mut declared, mut enabled, mut there) = (None, false, false, false);
+    let (mut effects, mut enabled, mut there) = (None, false, false);
     spi::run(
-        "SELECT h.effects, h.manifest_id IS NOT NULL OR h.effects <> '{}', h.enabled, v.manifest->'operations'->$2 IS NOT NULL FROM skill_system.skill_heads h \
+        "SELECT h.effects, h.enabled, v.manifest->'operations'->$2 IS NOT NULL FROM skill_system.skill_heads h \
          JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1",
         Access::Read,
         &[arg(head.id), arg(operation)],
         |row| {
             effects = row.get::<Vec<String>>(1);
-            declared = row.get(2).unwrap_or(false);
-            enabled = row.get(3).unwrap_or(false);
-            there = row.get(4).unwrap_or(false);
+            enabled = row.get(2).unwrap_or(false);
+            there = row.get(3).unwrap_or(false);
         },
     );
-    let effects = effects.unwrap_or_default();
-    *known = Some(effects.clone());
+    known.clone_from(&effects);
     let refuse = |message: String| Err(invalid(message));
     if head.deleted {
         return refuse(format!("skill \"{}\" was deleted", head.skill_name));
@@ -226,6 +229,6 @@ fn check(policy_name: Option<&str>, skill: Option<&str>, operation: Option<&str>
     }
     match policy_name {
         None => refuse("the policy name is NULL".into()),
-        Some(name) => Ok(decide(name, &effects, declared)),
+        Some(name) => Ok(decide(name, effects.as_deref())),
     }
 }

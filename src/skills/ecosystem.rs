@@ -27,7 +27,7 @@ const MAX_PAGE: i32 = 500;
 /// A policy's word for each set of effects, asked once.
 struct Filter<'a> {
     policy_name: Option<&'a str>,
-    known: HashMap<(Vec<String>, bool), bool>,
+    known: HashMap<Option<Vec<String>>, bool>,
 }
 
 impl<'a> Filter<'a> {
@@ -40,15 +40,14 @@ impl<'a> Filter<'a> {
         let Some(policy_name) = self.policy_name else {
             return true;
         };
-        let (effects, declared) = (row.get(3).unwrap_or_default(), row.get(4).unwrap_or(false));
-        *self.known.entry((effects, declared)).or_insert_with_key(|(effects, declared)| decide(policy_name, effects, *declared).0.allowed)
+        *self.known.entry(row.get(3)).or_insert_with_key(|effects| decide(policy_name, effects.as_deref()).0.allowed)
     }
 }
 
-/// The enabled skills of namespace $1: name, description, effects, whether they are declared, and more columns.
+/// The enabled skills of namespace $1: name, description, effects, and more columns.
 fn listed(columns: &str, condition: &str) -> String {
     format!(
-        "SELECT h.skill_name, h.description, h.effects, h.manifest_id IS NOT NULL OR h.effects <> '{{}}' {columns} \
+        "SELECT h.skill_name, h.description, h.effects {columns} \
          FROM skill_system.skill_heads h JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.namespace = $1 AND h.deleted_at IS NULL AND h.enabled {condition}"
     )
@@ -116,7 +115,7 @@ fn skills_discovery_index(call: &Call) -> Answer {
     spi::stream(&sql, &[arg(namespace)], |row| {
         let (name, description) = (text(row, 1), text(row, 2));
         if logic::fits(&name, &description) && filter.lets(row) {
-            found.push((name, description, text(row, 5), row.get::<pgrx::Uuid>(6)));
+            found.push((name, description, text(row, 4), row.get::<pgrx::Uuid>(5)));
         }
     });
     let mut skills = Vec::new();
@@ -139,10 +138,10 @@ const ENTRY: &str = ", v.frontmatter::text, v.content_hash, v.body_size, \
 /// An entry from a row with these columns, or `None` where its front matter cannot be said to a client.
 fn entry(namespace: &str, row: &Row) -> Option<Value> {
     let name = text(row, 1);
-    let frontmatter = logic::conforming(stored(row.get(5)), &name, &text(row, 2))?;
+    let frontmatter = logic::conforming(stored(row.get(4)), &name, &text(row, 2))?;
     let resource = |path: &str, sha256: &str, size: i64| json!({"uri": logic::uri(namespace, &name, path), "digest": format!("sha256:{sha256}"), "size": size});
-    let mut resources = vec![resource(MAIN, &text(row, 6), row.get::<i32>(7).unwrap_or_default().into())];
-    for file in stored(row.get(8)).as_array().into_iter().flatten() {
+    let mut resources = vec![resource(MAIN, &text(row, 5), row.get::<i32>(6).unwrap_or_default().into())];
+    for file in stored(row.get(7)).as_array().into_iter().flatten() {
         resources.push(resource(file[0].as_str().unwrap_or_default(), file[1].as_str().unwrap_or_default(), file[2].as_i64().unwrap_or_default()));
     }
     Some(json!({"uri": logic::uri(namespace, &name, MAIN), "frontmatter": frontmatter, "resources": resources}))
@@ -218,7 +217,7 @@ fn skills_index(call: &Call) -> Answer {
     let mut index = SkillsIndex::default();
     spi::stream(&listed(", v.manifest::text, v.body", "AND v.manifest IS NOT NULL ORDER BY h.skill_name"), &[arg(namespace)], |row| {
         if filter.lets(row) {
-            index.add(&text(row, 1), &stored(row.get(5)), row.text(6).unwrap_or_default());
+            index.add(&text(row, 1), &stored(row.get(4)), row.text(5).unwrap_or_default());
         }
     });
     let now = spi::one::<String>("SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')", Access::Read, &[]);

@@ -114,7 +114,8 @@ pub struct About {
     /// Any JSON; NULL is the empty object.
     pub metadata: Value,
     pub domain_tags: Vec<String>,
-    pub effects: Vec<String>,
+    /// `None` where nothing is declared.
+    pub effects: Option<Vec<String>>,
     pub manifest_id: Option<String>,
 }
 
@@ -136,7 +137,7 @@ impl About {
             required_env_vars: texts("required_env_vars"),
             metadata: stored["metadata"].clone(),
             domain_tags: texts("domain_tags"),
-            effects: texts("effects"),
+            effects: stored["effects"].is_array().then(|| texts("effects")),
             manifest_id: text("manifest_id"),
         }
     }
@@ -317,7 +318,8 @@ pub fn place(head: &mut Head, version: &Version, about: &Value) {
              name = a.about->>'name', description = coalesce(a.about->>'description', ''), scope = a.about->>'scope', \
              required_env_vars = ARRAY(SELECT jsonb_array_elements_text(a.about->'required_env_vars')), metadata = a.about->'metadata', \
              domain_tags = ARRAY(SELECT jsonb_array_elements_text(a.about->'domain_tags')), \
-             effects = ARRAY(SELECT jsonb_array_elements_text(a.about->'effects')), manifest_id = a.about->>'manifest_id', updated_at = clock_timestamp() \
+             effects = CASE WHEN jsonb_typeof(a.about->'effects') = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(a.about->'effects')) END, \
+             manifest_id = a.about->>'manifest_id', updated_at = clock_timestamp() \
          FROM skill_system.skill_versions v, \
              (SELECT $3 || coalesce(o.defined, '{}') AS about FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) a \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2",

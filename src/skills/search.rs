@@ -233,13 +233,13 @@ struct Detail {
     status: String,
     domain_tags: Vec<String>,
     /// Its effects, if it declares any.
-    effects: (Vec<String>, bool),
+    effects: Option<Vec<String>>,
 }
 
 fn details(ids: Vec<pgrx::Uuid>) -> HashMap<Id, Detail> {
     let mut found = HashMap::new();
     spi::run(
-        "SELECT id, namespace, skill_name, description, current_version, semver, status, domain_tags::text[], effects, manifest_id IS NOT NULL OR effects <> '{}' \
+        "SELECT id, namespace, skill_name, description, current_version, semver, status, domain_tags::text[], effects \
          FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = ANY ($1)",
         Access::Read,
         &[arg(ids)],
@@ -247,7 +247,7 @@ fn details(ids: Vec<pgrx::Uuid>) -> HashMap<Id, Detail> {
             let text = |n| row.get::<String>(n).unwrap_or_default();
             let list = |n| row.get::<Vec<String>>(n).unwrap_or_default();
             if let Some(id) = row.get::<pgrx::Uuid>(1) {
-                let effects = (list(9), row.get(10) == Some(true));
+                let effects = row.get::<Vec<String>>(9);
                 let detail = Detail {
                     namespace: text(2), skill_name: text(3), description: text(4), version: text(5), semver: row.get(6), status: text(7), domain_tags: list(8), effects,
                 };
@@ -278,10 +278,10 @@ fn search_skills(call: &Call) -> Answer {
     let rankings = quietly(|| rankings(query, tagged, &args, embedding.as_deref()))?;
     let fused = logic::fuse(&rankings);
     // Decided once for each list of effects.
-    let mut decided: HashMap<(Vec<String>, bool), bool> = HashMap::new();
-    let mut shows = |effects: &(Vec<String>, bool)| match call.text(3) {
+    let mut decided: HashMap<Option<Vec<String>>, bool> = HashMap::new();
+    let mut shows = |effects: &Option<Vec<String>>| match call.text(3) {
         None => true,
-        Some(policy) => *decided.entry(effects.clone()).or_insert_with(|| documents::decide(policy, &effects.0, effects.1).0.allowed),
+        Some(policy) => *decided.entry(effects.clone()).or_insert_with(|| documents::decide(policy, effects.as_deref()).0.allowed),
     };
     let mut rows = call.row_set();
     let mut rank = 0;
