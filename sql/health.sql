@@ -9,7 +9,7 @@ COMMENT ON FUNCTION skill_system.version_info() IS
 CREATE FUNCTION skill_system.health() RETURNS TABLE ("check" text, status text, detail text, hint text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'health_wrapper' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.health() IS
-'One row per thing that must be right: versions, keyring, roles, audit_protection, utility_guard, audit_partitions, audit_seal, sealer, row_security, dump_marking, stuck_runs. status is ok, warning or error; hint says what to do. Example: SELECT * FROM skill_system.health() WHERE status <> ''ok'';';
+'One row per thing that must be right: versions, keyring, roles, audit_protection, utility_guard, audit_partitions, audit_seal, sealer, row_security, dump_marking, stuck_runs, skills_integrity. status is ok, warning or error; hint says what to do. Example: SELECT * FROM skill_system.health() WHERE status <> ''ok'';';
 
 REVOKE ALL ON FUNCTION skill_system.version_info(), skill_system.health() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.version_info()

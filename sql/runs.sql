@@ -19,6 +19,7 @@ CREATE TABLE skill_system.runs (
     created_at        timestamptz             NOT NULL DEFAULT pg_catalog.now(),
     idempotency_key   text,
     tenant_id         text                    NOT NULL DEFAULT skill_system.current_tenant(),
+    skill_version_id  uuid,
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, policy_profile_id) REFERENCES skill_system.policy_profiles (tenant_id, id)
         ON DELETE SET NULL (policy_profile_id)
@@ -42,6 +43,7 @@ COMMENT ON COLUMN skill_system.runs.error IS 'Why it failed.';
 COMMENT ON COLUMN skill_system.runs.created_at IS 'When the row was written.';
 COMMENT ON COLUMN skill_system.runs.idempotency_key IS 'Key of the call that made the run; a second call with it returns this run. Unique in the tenant.';
 COMMENT ON COLUMN skill_system.runs.tenant_id IS 'Tenant of the session that wrote the row.';
+COMMENT ON COLUMN skill_system.runs.skill_version_id IS 'Version of the registered skill that log_run() found; NULL for a run of several steps, whose events have it, and where no skill of that name is registered. No foreign key: it outlives the skill.';
 
 CREATE TABLE skill_system.run_events (
     id         bigserial   NOT NULL,
@@ -51,6 +53,7 @@ CREATE TABLE skill_system.run_events (
     event_type text        NOT NULL,
     payload    jsonb       NOT NULL DEFAULT '{}'::jsonb,
     tenant_id  text        NOT NULL DEFAULT skill_system.current_tenant(),
+    skill_version_id uuid,
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, run_id) REFERENCES skill_system.runs (tenant_id, id) ON DELETE CASCADE
 );
@@ -64,6 +67,7 @@ COMMENT ON COLUMN skill_system.run_events.level IS 'debug, info, warn or error, 
 COMMENT ON COLUMN skill_system.run_events.event_type IS 'For example step_completed or approval_asked.';
 COMMENT ON COLUMN skill_system.run_events.payload IS 'Details.';
 COMMENT ON COLUMN skill_system.run_events.tenant_id IS 'Tenant of the run.';
+COMMENT ON COLUMN skill_system.run_events.skill_version_id IS 'For a step of a registered skill: its version; payload->>''skill_version'' has the digits. See run_skill_versions.';
 
 CREATE FUNCTION skill_system.guard_run() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_run';
@@ -98,7 +102,7 @@ CREATE FUNCTION skill_system.log_run(
         payload jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_run';
 COMMENT ON FUNCTION skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text) IS
-'Logs a run of one step in one call, after it ended: the run, its step event and an audit record run.logged. Returns the run''s number. With an idempotency_key that was used before, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a text that is empty or longer than 200 characters, metrics or payload that are no object; 42704 for an unknown policy. Example: SELECT skill_system.log_run(''skill-system-memory'', ''search'', ''ok'', 118, agent_id => ''coder'', metrics => ''{"gen_ai.usage.input_tokens": 900}'');';
+'Logs a run of one step in one call, after it ended: the run, its step event and an audit record run.logged. Returns the run''s number. A skill that is registered (skill_id is its name, namespace/name, UUID or the id in its manifest, unless several have that) is linked to the version that is served, or to the one that payload names: {"skill_version": "<12 digits>"}. With an idempotency_key that was used before, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a text that is empty or longer than 200 characters, metrics or payload that are no object; 42704 for an unknown policy. Example: SELECT skill_system.log_run(''skill-system-memory'', ''search'', ''ok'', 118, agent_id => ''coder'', metrics => ''{"gen_ai.usage.input_tokens": 900}'');';
 
 CREATE FUNCTION skill_system.start_run(
         goal text, agent_id text DEFAULT NULL, policy_name text DEFAULT NULL, metrics jsonb DEFAULT '{}',
@@ -118,7 +122,7 @@ CREATE FUNCTION skill_system.log_step(
         metrics jsonb DEFAULT '{}', payload jsonb DEFAULT '{}') RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_step';
 COMMENT ON FUNCTION skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb) IS
-'Logs a step of a run and returns the event''s number: step_completed, or step_started while the status is running or queued. Raises 42704 for an unknown run, 55000 for one that has ended, 22023 as log_run(). Example: SELECT skill_system.log_step(7, ''skill-system-memory'', ''search'', ''ok'', 118);';
+'Logs a step of a run and returns the event''s number: step_completed, or step_started while the status is running or queued. A registered skill is linked to its version as by log_run(). Raises 42704 for an unknown run, 55000 for one that has ended, 22023 as log_run(). Example: SELECT skill_system.log_step(7, ''skill-system-memory'', ''search'', ''ok'', 118);';
 
 CREATE FUNCTION skill_system.log_events(run_id bigint, events jsonb) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_events' SET search_path = pg_catalog, pg_temp;
@@ -271,7 +275,7 @@ GRANT SELECT ON skill_system.runs, skill_system.run_events,
 GRANT INSERT (goal, agent_id, policy_profile_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics, error, idempotency_key),
       UPDATE (goal, agent_id, status, started_at, ended_at, metrics, error)
     ON skill_system.runs TO skill_system_agent;
-GRANT INSERT (run_id, ts, level, event_type, payload) ON skill_system.run_events TO skill_system_agent;
+GRANT INSERT (run_id, ts, level, event_type, payload, skill_version_id) ON skill_system.run_events TO skill_system_agent;
 GRANT USAGE ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq TO skill_system_agent;
 
 REVOKE ALL ON FUNCTION

@@ -37,6 +37,7 @@ CREATE TABLE skill_system.skill_heads (
     body_size           integer      NOT NULL,
     body_etag           text         NOT NULL,
     pinned              boolean      NOT NULL DEFAULT false,
+    defined             jsonb,
     created_at          timestamptz  NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     updated_at          timestamptz  NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     deleted_at          timestamptz,
@@ -74,6 +75,7 @@ COMMENT ON COLUMN skill_system.skill_heads.semver IS 'Its semantic version, from
 COMMENT ON COLUMN skill_system.skill_heads.body_size IS 'Bytes of its body.';
 COMMENT ON COLUMN skill_system.skill_heads.body_etag IS 'SHA-256 of its body, 64 hexadecimal digits.';
 COMMENT ON COLUMN skill_system.skill_heads.pinned IS 'New versions do not become current by themselves; see pin_skill().';
+COMMENT ON COLUMN skill_system.skill_heads.defined IS 'name and domain_tags as define_skill() gave them: they outrank what versions say. NULL: nothing was given.';
 COMMENT ON COLUMN skill_system.skill_heads.created_at IS 'When the skill was registered.';
 COMMENT ON COLUMN skill_system.skill_heads.updated_at IS 'When it was changed last.';
 COMMENT ON COLUMN skill_system.skill_heads.deleted_at IS 'When it was deleted; its versions and history stay.';
@@ -144,7 +146,7 @@ CREATE TABLE skill_system.skill_history (
     revision        bigint      NOT NULL,
     skill_id        uuid        NOT NULL,
     skill_name      text        NOT NULL COLLATE "C",
-    action          text        NOT NULL CHECK (action IN ('registered', 'status', 'current', 'changed', 'deleted')),
+    action          text        NOT NULL CHECK (action IN ('registered', 'status', 'current', 'changed', 'deleted', 'pinned', 'unpinned', 'channel')),
     version_id      uuid,
     version         text,
     previous_status text,
@@ -153,6 +155,7 @@ CREATE TABLE skill_system.skill_history (
     changed_by      text        NOT NULL,
     reason          text,
     approved_with   text,
+    channel         text,
     PRIMARY KEY (tenant_id, namespace, revision)
 );
 CREATE INDEX skill_history_skill ON skill_system.skill_history (tenant_id, skill_id, revision);
@@ -163,7 +166,7 @@ COMMENT ON COLUMN skill_system.skill_history.namespace IS 'Namespace of the skil
 COMMENT ON COLUMN skill_system.skill_history.revision IS 'Counts from 1 in the namespace, in the order of the commits.';
 COMMENT ON COLUMN skill_system.skill_history.skill_id IS 'The skill.';
 COMMENT ON COLUMN skill_system.skill_history.skill_name IS 'Its name then.';
-COMMENT ON COLUMN skill_system.skill_history.action IS 'registered: a version came; status: a version got another status; current: another version is served; changed: something said about the skill; deleted.';
+COMMENT ON COLUMN skill_system.skill_history.action IS 'registered: a version came; status: a version got another status; current: another version is served; changed: something said about the skill; deleted; pinned and unpinned: the version stays or no longer stays; channel: a channel has another version, or none.';
 COMMENT ON COLUMN skill_system.skill_history.version_id IS 'Version it is about.';
 COMMENT ON COLUMN skill_system.skill_history.version IS 'Its version.';
 COMMENT ON COLUMN skill_system.skill_history.previous_status IS 'Status of the version, or of the skill where the content changed with it, before.';
@@ -172,6 +175,7 @@ COMMENT ON COLUMN skill_system.skill_history.changed_at IS 'When.';
 COMMENT ON COLUMN skill_system.skill_history.changed_by IS 'Who.';
 COMMENT ON COLUMN skill_system.skill_history.reason IS 'Why, where it was said.';
 COMMENT ON COLUMN skill_system.skill_history.approved_with IS 'Key id and signature of an approval that was signed.';
+COMMENT ON COLUMN skill_system.skill_history.channel IS 'The channel, where it is about one.';
 
 CREATE TABLE skill_system.skill_approvers (
     tenant_id  text        NOT NULL DEFAULT skill_system.current_tenant(),

@@ -228,7 +228,29 @@ fn check_write(call: &Call) -> Answer {
 fn enforce(call: &Call, read: Read) -> Answer {
     let name = call.text(0);
     let (decision, compiled) = decide(name, read(call), check_effects);
-    let policy = compiled.as_ref().and_then(|compiled| compiled.as_ref().as_ref().ok());
+    hold_to(name, || read(call), &decision, compiled.as_ref())?;
+    Ok(decision_row(call, &decision, compiled.as_ref()))
+}
+
+/// As `enforce_policy()`, for effects that the caller of this function does not choose.
+pub fn require(name: &str, effects: &[String]) -> Result<(), Fault> {
+    let asked = || Ok(effects.iter().map(|effect| effect.as_str().into()).collect());
+    let (decision, compiled) = decide(Some(name), asked(), check_effects);
+    hold_to(Some(name), asked, &decision, compiled.as_ref())
+}
+
+/// A policy that can decide; raises for one that is not there or cannot be compiled.
+pub fn deciding(name: &str) -> Result<Compiled, Fault> {
+    let compiled = policy(name);
+    match &*compiled {
+        Ok(_) => Ok(compiled),
+        Err(error) => Err(error.clone().into()),
+    }
+}
+
+/// Records a decision that is no permission, and refuses, unless the policy only observes.
+fn hold_to<'a>(name: Option<&str>, asked: impl FnOnce() -> Effects<'a>, decision: &Decision, compiled: Option<&Compiled>) -> Result<(), Fault> {
+    let policy = compiled.and_then(|compiled| compiled.as_ref().as_ref().ok());
     if !decision.allowed {
         match policy.map(|policy| policy.mode) {
             Some(Mode::Observe) => {
@@ -243,7 +265,7 @@ fn enforce(call: &Call, read: Read) -> Answer {
             }
             _ => {
                 let what = format!("policy \"{}\" does not allow {}", shorten(name.unwrap_or("(null)")), shown(&decision.blocked));
-                let unrecorded = record_denial(name, read(call), &decision, policy).map_err(|fault| {
+                let unrecorded = record_denial(name, asked(), decision, policy).map_err(|fault| {
                     let why = fault.detail.clone().unwrap_or_default();
                     fault.detail(format!("{why} {what}: {}.", decision.reason))
                 })?;
@@ -253,7 +275,7 @@ fn enforce(call: &Call, read: Read) -> Answer {
             }
         }
     }
-    Ok(decision_row(call, &decision, compiled.as_ref()))
+    Ok(())
 }
 
 /// Records a denial so that it outlives the transaction, which the caller is going to roll back. Returns what the error

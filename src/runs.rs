@@ -18,6 +18,7 @@ use crate::pg::spi::{self, Access, Arg, arg, given};
 use crate::pg::trigger::Trigger;
 use crate::pg::{cache, guc, sys};
 use crate::policy::policy;
+use crate::skills::{self, Ran};
 use crate::{audit, pg_function};
 
 /// A jsonb argument that must be an object; NULL and the empty object are `None`.
@@ -95,10 +96,10 @@ macro_rules! with_conflict {
 /// Run and step in one statement; `[1]` with a key.
 const LOG_RUN: [&str; 2] = with_conflict!(
     "WITH r AS (INSERT INTO skill_system.runs (goal, agent_id, policy_profile_id, status, started_at, ended_at, \
-         effective_policy, metrics, error, idempotency_key) \
-     VALUES ($1, $2, $3, $4::skill_system.run_status, $5, $6, coalesce($7, '{}'), coalesce($8 || $9, $8), $10, $11)",
-    "RETURNING id), e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
-     SELECT id, $12, $13, $14, coalesce($15 || $16, $16) FROM r) \
+         effective_policy, metrics, error, idempotency_key, skill_version_id) \
+     VALUES ($1, $2, $3, $4::skill_system.run_status, $5, $6, coalesce($7, '{}'), coalesce($8 || $9, $8), $10, $11, $17)",
+    "RETURNING id), e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload, skill_version_id) \
+     SELECT id, $12, $13, $14, coalesce($15 || $16, $16), $17 FROM r) \
      SELECT id FROM r"
 );
 
@@ -114,6 +115,8 @@ fn log_run(call: &Call) -> Answer {
     let payload = object(call, 9, "payload")?;
     let key = optional_name(call.text(10), "idempotency_key")?;
     let (policy_id, effective) = policy_in_force(call.text(6), false)?;
+    let ran = ran(call, skill_id, 9);
+    let version = ran.as_ref().map(|ran| Member::Text(&ran.version));
     let now = sys::clock_timestamp();
     let started = (status != Status::Queued).then(|| now - duration.unwrap_or(0) * 1000);
     let duration = duration.map(Member::Integer);
@@ -124,6 +127,7 @@ fn log_run(call: &Call) -> Answer {
         ("status", Some(Member::Text(status.step_word()))),
         ("duration_ms", duration),
         ("metrics", metrics.and(call.jsonb(8)).map(Member::Jsonb)),
+        ("skill_version", version),
     ])?;
     let args = [
         arg(call.text(5)),
@@ -142,6 +146,7 @@ fn log_run(call: &Call) -> Answer {
         arg(status.event_type()),
         jsonb(payload),
         jsonb(Some(step)),
+        arg(ran.as_ref().map(|ran| ran.version_id)),
     ];
     let (id, new) = once(LOG_RUN[usize::from(key.is_some())], &args, key)?;
     if new {
@@ -151,10 +156,19 @@ fn log_run(call: &Call) -> Answer {
             ("operation", Some(Member::Text(operation))),
             ("status", Some(Member::Text(status.as_str()))),
             ("duration_ms", duration),
+            ("skill_version", version),
         ])?;
         audit_run("run.logged", record, agent_id);
     }
     Ok(id_datum(id))
+}
+
+/// The version of a registered skill that a step used; argument `n` is the payload, which may name it.
+fn ran(call: &Call, skill_id: &str, n: usize) -> Option<Ran> {
+    const MEMBER: &[u8] = b"skill_version";
+    let named = call.jsonb(n).is_some_and(|bytes| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
+    let claimed = if named { spi::one::<String>("SELECT $1->>'skill_version'", Access::Read, &[jsonb(call.datum(n))]) } else { None };
+    skills::ran(skill_id, claimed.as_deref())
 }
 
 /// Writes an audit record about a run on behalf of its agent.
@@ -253,15 +267,17 @@ fn log_step(call: &Call) -> Answer {
     let duration = duration(call.get(4))?;
     let metrics = object(call, 5, "metrics")?;
     let payload = object(call, 6, "payload")?;
+    let ran = ran(call, skill_id, 6);
     let (mut found, mut id) = (None::<String>, None::<i64>);
     // The lock makes finish_run() wait, so that it adds up every step.
     spi::run(
         "WITH r AS (SELECT id, status FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1 FOR SHARE), \
-         e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
+         e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload, skill_version_id) \
              SELECT id, $2, $3, $4, coalesce($5, '{}') \
                  || CASE WHEN $6 IS NULL THEN jsonb_build_object('skill', $7, 'operation', $8, 'status', $9) \
                          ELSE jsonb_build_object('skill', $7, 'operation', $8, 'status', $9, 'duration_ms', $6) END \
                  || CASE WHEN $10 IS NULL THEN '{}' ELSE jsonb_build_object('metrics', $10) END \
+                 || CASE WHEN $11 IS NULL THEN '{}' ELSE jsonb_build_object('skill_version', $11) END, $12 \
              FROM r WHERE status IN ('queued', 'running') RETURNING id) \
          SELECT r.status::text, (SELECT id FROM e) FROM r",
         Access::Write,
@@ -276,6 +292,8 @@ fn log_step(call: &Call) -> Answer {
             arg(operation),
             arg(status.step_word()),
             jsonb(metrics),
+            arg(ran.as_ref().map(|ran| ran.version.as_str())),
+            arg(ran.as_ref().map(|ran| ran.version_id)),
         ],
         |row| (found, id) = (row.get(1), row.get(2)),
     );

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use crate::pg::call::{Answer, Call};
 use crate::pg::spi::{self, Access};
 use crate::pg::{guc, keys, sys, utility, worker};
-use crate::{audit, ledger, pg_function, protection};
+use crate::{audit, ledger, pg_function, protection, skills};
 
 pg_function!(pg_finfo_skill_current_tenant, skill_current_tenant, current_tenant);
 fn current_tenant(call: &Call) -> Answer {
@@ -62,7 +62,7 @@ fn health() -> TableIterator<
 > {
     let checks = [
         versions(), keyring(), roles(), audit_protection(), utility_guard(), audit_partitions(), audit_seal(), sealer(), row_security(), dump_marking(),
-        stuck_runs(),
+        stuck_runs(), skills_integrity(),
     ];
     TableIterator::new(
         checks.into_iter().map(|(check, status, detail, hint)| (check.to_owned(), status.to_owned(), detail, hint.map(str::to_owned))),
@@ -179,6 +179,13 @@ fn stuck_runs() -> Check {
         Some(0) | None => ("stuck_runs", "ok", "no unfinished run is silent".into(), None),
         Some(n) => ("stuck_runs", "warning", format!("{n} run(s) unfinished and silent for longer than skill_system.stuck_after"),
                     Some("SELECT * FROM skill_system.stuck_runs; end them with finish_run().")),
+    }
+}
+
+fn skills_integrity() -> Check {
+    match skills::health() {
+        ("ok", detail) => ("skills_integrity", "ok", detail, None),
+        (status, detail) => ("skills_integrity", status, detail, Some("SELECT * FROM skill_system.check_integrity();")),
     }
 }
 

@@ -73,6 +73,48 @@ pub fn strings(root: &[u8]) -> Result<Vec<&str>, (Vec<String>, String)> {
     }
 }
 
+/// A member of an object, as far as it is looked into here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// A text.
+    Text(&'a str),
+    /// An object or an array, as [`strings`] and [`find`] take it.
+    Container(&'a [u8]),
+    /// Anything else.
+    Other,
+}
+
+/// Members of an object by their names; `None` for one that is not there, and for all of what is no object.
+pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Found<'a>>; N] {
+    let mut found = [None; N];
+    let header = u32_at(root, 0).unwrap_or_default();
+    if header & OBJECT == 0 {
+        return found;
+    }
+    let count = (header & COUNT) as usize;
+    let entries = || Entries { root, table: 4, data: 4 + 8 * count, next: 0, offset: 0 };
+    let (mut keys, mut values) = (entries(), entries());
+    for _ in 0..count {
+        if values.step().is_err() {
+            return found;
+        }
+    }
+    for _ in 0..count {
+        let (Ok((_, start, length)), Ok((kind, at, size))) = (keys.step(), values.step()) else {
+            return found;
+        };
+        let key = root.get(start..start + length).unwrap_or_default();
+        if let Some(wanted) = names.iter().position(|name| name.as_bytes() == key) {
+            found[wanted] = Some(match kind {
+                0x0000_0000 => root.get(at..at + size).and_then(|bytes| std::str::from_utf8(bytes).ok()).map_or(Found::Other, Found::Text),
+                0x5000_0000 => root.get((at + 3) & !3..at + size).map_or(Found::Other, Found::Container),
+                _ => Found::Other,
+            });
+        }
+    }
+    found
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> Result<u32, JsonbError> {
     let four = bytes.get(at..at + 4).ok_or(JsonbError::Damaged)?;
     Ok(u32::from_ne_bytes([four[0], four[1], four[2], four[3]]))
@@ -452,9 +494,32 @@ mod tests {
             prop_assert_eq!(walk(&bytes), Ok(expected[4 + 16 + 4 + 7..].to_vec()));
         }
 
+        /// Members are found in an object, and in an object inside of it.
+        #[test]
+        fn members_are_found_by_name(value in any_object()) {
+            let serde_json::Value::Object(map) = &value else { unreachable!() };
+            let mut bytes = Vec::new();
+            members(map, &mut ObjectWriter::new(&mut bytes, map.len()));
+            for (name, value) in map {
+                let [found, none] = find(&bytes, [name, "not there"]);
+                prop_assert_eq!(none, None);
+                match (value, found) {
+                    (serde_json::Value::String(text), Some(Found::Text(found))) => prop_assert_eq!(text, found),
+                    (serde_json::Value::Object(inner), Some(Found::Container(found))) => {
+                        for name in inner.keys() {
+                            prop_assert!(find(found, [name])[0].is_some());
+                        }
+                    }
+                    (serde_json::Value::String(_) | serde_json::Value::Object(_), found) => prop_assert!(false, "{:?}", found),
+                    (_, found) => prop_assert_eq!(found, Some(Found::Other)),
+                }
+            }
+        }
+
         #[test]
         fn damaged_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = walk(&bytes);
+            let _ = find(&bytes, ["a"]);
         }
     }
 }

@@ -633,6 +633,12 @@ impl Policy {
         }))
     }
 
+    /// [`Policy::check`] would say `allowed`.
+    pub fn allows<'e>(&self, effects: impl Iterator<Item = &'e str>) -> bool {
+        let mut effects = effects;
+        effects.all(|effect| self.judge(effect).0 == Verdict::Allow)
+    }
+
     fn decide<'e, 'p>(&'p self, judged: impl Iterator<Item = (&'e str, Verdict, Why<'p>)>) -> Decision {
         let (mut blocked, mut ask, mut reason) = (Vec::new(), Vec::new(), String::new());
         let mut count = 0;

@@ -63,7 +63,7 @@ fn lock_rules(lock: RuleLock) {
 pg_function!(pg_finfo_skill_keep_updated_at, skill_keep_updated_at, keep_updated_at);
 /// BEFORE UPDATE: `updated_at` is now.
 fn keep_updated_at(call: &Call) -> Answer {
-    Ok(Trigger::new(call).proceed_with(c"updated_at", pg_sys::Datum::from(sys::clock_timestamp())))
+    Ok(Trigger::new(call).proceed_with(&[(c"updated_at", pg_sys::Datum::from(sys::clock_timestamp()))]))
 }
 
 pg_function!(pg_finfo_skill_guard_columns, skill_guard_columns, guard_columns);

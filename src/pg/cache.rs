@@ -38,6 +38,7 @@ impl Watch {
 thread_local! {
     static POLICIES: Watch = const { Watch::new() };
     static IDENTITY: Watch = const { Watch::new() };
+    static SKILLS: Watch = const { Watch::new() };
     static TRANSIENT: Cell<bool> = const { Cell::new(false) };
     static SEALED: Cell<bool> = const { Cell::new(false) };
     static LEAVES: Cell<bool> = const { Cell::new(false) };
@@ -60,6 +61,7 @@ pub fn register() {
 unsafe extern "C-unwind" fn relcache_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
     POLICIES.with(|watch| watch.changed(relation));
     IDENTITY.with(|watch| watch.changed(relation));
+    SKILLS.with(|watch| watch.changed(relation));
 }
 
 const AUTHOID: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
@@ -166,6 +168,7 @@ fn rolled_back() {
     LEAVES.set(false);
     OPENED.set(None);
     POLICIES.with(|watch| watch.valid.set(false));
+    SKILLS.with(|watch| watch.valid.set(false));
     // The identity may have been made by what is rolled back.
     IDENTITY.with(|watch| watch.valid.set(false));
 }
@@ -201,6 +204,29 @@ pub fn watch_identity() {
 /// Tells all sessions that `policy_profiles` changed.
 pub fn policies_changed() {
     let table = super::sys::relation(c"policy_profiles");
+    // SAFETY: the table exists; the message goes out when this transaction commits.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
+}
+
+/// Stands for `skill_heads`, whose own invalidation would also throw away every plan and descriptor that uses it, in all
+/// sessions, with each skill that is registered. This table is used by few statements and rarely.
+const SKILLS_SIGN: &CStr = c"skill_channels";
+
+/// What was remembered of `skill_heads` may still be used; as [`policies_valid`].
+pub fn skills_valid() -> bool {
+    // SAFETY: as in `policies_valid`.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    SKILLS.with(|watch| watch.valid.get())
+}
+
+/// To be called before skills are read: from here on a change is noticed.
+pub fn watch_skills() {
+    SKILLS.with(|watch| watch.start(SKILLS_SIGN));
+}
+
+/// Tells all sessions that `skill_heads` changed.
+pub fn skills_changed() {
+    let table = super::sys::relation(SKILLS_SIGN);
     // SAFETY: the table exists; the message goes out when this transaction commits.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
 }

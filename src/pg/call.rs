@@ -183,8 +183,11 @@ impl Call {
 impl RowSet {
     /// Adds one row.
     pub fn push(&mut self, values: &mut [Option<pg_sys::Datum>]) {
-        let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
-        let mut datums: Vec<pg_sys::Datum> = values.iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
+        let (mut nulls, mut datums) = ([true; 32], [pg_sys::Datum::from(0); 32]);
+        for (i, value) in values.iter().enumerate() {
+            nulls[i] = value.is_none();
+            datums[i] = value.unwrap_or(pg_sys::Datum::from(0));
+        }
         // SAFETY: set up by `row_set`; the number of values is checked against the descriptor.
         unsafe {
             let info = &*self.info;

@@ -13,6 +13,7 @@ static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static INTEGRITY_FAIL_LOUD: GucSetting<bool> = GucSetting::<bool>::new(false);
 static SIGNED_APPROVALS: GucSetting<SignedApprovals> = GucSetting::<SignedApprovals>::new(SignedApprovals::Default);
 
 /// Values of skill_system.signed_approvals. That of whoever set none has a name of its own, so that a refused value shows.
@@ -115,6 +116,14 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
     );
+    GucRegistry::define_bool_guc(
+        c"skill_system.integrity_fail_loud",
+        c"What an agent names and nobody has is an error, not a warning.",
+        c"Off by default. check_integrity() reports accordingly, and assert_integrity() raises.",
+        &INTEGRITY_FAIL_LOUD,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     // SAFETY: NUL-terminated constants; called while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
     // The server refused the value. Falling back to the default would let a role out of its own tenant, and approve
@@ -216,6 +225,11 @@ pub fn fault_point_is(name: &str) -> bool {
 /// `skill_system.signed_approvals`
 pub fn signed_approvals() -> bool {
     SIGNED_APPROVALS.get() == SignedApprovals::On
+}
+
+/// `skill_system.integrity_fail_loud`
+pub fn integrity_fail_loud() -> bool {
+    INTEGRITY_FAIL_LOUD.get()
 }
 
 /// `skill_system.allow_unprotected`

@@ -108,6 +108,12 @@ impl Row {
         self.datum(n).map(|datum| unsafe { super::call::text_of(datum) })
     }
 
+    /// The elements of column `n`, a text[], borrowed.
+    pub fn text_array(&self, n: i32) -> Option<Vec<Option<&str>>> {
+        // SAFETY: only asked for text[] columns; lives as long as the row.
+        self.datum(n).map(|datum| unsafe { super::call::text_array_of(datum) })
+    }
+
     /// Column `n` as it is.
     pub fn datum(&self, n: i32) -> Option<pg_sys::Datum> {
         let mut null = false;
@@ -122,13 +128,19 @@ thread_local! {
 }
 
 /// Runs a statement whose plan is kept for the life of the session.
-pub fn run(sql: &'static str, access: Access, args: &[Arg], each: impl FnMut(&Row)) -> u64 {
-    execute(sql, Some((sql.as_ptr() as usize, sql.len())), access, args, each)
+pub fn run(sql: &'static str, access: Access, args: &[Arg], mut each: impl FnMut(&Row)) -> u64 {
+    execute(sql, Some((sql.as_ptr() as usize, sql.len())), access, args, |rows| rows.for_each(|row| each(&row)))
+}
+
+/// As [`run`], with all rows at hand at once, to be put in order.
+pub fn run_all(sql: &'static str, access: Access, args: &[Arg], all: impl FnOnce(&[Row])) {
+    let key = Some((sql.as_ptr() as usize, sql.len()));
+    execute(sql, key, access, args, |rows| all(&rows.collect::<Vec<_>>()));
 }
 
 /// Runs a statement that was put together for this one call.
-pub fn run_once(sql: &str, access: Access, args: &[Arg], each: impl FnMut(&Row)) -> u64 {
-    execute(sql, None, access, args, each)
+pub fn run_once(sql: &str, access: Access, args: &[Arg], mut each: impl FnMut(&Row)) -> u64 {
+    execute(sql, None, access, args, |rows| rows.for_each(|row| each(&row)))
 }
 
 /// The first column of the first row.
@@ -143,7 +155,26 @@ pub fn one<T: FromDatum>(sql: &'static str, access: Access, args: &[Arg]) -> Opt
     found
 }
 
-fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg], mut each: impl FnMut(&Row)) -> u64 {
+/// The rows of a result, which end with SPI.
+struct Rows {
+    table: *mut pg_sys::SPITupleTable,
+    next: usize,
+}
+
+impl Iterator for Rows {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        // SAFETY: a table of SPI has numvals tuples of one descriptor.
+        unsafe {
+            let table = self.table.as_ref().filter(|table| self.next < table.numvals as usize)?;
+            self.next += 1;
+            Some(Row { tuple: *table.vals.add(self.next - 1), desc: table.tupdesc })
+        }
+    }
+}
+
+fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg], all: impl FnOnce(Rows)) -> u64 {
     let _pinned = Pinned::new((access == Access::WriteAsOwner).then(sys::owner));
     // SAFETY: the usual SPI protocol. An error leaves by unwinding; the abort of
     // the (sub)transaction then cleans up what SPI_finish and PopActiveSnapshot would have.
@@ -179,12 +210,7 @@ fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg]
             super::error::raise(Fault::new(Code::Internal, format!("SPI_execute_plan failed with {status}")));
         }
         let processed = pg_sys::SPI_processed;
-        let table = pg_sys::SPI_tuptable;
-        if !table.is_null() {
-            for i in 0..(*table).numvals as usize {
-                each(&Row { tuple: *(*table).vals.add(i), desc: (*table).tupdesc });
-            }
-        }
+        all(Rows { table: pg_sys::SPI_tuptable, next: 0 });
         pg_sys::SPI_finish();
         processed
     }

@@ -99,19 +99,31 @@ impl Trigger {
         pg_sys::Datum::from(row)
     }
 
-    /// As [`Trigger::proceed`], with one column of the new row set to `value`.
-    pub fn proceed_with(&self, name: &CStr, value: pg_sys::Datum) -> pg_sys::Datum {
-        // SAFETY: tuple and descriptor belong together; the value is of the column's type by sql/.
+    /// As [`Trigger::proceed`], with columns of the new row set.
+    pub fn proceed_with(&self, columns: &[(&CStr, pg_sys::Datum)]) -> pg_sys::Datum {
+        // SAFETY: tuple and descriptor belong together; the values are of the columns' types by sql/.
         unsafe {
             let desc = (*self.data().tg_relation).rd_att;
-            let mut number = pg_sys::SPI_fnumber(desc, name.as_ptr());
-            if number <= 0 {
-                raise(Fault::new(Code::Internal, format!("column {} is missing", name.to_string_lossy())));
-            }
-            let (mut value, mut null) = (value, false);
-            let row = pg_sys::heap_modify_tuple_by_cols(self.new_row(), desc, 1, &mut number, &mut value, &mut null);
+            let mut numbers: Vec<i32> = columns
+                .iter()
+                .map(|(name, _)| match pg_sys::SPI_fnumber(desc, name.as_ptr()) {
+                    number if number > 0 => number,
+                    _ => raise(Fault::new(Code::Internal, format!("column {} is missing", name.to_string_lossy()))),
+                })
+                .collect();
+            let mut values: Vec<pg_sys::Datum> = columns.iter().map(|(_, value)| *value).collect();
+            let mut nulls = vec![false; columns.len()];
+            let row = pg_sys::heap_modify_tuple_by_cols(
+                self.new_row(), desc, numbers.len() as i32, numbers.as_mut_ptr(), values.as_mut_ptr(), nulls.as_mut_ptr(),
+            );
             pg_sys::Datum::from(row)
         }
+    }
+
+    /// The bytes of column `name`, a text, of the new row, borrowed.
+    pub fn new_bytes(&self, name: &CStr) -> Option<&[u8]> {
+        // SAFETY: only asked for columns of variable length; the row lives as long as the call.
+        self.new_datum(name).map(|datum| unsafe { super::call::varlena_bytes(datum) })
     }
 
     /// It fires instead of the operation, and the relation has these columns with these types.

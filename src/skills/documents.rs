@@ -134,14 +134,15 @@ fn validate_skill(call: &Call) -> Answer {
 }
 
 /// A skill and one of its versions: the given one, or the one that is served.
-fn of(call: &Call) -> Result<(Head, Version), Fault> {
+pub fn of(call: &Call) -> Result<(Head, Version), Fault> {
     let head = registry::find(Reference::parse(call.text(0))?)?;
     let served = head.current_version.clone();
     let version = registry::version(&head, Some(call.text(1).unwrap_or(&served)), Access::Read)?;
     Ok((head, version))
 }
 
-const BODY: &str = "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
+/// The body of a version.
+pub const BODY: &str = "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
 
 pg_function!(pg_finfo_skill_export_skill, skill_export_skill, export_skill);
 /// `export_skill(skill, version)`

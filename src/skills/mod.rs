@@ -14,6 +14,7 @@ mod search;
 mod store;
 mod versions;
 
+pub use agents::health;
 use pgrx::datum::IntoDatum;
 use skill_core::skills::Status;
 use skill_core::skills::names::Reference;
@@ -23,6 +24,7 @@ use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::spi::Access;
 use crate::pg_function;
 use registry::{Change, State};
+pub use versions::{Ran, ran};
 
 /// The composite `skill_state`.
 fn state(call: &Call, state: &State) -> pgrx::pg_sys::Datum {

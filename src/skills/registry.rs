@@ -3,13 +3,15 @@
 use serde_json::{Value, json};
 use skill_core::effect::shorten;
 use skill_core::skills::Status;
+use skill_core::skills::dependencies;
 use skill_core::skills::names::{Reference, storable};
 use skill_core::skills::version::{File, Identity};
 use skill_core::{Code, Fault};
 
+use super::{search, versions};
 use crate::args::{jsonb, stored};
 use crate::audit;
-use crate::pg::spi::{self, Access, Arg, Row, arg, bytea};
+use crate::pg::spi::{self, Access, Arg, Row, arg, bytea, given};
 use crate::pg::sys;
 
 /// Largest body, in bytes.
@@ -52,6 +54,11 @@ pub struct State {
     pub created: bool,
 }
 
+/// What an answer says of a version.
+pub fn state(head: &Head, version: &Version, created: bool) -> State {
+    State::of(head, version, created)
+}
+
 impl State {
     fn of(head: &Head, version: &Version, created: bool) -> Self {
         State {
@@ -76,13 +83,25 @@ pub struct Change {
     pub reason: Option<String>,
     /// Key id and signature of an approval.
     pub approved_with: Option<String>,
+    /// For the audit record: what was said of the skill.
+    pub said: Option<Value>,
+    /// Where it is about a channel.
+    pub channel: Option<String>,
 }
 
 impl Change {
     /// By whoever logged in.
     pub fn by_caller() -> Self {
-        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None }
+        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None, said: None, channel: None }
     }
+}
+
+/// An [`About`] as JSON, out of a row of `skill_heads`.
+macro_rules! said {
+    () => {
+        "jsonb_build_object('name', name, 'description', description, 'scope', scope, 'required_env_vars', required_env_vars, \
+             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id)"
+    };
 }
 
 /// What `skill_heads` says of a skill while a version is current.
@@ -100,6 +119,12 @@ pub struct About {
 }
 
 impl About {
+    /// What `skill_heads` says now.
+    pub fn of(head: &Head) -> Self {
+        const SQL: &str = concat!("SELECT ", said!(), "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1");
+        About::from_json(&stored(spi::one(SQL, Access::WriteAsOwner, &[arg(head.id)])))
+    }
+
     /// As it is stored.
     pub fn from_json(stored: &Value) -> Self {
         let text = |key: &str| stored[key].as_str().map(str::to_owned);
@@ -114,30 +139,6 @@ impl About {
             effects: texts("effects"),
             manifest_id: text("manifest_id"),
         }
-    }
-
-    /// What `skill_heads` says now.
-    pub fn of(head: &Head) -> Self {
-        let mut said = About::default();
-        spi::run(
-            "SELECT name, description, scope, required_env_vars, metadata::text, domain_tags::text[], effects, manifest_id FROM skill_system.skill_heads \
-             WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-            Access::WriteAsOwner,
-            &[arg(head.id)],
-            |row| {
-                said = About {
-                    name: row.get(1),
-                    description: row.get(2).unwrap_or_default(),
-                    scope: row.get(3),
-                    required_env_vars: row.get(4).unwrap_or_default(),
-                    metadata: stored(row.get(5)),
-                    domain_tags: row.get(6).unwrap_or_default(),
-                    effects: row.get(7).unwrap_or_default(),
-                    manifest_id: row.get(8),
-                };
-            },
-        );
-        said
     }
 
     fn to_json(&self) -> Value {
@@ -274,8 +275,8 @@ pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Opti
         "WITH n AS (UPDATE skill_system.skill_namespaces SET revision = revision + 1 \
                     WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 RETURNING revision) \
          INSERT INTO skill_system.skill_history (namespace, revision, skill_id, skill_name, action, version_id, version, previous_status, status, \
-             changed_by, reason, approved_with) \
-         SELECT $1, n.revision, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM n RETURNING revision",
+             changed_by, reason, approved_with, channel) \
+         SELECT $1, n.revision, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM n RETURNING revision",
         Access::WriteAsOwner,
         &[
             arg(head.namespace.as_str()),
@@ -289,13 +290,20 @@ pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Opti
             arg(change.by.as_str()),
             arg(change.reason.as_deref()),
             arg(change.approved_with.as_deref()),
+            arg(change.channel.as_deref()),
         ],
     );
-    let data = json!({
+    let mut data = json!({
         "skill_id": head.id.to_string(), "namespace": head.namespace, "skill_name": head.skill_name, "revision": revision,
         "version": version.map(|version| &version.version), "digest": version.map(|version| &version.digest),
         "from": previous.map(Status::word), "to": status.map(Status::word), "reason": change.reason, "approved_with": change.approved_with,
     });
+    if let Some(said) = &change.said {
+        data["said"] = said.clone();
+    }
+    if let Some(channel) = &change.channel {
+        data["channel"] = channel.as_str().into();
+    }
     let actor = Some(change.by.as_str()).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
     audit::append(&format!("skill.{action}"), data, actor, Some("user"));
 }
@@ -306,11 +314,12 @@ pub fn place(head: &mut Head, version: &Version, about: &Value) {
         "UPDATE skill_system.skill_heads h SET current_version_id = $2, current_version = v.version, semver = v.semver, body_size = v.body_size, \
              body_etag = v.content_hash, status = v.status, \
              enabled = v.status = 'approved' AND (h.enabled OR h.status <> 'approved'), \
-             name = $3->>'name', description = coalesce($3->>'description', ''), scope = $3->>'scope', \
-             required_env_vars = ARRAY(SELECT jsonb_array_elements_text($3->'required_env_vars')), metadata = $3->'metadata', \
-             domain_tags = ARRAY(SELECT jsonb_array_elements_text($3->'domain_tags')), \
-             effects = ARRAY(SELECT jsonb_array_elements_text($3->'effects')), manifest_id = $3->>'manifest_id', updated_at = clock_timestamp() \
-         FROM skill_system.skill_versions v \
+             name = a.about->>'name', description = coalesce(a.about->>'description', ''), scope = a.about->>'scope', \
+             required_env_vars = ARRAY(SELECT jsonb_array_elements_text(a.about->'required_env_vars')), metadata = a.about->'metadata', \
+             domain_tags = ARRAY(SELECT jsonb_array_elements_text(a.about->'domain_tags')), \
+             effects = ARRAY(SELECT jsonb_array_elements_text(a.about->'effects')), manifest_id = a.about->>'manifest_id', updated_at = clock_timestamp() \
+         FROM skill_system.skill_versions v, \
+             (SELECT $3 || coalesce(o.defined, '{}') AS about FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) a \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2",
         Access::WriteAsOwner,
         &[arg(head.id), arg(version.id), jsonb(about.clone())],
@@ -319,6 +328,7 @@ pub fn place(head: &mut Head, version: &Version, about: &Value) {
     head.current_version_id = version.id;
     head.current_version.clone_from(&version.version);
     head.status = version.status;
+    search::index(head);
 }
 
 /// What a version says about the skill.
@@ -336,6 +346,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     if new.body.len() > MAX_BODY {
         return Err(Fault::new(Code::ProgramLimitExceeded, format!("the body has {} bytes, more than {MAX_BODY}", new.body.len())));
     }
+    let relations = dependencies::read(new.namespace, new.manifest.as_ref())?;
     let identity = Identity::of(new.body, new.files);
     let about = new.about.to_json();
     lock_namespace(new.namespace);
@@ -390,6 +401,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     }
     if created {
         insert_version(new, &head, &found, &about, change);
+        versions::insert_relations(&found, &relations);
         note(&head, "registered", Some(&found), new.previous_status, Some(wanted), change);
     } else if before != Some(wanted) {
         found.status = wanted;
@@ -405,6 +417,9 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     }
     if served {
         place(&mut head, &found, &about);
+    }
+    if found.status == Status::Approved && before != Some(Status::Approved) {
+        versions::warn_unmet(&head, &found);
     }
     Ok(State::of(&head, &found, created))
 }
@@ -455,14 +470,80 @@ fn write_status(version: &Version) {
 
 /// The head says this already.
 fn says(head: &Head, about: &Value) -> bool {
-    let same = spi::one::<bool>(
-        "SELECT jsonb_build_object('name', name, 'description', description, 'scope', scope, 'required_env_vars', required_env_vars, \
-             'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, 'manifest_id', manifest_id) = $2 \
-         FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
-        &[arg(head.id), jsonb(about.clone())],
+    const SQL: &str = concat!(
+        "SELECT ", said!(), " = $2 || coalesce(defined, '{}') FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
     );
+    let same = spi::one::<bool>(SQL, Access::WriteAsOwner, &[arg(head.id), jsonb(about.clone())]);
     same == Some(true)
+}
+
+/// One tier, as it can be looked into and as it came: numbers are kept to the last digit.
+pub struct Tier {
+    pub value: Value,
+    pub datum: pgrx::pg_sys::Datum,
+}
+
+/// What `define_skill()` says of a skill. `None` leaves a thing as it is, JSON null takes a tier away.
+#[derive(Default)]
+pub struct Definition {
+    pub tier1_manifest: Option<Tier>,
+    pub tier2_definition: Option<Tier>,
+    pub tier3_artifact_refs: Option<Tier>,
+    pub context_mode: Option<String>,
+    /// These two outrank what versions say.
+    pub name: Option<String>,
+    pub domain_tags: Option<Vec<String>>,
+}
+
+/// Says something of a skill that its versions do not say. False when that was known.
+pub fn define(head: &Head, version: &Version, definition: &Definition, change: &Change) -> bool {
+    let mut defined = serde_json::Map::new();
+    if let Some(name) = &definition.name {
+        defined.insert("name".into(), json!(name));
+    }
+    if let Some(tags) = &definition.domain_tags {
+        defined.insert("domain_tags".into(), json!(tags));
+    }
+    let tier = |tier: &Option<Tier>| given(tier.as_ref().map(|tier| tier.datum), pgrx::pg_sys::JSONBOID);
+    let changed = spi::run(
+        "UPDATE skill_system.skill_heads h SET tier1_manifest = n.tier1, tier2_definition = n.tier2, tier3_artifact_refs = n.tier3, context_mode = n.mode, \
+             defined = n.defined, name = n.name, domain_tags = n.tags, updated_at = clock_timestamp() \
+         FROM (SELECT CASE WHEN $2 IS NULL THEN o.tier1_manifest ELSE nullif($2, 'null') END AS tier1, \
+                      CASE WHEN $3 IS NULL THEN o.tier2_definition ELSE nullif($3, 'null') END AS tier2, \
+                      CASE WHEN $4 IS NULL THEN o.tier3_artifact_refs ELSE nullif($4, 'null') END AS tier3, \
+                      coalesce($5, o.context_mode::text) AS mode, nullif(coalesce(o.defined, '{}') || $6, '{}') AS defined, \
+                      CASE WHEN $6 ? 'name' THEN $6->>'name' ELSE o.name::text END AS name, \
+                      CASE WHEN $6 ? 'domain_tags' THEN ARRAY(SELECT jsonb_array_elements_text($6->'domain_tags')) ELSE o.domain_tags::text[] END AS tags \
+               FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) n \
+         WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 \
+             AND (h.tier1_manifest, h.tier2_definition, h.tier3_artifact_refs, h.context_mode::text, h.defined) \
+                 IS DISTINCT FROM (n.tier1, n.tier2, n.tier3, n.mode, n.defined)",
+        Access::WriteAsOwner,
+        &[
+            arg(head.id),
+            tier(&definition.tier1_manifest),
+            tier(&definition.tier2_definition),
+            tier(&definition.tier3_artifact_refs),
+            arg(definition.context_mode.as_deref()),
+            jsonb(Value::Object(defined.clone())),
+        ],
+        |_| (),
+    );
+    if changed == 0 {
+        return false;
+    }
+    search::index(head);
+    let tiers = [
+        ("tier1_manifest", &definition.tier1_manifest),
+        ("tier2_definition", &definition.tier2_definition),
+        ("tier3_artifact_refs", &definition.tier3_artifact_refs),
+    ];
+    let mut said = defined;
+    said.extend(tiers.into_iter().filter_map(|(name, value)| value.as_ref().map(|tier| (name.to_owned(), tier.value.clone()))));
+    said.extend(definition.context_mode.iter().map(|mode| ("context_mode".to_owned(), json!(mode))));
+    let change = Change { said: Some(Value::Object(said)), ..change.clone() };
+    note(head, "changed", Some(version), Some(head.status), Some(head.status), &change);
+    true
 }
 
 /// Gives a version another status. An approved one becomes the one that is served, unless the skill is pinned to another.
@@ -497,6 +578,9 @@ pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &C
             |_| (),
         );
     }
+    if status == Status::Approved && before != status {
+        versions::warn_unmet(head, &version);
+    }
     State::of(head, &version, false)
 }
 
@@ -516,6 +600,79 @@ pub fn switch(head: &Head, on: bool, change: &Change) {
     }
 }
 
+/// Serves another approved version.
+pub fn serve(head: &mut Head, version: &Version, change: &Change) -> State {
+    if head.current_version_id != version.id {
+        note(head, "current", Some(version), Some(head.status), Some(version.status), change);
+        let about = about(version);
+        place(head, version, &about);
+    }
+    State::of(head, version, false)
+}
+
+/// Serves an approved version, or whatever is served now, until it is unpinned.
+pub fn pin(head: &mut Head, version: &Version, change: &Change) -> State {
+    if head.pinned && head.current_version_id == version.id {
+        return State::of(head, version, false);
+    }
+    note(head, "pinned", Some(version), Some(head.status), Some(version.status), change);
+    if head.current_version_id != version.id {
+        let about = about(version);
+        place(head, version, &about);
+    }
+    write_pinned(head, true);
+    State::of(head, version, false)
+}
+
+/// Lets other versions be served again.
+pub fn unpin(head: &mut Head, version: &Version, change: &Change) -> State {
+    if head.pinned {
+        note(head, "unpinned", Some(version), Some(head.status), Some(head.status), change);
+        write_pinned(head, false);
+    }
+    State::of(head, version, false)
+}
+
+fn write_pinned(head: &mut Head, pinned: bool) {
+    spi::run(
+        "UPDATE skill_system.skill_heads SET pinned = $2, updated_at = clock_timestamp() WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::WriteAsOwner,
+        &[arg(head.id), arg(pinned)],
+        |_| (),
+    );
+    head.pinned = pinned;
+}
+
+/// Puts a version into a channel.
+pub fn set_channel(head: &Head, channel: &str, version: &Version, change: &Change) -> State {
+    let changed = spi::run(
+        "INSERT INTO skill_system.skill_channels AS c (skill_id, channel, version_id, changed_by) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (tenant_id, skill_id, channel) DO UPDATE SET version_id = excluded.version_id, changed_at = clock_timestamp(), changed_by = excluded.changed_by \
+         WHERE c.version_id <> excluded.version_id",
+        Access::WriteAsOwner,
+        &[arg(head.id), arg(channel), arg(version.id), arg(change.by.as_str())],
+        |_| (),
+    );
+    if changed > 0 {
+        note(head, "channel", Some(version), None, Some(version.status), &Change { channel: Some(channel.to_owned()), ..change.clone() });
+    }
+    State::of(head, version, false)
+}
+
+/// Takes a channel away; false when there was none.
+pub fn drop_channel(head: &Head, channel: &str, change: &Change) -> bool {
+    let dropped = spi::run(
+        "DELETE FROM skill_system.skill_channels WHERE tenant_id = skill_system.current_tenant() AND skill_id = $1 AND channel = $2",
+        Access::WriteAsOwner,
+        &[arg(head.id), arg(channel)],
+        |_| (),
+    );
+    if dropped > 0 {
+        note(head, "channel", None, None, None, &Change { channel: Some(channel.to_owned()), ..change.clone() });
+    }
+    dropped > 0
+}
+
 /// Takes a skill out of use; its rows stay.
 pub fn delete(head: &mut Head, change: &Change) {
     spi::run(
@@ -526,6 +683,7 @@ pub fn delete(head: &mut Head, change: &Change) {
         |_| (),
     );
     head.deleted = true;
+    search::forget(head);
     note(head, "deleted", None, Some(head.status), None, change);
 }
 

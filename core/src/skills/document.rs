@@ -207,9 +207,23 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
         findings.add(if mixed { Severity::Warning } else { Severity::Note }, "line_ends", None, None, message);
     }
     let body_line = 1 + source[..source.len() - parts.body.len()].matches('\n').count();
-    tricks(parts.yaml, 2, None, findings, |trick| if trick == Trick::Control { Severity::Error } else { mode.soft() });
-    let fields = yaml(parts.yaml, mode, findings)?;
-    let skill = fields_of(&fields, mode, findings);
+    let severity = |trick| if trick == Trick::Control { Severity::Error } else { mode.soft() };
+    let fields = yaml(parts.yaml, mode, findings);
+    let mut seen = Vec::new();
+    if let Some(fields) = &fields {
+        // An escape in quotes writes what the text itself does not show.
+        for (key, value) in &fields.values {
+            let mut all = key.clone();
+            gather(value, &mut all);
+            seen.extend(tricks(&all, fields.line(key).map_or(1, |line| line + 1), Some(key), findings, severity));
+        }
+    }
+    // What is in a value was named with its field.
+    let mut elsewhere = Findings::default();
+    tricks(parts.yaml, 2, None, &mut elsewhere, severity);
+    elsewhere.list.retain(|finding| !seen.iter().any(|trick: &Trick| trick.code() == finding.code));
+    findings.append(elsewhere);
+    let skill = fields_of(&fields?, mode, findings);
     tricks(parts.body, body_line, None, findings, |_| Severity::Warning);
     let lines = parts.body.lines().count();
     if parts.body.trim().is_empty() {
@@ -250,8 +264,7 @@ fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
         Ok(fields) => return Some(fields),
         Err(refusal) => refusal,
     };
-    let mendable = matches!(refusal.code, "yaml_syntax" | "yaml_alias" | "yaml_tag");
-    let Some((mended, lines)) = frontmatter::quoted(yaml).filter(|_| mendable) else {
+    let Some((mended, lines)) = frontmatter::quoted(yaml).filter(|_| refusal.code == "yaml_syntax") else {
         return refused(refusal, "");
     };
     match frontmatter::parse(&mended) {
@@ -271,11 +284,11 @@ fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
     }
 }
 
-/// Finds what is not seen, once for each kind.
-fn tricks(text: &str, first: usize, field: Option<&str>, findings: &mut Findings, severity: impl Fn(Trick) -> Severity) {
+/// Finds what is not seen, once for each kind, and says which kinds there are.
+fn tricks(text: &str, first: usize, field: Option<&str>, findings: &mut Findings, severity: impl Fn(Trick) -> Severity) -> Vec<Trick> {
     // Most texts have none, and most that are not ASCII neither.
     if text.bytes().all(|b| (b' '..0x7f).contains(&b) || b == b'\n' || b == b'\t') {
-        return;
+        return Vec::new();
     }
     let mut seen: [Option<(usize, char, usize)>; 3] = [None; 3];
     let (mut line, mut before) = (first, '\n');
@@ -296,22 +309,19 @@ fn tricks(text: &str, first: usize, field: Option<&str>, findings: &mut Findings
         }
         before = c;
     }
+    let mut kinds = Vec::new();
     for (trick, seen) in [Trick::Control, Trick::Bidi, Trick::Invisible].into_iter().zip(seen) {
         if let Some((line, c, count)) = seen {
+            kinds.push(trick);
             let more = if count > 1 { format!(", and {} more like it", count - 1) } else { String::new() };
             findings.add(severity(trick), trick.code(), field, Some(line), format!("U+{:04X}, {}{more}", c as u32, trick.words()));
         }
     }
+    kinds
 }
 
 fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Skill> {
     let line = |key: &str| fields.line(key).map(|line| line + 1);
-    // An escape in quotes writes what the text itself does not show.
-    for (key, value) in &fields.values {
-        let mut all = key.clone();
-        gather(value, &mut all);
-        tricks(&all, line(key).unwrap_or(1), Some(key), findings, |trick| if trick == Trick::Control { Severity::Error } else { mode.soft() });
-    }
     for (key, _) in &fields.values {
         if !FIELDS.contains(&key.as_str()) {
             let known = CLIENT_FIELDS.contains(&key.as_str());
@@ -321,8 +331,8 @@ fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Ski
     }
     let name = name(fields, mode, findings);
     let description = text(fields, "description", findings);
-    if let Some(description) = &description {
-        let length = description.chars().count();
+    if let Some(Value::String(written)) = fields.values.get("description") {
+        let length = written.chars().count();
         if length > MAX_DESCRIPTION {
             findings.add(mode.soft(), "description_long", Some("description"), line("description"), format!("it has {length} characters, more than {MAX_DESCRIPTION}"));
         }
@@ -330,7 +340,8 @@ fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Ski
     for key in ["license", "compatibility", "allowed-tools"] {
         let length = match fields.values.get(key) {
             None => continue,
-            Some(Value::String(value)) => value.trim().chars().count(),
+            Some(Value::String(value)) if value.trim().is_empty() => 0,
+            Some(Value::String(value)) => value.chars().count(),
             Some(_) => {
                 findings.add(mode.soft(), "field_type", Some(key), line(key), "it must be text");
                 continue;
@@ -493,7 +504,10 @@ fn name(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<String> 
     if name.starts_with('-') || name.ends_with('-') || name.contains("--") {
         say(mode.soft(), "name_hyphens", "a hyphen must stand between letters or digits, and alone".into());
     }
-    if let Some(c) = name.chars().find(|c| !c.is_alphanumeric() && *c != '-') {
+    if name == "." || name == ".." || name.chars().any(|c| matches!(c, '/' | '\\') || trick(c).is_some()) {
+        // Clients make a directory of it.
+        say(Severity::Error, "name_unsafe", "it would lead out of its directory, or is not what is seen".into());
+    } else if let Some(c) = name.chars().find(|c| !c.is_alphanumeric() && *c != '-') {
         say(mode.soft(), "name_character", format!("it has the character {c:?}; letters, digits and hyphens are allowed"));
     } else if !name.is_ascii() {
         say(Severity::Warning, "name_not_ascii", "letters beyond a-z may look like others".into());

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
+use super::manifest::parameters;
 use super::document::{MAX_COMPATIBILITY, MAX_DESCRIPTION, MAX_NAME};
 use super::names::is_namespace;
 use crate::error::Fault;
@@ -95,16 +96,16 @@ pub fn percent(path: &str) -> String {
     out
 }
 
-/// The URI of a file of a skill. A colon in a namespace becomes a slash: in the place of a host it would begin a port.
+/// The URI of a file of a skill. The namespace stands in the place of a host, where a colon would begin a port.
 pub fn uri(namespace: &str, name: &str, path: &str) -> String {
-    format!("{SCHEME}{}/{}/{}", namespace.replace(':', "/"), percent(name), percent(path))
+    format!("{SCHEME}{}/{}/{}", percent(namespace), percent(name), percent(path))
 }
 
 /// Namespace and name from the URI of a SKILL.md, or `None` if it is none.
 pub fn from_uri(uri: &str) -> Option<(String, String)> {
-    let skill = uri.strip_prefix(SCHEME)?.strip_suffix(MAIN)?.strip_suffix('/')?;
-    let (namespace, name) = skill.rsplit_once('/')?;
-    let namespace = namespace.replace('/', ":");
+    let (namespace, rest) = uri.strip_prefix(SCHEME)?.split_once('/')?;
+    let name = rest.strip_suffix(MAIN)?.strip_suffix('/')?;
+    let namespace = namespace.replace("%3A", ":").replace("%3a", ":");
     (is_namespace(&namespace) && is_slug(name)).then(|| (namespace, name.to_owned()))
 }
 
@@ -128,20 +129,18 @@ pub struct SkillsIndex {
 }
 
 impl SkillsIndex {
-    /// Adds a skill by its manifest.
-    pub fn add(&mut self, directory: &str, manifest: &Value) {
-        let Some(id) = manifest["id"].as_str() else {
+    /// Adds a skill by its manifest; of two with the same id the first counts.
+    pub fn add(&mut self, directory: &str, manifest: &Value, body: &str) {
+        let Some(id) = manifest["id"].as_str().filter(|id| !self.skills.contains_key(*id)) else {
             return;
         };
         let list = |key: &str| manifest[key].as_array().cloned().unwrap_or_default();
-        let empty = Map::new();
-        let operations: Map<String, Value> = manifest["operations"]
-            .as_object()
-            .unwrap_or(&empty)
-            .iter()
-            .map(|(name, operation)| {
-                let parameters: Vec<&String> = operation["input"].as_object().map(|input| input.keys().collect()).unwrap_or_default();
-                (name.clone(), json!({"description": operation["description"].as_str().unwrap_or_default(), "input_params": parameters}))
+        let operations: Map<String, Value> = parameters(body)
+            .into_iter()
+            .map(|(name, parameters)| {
+                let description = manifest["operations"][&name]["description"].as_str().unwrap_or_default();
+                let operation = json!({"description": description, "input_params": parameters});
+                (name, operation)
             })
             .collect();
         for capability in list("capabilities").iter().filter_map(Value::as_str) {
@@ -167,9 +166,9 @@ mod tests {
 
     #[test]
     fn uris_go_there_and_back() {
-        assert_eq!(uri("team:pdf", "forms", "references/ü b.md"), "skill://team/pdf/forms/references/%C3%BC%20b.md");
-        assert_eq!(from_uri("skill://team/pdf/forms/SKILL.md"), Some(("team:pdf".into(), "forms".into())));
-        for bad in ["", "skill://forms/SKILL.md", "skill://default/forms", "skill://default/forms/x/../SKILL.md", "http://default/forms/SKILL.md", "skill://default/Forms/SKILL.md", "skill://default//SKILL.md"] {
+        assert_eq!(uri("team:pdf", "forms", "references/ü b.md"), "skill://team%3Apdf/forms/references/%C3%BC%20b.md");
+        assert_eq!(from_uri("skill://team%3Apdf/forms/SKILL.md"), Some(("team:pdf".into(), "forms".into())));
+        for bad in ["", "skill://forms/SKILL.md", "skill://default/forms", "skill://default/forms/x/../SKILL.md", "http://default/forms/SKILL.md", "skill://default/Forms/SKILL.md", "skill://team:pdf/a/b/SKILL.md", "skill://default//SKILL.md"] {
             assert_eq!(from_uri(bad), None, "{bad}");
         }
     }

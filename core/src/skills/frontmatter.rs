@@ -138,11 +138,10 @@ pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
                     if members.contains_key(text.as_ref()) {
                         return Err(Refusal { code: "duplicate_key", line, message: format!("the key \"{}\" is there twice", crate::effect::shorten(&text)) });
                     }
-                    *key = Some(text.into_owned());
+                    let name = text.into_owned();
+                    *key = Some(name.clone());
                     if open.len() == 1 {
-                        if let Some(Open::Mapping(_, Some(key))) = open.last() {
-                            fields.lines.push((key.clone(), line));
-                        }
+                        fields.lines.push((name, line));
                     }
                     continue;
                 }
@@ -208,7 +207,7 @@ fn is_key(text: &str) -> bool {
 }
 
 fn needs_quotes(value: &str) -> bool {
-    let awkward = value.contains(": ") || value.ends_with(':') || value.starts_with(['@', '`', '%', '*', '&', '!']);
+    let awkward = value.contains(": ") || value.ends_with(':') || value.starts_with(['@', '`', '%', '*']);
     awkward && !value.starts_with(['"', '\'', '|', '>', '[', '{'])
 }
 

@@ -143,13 +143,9 @@ impl<'de> Deserialize<'de> for Unambiguous {
 /// skill all the same, the lenient do so too.
 pub fn read(body: &str, first: usize, mode: Mode, findings: &mut Findings) -> Option<Manifest> {
     let blocks = blocks(body);
-    let of = |language: &'static str| blocks.iter().filter(move |block| block.language == language);
-    let (block, language) = match of("skill-manifest").next() {
-        Some(block) => (block, "skill-manifest"),
-        None => (of("router-manifest").next()?, "router-manifest"),
-    };
+    let (block, language) = counting(&blocks)?;
     let line = first + block.line - 1;
-    for again in of(language).skip(1) {
+    for again in blocks.iter().filter(|block| block.language == language).skip(1) {
         findings.add(Severity::Warning, "manifest_repeated", Some("manifest"), Some(first + again.line - 1), "only the first manifest block counts");
     }
     let mut mine = Findings::default();
@@ -276,6 +272,51 @@ fn operations(operations: Option<&Value>, line: usize, findings: &mut Findings) 
     }
 }
 
+/// The parameters of each operation of a body's manifest in the order in which they were written, which jsonb does not keep.
+pub fn parameters(body: &str) -> Vec<(String, Vec<String>)> {
+    /// The names of an object's members, with what a value is read as.
+    struct Members<T>(Vec<(String, T)>);
+    impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Names<T>(std::marker::PhantomData<T>);
+            impl<'de, T: Deserialize<'de>> Visitor<'de> for Names<T> {
+                type Value = Vec<(String, T)>;
+                fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                    f.write_str("an object")
+                }
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                    let mut members = Vec::new();
+                    while let Some(member) = map.next_entry()? {
+                        members.push(member);
+                    }
+                    Ok(members)
+                }
+            }
+            deserializer.deserialize_map(Names(std::marker::PhantomData)).map(Members)
+        }
+    }
+    #[derive(serde::Deserialize)]
+    struct Operation {
+        input: Option<Members<serde::de::IgnoredAny>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Operations {
+        operations: Option<Members<Operation>>,
+    }
+    let blocks = blocks(body);
+    let Some((block, _)) = counting(&blocks) else {
+        return Vec::new();
+    };
+    let operations = serde_json::from_str::<Operations>(block.content).ok().and_then(|all| all.operations);
+    let names = |operation: Operation| operation.input.map(|input| input.0.into_iter().map(|(name, _)| name).collect()).unwrap_or_default();
+    operations.map(|all| all.0.into_iter().map(|(name, operation)| (name, names(operation))).collect()).unwrap_or_default()
+}
+
+/// The block that is the manifest, and its name.
+fn counting<'b, 'a>(blocks: &'b [Block<'a>]) -> Option<(&'b Block<'a>, &'static str)> {
+    ["skill-manifest", "router-manifest"].into_iter().find_map(|name| blocks.iter().find(|block| block.language == name).map(|block| (block, name)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,6 +345,13 @@ mod tests {
         assert!(codes(&old).0.is_some());
         let both = format!("{}{}", old.replace("\"x\"", "\"old\""), block(PLAIN));
         assert_eq!(codes(&both).0.unwrap().id, "x");
+    }
+
+    #[test]
+    fn parameters_keep_their_order() {
+        let manifest = r#"{"operations": {"b": {"input": {"z": {}, "a": {"type": "json"}}}, "a": {}}}"#;
+        assert_eq!(parameters(&block(manifest)), [("b".to_owned(), vec!["z".to_owned(), "a".to_owned()]), ("a".to_owned(), vec![])]);
+        assert_eq!(parameters("none"), []);
     }
 
     #[test]

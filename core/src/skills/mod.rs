@@ -1,8 +1,12 @@
 //! Skills: names, statuses, what a version is made of.
 
+pub mod agents;
 pub mod approval;
 pub mod bundle;
 pub mod contract;
+pub mod changes;
+pub mod dependencies;
+pub mod diff;
 pub mod document;
 pub mod ecosystem;
 pub mod files;
@@ -11,6 +15,8 @@ pub mod manifest;
 pub mod names;
 pub mod preflight;
 pub mod redis;
+pub mod requirement;
+pub mod search;
 pub mod store;
 pub mod unicode;
 pub mod version;

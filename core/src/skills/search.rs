@@ -1,0 +1,163 @@
+//! Search: several rankings become one.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use crate::error::Fault;
+use crate::input::invalid;
+
+/// Longest query, in bytes.
+pub const MAX_QUERY: usize = 2000;
+/// Most tags in one search.
+const MAX_TAGS: usize = 50;
+/// Most results.
+const MAX_RESULTS: i32 = 1000;
+/// Most dimensions of an embedding.
+const MAX_DIMENSIONS: usize = 8192;
+/// The k of reciprocal rank fusion, as in Cormack, Clarke and Buettcher (2009).
+const K: f64 = 60.0;
+
+/// The query, or nothing where it is blank.
+pub fn query(text: Option<&str>) -> Result<Option<&str>, Fault> {
+    match text.map(str::trim) {
+        Some(text) if text.len() > MAX_QUERY => Err(invalid(format!("query has more than {MAX_QUERY} bytes"))),
+        text => Ok(text.filter(|text| !text.is_empty())),
+    }
+}
+
+/// The tags asked for.
+pub fn tags(tags: Option<Vec<Option<&str>>>) -> Result<Vec<String>, Fault> {
+    let tags = tags.unwrap_or_default();
+    if tags.len() > MAX_TAGS {
+        return Err(invalid(format!("tags has more than {MAX_TAGS} elements")));
+    }
+    tags.into_iter().map(|tag| tag.map(str::to_owned).ok_or_else(|| invalid("an element of tags is NULL"))).collect()
+}
+
+/// How many results.
+pub fn max_results(given: Option<i32>) -> Result<usize, Fault> {
+    match given {
+        Some(given) if (1..=MAX_RESULTS).contains(&given) => Ok(given as usize),
+        _ => Err(invalid(format!("max_results must be between 1 and {MAX_RESULTS}"))),
+    }
+}
+
+/// An embedding: finite numbers, not all of them 0, which has no direction.
+pub fn embedding(given: Vec<Option<f32>>) -> Result<Vec<f32>, Fault> {
+    if given.is_empty() || given.len() > MAX_DIMENSIONS {
+        return Err(invalid(format!("embedding must have 1 to {MAX_DIMENSIONS} dimensions")));
+    }
+    let numbers: Option<Vec<f32>> = given.into_iter().collect();
+    match numbers.filter(|numbers| numbers.iter().all(|number| number.is_finite())) {
+        None => Err(invalid("embedding holds something that is no finite number")),
+        Some(numbers) if numbers.iter().all(|number| *number == 0.0) => Err(invalid("embedding is zero in every dimension")),
+        Some(numbers) => Ok(numbers),
+    }
+}
+
+/// Cosine of the angle between two embeddings of the same dimensions.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let (mut product, mut one, mut other) = (0.0, 0.0, 0.0);
+    for (a, b) in a.iter().zip(b) {
+        let (a, b) = (f64::from(*a), f64::from(*b));
+        product += a * b;
+        one += a * a;
+        other += b * b;
+    }
+    product / (one * other).sqrt()
+}
+
+/// One ranking: the best first. What is equally good stands together and has the same rank.
+pub struct Ranking<'a, T> {
+    /// What it goes by.
+    pub name: &'a str,
+    /// Groups of what is equally good.
+    pub groups: Vec<Vec<T>>,
+}
+
+/// One result of the fusion.
+#[derive(Debug, PartialEq)]
+pub struct Fused<'a, T> {
+    /// What was found.
+    pub item: T,
+    /// Sum of 1 / (60 + rank) over the rankings.
+    pub score: f64,
+    /// The rankings that found it.
+    pub by: Vec<&'a str>,
+}
+
+/// Reciprocal rank fusion. Among equal scores the order of the rankings decides.
+pub fn fuse<'a, T: Copy + Eq + Hash>(rankings: &[Ranking<'a, T>]) -> Vec<Fused<'a, T>> {
+    let mut fused: Vec<Fused<'a, T>> = Vec::new();
+    let mut index: HashMap<T, usize> = HashMap::new();
+    for ranking in rankings {
+        let mut rank = 1;
+        for group in &ranking.groups {
+            for item in group {
+                let at = *index.entry(*item).or_insert_with(|| {
+                    fused.push(Fused { item: *item, score: 0.0, by: Vec::new() });
+                    fused.len() - 1
+                });
+                fused[at].score += 1.0 / (K + f64::from(rank));
+                fused[at].by.push(ranking.name);
+            }
+            rank += group.len() as i32;
+        }
+    }
+    fused.sort_by(|a, b| b.score.total_cmp(&a.score));
+    fused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn two_middling_ranks_beat_one_good_one() {
+        let rankings = [
+            Ranking { name: "text", groups: vec![vec!['a'], vec!['b'], vec!['c']] },
+            Ranking { name: "tags", groups: vec![vec!['b', 'd']] },
+        ];
+        let fused = fuse(&rankings);
+        assert_eq!(fused.iter().map(|f| f.item).collect::<String>(), "badc");
+        assert_eq!(fused[0].by, ["text", "tags"]);
+        assert!((fused[0].score - (1.0 / 62.0 + 1.0 / 61.0)).abs() < 1e-12);
+        // d shares the first rank with b; c comes third.
+        assert!((fused[2].score - 1.0 / 61.0).abs() < 1e-12 && (fused[3].score - 1.0 / 63.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn bounds() {
+        assert_eq!(query(Some("  ")).unwrap(), None);
+        assert!(query(Some(&"x".repeat(2001))).is_err());
+        assert!(tags(Some(vec![None])).is_err() && tags(Some(vec![Some("a"); 51])).is_err());
+        assert!(max_results(None).is_err() && max_results(Some(0)).is_err() && max_results(Some(1001)).is_err());
+        for bad in [vec![], vec![None], vec![Some(f32::NAN)], vec![Some(f32::INFINITY)], vec![Some(0.0), Some(-0.0)], vec![Some(1.0); 8193]] {
+            assert!(embedding(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn angles() {
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), 0.0);
+        assert!((cosine(&[1.0, 2.0], &[2.0, 4.0]) - 1.0).abs() < 1e-12);
+        assert!((cosine(&[1.0, 2.0], &[-2.0, -4.0]) + 1.0).abs() < 1e-12);
+        // Large and tiny numbers neither overflow nor vanish.
+        assert!((cosine(&[f32::MAX, f32::MAX], &[f32::MIN_POSITIVE, f32::MIN_POSITIVE]) - 1.0).abs() < 1e-12);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_scores_fall(lists in proptest::collection::vec(proptest::collection::hash_set(0u8..30, 0..20), 0..5)) {
+            let rankings: Vec<_> = lists.iter().map(|list| Ranking { name: "x", groups: list.iter().map(|item| vec![*item]).collect() }).collect();
+            let fused = fuse(&rankings);
+            let all: std::collections::HashSet<u8> = lists.iter().flatten().copied().collect();
+            prop_assert_eq!(fused.len(), all.len());
+            prop_assert!(fused.windows(2).all(|pair| pair[0].score >= pair[1].score));
+            for found in &fused {
+                prop_assert_eq!(found.by.len(), lists.iter().filter(|list| list.contains(&found.item)).count());
+            }
+        }
+    }
+}
