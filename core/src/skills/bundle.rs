@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use rawzip::time::UtcDateTime;
-use rawzip::{CompressionMethod, DataDescriptorOutput, ZipArchive, ZipArchiveEntryWayfinder, ZipArchiveWriter, ZipVerification, crc32};
+use rawzip::{CompressionMethod, DataDescriptorOutput, ZipArchive, ZipArchiveEntryWayfinder, ZipArchiveWriter, ZipSliceArchive, ZipVerification, crc32};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -112,6 +112,21 @@ fn path(name: &str) -> Result<String, Fault> {
     Ok(parts.join("/"))
 }
 
+/// The archive is one file from its first byte to its last, and its end says so: one disk, the directory right before it,
+/// no comment, no sizes of more than 32 bits.
+fn is_plain(zip: &[u8], archive: &ZipSliceArchive<&[u8]>) -> bool {
+    let (start, end) = (archive.directory_offset(), archive.eocd_offset());
+    let Some(record) = usize::try_from(end).ok().and_then(|end| zip.get(end..)) else {
+        return false;
+    };
+    let number = |at: usize, bytes: usize| record[at..at + bytes].iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    record.len() == 22
+        && [number(4, 2), number(6, 2), number(20, 2)] == [0; 3]
+        && number(8, 2) == number(10, 2)
+        && number(16, 4) == start
+        && start.checked_add(number(12, 4)) == Some(end)
+}
+
 struct Entry {
     path: String,
     name: String,
@@ -128,6 +143,9 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
     }
     // The one reason that everybody meets, in the words of the client.
     let archive = ZipArchive::from_slice(zip).map_err(|_| not_a_zip("File is not a zip file"))?;
+    if !is_plain(zip, &archive) {
+        return Err(not_a_zip("the end of the archive is not where or what it should be"));
+    }
     let mut entries = Vec::new();
     let mut spans = Vec::new();
     let mut files = BTreeSet::new();
@@ -169,6 +187,11 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
         }
         if record.flags().is_encrypted() || record.flags().has_strong_encryption() {
             return Err(bad_entry("encrypted", name));
+        }
+        // The client reads what needs no more than version 6.3 of the format.
+        let needed = usize::try_from(record.central_directory_offset()).ok().and_then(|at| zip.get(at + 6..at + 8));
+        if needed.is_none_or(|needed| u16::from_le_bytes([needed[0], needed[1]]) > 63) {
+            return Err(bad_entry("format_version", name));
         }
         let method = record.compression_method();
         if !matches!(method, CompressionMethod::STORE | CompressionMethod::DEFLATE) {
@@ -397,6 +420,10 @@ mod tests {
             assert_eq!(reason(&zip(&[Raw { mode, ..Raw::new(b"actions/x", b"/etc/passwd") }])), why);
         }
         assert_eq!(reason(&zip(&[Raw { flags: 1, ..Raw::new(b"actions/x", b"x") }])), "encrypted");
+        let mut newer = zip(&[Raw::new(b"actions/x", b"x")]);
+        let directory = newer.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+        newer[directory + 6] = 64;
+        assert_eq!(reason(&newer), "format_version");
         assert_eq!(reason(&zip(&[Raw { method: 12, ..Raw::new(b"actions/x", b"x") }])), "compression_method");
     }
 
@@ -412,6 +439,9 @@ mod tests {
             let end = bad.len() - 22;
             (bad[end + 8], bad[end + 10]) = (count, count);
             assert!(read(&bad, &Limits::default()).is_err(), "{count}");
+        }
+        for changed in [[&b"MZ"[..], &good].concat(), [&good[..], b"tail"].concat()] {
+            assert_eq!(reason(&changed), "the end of the archive is not where or what it should be");
         }
         for cut in 0..good.len() {
             assert!(read(&good[..cut], &Limits::default()).is_err(), "{cut}");
