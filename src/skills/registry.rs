@@ -8,7 +8,7 @@ use skill_core::skills::names::{Reference, storable};
 use skill_core::skills::version::{File, Identity};
 use skill_core::{Code, Fault};
 
-use super::{search, versions};
+use super::{approval, search, versions};
 use crate::args::{jsonb, stored};
 use crate::audit;
 use crate::pg::spi::{self, Access, Arg, Row, arg, bytea, given};
@@ -388,10 +388,17 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
         return Err(Fault::new(Code::SkillConflict, format!("skill \"{}\" is pinned to version {}", head.skill_name, head.current_version))
             .hint("SELECT skill_system.unpin_skill(...);"));
     }
-    let served = new.placement == Placement::Always
-        || is_new_skill
-        || head.current_version_id == found.id
-        || !head.pinned && (wanted == Status::Approved || head.status != Status::Approved);
+    // What was approved before is served again when a reviewer says so, not because an agent registers it once more.
+    let brings_back = new.placement == Placement::WhenServable
+        && new.status.is_none()
+        && before == Some(Status::Approved)
+        && head.current_version_id != found.id
+        && !approval::may_approve();
+    let served = !brings_back
+        && (new.placement == Placement::Always
+            || is_new_skill
+            || head.current_version_id == found.id
+            || !head.pinned && (wanted == Status::Approved || head.status != Status::Approved));
     if is_new_skill {
         spi::run(
             "INSERT INTO skill_system.skill_heads (id, namespace, skill_name, status, enabled, current_version_id, current_version, body_size, body_etag) \

@@ -327,6 +327,24 @@ def test_a_skill_md_says_its_effects_through_the_view_too(agent_schema, connect,
     assert look() == ([], None, None, "what it does", ["KEY"])
 
 
+def test_an_agent_does_not_bring_back_what_was_approved_before(agent_schema, connect, db, space):
+    agent, reviewer = connect("test_agent"), connect("test_reviewer")
+    name = f"{space}/typed"
+    register = lambda who, source: who.execute("SELECT version, current_version, created FROM skill_system.register_skill(%s, %s)", [source, space]).fetchone()
+    first, second = SKILL_MD, SKILL_MD.replace("Reads wells.", "Reads wells better.")
+    versions = []
+    for source in (first, second):
+        versions.append(register(agent, source)[0])
+        reviewer.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [name])
+    look = lambda: db.execute("SELECT current_version, status, enabled FROM skill_system.skills WHERE namespace = %s", [space]).fetchone()
+    assert register(agent, first) == (versions[0], versions[1], False) and look() == (versions[1], "approved", True)
+    reviewer.execute("SELECT skill_system.set_skill_status(%s, 'disabled', %s)", [name, versions[1]])
+    register(agent, first)
+    assert look() == (versions[1], "disabled", False)
+    register(reviewer, first)
+    assert look() == (versions[0], "approved", True)
+
+
 def test_in_signed_mode_nothing_is_approved_without_a_signature(agent_schema, connect, db, database, space):
     db.execute(f'ALTER DATABASE "{database}" SET skill_system.signed_approvals = on')
     try:
