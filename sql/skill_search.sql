@@ -32,9 +32,9 @@ COMMENT ON COLUMN skill_system.skill_embeddings.version_id IS 'The version.';
 COMMENT ON COLUMN skill_system.skill_embeddings.dimensions IS 'How many numbers; only embeddings with as many as the query''s are compared.';
 COMMENT ON COLUMN skill_system.skill_embeddings.embedding IS 'The numbers.';
 
-CREATE FUNCTION skill_system.set_skill_embedding(skill text, embedding real[], version text DEFAULT NULL) RETURNS boolean
+CREATE FUNCTION skill_system.set_skill_embedding(skill text, embedding double precision[], version text DEFAULT NULL) RETURNS boolean
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_skill_embedding' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.set_skill_embedding(text, real[], text) IS
+COMMENT ON FUNCTION skill_system.set_skill_embedding(text, double precision[], text) IS
 'Gives a version of a skill, by default the one that is served, its embedding; NULL takes it away. version is 12 digits. False when nothing changed. Raises SK404, SK405, 22023 for what is not 1 to 8192 finite numbers or is 0 throughout. Example: SELECT skill_system.set_skill_embedding(''pdf-forms'', ''{0.12, -0.4, 0.9}'');';
 
 CREATE TYPE skill_system.skill_found AS (
@@ -44,10 +44,10 @@ COMMENT ON TYPE skill_system.skill_found IS 'Row of search_skills(): a skill, it
 
 CREATE FUNCTION skill_system.search_skills(
         query text, namespace text DEFAULT NULL, tags text[] DEFAULT NULL, policy_name text DEFAULT NULL, max_results integer DEFAULT 20,
-        embedding real[] DEFAULT NULL, include_drafts boolean DEFAULT false)
+        embedding double precision[] DEFAULT NULL, include_drafts boolean DEFAULT false)
     RETURNS SETOF skill_system.skill_found
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_search_skills' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, real[], boolean) IS
+COMMENT ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean) IS
 'Finds enabled skills, the best first: by words of name, tags, description and body (as a web search: "a phrase", -without, or; without such signs also skills with some of the words), by name, by tags, by similar spelling where pg_trgm is installed, and by embedding where one is given. Each of these ranks for itself, and score is the sum of 1 / (60 + rank); matched says which found it. tags: only skills with at least one of them. With a policy, only skills appear whose effects it allows. include_drafts: also those that wait for approval. Raises 22023 when there is nothing to search for or an argument is out of bounds, 42704 for an unknown policy. Example: SELECT skill_name, description FROM skill_system.search_skills(''fill a pdf form'', policy_name => ''dev'');';
 
 ALTER TABLE skill_system.skill_search ENABLE ROW LEVEL SECURITY;
@@ -63,11 +63,11 @@ GRANT SELECT ON skill_system.skill_search, skill_system.skill_embeddings
 REVOKE ALL ON TYPE skill_system.skill_found FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.skill_found TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 REVOKE ALL ON FUNCTION
-    skill_system.set_skill_embedding(text, real[], text), skill_system.search_skills(text, text, text[], text, integer, real[], boolean)
+    skill_system.set_skill_embedding(text, double precision[], text), skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean)
     FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, real[], boolean)
+GRANT EXECUTE ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-GRANT EXECUTE ON FUNCTION skill_system.set_skill_embedding(text, real[], text) TO skill_system_reviewer, skill_system_admin;
+GRANT EXECUTE ON FUNCTION skill_system.set_skill_embedding(text, double precision[], text) TO skill_system_reviewer, skill_system_admin;
 
 SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_search', '');
 SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_embeddings', '');

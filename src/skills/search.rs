@@ -63,7 +63,7 @@ pub fn forget(head: &Head) {
 pg_function!(pg_finfo_skill_set_skill_embedding, skill_set_skill_embedding, set_skill_embedding);
 /// `set_skill_embedding(skill, embedding, version)`
 fn set_skill_embedding(call: &Call) -> Answer {
-    let embedding = call.get::<Vec<Option<f32>>>(1).map(logic::embedding).transpose()?;
+    let embedding = call.get::<Vec<Option<f64>>>(1).map(logic::embedding).transpose()?;
     let head = registry::locked(Reference::parse(call.text(0))?)?;
     let version = registry::version(&head, Some(call.text(2).unwrap_or(&head.current_version)), Access::WriteAsOwner)?;
     let dimensions = embedding.as_ref().map(|embedding| embedding.len() as i32);
@@ -265,7 +265,7 @@ fn search_skills(call: &Call) -> Answer {
     let tags = logic::tags(call.text_array(2))?;
     let tagged = !tags.is_empty();
     let max_results = logic::max_results(call.get(4))?;
-    let embedding = call.get::<Vec<Option<f32>>>(5).map(logic::embedding).transpose()?;
+    let embedding = call.get::<Vec<Option<f64>>>(5).map(logic::embedding).transpose()?;
     if query.is_none() && !tagged && embedding.is_none() {
         return Err(invalid("there is nothing to search for").hint("Give words, tags or an embedding."));
     }

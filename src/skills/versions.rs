@@ -141,14 +141,19 @@ fn resolve_skill(call: &Call) -> Answer {
     ]))
 }
 
-/// Skills as the database has them, read with the caller's rights.
+/// Skills as the database has them, read with the caller's rights, each once.
 #[derive(Default)]
 struct Stored {
     ids: HashMap<Key, pgrx::Uuid>,
+    candidates: HashMap<Key, Option<Vec<Candidate>>>,
+    relations: HashMap<[u8; 16], Vec<Relation>>,
 }
 
 impl Source for Stored {
     fn candidates(&mut self, key: &Key) -> Option<Vec<Candidate>> {
+        if let Some(known) = self.candidates.get(key) {
+            return known.clone();
+        }
         let (mut id, mut found) = (None, Vec::new());
         spi::run(
             "SELECT v.id, v.version, v.semver, v.revision, v.id = h.current_version_id, h.id FROM skill_system.skill_heads h \
@@ -162,11 +167,18 @@ impl Source for Stored {
                 found.extend(read_candidate(row));
             },
         );
-        self.ids.insert(key.clone(), id?);
-        Some(found)
+        let found = id.map(|id| {
+            self.ids.insert(key.clone(), id);
+            found
+        });
+        self.candidates.insert(key.clone(), found.clone());
+        found
     }
 
     fn relations(&mut self, version: &[u8; 16]) -> Vec<Relation> {
+        if let Some(known) = self.relations.get(version) {
+            return known.clone();
+        }
         let mut found = Vec::new();
         spi::run(
             "SELECT kind, namespace, skill_name, version_range FROM skill_system.skill_dependencies \
@@ -180,6 +192,7 @@ impl Source for Stored {
                 }
             },
         );
+        self.relations.insert(*version, found.clone());
         found
     }
 }

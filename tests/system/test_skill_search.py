@@ -225,7 +225,7 @@ def test_roles(library, roles, connect):
 def test_embeddings(library):
     db = library
     for name, embedding in (("pdf-forms", [1, 0, 0]), ("tax-return", [0.9, 0.1, 0.0]), ("haiku", [0, 0, 5]), ("web-research", [-1, 0, 0])):
-        assert db.execute("SELECT skill_system.set_skill_embedding(%s, %s::real[])", [name, embedding]).fetchone() == (True,)
+        assert db.execute("SELECT skill_system.set_skill_embedding(%s, %s)", [name, embedding]).fetchone() == (True,)
     assert search(db, None, embedding=[2.0, 0.01, 0.0]) == ["pdf-forms", "tax-return"]
     assert search(db, None, embedding=[0, 0, 1]) == ["haiku"]
     # Both rankings count.
@@ -235,11 +235,11 @@ def test_embeddings(library):
     with pytest.raises(errors.InvalidParameterValue) as told:
         search(db, None, embedding=[1, 2])
     assert "3" in told.value.diag.message_detail
-    for bad in ("{}", "{0,0}", "{1,NaN}", "{Infinity}", "{NULL}", "{1,NULL}"):
+    for bad in ("{}", "{0,0}", "{1,NaN}", "{1e300}", "{Infinity}", "{NULL}", "{1,NULL}"):
         with pytest.raises(errors.InvalidParameterValue):
-            db.execute("SELECT skill_system.set_skill_embedding('haiku', %s::real[])", [bad])
+            db.execute("SELECT skill_system.set_skill_embedding('haiku', %s::float8[])", [bad])
         with pytest.raises(errors.InvalidParameterValue):
-            db.execute("SELECT * FROM skill_system.search_skills(NULL, embedding => %s::real[])", [bad])
+            db.execute("SELECT * FROM skill_system.search_skills(NULL, embedding => %s::float8[])", [bad])
     # It belongs to the version: a new one has none, the old one has it again.
     register(db, "haiku", "Write short poems of seventeen syllables.")
     assert search(db, None, embedding=[0, 0, 1]) == []
