@@ -1,5 +1,8 @@
 """Attacks by search_path: objects of the attacker's, first in the path, must never be run with another's rights, nor
 change what a function of the extension answers."""
+import io
+import zipfile
+
 import psycopg
 import pytest
 
@@ -109,6 +112,17 @@ FILING = "(SELECT id FROM skill_system.filing_checklists WHERE entity_id OPERATO
 PROPOSAL = "(SELECT id FROM skill_system.rule_versions WHERE version OPERATOR(pg_catalog.=) 2)"
 FROZEN = "(SELECT id FROM skill_system.filing_rule_snapshots WHERE NOT is_current)"
 # A call of every function of the extension, in an order that makes sense.
+def zipped(files):
+    """A zip as a bytea literal, the same each time."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return "'\\x" + out.getvalue().hex() + "'"
+
+
+SKILL = """E'---\\nname: {name}\\ndescription: Fills in forms. {more}\\n---\\n\\nDo it.\\n\\n```skill-manifest\\n{{"schema_version": "2.0", "id": "{name}-id", "version": "{version}", "effects": ["db.read"], "operations": {{"fill": {{"description": "x"}}}}, "requires": []}}\\n```\\n'"""
+
 CALLS = [
     "SELECT allowed, blocked_effects, policy_version FROM skill_system.check_policy('locked', ARRAY['db.read'::pg_catalog.text])",
     "SELECT allowed, reason FROM skill_system.check_policy('mine', '{db.read}'::pg_catalog.text)",
@@ -217,6 +231,79 @@ CALLS = [
     "SELECT * FROM skill_system.due_filings()",
     "SELECT pg_catalog.length(skill_system.compliance_report()) OPERATOR(pg_catalog.>) 5000",
     "SELECT pg_catalog.jsonb_typeof(skill_system.oscal_assessment_results())",
+    # skills
+    f"SELECT * FROM skill_system.validate_skill({SKILL.format(name='forms', more='', version='1.0.0')})",
+    f"SELECT skill_name, version, status FROM skill_system.register_skill({SKILL.format(name='forms', more='One.', version='1.0.0')}, files => '{{\"references/a.md\": \"a\"}}')",
+    "SELECT skill_system.skill_approval_text('forms')",
+    "SELECT skill_system.add_skill_approver('d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a', 'alice')",
+    "SELECT skill_system.revoke_skill_approver('21fe31dfa154a261')",
+    "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved')",
+    f"SELECT version, status FROM skill_system.register_skill({SKILL.format(name='forms', more='Two.', version='1.1.0')})",
+    "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved')",
+    "SELECT skill_system.export_skill('forms')",
+    "SELECT path, sha256 FROM skill_system.export_skill_files('forms')",
+    "SELECT skill_system.export_skill_archive('forms')",
+    "SELECT allowed, reason FROM skill_system.check_skill('dev', 'forms', 'fill')",
+    "SELECT skill_name, body, enabled, effects FROM skill_system.skills",
+    "SELECT version, semver FROM skill_system.resolve_skill('forms', '^1.0')",
+    "SELECT skill_name, version FROM skill_system.resolve_dependencies('forms')",
+    "SELECT * FROM skill_system.check_dependencies()",
+    "SELECT current_version FROM skill_system.pin_skill('forms')",
+    "SELECT current_version FROM skill_system.unpin_skill('forms')",
+    "SELECT current_version FROM skill_system.rollback_skill('forms')",
+    "SELECT version FROM skill_system.set_skill_channel('forms', 'stable')",
+    "SELECT skill_system.drop_skill_channel('forms', 'stable')",
+    "SELECT version, semver, status, served FROM skill_system.skill_version_list('forms')",
+    "SELECT path, change, added, removed FROM skill_system.diff_skill_versions('forms')",
+    "SELECT skill_system.skills_token() IS NULL",
+    "SELECT pg_catalog.count(*) FROM skill_system.skill_changes()",
+    "SELECT skill_system.set_skill_embedding('forms', '{1,0}')",
+    "SELECT skill_name, matched FROM skill_system.search_skills('fill in a form', embedding => '{1,0}')",
+    "SELECT skill_system.log_run('forms', 'fill', 'ok') IS NULL",
+    "SELECT skill_name, version FROM skill_system.run_skill_versions",
+    # the SkillStore face
+    "SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\nx\n') OPERATOR(pg_catalog.->>) 'version'",
+    "SELECT skill_system.skill_store_update_status('hello', 'Approved') OPERATOR(pg_catalog.->>) 'version'",
+    "SELECT skill_system.skill_store_load('hello') OPERATOR(pg_catalog.->>) 'source'",
+    "SELECT skill_system.skill_store_metadata('hello') OPERATOR(pg_catalog.->>) 'status'",
+    "SELECT pg_catalog.jsonb_array_length(skill_system.skill_store_query('{\"name_pattern\": \"^h\"}'))",
+    "SELECT pg_catalog.jsonb_array_length(skill_system.skill_store_versions('hello'))",
+    "SELECT skill_system.skill_store_version()",
+    "SELECT skill_system.skill_store_manifest() IS NULL",
+    "SELECT skill_system.skill_store_static_capabilities()",
+    "SELECT skill_system.skill_store_delete('hello')",
+    # the face of skills-runtime-sdk
+    "SELECT skill_system.create_client_schema('skills_runtime', 'agent')",
+    "INSERT INTO agent.skills_catalog (namespace, skill_name, description, body) VALUES ('team:pdf', 'pdf-forms', 'Fills in PDF forms.', '# PDF') RETURNING enabled",
+    "UPDATE agent.skills_catalog SET body = '# PDF forms' WHERE skill_name OPERATOR(pg_catalog.=) 'pdf-forms' RETURNING body_size",
+    "DELETE FROM agent.skills_catalog WHERE skill_name OPERATOR(pg_catalog.=) 'pdf-forms' RETURNING skill_name",
+    "SELECT mention, found, code FROM skill_system.resolve_mentions('use $[default].forms and $[default].nothing')",
+    "SELECT skill_system.inject_skill('forms') IS NULL",
+    "SELECT skill_name, code FROM skill_system.scan_skills('default')",
+    "SELECT * FROM skill_system.preflight_skills('{\"spaces\": [{\"id\": \"a\", \"namespace\": \"X\", \"sources\": []}]}')",
+    "SELECT * FROM skill_system.preflight_skills_yaml('spaces: [{id: a, namespace: X, sources: []}]')",
+    f"SELECT * FROM skill_system.check_skill_bundle({zipped({'actions/run.sh': 'echo'})})",
+    f"SELECT version FROM skill_system.register_skill_bundle('forms', {zipped({'actions/run.sh': 'echo'})})",
+    "SELECT skill_system.skill_bundle('forms') IS NULL",
+    "SELECT pg_catalog.count(*) > 1 FROM skill_system.redis_export('skills:')",
+    # the face of AEGIS
+    "SELECT skill_name, status FROM skill_system.define_skill('rule37', '{\"description\": \"Spacing exceptions\"}', '{\"steps\": [\"look\"]}', effects => '{db.read}')",
+    "SELECT status FROM skill_system.set_skill_status('rule37', 'approved')",
+    "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES ('rule_37', 'rule37') RETURNING agent_key",
+    "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT 'one', id, 'one', 'text' FROM skill_system.skills WHERE skill_name OPERATOR(pg_catalog.=) 'rule37' RETURNING content_hash",
+    "SELECT skill, name, token_estimate FROM skill_system.skill_catalog('rule_37', policy_name => 'dev')",
+    "SELECT already_loaded, definition FROM skill_system.load_skill('rule37', 'c')",
+    "SELECT already_loaded, content FROM skill_system.load_artifact('one', 'c')",
+    "SELECT skill_system.reset_injections('c')",
+    "SELECT * FROM skill_system.check_integrity()",
+    "SELECT skill_system.assert_integrity()",
+    # what other systems read
+    "SELECT skill_system.available_skills_prompt()",
+    "SELECT skill_system.skills_discovery_index('https://example.com')",
+    "SELECT skill_system.mcp_skills_list()",
+    "SELECT skill_system.mcp_skills_get('skill://default/forms/SKILL.md')",
+    "SELECT skill_system.skills_index() OPERATOR(pg_catalog.-) 'generated_at'::pg_catalog.text",
+    "SELECT skill_system.delete_skill('forms')",
 ]
 PREPARE = ("CREATE TABLE public.kept (id int); CREATE TABLE public.watched (id int PRIMARY KEY, note text); SELECT * FROM skill_system.install_starter_policies();"
            "SELECT skill_system.create_policy('watched', mode => 'observe');"
