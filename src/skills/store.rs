@@ -28,7 +28,7 @@ macro_rules! skill_meta {
          || CASE WHEN h.description = '' THEN '{}' ELSE jsonb_build_object('description', h.description) END \
          || coalesce((SELECT jsonb_build_object('status_changed_at', floor(extract(epoch FROM max(x.changed_at)))::bigint) \
                       FROM skill_system.skill_history x WHERE x.tenant_id = h.tenant_id AND x.skill_id = h.id \
-                          AND x.version_id = h.current_version_id AND x.action <> 'changed' HAVING count(*) > 0), '{}') \
+                          AND x.version_id = h.current_version_id AND x.action IN ('registered', 'status', 'current') HAVING count(*) > 0), '{}') \
          || CASE WHEN jsonb_typeof(h.metadata->'author') = 'string' THEN jsonb_build_object('author', h.metadata->'author') ELSE '{}' END \
          || CASE WHEN jsonb_typeof(h.metadata) <> 'object' OR h.metadata = '{}' THEN '{}' ELSE jsonb_build_object('metadata_bag', h.metadata) END"
     };
@@ -44,7 +44,7 @@ const VERSIONS: &str = "SELECT coalesce(jsonb_agg(i.info ORDER BY i.changed_at, 
              (array_agg(y.changed_by ORDER BY y.revision DESC))[1] AS changed_by, \
              (array_agg(y.previous_status ORDER BY y.revision DESC) FILTER (WHERE y.previous_status IS NOT NULL))[1] AS previous \
          FROM skill_system.skill_history y WHERE y.tenant_id = skill_system.current_tenant() AND y.skill_id = $2 \
-             AND ($3 IS NULL OR y.version_id = $3) GROUP BY y.version_id) x \
+             AND y.action IN ('registered', 'status', 'current', 'changed') AND ($3 IS NULL OR y.version_id = $3) GROUP BY y.version_id) x \
      ON x.version_id = v.id \
      WHERE v.tenant_id = skill_system.current_tenant() AND v.skill_id = $2) i";
 
