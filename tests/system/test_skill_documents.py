@@ -127,7 +127,7 @@ def test_a_manifest_fills_the_columns(db):
     assert row == (["db.read", "db.write:public.stock", "fs.write:/srv/reports/**"], "stock-count", "1.4.2", "string")
     # The lenient take the skill and nothing of a broken manifest.
     skill = register(db, source_of("manifest-duplicate-effects"), namespace="manifests", mode="lenient")
-    assert db.execute("SELECT v.manifest, v.about->>'manifest_id', v.about->'effects' FROM skill_system.skill_versions v WHERE v.id = %s", [skill[6]]).fetchone() == (None, None, [])
+    assert db.execute("SELECT v.manifest, v.about->>'manifest_id', v.about->'effects' FROM skill_system.skill_versions v WHERE v.id = %s", [skill[6]]).fetchone() == (None, None, None)
 
 
 def test_huge_texts(db):
@@ -254,7 +254,7 @@ def test_check_skill(db):
     register(db, PLAIN.format("no-manifest"), namespace="checked")
     approve(db, "checked/no-manifest")
     allowed, decision, _, reason = check(db, "stock", "checked/no-manifest")
-    assert (allowed, decision) == (False, "deny") and "no manifest" in reason
+    assert (allowed, decision) == (False, "deny") and "declares nothing" in reason
     assert check(db, "stock", "checked/no-manifest", "count")[0] is False
     # What waits does not count, what is served does.
     register(db, source_of("good-manifest").replace('"db.read"', '"proc.exec"'), namespace="checked")
