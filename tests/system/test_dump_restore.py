@@ -7,7 +7,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-TABLES = ["policy_profiles", "policy_versions", "runs", "run_events", "audit_logs", "audit_seal_state", "audit_tiles", "audit_map", "audit_checkpoints", "audit_kept", "audit_state"]
+import skill_content
+
+TABLES = ["policy_profiles", "policy_versions", "runs", "run_events", "audit_logs", "audit_seal_state", "audit_tiles", "audit_map", "audit_checkpoints", "audit_kept", "audit_state"] + skill_content.TABLES
 SEQUENCES = ["policy_profiles_id_seq", "runs_id_seq", "run_events_id_seq"]
 # Restored with one job: pg_dump does not tell pg_restore -j which of an extension's tables refer to which.
 FORMS = {"custom": ["-Fc"], "plain": ["-Fp"], "inserts": ["-Fp", "--inserts"], "directory": ["-Fd", "-j2"]}
@@ -52,6 +54,8 @@ def source(database, db):
         db.execute("SELECT skill_system.finish_run(%s, 'failed', 'why')", [run_id])
         db.execute("SELECT skill_system.start_run('goes on')")
         db.execute("INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) VALUES ('march', '{\"n\": 1e400}', 'é', NULL, '2046-03-05Z'), ('april', '[]', NULL, 'user', '2046-04-30 23:59:59.999999Z'), ('may', '\"\\\\x\"', NULL, NULL, '2046-05-01Z')")
+        skill_content.fill(db, f"of {tenant}")
+        db.execute("SELECT skill_system.log_run('a', 'op', 'ok')")
     db.execute("RESET skill_system.tenant")
     # A table of the user's, audited and protected, comes along.
     db.execute("CREATE TABLE public.wells (id int PRIMARY KEY, note text); SELECT skill_system.audit_table('public.wells'); INSERT INTO public.wells VALUES (1, 'a'); UPDATE public.wells SET note = 'b'")

@@ -1,10 +1,12 @@
 """Two tenants in one database: neither sees, names or touches what is the other's, by any table, view or function."""
-import json
 import os
 
 import psycopg
 import pytest
+
 from psycopg import errors, sql
+
+import skill_content
 
 WORDS = ("agent", "reviewer", "admin")
 
@@ -39,30 +41,13 @@ def tenants(db):
         with session(db, f"{tenant}_agent") as agent:
             filing = agent.execute("SELECT checklist_id FROM skill_system.create_checklist('42-501-20130', 'well', 'rule_37', %s)", [f"secret {tenant}"]).fetchone()[0]
             agent.execute("SELECT skill_system.add_artifact(%s, 0, 'document', 'plat', %s)", [filing, f"secret {tenant}"])
-        fill_skills(db, tenant)
+        with session(db, f"{tenant}_admin") as admin:
+            skill_content.fill(admin, f"secret {tenant}")
+        with session(db, f"{tenant}_agent") as agent:
+            agent.execute("SELECT skill_system.log_run('a', 'op', 'ok')")
     yield names
     for name in names:
         db.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-
-def fill_skills(db, tenant):
-    manifest = {"schema_version": "2.0", "id": "a", "version": "1.0.0", "effects": [], "operations": {}, "requires": ["b"]}
-    source = f"---\nname: a\ndescription: secret {tenant}\n---\n\n```skill-manifest\n{json.dumps(manifest)}\n```\n"
-    with session(db, f"{tenant}_agent") as agent:
-        agent.execute("SELECT skill_system.register_skill(%s, files => %s)", [source, psycopg.types.json.Jsonb({"references/a.md": f"secret {tenant}"})])
-    with session(db, f"{tenant}_admin") as admin:
-        admin.execute("SELECT skill_system.set_skill_status('a', 'approved')")
-        admin.execute("SELECT skill_system.set_skill_channel('a', 'stable')")
-        admin.execute("SELECT skill_system.set_skill_embedding('a', '{1,0}')")
-        admin.execute("SELECT skill_system.add_skill_approver('d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a', %s)", [f"secret {tenant}"])
-        admin.execute("INSERT INTO skill_system.agents (id, name, config) VALUES ('one', %s, '{}')", [f"secret {tenant}"])
-        admin.execute("INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES (%s, 'a')", [f"secret {tenant}"])
-        admin.execute("INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT 'one', id, 'one', %s FROM skill_system.skills", [f"secret {tenant}"])
-        admin.execute("INSERT INTO skill_system.skill_personas (skill_id, persona_key, display_name, prompt_text) SELECT id, 'one', 'One', %s FROM skill_system.skills", [f"secret {tenant}"])
-        admin.execute("INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, description, code) SELECT id, 'one', %s, 'x' FROM skill_system.skills", [f"secret {tenant}"])
-    with session(db, f"{tenant}_agent") as agent:
-        agent.execute("SELECT skill_system.load_skill('a', %s)", [f"secret {tenant}"])
-        agent.execute("SELECT skill_system.log_run('a', 'op', 'ok')")
 
 
 def session(db, role, **more):
