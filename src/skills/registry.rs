@@ -388,17 +388,15 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
         return Err(Fault::new(Code::SkillConflict, format!("skill \"{}\" is pinned to version {}", head.skill_name, head.current_version))
             .hint("SELECT skill_system.unpin_skill(...);"));
     }
-    // What was approved before is served again when a reviewer says so, not because an agent registers it once more.
-    let brings_back = new.placement == Placement::WhenServable
-        && new.status.is_none()
-        && before == Some(Status::Approved)
-        && head.current_version_id != found.id
-        && !approval::may_approve();
-    let served = !brings_back
-        && (new.placement == Placement::Always
-            || is_new_skill
-            || head.current_version_id == found.id
-            || !head.pinned && (wanted == Status::Approved || head.status != Status::Approved));
+    // What is approved, served or not, changes when a reviewer says so, not because an agent registers it once more.
+    let repeated = new.placement == Placement::WhenServable && new.status.is_none() && before == Some(Status::Approved);
+    if repeated && !approval::may_approve() {
+        return Ok(State::of(&head, &found, false));
+    }
+    let served = new.placement == Placement::Always
+        || is_new_skill
+        || head.current_version_id == found.id
+        || !head.pinned && (wanted == Status::Approved || head.status != Status::Approved);
     if is_new_skill {
         spi::run(
             "INSERT INTO skill_system.skill_heads (id, namespace, skill_name, status, enabled, current_version_id, current_version, body_size, body_etag) \

@@ -324,7 +324,7 @@ def test_a_skill_md_says_its_effects_through_the_view_too(agent_schema, connect,
     reviewer.execute("UPDATE agent.skills_catalog SET body = %s WHERE id = %s", [SKILL_MD.split("---\n")[2], made])
     assert look()[:3] == (["db.read"], "wells-read", "1.3.0")
     reviewer.execute("UPDATE agent.skills_catalog SET body = 'plain' WHERE id = %s", [made])
-    assert look() == ([], None, None, "what it does", ["KEY"])
+    assert look() == (None, None, None, "what it does", ["KEY"])
 
 
 def test_an_agent_does_not_bring_back_what_was_approved_before(agent_schema, connect, db, space):
@@ -343,6 +343,14 @@ def test_an_agent_does_not_bring_back_what_was_approved_before(agent_schema, con
     assert look() == (versions[1], "disabled", False)
     register(reviewer, first)
     assert look() == (versions[0], "approved", True)
+    # Nor what a reviewer says of it.
+    said = lambda: db.execute("SELECT description FROM skill_system.skills WHERE namespace = %s", [space]).fetchone()[0]
+    original = said()
+    reviewer.execute("UPDATE agent.skills_catalog SET description = 'edited' WHERE namespace = %s", [space])
+    register(agent, first)
+    assert said() == "edited"
+    register(reviewer, first)
+    assert said() == original
 
 
 def test_in_signed_mode_nothing_is_approved_without_a_signature(agent_schema, connect, db, database, space):
