@@ -11,7 +11,7 @@ SELECT decision, reason FROM skill_system.check_skill('filing', 'well-report', '
 \echo 'And the policy would not let it: its manifest asks for a program.'
 SELECT d.decision, d.blocked_effects FROM skill_system.skills s, skill_system.check_policy('filing', s.effects) d WHERE s.skill_name = 'well-report';
 \echo 'The author writes the report without that program. A new content is a new version:'
-\set source `sed -e 's/ with the program `wkhtmltopdf`//' -e 's/, "proc.exec:wkhtmltopdf"//' -e 's/1\.0\.0/1.1.0/' demo/well-report/SKILL.md`
+\set source `sed -e 's/ with the program .wkhtmltopdf.//' -e 's/, "proc.exec:wkhtmltopdf"//' -e 's/1\.0\.0/1.1.0/' demo/well-report/SKILL.md`
 SELECT skill_name, version, semver, status FROM skill_system.register_skill(:'source');
 SELECT version AS newest FROM skill_system.skill_versions ORDER BY revision DESC LIMIT 1 \gset
 
