@@ -24,7 +24,7 @@ def text(words, random, size):
         if len(line) == 14:
             lines.append(" ".join(line))
             line = []
-    return "\n".join(lines)
+    return "\n".join(lines + [" ".join(line)])
 
 
 def source(words, random, n, size):
