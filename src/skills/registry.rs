@@ -96,6 +96,23 @@ impl Change {
     }
 }
 
+/// Columns of `skill_heads` that an [`About`] fills.
+macro_rules! described {
+    () => {
+        "name, description, scope, required_env_vars, metadata, domain_tags, effects, manifest_id"
+    };
+}
+
+/// Their values, out of the jsonb `a.about`.
+macro_rules! description {
+    () => {
+        "a.about->>'name', coalesce(a.about->>'description', ''), a.about->>'scope', \
+         ARRAY(SELECT jsonb_array_elements_text(a.about->'required_env_vars')), a.about->'metadata', \
+         ARRAY(SELECT jsonb_array_elements_text(a.about->'domain_tags')), \
+         CASE WHEN jsonb_typeof(a.about->'effects') = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(a.about->'effects')) END, a.about->>'manifest_id'"
+    };
+}
+
 /// An [`About`] as JSON, out of a row of `skill_heads`.
 macro_rules! said {
     () => {
@@ -177,8 +194,25 @@ pub struct NewVersion<'a> {
     pub placement: Placement,
 }
 
-const HEAD: &str = "h.id, h.namespace, h.skill_name, h.status, h.current_version_id, h.current_version, h.pinned, h.deleted_at IS NOT NULL";
-const VERSION: &str = "v.id, v.version, v.digest, v.content_hash, v.semver, v.status";
+/// A statement that finds heads.
+macro_rules! find_head {
+    ($condition:literal) => {
+        concat!(
+            "SELECT h.id, h.namespace, h.skill_name, h.status, h.current_version_id, h.current_version, h.pinned, h.deleted_at IS NOT NULL \
+             FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND ", $condition
+        )
+    };
+}
+
+/// A statement that finds a version of the skill $1.
+macro_rules! find_version {
+    ($condition:literal) => {
+        concat!(
+            "SELECT v.id, v.version, v.digest, v.content_hash, v.semver, v.status \
+             FROM skill_system.skill_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.skill_id = $1 ", $condition
+        )
+    };
+}
 
 fn status(row: &Row, n: i32) -> Status {
     row.text(n).and_then(Status::parse).unwrap_or(Status::Disabled)
@@ -201,38 +235,43 @@ fn read_version(row: &Row) -> Option<Version> {
     Some(Version { id: row.get(1)?, version: row.get(2)?, digest: row.get(3)?, content_hash: row.get(4)?, semver: row.get(5), status: status(row, 6) })
 }
 
-fn look_up(reference: Reference, access: Access, lock: &str) -> Option<Head> {
+fn look_up(reference: Reference, access: Access, lock: bool) -> Option<Head> {
     let mut found = None;
-    let (condition, args): (&str, Vec<Arg>) = match &reference {
+    let (sql, args): (&str, Vec<Arg>) = match &reference {
         // By its UUID also one that was deleted.
-        Reference::Id(id) => ("h.id = $1", vec![arg(pgrx::Uuid::from_bytes(*id.as_bytes()))]),
-        Reference::Name(namespace, name) => ("h.namespace = $1 AND h.skill_name = $2 AND h.deleted_at IS NULL", vec![arg(*namespace), arg(*name)]),
+        Reference::Id(id) => (
+            if lock { find_head!("h.id = $1 FOR UPDATE") } else { find_head!("h.id = $1") },
+            vec![arg(pgrx::Uuid::from_bytes(*id.as_bytes()))],
+        ),
+        Reference::Name(namespace, name) => (
+            if lock {
+                find_head!("h.namespace = $1 AND h.skill_name = $2 AND h.deleted_at IS NULL FOR UPDATE")
+            } else {
+                find_head!("h.namespace = $1 AND h.skill_name = $2 AND h.deleted_at IS NULL")
+            },
+            vec![arg(*namespace), arg(*name)],
+        ),
     };
-    spi::run_once(
-        &format!("SELECT {HEAD} FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND {condition} {lock}"),
-        access,
-        &args,
-        |row| found = read_head(row),
-    );
+    spi::run(sql, access, &args, |row| found = read_head(row));
     found
 }
 
 /// Finds a skill, with the caller's rights.
 pub fn find(reference: Reference) -> Result<Head, Fault> {
-    look_up(reference, Access::Read, "").ok_or_else(|| reference.unknown())
+    look_up(reference, Access::Read, false).ok_or_else(|| reference.unknown())
 }
 
 /// Finds a skill as it is now, for who holds the lock of its namespace.
 pub fn find_now(reference: Reference) -> Option<Head> {
-    look_up(reference, Access::WriteAsOwner, "")
+    look_up(reference, Access::WriteAsOwner, false)
 }
 
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn locked(reference: Reference) -> Result<Head, Fault> {
-    let seen = look_up(reference, Access::WriteAsOwner, "").filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
+    let seen = look_up(reference, Access::WriteAsOwner, false).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
     lock_namespace(&seen.namespace);
     // By the name again: the skill may have been deleted and made anew meanwhile.
-    look_up(reference, Access::WriteAsOwner, "FOR UPDATE")
+    look_up(reference, Access::WriteAsOwner, true)
         .filter(|head| !head.deleted)
         .ok_or_else(|| reference.unknown())
 }
@@ -254,16 +293,11 @@ pub fn lock_namespace(namespace: &str) {
 /// A version by its 12 digits, or the newest.
 pub fn version(head: &Head, version: Option<&str>, access: Access) -> Result<Version, Fault> {
     let mut found = None;
-    let (condition, args): (&str, Vec<Arg>) = match version {
-        Some(version) => ("AND v.version = $2", vec![arg(head.id), arg(version)]),
-        None => ("ORDER BY v.revision DESC LIMIT 1", vec![arg(head.id)]),
+    let (sql, args): (&str, Vec<Arg>) = match version {
+        Some(version) => (find_version!("AND v.version = $2"), vec![arg(head.id), arg(version)]),
+        None => (find_version!("ORDER BY v.revision DESC LIMIT 1"), vec![arg(head.id)]),
     };
-    spi::run_once(
-        &format!("SELECT {VERSION} FROM skill_system.skill_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.skill_id = $1 {condition}"),
-        access,
-        &args,
-        |row| found = read_version(row),
-    );
+    spi::run(sql, access, &args, |row| found = read_version(row));
     found.ok_or_else(|| {
         Fault::new(Code::VersionNotFound, format!("skill \"{}\" has no version \"{}\"", head.skill_name, shorten(version.unwrap_or_default())))
             .hint("SELECT version, semver, status FROM skill_system.skill_versions; a version is 12 hexadecimal digits.")
@@ -312,17 +346,14 @@ pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Opti
 /// Makes a version the one that is served, as it is described in `about`.
 pub fn place(head: &mut Head, version: &Version, about: &Value) {
     spi::run(
-        "UPDATE skill_system.skill_heads h SET current_version_id = $2, current_version = v.version, semver = v.semver, body_size = v.body_size, \
-             body_etag = v.content_hash, status = v.status, \
-             enabled = v.status = 'approved' AND (h.enabled OR h.status <> 'approved'), \
-             name = a.about->>'name', description = coalesce(a.about->>'description', ''), scope = a.about->>'scope', \
-             required_env_vars = ARRAY(SELECT jsonb_array_elements_text(a.about->'required_env_vars')), metadata = a.about->'metadata', \
-             domain_tags = ARRAY(SELECT jsonb_array_elements_text(a.about->'domain_tags')), \
-             effects = CASE WHEN jsonb_typeof(a.about->'effects') = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(a.about->'effects')) END, \
-             manifest_id = a.about->>'manifest_id', updated_at = clock_timestamp() \
-         FROM skill_system.skill_versions v, \
-             (SELECT $3 || coalesce(o.defined, '{}') AS about FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) a \
-         WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2",
+        concat!(
+            "UPDATE skill_system.skill_heads h SET current_version_id = $2, current_version = v.version, semver = v.semver, body_size = v.body_size, \
+             body_etag = v.content_hash, status = v.status, enabled = v.status = 'approved' AND (h.enabled OR h.status <> 'approved'), \
+             updated_at = clock_timestamp(), (", described!(), ") = ROW (", description!(), ") \
+             FROM skill_system.skill_versions v, \
+                 (SELECT $3 || coalesce(o.defined, '{}') AS about FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) a \
+             WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2"
+        ),
         Access::WriteAsOwner,
         &[arg(head.id), arg(version.id), jsonb(about.clone())],
         |_| (),
@@ -352,7 +383,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     let identity = Identity::of(new.body, new.files);
     let about = new.about.to_json();
     lock_namespace(new.namespace);
-    let head = look_up(Reference::Name(new.namespace, new.skill_name), Access::WriteAsOwner, "FOR UPDATE");
+    let head = look_up(Reference::Name(new.namespace, new.skill_name), Access::WriteAsOwner, true);
     let there = match &head {
         Some(head) => version(head, Some(identity.version()), Access::WriteAsOwner).ok(),
         None => None,
@@ -398,13 +429,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
         || head.current_version_id == found.id
         || !head.pinned && (wanted == Status::Approved || head.status != Status::Approved);
     if is_new_skill {
-        spi::run(
-            "INSERT INTO skill_system.skill_heads (id, namespace, skill_name, status, enabled, current_version_id, current_version, body_size, body_etag) \
-             VALUES ($1, $2, $3, 'draft', false, $4, $5, 0, '')",
-            Access::WriteAsOwner,
-            &[arg(head.id), arg(new.namespace), arg(new.skill_name), arg(found.id), arg(found.version.as_str())],
-            |_| (),
-        );
+        insert_head(new, &head, &found, &about);
     }
     if created {
         insert_version(new, &head, &found, &about, change);
@@ -422,13 +447,39 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
         // Nothing new was said.
         return Ok(State::of(&head, &found, false));
     }
-    if served {
+    if is_new_skill {
+        search::index(&head);
+    } else if served {
         place(&mut head, &found, &about);
     }
     if found.status == Status::Approved && before != Some(Status::Approved) {
         versions::warn_unmet(&head, &found);
     }
     Ok(State::of(&head, &found, created))
+}
+
+/// A new skill, with its first version served.
+fn insert_head(new: &NewVersion, head: &Head, version: &Version, about: &Value) {
+    spi::run(
+        concat!(
+            "INSERT INTO skill_system.skill_heads (id, namespace, skill_name, status, enabled, current_version_id, current_version, semver, body_size, body_etag, ",
+            described!(), ") SELECT $1, $2, $3, $4, $4 = 'approved', $5, $6, $7, $8, $9, ", description!(), " FROM (SELECT $10 AS about) a"
+        ),
+        Access::WriteAsOwner,
+        &[
+            arg(head.id),
+            arg(new.namespace),
+            arg(new.skill_name),
+            arg(version.status.word()),
+            arg(version.id),
+            arg(version.version.as_str()),
+            arg(version.semver.as_deref()),
+            arg(new.body.len() as i32),
+            arg(version.content_hash.as_str()),
+            jsonb(about.clone()),
+        ],
+        |_| (),
+    );
 }
 
 fn insert_version(new: &NewVersion, head: &Head, version: &Version, about: &Value, change: &Change) {

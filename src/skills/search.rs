@@ -39,7 +39,7 @@ pub fn index(head: &Head) {
              SELECT h.id, setweight(to_tsvector('pg_catalog.english', h.skill_name || ' ' || coalesce(h.name, '')), 'A') \
                  || setweight(to_tsvector('pg_catalog.english', left(array_to_string(h.domain_tags, ' '), 2000)), 'B') \
                  || setweight(to_tsvector('pg_catalog.english', left(h.description, 2000)), 'B') \
-                 || setweight(to_tsvector('pg_catalog.english', left(v.body, 5000)), 'D') \
+                 || setweight(to_tsvector('pg_catalog.english', left(v.body, 3000)), 'D') \
              FROM skill_system.skill_heads h JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
              WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 \
              ON CONFLICT (tenant_id, skill_id) DO UPDATE SET document = excluded.document",
