@@ -1,4 +1,4 @@
-"""Every ```sql block of the README runs, in order, in one fresh database, as superuser.
+"""Every ```sql block of the README and of docs/skills.md runs, in the page's order, in one fresh database, as superuser.
 
 A block that begins with ```sql error=42501 must fail with that SQLSTATE.
 """
@@ -25,14 +25,18 @@ def clean_roles():
     drop()
 
 
-def test_readme_blocks(clean_roles, fresh_database):
-    blocks = list(BLOCK.finditer(README))
+@pytest.mark.parametrize("page, least", [("README.md", 15), ("docs/skills.md", 8)])
+def test_blocks(page, least, clean_roles, fresh_database):
+    text = (ROOT / page).read_text()
+    blocks = list(BLOCK.finditer(text))
     # A change of the pattern or of the page must not empty the test.
-    assert README.count("\n```sql") == len(blocks) >= 15
-    name = fresh_database(extension=False)
+    assert text.count("\n```sql") == len(blocks) >= least
+    name = fresh_database(extension=page != "README.md")
     with open_connection(dbname=name) as connection:
+        if page != "README.md":
+            connection.execute("SELECT * FROM skill_system.install_starter_policies()")
         for block in blocks:
-            line = README.count("\n", 0, block.start()) + 1
+            line = text.count("\n", 0, block.start()) + 1
             expected = block["error"]
             try:
                 connection.execute(block["text"])
@@ -41,11 +45,11 @@ def test_readme_blocks(clean_roles, fresh_database):
                 happened, message = error.sqlstate, str(error)
             if happened != expected:
                 if happened is None:
-                    pytest.fail(f"README.md line {line}: should have failed with {expected}")
-                pytest.fail(f"README.md line {line}: {happened} {message}")
+                    pytest.fail(f"{page} line {line}: should have failed with {expected}")
+                pytest.fail(f"{page} line {line}: {happened} {message}")
         # The roles can only be dropped when nothing of theirs is left.
         connection.execute("RESET ROLE")
-        for role in CREATED:
+        for role in CREATED if page == "README.md" else ():
             connection.execute(f"DROP OWNED BY {role}")
 
 
