@@ -51,12 +51,12 @@ fn approved(head: &Head, access: Access) -> Vec<Candidate> {
     found
 }
 
-fn no_version(head: &Head, message: String, there: &[Candidate]) -> Fault {
+fn no_version(message: String, there: &[Candidate]) -> Fault {
     let detail = match there {
         [] => "It has no approved version.".to_owned(),
         _ => format!("Approved: {}.", listed(there)),
     };
-    Fault::new(Code::VersionNotFound, message).detail(detail).hint(format!("SELECT * FROM skill_system.skill_version_list('{}');", head.id))
+    Fault::new(Code::VersionNotFound, message).detail(detail).hint("SELECT * FROM skill_system.skill_version_list(...);")
 }
 
 /// The version that a requirement asks for; by its digits one of any status, otherwise an approved one.
@@ -64,12 +64,12 @@ fn asked_for(head: &Head, requirement: &Requirement, access: Access) -> Result<V
     match requirement {
         Requirement::Served => registry::version(head, Some(&head.current_version), access),
         Requirement::Version(version) => registry::version(head, Some(version), access)
-            .map_err(|fault| no_version(head, fault.message, &approved(head, access))),
+            .map_err(|fault| no_version(fault.message, &approved(head, access))),
         Requirement::Range(range) => {
             let there = approved(head, access);
             match best(&there, &[range]) {
                 Some(found) => registry::version(head, Some(&found.version), access),
-                None => Err(no_version(head, format!("skill \"{}\" has no approved version in the range {}", head.skill_name, range.text()), &there)),
+                None => Err(no_version(format!("skill \"{}\" has no approved version in the range {}", head.skill_name, range.text()), &there)),
             }
         }
         Requirement::Channel(name) => {
@@ -100,7 +100,7 @@ fn usable(head: &Head, version: Version) -> Result<Version, Fault> {
     if version.status == Status::Approved {
         return Ok(version);
     }
-    Err(no_version(head, format!("version {} of skill \"{}\" is {}", version.version, head.skill_name, version.status.word()), &approved(head, Access::Read)))
+    Err(no_version(format!("version {} of skill \"{}\" is {}", version.version, head.skill_name, version.status.word()), &approved(head, Access::Read)))
 }
 
 /// An approved version for somebody who decides which one is used.
@@ -394,7 +394,7 @@ fn rollback_skill(call: &Call) -> Answer {
                 Access::WriteAsOwner,
                 &[arg(head.id), arg(head.current_version_id)],
             );
-            let nothing = || no_version(&head, format!("skill \"{}\" has no approved version older than {}", head.skill_name, head.current_version), &approved(&head, Access::WriteAsOwner));
+            let nothing = || no_version(format!("skill \"{}\" has no approved version older than {}", head.skill_name, head.current_version), &approved(&head, Access::WriteAsOwner));
             registry::version(&head, Some(&earlier.ok_or_else(nothing)?), Access::WriteAsOwner)?
         }
     };
