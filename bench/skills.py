@@ -57,6 +57,7 @@ def skills():
     psql("CREATE TABLE bench.skill_sources (kind text, name text, source text)")
     load(("scan", f"skill-{n:05}", source(words, chance, n, 20_000)) for n in range(SKILLS))
     load(("typical", f"skill-{n:05}", source(words, chance, n, 4_000)) for n in range(2_000))
+    psql("CREATE INDEX ON bench.skill_sources (kind, name); ANALYZE bench.skill_sources")
     started = time.monotonic()
     thousands = [f"skill-{n:02}" for n in range(SKILLS // 1000)]
     for thousand in thousands:
@@ -93,7 +94,8 @@ def skills():
         started = time.monotonic()
         psql(f"DO $$ BEGIN FOR n IN {n * 20} .. {n * 20 + 19} LOOP {sql} END LOOP; END $$", user="postgres")
         return (time.monotonic() - started) / 20 * 1000
-    medians = alternate({"nothing": "PERFORM 1;", "register_skill()": "PERFORM skill_system.register_skill(source, 'typical') FROM bench.skill_sources WHERE kind = 'typical' AND name = 'skill-' || lpad(n::text, 5, '0');"}, register)
+    of_one = "FROM bench.skill_sources WHERE kind = 'typical' AND name = 'skill-' || lpad(n::text, 5, '0');"
+    medians = alternate({"nothing": f"PERFORM length(source) {of_one}", "register_skill()": f"PERFORM skill_system.register_skill(source, 'typical') {of_one}"}, register)
     each = medians["register_skill()"] - medians["nothing"]
     print(f"\nregister_skill() of a file of 4 kB with a manifest, new each time: {each:.2f} ms; target <= 2 ms: {'met' if each <= 2 else 'MISSED'}")
 
