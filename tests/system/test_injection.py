@@ -24,7 +24,7 @@ def arguments(db):
 
 
 DEFAULTS = {"text": "ok", "text[]": ["db.read"], "jsonb": "{}", "bigint": 1, "integer": 1, "regclass": "public.victim", "date": "2030-01-01", "uuid": "00000000-0000-7000-8000-000000000000",
-            "timestamp with time zone": "2030-01-01Z", "bytea": b"\0" * 32, "boolean": True}
+            "timestamp with time zone": "2030-01-01Z", "bytea": b"\0" * 32, "boolean": True, "double precision[]": [1.0, 0.0]}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,11 @@ def stage(db, database):
     db.execute("INSERT INTO skill_system.filing_checklists (id, entity_id, entity_type, compliance_domain, items) VALUES (%s, 'ok', 'ok', 'ok', '[{}, {}]')", [DEFAULTS["uuid"]])
     db.execute("INSERT INTO skill_system.rule_versions (id, rule_type, rule_domain, rule_identifier, version, effective_date, source, rule_data, content_sha256) VALUES (%s, 'statewide', 'ok', 'ok', 1, '2020-01-01', 'manual', '{}', 'x')", [DEFAULTS["uuid"]])
     db.execute("INSERT INTO skill_system.filing_rule_snapshots (id, checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256, is_current, superseded_by) VALUES (%(id)s, %(id)s, %(id)s, '{}', 'x', false, %(id)s)", {"id": DEFAULTS["uuid"]})
+    db.execute("SELECT skill_system.register_skill(E'---\\nname: ok\\ndescription: ok\\n---\\n')")
+    db.execute("SELECT skill_system.set_skill_status('ok', 'approved')")
+    db.execute("SELECT skill_system.skill_store_store('ok', '# Skill: ok')")
+    db.execute("INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES ('ok', 'ok')")
+    db.execute("INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT 'ok', id, 'ok', 'ok' FROM skill_system.skills WHERE namespace = 'default'")
     return db
 
 
