@@ -11,11 +11,11 @@ use skill_core::tree::{self, Hash};
 use skill_core::{Code, Fault};
 
 use crate::pg::audit_table::{AuditRow, Column, Inserter};
+use crate::pg::cache::Opened;
 use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
+use crate::pg::error::{OrRaise, raise};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::trigger::{Event, Trigger};
-use crate::pg::error::{OrRaise, raise};
-use crate::pg::cache::Opened;
 use crate::pg::{cache, capture, guc, keys, sys, worker};
 use crate::{ledger, pg_function};
 
@@ -96,12 +96,17 @@ fn sign_row(call: &Call) -> Answer {
     let log_id = log_id_or_new()?;
     let ring = keys::keyring()?;
     let signer = SIGNER.with_borrow(|id| id.as_deref().map_or(Some(ring.active()), |id| ring.get(id)));
-    let key = signer.ok_or_else(|| Fault::new(Code::ConfigFileError, "the keyring has just lost the key that announces the new one"))?;
+    let key = signer.ok_or_else(|| {
+        Fault::new(Code::ConfigFileError, "the keyring has just lost the key that announces the new one")
+    })?;
     let event_type = row.text(Column::EventType).unwrap_or_default();
     check_claims(event_type, row.text(Column::ActorId), row.text(Column::ActorType))?;
     if event_type.starts_with(OWN) && !cache::opened(Opened::OwnRecord) {
-        return Err(Fault::new(Code::InsufficientPrivilege, format!("event types that begin with \"{OWN}\" are for records of the log about itself"))
-            .hint("Choose another event_type."));
+        return Err(Fault::new(
+            Code::InsufficientPrivilege,
+            format!("event types that begin with \"{OWN}\" are for records of the log about itself"),
+        )
+        .hint("Choose another event_type."));
     }
     let Some(event_data) = row.event_data() else {
         return Err(Fault::new(Code::InvalidParameterValue, "event_data of an audit record must not be NULL"));
@@ -161,9 +166,12 @@ fn refuse_change(call: &Call) -> Answer {
     if opened {
         return Ok(trigger.proceed());
     }
-    Err(Fault::new(Code::NotInPrerequisiteState, format!("{} is append-only: {verb} is refused", trigger.relation_name()))
-        .detail("Rows can be added, never changed or removed.")
-        .hint("Record a correction as a new row."))
+    Err(Fault::new(
+        Code::NotInPrerequisiteState,
+        format!("{} is append-only: {verb} is refused", trigger.relation_name()),
+    )
+    .detail("Rows can be added, never changed or removed.")
+    .hint("Record a correction as a new row."))
 }
 
 /// Appends a record for the current tenant on behalf of the current user.
@@ -192,7 +200,9 @@ pub fn append_system(event_type: &str, event_data: serde_json::Value) -> [u8; 16
     let data = pgrx::JsonB(event_data).into_datum();
     // With the rights of the owner, because it belongs to no tenant.
     spi::as_owner(|| {
-        cache::opening(Opened::OwnRecord, || append_for(guc::DEFAULT_TENANT, event_type, data, Some("skill_system"), Some("system")))
+        cache::opening(Opened::OwnRecord, || {
+            append_for(guc::DEFAULT_TENANT, event_type, data, Some("skill_system"), Some("system"))
+        })
     })
 }
 
@@ -209,7 +219,12 @@ pub fn append_for(
 }
 
 /// Appends several records of one kind for the current tenant.
-pub fn append_all(event_type: &str, events: impl Iterator<Item = serde_json::Value>, actor_id: Option<&str>, actor_type: Option<&str>) {
+pub fn append_all(
+    event_type: &str,
+    events: impl Iterator<Item = serde_json::Value>,
+    actor_id: Option<&str>,
+    actor_type: Option<&str>,
+) {
     let (tenant, now) = (guc::tenant(), sys::transaction_timestamp());
     let inserter = Inserter::open(now);
     for event in events {
@@ -383,12 +398,12 @@ pub fn explain_problem(code: &str) -> &'static str {
 fn audit_status() -> TableIterator<
     'static,
     (
-    name!(key_id, String),
-    name!(records, i64),
-    name!(first_recorded, Option<TimestampWithTimeZone>),
-    name!(last_recorded, Option<TimestampWithTimeZone>),
-    name!(key_present, bool),
-    name!(key_active, bool),
+        name!(key_id, String),
+        name!(records, i64),
+        name!(first_recorded, Option<TimestampWithTimeZone>),
+        name!(last_recorded, Option<TimestampWithTimeZone>),
+        name!(key_present, bool),
+        name!(key_active, bool),
     ),
 > {
     let ring = keys::keyring().ok();
@@ -410,9 +425,11 @@ fn audit_status() -> TableIterator<
 #[pg_extern(sql = false)]
 fn create_keyring() {
     if keys::exists() && !ledger::keyring_is_foreign() {
-        raise(Fault::new(Code::NotInPrerequisiteState, "there is a keyring already")
-            .detail("skill_system.keyring_command is set, or skill_system.keyring_file exists.")
-            .hint("SELECT * FROM skill_system.health() says whether it can be used; to add a key, edit it."));
+        raise(
+            Fault::new(Code::NotInPrerequisiteState, "there is a keyring already")
+                .detail("skill_system.keyring_command is set, or skill_system.keyring_file exists.")
+                .hint("SELECT * FROM skill_system.health() says whether it can be used; to add a key, edit it."),
+        );
     }
     if !keys::exists() {
         keys::create().or_raise();
@@ -438,7 +455,14 @@ fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
                 to_regclass('skill_system.' || quote_ident(name))::oid FROM bounds",
         Access::Write,
         &[arg(month)],
-        |row| answer = (row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default(), row.get(3).unwrap_or_default(), row.get(4)),
+        |row| {
+            answer = (
+                row.get(1).unwrap_or_default(),
+                row.get(2).unwrap_or_default(),
+                row.get(3).unwrap_or_default(),
+                row.get(4),
+            )
+        },
     );
     let (name, lower, upper, existing) = answer;
     if let Some(existing) = existing {
@@ -450,33 +474,51 @@ fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
         &[arg(lower.as_str()), arg(upper.as_str())],
     );
     if held == Some(true) {
-        raise(Fault::new(Code::NotInPrerequisiteState, format!("audit_logs_default already holds records of the month of {name}"))
+        raise(
+            Fault::new(
+                Code::NotInPrerequisiteState,
+                format!("audit_logs_default already holds records of the month of {name}"),
+            )
             .detail("Records never move, so this month stays in the default partition.")
-            .hint("Make later months ahead of time; maintain() does."));
+            .hint("Make later months ahead of time; maintain() does."),
+        );
     }
     if !partitions_lockable() {
-        raise(Fault::new(Code::LockNotAvailable, format!("{name} cannot be made while other transactions use the audit trail"))
+        raise(
+            Fault::new(
+                Code::LockNotAvailable,
+                format!("{name} cannot be made while other transactions use the audit trail"),
+            )
             .detail("Waiting for them would hold up all writers.")
-            .hint("Try again when long and prepared transactions have ended; maintain() does."));
+            .hint("Try again when long and prepared transactions have ended; maintain() does."),
+        );
     }
     // Everything here is a name or a date made above.
     let statements = [
-        format!("CREATE TABLE skill_system.{name} PARTITION OF skill_system.audit_logs FOR VALUES FROM ('{lower}') TO ('{upper}')"),
+        format!(
+            "CREATE TABLE skill_system.{name} PARTITION OF skill_system.audit_logs FOR VALUES FROM ('{lower}') TO ('{upper}')"
+        ),
         format!("ALTER TABLE skill_system.{name} ADD PRIMARY KEY (id, tenant_id)"),
         format!("CREATE INDEX {name}_brin_idx ON skill_system.{name} USING brin (created_at, transaction_id)"),
-        format!("CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.{name} FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change()"),
+        format!(
+            "CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.{name} FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change()"
+        ),
         format!("ALTER TABLE skill_system.{name} ENABLE ALWAYS TRIGGER audit_logs_no_truncate"),
         format!("ALTER TABLE skill_system.{name} ENABLE ROW LEVEL SECURITY"),
         format!("CREATE POLICY auditor ON skill_system.{name} FOR SELECT TO skill_system_auditor USING (true)"),
         format!("GRANT SELECT ON skill_system.{name} TO skill_system_auditor"),
-        format!("COMMENT ON TABLE skill_system.{name} IS 'Partition of audit_logs for one month of UTC. Made by create_audit_partition().'"),
+        format!(
+            "COMMENT ON TABLE skill_system.{name} IS 'Partition of audit_logs for one month of UTC. Made by create_audit_partition().'"
+        ),
     ];
     cache::opening(Opened::Definition, || {
         for sql in statements {
             spi::run_once(&sql, Access::Write, &[], |_| ());
         }
     });
-    spi::run_once(&format!("SELECT 'skill_system.{name}'::regclass::oid"), Access::Write, &[], |row| answer.3 = row.get(1));
+    spi::run_once(&format!("SELECT 'skill_system.{name}'::regclass::oid"), Access::Write, &[], |row| {
+        answer.3 = row.get(1)
+    });
     answer.3.unwrap_or(pg_sys::InvalidOid)
 }
 
@@ -496,7 +538,9 @@ fn table_and_partitions(table: Option<pg_sys::Oid>) -> Vec<String> {
         |row| names.extend(row.get::<String>(1)),
     );
     if names.is_empty() {
-        raise(Fault::new(Code::InvalidParameterValue, "this is no table").hint("Give an ordinary or partitioned table."));
+        raise(
+            Fault::new(Code::InvalidParameterValue, "this is no table").hint("Give an ordinary or partitioned table."),
+        );
     }
     names
 }
@@ -512,8 +556,12 @@ fn make_append_only(table: Option<pg_sys::Oid>) {
         }
         for (trigger, when, level) in triggers {
             spi::run_once(
-                &format!("CREATE OR REPLACE TRIGGER {trigger} {when} ON {name} FOR EACH {level} EXECUTE FUNCTION skill_system.refuse_change()"),
-                Access::Write, &[], |_| (),
+                &format!(
+                    "CREATE OR REPLACE TRIGGER {trigger} {when} ON {name} FOR EACH {level} EXECUTE FUNCTION skill_system.refuse_change()"
+                ),
+                Access::Write,
+                &[],
+                |_| (),
             );
         }
     }
@@ -530,22 +578,29 @@ fn audit_table(table: Option<pg_sys::Oid>, columns: Option<Vec<Option<String>>>,
     let names = table_and_partitions(table);
     // Each record would call for another one, without end.
     if names.iter().any(|name| name.starts_with("skill_system.audit_logs")) {
-        raise(Fault::new(Code::InvalidParameterValue, "the audit trail cannot record its own rows")
-            .hint("It is append-only and signed as it is; give a table of yours."));
+        raise(
+            Fault::new(Code::InvalidParameterValue, "the audit trail cannot record its own rows")
+                .hint("It is append-only and signed as it is; give a table of yours."),
+        );
     }
     let known: Vec<String> = {
         let mut known = Vec::new();
         spi::run(
             "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            Access::Read, &[arg(table)], |row| known.extend(row.get::<String>(1)),
+            Access::Read,
+            &[arg(table)],
+            |row| known.extend(row.get::<String>(1)),
         );
         known
     };
-    let listed = |list: &Option<Vec<Option<String>>>| -> Vec<String> { list.iter().flatten().flatten().cloned().collect() };
+    let listed =
+        |list: &Option<Vec<Option<String>>>| -> Vec<String> { list.iter().flatten().flatten().cloned().collect() };
     let (columns_given, ignored_given) = (listed(&columns), listed(&ignored));
     if let Some(unknown) = columns_given.iter().chain(&ignored_given).find(|column| !known.contains(column)) {
-        raise(Fault::new(Code::UndefinedObject, format!("column \"{unknown}\" of {} does not exist", names[0]))
-            .detail(format!("Its columns are {}.", known.join(", "))));
+        raise(
+            Fault::new(Code::UndefinedObject, format!("column \"{unknown}\" of {} does not exist", names[0]))
+                .detail(format!("Its columns are {}.", known.join(", "))),
+        );
     }
     let chosen: Vec<&String> = known
         .iter()
@@ -561,15 +616,24 @@ fn audit_table(table: Option<pg_sys::Oid>, columns: Option<Vec<Option<String>>>,
     };
     let literals = arguments.iter().map(|text| crate::pg::sys::quote_literal(text)).collect::<Vec<_>>().join(", ");
     spi::run_once(
-        &format!("CREATE OR REPLACE TRIGGER skill_system_audit AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW \
-                  EXECUTE FUNCTION skill_system.capture_change({literals})", names[0]),
-        Access::Write, &[], |_| (),
+        &format!(
+            "CREATE OR REPLACE TRIGGER skill_system_audit AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW \
+                  EXECUTE FUNCTION skill_system.capture_change({literals})",
+            names[0]
+        ),
+        Access::Write,
+        &[],
+        |_| (),
     );
     for name in &names {
         spi::run_once(
-            &format!("CREATE OR REPLACE TRIGGER skill_system_audit_truncate AFTER TRUNCATE ON {name} FOR EACH STATEMENT \
-                      EXECUTE FUNCTION skill_system.capture_change()"),
-            Access::Write, &[], |_| (),
+            &format!(
+                "CREATE OR REPLACE TRIGGER skill_system_audit_truncate AFTER TRUNCATE ON {name} FOR EACH STATEMENT \
+                      EXECUTE FUNCTION skill_system.capture_change()"
+            ),
+            Access::Write,
+            &[],
+            |_| (),
         );
     }
     for name in &names {

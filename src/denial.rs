@@ -16,7 +16,12 @@ use crate::pg_function;
 const MAX_DATA: usize = 1 << 20;
 
 /// Records a denial in a transaction of its own, and returns when that is committed. `event_data` is a jsonb object.
-pub fn record(event_type: &str, event_data: Option<pg_sys::Datum>, actor_id: Option<&str>, actor_type: Option<&str>) -> Result<[u8; 16], Fault> {
+pub fn record(
+    event_type: &str,
+    event_data: Option<pg_sys::Datum>,
+    actor_id: Option<&str>,
+    actor_type: Option<&str>,
+) -> Result<[u8; 16], Fault> {
     sys::prevent_on_standby(c"log_denial()");
     check_claims(event_type, actor_id, actor_type)?;
     // What the recording process cannot know about the one it records for.
@@ -30,7 +35,10 @@ pub fn record(event_type: &str, event_data: Option<pg_sys::Datum>, actor_id: Opt
         return Err(Fault::new(Code::InvalidParameterValue, "event_data of a denial must be a JSON object"));
     };
     if event_data.len() > MAX_DATA {
-        return Err(Fault::new(Code::ProgramLimitExceeded, format!("event_data of a denial has more than {MAX_DATA} bytes")));
+        return Err(Fault::new(
+            Code::ProgramLimitExceeded,
+            format!("event_data of a denial has more than {MAX_DATA} bytes"),
+        ));
     }
     commit_elsewhere(&Denial {
         database: sys::database().to_u32(),

@@ -83,13 +83,15 @@ fn in_force() -> bool {
 /// Raises 42501 when `target` is protected. `loss` completes "It would ... <name>.".
 pub fn check(target: &Target, loss: &str) {
     let ours = match target {
-        Target::Table(name) => (name.is_audit() && name.may_be_ours() && sys::find_table(name.name).is_some()).then(|| qualified(name.name)),
+        Target::Table(name) => (name.is_audit() && name.may_be_ours() && sys::find_table(name.name).is_some())
+            .then(|| qualified(name.name)),
         Target::Function(name) => (name.may_be_ours() && is_function(name.name)).then(|| qualified(name.name)),
         Target::NewFunction(schema, name) => (*schema == sys::schema()).then(|| qualified(name)),
-        Target::Schema(name) | Target::Extension(name) => (*name == EXTENSION).then(|| EXTENSION.to_string_lossy().into_owned()),
-        Target::BelongingTo(role) => {
-            (sys::find_relation(c"audit_logs").is_some() && *role == sys::owner()).then(|| "skill_system.audit_logs".to_owned())
+        Target::Schema(name) | Target::Extension(name) => {
+            (*name == EXTENSION).then(|| EXTENSION.to_string_lossy().into_owned())
         }
+        Target::BelongingTo(role) => (sys::find_relation(c"audit_logs").is_some() && *role == sys::owner())
+            .then(|| "skill_system.audit_logs".to_owned()),
     };
     if let Some(name) = ours.filter(|_| in_force()) {
         refuse(&name, loss);
@@ -150,19 +152,38 @@ fn is_function(name: &CStr) -> bool {
 /// of the partitions it makes is among the latter: it comes when the log has its identity again.
 pub fn loss_of(subcommand: At::Type) -> Option<&'static str> {
     Some(match subcommand {
-        At::AT_SetStatistics | At::AT_SetOptions | At::AT_ResetOptions | At::AT_SetStorage | At::AT_SetCompression | At::AT_SetRelOptions
-        | At::AT_ResetRelOptions | At::AT_SetTableSpace | At::AT_ClusterOn | At::AT_DropCluster | At::AT_ReplicaIdentity
-        | At::AT_ValidateConstraint | At::AT_SetLogged | At::AT_EnableAlwaysTrig | At::AT_EnableRowSecurity | At::AT_NoForceRowSecurity => return None,
+        At::AT_SetStatistics
+        | At::AT_SetOptions
+        | At::AT_ResetOptions
+        | At::AT_SetStorage
+        | At::AT_SetCompression
+        | At::AT_SetRelOptions
+        | At::AT_ResetRelOptions
+        | At::AT_SetTableSpace
+        | At::AT_ClusterOn
+        | At::AT_DropCluster
+        | At::AT_ReplicaIdentity
+        | At::AT_ValidateConstraint
+        | At::AT_SetLogged
+        | At::AT_EnableAlwaysTrig
+        | At::AT_EnableRowSecurity
+        | At::AT_NoForceRowSecurity => return None,
         At::AT_AlterColumnType => "rewrite the rows of",
-        At::AT_AddColumn | At::AT_DropColumn | At::AT_ColumnDefault | At::AT_SetNotNull | At::AT_DropNotNull => "change the columns of",
+        At::AT_AddColumn | At::AT_DropColumn | At::AT_ColumnDefault | At::AT_SetNotNull | At::AT_DropNotNull => {
+            "change the columns of"
+        }
         At::AT_DisableTrig | At::AT_DisableTrigAll | At::AT_DisableTrigUser => "switch off triggers of",
-        At::AT_EnableTrig | At::AT_EnableReplicaTrig | At::AT_EnableTrigAll | At::AT_EnableTrigUser => "open a way round triggers of",
+        At::AT_EnableTrig | At::AT_EnableReplicaTrig | At::AT_EnableTrigAll | At::AT_EnableTrigUser => {
+            "open a way round triggers of"
+        }
         At::AT_DetachPartition | At::AT_DetachPartitionFinalize => "take records out of",
         At::AT_AttachPartition | At::AT_AddInherit | At::AT_DropInherit => "change which tables belong to",
         At::AT_SetUnLogged => "make a crash empty",
         At::AT_ChangeOwner => "give away",
         At::AT_DisableRowSecurity | At::AT_ForceRowSecurity => "change who sees the rows of",
-        At::AT_DisableRule | At::AT_EnableRule | At::AT_EnableAlwaysRule | At::AT_EnableReplicaRule => "change a rule of",
+        At::AT_DisableRule | At::AT_EnableRule | At::AT_EnableAlwaysRule | At::AT_EnableReplicaRule => {
+            "change a rule of"
+        }
         _ => "change the definition of",
     })
 }

@@ -7,10 +7,11 @@ use std::rc::Rc;
 use pgrx::datum::IntoDatum;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use skill_core::policy::{
-    Decision, Finding, MAX_EFFECTS, MAX_NAME_BYTES, Mode, Policy, PolicyError, Profile, Unlisted, Verdict, effects_from_json, hash_all, lint_broken,
-};
 use skill_core::effect::shorten;
+use skill_core::policy::{
+    Decision, Finding, MAX_EFFECTS, MAX_NAME_BYTES, Mode, Policy, PolicyError, Profile, Unlisted, Verdict,
+    effects_from_json, hash_all, lint_broken,
+};
 use skill_core::{Code, Fault};
 
 use crate::pg::call::{Answer, Call, parse_text_array, text_array_datum, text_datum};
@@ -78,7 +79,9 @@ pub fn policy(name: &str) -> Compiled {
             concat!(
                 "WITH RECURSIVE family(name) AS (SELECT $2 UNION SELECT unnest(p.inherits) FROM skill_system.policy_profiles p ",
                 "JOIN family f ON p.name = f.name WHERE p.tenant_id = $1) ",
-                "SELECT ", profile_columns!(), " FROM skill_system.policy_profiles p JOIN family f ON p.name = f.name WHERE p.tenant_id = $1"
+                "SELECT ",
+                profile_columns!(),
+                " FROM skill_system.policy_profiles p JOIN family f ON p.name = f.name WHERE p.tenant_id = $1"
             ),
             Access::ReadLatest,
             &[arg(tenant.as_str()), arg(name)],
@@ -105,7 +108,10 @@ fn from_array<'a>(elements: Option<Vec<Option<&'a str>>>, what: &str) -> Effects
     };
     match elements.iter().position(Option::is_none) {
         None => Ok(elements.into_iter().flatten().map(Into::into).collect()),
-        Some(i) => Err((elements.into_iter().flatten().map(str::to_owned).collect(), format!("element {} of the array is NULL", i + 1))),
+        Some(i) => Err((
+            elements.into_iter().flatten().map(str::to_owned).collect(),
+            format!("element {} of the array is NULL", i + 1),
+        )),
     }
 }
 
@@ -125,7 +131,9 @@ fn from_literal<'a>(text: Option<&str>) -> Effects<'a> {
             None => Err((Vec::new(), "the effects are no array literal".into())),
             Some(list) => match list.iter().position(Option::is_none) {
                 None => Ok(list.into_iter().flatten().map(Into::into).collect()),
-                Some(i) => Err((list.into_iter().flatten().collect(), format!("element {} of the effects is NULL", i + 1))),
+                Some(i) => {
+                    Err((list.into_iter().flatten().collect(), format!("element {} of the effects is NULL", i + 1)))
+                }
             },
         }
     } else {
@@ -150,7 +158,11 @@ fn literal_argument(call: &Call) -> Effects<'_> {
 }
 
 /// The one place where a request becomes a decision; never raises for what is asked.
-fn decide(name: Option<&str>, effects: Effects<'_>, by: impl FnOnce(&Policy, &[std::borrow::Cow<'_, str>]) -> Decision) -> (Decision, Option<Compiled>) {
+fn decide(
+    name: Option<&str>,
+    effects: Effects<'_>,
+    by: impl FnOnce(&Policy, &[std::borrow::Cow<'_, str>]) -> Decision,
+) -> (Decision, Option<Compiled>) {
     let effects = match effects {
         Ok(effects) if effects.len() > MAX_EFFECTS => {
             let blocked = effects.into_iter().take(MAX_EFFECTS).map(|e| e.into_owned()).collect();
@@ -209,9 +221,10 @@ fn check_policy_text(call: &Call) -> Answer {
 
 pg_function!(pg_finfo_skill_check_exec, skill_check_exec, check_exec);
 fn check_exec(call: &Call) -> Answer {
-    let (decision, compiled) = decide(call.text(0), from_array(call.text_array(1), "the command is"), |policy, argv| {
-        policy.check_exec(&argv.iter().map(|word| word.as_ref()).collect::<Vec<_>>())
-    });
+    let (decision, compiled) =
+        decide(call.text(0), from_array(call.text_array(1), "the command is"), |policy, argv| {
+            policy.check_exec(&argv.iter().map(|word| word.as_ref()).collect::<Vec<_>>())
+        });
     Ok(decision_row(call, &decision, compiled.as_ref()))
 }
 
@@ -249,7 +262,12 @@ pub fn deciding(name: &str) -> Result<Compiled, Fault> {
 }
 
 /// Records a decision that is no permission, and refuses, unless the policy only observes.
-fn hold_to<'a>(name: Option<&str>, asked: impl FnOnce() -> Effects<'a>, decision: &Decision, compiled: Option<&Compiled>) -> Result<(), Fault> {
+fn hold_to<'a>(
+    name: Option<&str>,
+    asked: impl FnOnce() -> Effects<'a>,
+    decision: &Decision,
+    compiled: Option<&Compiled>,
+) -> Result<(), Fault> {
     let policy = compiled.and_then(|compiled| compiled.as_ref().as_ref().ok());
     if !decision.allowed {
         match policy.map(|policy| policy.mode) {
@@ -264,7 +282,11 @@ fn hold_to<'a>(name: Option<&str>, asked: impl FnOnce() -> Effects<'a>, decision
                 }
             }
             _ => {
-                let what = format!("policy \"{}\" does not allow {}", shorten(name.unwrap_or("(null)")), shown(&decision.blocked));
+                let what = format!(
+                    "policy \"{}\" does not allow {}",
+                    shorten(name.unwrap_or("(null)")),
+                    shown(&decision.blocked)
+                );
                 let unrecorded = record_denial(name, asked(), decision, policy).map_err(|fault| {
                     let why = fault.detail.clone().unwrap_or_default();
                     fault.detail(format!("{why} {what}: {}.", decision.reason))
@@ -280,7 +302,12 @@ fn hold_to<'a>(name: Option<&str>, asked: impl FnOnce() -> Effects<'a>, decision
 
 /// Records a denial so that it outlives the transaction, which the caller is going to roll back. Returns what the error
 /// has to say when there is nothing to record it in.
-fn record_denial(name: Option<&str>, asked: Effects<'_>, decision: &Decision, policy: Option<&Policy>) -> Result<&'static str, Fault> {
+fn record_denial(
+    name: Option<&str>,
+    asked: Effects<'_>,
+    decision: &Decision,
+    policy: Option<&Policy>,
+) -> Result<&'static str, Fault> {
     if sys::in_recovery() {
         return Ok(" The denial was not recorded: this server is a standby.");
     }
@@ -379,7 +406,11 @@ fn effective_policy(
 > {
     let (_, compiled) = known(policy_name);
     let rows: Vec<_> = match &*compiled {
-        Ok(policy) => policy.effective().into_iter().map(|(kind, v, rule, source)| (kind.to_owned(), v.as_str().to_owned(), rule, source)).collect(),
+        Ok(policy) => policy
+            .effective()
+            .into_iter()
+            .map(|(kind, v, rule, source)| (kind.to_owned(), v.as_str().to_owned(), rule, source))
+            .collect(),
         Err(error) => raise(error.clone().into()),
     };
     TableIterator::new(rows)
@@ -430,8 +461,12 @@ fn assert_denies(policy_name: Option<&str>, effects: Option<Vec<Option<String>>>
     let (name, compiled) = known(policy_name);
     let effects = asked(effects);
     let policy = compiled.as_ref().as_ref().map_err(Clone::clone).or_raise();
-    let allowed: Vec<String> =
-        policy.explain(effects.iter().map(String::as_str)).into_iter().filter(|e| e.verdict == Verdict::Allow).map(|e| e.effect).collect();
+    let allowed: Vec<String> = policy
+        .explain(effects.iter().map(String::as_str))
+        .into_iter()
+        .filter(|e| e.verdict == Verdict::Allow)
+        .map(|e| e.effect)
+        .collect();
     if !allowed.is_empty() || effects.is_empty() {
         raise(
             Fault::new(Code::AssertFailure, format!("policy \"{name}\" allows {}", shown(&allowed)))
@@ -452,7 +487,9 @@ fn effect_problem(rule: Option<&str>) -> Option<String> {
 /// A column that has one of two words; NULL is for the table to refuse.
 fn choice(column: &'static str, given: Option<String>, words: [&'static str; 2]) -> Result<(), PolicyError> {
     match given {
-        Some(given) if !words.contains(&given.as_str()) => Err(PolicyError::BadChoice { column, given: shorten(&given), words }),
+        Some(given) if !words.contains(&given.as_str()) => {
+            Err(PolicyError::BadChoice { column, given: shorten(&given), words })
+        }
         _ => Ok(()),
     }
 }
@@ -462,7 +499,12 @@ pg_function!(pg_finfo_skill_policy_check_row, skill_policy_check_row, check_row)
 fn check_row(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
     let list = |name: &std::ffi::CStr| -> Vec<String> {
-        trigger.new_value::<Vec<Option<String>>>(name).unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect()
+        trigger
+            .new_value::<Vec<Option<String>>>(name)
+            .unwrap_or_default()
+            .into_iter()
+            .map(Option::unwrap_or_default)
+            .collect()
     };
     Profile {
         name: trigger.new_value(c"name").unwrap_or_default(),
@@ -518,7 +560,11 @@ struct Stored {
 /// restore fills them all in one statement.
 fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, PolicyError> {
     let mut stored: Vec<Stored> = Vec::new();
-    let sql = concat!("SELECT ", profile_columns!(), ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p ORDER BY p.tenant_id, p.id");
+    let sql = concat!(
+        "SELECT ",
+        profile_columns!(),
+        ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p ORDER BY p.tenant_id, p.id"
+    );
     spi::run(sql, Access::ReadLatest, &[], |row| {
         stored.push(Stored {
             profile: profile(row),
@@ -564,7 +610,14 @@ fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, Pol
             "INSERT INTO skill_system.policy_versions (tenant_id, policy_profile_id, version, content_hash, name, content) \
              SELECT t, i, v, h, n, c::jsonb FROM unnest($1, $2, $3, $4, $5, $6) AS new(t, i, v, h, n, c)",
             Access::Write,
-            &[arg(tenants.clone()), arg(ids.clone()), arg(versions.clone()), arg(hashes.clone()), arg(names), arg(contents)],
+            &[
+                arg(tenants.clone()),
+                arg(ids.clone()),
+                arg(versions.clone()),
+                arg(hashes.clone()),
+                arg(names),
+                arg(contents),
+            ],
             |_| (),
         );
         // One statement: it fires this trigger again, which then finds every hash as it should be.

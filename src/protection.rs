@@ -75,7 +75,9 @@ impl std::fmt::Display for Problem {
 pub fn problems() -> Vec<Problem> {
     let mut found = Vec::new();
     spi::with_plain_text(|| {
-        spi::run(PROBLEMS, Access::Read, &shipped(), |row| found.push(Problem { table: row.get(1), detail: row.get(2).unwrap_or_default() }));
+        spi::run(PROBLEMS, Access::Read, &shipped(), |row| {
+            found.push(Problem { table: row.get(1), detail: row.get(2).unwrap_or_default() })
+        });
     });
     found
 }
@@ -215,7 +217,9 @@ thread_local! {
 pub fn fingerprint() -> (Value, [u8; 32]) {
     let versions: String = spi::one(VERSIONS, Access::ReadLatest, &[]).unwrap_or_default();
     let roles_same = cache::roles_unchanged();
-    if let Some(last) = LAST.with_borrow(|last| last.as_ref().filter(|last| roles_same && last.0 == versions).map(|last| (last.1.clone(), last.2))) {
+    if let Some(last) = LAST.with_borrow(|last| {
+        last.as_ref().filter(|last| roles_same && last.0 == versions).map(|last| (last.1.clone(), last.2))
+    }) {
         return last;
     }
     let state: BTreeMap<String, String> = items().into_iter().collect();
@@ -232,7 +236,9 @@ fn items() -> Vec<(String, String)> {
         format!("{}, {}", env!("CARGO_PKG_VERSION"), if utility::installed() { "preloaded" } else { "not preloaded" }),
     )];
     spi::with_plain_text(|| {
-        spi::run(STATE, Access::ReadLatest, &[], |row| found.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default())));
+        spi::run(STATE, Access::ReadLatest, &[], |row| {
+            found.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default()))
+        });
     });
     found
 }

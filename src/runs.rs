@@ -88,7 +88,11 @@ macro_rules! with_conflict {
     ($before:expr, $after:expr) => {
         [
             concat!($before, " ", $after),
-            concat!($before, " ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING ", $after),
+            concat!(
+                $before,
+                " ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING ",
+                $after
+            ),
         ]
     };
 }
@@ -167,14 +171,24 @@ fn log_run(call: &Call) -> Answer {
 fn ran(call: &Call, skill_id: &str, n: usize) -> Option<Ran> {
     const MEMBER: &[u8] = b"skill_version";
     let named = call.jsonb(n).is_some_and(|bytes| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
-    let claimed = if named { spi::one::<String>("SELECT $1->>'skill_version'", Access::Read, &[jsonb(call.datum(n))]) } else { None };
+    let claimed = if named {
+        spi::one::<String>("SELECT $1->>'skill_version'", Access::Read, &[jsonb(call.datum(n))])
+    } else {
+        None
+    };
     skills::ran(skill_id, claimed.as_deref())
 }
 
 /// Writes an audit record about a run on behalf of its agent.
 fn audit_run(event_type: &str, record: pg_sys::Datum, agent_id: Option<&str>) {
     let actor = actor(agent_id);
-    audit::append_for(&guc::tenant(), event_type, Some(record), actor, Some(if actor.is_some() { "agent" } else { "system" }));
+    audit::append_for(
+        &guc::tenant(),
+        event_type,
+        Some(record),
+        actor,
+        Some(if actor.is_some() { "agent" } else { "system" }),
+    );
 }
 
 /// Runs a statement that makes a run and returns its number and that it is new;
@@ -311,8 +325,9 @@ fn log_events(call: &Call) -> Answer {
     call.datum(1).ok_or(RunError::Missing { what: "events" })?;
     // As text: a number beyond a double would make the parser raise.
     let text = spi::one::<String>("SELECT $1::text", Access::Write, &[jsonb(call.datum(1))]);
-    let events = serde_json::from_str(&text.unwrap_or_default())
-        .map_err(|error| Fault::new(Code::InvalidParameterValue, "events cannot be read").detail(format!("{error}.")))?;
+    let events = serde_json::from_str(&text.unwrap_or_default()).map_err(|error| {
+        Fault::new(Code::InvalidParameterValue, "events cannot be read").detail(format!("{error}."))
+    })?;
     let count = check_events(&events)?;
     let known = spi::one::<bool>(
         "SELECT true FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1",
@@ -356,7 +371,9 @@ fn finish_run(call: &Call) -> Answer {
         return Ok(enum_value);
     }
     if is.is_terminal() {
-        return Err(RunError::Final { run_id, status: label, refused: format!("finishing it as {}", wanted.as_str()) }.into());
+        return Err(
+            RunError::Final { run_id, status: label, refused: format!("finishing it as {}", wanted.as_str()) }.into()
+        );
     }
     let agent_id = actor(agent_id.as_deref());
     // The numbers in a payload are what agents wrote; only sensible ones are added up.
@@ -402,7 +419,8 @@ fn guard_run(call: &Call) -> Answer {
         return Ok(trigger.proceed());
     }
     let changed = trigger.changed_columns();
-    let policy_taken_away = changed == ["policy_profile_id"] && trigger.new_value::<i64>(c"policy_profile_id").is_none();
+    let policy_taken_away =
+        changed == ["policy_profile_id"] && trigger.new_value::<i64>(c"policy_profile_id").is_none();
     if changed.is_empty() || policy_taken_away {
         return Ok(trigger.proceed());
     }
@@ -499,7 +517,10 @@ fn audit_partitions() -> Task {
                          AND d.created_at < (start + interval '1 month') AT TIME ZONE 'UTC') FROM month",
                 Access::Write,
                 &[arg(ahead)],
-                |row| (name, there, late) = (row.get(1).unwrap_or_default(), row.get(2).unwrap_or(false), row.get(3).unwrap_or(false)),
+                |row| {
+                    (name, there, late) =
+                        (row.get(1).unwrap_or_default(), row.get(2).unwrap_or(false), row.get(3).unwrap_or(false))
+                },
             );
             if there {
                 continue;
@@ -509,7 +530,9 @@ fn audit_partitions() -> Task {
                 continue;
             }
             if !audit::partitions_lockable() {
-                notes.push(format!("{name} has to wait for transactions that use the audit trail: call maintain() again"));
+                notes.push(format!(
+                    "{name} has to wait for transactions that use the audit trail: call maintain() again"
+                ));
                 break;
             }
             spi::run(
@@ -541,7 +564,9 @@ fn audit_seal() -> Task {
 fn audit_sweep() -> Task {
     let (affected, detail) = match ledger::sweep(false) {
         Ok(0) => (0, "every record that could be sealed is".into()),
-        Ok(late) => (late as i64, "records with a transaction id that is not the server's: see audit.sealed_late".into()),
+        Ok(late) => {
+            (late as i64, "records with a transaction id that is not the server's: see audit.sealed_late".into())
+        }
         Err(fault) => (0, fault.message),
     };
     ("audit_sweep".into(), affected, detail)
@@ -591,7 +616,12 @@ fn run_retention(batch_size: i32) -> Task {
 type Imported = (String, i64, i64, String);
 
 /// A list of a legacy profile without what a profile may not have now.
-fn keep(list: Vec<Option<String>>, column: &str, put: fn(Vec<String>) -> Profile, refused: &mut Vec<Value>) -> Vec<String> {
+fn keep(
+    list: Vec<Option<String>>,
+    column: &str,
+    put: fn(Vec<String>) -> Profile,
+    refused: &mut Vec<Value>,
+) -> Vec<String> {
     let mut kept = Vec::new();
     for rule in list {
         let problem = match &rule {
@@ -612,10 +642,8 @@ fn keep(list: Vec<Option<String>>, column: &str, put: fn(Vec<String>) -> Profile
 #[pg_extern(sql = false)]
 fn import_legacy(
     schema_name: Option<&str>,
-) -> TableIterator<
-    'static,
-    (name!(table_name, String), name!(imported, i64), name!(skipped, i64), name!(detail, String)),
-> {
+) -> TableIterator<'static, (name!(table_name, String), name!(imported, i64), name!(skipped, i64), name!(detail, String))>
+{
     let schema = schema_name.ok_or(RunError::Missing { what: "schema_name" }).or_raise();
     if schema == "skill_system" {
         raise(Fault::new(Code::InvalidParameterValue, "skill_system is the schema of the extension itself")
@@ -631,9 +659,16 @@ fn import_legacy(
     );
     let has = |table: &str, column: &str| columns.iter().any(|(t, c)| t == table && c == column);
     if let Some(missing) = ["policy_profiles", "runs", "run_events"].into_iter().find(|table| !has(table, "id")) {
-        raise(Fault::new(Code::UndefinedObject, format!("there is no table {missing} in schema \"{}\"", skill_core::effect::shorten(schema)))
+        raise(
+            Fault::new(
+                Code::UndefinedObject,
+                format!("there is no table {missing} in schema \"{}\"", skill_core::effect::shorten(schema)),
+            )
             .detail("The schema of a skill system has the tables policy_profiles, runs and run_events.")
-            .hint("Rename the old schema with ALTER SCHEMA before CREATE EXTENSION skill_system, and give its new name."));
+            .hint(
+                "Rename the old schema with ALTER SCHEMA before CREATE EXTENSION skill_system, and give its new name.",
+            ),
+        );
     }
     let (specs, artifacts) = (has("task_specs", "id"), has("artifacts", "id"));
     let old = sys::quote_identifier(schema);
@@ -657,9 +692,11 @@ fn import_legacy(
             "SELECT min(l.id) FROM {old}.{table} l JOIN skill_system.{table} n ON n.tenant_id = skill_system.current_tenant() AND n.id = l.id WHERE NOT ({same})"
         ));
         if taken != 0 {
-            raise(Fault::new(Code::NotInPrerequisiteState, format!("id {taken} of {table} is taken by another row"))
-                .detail("Ids are kept, so the import comes before anything else is written.")
-                .hint("Import right after CREATE EXTENSION, or into a tenant of its own (skill_system.tenant)."));
+            raise(
+                Fault::new(Code::NotInPrerequisiteState, format!("id {taken} of {table} is taken by another row"))
+                    .detail("Ids are kept, so the import comes before anything else is written.")
+                    .hint("Import right after CREATE EXTENSION, or into a tenant of its own (skill_system.tenant)."),
+            );
         }
     }
 
@@ -686,11 +723,27 @@ fn import_legacy(
             }
             let list = |n: i32| row.get::<Vec<Option<String>>>(n).unwrap_or_default();
             let mut refused = Vec::new();
-            let effects = keep(list(3), "allowed_effects", |allowed_effects| Profile { allowed_effects, ..Profile::default() }, &mut refused);
-            let exec = keep(list(4), "allowed_exec", |allowed_exec| Profile { allowed_exec, ..Profile::default() }, &mut refused);
-            let roots = keep(list(5), "allowed_write_roots", |allowed_write_roots| Profile { allowed_write_roots, ..Profile::default() }, &mut refused);
+            let effects = keep(
+                list(3),
+                "allowed_effects",
+                |allowed_effects| Profile { allowed_effects, ..Profile::default() },
+                &mut refused,
+            );
+            let exec = keep(
+                list(4),
+                "allowed_exec",
+                |allowed_exec| Profile { allowed_exec, ..Profile::default() },
+                &mut refused,
+            );
+            let roots = keep(
+                list(5),
+                "allowed_write_roots",
+                |allowed_write_roots| Profile { allowed_write_roots, ..Profile::default() },
+                &mut refused,
+            );
             refused_rules += refused.len();
-            let note = if refused.is_empty() { serde_json::json!({}) } else { serde_json::json!({"import_refused": refused}) };
+            let note =
+                if refused.is_empty() { serde_json::json!({}) } else { serde_json::json!({"import_refused": refused}) };
             given.push(serde_json::json!({"id": id, "effects": effects, "exec": exec, "roots": roots, "note": note}));
         },
     );
@@ -720,9 +773,14 @@ fn import_legacy(
         (false, true) => format!("s.{column}"),
         (false, false) => "NULL".into(),
     };
-    let join = if specs && has("runs", "task_spec_id") { format!("LEFT JOIN {old}.task_specs s ON s.id = l.task_spec_id") } else { String::new() };
+    let join = if specs && has("runs", "task_spec_id") {
+        format!("LEFT JOIN {old}.task_specs s ON s.id = l.task_spec_id")
+    } else {
+        String::new()
+    };
     let of_spec = !join.is_empty();
-    let (total_runs, total_events) = (number(format!("SELECT count(*) FROM {old}.runs")), number(format!("SELECT count(*) FROM {old}.run_events")));
+    let (total_runs, total_events) =
+        (number(format!("SELECT count(*) FROM {old}.runs")), number(format!("SELECT count(*) FROM {old}.run_events")));
     let imported = once(
         format!(
             "INSERT INTO skill_system.runs (id, goal, agent_id, policy_profile_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics, error, created_at) \
@@ -776,9 +834,15 @@ fn import_legacy(
         } else {
             0
         };
-        let wanted = if of_spec { number(format!("SELECT count(*) FROM {old}.runs l JOIN {old}.task_specs s ON s.id = l.task_spec_id")) } else { 0 };
+        let wanted = if of_spec {
+            number(format!("SELECT count(*) FROM {old}.runs l JOIN {old}.task_specs s ON s.id = l.task_spec_id"))
+        } else {
+            0
+        };
         let idle = number(if of_spec {
-            format!("SELECT count(*) FROM {old}.task_specs s WHERE NOT EXISTS (SELECT FROM {old}.runs l WHERE l.task_spec_id = s.id)")
+            format!(
+                "SELECT count(*) FROM {old}.task_specs s WHERE NOT EXISTS (SELECT FROM {old}.runs l WHERE l.task_spec_id = s.id)"
+            )
         } else {
             format!("SELECT count(*) FROM {old}.task_specs")
         });
@@ -802,7 +866,8 @@ fn import_legacy(
         results.push(("artifacts".into(), imported, total - imported, "as event artifact of its run".into()));
     }
     if results.iter().any(|(_, imported, ..)| *imported > 0) {
-        let counts: serde_json::Map<String, Value> = results.iter().map(|(table, imported, ..)| (table.clone(), (*imported).into())).collect();
+        let counts: serde_json::Map<String, Value> =
+            results.iter().map(|(table, imported, ..)| (table.clone(), (*imported).into())).collect();
         audit::append("legacy.imported", serde_json::json!({"schema": schema, "rows": counts}), None, Some("system"));
     }
     TableIterator::new(results)

@@ -24,11 +24,15 @@ const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 /// The pgrx this was built with: it is pinned, so the manifest says it.
 fn pgrx_version() -> &'static str {
     let manifest = include_str!("../Cargo.toml");
-    manifest.split_once("pgrx = { version = \"=").and_then(|(_, rest)| rest.split_once('"')).map_or("unknown", |(version, _)| version)
+    manifest
+        .split_once("pgrx = { version = \"=")
+        .and_then(|(_, rest)| rest.split_once('"'))
+        .map_or("unknown", |(version, _)| version)
 }
 
 fn catalogue_version() -> String {
-    spi::one("SELECT extversion FROM pg_extension WHERE extname = 'skill_system'", Access::Read, &[]).unwrap_or_default()
+    spi::one("SELECT extversion FROM pg_extension WHERE extname = 'skill_system'", Access::Read, &[])
+        .unwrap_or_default()
 }
 
 /// What to do when library and catalogue differ; `None` when they do not.
@@ -44,7 +48,13 @@ fn version_advice(catalogue: &str) -> Option<String> {
 #[pg_extern(sql = false)]
 fn version_info() -> TableIterator<
     'static,
-    (name!(library, String), name!(catalogue, String), name!(server, String), name!(pgrx, String), name!(advice, String)),
+    (
+        name!(library, String),
+        name!(catalogue, String),
+        name!(server, String),
+        name!(pgrx, String),
+        name!(advice, String),
+    ),
 > {
     let catalogue = catalogue_version();
     let advice = version_advice(&catalogue).unwrap_or_else(|| "nothing to do".to_owned());
@@ -61,11 +71,23 @@ fn health() -> TableIterator<
     (name!(check, String), name!(status, String), name!(detail, String), name!(hint, Option<String>)),
 > {
     let checks = [
-        versions(), keyring(), roles(), audit_protection(), utility_guard(), audit_partitions(), audit_seal(), sealer(), row_security(), dump_marking(),
-        stuck_runs(), skills_integrity(),
+        versions(),
+        keyring(),
+        roles(),
+        audit_protection(),
+        utility_guard(),
+        audit_partitions(),
+        audit_seal(),
+        sealer(),
+        row_security(),
+        dump_marking(),
+        stuck_runs(),
+        skills_integrity(),
     ];
     TableIterator::new(
-        checks.into_iter().map(|(check, status, detail, hint)| (check.to_owned(), status.to_owned(), detail, hint.map(str::to_owned))),
+        checks.into_iter().map(|(check, status, detail, hint)| {
+            (check.to_owned(), status.to_owned(), detail, hint.map(str::to_owned))
+        }),
     )
 }
 
@@ -82,11 +104,28 @@ fn keyring() -> Check {
     }
     match keys::keyring() {
         Ok(ring) => match ledger::key_warning(&ring) {
-            Some(warning) => ("keyring", "warning", warning, Some("SELECT skill_system.rotate_audit_key(); announces it, unless somebody put it there who should not.")),
-            None => ("keyring", "ok", format!("{} key(s), {} signs; readable by the server's user only", ring.len(), ring.active().id), None),
+            Some(warning) => (
+                "keyring",
+                "warning",
+                warning,
+                Some(
+                    "SELECT skill_system.rotate_audit_key(); announces it, unless somebody put it there who should not.",
+                ),
+            ),
+            None => (
+                "keyring",
+                "ok",
+                format!("{} key(s), {} signs; readable by the server's user only", ring.len(), ring.active().id),
+                None,
+            ),
         },
         // The detail may name the file, which is for those who may see the setting anyway.
-        Err(fault) => ("keyring", "error", fault.message, Some("Until it is mended nothing can be signed: see the settings keyring_file and keyring_command.")),
+        Err(fault) => (
+            "keyring",
+            "error",
+            fault.message,
+            Some("Until it is mended nothing can be signed: see the settings keyring_file and keyring_command."),
+        ),
     }
 }
 
@@ -102,7 +141,12 @@ fn roles() -> Check {
     );
     match wrong[..] {
         [] => ("roles", "ok", "the four group roles are there".into(), None),
-        _ => ("roles", "error", wrong.join(", "), Some("CREATE ROLE ... NOLOGIN what is missing and grant as sql/ does; take away SUPERUSER and BYPASSRLS.")),
+        _ => (
+            "roles",
+            "error",
+            wrong.join(", "),
+            Some("CREATE ROLE ... NOLOGIN what is missing and grant as sql/ does; take away SUPERUSER and BYPASSRLS."),
+        ),
     }
 }
 
@@ -112,15 +156,31 @@ fn audit_protection() -> Check {
         return ("audit_protection", "ok", "audit tables and functions are as the extension ships them".into(), None);
     }
     let detail = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    ("audit_protection", "error", detail, Some("SELECT * FROM skill_system.verify_audit() names the tables; a superuser mends them with skill_system.allow_unprotected on."))
+    (
+        "audit_protection",
+        "error",
+        detail,
+        Some(
+            "SELECT * FROM skill_system.verify_audit() names the tables; a superuser mends them with skill_system.allow_unprotected on.",
+        ),
+    )
 }
 
 fn utility_guard() -> Check {
     match (utility::installed(), guc::allow_unprotected()) {
         (true, false) => ("utility_guard", "ok", "statements that take away protection are refused".into(), None),
-        (true, true) => ("utility_guard", "warning", "skill_system.allow_unprotected is on for this session".into(), Some("RESET skill_system.allow_unprotected;")),
-        (false, _) => ("utility_guard", "warning", "statements that take away protection are reported afterwards, not refused".into(),
-                       Some("Add skill_system to shared_preload_libraries and restart the server.")),
+        (true, true) => (
+            "utility_guard",
+            "warning",
+            "skill_system.allow_unprotected is on for this session".into(),
+            Some("RESET skill_system.allow_unprotected;"),
+        ),
+        (false, _) => (
+            "utility_guard",
+            "warning",
+            "statements that take away protection are reported afterwards, not refused".into(),
+            Some("Add skill_system to shared_preload_libraries and restart the server."),
+        ),
     }
 }
 
@@ -133,16 +193,27 @@ fn audit_partitions() -> Check {
     if ahead == Some(true) {
         ("audit_partitions", "ok", "next month has its partition".into(), None)
     } else {
-        ("audit_partitions", "warning", "next month has no partition, so its records would go to audit_logs_default".into(),
-         Some("Call SELECT * FROM skill_system.maintain() once a day, for example with pg_cron."))
+        (
+            "audit_partitions",
+            "warning",
+            "next month has no partition, so its records would go to audit_logs_default".into(),
+            Some("Call SELECT * FROM skill_system.maintain() once a day, for example with pg_cron."),
+        )
     }
 }
 
 fn audit_seal() -> Check {
     match ledger::backlog() {
         Ok(None) => ("audit_seal", "ok", "no record has been waiting for long".into(), None),
-        Ok(Some(why)) => ("audit_seal", "warning", why, Some("SELECT * FROM skill_system.seal_audit(); says more. Preload the library, or call maintain() often.")),
-        Err(fault) => ("audit_seal", "error", fault.message, fault.hint.map(|_| "SELECT * FROM skill_system.verify_audit();")),
+        Ok(Some(why)) => (
+            "audit_seal",
+            "warning",
+            why,
+            Some("SELECT * FROM skill_system.seal_audit(); says more. Preload the library, or call maintain() often."),
+        ),
+        Err(fault) => {
+            ("audit_seal", "error", fault.message, fault.hint.map(|_| "SELECT * FROM skill_system.verify_audit();"))
+        }
     }
 }
 
@@ -155,7 +226,9 @@ fn row_security() -> Check {
     );
     match open {
         None => ("row_security", "ok", "every table separates the tenants".into(), None),
-        Some(tables) => ("row_security", "error", format!("off for {tables}"), Some("ALTER TABLE ... ENABLE ROW LEVEL SECURITY;")),
+        Some(tables) => {
+            ("row_security", "error", format!("off for {tables}"), Some("ALTER TABLE ... ENABLE ROW LEVEL SECURITY;"))
+        }
     }
 }
 
@@ -170,15 +243,24 @@ fn dump_marking() -> Check {
     );
     match unmarked {
         None => ("dump_marking", "ok", "pg_dump saves every table and sequence".into(), None),
-        Some(tables) => ("dump_marking", "error", format!("pg_dump would leave out {tables}"), Some("DROP and CREATE EXTENSION mark them; tables added by hand belong into another schema.")),
+        Some(tables) => (
+            "dump_marking",
+            "error",
+            format!("pg_dump would leave out {tables}"),
+            Some("DROP and CREATE EXTENSION mark them; tables added by hand belong into another schema."),
+        ),
     }
 }
 
 fn stuck_runs() -> Check {
     match spi::one::<i64>("SELECT count(*) FROM skill_system.stuck_runs", Access::Read, &[]) {
         Some(0) | None => ("stuck_runs", "ok", "no unfinished run is silent".into(), None),
-        Some(n) => ("stuck_runs", "warning", format!("{n} run(s) unfinished and silent for longer than skill_system.stuck_after"),
-                    Some("SELECT * FROM skill_system.stuck_runs; end them with finish_run().")),
+        Some(n) => (
+            "stuck_runs",
+            "warning",
+            format!("{n} run(s) unfinished and silent for longer than skill_system.stuck_after"),
+            Some("SELECT * FROM skill_system.stuck_runs; end them with finish_run()."),
+        ),
     }
 }
 
@@ -191,14 +273,34 @@ fn skills_integrity() -> Check {
 
 fn sealer() -> Check {
     match worker::status() {
-        worker::Status::NotPreloaded => ("sealer", "ok", "not preloaded: seal_audit() and maintain() seal when they are called".into(), None),
-        worker::Status::Running(pid, None) => ("sealer", "ok", format!("process {pid} seals this database every {} ms", guc::seal_interval_millis()), None),
-        worker::Status::Running(pid, Some(error)) => {
-            ("sealer", "error", format!("process {pid} cannot seal: {error}"), Some("The server's log has the details; it goes on trying, at most a minute apart."))
+        worker::Status::NotPreloaded => {
+            ("sealer", "ok", "not preloaded: seal_audit() and maintain() seal when they are called".into(), None)
         }
-        worker::Status::Missing if sys::in_recovery() => ("sealer", "ok", "a standby verifies; the sealer starts after promotion".into(), None),
-        worker::Status::Missing if !audit::has_identity() => ("sealer", "ok", "starts with the first record".into(), None),
-        worker::Status::Missing => ("sealer", "error", "no process seals this database".into(),
-                    Some("It starts within seconds, unless this is a template database or no background worker is free: see max_worker_processes and the server's log.")),
+        worker::Status::Running(pid, None) => (
+            "sealer",
+            "ok",
+            format!("process {pid} seals this database every {} ms", guc::seal_interval_millis()),
+            None,
+        ),
+        worker::Status::Running(pid, Some(error)) => (
+            "sealer",
+            "error",
+            format!("process {pid} cannot seal: {error}"),
+            Some("The server's log has the details; it goes on trying, at most a minute apart."),
+        ),
+        worker::Status::Missing if sys::in_recovery() => {
+            ("sealer", "ok", "a standby verifies; the sealer starts after promotion".into(), None)
+        }
+        worker::Status::Missing if !audit::has_identity() => {
+            ("sealer", "ok", "starts with the first record".into(), None)
+        }
+        worker::Status::Missing => (
+            "sealer",
+            "error",
+            "no process seals this database".into(),
+            Some(
+                "It starts within seconds, unless this is a template database or no background worker is free: see max_worker_processes and the server's log.",
+            ),
+        ),
     }
 }

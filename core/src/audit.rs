@@ -147,7 +147,9 @@ impl Problem {
             Problem::SignatureMalformed => "the signature is not of the form v1:<key id>:<64 hex digits>",
             Problem::KeyIdDiffers => "the signature names another key than key_id",
             Problem::KeyUnknown => "the keyring has no key with this id, so the row cannot be verified",
-            Problem::SignatureMismatch => "a value of this row is not the one that was signed, or the row belongs to another log",
+            Problem::SignatureMismatch => {
+                "a value of this row is not the one that was signed, or the row belongs to another log"
+            }
         }
     }
 }
@@ -173,8 +175,11 @@ pub fn verify(keyring: &Keyring, key_id: &str, signature: &str, encoded: &[u8]) 
 pub fn check_claims(event_type: &str, actor_id: Option<&str>, actor_type: Option<&str>) -> Result<(), Fault> {
     let fits = |column: &str, value: &str, most: usize| {
         if value.is_empty() || value.chars().count() > most {
-            return Err(Fault::new(Code::InvalidParameterValue, format!("{column} must be 1 to {most} characters long"))
-                .hint("Put long values into event_data."));
+            return Err(Fault::new(
+                Code::InvalidParameterValue,
+                format!("{column} must be 1 to {most} characters long"),
+            )
+            .hint("Put long values into event_data."));
         }
         Ok(())
     };
@@ -190,14 +195,27 @@ mod tests {
 
     fn record() -> Record<'static> {
         Record {
-            id: &[1; 16], tenant_id: "default", event_type: "run.logged", actor_id: Some("agent"), actor_type: None,
-            created_at: 1_700_000_000_000_000, recorded_at: 1_700_000_000_000_001, transaction_id: 42,
-            session_user: "alice", current_user: "alice", key_id: "k",
+            id: &[1; 16],
+            tenant_id: "default",
+            event_type: "run.logged",
+            actor_id: Some("agent"),
+            actor_type: None,
+            created_at: 1_700_000_000_000_000,
+            recorded_at: 1_700_000_000_000_001,
+            transaction_id: 42,
+            session_user: "alice",
+            current_user: "alice",
+            key_id: "k",
         }
     }
     fn encode(record: &Record<'_>) -> Vec<u8> {
         let mut out = Vec::new();
-        record.encode::<EncodeError>(&mut out, &[9; 16], |w| { w.begin_object()?; w.end() }).unwrap();
+        record
+            .encode::<EncodeError>(&mut out, &[9; 16], |w| {
+                w.begin_object()?;
+                w.end()
+            })
+            .unwrap();
         out
     }
 
@@ -206,7 +224,10 @@ mod tests {
         let encoded = encode(&record());
         let entry = [&encoded[..], b"v1:k:00"].concat();
         assert_eq!(leaf_hash(&encoded, "v1:k:00"), tree::leaf_hash(&entry));
-        assert_eq!(damaged_leaf_hash(&[9; 16], &[1; 16]), tree::leaf_hash(&[&b"SKR0"[..], &[9; 16], &[1; 16]].concat()));
+        assert_eq!(
+            damaged_leaf_hash(&[9; 16], &[1; 16]),
+            tree::leaf_hash(&[&b"SKR0"[..], &[9; 16], &[1; 16]].concat())
+        );
     }
 
     #[test]
@@ -220,16 +241,31 @@ mod tests {
         let judge = |record: &Record<'_>| verify(&ring, record.key_id, &signature, &encode(record));
         assert_eq!(judge(&base), Ok(()));
         let changed = [
-            Record { id: &[2; 16], ..base }, Record { tenant_id: "other", ..base }, Record { event_type: "run.logge", ..base },
-            Record { actor_id: None, ..base }, Record { actor_id: Some(""), ..base }, Record { actor_type: Some(""), ..base },
-            Record { created_at: 0, ..base }, Record { recorded_at: 0, ..base }, Record { transaction_id: 41, ..base },
-            Record { session_user: "bob", ..base }, Record { current_user: "bob", ..base },
+            Record { id: &[2; 16], ..base },
+            Record { tenant_id: "other", ..base },
+            Record { event_type: "run.logge", ..base },
+            Record { actor_id: None, ..base },
+            Record { actor_id: Some(""), ..base },
+            Record { actor_type: Some(""), ..base },
+            Record { created_at: 0, ..base },
+            Record { recorded_at: 0, ..base },
+            Record { transaction_id: 41, ..base },
+            Record { session_user: "bob", ..base },
+            Record { current_user: "bob", ..base },
         ];
         for record in changed {
             assert_eq!(judge(&record), Err(Problem::SignatureMismatch), "{record:?}");
         }
         assert_eq!(judge(&Record { key_id: "other", ..base }), Err(Problem::KeyIdDiffers));
-        for bad in ["", "v1:k", "v2:k:00", "v1:k:zz", &signature.to_uppercase(), &signature[..signature.len() - 2], &format!("{signature}00")] {
+        for bad in [
+            "",
+            "v1:k",
+            "v2:k:00",
+            "v1:k:zz",
+            &signature.to_uppercase(),
+            &signature[..signature.len() - 2],
+            &format!("{signature}00"),
+        ] {
             assert_eq!(verify(&ring, "k", bad, &encode(&base)), Err(Problem::SignatureMalformed), "{bad}");
         }
     }

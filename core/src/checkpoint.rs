@@ -215,7 +215,11 @@ impl Proof {
             None => None,
         };
         let digits = lines.next().and_then(|line| line.strip_prefix("index ")).ok_or(wrong("no index"))?;
-        let index = digits.parse::<u64>().ok().filter(|index| index.to_string() == digits).ok_or(wrong("the index is no number"))?;
+        let index = digits
+            .parse::<u64>()
+            .ok()
+            .filter(|index| index.to_string() == digits)
+            .ok_or(wrong("the index is no number"))?;
         let hashes = hashes(lines).ok_or(wrong("a line of the path is no hash, or there are too many"))?;
         Ok(Proof { index, hashes, extra, checkpoint: checkpoint.to_owned() })
     }
@@ -255,9 +259,16 @@ mod tests {
     fn a_checkpoint_is_a_signed_note_of_its_origin() {
         let ring = ring(7);
         let note = checkpoint().sign(ring.signing().unwrap()).unwrap();
-        assert!(note.starts_with(&format!("{ORIGIN}\n20852163\nq6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n\n— {ORIGIN} ")));
+        assert!(
+            note.starts_with(&format!(
+                "{ORIGIN}\n20852163\nq6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n\n— {ORIGIN} "
+            ))
+        );
         assert_eq!(Checkpoint::verify(&note, &[key(ORIGIN, &ring)]), Ok(checkpoint()));
-        assert_eq!(Checkpoint::verify(&note, &[key(ORIGIN, &ring), key("x", &ring), key(ORIGIN, &ring)]), Ok(checkpoint()));
+        assert_eq!(
+            Checkpoint::verify(&note, &[key(ORIGIN, &ring), key("x", &ring), key(ORIGIN, &ring)]),
+            Ok(checkpoint())
+        );
         assert_eq!(Checkpoint::read(&note), Ok(checkpoint()));
         let not_signed = Err(CheckpointError::NotSigned { origin: ORIGIN.into() });
         assert_eq!(Checkpoint::verify(&note, &[]), not_signed);
@@ -268,7 +279,10 @@ mod tests {
         let forged = other.sign(ring.signing().unwrap()).unwrap().replacen("skill_system/other/1", ORIGIN, 1);
         assert_eq!(Checkpoint::verify(&forged, &[key("skill_system/other/1", &ring)]), not_signed);
         let changed = note.replacen("20852163", "20852164", 1);
-        assert_eq!(Checkpoint::verify(&changed, &[key(ORIGIN, &ring)]), Err(CheckpointError::BadSignature { origin: ORIGIN.into() }));
+        assert_eq!(
+            Checkpoint::verify(&changed, &[key(ORIGIN, &ring)]),
+            Err(CheckpointError::BadSignature { origin: ORIGIN.into() })
+        );
         // What witnesses add does not disturb.
         let witnessed = format!("{note}— witness.example {}\n", BASE64.encode([1; 76]));
         assert_eq!(Checkpoint::verify(&witnessed, &[key(ORIGIN, &ring)]), Ok(checkpoint()));
@@ -289,15 +303,22 @@ mod tests {
 
     #[test]
     fn proofs_are_read_strictly() {
-        let proof = Proof { index: 3, hashes: vec![[1; 32], [2; 32]], extra: Some(b"x".to_vec()), checkpoint: "note\n".into() };
+        let proof =
+            Proof { index: 3, hashes: vec![[1; 32], [2; 32]], extra: Some(b"x".to_vec()), checkpoint: "note\n".into() };
         let text = proof.print();
         assert_eq!(Proof::parse(&text), Ok(proof.clone()));
         let hash = BASE64.encode([1; 32]);
         for bad in [
-            text.replace("@v1", "@v2"), text.replace("index 3", "index 03"), text.replace("index 3", "index +3"),
-            text.replace("index 3", "index"), text.replace("extra eA==", "extra eA"), text.replace("\n\n", "\n"),
-            text.replace(&hash, &hash[1..]), text.replace(&hash, &vec![hash.as_str(); 64].join("\n")),
-            text.replace("index 3", "index 18446744073709551616"), "x".repeat(MAX_TEXT + 1),
+            text.replace("@v1", "@v2"),
+            text.replace("index 3", "index 03"),
+            text.replace("index 3", "index +3"),
+            text.replace("index 3", "index"),
+            text.replace("extra eA==", "extra eA"),
+            text.replace("\n\n", "\n"),
+            text.replace(&hash, &hash[1..]),
+            text.replace(&hash, &vec![hash.as_str(); 64].join("\n")),
+            text.replace("index 3", "index 18446744073709551616"),
+            "x".repeat(MAX_TEXT + 1),
         ] {
             assert!(Proof::parse(&bad).is_err(), "{bad}");
         }

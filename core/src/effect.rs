@@ -157,9 +157,15 @@ impl<'a> Segments<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scope<'a> {
-    Host { host: Segments<'a>, port: Option<u16> },
+    Host {
+        host: Segments<'a>,
+        port: Option<u16>,
+    },
     /// Paths, relations and everything else: the segments say it all.
-    Segments { rooted: bool, segments: Segments<'a> },
+    Segments {
+        rooted: bool,
+        segments: Segments<'a>,
+    },
 }
 
 impl<'a> Scope<'a> {
@@ -200,7 +206,10 @@ impl<'a> Scope<'a> {
                 Some((host, port)) => (host, Some(port)),
                 None => (text, None),
             };
-            if !host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.' | b'*')) {
+            if !host
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.' | b'*'))
+            {
                 return Err(Malformed::Host);
             }
             (host, port, Segments::parse(host.split('.'))?)
@@ -267,7 +276,9 @@ impl<'a> Scope<'a> {
             (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
                 (p.is_none() || p == q) && a.covers(b)
             }
-            (Scope::Segments { rooted: r, segments: a }, Scope::Segments { rooted: s, segments: b }) => r == s && a.covers(b),
+            (Scope::Segments { rooted: r, segments: a }, Scope::Segments { rooted: s, segments: b }) => {
+                r == s && a.covers(b)
+            }
             _ => false,
         }
     }
@@ -277,7 +288,9 @@ impl<'a> Scope<'a> {
             (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
                 (p.is_none() || q.is_none() || p == q) && a.overlaps(b)
             }
-            (Scope::Segments { rooted: r, segments: a }, Scope::Segments { rooted: s, segments: b }) => r == s && a.overlaps(b),
+            (Scope::Segments { rooted: r, segments: a }, Scope::Segments { rooted: s, segments: b }) => {
+                r == s && a.overlaps(b)
+            }
             _ => false,
         }
     }
@@ -549,14 +562,16 @@ mod tests {
         })
     }
     fn any_concrete() -> impl Strategy<Value = String> {
-        (prop::collection::vec("[ab]", 1..5), prop::option::of(prop::collection::vec("[ab]", 0..5))).prop_map(|(name, path)| {
-            let mut text = name.join(".");
-            if let Some(path) = path {
-                text.push_str(":/");
-                text.push_str(&path.join("/"));
-            }
-            text
-        })
+        (prop::collection::vec("[ab]", 1..5), prop::option::of(prop::collection::vec("[ab]", 0..5))).prop_map(
+            |(name, path)| {
+                let mut text = name.join(".");
+                if let Some(path) = path {
+                    text.push_str(":/");
+                    text.push_str(&path.join("/"));
+                }
+                text
+            },
+        )
     }
 
     proptest! {

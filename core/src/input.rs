@@ -22,9 +22,12 @@ pub fn parse_json(what: &str, text: &str) -> Result<Value, Fault> {
     serde_json::from_str(text).map_err(|error| {
         let error = error.to_string();
         if error.starts_with("recursion limit") {
-            Fault::new(Code::ProgramLimitExceeded, format!("{what} is nested too deeply")).detail("At most 127 levels are read.")
+            Fault::new(Code::ProgramLimitExceeded, format!("{what} is nested too deeply"))
+                .detail("At most 127 levels are read.")
         } else {
-            invalid(format!("{what} cannot be read")).detail(format!("{error}.")).hint("Numbers beyond what a double holds must be written as text.")
+            invalid(format!("{what} cannot be read"))
+                .detail(format!("{error}."))
+                .hint("Numbers beyond what a double holds must be written as text.")
         }
     })
 }
@@ -50,7 +53,8 @@ pub fn word<'a>(what: &str, value: Option<&'a str>, words: &[&str]) -> Result<&'
     if words.contains(&value) {
         return Ok(value);
     }
-    Err(invalid(format!("\"{}\" is no {what}", crate::effect::shorten(value))).hint(format!("Use one of {}.", words.join(", "))))
+    Err(invalid(format!("\"{}\" is no {what}", crate::effect::shorten(value)))
+        .hint(format!("Use one of {}.", words.join(", "))))
 }
 
 /// Compact JSON with the keys of objects in byte order, whatever order they came in.
@@ -101,14 +105,24 @@ mod tests {
 
     #[test]
     fn canonical_json_is_sorted_and_compact() {
-        assert_eq!(canonical(&json!({"b": [1, {"z": null, "a": "x\"y"}], "a": 1.5})), r#"{"a":1.5,"b":[1,{"a":"x\"y","z":null}]}"#);
+        assert_eq!(
+            canonical(&json!({"b": [1, {"z": null, "a": "x\"y"}], "a": 1.5})),
+            r#"{"a":1.5,"b":[1,{"a":"x\"y","z":null}]}"#
+        );
         assert_eq!(sha256(b"abc"), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]
     fn bounds() {
-        assert!(parse_json("x", &format!("{}{}", "[".repeat(200), "]".repeat(200))).is_err_and(|f| f.code == Code::ProgramLimitExceeded));
+        assert!(
+            parse_json("x", &format!("{}{}", "[".repeat(200), "]".repeat(200)))
+                .is_err_and(|f| f.code == Code::ProgramLimitExceeded)
+        );
         assert!(parse_json("x", &"1".repeat(MAX_JSON_BYTES + 1)).is_err_and(|f| f.code == Code::ProgramLimitExceeded));
-        assert!(required("x", Some("  "), 3).is_err() && required("x", None, 3).is_err() && required("x", Some("äää"), 3).is_ok());
+        assert!(
+            required("x", Some("  "), 3).is_err()
+                && required("x", None, 3).is_err()
+                && required("x", Some("äää"), 3).is_ok()
+        );
     }
 }

@@ -106,7 +106,10 @@ pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Fou
         let key = root.get(start..start + length).unwrap_or_default();
         if let Some(wanted) = names.iter().position(|name| name.as_bytes() == key) {
             found[wanted] = Some(match kind {
-                0x0000_0000 => root.get(at..at + size).and_then(|bytes| std::str::from_utf8(bytes).ok()).map_or(Found::Other, Found::Text),
+                0x0000_0000 => root
+                    .get(at..at + size)
+                    .and_then(|bytes| std::str::from_utf8(bytes).ok())
+                    .map_or(Found::Other, Found::Text),
                 0x5000_0000 => root.get((at + 3) & !3..at + size).map_or(Found::Other, Found::Container),
                 _ => Found::Other,
             });
@@ -138,7 +141,8 @@ impl<'a> Entries<'a> {
     /// Type, start and length of the next entry, relative to the root.
     fn step(&mut self) -> Result<(u32, usize, usize), JsonbError> {
         let entry = u32_at(self.root, self.table + 4 * self.next)?;
-        let end = if entry & HAS_OFFSET != 0 { (entry & COUNT) as usize } else { self.offset + (entry & COUNT) as usize };
+        let end =
+            if entry & HAS_OFFSET != 0 { (entry & COUNT) as usize } else { self.offset + (entry & COUNT) as usize };
         let length = end.checked_sub(self.offset).ok_or(JsonbError::Damaged)?;
         let start = self.data + self.offset;
         self.offset = end;
@@ -185,7 +189,11 @@ fn container(root: &[u8], at: usize, writer: &mut JsonWriter<'_>, top: bool) -> 
     Ok(())
 }
 
-fn value(root: &[u8], (kind, start, length): (u32, usize, usize), writer: &mut JsonWriter<'_>) -> Result<(), JsonbError> {
+fn value(
+    root: &[u8],
+    (kind, start, length): (u32, usize, usize),
+    writer: &mut JsonWriter<'_>,
+) -> Result<(), JsonbError> {
     // Numbers and containers are aligned to four bytes; their length includes the padding.
     let aligned = (start + 3) & !3;
     match kind {
@@ -374,7 +382,11 @@ impl<'o> ObjectWriter<'o> {
         Ok(())
     }
     /// An object inside.
-    pub fn object<E>(&mut self, count: usize, write: impl FnOnce(&mut ObjectWriter<'_>) -> Result<(), E>) -> Result<(), E> {
+    pub fn object<E>(
+        &mut self,
+        count: usize,
+        write: impl FnOnce(&mut ObjectWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let start = self.out.len();
         let mut inner = ObjectWriter::new(self.out, count);
         write(&mut inner)?;
@@ -397,7 +409,8 @@ pub enum Member<'a> {
 
 /// An object of the members that are there.
 pub fn object(members: &[(&str, Option<Member<'_>>)]) -> Result<Vec<u8>, JsonbError> {
-    let mut present: Vec<(&str, Member<'_>)> = members.iter().filter_map(|(key, value)| value.map(|value| (*key, value))).collect();
+    let mut present: Vec<(&str, Member<'_>)> =
+        members.iter().filter_map(|(key, value)| value.map(|value| (*key, value))).collect();
     present.sort_by(|a, b| key_order(a.0.as_bytes(), b.0.as_bytes()));
     let mut out = Vec::with_capacity(256);
     let mut writer = ObjectWriter::new(&mut out, present.len());
@@ -472,11 +485,16 @@ mod tests {
     fn any_object() -> impl Strategy<Value = serde_json::Value> {
         use serde_json::Value;
         let leaf = prop_oneof![
-            Just(Value::Null), any::<bool>().prop_map(Value::Bool), "[a-c]{0,9}".prop_map(Value::String),
-            prop_oneof![any::<i64>(), -20_000i64..20_000, Just(0), Just(10_000), Just(-100_000_000), Just(i64::MIN)].prop_map(|n| Value::Number(n.into()))
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            "[a-c]{0,9}".prop_map(Value::String),
+            prop_oneof![any::<i64>(), -20_000i64..20_000, Just(0), Just(10_000), Just(-100_000_000), Just(i64::MIN)]
+                .prop_map(|n| Value::Number(n.into()))
         ];
         fn object(inner: BoxedStrategy<Value>) -> BoxedStrategy<Value> {
-            prop::collection::btree_map("[a-z]{0,4}", inner, 0..40).prop_map(|m| Value::Object(m.into_iter().collect())).boxed()
+            prop::collection::btree_map("[a-z]{0,4}", inner, 0..40)
+                .prop_map(|m| Value::Object(m.into_iter().collect()))
+                .boxed()
         }
         let leaf = leaf.boxed();
         object(prop_oneof![leaf.clone(), object(leaf)].boxed())

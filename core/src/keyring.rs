@@ -82,9 +82,9 @@ impl From<KeyringError> for Fault {
             KeyringError::BadKeyId => {
                 fault.detail(format!("A kid is 1 to {MAX_KEY_ID_BYTES} characters of A-Z, a-z, 0-9, '.', '_' and '-'."))
             }
-            KeyringError::DuplicateKeyId { key_id } | KeyringError::BadKey { key_id } | KeyringError::BadKeyPair { key_id } => {
-                fault.detail(format!("The key id is \"{key_id}\"."))
-            }
+            KeyringError::DuplicateKeyId { key_id }
+            | KeyringError::BadKey { key_id }
+            | KeyringError::BadKeyPair { key_id } => fault.detail(format!("The key id is \"{key_id}\".")),
             _ => fault,
         }
     }
@@ -135,7 +135,14 @@ impl Jwk {
         let (mac, ed) = random.split_at(RANDOM_BYTES / 2);
         let (seed, id) = ed.split_at(SECRET_KEY_LENGTH);
         let blank = || Jwk {
-            kty: String::new(), crv: String::new(), kid: String::new(), alg: String::new(), x: None, d: None, k: None, active: true,
+            kty: String::new(),
+            crv: String::new(),
+            kid: String::new(),
+            alg: String::new(),
+            x: None,
+            d: None,
+            k: None,
+            active: true,
         };
         let (mut row, mut checkpoint) = (blank(), blank());
         row.kty = "oct".into();
@@ -309,7 +316,8 @@ impl Keyring {
                 continue;
             }
             let bad = || KeyringError::BadKey { key_id: jwk.kid.clone() };
-            let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(jwk.k.as_deref().unwrap_or_default()).map_err(|_| bad())?);
+            let bytes =
+                Zeroizing::new(URL_SAFE_NO_PAD.decode(jwk.k.as_deref().unwrap_or_default()).map_err(|_| bad())?);
             if bytes.len() < MIN_KEY_BYTES {
                 return Err(bad());
             }
@@ -405,7 +413,8 @@ mod tests {
         let mut key = b"Jefe".to_vec();
         key.resize(32, 0);
         let ring = Keyring::parse(&format!(
-            r#"{{"keys":[{{"kty":"oct","alg":"HS256","kid":"a","active":true,"k":"{}"}}]}}"#, URL_SAFE_NO_PAD.encode(key)
+            r#"{{"keys":[{{"kty":"oct","alg":"HS256","kid":"a","active":true,"k":"{}"}}]}}"#,
+            URL_SAFE_NO_PAD.encode(key)
         ))
         .unwrap();
         assert_eq!(
@@ -417,7 +426,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_without_the_key() {
         let good = URL_SAFE_NO_PAD.encode([1; 32]);
-        let key = |kid: &str, active: bool| format!(r#"{{"kty":"oct","alg":"HS256","kid":"{kid}","active":{active},"k":"{good}"}}"#);
+        let key = |kid: &str, active: bool| {
+            format!(r#"{{"kty":"oct","alg":"HS256","kid":"{kid}","active":{active},"k":"{good}"}}"#)
+        };
         let set = |keys: &[String]| format!(r#"{{"keys":[{}]}}"#, keys.join(","));
         for (text, error) in [
             ("{".to_owned(), KeyringError::NotJwkSet { line: 1 }),
@@ -437,8 +448,7 @@ mod tests {
     }
 
     /// A set from before there were checkpoints.
-    const ROWS_ONLY: &str =
-        r#"{"keys":[{"kty":"oct","alg":"HS256","kid":"a","active":true,"k":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE"}]}"#;
+    const ROWS_ONLY: &str = r#"{"keys":[{"kty":"oct","alg":"HS256","kid":"a","active":true,"k":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE"}]}"#;
     /// RFC 8032, section 7.1, test 1.
     const X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     const D: &str = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
@@ -456,7 +466,9 @@ mod tests {
             "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
         );
         assert!(!format!("{ring:?}").contains("9d61b19d"), "Debug shows a key");
-        let bad = |text: String| assert_eq!(with(&text).unwrap_err(), KeyringError::BadKeyPair { key_id: "e".into() }, "{text}");
+        let bad = |text: String| {
+            assert_eq!(with(&text).unwrap_err(), KeyringError::BadKeyPair { key_id: "e".into() }, "{text}")
+        };
         bad(key(D, X, true));
         bad(key(X, X, true));
         bad(key(X, "", true));

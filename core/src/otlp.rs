@@ -59,7 +59,8 @@ pub fn export(run: &Run, events: &[Event], version: &str) -> Value {
     let last = events.iter().map(|event| event.ts).max().unwrap_or(run.started_at);
     // OTLP has no unfinished spans: until it ends, a run reaches to the last that was heard of it.
     let end = run.ended_at.unwrap_or(last).max(run.started_at);
-    let (steps, others): (Vec<&Event>, Vec<&Event>) = events.iter().partition(|event| event.event_type == "step_completed");
+    let (steps, others): (Vec<&Event>, Vec<&Event>) =
+        events.iter().partition(|event| event.event_type == "step_completed");
 
     let mut attributes = Attributes::default();
     attributes.add("gen_ai.operation.name", &json!("invoke_agent"));
@@ -74,7 +75,10 @@ pub fn export(run: &Run, events: &[Event], version: &str) -> Value {
     }
     for key in ["policy", "version", "hash"] {
         if let Some(value) = run.effective_policy.get(key) {
-            attributes.add(if key == "policy" { "skill_system.policy.name".into() } else { format!("skill_system.policy.{key}") }, value);
+            attributes.add(
+                if key == "policy" { "skill_system.policy.name".into() } else { format!("skill_system.policy.{key}") },
+                value,
+            );
         }
     }
     if run.status == "failed" {
@@ -121,8 +125,10 @@ fn step_span(step: &Event, run: &Run, trace: &str, root: &str) -> Value {
     if let Some(skill) = text("skill") {
         attributes.add("gen_ai.skill.name", &json!(skill));
     }
-    let failed = text("status").is_some_and(|word| matches!(crate::runs::Status::parse(word), Ok(crate::runs::Status::Failed)));
-    let succeeded = text("status").is_some_and(|word| matches!(crate::runs::Status::parse(word), Ok(crate::runs::Status::Succeeded)));
+    let failed =
+        text("status").is_some_and(|word| matches!(crate::runs::Status::parse(word), Ok(crate::runs::Status::Failed)));
+    let succeeded = text("status")
+        .is_some_and(|word| matches!(crate::runs::Status::parse(word), Ok(crate::runs::Status::Succeeded)));
     if failed {
         attributes.add("error.type", &json!(text("error_type").unwrap_or("_OTHER")));
     }
@@ -138,7 +144,8 @@ fn step_span(step: &Event, run: &Run, trace: &str, root: &str) -> Value {
         }
     }
     // An agent may have written anything there.
-    let millis = step.payload.get("duration_ms").and_then(Value::as_f64).filter(|ms| (0.0..=1e14).contains(ms)).unwrap_or(0.0);
+    let millis =
+        step.payload.get("duration_ms").and_then(Value::as_f64).filter(|ms| (0.0..=1e14).contains(ms)).unwrap_or(0.0);
     let status = match (succeeded, failed) {
         (true, _) => json!({"code": OK}),
         (_, true) => json!({"code": ERROR, "message": text("error").unwrap_or("failed")}),
@@ -201,7 +208,8 @@ fn any_value(value: &Value) -> Value {
         },
         Value::Array(values) => json!({"arrayValue": {"values": values.iter().map(any_value).collect::<Vec<_>>()}}),
         Value::Object(members) => {
-            let values: Vec<Value> = members.iter().map(|(key, value)| json!({"key": key, "value": any_value(value)})).collect();
+            let values: Vec<Value> =
+                members.iter().map(|(key, value)| json!({"key": key, "value": any_value(value)})).collect();
             json!({"kvlistValue": {"values": values}})
         }
     }
@@ -252,8 +260,17 @@ mod tests {
 
     #[test]
     fn root_and_steps() {
-        let note = Event { id: 3, ts: 1_500_000, level: "warn".into(), event_type: "note".into(), payload: json!({"a": [1, null, {"b": true}]}) };
-        let good = step(1, json!({"skill": "s", "operation": "o", "status": "ok", "duration_ms": 250, "metrics": {"gen_ai.usage.output_tokens": 5}}));
+        let note = Event {
+            id: 3,
+            ts: 1_500_000,
+            level: "warn".into(),
+            event_type: "note".into(),
+            payload: json!({"a": [1, null, {"b": true}]}),
+        };
+        let good = step(
+            1,
+            json!({"skill": "s", "operation": "o", "status": "ok", "duration_ms": 250, "metrics": {"gen_ai.usage.output_tokens": 5}}),
+        );
         let bad = step(2, json!({"skill": "s", "status": "error", "error": "no"}));
         let out = export(&run(), &[good, bad, note], "0.1.0");
         let spans = out["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
@@ -263,7 +280,10 @@ mod tests {
         assert_eq!(root["traceId"].as_str().unwrap().len(), 32);
         assert_eq!(root["spanId"].as_str().unwrap().len(), 16);
         assert!(root.get("parentSpanId").is_none());
-        assert_eq!((&root["startTimeUnixNano"], &root["endTimeUnixNano"]), (&json!("1000000000"), &json!("3000000000")));
+        assert_eq!(
+            (&root["startTimeUnixNano"], &root["endTimeUnixNano"]),
+            (&json!("1000000000"), &json!("3000000000"))
+        );
         assert_eq!(root["status"], json!({"code": 2, "message": "boom"}));
         assert_eq!(attribute(root, "gen_ai.usage.input_tokens"), [&json!({"intValue": "9007199254740993"})]);
         assert_eq!(attribute(root, "skill_system.run.cost_usd"), [&json!({"doubleValue": 0.5})]);
@@ -273,7 +293,10 @@ mod tests {
         assert_eq!(root["events"][0]["name"], "note");
         let nested = attribute(&root["events"][0], "skill_system.payload.a")[0];
         assert_eq!(nested["arrayValue"]["values"][1], json!({}));
-        assert_eq!(nested["arrayValue"]["values"][2]["kvlistValue"]["values"][0], json!({"key": "b", "value": {"boolValue": true}}));
+        assert_eq!(
+            nested["arrayValue"]["values"][2]["kvlistValue"]["values"][0],
+            json!({"key": "b", "value": {"boolValue": true}})
+        );
 
         assert_eq!(spans[1]["name"], "execute_tool s/o");
         assert_eq!(spans[1]["startTimeUnixNano"], "1750000000");
@@ -298,7 +321,11 @@ mod tests {
     #[test]
     fn unfinished_and_odd_runs() {
         let open = Run { status: "running".into(), ended_at: None, agent_id: None, ..run() };
-        let out = export(&open, &[step(1, json!("text")), step(2, json!({"duration_ms": "long"})), step(3, json!({"duration_ms": 1e300}))], "1");
+        let out = export(
+            &open,
+            &[step(1, json!("text")), step(2, json!({"duration_ms": "long"})), step(3, json!({"duration_ms": 1e300}))],
+            "1",
+        );
         let spans = out["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
         assert_eq!(spans[0]["name"], "invoke_agent");
         assert_eq!(spans[0]["endTimeUnixNano"], "2000000000");

@@ -175,7 +175,11 @@ impl From<PolicyError> for Fault {
 impl Profile {
     /// Checks everything that can be checked without the other profiles.
     pub fn validate(&self) -> Result<(), PolicyError> {
-        if self.name.is_empty() || self.name.len() > MAX_NAME_BYTES || self.name.trim() != self.name || self.name.chars().any(char::is_control) {
+        if self.name.is_empty()
+            || self.name.len() > MAX_NAME_BYTES
+            || self.name.trim() != self.name
+            || self.name.chars().any(char::is_control)
+        {
             return Err(PolicyError::BadName { name: shorten(&self.name) });
         }
         Rules::default().add(self)
@@ -311,12 +315,16 @@ impl RuleSet {
     }
 
     fn overlapping(&self, text: &str, effect: &Effect<'_>) -> Option<&Rule> {
-        self.named(text).iter().find(|rule| rule.effect.overlaps_scope(effect))
+        self.named(text)
+            .iter()
+            .find(|rule| rule.effect.overlaps_scope(effect))
             .or_else(|| self.with_wildcard.iter().find(|rule| rule.effect.overlaps(effect)))
     }
 
     fn covering(&self, text: &str, effect: &Effect<'_>) -> Option<&Rule> {
-        self.named(text).iter().find(|rule| rule.effect.covers_scope(effect))
+        self.named(text)
+            .iter()
+            .find(|rule| rule.effect.covers_scope(effect))
             .or_else(|| self.with_wildcard.iter().find(|rule| rule.effect.covers(effect)))
     }
 
@@ -375,7 +383,12 @@ impl Command {
                 _ => arguments.push(Some(word.into())),
             }
         }
-        Some(Command { text: text.into(), source: source.clone(), program, arguments: (count > 0).then_some((arguments, any)) })
+        Some(Command {
+            text: text.into(),
+            source: source.clone(),
+            program,
+            arguments: (count > 0).then_some((arguments, any)),
+        })
     }
 
     fn matches(&self, argv: &[&str]) -> bool {
@@ -443,7 +456,9 @@ impl Rules {
             })?;
             self.write_roots.push(Rule { text: text.as_str().into(), source: source.clone(), effect });
         }
-        self.count += columns.iter().map(|(_, list)| list.len()).sum::<usize>() + profile.allowed_exec.len() + profile.allowed_write_roots.len();
+        self.count += columns.iter().map(|(_, list)| list.len()).sum::<usize>()
+            + profile.allowed_exec.len()
+            + profile.allowed_write_roots.len();
         if self.count > MAX_RULES {
             return Err(PolicyError::TooLarge { policy: profile.name.clone() });
         }
@@ -513,7 +528,13 @@ pub struct Decision {
 impl Decision {
     /// Nothing of this may happen, for one reason.
     pub fn refused(blocked: Vec<String>, reason: impl Into<String>) -> Self {
-        Decision { allowed: false, blocked: without_repeats(blocked), ask: Vec::new(), verdict: Verdict::Deny, reason: reason.into() }
+        Decision {
+            allowed: false,
+            blocked: without_repeats(blocked),
+            ask: Vec::new(),
+            verdict: Verdict::Deny,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -597,7 +618,14 @@ impl Policy {
             todo.extend(profiles[i].inherits.iter().rev().filter_map(|p| by_name.get(p.as_str()).copied()));
         }
         let profile = &profiles[at];
-        Ok(Policy { name: profile.name.clone(), version: profile.version, hash, unlisted: profile.unlisted, mode: profile.mode, rules })
+        Ok(Policy {
+            name: profile.name.clone(),
+            version: profile.version,
+            hash,
+            unlisted: profile.unlisted,
+            mode: profile.mode,
+            rules,
+        })
     }
 
     /// The verdict on one effect.
@@ -705,10 +733,14 @@ impl Policy {
         let effect = format!("fs.write:{path}");
         // A wildcard in a path that is about to be written would be judged as many paths.
         if path.contains('*') {
-            return Decision::refused(vec![effect], format!("{}: denied as malformed: a path to write has no wildcard", shorten(path)));
+            return Decision::refused(
+                vec![effect],
+                format!("{}: denied as malformed: a path to write has no wildcard", shorten(path)),
+            );
         }
         self.decide_listed(&effect, "allowed_write_roots", || {
-            Effect::parse(&effect).is_ok_and(|asked| self.rules.write_roots.iter().any(|root| root.effect.covers(&asked)))
+            Effect::parse(&effect)
+                .is_ok_and(|asked| self.rules.write_roots.iter().any(|root| root.effect.covers(&asked)))
         })
     }
 
@@ -728,8 +760,14 @@ impl Policy {
             .map(|effect| {
                 let (verdict, why) = self.judge(effect);
                 let words = match &why {
-                    Why::Rule(rule) if verdict != Verdict::Allow && !Effect::parse(effect).is_ok_and(|e| rule.effect.covers(&e)) => {
-                        format!("{}, which names a part of what is asked; ask for a narrower scope", self.words(verdict, &why))
+                    Why::Rule(rule)
+                        if verdict != Verdict::Allow
+                            && !Effect::parse(effect).is_ok_and(|e| rule.effect.covers(&e)) =>
+                    {
+                        format!(
+                            "{}, which names a part of what is asked; ask for a narrower scope",
+                            self.words(verdict, &why)
+                        )
                     }
                     _ => self.words(verdict, &why),
                 };
@@ -744,14 +782,22 @@ impl Policy {
 
     /// Every rule in force: kind (`effect`, `exec`, `write_root`), verdict, rule, profile it came from.
     pub fn effective(&self) -> Vec<(&'static str, Verdict, String, String)> {
-        let sets = [(Verdict::Deny, &self.rules.deny), (Verdict::Ask, &self.rules.ask), (Verdict::Allow, &self.rules.allow)];
+        let sets =
+            [(Verdict::Deny, &self.rules.deny), (Verdict::Ask, &self.rules.ask), (Verdict::Allow, &self.rules.allow)];
         let mut rows = Vec::new();
         for (verdict, set) in sets {
-            rows.extend(set.sorted().into_iter().map(|r| ("effect", verdict, r.text.to_string(), r.source.to_string())));
+            rows.extend(
+                set.sorted().into_iter().map(|r| ("effect", verdict, r.text.to_string(), r.source.to_string())),
+            );
         }
         rows.push(("effect", self.unlisted_verdict(), "everything else".into(), self.name.clone()));
         rows.extend(self.rules.exec.iter().map(|c| ("exec", Verdict::Allow, c.text.to_string(), c.source.to_string())));
-        rows.extend(self.rules.write_roots.iter().map(|r| ("write_root", Verdict::Allow, r.text.to_string(), r.source.to_string())));
+        rows.extend(
+            self.rules
+                .write_roots
+                .iter()
+                .map(|r| ("write_root", Verdict::Allow, r.text.to_string(), r.source.to_string())),
+        );
         rows
     }
 
@@ -770,7 +816,14 @@ impl Policy {
     pub fn lint(&self) -> Vec<Finding> {
         let mut found = Vec::new();
         let mut report = |severity, code, rule: &Rule, message: String, hint| {
-            found.push(Finding { severity, code, rule: rule.text.to_string(), source: rule.source.to_string(), message, hint });
+            found.push(Finding {
+                severity,
+                code,
+                rule: rule.text.to_string(),
+                source: rule.source.to_string(),
+                message,
+                hint,
+            });
         };
         let sets = [("deny", &self.rules.deny), ("ask", &self.rules.ask), ("allow", &self.rules.allow)];
         for (at, (kind, set)) in sets.iter().enumerate() {
@@ -779,7 +832,10 @@ impl Policy {
                     set.iter().find(|other| other.effect.covers(&rule.effect)).map(|other| (*kind, other))
                 });
                 if let Some((by, other)) = stronger {
-                    let message = format!("the {kind} rule can never match: the {by} rule \"{}\" of \"{}\" covers it", other.text, other.source);
+                    let message = format!(
+                        "the {kind} rule can never match: the {by} rule \"{}\" of \"{}\" covers it",
+                        other.text, other.source
+                    );
                     let code = if by == "deny" { "shadowed_by_deny" } else { "shadowed_by_ask" };
                     report("warning", code, rule, message, "Remove one of the two.");
                     continue;
@@ -787,21 +843,40 @@ impl Policy {
                 if *kind == "allow" {
                     // An allow decides only where it covers what is asked, so a stronger rule
                     // that meets each of its actions leaves it only narrower requests.
-                    if let Some(other) = set.iter().find(|other| !std::ptr::eq(*other, rule) && other.effect.covers(&rule.effect) && !rule.effect.covers(&other.effect)) {
-                        report("info", "redundant", rule, format!("the allow rule \"{}\" of \"{}\" covers it", other.text, other.source), "Remove it if the wider rule is meant.");
+                    if let Some(other) = set.iter().find(|other| {
+                        !std::ptr::eq(*other, rule)
+                            && other.effect.covers(&rule.effect)
+                            && !rule.effect.covers(&other.effect)
+                    }) {
+                        report(
+                            "info",
+                            "redundant",
+                            rule,
+                            format!("the allow rule \"{}\" of \"{}\" covers it", other.text, other.source),
+                            "Remove it if the wider rule is meant.",
+                        );
                     }
                 }
                 match rule.effect.root() {
                     Some(root) if !STANDARD_EFFECTS.iter().any(|e| e.split('.').next() == Some(root)) => report(
-                        "warning", "unknown_root", rule,
+                        "warning",
+                        "unknown_root",
+                        rule,
                         format!("\"{root}\" is none of the roots db, fs, git, net and proc"),
                         "Correct it, unless your skills declare effects of this root.",
                     ),
                     Some(_) => {
-                        let meant = STANDARD_EFFECTS.iter().any(|e| Effect::parse(e).is_ok_and(|e| rule.effect.name_overlaps(&e)));
+                        let meant = STANDARD_EFFECTS
+                            .iter()
+                            .any(|e| Effect::parse(e).is_ok_and(|e| rule.effect.name_overlaps(&e)));
                         if !meant {
-                            report("warning", "unknown_effect", rule, "it matches none of the standard effects".into(),
-                                "The standard effects are db.read, db.write, proc.exec, fs.read, fs.write, net.fetch, git.read and git.write.");
+                            report(
+                                "warning",
+                                "unknown_effect",
+                                rule,
+                                "it matches none of the standard effects".into(),
+                                "The standard effects are db.read, db.write, proc.exec, fs.read, fs.write, net.fetch, git.read and git.write.",
+                            );
                         }
                     }
                     None => {}
@@ -814,7 +889,10 @@ impl Policy {
             let effect = if program.contains('*') { "proc.exec".to_owned() } else { format!("proc.exec:{program}") };
             if self.judge(&effect).0 == Verdict::Deny {
                 found.push(Finding {
-                    severity: "warning", code: "inert_exec", rule: command.text.to_string(), source: command.source.to_string(),
+                    severity: "warning",
+                    code: "inert_exec",
+                    rule: command.text.to_string(),
+                    source: command.source.to_string(),
                     message: format!("the command can never run: {effect} is not allowed"),
                     hint: "Add proc.exec, or this program as its scope, to allowed_effects or ask_effects.",
                 });
@@ -825,7 +903,10 @@ impl Policy {
             let listed = self.rules.allow.iter().chain(self.rules.ask.iter()).any(|r| r.effect.overlaps(&root.effect));
             if stopped || (!listed && self.unlisted == Unlisted::Deny) {
                 found.push(Finding {
-                    severity: "warning", code: "inert_write_root", rule: root.text.to_string(), source: root.source.to_string(),
+                    severity: "warning",
+                    code: "inert_write_root",
+                    rule: root.text.to_string(),
+                    source: root.source.to_string(),
                     message: "nothing can be written there: fs.write is not allowed for it".into(),
                     hint: "Add fs.write, or this directory as its scope, to allowed_effects or ask_effects.",
                 });
@@ -888,8 +969,13 @@ mod tests {
     fn profile(name: &str, allow: &[&str], ask: &[&str], deny: &[&str]) -> Profile {
         let list = |items: &[&str]| items.iter().map(|s| (*s).to_owned()).collect();
         Profile {
-            name: name.into(), version: 1, allowed_effects: list(allow), ask_effects: list(ask), denied_effects: list(deny),
-            metadata: "{}".into(), ..Profile::default()
+            name: name.into(),
+            version: 1,
+            allowed_effects: list(allow),
+            ask_effects: list(ask),
+            denied_effects: list(deny),
+            metadata: "{}".into(),
+            ..Profile::default()
         }
     }
     fn check(policy: &Policy, effects: &[&str]) -> Decision {
@@ -929,7 +1015,8 @@ mod tests {
     #[test]
     fn commands() {
         let mut p = profile("p", &["proc.exec"], &[], &["proc.exec:sudo"]);
-        p.allowed_exec = ["git", "npm test", "cargo build **", "python3 *", "/usr/bin/make", "sudo"].map(String::from).to_vec();
+        p.allowed_exec =
+            ["git", "npm test", "cargo build **", "python3 *", "/usr/bin/make", "sudo"].map(String::from).to_vec();
         let p = Policy::compile("p", &[p]).unwrap();
         for (argv, allowed) in [
             (&["git", "status"][..], true),
@@ -959,8 +1046,16 @@ mod tests {
         p.allowed_write_roots = vec!["/srv/app".into(), "/tmp/**".into()];
         let p = Policy::compile("p", &[p]).unwrap();
         for (path, allowed) in [
-            ("/srv/app/x", true), ("/srv/app", true), ("/tmp/a/b", true), ("/srv/app/../etc", false), ("/srv/application", false),
-            ("/srv/app/secret/k", false), ("srv/app/x", false), ("/srv/app/*", false), ("", false), ("/srv/app/\u{0}", false),
+            ("/srv/app/x", true),
+            ("/srv/app", true),
+            ("/tmp/a/b", true),
+            ("/srv/app/../etc", false),
+            ("/srv/application", false),
+            ("/srv/app/secret/k", false),
+            ("srv/app/x", false),
+            ("/srv/app/*", false),
+            ("", false),
+            ("/srv/app/\u{0}", false),
         ] {
             assert_eq!(p.check_write(path).allowed, allowed, "{path}");
         }
@@ -968,14 +1063,24 @@ mod tests {
 
     #[test]
     fn lint_finds_what_does_nothing() {
-        let mut p = profile("p", &["db.read", "fs.*:/etc/x", "fs.wirte", "mail.send", "db.**"], &["git.write"], &["fs.*:/etc/**", "git.*"]);
+        let mut p = profile(
+            "p",
+            &["db.read", "fs.*:/etc/x", "fs.wirte", "mail.send", "db.**"],
+            &["git.write"],
+            &["fs.*:/etc/**", "git.*"],
+        );
         p.allowed_exec = vec!["ls".into()];
         p.allowed_write_roots = vec!["/srv".into()];
         let p = Policy::compile("p", &[p]).unwrap();
         let codes: Vec<_> = p.lint().into_iter().map(|f| (f.code, f.rule)).collect();
         for expected in [
-            ("shadowed_by_deny", "git.write"), ("shadowed_by_deny", "fs.*:/etc/x"), ("unknown_effect", "fs.wirte"),
-            ("unknown_root", "mail.send"), ("redundant", "db.read"), ("inert_exec", "ls"), ("inert_write_root", "/srv"),
+            ("shadowed_by_deny", "git.write"),
+            ("shadowed_by_deny", "fs.*:/etc/x"),
+            ("unknown_effect", "fs.wirte"),
+            ("unknown_root", "mail.send"),
+            ("redundant", "db.read"),
+            ("inert_exec", "ls"),
+            ("inert_write_root", "/srv"),
         ] {
             assert!(codes.contains(&(expected.0, expected.1.to_owned())), "{expected:?} in {codes:?}");
         }
@@ -983,7 +1088,10 @@ mod tests {
     }
 
     fn texts() -> impl Strategy<Value = Vec<String>> {
-        prop::collection::vec(prop_oneof!["[ab]\\.[ab]", "[ab]\\.\\*", "[ab]\\.[ab]:/[ab]", "[ab]\\.\\*\\*", Just("**".to_owned())], 0..4)
+        prop::collection::vec(
+            prop_oneof!["[ab]\\.[ab]", "[ab]\\.\\*", "[ab]\\.[ab]:/[ab]", "[ab]\\.\\*\\*", Just("**".to_owned())],
+            0..4,
+        )
     }
     fn asked() -> impl Strategy<Value = Vec<String>> {
         prop::collection::vec(prop_oneof!["[ab]\\.[ab]", "[ab]\\.[ab]:/[ab]", "[ab]\\.[ab]:/\\*\\*"], 0..5)

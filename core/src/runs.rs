@@ -308,7 +308,8 @@ mod tests {
     #[test]
     fn events_are_looked_at_before_they_are_written() {
         assert_eq!(check_events(&json!([])), Ok(0));
-        let good = json!([{"event_type": "a"}, {"event_type": "b", "level": "warn", "payload": {"x": 1}, "ts": "2026-01-01"}]);
+        let good =
+            json!([{"event_type": "a"}, {"event_type": "b", "level": "warn", "payload": {"x": 1}, "ts": "2026-01-01"}]);
         assert_eq!(check_events(&good), Ok(2));
         assert_eq!(check_events(&json!({})), Err(RunError::WrongKind { what: "events", wanted: "array" }));
         for bad in [

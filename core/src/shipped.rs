@@ -94,7 +94,8 @@ fn statements(script: &str) -> Vec<String> {
 fn function(declaration: &str) -> Option<Function> {
     let (name, rest) = declaration.split_once('(')?;
     let language = rest.split_once(" LANGUAGE ")?.1.split(' ').next()?.to_owned();
-    let symbol = rest.split_once("AS 'MODULE_PATHNAME', '").and_then(|(_, after)| after.split('\'').next()).map(str::to_owned);
+    let symbol =
+        rest.split_once("AS 'MODULE_PATHNAME', '").and_then(|(_, after)| after.split('\'').next()).map(str::to_owned);
     Some(Function {
         name: name.to_owned(),
         language,
@@ -117,11 +118,15 @@ fn columns(declaration: &str) -> Vec<Column> {
     for item in items(rest) {
         if let Some(keys) = item.strip_prefix("PRIMARY KEY (") {
             let keys: Vec<&str> = keys.trim_end_matches(')').split(',').map(str::trim).collect();
-            found.iter_mut().filter(|column| keys.contains(&column.name.as_str())).for_each(|column| column.not_null = true);
+            found
+                .iter_mut()
+                .filter(|column| keys.contains(&column.name.as_str()))
+                .for_each(|column| column.not_null = true);
         } else if item.starts_with(|c: char| c.is_ascii_lowercase())
             && let Some((name, definition)) = item.split_once(' ')
         {
-            let kind: Vec<&str> = definition.split(' ').take_while(|word| !word.starts_with(|c: char| c.is_ascii_uppercase())).collect();
+            let kind: Vec<&str> =
+                definition.split(' ').take_while(|word| !word.starts_with(|c: char| c.is_ascii_uppercase())).collect();
             found.push(Column {
                 relation: relation.to_owned(),
                 name: name.to_owned(),
@@ -173,8 +178,19 @@ mod tests {
              DO $$ BEGIN x; CREATE FUNCTION skill_system.nor_this(); END $$;\n\
              CREATE FUNCTION skill_system.two() RETURNS bigint LANGUAGE sql\nBEGIN ATOMIC\n SELECT 1;\n SELECT 2;\nEND;\nCREATE FUNCTION skill_system.three() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'three';",
         );
-        let all: Vec<_> = shipped.functions.iter().map(|f| (f.name.as_str(), f.language.as_str(), f.symbol.as_deref(), f.pinned, f.strict)).collect();
-        assert_eq!(all, [("one", "c", Some("one_wrapper"), true, true), ("two", "sql", None, false, false), ("three", "c", Some("three"), false, false)]);
+        let all: Vec<_> = shipped
+            .functions
+            .iter()
+            .map(|f| (f.name.as_str(), f.language.as_str(), f.symbol.as_deref(), f.pinned, f.strict))
+            .collect();
+        assert_eq!(
+            all,
+            [
+                ("one", "c", Some("one_wrapper"), true, true),
+                ("two", "sql", None, false, false),
+                ("three", "c", Some("three"), false, false)
+            ]
+        );
     }
 
     #[test]
@@ -183,12 +199,18 @@ mod tests {
             "CREATE TABLE skill_system.audit_x (\n  a varchar(100) NOT NULL,\n  b timestamptz DEFAULT pg_catalog.now(),\n  c int8range CHECK (c IN ('a, b', ')')),\n d bytea,\n  PRIMARY KEY (d, b)\n);\n\
              CREATE TABLE skill_system.other (a text);\nCREATE TABLE skill_system.audit_y PARTITION OF skill_system.audit_x FOR VALUES FROM (1) TO (2);",
         );
-        let all: Vec<_> = shipped.columns.iter().map(|c| (c.relation.as_str(), c.name.as_str(), c.kind.as_str(), c.not_null)).collect();
+        let all: Vec<_> = shipped
+            .columns
+            .iter()
+            .map(|c| (c.relation.as_str(), c.name.as_str(), c.kind.as_str(), c.not_null))
+            .collect();
         assert_eq!(
             all,
             [
-                ("audit_x", "a", "character varying(100)", true), ("audit_x", "b", "timestamp with time zone", true),
-                ("audit_x", "c", "int8range", false), ("audit_x", "d", "bytea", true)
+                ("audit_x", "a", "character varying(100)", true),
+                ("audit_x", "b", "timestamp with time zone", true),
+                ("audit_x", "c", "int8range", false),
+                ("audit_x", "d", "bytea", true)
             ]
         );
     }

@@ -383,9 +383,16 @@ mod tests {
         e.timestamp(7, 0);
         e.finish();
         let expected = format!(
-            "{}{}0001{}{}{}{}{}{}{}", hex::encode("SKR1"), "ab".repeat(16), "0006",
-            "00010000000000", "00020600000000", "00030100000008ffffffffffffffff", "000402000000080000000000000001",
-            "0005030000000101", "000707000000080000000000000000"
+            "{}{}0001{}{}{}{}{}{}{}",
+            hex::encode("SKR1"),
+            "ab".repeat(16),
+            "0006",
+            "00010000000000",
+            "00020600000000",
+            "00030100000008ffffffffffffffff",
+            "000402000000080000000000000001",
+            "0005030000000101",
+            "000707000000080000000000000000"
         );
         assert_eq!(hex::encode(out), expected);
     }
@@ -449,7 +456,8 @@ mod tests {
         leaf.prop_recursive(4, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-                prop::collection::btree_map("[a-c]{0,2}", inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect()))
+                prop::collection::btree_map("[a-c]{0,2}", inner, 0..4)
+                    .prop_map(|m| Value::Object(m.into_iter().collect()))
             ]
         })
     }

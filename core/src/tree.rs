@@ -267,10 +267,7 @@ impl Appender {
     }
 
     /// Emits the last tile of each level where it is partial and changed. Returns size and root.
-    pub fn finish(
-        self,
-        emit: &mut impl FnMut(u8, u64, &[u8]) -> Result<(), Fault>,
-    ) -> Result<(u64, Hash), Fault> {
+    pub fn finish(self, emit: &mut impl FnMut(u8, u64, &[u8]) -> Result<(), Fault>) -> Result<(u64, Hash), Fault> {
         let mut subtrees = Vec::new();
         for (level, hashes) in self.levels.iter().enumerate() {
             if self.changed[level] {
@@ -360,7 +357,10 @@ impl RangeHasher {
     /// The root, given the cover of the leaves from here to `size`.
     pub fn finish(mut self, size: u64, right: &[Hash]) -> Result<Hash, Fault> {
         let rest = size.checked_sub(self.at);
-        self.push_cover(rest.ok_or_else(|| invalid(format!("the range ends after the {size} leaves of the tree")))?, right)?;
+        self.push_cover(
+            rest.ok_or_else(|| invalid(format!("the range ends after the {size} leaves of the tree")))?,
+            right,
+        )?;
         Ok(join(&self.stack))
     }
 }
@@ -520,7 +520,13 @@ mod tests {
             let proof = inclusion_proof(40_000, size, &tiles).unwrap();
             assert!(verify_inclusion(&proof, 40_000, size, &all[40_000], &expected));
             let old = naive_root(&all[..65_000]);
-            assert!(verify_consistency(&consistency_proof(65_000, size, &tiles).unwrap(), 65_000, &old, size, &expected));
+            assert!(verify_consistency(
+                &consistency_proof(65_000, size, &tiles).unwrap(),
+                65_000,
+                &old,
+                size,
+                &expected
+            ));
         }
     }
 

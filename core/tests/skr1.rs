@@ -31,7 +31,12 @@ fn unix_micros(text: &str) -> Option<i64> {
     let [year, month, day] = date[..] else { return None };
     // Count from 1 March of the year 0, so that the leap day comes last.
     let year = if bc { 1 - year } else { year } - i128::from(month <= 2);
-    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * ((month + 9) % 12) + 2) / 5 + day - 1 - 719_468;
+    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * ((month + 9) % 12) + 2) / 5
+        + day
+        - 1
+        - 719_468;
     let micros = (days * 86_400 + seconds) * 1_000_000 + format!("{fraction:0<6}").parse::<i128>().unwrap();
     i64::try_from(micros).ok()
 }
@@ -46,7 +51,10 @@ fn tell(value: &RawValue, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError
         b'"' => writer.string(serde_json::from_str::<String>(text).unwrap().as_bytes()),
         b'[' => {
             writer.begin_array()?;
-            serde_json::from_str::<Vec<&RawValue>>(text).unwrap().into_iter().try_for_each(|item| tell(item, writer))?;
+            serde_json::from_str::<Vec<&RawValue>>(text)
+                .unwrap()
+                .into_iter()
+                .try_for_each(|item| tell(item, writer))?;
             writer.end()
         }
         b'{' => {
@@ -326,10 +334,28 @@ fn any_row() -> impl Strategy<Value = Row> {
         (any::<[u8; 16]>(), any_text(), any_text(), any_json(), nullable(), nullable()),
         (number(), number(), number(), any_text(), any_text(), any_text()),
     )
-        .prop_map(|((id, tenant_id, event_type, data, actor_id, actor_type), (created_at, recorded_at, transaction, session_user, current_user, key_id))| {
-            let transaction_id = transaction as u64;
-            Row { id, tenant_id, event_type, data, actor_id, actor_type, created_at, recorded_at, transaction_id, session_user, current_user, key_id }
-        })
+        .prop_map(
+            |(
+                (id, tenant_id, event_type, data, actor_id, actor_type),
+                (created_at, recorded_at, transaction, session_user, current_user, key_id),
+            )| {
+                let transaction_id = transaction as u64;
+                Row {
+                    id,
+                    tenant_id,
+                    event_type,
+                    data,
+                    actor_id,
+                    actor_type,
+                    created_at,
+                    recorded_at,
+                    transaction_id,
+                    session_user,
+                    current_user,
+                    key_id,
+                }
+            },
+        )
 }
 
 /// `base` with column `column` of `other`.

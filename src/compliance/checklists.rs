@@ -11,8 +11,8 @@ use super::{RuleLock, lock_rules, record, rules, text, unknown};
 use crate::args::{json as json_argument, jsonb, missing, stored, uuid, uuid_datum, who};
 use crate::pg::call::{Answer, Call};
 use crate::pg::spi::{self, Access, arg, given};
-use crate::pg::trigger::{Event, Trigger};
 use crate::pg::sys;
+use crate::pg::trigger::{Event, Trigger};
 use crate::pg_function;
 
 /// Statuses of a filing that has not ended.
@@ -89,7 +89,13 @@ fn need_version(checklist: &Checklist, expected: Option<i32>) -> Result<(), Faul
 
 /// Leads a checklist to the next status, with its items and metadata as they are in
 /// `checklist`, and records that. `more` is added to the record.
-pub fn set_status(checklist: &Checklist, action: &str, decision: Option<&str>, by: &str, more: Value) -> Result<(&'static str, i32), Fault> {
+pub fn set_status(
+    checklist: &Checklist,
+    action: &str,
+    decision: Option<&str>,
+    by: &str,
+    more: Value,
+) -> Result<(&'static str, i32), Fault> {
     let status = logic::next(action, &checklist.status, decision)?;
     spi::run(
         "UPDATE skill_system.filing_checklists SET status = $2, items = $3, metadata = $4, version = version + 1, updated_at = clock_timestamp() \
@@ -166,8 +172,11 @@ fn guard_template(call: &Call) -> Answer {
         if used == Some(true) {
             let domain: String = trigger.old(c"compliance_domain").unwrap_or_default();
             let version: i32 = trigger.old(c"version").unwrap_or_default();
-            return Err(Fault::new(Code::NotInPrerequisiteState, format!("version {version} of the template of {domain} is in use, so it stays as it is"))
-                .hint("create_template() makes the next version."));
+            return Err(Fault::new(
+                Code::NotInPrerequisiteState,
+                format!("version {version} of the template of {domain} is in use, so it stays as it is"),
+            )
+            .hint("create_template() makes the next version."));
         }
     }
     if trigger.event() != Event::Delete {
@@ -188,12 +197,14 @@ fn guard_checklist(call: &Call) -> Answer {
         return Ok(trigger.proceed());
     }
     let refuse = |message: String| {
-        Err(Fault::new(Code::NotInPrerequisiteState, message).hint("SELECT * FROM skill_system.checklist_transitions();"))
+        Err(Fault::new(Code::NotInPrerequisiteState, message)
+            .hint("SELECT * FROM skill_system.checklist_transitions();"))
     };
     if !OPEN.contains(&from.as_str()) {
         return refuse(format!("the checklist is {from}, so it stays as it is"));
     }
-    const FIXED: [&str; 7] = ["id", "tenant_id", "entity_id", "compliance_domain", "template_id", "created_by", "created_at"];
+    const FIXED: [&str; 7] =
+        ["id", "tenant_id", "entity_id", "compliance_domain", "template_id", "created_by", "created_at"];
     if let Some(column) = changed.iter().find(|column| FIXED.contains(&column.as_str())) {
         return refuse(format!("{column} of a checklist never changes"));
     }
@@ -211,9 +222,11 @@ fn create_checklist(call: &Call) -> Answer {
     let domain = required("compliance_domain", call.text(2), 50)?;
     let entity_name = optional("entity_name", call.text(3), 500)?;
     let deadline = call.datum(4);
-    let past = |datum: pg_sys::Datum| (datum.value() as i64) < sys::clock_timestamp() || datum.value() as i64 == i64::MAX;
+    let past =
+        |datum: pg_sys::Datum| (datum.value() as i64) < sys::clock_timestamp() || datum.value() as i64 == i64::MAX;
     if deadline.is_some_and(past) {
-        return Err(Fault::new(Code::InvalidParameterValue, "deadline must lie in the future").hint("For what is already late, give the new date that was agreed."));
+        return Err(Fault::new(Code::InvalidParameterValue, "deadline must lie in the future")
+            .hint("For what is already late, give the new date that was agreed."));
     }
     let entity_field = optional("entity_field", call.text(5), 255)?;
     let district = optional("entity_district", call.text(6), 10)?;
@@ -230,11 +243,17 @@ fn create_checklist(call: &Call) -> Answer {
          WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1 FOR SHARE",
         Access::WriteAsOwner,
         &[arg(domain)],
-        |row| template = Some((row.get::<pgrx::Uuid>(1), row.get::<i32>(2), stored(row.get(3)), row.get::<Vec<String>>(4))),
+        |row| {
+            template =
+                Some((row.get::<pgrx::Uuid>(1), row.get::<i32>(2), stored(row.get(3)), row.get::<Vec<String>>(4)))
+        },
     );
     let Some((template_id, template_version, items, rule_domains)) = template else {
-        return Err(Fault::new(Code::UndefinedObject, format!("compliance domain \"{}\" has no template", skill_core::effect::shorten(domain)))
-            .hint("An administrator makes it with create_template()."));
+        return Err(Fault::new(
+            Code::UndefinedObject,
+            format!("compliance domain \"{}\" has no template", skill_core::effect::shorten(domain)),
+        )
+        .hint("An administrator makes it with create_template()."));
     };
     let id = spi::one::<pgrx::Uuid>(
         "INSERT INTO skill_system.filing_checklists (entity_id, entity_type, entity_name, compliance_domain, template_id, deadline, items, metadata, \
@@ -371,7 +390,12 @@ fn mark_exception(call: &Call) -> Answer {
 #[pg_extern(sql = false, immutable, parallel_safe)]
 fn checklist_transitions() -> TableIterator<
     'static,
-    (name!(action, &'static str), name!(from_status, &'static str), name!(to_status, &'static str), name!(condition, &'static str)),
+    (
+        name!(action, &'static str),
+        name!(from_status, &'static str),
+        name!(to_status, &'static str),
+        name!(condition, &'static str),
+    ),
 > {
     TableIterator::new(TRANSITIONS.iter().map(|t| (t.action, t.from, t.to, t.condition)))
 }
@@ -385,16 +409,20 @@ fn add_artifact(call: &Call) -> Answer {
     let name = required("name", call.text(3), 500)?;
     let content_type = optional("content_type", call.text(5), 100)?;
     if content_type.is_some_and(|kind| !kind.contains('/')) {
-        return Err(Fault::new(Code::InvalidParameterValue, "content_type must be a MIME type").hint("For example text/markdown or application/pdf."));
+        return Err(Fault::new(Code::InvalidParameterValue, "content_type must be a MIME type")
+            .hint("For example text/markdown or application/pdf."));
     }
     let file_path = optional("file_path", call.text(6), 1000)?;
     let generated_by = word("generated_by", call.text(9), &["agent", "user", "system"])?;
     let metadata = json_argument(call, 10, "metadata")?.unwrap_or_else(|| json!({}));
     let (digest, size) = match (call.text(4), file_path) {
         (Some(content), _) if content.len() > MAX_CONTENT => {
-            return Err(Fault::new(Code::ProgramLimitExceeded, format!("the content is larger than {MAX_CONTENT} bytes"))
-                .detail(format!("It has {} bytes.", content.len()))
-                .hint("Keep it in a file and give file_path, content_sha256 and size_bytes."));
+            return Err(Fault::new(
+                Code::ProgramLimitExceeded,
+                format!("the content is larger than {MAX_CONTENT} bytes"),
+            )
+            .detail(format!("It has {} bytes.", content.len()))
+            .hint("Keep it in a file and give file_path, content_sha256 and size_bytes."));
         }
         (Some(content), _) => (sha256(content.as_bytes()), content.len() as i64),
         (None, Some(_)) => {
@@ -402,7 +430,10 @@ fn add_artifact(call: &Call) -> Answer {
             let size: i64 = call.get(8).ok_or_else(|| missing("size_bytes"))?;
             let hex = digest.strip_prefix("sha256:").unwrap_or_default();
             if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) || size < 0 {
-                return Err(Fault::new(Code::InvalidParameterValue, "a file needs its digest as sha256:<64 hex digits> and its size"));
+                return Err(Fault::new(
+                    Code::InvalidParameterValue,
+                    "a file needs its digest as sha256:<64 hex digits> and its size",
+                ));
             }
             (digest.to_owned(), size)
         }
@@ -410,7 +441,8 @@ fn add_artifact(call: &Call) -> Answer {
             return Err(Fault::new(Code::InvalidParameterValue, "an artifact needs content or file_path"));
         }
     };
-    let differs = call.text(7).is_some_and(|given| given != digest) || call.get::<i64>(8).is_some_and(|given| given != size);
+    let differs =
+        call.text(7).is_some_and(|given| given != digest) || call.get::<i64>(8).is_some_and(|given| given != size);
     if differs {
         return Err(Fault::new(Code::InvalidParameterValue, "content_sha256 or size_bytes is not that of the content")
             .detail(format!("The content has {digest} and {size} bytes.")));

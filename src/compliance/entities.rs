@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys;
 use skill_core::compliance::entities::{EntityType, Field, InputType, PRESETS, Preset, Relation};
-use skill_core::input::required;
 use skill_core::effect::shorten;
+use skill_core::input::required;
 use skill_core::{Code, Fault};
 
 use super::text;
@@ -72,7 +72,12 @@ fn entity_type(call: &Call) -> Result<(pgrx::Uuid, EntityType), Fault> {
         &[arg(id)],
         |row| {
             let (cardinality, required) = (row.get::<String>(2).unwrap_or_default(), row.get(3).unwrap_or_default());
-            relations.push(Relation::of(row.get(1).unwrap_or_default(), &cardinality, required, row.get(4).unwrap_or_default()));
+            relations.push(Relation::of(
+                row.get(1).unwrap_or_default(),
+                &cardinality,
+                required,
+                row.get(4).unwrap_or_default(),
+            ));
         },
     );
     Ok((id, EntityType { key: key.to_owned(), name, fields, relations }))
@@ -139,8 +144,11 @@ fn guard_preset(call: &Call) -> Answer {
     let column = |name| trigger.new_value::<String>(name).unwrap_or_default();
     let preset = Preset::new(&column(c"pattern"), &column(c"description"))?;
     if !preset.matches(&column(c"example")) {
-        return Err(Fault::new(Code::InvalidParameterValue, format!("the pattern of preset \"{}\" does not match its example", column(c"preset_key")))
-            .detail(format!("Pattern {}, example {}.", shorten(&column(c"pattern")), shorten(&column(c"example")))));
+        return Err(Fault::new(
+            Code::InvalidParameterValue,
+            format!("the pattern of preset \"{}\" does not match its example", column(c"preset_key")),
+        )
+        .detail(format!("Pattern {}, example {}.", shorten(&column(c"pattern")), shorten(&column(c"example")))));
     }
     Ok(trigger.proceed())
 }
@@ -154,12 +162,19 @@ fn guard_entity_type(call: &Call) -> Answer {
     }
     let refused = match trigger.event() {
         Event::Delete => "deleted",
-        _ if trigger.changed_columns().iter().any(|column| ["is_system_type", "type_key", "type_id", "tenant_id"].contains(&column.as_str())) => {
+        _ if trigger
+            .changed_columns()
+            .iter()
+            .any(|column| ["is_system_type", "type_key", "type_id", "tenant_id"].contains(&column.as_str())) =>
+        {
             "renamed or made an ordinary one"
         }
         _ => return Ok(trigger.proceed()),
     };
     let key = trigger.old::<String>(c"type_key").unwrap_or_default();
-    Err(Fault::new(Code::NotInPrerequisiteState, format!("system type \"{key}\" of tenant \"{}\" cannot be {refused}", guc::tenant()))
-        .hint("Set compliance_footprint to false to take it out of sight."))
+    Err(Fault::new(
+        Code::NotInPrerequisiteState,
+        format!("system type \"{key}\" of tenant \"{}\" cannot be {refused}", guc::tenant()),
+    )
+    .hint("Set compliance_footprint to false to take it out of sight."))
 }

@@ -51,11 +51,20 @@ enum RuleLock {
 /// what is no longer in force.
 fn lock_rules(lock: RuleLock) {
     let sql = match lock {
-        RuleLock::Shared => "SELECT FROM skill_system.rule_books WHERE tenant_id = skill_system.current_tenant() FOR SHARE",
-        RuleLock::Exclusive => "UPDATE skill_system.rule_books SET revision = revision + 1 WHERE tenant_id = skill_system.current_tenant()",
+        RuleLock::Shared => {
+            "SELECT FROM skill_system.rule_books WHERE tenant_id = skill_system.current_tenant() FOR SHARE"
+        }
+        RuleLock::Exclusive => {
+            "UPDATE skill_system.rule_books SET revision = revision + 1 WHERE tenant_id = skill_system.current_tenant()"
+        }
     };
     if spi::run(sql, Access::WriteAsOwner, &[], |_| ()) == 0 {
-        spi::run("INSERT INTO skill_system.rule_books DEFAULT VALUES ON CONFLICT DO NOTHING", Access::WriteAsOwner, &[], |_| ());
+        spi::run(
+            "INSERT INTO skill_system.rule_books DEFAULT VALUES ON CONFLICT DO NOTHING",
+            Access::WriteAsOwner,
+            &[],
+            |_| (),
+        );
         spi::run(sql, Access::WriteAsOwner, &[], |_| ());
     }
 }
@@ -71,17 +80,23 @@ pg_function!(pg_finfo_skill_guard_columns, skill_guard_columns, guard_columns);
 fn guard_columns(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
     let allowed = trigger.arguments();
-    let changed: Vec<String> = trigger.changed_columns().into_iter().filter(|column| !allowed.contains(column)).collect();
+    let changed: Vec<String> =
+        trigger.changed_columns().into_iter().filter(|column| !allowed.contains(column)).collect();
     if changed.is_empty() {
         return Ok(trigger.proceed());
     }
-    Err(Fault::new(Code::NotInPrerequisiteState, format!("{} of a row of {} never changes", changed.join(", "), trigger.relation_name()))
-        .hint("Add a new row instead."))
+    Err(Fault::new(
+        Code::NotInPrerequisiteState,
+        format!("{} of a row of {} never changes", changed.join(", "), trigger.relation_name()),
+    )
+    .hint("Add a new row instead."))
 }
 
 #[pgrx::pg_extern(sql = false)]
 fn text_key(value: &str) -> pgrx::AnyNumeric {
     use crate::pg::error::OrRaise;
     let digits = skill_core::compliance::text_key(value).or_raise();
-    pgrx::AnyNumeric::try_from(digits.as_str()).map_err(|error| Fault::new(Code::Internal, error.to_string())).or_raise()
+    pgrx::AnyNumeric::try_from(digits.as_str())
+        .map_err(|error| Fault::new(Code::Internal, error.to_string()))
+        .or_raise()
 }

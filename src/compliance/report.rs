@@ -77,9 +77,11 @@ fn compliance_report(call: &Call) -> Answer {
 /// Counts by status, the domains, and the districts with their cells by domain.
 fn tallies() -> (serde_json::Map<String, Value>, Vec<String>, Vec<Value>) {
     let statuses = ["overdue", "action_needed", "in_review", "compliant", "not_applicable"];
-    let mut counts: serde_json::Map<String, Value> = statuses.iter().map(|status| ((*status).to_owned(), 0.into())).collect();
+    let mut counts: serde_json::Map<String, Value> =
+        statuses.iter().map(|status| ((*status).to_owned(), 0.into())).collect();
     let mut domains: Vec<String> = Vec::new();
-    let mut by_district: std::collections::BTreeMap<String, std::collections::HashMap<String, [i64; 3]>> = std::collections::BTreeMap::new();
+    let mut by_district: std::collections::BTreeMap<String, std::collections::HashMap<String, [i64; 3]>> =
+        std::collections::BTreeMap::new();
     spi::run(
         "SELECT compliance_domain::text, coalesce(entity_district, '–')::text, status, sum(entities)::bigint FROM skill_system.compliance_counts \
          WHERE tenant_id = skill_system.current_tenant() GROUP BY 1, 2, 3 ORDER BY 1",
@@ -207,7 +209,9 @@ fn oscal_assessment_results(call: &Call) -> Answer {
     );
     let truncated = cells.len() > most as usize;
     cells.truncate(most as usize);
-    let at: String = spi::one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')", Access::Read, &[]).unwrap_or_default();
+    let at: String =
+        spi::one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')", Access::Read, &[])
+            .unwrap_or_default();
     let about = About { title, tenant: &guc::tenant(), at: &at, truncated };
     Ok(jsonb_datum(assessment_results(&about, &cells)).unwrap_or_else(|| call.null()))
 }

@@ -60,9 +60,12 @@ fn supersede(identifier: &str, effective_date: &Arg) -> Result<Option<Current>, 
     let current = current(identifier, effective_date);
     if let Some(current) = &current {
         if !current.may_be_followed {
-            return Err(Fault::new(Code::InvalidParameterValue, "effective_date lies before that of the version in force")
-                .detail(format!("Version {} of {identifier} is in force from {}.", current.version, current.effective_date))
-                .hint("A later version cannot begin before an earlier one; it may begin on the same day."));
+            return Err(Fault::new(
+                Code::InvalidParameterValue,
+                "effective_date lies before that of the version in force",
+            )
+            .detail(format!("Version {} of {identifier} is in force from {}.", current.version, current.effective_date))
+            .hint("A later version cannot begin before an earlier one; it may begin on the same day."));
         }
         spi::run(
             "UPDATE skill_system.rule_versions SET status = 'superseded', superseded_date = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
@@ -118,14 +121,25 @@ fn add_version(call: &Call, status: &str) -> Answer {
     let node = optional("graph_node_id", call.text(8), 255)?;
     let detected_by = optional("detected_by", call.text(9), 100)?;
     if kind == "field_specific" && !data["field"].is_string() {
-        return Err(Fault::new(Code::InvalidParameterValue, "the rule_data of a field_specific rule must name its field")
-            .hint("Add a member such as {\"field\": \"SPRABERRY (TREND AREA)\"}."));
+        return Err(Fault::new(
+            Code::InvalidParameterValue,
+            "the rule_data of a field_specific rule must name its field",
+        )
+        .hint("Add a member such as {\"field\": \"SPRABERRY (TREND AREA)\"}."));
     }
     // What is compared and hashed later must be what was given.
     let content = canonical(&data);
-    let exact = spi::one::<bool>("SELECT $1::jsonb = $2", Access::Read, &[arg(content.as_str()), given(call.datum(3), pg_sys::JSONBOID)]);
+    let exact = spi::one::<bool>(
+        "SELECT $1::jsonb = $2",
+        Access::Read,
+        &[arg(content.as_str()), given(call.datum(3), pg_sys::JSONBOID)],
+    );
     if exact != Some(true) {
-        return Err(Fault::new(Code::InvalidParameterValue, "rule_data has a number with more digits than a double keeps").hint("Write it as text."));
+        return Err(Fault::new(
+            Code::InvalidParameterValue,
+            "rule_data has a number with more digits than a double keeps",
+        )
+        .hint("Write it as text."));
     }
     let active = status == "active";
     if active {
@@ -172,7 +186,15 @@ fn add_version(call: &Call, status: &str) -> Answer {
     Ok(state(call, id, identifier, version, status, superseded.map(|previous| previous.id), stale))
 }
 
-fn state(call: &Call, id: pgrx::Uuid, identifier: &str, version: i32, status: &str, supersedes: Option<pgrx::Uuid>, stale: i64) -> pg_sys::Datum {
+fn state(
+    call: &Call,
+    id: pgrx::Uuid,
+    identifier: &str,
+    version: i32,
+    status: &str,
+    supersedes: Option<pgrx::Uuid>,
+    stale: i64,
+) -> pg_sys::Datum {
     call.row(&mut [
         uuid_datum(id),
         text(identifier),
@@ -227,9 +249,15 @@ fn need_status(proposal: &Proposal, wanted: &str, what: &str) -> Result<(), Faul
     if proposal.status == wanted {
         return Ok(());
     }
-    Err(Fault::new(Code::NotInPrerequisiteState, format!("version {} of {} is {}, so it cannot be {what}", proposal.version, proposal.identifier, proposal.status))
-        .detail(format!("It must be {wanted}."))
-        .hint("propose_rule() makes a version that waits for review; submit_rule() hands in a draft."))
+    Err(Fault::new(
+        Code::NotInPrerequisiteState,
+        format!(
+            "version {} of {} is {}, so it cannot be {what}",
+            proposal.version, proposal.identifier, proposal.status
+        ),
+    )
+    .detail(format!("It must be {wanted}."))
+    .hint("propose_rule() makes a version that waits for review; submit_rule() hands in a draft."))
 }
 
 fn set_status(id: pgrx::Uuid, status: &str, approved_by: Option<&str>) {
@@ -272,8 +300,11 @@ fn review_rule(call: &Call) -> Answer {
     let (identifier, version) = (proposal.identifier.as_str(), proposal.version);
     let (status, previous, stale) = if decision == "approved" {
         if let Some(newer) = current(identifier, &proposal.date).filter(|current| current.version > version) {
-            return Err(Fault::new(Code::NotInPrerequisiteState, format!("version {version} of {identifier} is overtaken by version {}", newer.version))
-                .hint("Propose the change again, on top of the version in force."));
+            return Err(Fault::new(
+                Code::NotInPrerequisiteState,
+                format!("version {version} of {identifier} is overtaken by version {}", newer.version),
+            )
+            .hint("Propose the change again, on top of the version in force."));
         }
         let previous = supersede(identifier, &proposal.date)?;
         set_status(id, "active", Some(&by));
@@ -384,10 +415,14 @@ fn locked_stale(id: pgrx::Uuid) -> Result<(Frozen, checklists::Checklist), Fault
     );
     let frozen = found.ok_or_else(|| unknown("snapshot", id))?;
     if frozen.newest.is_none() || frozen.replaced {
-        let why = if frozen.replaced { "it has been replaced by a newer copy" } else { "the frozen version is the newest" };
-        return Err(Fault::new(Code::NotInPrerequisiteState, format!("the frozen {} version {} is not stale", frozen.identifier, frozen.version))
-            .detail(format!("Nothing is to be settled: {why}."))
-            .hint("SELECT * FROM skill_system.stale_filings();"));
+        let why =
+            if frozen.replaced { "it has been replaced by a newer copy" } else { "the frozen version is the newest" };
+        return Err(Fault::new(
+            Code::NotInPrerequisiteState,
+            format!("the frozen {} version {} is not stale", frozen.identifier, frozen.version),
+        )
+        .detail(format!("Nothing is to be settled: {why}."))
+        .hint("SELECT * FROM skill_system.stale_filings();"));
     }
     Ok((frozen, checklist))
 }
@@ -402,12 +437,18 @@ fn acknowledge_stale(call: &Call) -> Answer {
     let (frozen, _) = locked_stale(id)?;
     let newest = frozen.newest.map(|(_, version)| version).unwrap_or_default();
     if let Some(seen) = seen.filter(|seen| *seen != newest) {
-        return Err(Fault::new(Code::SerializationFailure, format!("{} has changed since: version {newest} is the newest, not {seen}", frozen.identifier))
-            .hint("Look at snapshot_diff() again, then acknowledge that version."));
+        return Err(Fault::new(
+            Code::SerializationFailure,
+            format!("{} has changed since: version {newest} is the newest, not {seen}", frozen.identifier),
+        )
+        .hint("Look at snapshot_diff() again, then acknowledge that version."));
     }
     if let Some(other) = frozen.acknowledged_by {
-        return Err(Fault::new(Code::NotInPrerequisiteState, format!("the change of {} to version {newest} is acknowledged already", frozen.identifier))
-            .detail(format!("By {other}.")));
+        return Err(Fault::new(
+            Code::NotInPrerequisiteState,
+            format!("the change of {} to version {newest} is acknowledged already", frozen.identifier),
+        )
+        .detail(format!("By {other}.")));
     }
     spi::run(
         "UPDATE skill_system.filing_rule_snapshots SET acknowledged = true, acknowledged_by = $2, acknowledged_at = clock_timestamp(), acknowledged_comment = $3 \
@@ -473,8 +514,17 @@ fn snapshot_diff(call: &Call) -> Answer {
             found = Some((identifier, [2, 3, 4, 5].map(|n| row.datum(n)), patch, lines));
         },
     );
-    let (identifier, [frozen, newest, is_current, acknowledged], patch, lines) = found.ok_or_else(|| unknown("snapshot", id))?;
-    Ok(call.row(&mut [text(&identifier), frozen, newest, is_current, acknowledged, jsonb_datum(patch), text_array_datum(&lines)]))
+    let (identifier, [frozen, newest, is_current, acknowledged], patch, lines) =
+        found.ok_or_else(|| unknown("snapshot", id))?;
+    Ok(call.row(&mut [
+        text(&identifier),
+        frozen,
+        newest,
+        is_current,
+        acknowledged,
+        jsonb_datum(patch),
+        text_array_datum(&lines),
+    ]))
 }
 
 /// Refuses to file while a frozen rule has changed and nobody has said that this is known.
@@ -492,9 +542,18 @@ pub fn check_not_stale(checklist: pgrx::Uuid) -> Result<(), Fault> {
             &[arg(checklist)],
             |row| {
                 let (_, lines) = difference(&stored(row.get(4)), &stored(row.get(5)));
-                let how = if lines.is_empty() { "the same parameters".into() } else { lines[..lines.len().min(10)].join(", ") };
+                let how = if lines.is_empty() {
+                    "the same parameters".into()
+                } else {
+                    lines[..lines.len().min(10)].join(", ")
+                };
                 let version = |n| row.get::<i32>(n).unwrap_or_default();
-                changes.push(format!("{} version {} is superseded by {}: {how}", row.get::<String>(1).unwrap_or_default(), version(2), version(3)));
+                changes.push(format!(
+                    "{} version {} is superseded by {}: {how}",
+                    row.get::<String>(1).unwrap_or_default(),
+                    version(2),
+                    version(3)
+                ));
             },
         );
     });

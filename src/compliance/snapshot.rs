@@ -7,8 +7,8 @@ use skill_core::jsonb::{self, JsonbError};
 use super::{text, unknown};
 use crate::args::uuid;
 use crate::pg::call::{Answer, Call};
-use crate::pg::spi::{self, Access, arg};
 use crate::pg::keys;
+use crate::pg::spi::{self, Access, arg};
 use crate::{ledger, pg_function};
 
 /// The payload. `$1` is the filing, `$2` the log. The records are looked for from the
@@ -42,10 +42,15 @@ fn compliance_snapshot(call: &Call) -> Answer {
     let mut found = None;
     spi::as_owner(|| {
         // The text is what the jsonb says, so that every number keeps its digits.
-        spi::run_once(&format!("SELECT p, p::text FROM ({PAYLOAD}) AS payload(p)"), Access::Read, &[arg(id), arg(origin.as_str())], |row| {
-            let encoded = row.bytes(1).map(|root| digest(id.as_bytes(), |writer| jsonb::tell(root, writer)));
-            found = encoded.zip(row.get::<String>(2));
-        });
+        spi::run_once(
+            &format!("SELECT p, p::text FROM ({PAYLOAD}) AS payload(p)"),
+            Access::Read,
+            &[arg(id), arg(origin.as_str())],
+            |row| {
+                let encoded = row.bytes(1).map(|root| digest(id.as_bytes(), |writer| jsonb::tell(root, writer)));
+                found = encoded.zip(row.get::<String>(2));
+            },
+        );
     });
     let (encoded, payload): (Result<[u8; 32], JsonbError>, String) = found.ok_or_else(|| unknown("checklist", id))?;
     let ring = keys::keyring()?;

@@ -2,8 +2,8 @@
 
 use pgrx::pg_sys;
 use serde_json::{Value, json};
-use skill_core::input::{optional, required, word};
 use skill_core::effect::shorten;
+use skill_core::input::{optional, required, word};
 use skill_core::{Code, Fault};
 
 use super::{record, text};
@@ -105,7 +105,11 @@ fn assess_compliance(call: &Call) -> Answer {
     let details = json_argument(call, 9, "details")?;
     if call.text(4).is_some() {
         let domain = required("compliance_domain", domain, 50)?;
-        changes.push((domain.to_owned(), set(call, entity, entity_type, domain, details.as_ref())?, call.text(4).map(str::to_owned)));
+        changes.push((
+            domain.to_owned(),
+            set(call, entity, entity_type, domain, details.as_ref())?,
+            call.text(4).map(str::to_owned),
+        ));
     } else {
         let mut domains = Vec::new();
         spi::run(
@@ -129,7 +133,11 @@ fn assess_compliance(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for (domain, before, after) in changes {
         if before != after {
-            record("compliance.assessed", json!({"entity_id": entity, "compliance_domain": domain, "from": before, "to": after, "details": details}), &by);
+            record(
+                "compliance.assessed",
+                json!({"entity_id": entity, "compliance_domain": domain, "from": before, "to": after, "details": details}),
+                &by,
+            );
         }
         rows.push(&mut [text(&domain), before.as_deref().and_then(text), after.as_deref().and_then(text)]);
     }
@@ -137,7 +145,13 @@ fn assess_compliance(call: &Call) -> Answer {
 }
 
 /// Sets a cell that no open checklist decides; returns the status it had.
-fn set(call: &Call, entity: &str, entity_type: Option<&str>, domain: &str, details: Option<&Value>) -> Result<Option<String>, Fault> {
+fn set(
+    call: &Call,
+    entity: &str,
+    entity_type: Option<&str>,
+    domain: &str,
+    details: Option<&Value>,
+) -> Result<Option<String>, Fault> {
     let status = word("status", call.text(4), &["compliant", "action_needed", "in_review", "not_applicable"])?;
     let name = optional("entity_name", call.text(6), 500)?;
     let field = optional("entity_field", call.text(7), 255)?;
@@ -174,8 +188,11 @@ fn set(call: &Call, entity: &str, entity_type: Option<&str>, domain: &str, detai
     }
     let (before, decided) = cell(entity, domain);
     if decided {
-        return Err(Fault::new(Code::NotInPrerequisiteState, format!("an open checklist decides the status of \"{}\" in {domain}", shorten(entity)))
-            .hint("Work on the checklist, or end it with mark_exception()."));
+        return Err(Fault::new(
+            Code::NotInPrerequisiteState,
+            format!("an open checklist decides the status of \"{}\" in {domain}", shorten(entity)),
+        )
+        .hint("Work on the checklist, or end it with mark_exception()."));
     }
     spi::run(
         "UPDATE skill_system.compliance_status s SET entity_type = coalesce($2, s.entity_type), status = $4, deadline = $5, \

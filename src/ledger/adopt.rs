@@ -127,8 +127,11 @@ pub fn rebuild(state: &State) -> Result<(), Fault> {
     }
     match appender.finish(&mut |_, _, _| Ok(()))? {
         (size, root) if size == state.size && root == state.root => Ok(()),
-        _ => Err(Fault::new(Code::DataCorrupted, "the leaves do not give the root of the sealed tree, so the log cannot be adopted")
-            .hint("Restore audit_tiles from a backup; SELECT * FROM skill_system.verify_audit() says what is wrong.")),
+        _ => Err(Fault::new(
+            Code::DataCorrupted,
+            "the leaves do not give the root of the sealed tree, so the log cannot be adopted",
+        )
+        .hint("Restore audit_tiles from a backup; SELECT * FROM skill_system.verify_audit() says what is wrong.")),
     }
 }
 
@@ -143,7 +146,11 @@ pub fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Faul
     let tiles = StoredTiles::default();
     let lost = |size: u64, root: &tree::Hash| {
         if size > state.size {
-            return Ok(Some(format!("a checkpoint of {size} leaves was signed, and this log has {}: {} are lost.", state.size, size - state.size)));
+            return Ok(Some(format!(
+                "a checkpoint of {size} leaves was signed, and this log has {}: {} are lost.",
+                state.size,
+                size - state.size
+            )));
         }
         let same = tree::root(size, &tiles)? == *root;
         Ok::<_, Fault>((!same).then(|| format!("the tree of the checkpoint of {size} leaves was another one.")))
@@ -165,5 +172,8 @@ pub fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Faul
     for (size, root) in &stored {
         loss = loss.or(lost(*size as u64, root)?);
     }
-    Ok(Judged { loss, compared_with: format!("Compared with the {} stored checkpoint(s); none held outside was given.", stored.len()) })
+    Ok(Judged {
+        loss,
+        compared_with: format!("Compared with the {} stored checkpoint(s); none held outside was given.", stored.len()),
+    })
 }

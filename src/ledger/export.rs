@@ -25,7 +25,8 @@ pg_function!(pg_finfo_skill_audit_export, skill_audit_export, audit_export);
 /// `audit_export(since, until)`: manifest, one line a leaf, manifest.
 fn audit_export(call: &Call) -> Answer {
     let (Some(since), Some(until)) = (call.datum(0), call.datum(1)) else {
-        return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL").hint("Leave them out to export everything."));
+        return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL")
+            .hint("Leave them out to export everything."));
     };
     let stored = if sys::may_write() { Some(proof::sign_checkpoint()?) } else { None };
     let mut lines = call.value_set();
@@ -73,7 +74,9 @@ fn base64(hashes: &[Hash]) -> Vec<String> {
 /// A time for the manifest; NULL for the infinities.
 fn moment(timestamp: pg_sys::Datum) -> Option<String> {
     spi::one(
-        "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') WHERE isfinite($1)", Access::Read, &[spi::timestamptz(timestamp)],
+        "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') WHERE isfinite($1)",
+        Access::Read,
+        &[spi::timestamptz(timestamp)],
     )
 }
 
@@ -120,7 +123,8 @@ impl Writer {
         let mut at = range.start;
         while at < range.end {
             check_for_interrupts();
-            let next = self.gone.get(self.gone.partition_point(|gone| gone.end <= at)).cloned().unwrap_or(u64::MAX..u64::MAX);
+            let next =
+                self.gone.get(self.gone.partition_point(|gone| gone.end <= at)).cloned().unwrap_or(u64::MAX..u64::MAX);
             if next.start <= at {
                 let end = range.end.min(next.end);
                 self.retired += end - at;
@@ -132,7 +136,9 @@ impl Writer {
             let (n, end) = (at / width, range.end.min((at / width + 1) * width).min(next.start));
             let ids = read_ids(n);
             let slots = (at - n * width) as usize * ID..(end - n * width) as usize * ID;
-            let ids = ids.get(slots).ok_or_else(|| Fault::new(Code::DataCorrupted, format!("row {n} of audit_map is missing or too short")))?;
+            let ids = ids.get(slots).ok_or_else(|| {
+                Fault::new(Code::DataCorrupted, format!("row {n} of audit_map is missing or too short"))
+            })?;
             let found = self.records(ids);
             let tile = self.tiles.tile(0, n)?;
             for (leaf, id) in (at..end).zip(ids.chunks_exact(ID)) {
@@ -159,7 +165,8 @@ impl Writer {
 
     /// The records with these ids, each as the rest of its line.
     fn records(&mut self, ids: &[u8]) -> HashMap<[u8; ID], Vec<u8>> {
-        let wanted: Vec<pgrx::Uuid> = ids.chunks_exact(ID).filter_map(|id| id.try_into().ok()).map(pgrx::Uuid::from_bytes).collect();
+        let wanted: Vec<pgrx::Uuid> =
+            ids.chunks_exact(ID).filter_map(|id| id.try_into().ok()).map(pgrx::Uuid::from_bytes).collect();
         let mut found = HashMap::with_capacity(wanted.len());
         spi::run(
             "SELECT id, tenant_id, event_type::text, event_data::text, actor_id::text, actor_type::text, \

@@ -45,8 +45,11 @@ impl Kept {
 pub fn begin(what: &std::ffi::CStr) -> Result<(), Fault> {
     sys::prevent_if_read_only(what);
     if !guc::is_tenant(guc::DEFAULT_TENANT) {
-        return Err(Fault::new(Code::InsufficientPrivilege, format!("{} concerns the records of all tenants", what.to_string_lossy()))
-            .hint("Call it as an administrator of the default tenant."));
+        return Err(Fault::new(
+            Code::InsufficientPrivilege,
+            format!("{} concerns the records of all tenants", what.to_string_lossy()),
+        )
+        .hint("Call it as an administrator of the default tenant."));
     }
     spi::as_owner(|| {
         spi::run("LOCK TABLE skill_system.audit_kept IN SHARE ROW EXCLUSIVE MODE", Access::Write, &[], |_| ());

@@ -34,7 +34,11 @@ pub fn current_origin() -> Result<String, Fault> {
 
 /// The keyring's public keys, as they verify checkpoints of an origin.
 pub fn verifier_keys(origin: &str) -> Result<Vec<VerifierKey>, Fault> {
-    let keys = keys::keyring()?.verifying().iter().map(|key| VerifierKey::parse(&verifier_key(origin, &key.key))).collect::<Result<_, _>>()?;
+    let keys = keys::keyring()?
+        .verifying()
+        .iter()
+        .map(|key| VerifierKey::parse(&verifier_key(origin, &key.key)))
+        .collect::<Result<_, _>>()?;
     Ok(keys)
 }
 
@@ -83,8 +87,11 @@ fn audit_checkpoint() -> String {
 pub fn sign_checkpoint() -> Result<Stored, Fault> {
     // What this transaction sealed itself may yet be rolled back, and a signature cannot be taken back.
     if cache::sealed_in_transaction() {
-        return Err(Fault::new(Code::NotInPrerequisiteState, "the tree was sealed in this transaction, which may still be rolled back")
-            .hint("COMMIT first."));
+        return Err(Fault::new(
+            Code::NotInPrerequisiteState,
+            "the tree was sealed in this transaction, which may still be rolled back",
+        )
+        .hint("COMMIT first."));
     }
     spi::with_latest_snapshot(|| {
         let state = spi::as_owner(State::read)?.filter(|state| state.size > 0).ok_or_else(nothing_sealed)?;
@@ -103,7 +110,13 @@ pub fn sign_checkpoint() -> Result<Stored, Fault> {
                 "INSERT INTO skill_system.audit_checkpoints (incarnation, tree_size, root_hash, key_id, note) VALUES ($1, $2, $3, $4, $5) \
                  ON CONFLICT DO NOTHING",
                 Access::Write,
-                &[arg(state.incarnation), arg(state.size as i64), spi::bytea(&state.root), arg(key.id.as_str()), arg(note.as_str())],
+                &[
+                    arg(state.incarnation),
+                    arg(state.size as i64),
+                    spi::bytea(&state.root),
+                    arg(key.id.as_str()),
+                    arg(note.as_str()),
+                ],
                 |_| (),
             );
         });
@@ -193,7 +206,10 @@ fn audit_consistency_proof(call: &Call) -> Answer {
 #[pg_extern(sql = false)]
 fn audit_tile(level: Option<i32>, n: Option<i64>) -> Option<Vec<u8>> {
     let (Some(level), Some(n)) = (level.and_then(|level| u8::try_from(level).ok()), n.filter(|n| *n >= 0)) else {
-        raise(Fault::new(Code::InvalidParameterValue, "level and n must not be NULL or negative").hint("Levels are 0 to 7."));
+        raise(
+            Fault::new(Code::InvalidParameterValue, "level and n must not be NULL or negative")
+                .hint("Levels are 0 to 7."),
+        );
     };
     spi::as_owner(|| tiles::read_tile(level, n as u64)).or_raise().map(|tile| tile.to_vec())
 }

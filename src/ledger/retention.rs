@@ -62,24 +62,41 @@ impl Month {
                 let time = |n| row.datum(n).map_or(0, |datum| datum.value() as i64);
                 let text = |n| row.get::<String>(n).unwrap_or_default();
                 found = Some(Month {
-                    name: text(1), partition: text(2), since: time(3), until: time(4), since_text: text(5), until_text: text(6),
-                    retirable_on: text(7), old_enough: row.get(8).unwrap_or(false),
+                    name: text(1),
+                    partition: text(2),
+                    since: time(3),
+                    until: time(4),
+                    since_text: text(5),
+                    until_text: text(6),
+                    retirable_on: text(7),
+                    old_enough: row.get(8).unwrap_or(false),
                 });
             },
         );
-        found.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the month must be a date").hint("Give any day of the month, for example '2026-01-01'."))
+        found.ok_or_else(|| {
+            Fault::new(Code::InvalidParameterValue, "the month must be a date")
+                .hint("Give any day of the month, for example '2026-01-01'.")
+        })
     }
 
     /// What does not depend on the content: the partition is there and nothing forbids to retire it.
     fn check(&self, kept: &[Kept]) -> Result<(), Fault> {
         if !self.old_enough {
-            return Err(refused(format!("audit records are kept for at least {MIN_AGE_DAYS} days, so {} cannot be retired before {}", self.name, self.retirable_on))
-                .detail("Six months are the least that the EU AI Act asks for (Art. 19(1), 26(6)); no setting lowers them."));
+            return Err(refused(format!(
+                "audit records are kept for at least {MIN_AGE_DAYS} days, so {} cannot be retired before {}",
+                self.name, self.retirable_on
+            ))
+            .detail(
+                "Six months are the least that the EU AI Act asks for (Art. 19(1), 26(6)); no setting lowers them.",
+            ));
         }
         if let Some(hold) = holds(kept).find(|hold| hold.overlaps(self)) {
             return Err(refused(format!("{} is under legal hold {}", self.name, hold.id))
                 .detail(format!("Set by {}: {}.", hold.kept.by, hold.kept.text("reason").unwrap_or_default()))
-                .hint(format!("When the matter is closed: SELECT skill_system.release_legal_hold({}, 'why');", hold.id)));
+                .hint(format!(
+                    "When the matter is closed: SELECT skill_system.release_legal_hold({}, 'why');",
+                    hold.id
+                )));
         }
         let there = spi::one::<bool>(
             "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid WHERE c.relnamespace = 'skill_system'::regnamespace \
@@ -122,15 +139,23 @@ fn hold_id(kept: &Kept) -> i64 {
 
 /// The holds in force. A damaged one holds too, but only a true release ends it.
 fn holds(kept: &[Kept]) -> impl Iterator<Item = Hold<'_>> {
-    kept.iter().filter(|hold| hold.event_type == "audit.legal_hold_set").map(|hold| Hold { id: hold_id(hold), kept: hold }).filter(|hold| {
-        !kept.iter().any(|other| other.proven && other.event_type == "audit.legal_hold_released" && hold_id(other) == hold.id)
-    })
+    kept.iter()
+        .filter(|hold| hold.event_type == "audit.legal_hold_set")
+        .map(|hold| Hold { id: hold_id(hold), kept: hold })
+        .filter(|hold| {
+            !kept.iter().any(|other| {
+                other.proven && other.event_type == "audit.legal_hold_released" && hold_id(other) == hold.id
+            })
+        })
 }
 
 pg_function!(pg_finfo_skill_set_legal_hold, skill_set_legal_hold, set_legal_hold);
 /// `set_legal_hold(since, until, reason)` → id.
 fn set_legal_hold(call: &Call) -> Answer {
-    let invalid = |message: &str| Fault::new(Code::InvalidParameterValue, message).hint("since is a time or '-infinity', until a later one or NULL for no end.");
+    let invalid = |message: &str| {
+        Fault::new(Code::InvalidParameterValue, message)
+            .hint("since is a time or '-infinity', until a later one or NULL for no end.")
+    };
     let since = call.datum(0).ok_or_else(|| invalid("since must not be NULL"))?;
     let until = call.datum(1).unwrap_or(pg_sys::Datum::from(i64::MAX));
     let reason = given_text("reason", call.text(2))?;
@@ -139,7 +164,10 @@ fn set_legal_hold(call: &Call) -> Answer {
     }
     kept::begin(c"set_legal_hold()")?;
     let id = spi::with_latest_snapshot(kept::all)?.iter().map(hold_id).max().unwrap_or(0) + 1;
-    kept::keep("audit.legal_hold_set", serde_json::json!({"hold": id, "since": moment(since), "until": moment(until), "reason": reason}));
+    kept::keep(
+        "audit.legal_hold_set",
+        serde_json::json!({"hold": id, "since": moment(since), "until": moment(until), "reason": reason}),
+    );
     Ok(id.into_datum().unwrap_or_else(|| call.null()))
 }
 
@@ -155,7 +183,9 @@ fn moment(time: pg_sys::Datum) -> Option<String> {
 pg_function!(pg_finfo_skill_release_legal_hold, skill_release_legal_hold, release_legal_hold);
 /// `release_legal_hold(id, reason)`.
 fn release_legal_hold(call: &Call) -> Answer {
-    let id = call.get::<i64>(0).ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the id of the hold must not be NULL"))?;
+    let id = call
+        .get::<i64>(0)
+        .ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the id of the hold must not be NULL"))?;
     let reason = given_text("reason", call.text(1))?;
     kept::begin(c"release_legal_hold()")?;
     let all = spi::with_latest_snapshot(kept::all)?;
@@ -186,8 +216,11 @@ fn request<'k>(kept: &'k [Kept], month: &Month) -> Option<&'k Kept> {
 /// Name of the person at the keyboard, who must be an administrator by their own login.
 fn person() -> Result<&'static str, Fault> {
     if sys::authenticated_user() != sys::session_user() {
-        return Err(Fault::new(Code::InsufficientPrivilege, "after SET SESSION AUTHORIZATION nobody counts as a person of their own")
-            .hint("Connect with your own login role."));
+        return Err(Fault::new(
+            Code::InsufficientPrivilege,
+            "after SET SESSION AUTHORIZATION nobody counts as a person of their own",
+        )
+        .hint("Connect with your own login role."));
     }
     let name = sys::role_name(sys::session_user());
     check_administrator(name)?;
@@ -241,20 +274,29 @@ fn retire_audit_partition(call: &Call) -> Answer {
             text_datum(detail),
         ]);
     };
-    let (all, state) = spi::with_latest_snapshot(|| Ok::<_, Fault>((kept::all()?, spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?)))?;
+    let (all, state) = spi::with_latest_snapshot(|| {
+        Ok::<_, Fault>((kept::all()?, spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?))
+    })?;
     month.check(&all)?;
     state.check_place()?;
     let Some(request) = request(&all, &month) else {
         let data = serde_json::json!({"partition": month.partition, "policy_reference": reference});
         kept::keep("audit.retirement_requested", data);
-        answer("requested", None, &format!("A second person must call it with the same arguments within {REQUEST_DAYS} days."));
+        answer(
+            "requested",
+            None,
+            &format!("A second person must call it with the same arguments within {REQUEST_DAYS} days."),
+        );
         return Ok(call.null());
     };
     let wanted = request.text("policy_reference").unwrap_or_default();
     if wanted != reference {
-        return Err(refused(format!("{} requested to retire {} under another policy reference", request.by, month.name))
-            .detail(format!("It is \"{wanted}\"."))
-            .hint("Give the same, or SELECT skill_system.withdraw_audit_retirement(month, 'why'); first."));
+        return Err(refused(format!(
+            "{} requested to retire {} under another policy reference",
+            request.by, month.name
+        ))
+        .detail(format!("It is \"{wanted}\"."))
+        .hint("Give the same, or SELECT skill_system.withdraw_audit_retirement(month, 'why'); first."));
     }
     if request.by == person {
         answer("waiting", None, "You requested it; a second person must call it with the same arguments.");
@@ -263,7 +305,12 @@ fn retire_audit_partition(call: &Call) -> Answer {
     check_administrator(&request.by)?;
     let content = spi::as_owner(|| {
         // Nobody adds a row from here on, so what is read now is all that will be dropped.
-        spi::run_once(&format!("LOCK TABLE ONLY skill_system.{} IN SHARE MODE", month.partition), Access::Write, &[], |_| ());
+        spi::run_once(
+            &format!("LOCK TABLE ONLY skill_system.{} IN SHARE MODE", month.partition),
+            Access::Write,
+            &[],
+            |_| (),
+        );
         spi::with_latest_snapshot(|| Content::read(&month, &all))
     })?;
     let checkpoint = newest(&state)?.map(|stored| stored.checkpoint.size);
@@ -314,7 +361,8 @@ impl Content {
         let (mut count, mut key_ids, mut first_key_id) = (0, BTreeSet::new(), None);
         let youngest = sys::clock_timestamp() - i64::from(MIN_AGE_DAYS) * DAY;
         let sql = format!(
-            "SELECT a.id, a.created_at, a.recorded_at, a.key_id, {LEAF_HASH}, {PROBLEM} FROM ONLY skill_system.{} a", month.partition
+            "SELECT a.id, a.created_at, a.recorded_at, a.key_id, {LEAF_HASH}, {PROBLEM} FROM ONLY skill_system.{} a",
+            month.partition
         );
         spi::stream(&sql, &[arg(log_id)], |row| {
             let time = |n| row.datum(n).map(|datum| datum.value() as i64);
@@ -325,17 +373,28 @@ impl Content {
                 raise(tampered(format!("record {id} of {} is not as it was signed: {problem}", month.partition)));
             }
             let Some(leaf) = finder.find(id.as_bytes()).filter(|leaf| *leaf < state.size) else {
-                raise(refused(format!("record {id} of {} is not sealed", month.partition)).hint("SELECT * FROM skill_system.seal_audit();"));
+                raise(
+                    refused(format!("record {id} of {} is not sealed", month.partition))
+                        .hint("SELECT * FROM skill_system.seal_audit();"),
+                );
             };
             if tiles.leaf(leaf).or_raise().as_slice() != row.bytes(5).unwrap_or_default() {
-                raise(tampered(format!("record {id} of {} is not as it was sealed: leaf {leaf} has another hash", month.partition)));
+                raise(tampered(format!(
+                    "record {id} of {} is not as it was sealed: leaf {leaf} has another hash",
+                    month.partition
+                )));
             }
             if time(2).is_none_or(|created| !(month.since..month.until).contains(&created)) {
                 raise(tampered(format!("record {id} of {} was not created in its month", month.partition)));
             }
             if time(3).is_none_or(|recorded| recorded > youngest) {
-                raise(refused(format!("record {id} of {} was written less than {MIN_AGE_DAYS} days ago", month.partition))
-                    .detail("recorded_at is the clock that counts."));
+                raise(
+                    refused(format!(
+                        "record {id} of {} was written less than {MIN_AGE_DAYS} days ago",
+                        month.partition
+                    ))
+                    .detail("recorded_at is the clock that counts."),
+                );
             }
             let key_id = row.text(4).unwrap_or_default();
             if leaf == 0 {
@@ -379,7 +438,8 @@ fn check_gaps(leaves: &[Range<u64>], retired: &[Range<u64>]) -> Result<(), Fault
                 at = range.end;
                 continue;
             }
-            let (n, end) = (at / width, gap.end.min((at / width + 1) * width).min(next.map_or(u64::MAX, |range| range.start)));
+            let (n, end) =
+                (at / width, gap.end.min((at / width + 1) * width).min(next.map_or(u64::MAX, |range| range.start)));
             let ids = read_ids(n);
             let slots = (at - n * width) as usize * ID..(end - n * width) as usize * ID;
             let ids: Vec<pgrx::Uuid> = ids
@@ -388,7 +448,11 @@ fn check_gaps(leaves: &[Range<u64>], retired: &[Range<u64>]) -> Result<(), Fault
                 .chunks_exact(ID)
                 .filter_map(|id| Some(pgrx::Uuid::from_bytes(id.try_into().ok()?)))
                 .collect();
-            let there = spi::one::<i64>("SELECT count(DISTINCT id) FROM skill_system.audit_logs WHERE id = ANY ($1)", Access::Read, &[arg(ids)]);
+            let there = spi::one::<i64>(
+                "SELECT count(DISTINCT id) FROM skill_system.audit_logs WHERE id = ANY ($1)",
+                Access::Read,
+                &[arg(ids)],
+            );
             if there != Some((end - at) as i64) {
                 return Err(tampered(format!("a record of the leaves {at} to {} is missing", end - 1))
                     .detail("They lie between leaves of the partition, so it may have been removed from there."));

@@ -13,8 +13,8 @@ use super::retention::retired_first_key;
 use super::state::State;
 use super::tiles::{ID, read_ids};
 use crate::pg::call::{Answer, Call, text_datum};
-use crate::pg::spi::{self, Access, arg};
 use crate::pg::keys;
+use crate::pg::spi::{self, Access, arg};
 use crate::{audit, pg_function};
 
 const ROTATED: &str = "audit.key_rotated";
@@ -23,7 +23,9 @@ const CREATED: &str = "audit.keyring_created";
 /// The keys that the log knows, oldest first; none in an empty log.
 fn known(kept: &[Kept]) -> Vec<String> {
     let mut known: Vec<String> = first_key(kept).into_iter().collect();
-    for record in kept.iter().filter(|record| record.proven && (record.event_type == ROTATED || record.event_type == CREATED)) {
+    for record in
+        kept.iter().filter(|record| record.proven && (record.event_type == ROTATED || record.event_type == CREATED))
+    {
         if record.event_type == CREATED || known.contains(&record.key_id) {
             let named = record.data.get("key_ids").and_then(serde_json::Value::as_array);
             known.extend(named.into_iter().flatten().filter_map(|id| id.as_str()).map(str::to_owned));
@@ -36,9 +38,13 @@ fn known(kept: &[Kept]) -> Vec<String> {
 fn first_key(kept: &[Kept]) -> Option<String> {
     let there = spi::as_owner(|| match read_ids(0).get(..ID).and_then(|id| id.try_into().ok()) {
         Some(id) => spi::one::<String>(
-            "SELECT key_id FROM skill_system.audit_logs WHERE id = $1", Access::Read, &[arg(pgrx::Uuid::from_bytes(id))],
+            "SELECT key_id FROM skill_system.audit_logs WHERE id = $1",
+            Access::Read,
+            &[arg(pgrx::Uuid::from_bytes(id))],
         ),
-        None => spi::one("SELECT key_id FROM skill_system.audit_logs ORDER BY recorded_at, id LIMIT 1", Access::Read, &[]),
+        None => {
+            spi::one("SELECT key_id FROM skill_system.audit_logs ORDER BY recorded_at, id LIMIT 1", Access::Read, &[])
+        }
     });
     there.or_else(|| retired_first_key(kept).map(str::to_owned))
 }
@@ -46,7 +52,8 @@ fn first_key(kept: &[Kept]) -> Option<String> {
 /// Those of the keys that the log does not know, in order; none as long as it has no record.
 pub fn unannounced_keys(used: &[String]) -> Result<Vec<String>, Fault> {
     let known = known(&kept::all()?);
-    let mut found: Vec<String> = if known.is_empty() { Vec::new() } else { used.iter().filter(|key| !known.contains(key)).cloned().collect() };
+    let mut found: Vec<String> =
+        if known.is_empty() { Vec::new() } else { used.iter().filter(|key| !known.contains(key)).cloned().collect() };
     found.sort();
     Ok(found)
 }

@@ -11,7 +11,6 @@ use skill_core::{Code, Fault};
 use super::state::{self, Snapshot, State};
 use super::tiles::{self, ID, LeafFinder, StoredTiles};
 use crate::audit::{self, LEAF_HASH};
-use crate::protection;
 use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, bytea_datum};
 use crate::pg::error::OrRaise;
@@ -19,6 +18,7 @@ use crate::pg::fault_point;
 use crate::pg::spi::{self, Access, Arg, arg};
 use crate::pg::sys;
 use crate::pg_function;
+use crate::protection;
 
 /// An idle log is sealed this often all the same, in microseconds: a stretch without any leaf could hide a removal.
 const HEARTBEAT: i64 = 60_000_000;
@@ -132,7 +132,8 @@ fn seal_batch(
     spi::with_settings(&[(c"enable_seqscan", c"off"), (c"work_mem", c"64MB"), (c"jit", c"off")], || {
         spi::stream(&sql, &cut.args(log_id), |row| {
             let id: Option<pgrx::Uuid> = row.get(2);
-            let (Some(transaction), Some(id), Some(hash)) = (row.get::<i64>(1), id, row.bytes(3).and_then(|hash| hash.try_into().ok()))
+            let (Some(transaction), Some(id), Some(hash)) =
+                (row.get::<i64>(1), id, row.bytes(3).and_then(|hash| hash.try_into().ok()))
             else {
                 return;
             };
@@ -207,7 +208,10 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
         spi::commit_synchronously();
         cache::tree_grew();
         let count = state.size - before;
-        audit::append_system("audit.sealed_late", serde_json::json!({"count": count, "first_leaf": before, "first_ids": ids}));
+        audit::append_system(
+            "audit.sealed_late",
+            serde_json::json!({"count": count, "first_leaf": before, "first_ids": ids}),
+        );
         Ok(count)
     })
 }
@@ -229,7 +233,8 @@ impl Late {
 
     /// Some of them have no leaf.
     fn any(&self, newest_only: bool) -> bool {
-        let newest = "a.tableoid = (SELECT tableoid FROM skill_system.audit_logs ORDER BY created_at DESC LIMIT 1) AND ";
+        let newest =
+            "a.tableoid = (SELECT tableoid FROM skill_system.audit_logs ORDER BY created_at DESC LIMIT 1) AND ";
         let condition = format!("{}$1 IS NULL AND {LATE}", if newest_only { newest } else { "" });
         let mut finder = LeafFinder::default();
         let mut found = false;
@@ -318,7 +323,9 @@ impl Leaves {
         let mut first = Vec::new();
         spi::with_settings(&[(c"work_mem", c"64MB"), (c"jit", c"off")], || {
             spi::stream(&sql, &all, |row| {
-                if let (Some(id), Some(hash)) = (row.get::<pgrx::Uuid>(1), row.bytes(2).and_then(|hash| hash.try_into().ok())) {
+                if let (Some(id), Some(hash)) =
+                    (row.get::<pgrx::Uuid>(1), row.bytes(2).and_then(|hash| hash.try_into().ok()))
+                {
                     self.push(id.as_bytes(), hash).or_raise();
                     if first.len() < 100 {
                         first.push(id.to_string());
@@ -332,7 +339,10 @@ impl Leaves {
     /// Records from another server, whose transaction ids are still to come in this one, when nothing was sealed before.
     fn push_restored(&mut self, state: &mut State, now: &Snapshot) -> Result<(), Fault> {
         let own = state::own_transaction();
-        self.push_unmapped("a.transaction_id >= $2 AND a.transaction_id IS DISTINCT FROM $3", &[arg(now.xmax), arg(own)])?;
+        self.push_unmapped(
+            "a.transaction_id >= $2 AND a.transaction_id IS DISTINCT FROM $3",
+            &[arg(now.xmax), arg(own)],
+        )?;
         if self.size > self.resumed_at {
             state.expect_foreign();
         }
@@ -359,7 +369,8 @@ pg_function!(pg_finfo_skill_seal_audit, skill_seal_audit, seal_audit);
 fn seal_audit(call: &Call) -> Answer {
     let max_rows = call.get::<i32>(0);
     if max_rows.is_some_and(|rows| rows < 1) {
-        return Err(Fault::new(Code::InvalidParameterValue, "max_rows must be at least 1").hint("Leave it out to seal everything."));
+        return Err(Fault::new(Code::InvalidParameterValue, "max_rows must be at least 1")
+            .hint("Leave it out to seal everything."));
     }
     let (mut sealed, mut left, mut blocked_by) = (0, (Some(0), None), None);
     let state = match seal_step(max_rows.map(i64::from))? {
@@ -396,7 +407,12 @@ fn unsealed(state: &State, now: &Snapshot) -> (i64, Option<Interval>) {
         return (0, None);
     };
     let cuts = [
-        Cut { from: &state.snapshot, to: target, position: Some((*transaction, *id)), foreign_below: state.foreign_below },
+        Cut {
+            from: &state.snapshot,
+            to: target,
+            position: Some((*transaction, *id)),
+            foreign_below: state.foreign_below,
+        },
         Cut { from: target, to: now, position: None, foreign_below: state.foreign_below },
     ];
     let (mut count, mut oldest) = (0, None::<i64>);
@@ -405,7 +421,9 @@ fn unsealed(state: &State, now: &Snapshot) -> (i64, Option<Interval>) {
             spi::with_settings(&[(c"enable_seqscan", c"off"), (c"jit", c"off")], || {
                 // Every cut has the same parameters, the first of which only the leaf hash needs.
                 spi::run_once(
-                    &format!("SELECT count(*), min(a.recorded_at) FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND {CUT}"),
+                    &format!(
+                        "SELECT count(*), min(a.recorded_at) FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND {CUT}"
+                    ),
                     Access::Read,
                     &cut.args(pgrx::Uuid::from_bytes([0; 16])),
                     |row| {

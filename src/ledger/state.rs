@@ -139,7 +139,9 @@ impl State {
     fn from_row(row: &spi::Row) -> Result<Self, Fault> {
         let missing = || Fault::new(Code::DataCorrupted, "audit_seal_state has a NULL where none can be");
         let target = match (row.get::<String>(5), row.get::<i64>(6), row.get::<pgrx::Uuid>(7)) {
-            (Some(target), Some(transaction), Some(id)) => Some((Snapshot::parse(&target)?, transaction, *id.as_bytes())),
+            (Some(target), Some(transaction), Some(id)) => {
+                Some((Snapshot::parse(&target)?, transaction, *id.as_bytes()))
+            }
             _ => None,
         };
         Ok(State {
@@ -217,15 +219,32 @@ impl State {
         let mut seen = Vec::new();
         if here.system_identifier != there.system_identifier {
             let upgraded = here.database == there.database && next >= self.snapshot.xmax;
-            let likely = if upgraded { "pg_upgrade, or a restore into another cluster" } else { "a restore or copy into another cluster" };
-            seen.push(format!("system identifier {} instead of {}: {likely}", here.system_identifier, there.system_identifier));
+            let likely = if upgraded {
+                "pg_upgrade, or a restore into another cluster"
+            } else {
+                "a restore or copy into another cluster"
+            };
+            seen.push(format!(
+                "system identifier {} instead of {}: {likely}",
+                here.system_identifier, there.system_identifier
+            ));
         } else if here.database != there.database {
-            seen.push(format!("database {} instead of {}: a restore or copy inside this cluster", here.database.to_u32(), there.database.to_u32()));
+            seen.push(format!(
+                "database {} instead of {}: a restore or copy inside this cluster",
+                here.database.to_u32(),
+                there.database.to_u32()
+            ));
         } else if here.timeline != there.timeline {
-            seen.push(format!("timeline {} instead of {}: promotion of a standby, or recovery to a point in time", here.timeline, there.timeline));
+            seen.push(format!(
+                "timeline {} instead of {}: promotion of a standby, or recovery to a point in time",
+                here.timeline, there.timeline
+            ));
         }
         if next < self.snapshot.xmax {
-            seen.push(format!("next transaction {next} is before {}, which was sealed: an older state of the server", self.snapshot.xmax));
+            seen.push(format!(
+                "next transaction {next} is before {}, which was sealed: an older state of the server",
+                self.snapshot.xmax
+            ));
         }
         (!seen.is_empty()).then(|| seen.join("; ") + ".")
     }

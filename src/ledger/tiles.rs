@@ -67,10 +67,9 @@ pub fn read_tile(level: u8, n: u64) -> Result<Option<Rc<[u8]>>, Fault> {
         |row| found = row.bytes(1).map(Rc::from),
     );
     match found {
-        Some(tile) if tile.is_empty() || tile.len() % HASH != 0 || tile.len() > HASH * TILE_WIDTH => Err(Fault::new(
-            Code::DataCorrupted,
-            format!("tile {n} of level {level} has {} bytes", tile.len()),
-        )),
+        Some(tile) if tile.is_empty() || tile.len() % HASH != 0 || tile.len() > HASH * TILE_WIDTH => {
+            Err(Fault::new(Code::DataCorrupted, format!("tile {n} of level {level} has {} bytes", tile.len())))
+        }
         found => Ok(found),
     }
 }
@@ -152,7 +151,8 @@ impl LeafFinder {
             None => {
                 let n = leaf_of(id)? / TILE_WIDTH as u64;
                 let ids = read_ids(n);
-                let slots = (0..=u8::MAX).zip(ids.chunks_exact(ID)).filter_map(|(slot, id)| Some((id.try_into().ok()?, slot)));
+                let slots =
+                    (0..=u8::MAX).zip(ids.chunks_exact(ID)).filter_map(|(slot, id)| Some((id.try_into().ok()?, slot)));
                 self.recent.push_front((n, slots.collect()));
                 self.recent.truncate(Self::RECENT);
             }
@@ -182,7 +182,9 @@ pg_function!(pg_finfo_skill_audit_leaves, skill_audit_leaves, audit_leaves);
 /// `audit_leaves(first, count)` → leaf, id, leaf hash.
 fn audit_leaves(call: &Call) -> Answer {
     let (Some(first), count) = (call.get::<i64>(0), call.get::<i64>(1)) else {
-        return Err(Fault::new(Code::InvalidParameterValue, "first must not be NULL").hint("Leaves are counted from 0."));
+        return Err(
+            Fault::new(Code::InvalidParameterValue, "first must not be NULL").hint("Leaves are counted from 0.")
+        );
     };
     if first < 0 || count.is_some_and(|count| count < 0) {
         return Err(Fault::new(Code::InvalidParameterValue, "first and count must not be negative"));
@@ -195,11 +197,19 @@ fn audit_leaves(call: &Call) -> Answer {
         &[arg(first / TILE_WIDTH as i64), arg(end / TILE_WIDTH as i64)],
         |row| {
             let start = row.get::<i64>(1).unwrap_or_default() * TILE_WIDTH as i64;
-            let leaves = row.bytes(2).unwrap_or_default().chunks_exact(ID).zip(row.bytes(3).unwrap_or_default().chunks_exact(HASH));
+            let leaves = row
+                .bytes(2)
+                .unwrap_or_default()
+                .chunks_exact(ID)
+                .zip(row.bytes(3).unwrap_or_default().chunks_exact(HASH));
             for (leaf, (id, hash)) in (start..).zip(leaves).filter(|(leaf, _)| (first..end).contains(leaf)) {
                 let mut bytes = [0; ID];
                 bytes.copy_from_slice(id);
-                rows.push(&mut [leaf.into_datum(), pgrx::Uuid::from_bytes(bytes).into_datum(), Some(bytea_datum(hash))]);
+                rows.push(&mut [
+                    leaf.into_datum(),
+                    pgrx::Uuid::from_bytes(bytes).into_datum(),
+                    Some(bytea_datum(hash)),
+                ]);
             }
         },
     );

@@ -12,11 +12,11 @@ use skill_core::checkpoint::Checkpoint;
 use skill_core::tree::{self, Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
-use super::state::{self, Snapshot, State};
-use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
 use super::proof;
 use super::retention::retired_leaves;
 use super::rotation::unannounced_keys;
+use super::state::{self, Snapshot, State};
+use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
 use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest};
 use crate::pg::call::{Answer, Call, RowSet, text_datum};
 use crate::pg::error::{OrRaise, check_for_interrupts, info};
@@ -35,15 +35,13 @@ fn verify_audit(call: &Call) -> Answer {
     let state = State::read()?;
     let size = state.as_ref().map_or(0, |state| state.size);
     if from_leaf.is_some_and(|leaf| leaf < 0 || leaf as u64 > size || !always) {
-        return Err(Fault::new(Code::InvalidParameterValue, "since_checkpoint must be the size of a checkpoint, without since and until")
-            .detail(format!("The sealed tree has {size} leaves.")));
+        return Err(Fault::new(
+            Code::InvalidParameterValue,
+            "since_checkpoint must be the size of a checkpoint, without since and until",
+        )
+        .detail(format!("The sealed tree has {size} leaves.")));
     }
-    let mut verification = Verification {
-        rows: call.row_set(),
-        log_id: state::log_id(),
-        state,
-        covered: 0,
-    };
+    let mut verification = Verification { rows: call.row_set(), log_id: state::log_id(), state, covered: 0 };
     match from_leaf {
         Some(leaf) => verification.since_leaf(leaf as u64)?,
         None if always => verification.everything()?,
@@ -82,7 +80,8 @@ const UNSEALED: &str = "(a.transaction_id >= $2 OR a.transaction_id = ANY ($3)) 
      AND (a.transaction_id >= $4 OR skill_system.audit_leaf_index(a.id) IS NULL) \
      AND ($5::bigint IS NULL OR a.transaction_id >= $5 OR a.transaction_id = ANY ($6) OR (a.transaction_id, a.id) > ($7, $8))";
 
-const NOT_SEALED: &str = "the record should have been sealed: it was added behind the server's back, or its transaction_id is not true";
+const NOT_SEALED: &str =
+    "the record should have been sealed: it was added behind the server's back, or its transaction_id is not true";
 
 impl Verification {
     fn problem(&mut self, row: Option<&spi::Row>, problem: &str, detail: &str) {
@@ -99,7 +98,8 @@ impl Verification {
     fn unsealed_args(&self) -> Vec<Arg> {
         let nothing = Snapshot::empty();
         let state = self.state.as_ref();
-        let (sealed, target) = (state.map_or(&nothing, |state| &state.snapshot), state.and_then(|state| state.target.as_ref()));
+        let (sealed, target) =
+            (state.map_or(&nothing, |state| &state.snapshot), state.and_then(|state| state.target.as_ref()));
         vec![
             arg(self.log_id),
             arg(sealed.xmax),
@@ -137,7 +137,11 @@ impl Verification {
         }
         self.not_begun()?;
         for key_id in unannounced_keys(&all.keys)? {
-            self.problem(None, "key_unannounced", &format!("key {key_id} signed records, but no record that a known key signed announces it"));
+            self.problem(
+                None,
+                "key_unannounced",
+                &format!("key {key_id} signed records, but no record that a known key signed announces it"),
+            );
         }
         let (leaves, digest) = self.tree(&nonce)?;
         // Before the first seal there is nothing to compare with.
@@ -197,7 +201,13 @@ impl Verification {
                 "SELECT tableoid, id, created_at FROM skill_system.audit_logs WHERE transaction_id >= $1 AND transaction_id IS DISTINCT FROM $2 \
                      AND skill_system.audit_leaf_index(id) IS NULL",
                 &[arg(xmax), arg(own)],
-                |row| self.problem(Some(row), "transaction_unknown", "its transaction has not begun yet: the value is not the server's"),
+                |row| {
+                    self.problem(
+                        Some(row),
+                        "transaction_unknown",
+                        "its transaction has not begun yet: the value is not the server's",
+                    )
+                },
             );
         });
         Ok(())
@@ -222,8 +232,13 @@ impl Verification {
                 let (ids, hashes) = (row.bytes(2).unwrap_or_default(), row.bytes(3).unwrap_or_default());
                 let expected = (state.size - leaf.min(state.size)).min(TILE_WIDTH as u64) as usize;
                 let n = leaf / TILE_WIDTH as u64;
-                if row.get::<i64>(1) != Some(n as i64) || (ids.len() / ID, hashes.len() / HASH) != (expected, expected) {
-                    damage.push(format!("tile or map row {n}: {} ids and {} hashes instead of {expected} each", ids.len() / ID, hashes.len() / HASH));
+                if row.get::<i64>(1) != Some(n as i64) || (ids.len() / ID, hashes.len() / HASH) != (expected, expected)
+                {
+                    damage.push(format!(
+                        "tile or map row {n}: {} ids and {} hashes instead of {expected} each",
+                        ids.len() / ID,
+                        hashes.len() / HASH
+                    ));
                 }
                 for (id, hash) in ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH)) {
                     let (Ok(id), Ok(hash)) = (<&[u8; ID]>::try_from(id), <&Hash>::try_from(hash)) else { continue };
@@ -242,7 +257,10 @@ impl Verification {
             self.problem(None, "tile_damaged", what);
         }
         if (size, root) != (state.size, state.root) {
-            let detail = format!("the leaves give a tree of {size} with another root than audit_seal_state has for {}", state.size);
+            let detail = format!(
+                "the leaves give a tree of {size} with another root than audit_seal_state has for {}",
+                state.size
+            );
             self.problem(None, "root_mismatch", &detail);
         }
         self.surplus(&state);
@@ -263,7 +281,11 @@ impl Verification {
             &[],
         );
         if sealed == Some(true) {
-            self.problem(None, "seal_missing", "audit_seal_state is empty, but the log was sealed: tiles, checkpoints or records say so");
+            self.problem(
+                None,
+                "seal_missing",
+                "audit_seal_state is empty, but the log was sealed: tiles, checkpoints or records say so",
+            );
         }
     }
 
@@ -287,11 +309,16 @@ impl Verification {
                 let (size, root) = (row.get::<i64>(1).unwrap_or(-1) as u64, row.bytes(2).unwrap_or_default());
                 let note = Checkpoint::verify(row.text(3).unwrap_or_default(), &known);
                 if !note.as_ref().is_ok_and(|note| note.size == size && note.root == root) {
-                    let why = note.err().map_or_else(|| "it says something else than its row".to_owned(), |error| error.to_string());
+                    let why = note
+                        .err()
+                        .map_or_else(|| "it says something else than its row".to_owned(), |error| error.to_string());
                     wrong.push(("checkpoint_signature", format!("checkpoint of {size} leaves: {why}")));
                 }
                 if size > state.size || tree::root(size, &tiles).or_raise() != *root {
-                    wrong.push(("checkpoint_mismatch", format!("the tree is not the one of the checkpoint of {size} leaves")));
+                    wrong.push((
+                        "checkpoint_mismatch",
+                        format!("the tree is not the one of the checkpoint of {size} leaves"),
+                    ));
                 }
             },
         );
@@ -304,7 +331,9 @@ impl Verification {
     /// Each of these leaves: its record is there, once, and hashes to it.
     fn leaves_one_by_one(&mut self, range: Range<u64>) -> Result<(), Fault> {
         progress::start(1, (range.end - range.start) as i64);
-        let sql = format!("SELECT a.tableoid, a.id, a.created_at, {LEAF_HASH} FROM skill_system.audit_logs a WHERE a.id = ANY ($2)");
+        let sql = format!(
+            "SELECT a.tableoid, a.id, a.created_at, {LEAF_HASH} FROM skill_system.audit_logs a WHERE a.id = ANY ($2)"
+        );
         let retired = retired_leaves()?;
         let width = TILE_WIDTH as u64;
         let mut at = range.start;
@@ -315,9 +344,12 @@ impl Verification {
             let leaves: Vec<(u64, &[u8], &[u8])> = (n * width..)
                 .zip(ids.chunks_exact(ID).zip(tile.chunks_exact(HASH)))
                 .map(|(leaf, (id, hash))| (leaf, id, hash))
-                .filter(|(leaf, ..)| (at..range.end).contains(leaf) && !retired.iter().any(|range| range.contains(leaf)))
+                .filter(|(leaf, ..)| {
+                    (at..range.end).contains(leaf) && !retired.iter().any(|range| range.contains(leaf))
+                })
                 .collect();
-            let wanted: Vec<pgrx::Uuid> = leaves.iter().filter_map(|(_, id, _)| (*id).try_into().ok()).map(pgrx::Uuid::from_bytes).collect();
+            let wanted: Vec<pgrx::Uuid> =
+                leaves.iter().filter_map(|(_, id, _)| (*id).try_into().ok()).map(pgrx::Uuid::from_bytes).collect();
             let mut seen = vec![0u32; leaves.len()];
             let log_id = self.log_id;
             spi::run_once(&sql, Access::Read, &[arg(log_id), arg(wanted)], |row| {
@@ -325,7 +357,11 @@ impl Verification {
                 for (place, (leaf, _, hash)) in leaves.iter().enumerate().filter(|(_, (_, other, _))| *other == id) {
                     seen[place] += 1;
                     if row.bytes(4) != Some(hash) {
-                        self.problem(Some(row), "leaf_mismatch", &format!("the record is not the one that was sealed as leaf {leaf}"));
+                        self.problem(
+                            Some(row),
+                            "leaf_mismatch",
+                            &format!("the record is not the one that was sealed as leaf {leaf}"),
+                        );
                     }
                     if seen[place] == 2 {
                         self.problem(Some(row), "record_twice", &format!("leaf {leaf} has more than one record"));
@@ -338,7 +374,10 @@ impl Verification {
             at = (n + 1) * width;
             let done = at.min(range.end);
             progress::advance(width as i64, |_| {
-                format!("verify_audit: leaf {done} of {}; after an interruption go on with since_checkpoint => {done}", range.end)
+                format!(
+                    "verify_audit: leaf {done} of {}; after an interruption go on with since_checkpoint => {done}",
+                    range.end
+                )
             });
         }
         Ok(())
@@ -366,7 +405,8 @@ impl Verification {
                 self.problem(None, "root_mismatch", "the tiles give another root than audit_seal_state has");
             }
         }
-        let sql = format!("SELECT a.tableoid, a.id, a.created_at, {PROBLEM} FROM skill_system.audit_logs a WHERE {UNSEALED}");
+        let sql =
+            format!("SELECT a.tableoid, a.id, a.created_at, {PROBLEM} FROM skill_system.audit_logs a WHERE {UNSEALED}");
         let args = self.unsealed_args();
         spi::with_settings(&[(c"enable_seqscan", c"off")], || {
             spi::stream(&sql, &args, |row| {
@@ -431,10 +471,17 @@ impl Verification {
                 });
                 found
             };
-            let heap = sum(&[(c"enable_indexscan", c"off"), (c"enable_indexonlyscan", c"off"), (c"enable_bitmapscan", c"off")]);
+            let heap = sum(&[
+                (c"enable_indexscan", c"off"),
+                (c"enable_indexonlyscan", c"off"),
+                (c"enable_bitmapscan", c"off"),
+            ]);
             let index = sum(&[(c"enable_seqscan", c"off"), (c"enable_bitmapscan", c"off")]);
             if heap != index {
-                let detail = format!("the index of the primary key finds {} records, the table has {}: REINDEX it", index.0, heap.0);
+                let detail = format!(
+                    "the index of the primary key finds {} records, the table has {}: REINDEX it",
+                    index.0, heap.0
+                );
                 self.rows.push(&mut [oid.into_datum(), None, None, text_datum("index_mismatch"), text_datum(&detail)]);
             }
             progress::advance(rows, |_| format!("verify_audit: index of {name}"));
@@ -443,7 +490,13 @@ impl Verification {
 
     fn protection(&mut self) {
         for problem in protection::problems() {
-            self.rows.push(&mut [problem.table.into_datum(), None, None, text_datum("protection_missing"), text_datum(&problem.detail)]);
+            self.rows.push(&mut [
+                problem.table.into_datum(),
+                None,
+                None,
+                text_datum("protection_missing"),
+                text_datum(&problem.detail),
+            ]);
         }
         let moved = if sys::in_recovery() { None } else { self.state.as_ref().and_then(State::moved) };
         if let Some(how) = moved {
@@ -465,7 +518,12 @@ pg_function!(pg_finfo_skill_audit_verify_progress, skill_audit_verify_progress, 
 fn audit_verify_progress(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for entry in progress::entries() {
-        rows.push(&mut [entry.pid.into_datum(), text_datum(entry.phase), entry.done.into_datum(), entry.total.into_datum()]);
+        rows.push(&mut [
+            entry.pid.into_datum(),
+            text_datum(entry.phase),
+            entry.done.into_datum(),
+            entry.total.into_datum(),
+        ]);
     }
     Ok(call.null())
 }

@@ -45,8 +45,19 @@ pub enum Column {
 
 const COLUMNS: usize = 13;
 const NAMES: [&CStr; COLUMNS] = [
-    c"id", c"tenant_id", c"event_type", c"event_data", c"actor_id", c"actor_type", c"created_at", c"signature",
-    c"recorded_at", c"transaction_id", c"session_user_name", c"current_user_name", c"key_id",
+    c"id",
+    c"tenant_id",
+    c"event_type",
+    c"event_data",
+    c"actor_id",
+    c"actor_type",
+    c"created_at",
+    c"signature",
+    c"recorded_at",
+    c"transaction_id",
+    c"session_user_name",
+    c"current_user_name",
+    c"key_id",
 ];
 
 /// The values of one row.
@@ -241,8 +252,10 @@ impl Inserter {
             drop(indexes);
             // The place of the new row; none when a trigger of somebody else's returned NULL.
             if (*slot).tts_tid.ip_posid == pg_sys::InvalidOffsetNumber {
-                error::raise(Fault::new(Code::NotInPrerequisiteState, "a trigger has swallowed the audit record")
-                    .hint("SELECT * FROM skill_system.verify_audit(); names the trigger."));
+                error::raise(
+                    Fault::new(Code::NotInPrerequisiteState, "a trigger has swallowed the audit record")
+                        .hint("SELECT * FROM skill_system.verify_audit(); names the trigger."),
+                );
             }
             // The signing trigger has set the id.
             pg_sys::slot_getsomeattrs_int(slot, 1);

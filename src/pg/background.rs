@@ -26,7 +26,11 @@ use pg_sys::pqsignal_be as set_handler;
 
 /// A worker of this library that runs `function`; `name` shows in ps, `kind` in pg_stat_activity.
 pub fn worker(name: &str, kind: &str, function: &str) -> BackgroundWorkerBuilder {
-    BackgroundWorkerBuilder::new(name).set_type(kind).set_library("skill_system").set_function(function).enable_spi_access()
+    BackgroundWorkerBuilder::new(name)
+        .set_type(kind)
+        .set_library("skill_system")
+        .set_function(function)
+        .enable_spi_access()
 }
 
 /// First call of a worker: SIGTERM ends it like a session, also in the middle of a statement; SIGHUP reads the settings again.
@@ -44,7 +48,11 @@ pub fn begin() {
 pub fn connect(database: Option<pg_sys::Oid>, name: &str) {
     // SAFETY: called once, after `begin`.
     unsafe {
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(database.unwrap_or(pg_sys::InvalidOid), pg_sys::InvalidOid, 0);
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(
+            database.unwrap_or(pg_sys::InvalidOid),
+            pg_sys::InvalidOid,
+            0,
+        );
         // ALTER DATABASE can set both of these, too.
         pg_sys::SetSessionAuthorization(pg_sys::BOOTSTRAP_SUPERUSERID.into(), true);
         pg_sys::SetCurrentRoleId(pg_sys::InvalidOid, true);
@@ -70,7 +78,12 @@ pub fn connect(database: Option<pg_sys::Oid>, name: &str) {
 pub fn set(setting: &CStr, value: &CStr) {
     // SAFETY: NUL-terminated; the session is a superuser's.
     unsafe {
-        pg_sys::SetConfigOption(setting.as_ptr(), value.as_ptr(), pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
+        pg_sys::SetConfigOption(
+            setting.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
 }
 
@@ -85,7 +98,9 @@ pub struct Caught {
 
 impl Caught {
     fn new(error: CaughtError) -> Self {
-        let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) | CaughtError::RustPanic { ereport: report, .. }) = error;
+        let (CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. }) = error;
         Caught {
             code: report.sql_error_code(),
             message: report.message().to_owned(),
@@ -96,13 +111,25 @@ impl Caught {
 
     /// Writes it to the server's log.
     pub fn log(self, what: &str) {
-        error::send(self.code, format!("{what}: {}", self.message), self.detail, self.hint, PgLogLevel::LOG_SERVER_ONLY);
+        error::send(
+            self.code,
+            format!("{what}: {}", self.message),
+            self.detail,
+            self.hint,
+            PgLogLevel::LOG_SERVER_ONLY,
+        );
     }
 }
 
 /// A line for the server's log.
 pub fn log(message: String, hint: Option<&str>) {
-    error::send(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, None, hint.map(str::to_owned), PgLogLevel::LOG_SERVER_ONLY);
+    error::send(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        message,
+        None,
+        hint.map(str::to_owned),
+        PgLogLevel::LOG_SERVER_ONLY,
+    );
 }
 
 /// Runs `body` in a transaction of its own, which is committed when this returns, or rolled back with the error.
@@ -135,7 +162,8 @@ pub fn transaction<T>(activity: &CStr, body: impl FnOnce() -> T) -> Result<T, Ca
 pub fn wait(time: Option<Duration>) {
     // SAFETY: the usual wait of a worker; its latch exists as long as the process.
     unsafe {
-        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | if time.is_some() { pg_sys::WL_TIMEOUT } else { 0 };
+        let events =
+            pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | if time.is_some() { pg_sys::WL_TIMEOUT } else { 0 };
         let millis = time.map_or(-1, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
         pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);

@@ -296,9 +296,7 @@ pub unsafe fn text_array_of<'a>(datum: pg_sys::Datum) -> Vec<Option<&'a str>> {
     unsafe {
         let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
         let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-        pg_sys::deconstruct_array(
-            array, pg_sys::TEXTOID, -1, false, b'i' as _, &mut elements, &mut nulls, &mut count,
-        );
+        pg_sys::deconstruct_array(array, pg_sys::TEXTOID, -1, false, b'i' as _, &mut elements, &mut nulls, &mut count);
         (0..count as usize).map(|i| (!*nulls.add(i)).then(|| text_of(*elements.add(i)))).collect()
     }
 }

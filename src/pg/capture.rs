@@ -6,8 +6,8 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::{PgMemoryContexts, pg_sys};
-use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
 use skill_core::Fault;
+use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
 
 use super::audit_table::Inserter;
 use super::call::{Call, jsonb_datum, same_bytes, varlena_bytes};
@@ -103,19 +103,29 @@ impl Statement {
                 Some((word, listed)) => (word == "only", listed),
                 None => (false, &[][..]),
             };
-            let mut all: Vec<Captured> = (0..(*desc).natts as usize).filter_map(|i| Captured::of(desc, i, context)).collect();
+            let mut all: Vec<Captured> =
+                (0..(*desc).natts as usize).filter_map(|i| Captured::of(desc, i, context)).collect();
             all.sort_by(|a, b| key_order(a.name.as_bytes(), b.name.as_bytes()));
             let is_listed = |column: &&Captured| listed.iter().any(|name| name.as_bytes() == column.name.as_bytes());
             let columns = all.iter().filter(|column| is_listed(column) == only).cloned().collect();
             let mut key = Vec::new();
-            let attributes = pg_sys::RelationGetIndexAttrBitmap(relation, pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_PRIMARY_KEY);
+            let attributes = pg_sys::RelationGetIndexAttrBitmap(
+                relation,
+                pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_PRIMARY_KEY,
+            );
             for column in &all {
                 let bit = column.position as i32 + 1 - pg_sys::FirstLowInvalidHeapAttributeNumber;
                 if pg_sys::bms_is_member(bit, attributes) {
                     key.push(column.clone());
                 }
             }
-            Statement { table: sys::c_string(&trigger.relation_name()), columns, key, inserter: None, buffer: Vec::new() }
+            Statement {
+                table: sys::c_string(&trigger.relation_name()),
+                columns,
+                key,
+                inserter: None,
+                buffer: Vec::new(),
+            }
         }
     }
 }
@@ -131,9 +141,18 @@ impl Captured {
             let type_oid = pg_sys::getBaseType(attribute.atttypid);
             let common = matches!(
                 type_oid,
-                pg_sys::BOOLOID | pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID | pg_sys::TEXTOID
-                    | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::UUIDOID | pg_sys::JSONBOID | pg_sys::DATEOID
-                    | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID
+                pg_sys::BOOLOID
+                    | pg_sys::INT2OID
+                    | pg_sys::INT4OID
+                    | pg_sys::INT8OID
+                    | pg_sys::TEXTOID
+                    | pg_sys::VARCHAROID
+                    | pg_sys::BPCHAROID
+                    | pg_sys::UUIDOID
+                    | pg_sys::JSONBOID
+                    | pg_sys::DATEOID
+                    | pg_sys::TIMESTAMPOID
+                    | pg_sys::TIMESTAMPTZOID
             );
             let convert = if common { std::ptr::null_mut() } else { to_jsonb_for(attribute, context) };
             Some(Captured {
@@ -149,17 +168,30 @@ impl Captured {
 }
 
 /// `to_jsonb` as if it had been called with an expression of the column's type.
-unsafe fn to_jsonb_for(attribute: &pg_sys::FormData_pg_attribute, context: pg_sys::MemoryContext) -> *mut pg_sys::FmgrInfo {
+unsafe fn to_jsonb_for(
+    attribute: &pg_sys::FormData_pg_attribute,
+    context: pg_sys::MemoryContext,
+) -> *mut pg_sys::FmgrInfo {
     unsafe {
         let before = pg_sys::MemoryContextSwitchTo(context);
         let flinfo = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast::<pg_sys::FmgrInfo>();
         pg_sys::fmgr_info(pg_sys::Oid::from(TO_JSONB), flinfo);
         let value = pg_sys::makeConst(
-            attribute.atttypid, attribute.atttypmod, attribute.attcollation, attribute.attlen as i32, pg_sys::Datum::from(0), true, attribute.attbyval,
+            attribute.atttypid,
+            attribute.atttypmod,
+            attribute.attcollation,
+            attribute.attlen as i32,
+            pg_sys::Datum::from(0),
+            true,
+            attribute.attbyval,
         );
         let arguments = pg_sys::lappend(std::ptr::null_mut(), value.cast());
         let expression = pg_sys::makeFuncExpr(
-            pg_sys::Oid::from(TO_JSONB), pg_sys::JSONBOID, arguments, pg_sys::InvalidOid, pg_sys::InvalidOid,
+            pg_sys::Oid::from(TO_JSONB),
+            pg_sys::JSONBOID,
+            arguments,
+            pg_sys::InvalidOid,
+            pg_sys::InvalidOid,
             pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
         );
         (*flinfo).fn_expr = expression.cast();
@@ -206,7 +238,11 @@ impl Values {
     }
 }
 
-unsafe fn write_value(column: &Captured, datum: pg_sys::Datum, object: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
+unsafe fn write_value(
+    column: &Captured,
+    datum: pg_sys::Datum,
+    object: &mut ObjectWriter<'_>,
+) -> Result<(), JsonbError> {
     unsafe {
         match column.type_oid {
             _ if !column.convert.is_null() => {
@@ -219,7 +255,8 @@ unsafe fn write_value(column: &Captured, datum: pg_sys::Datum, object: &mut Obje
             pg_sys::INT8OID => object.integer(datum.value() as i64),
             pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => object.string(varlena_bytes(datum)),
             pg_sys::UUIDOID => {
-                let bytes: [u8; 16] = std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16).try_into().unwrap_or_default();
+                let bytes: [u8; 16] =
+                    std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16).try_into().unwrap_or_default();
                 object.string(pgrx::Uuid::from_bytes(bytes).to_string().as_bytes());
             }
             pg_sys::JSONBOID => object.jsonb(varlena_bytes(datum))?,

@@ -76,7 +76,9 @@ impl Segment {
     /// The address of what is stored at `at`, and the bytes from there to the end.
     fn place(&self, at: usize) -> (*mut u8, usize) {
         // SAFETY: mapped as long as `self`; `at` is below the length, see `commit_elsewhere`.
-        unsafe { (pg_sys::dsm_segment_address(self.0).cast::<u8>().add(at), pg_sys::dsm_segment_map_length(self.0) - at) }
+        unsafe {
+            (pg_sys::dsm_segment_address(self.0).cast::<u8>().add(at), pg_sys::dsm_segment_map_length(self.0) - at)
+        }
     }
 
     fn put(&self, at: usize, text: &[u8]) {
@@ -124,7 +126,11 @@ pub fn commit_elsewhere(denial: &Denial) -> Result<[u8; 16], Fault> {
     if let Err(fault) = &answer {
         // The client may catch the error; the server's log has it whatever the client does.
         let data: String = denial.event_data.chars().take(MAX_LOGGED).collect();
-        let told = fault.clone().detail(format!("{} {}: {data}", fault.detail.as_deref().unwrap_or_default(), denial.event_type));
+        let told = fault.clone().detail(format!(
+            "{} {}: {data}",
+            fault.detail.as_deref().unwrap_or_default(),
+            denial.event_type
+        ));
         report(told, PgLogLevel::LOG_SERVER_ONLY);
     }
     answer
@@ -199,5 +205,11 @@ fn append(denial: &Denial) -> [u8; 16] {
         let text = sys::c_string(&denial.event_data);
         direct_function_call::<pg_sys::Datum>(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))])
     };
-    audit::append_for(&denial.tenant, &denial.event_type, event_data, denial.actor_id.as_deref(), denial.actor_type.as_deref())
+    audit::append_for(
+        &denial.tenant,
+        &denial.event_type,
+        event_data,
+        denial.actor_id.as_deref(),
+        denial.actor_type.as_deref(),
+    )
 }

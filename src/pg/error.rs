@@ -40,7 +40,9 @@ pub fn report(fault: Fault, level: PgLogLevel) {
         Code::LockNotAvailable => Sql::ERRCODE_LOCK_NOT_AVAILABLE,
         Code::ConfigFileError => Sql::ERRCODE_CONFIG_FILE_ERROR,
         Code::AssertFailure => Sql::ERRCODE_ASSERT_FAILURE,
-        Code::ApprovalRejected | Code::SkillNotFound | Code::VersionNotFound | Code::SkillConflict => Sql::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+        Code::ApprovalRejected | Code::SkillNotFound | Code::VersionNotFound | Code::SkillConflict => {
+            Sql::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION
+        }
         Code::Internal => Sql::ERRCODE_INTERNAL_ERROR,
         Code::DataCorrupted => Sql::ERRCODE_DATA_CORRUPTED,
     };
@@ -113,7 +115,8 @@ fn returned() -> Option<pg_sys::ErrorData> {
         let mut data: pg_sys::ErrorData = std::mem::zeroed();
         data.elevel = PgLogLevel::ERROR as i32;
         // MAKE_SQLSTATE of elog.h
-        data.sqlerrcode = fault.code.sqlstate().bytes().rev().fold(0, |code, byte| code << 6 | i32::from((byte - b'0') & 0x3f));
+        data.sqlerrcode =
+            fault.code.sqlstate().bytes().rev().fold(0, |code, byte| code << 6 | i32::from((byte - b'0') & 0x3f));
         data.assoc_context = pg_sys::CurrentMemoryContext;
         data.filename = c"skill_system".as_ptr();
         data.funcname = c"skill_system".as_ptr();

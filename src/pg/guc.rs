@@ -6,7 +6,8 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 use skill_core::{Code, Fault};
 
 static TENANT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-static KEYRING_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"skill_system_keyring.json"));
+static KEYRING_FILE: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"skill_system_keyring.json"));
 static KEYRING_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static RUN_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -150,7 +151,12 @@ fn asked(name: &CStr) -> Option<CString> {
 fn override_with(name: &CStr, value: &CStr) {
     // SAFETY: NUL-terminated constants.
     unsafe {
-        pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
 }
 
@@ -165,8 +171,11 @@ fn with_tenant<T>(body: impl FnOnce(&str) -> T) -> T {
     let tenant = setting.as_deref().unwrap_or_default();
     if tenant == REFUSED {
         super::error::raise(
-            Fault::new(Code::InsufficientPrivilege, "this session asked for a tenant without the right to, so it has none")
-                .hint("Connect again without skill_system.tenant in the connection options."),
+            Fault::new(
+                Code::InsufficientPrivilege,
+                "this session asked for a tenant without the right to, so it has none",
+            )
+            .hint("Connect again without skill_system.tenant in the connection options."),
         );
     }
     body(if tenant.is_empty() { DEFAULT_TENANT } else { tenant.to_str().unwrap_or_default() })

@@ -40,9 +40,9 @@ thread_local! {
 
 /// The keyring, read again when its file or the setting changed.
 pub fn keyring() -> Result<Rc<Keyring>, Fault> {
-    if let Some(ring) = LOADED.with_borrow(|loaded| {
-        loaded.as_ref().filter(|l| l.looked_at.elapsed() < LOOK_AGAIN).map(|l| l.ring.clone())
-    }) {
+    if let Some(ring) = LOADED
+        .with_borrow(|loaded| loaded.as_ref().filter(|l| l.looked_at.elapsed() < LOOK_AGAIN).map(|l| l.ring.clone()))
+    {
         return Ok(ring);
     }
     let command = guc::keyring_command();
@@ -101,8 +101,11 @@ fn file_source(path: &Path) -> Result<Source, Fault> {
         return Err(unusable("it is no regular file"));
     }
     if meta.mode() & 0o077 != 0 {
-        return Err(unusable(&format!("its mode is {:04o}; others than the server's user can use it", meta.mode() & 0o7777))
-            .hint("chmod 0600 the file, and rotate the key if somebody may have read it."));
+        return Err(unusable(&format!(
+            "its mode is {:04o}; others than the server's user can use it",
+            meta.mode() & 0o7777
+        ))
+        .hint("chmod 0600 the file, and rotate the key if somebody may have read it."));
     }
     if meta.len() > MAX_KEYRING_BYTES as u64 {
         return Err(skill_core::keyring::KeyringError::TooLarge.into());
@@ -139,9 +142,12 @@ impl Drop for Running {
 fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
     // What the command prints may be a secret, so neither it nor its errors are shown.
     let failed = |why: String| {
-        Fault::new(Code::ConfigFileError, "skill_system.keyring_command gave no keyring, so nothing can be signed or verified")
-            .detail(why)
-            .hint("Run it as the server's user; it must print a JSON Web Key set and end with status 0 within ten seconds.")
+        Fault::new(
+            Code::ConfigFileError,
+            "skill_system.keyring_command gave no keyring, so nothing can be signed or verified",
+        )
+        .detail(why)
+        .hint("Run it as the server's user; it must print a JSON Web Key set and end with status 0 within ten seconds.")
     };
     let mut running = Running(
         Command::new("/bin/sh")
@@ -307,13 +313,18 @@ pub fn before_commit() {
         rotation.as_ref().is_none_or(|rotation| {
             let same = |path: &Path, source: &Source| file_source(path).is_ok_and(|found| found == *source);
             let here = std::fs::canonicalize(path()).is_ok_and(|path| path == rotation.path);
-            here && guc::keyring_command().is_empty() && same(&rotation.path, &rotation.old) && same(&rotation.temporary, &rotation.new)
+            here && guc::keyring_command().is_empty()
+                && same(&rotation.path, &rotation.old)
+                && same(&rotation.temporary, &rotation.new)
         })
     });
     if !intact {
-        Err(Fault::new(Code::ConfigFileError, "the keyring is not the one that rotate_audit_key() read, so the key is not rotated")
-            .detail("Its file, the new one beside it, or the settings that name them changed since.")
-            .hint("Look who did that, then call rotate_audit_key() again."))
+        Err(Fault::new(
+            Code::ConfigFileError,
+            "the keyring is not the one that rotate_audit_key() read, so the key is not rotated",
+        )
+        .detail("Its file, the new one beside it, or the settings that name them changed since.")
+        .hint("Look who did that, then call rotate_audit_key() again."))
         .or_raise()
     }
 }
@@ -321,7 +332,9 @@ pub fn before_commit() {
 /// The new keyring cannot wait for COMMIT PREPARED, which another session may run.
 pub fn before_prepare() {
     if ROTATION.with_borrow(Option::is_some) {
-        Err(Fault::new(Code::NotInPrerequisiteState, "a transaction that has rotated the audit key cannot be prepared").hint("COMMIT it.")).or_raise()
+        Err(Fault::new(Code::NotInPrerequisiteState, "a transaction that has rotated the audit key cannot be prepared")
+            .hint("COMMIT it."))
+        .or_raise()
     }
 }
 
@@ -331,8 +344,12 @@ pub fn committed() {
     fault_point::reached("key_announced");
     let moved = std::fs::rename(&rotation.temporary, &rotation.path).and_then(|()| sync_directory(&rotation.path));
     if let Err(e) = moved {
-        let fault = Fault::new(Code::ConfigFileError, format!("the new keyring could not be put in place: {}", e.kind()));
-        report(fault.detail("The old key goes on signing.").hint("SELECT skill_system.rotate_audit_key(); again."), pgrx::PgLogLevel::WARNING);
+        let fault =
+            Fault::new(Code::ConfigFileError, format!("the new keyring could not be put in place: {}", e.kind()));
+        report(
+            fault.detail("The old key goes on signing.").hint("SELECT skill_system.rotate_audit_key(); again."),
+            pgrx::PgLogLevel::WARNING,
+        );
     }
     forget();
 }

@@ -187,7 +187,12 @@ fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg]
                 let text = sys::c_string(sql);
                 // A long read may use parallel workers.
                 let options = if access == Access::Read { pg_sys::CURSOR_OPT_PARALLEL_OK as i32 } else { 0 };
-                let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), bound.types.len() as i32, bound.types.as_mut_ptr(), options);
+                let plan = pg_sys::SPI_prepare_cursor(
+                    text.as_ptr(),
+                    bound.types.len() as i32,
+                    bound.types.as_mut_ptr(),
+                    options,
+                );
                 if plan.is_null() {
                     super::error::raise(Fault::new(Code::Internal, "SPI_prepare failed"));
                 }
@@ -202,7 +207,13 @@ fn execute(sql: &str, keep: Option<(usize, usize)>, access: Access, args: &[Arg]
         if latest {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
         }
-        let status = pg_sys::SPI_execute_plan(plan, bound.values.as_mut_ptr(), bound.nulls.as_ptr(), matches!(access, Access::Read | Access::ReadLatest), 0);
+        let status = pg_sys::SPI_execute_plan(
+            plan,
+            bound.values.as_mut_ptr(),
+            bound.nulls.as_ptr(),
+            matches!(access, Access::Read | Access::ReadLatest),
+            0,
+        );
         if latest {
             pg_sys::PopActiveSnapshot();
         }
@@ -225,7 +236,14 @@ pub fn stream(sql: &str, args: &[Arg], mut each: impl FnMut(&Row)) {
         let text = sys::c_string(sql);
         let mut bound = Bound::new(args);
         let portal = pg_sys::SPI_cursor_open_with_args(
-            std::ptr::null(), text.as_ptr(), bound.types.len() as i32, bound.types.as_mut_ptr(), bound.values.as_mut_ptr(), bound.nulls.as_ptr(), true, 0,
+            std::ptr::null(),
+            text.as_ptr(),
+            bound.types.len() as i32,
+            bound.types.as_mut_ptr(),
+            bound.values.as_mut_ptr(),
+            bound.nulls.as_ptr(),
+            true,
+            0,
         );
         // What `each` allocates for a row ends with its batch, or a long result would fill the memory.
         let scratch = pg_sys::AllocSetContextCreateInternal(
@@ -342,8 +360,12 @@ impl Drop for Pinned {
 /// Runs `body` with the settings at their usual values that change how the server writes values and names as text.
 pub fn with_plain_text<T>(body: impl FnOnce() -> T) -> T {
     const PLAIN: [(&CStr, &CStr); 6] = [
-        (c"TimeZone", c"UTC"), (c"DateStyle", c"ISO, YMD"), (c"IntervalStyle", c"postgres"),
-        (c"extra_float_digits", c"1"), (c"bytea_output", c"hex"), (c"quote_all_identifiers", c"off"),
+        (c"TimeZone", c"UTC"),
+        (c"DateStyle", c"ISO, YMD"),
+        (c"IntervalStyle", c"postgres"),
+        (c"extra_float_digits", c"1"),
+        (c"bytea_output", c"hex"),
+        (c"quote_all_identifiers", c"off"),
     ];
     with_settings(&PLAIN, body)
 }

@@ -74,7 +74,12 @@ pub fn hold_extension() -> bool {
         if extension == pg_sys::InvalidOid {
             return false;
         }
-        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        pg_sys::LockDatabaseObject(
+            pg_sys::ExtensionRelationId,
+            extension,
+            0,
+            pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+        );
         find() == extension
     }
 }
@@ -223,7 +228,8 @@ pub fn schema() -> pg_sys::Oid {
 pub fn find_relation(name: &CStr) -> Option<pg_sys::Oid> {
     let schema = schema();
     // SAFETY: a catalogue look-up inside a transaction.
-    let oid = if schema == pg_sys::InvalidOid { schema } else { unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) } };
+    let oid =
+        if schema == pg_sys::InvalidOid { schema } else { unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) } };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 

@@ -114,7 +114,12 @@ impl Trigger {
             let mut values: Vec<pg_sys::Datum> = columns.iter().map(|(_, value)| *value).collect();
             let mut nulls = vec![false; columns.len()];
             let row = pg_sys::heap_modify_tuple_by_cols(
-                self.new_row(), desc, numbers.len() as i32, numbers.as_mut_ptr(), values.as_mut_ptr(), nulls.as_mut_ptr(),
+                self.new_row(),
+                desc,
+                numbers.len() as i32,
+                numbers.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
             );
             pg_sys::Datum::from(row)
         }
@@ -145,11 +150,21 @@ impl Trigger {
         // SAFETY: inside of SPI, so the copy is made where it outlives the query; types as checked by `is_instead_of`.
         unsafe {
             let relation = self.data().tg_relation;
-            let mut numbers: Vec<i32> = columns.iter().map(|(name, _)| pg_sys::SPI_fnumber((*relation).rd_att, name.as_ptr())).collect();
+            let mut numbers: Vec<i32> =
+                columns.iter().map(|(name, _)| pg_sys::SPI_fnumber((*relation).rd_att, name.as_ptr())).collect();
             let values: Vec<_> = (1..=columns.len() as i32).map(|n| row.datum(n)).collect();
-            let nulls: Vec<std::ffi::c_char> = values.iter().map(|value| if value.is_some() { b' ' as _ } else { b'n' as _ }).collect();
-            let mut values: Vec<pg_sys::Datum> = values.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
-            let row = pg_sys::SPI_modifytuple(relation, self.new_row(), numbers.len() as i32, numbers.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr());
+            let nulls: Vec<std::ffi::c_char> =
+                values.iter().map(|value| if value.is_some() { b' ' as _ } else { b'n' as _ }).collect();
+            let mut values: Vec<pg_sys::Datum> =
+                values.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
+            let row = pg_sys::SPI_modifytuple(
+                relation,
+                self.new_row(),
+                numbers.len() as i32,
+                numbers.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+            );
             pg_sys::Datum::from(row)
         }
     }

@@ -70,7 +70,16 @@ unsafe extern "C-unwind" fn utility(
         check_utility((*statement).utilityStmt);
         match NEXT_UTILITY {
             Some(next) => next(statement, text, read_only_tree, context, parameters, environment, receiver, completion),
-            None => standard_utility(statement, text, read_only_tree, context, parameters, environment, receiver, completion),
+            None => standard_utility(
+                statement,
+                text,
+                read_only_tree,
+                context,
+                parameters,
+                environment,
+                receiver,
+                completion,
+            ),
         }
     }
 }
@@ -125,14 +134,27 @@ unsafe extern "C-unwind" fn permissions(tables: *mut pg_sys::List, wanted: *mut 
 
 /// INSERT, DELETE or UPDATE; SELECT ... FOR UPDATE asks for the same right and sets no column.
 fn writes(wanted: pg_sys::AclMode, updated: *const pg_sys::Bitmapset) -> bool {
-    wanted & (pg_sys::ACL_INSERT | pg_sys::ACL_DELETE) as pg_sys::AclMode != 0 || wanted & pg_sys::ACL_UPDATE as pg_sys::AclMode != 0 && !updated.is_null()
+    wanted & (pg_sys::ACL_INSERT | pg_sys::ACL_DELETE) as pg_sys::AclMode != 0
+        || wanted & pg_sys::ACL_UPDATE as pg_sys::AclMode != 0 && !updated.is_null()
 }
 
 /// The catalogues that say what a table is and what runs when it is written to.
 const CATALOGUES: [(u32, &str); 15] = [
-    (1247, "pg_type"), (1249, "pg_attribute"), (1255, "pg_proc"), (1259, "pg_class"), (2604, "pg_attrdef"), (2606, "pg_constraint"),
-    (2608, "pg_depend"), (2610, "pg_index"), (2611, "pg_inherits"), (2612, "pg_language"), (2615, "pg_namespace"), (2618, "pg_rewrite"),
-    (2620, "pg_trigger"), (3079, "pg_extension"), (3256, "pg_policy"),
+    (1247, "pg_type"),
+    (1249, "pg_attribute"),
+    (1255, "pg_proc"),
+    (1259, "pg_class"),
+    (2604, "pg_attrdef"),
+    (2606, "pg_constraint"),
+    (2608, "pg_depend"),
+    (2610, "pg_index"),
+    (2611, "pg_inherits"),
+    (2612, "pg_language"),
+    (2615, "pg_namespace"),
+    (2618, "pg_rewrite"),
+    (2620, "pg_trigger"),
+    (3079, "pg_extension"),
+    (3256, "pg_policy"),
 ];
 
 unsafe fn check_catalogue(table: pg_sys::Oid) {
@@ -151,7 +173,8 @@ unsafe extern "C-unwind" fn refuse_catalogue(name: *const u8, length: usize) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn check_drop(class: pg_sys::Oid, object: pg_sys::Oid) {
     // SAFETY: catalogue look-ups inside a transaction; the name is copied at once.
-    let named = |name: *const c_char| (!name.is_null()).then(|| Dropped::Named(unsafe { CStr::from_ptr(name) }.to_owned()));
+    let named =
+        |name: *const c_char| (!name.is_null()).then(|| Dropped::Named(unsafe { CStr::from_ptr(name) }.to_owned()));
     let dropped = match class.to_u32() {
         // pg_proc, pg_class, pg_rewrite, pg_trigger, pg_policy
         1255 | 1259 | 2618 | 2620 | 3256 => Some(Dropped::Object { class, oid: object }),
@@ -167,7 +190,11 @@ unsafe extern "C-unwind" fn check_drop(class: pg_sys::Oid, object: pg_sys::Oid) 
 /// The elements of a list of pointers.
 unsafe fn items<'a, T: 'a>(list: *const pg_sys::List) -> impl Iterator<Item = *mut T> + 'a {
     // SAFETY: a valid list of pointers to T, or none; it outlives the statement.
-    let cells = if list.is_null() { &[][..] } else { unsafe { std::slice::from_raw_parts((*list).elements, (*list).length as usize) } };
+    let cells = if list.is_null() {
+        &[][..]
+    } else {
+        unsafe { std::slice::from_raw_parts((*list).elements, (*list).length as usize) }
+    };
     // SAFETY: as above.
     cells.iter().map(|cell| unsafe { cell.ptr_value }.cast())
 }
@@ -212,11 +239,19 @@ unsafe fn new_function<'a>(names: *mut pg_sys::List) -> Option<Target<'a>> {
 }
 
 /// `table`, a function or a schema, as statements that alter objects of many kinds name them.
-unsafe fn object<'a>(kind: ObjectType::Type, relation: *const pg_sys::RangeVar, object: *const pg_sys::Node, schema: *const c_char) -> Option<Target<'a>> {
+unsafe fn object<'a>(
+    kind: ObjectType::Type,
+    relation: *const pg_sys::RangeVar,
+    object: *const pg_sys::Node,
+    schema: *const c_char,
+) -> Option<Target<'a>> {
     // SAFETY: which of the parts is set depends on the kind of object.
     unsafe {
         match kind {
-            ObjectType::OBJECT_FUNCTION | ObjectType::OBJECT_PROCEDURE | ObjectType::OBJECT_ROUTINE | ObjectType::OBJECT_AGGREGATE => function(object),
+            ObjectType::OBJECT_FUNCTION
+            | ObjectType::OBJECT_PROCEDURE
+            | ObjectType::OBJECT_ROUTINE
+            | ObjectType::OBJECT_AGGREGATE => function(object),
             ObjectType::OBJECT_SCHEMA => text(schema).map(Target::Schema),
             _ => table(relation),
         }
@@ -245,29 +280,44 @@ unsafe extern "C-unwind" fn check_utility(node: *mut pg_sys::Node) {
                     refuse_if(table(statement.relation), "let a trigger change or swallow records of");
                 }
             }
-            NodeTag::T_RuleStmt => refuse_if(table((*node.cast::<pg_sys::RuleStmt>()).relation), "let a rule change or swallow records of"),
+            NodeTag::T_RuleStmt => {
+                refuse_if(table((*node.cast::<pg_sys::RuleStmt>()).relation), "let a rule change or swallow records of")
+            }
             NodeTag::T_CreatePolicyStmt => {
                 let statement = &*node.cast::<pg_sys::CreatePolicyStmt>();
                 if !only_shows_auditors(statement) {
                     refuse_if(table(statement.table), "change who sees the rows of");
                 }
             }
-            NodeTag::T_AlterPolicyStmt => refuse_if(table((*node.cast::<pg_sys::AlterPolicyStmt>()).table), "change who sees the rows of"),
-            NodeTag::T_CreateFunctionStmt => refuse_if(new_function((*node.cast::<pg_sys::CreateFunctionStmt>()).funcname), "put code of your own in the place of"),
+            NodeTag::T_AlterPolicyStmt => {
+                refuse_if(table((*node.cast::<pg_sys::AlterPolicyStmt>()).table), "change who sees the rows of")
+            }
+            NodeTag::T_CreateFunctionStmt => refuse_if(
+                new_function((*node.cast::<pg_sys::CreateFunctionStmt>()).funcname),
+                "put code of your own in the place of",
+            ),
             NodeTag::T_DefineStmt => {
                 let statement = &*node.cast::<pg_sys::DefineStmt>();
                 if statement.kind == ObjectType::OBJECT_AGGREGATE {
                     refuse_if(new_function(statement.defnames), "put code of your own in the place of");
                 }
             }
-            NodeTag::T_AlterFunctionStmt => refuse_if(function((*node.cast::<pg_sys::AlterFunctionStmt>()).func.cast()), "change the function"),
+            NodeTag::T_AlterFunctionStmt => {
+                refuse_if(function((*node.cast::<pg_sys::AlterFunctionStmt>()).func.cast()), "change the function")
+            }
             NodeTag::T_RenameStmt => {
                 let statement = &*node.cast::<pg_sys::RenameStmt>();
-                refuse_if(object(statement.renameType, statement.relation, statement.object, statement.subname), "rename, or rename a part of,");
+                refuse_if(
+                    object(statement.renameType, statement.relation, statement.object, statement.subname),
+                    "rename, or rename a part of,",
+                );
             }
             NodeTag::T_AlterObjectSchemaStmt => {
                 let statement = &*node.cast::<pg_sys::AlterObjectSchemaStmt>();
-                refuse_if(object(statement.objectType, statement.relation, statement.object, std::ptr::null()), "put out of sight");
+                refuse_if(
+                    object(statement.objectType, statement.relation, statement.object, std::ptr::null()),
+                    "put out of sight",
+                );
             }
             NodeTag::T_AlterOwnerStmt => {
                 let statement = &*node.cast::<pg_sys::AlterOwnerStmt>();
@@ -349,7 +399,11 @@ unsafe fn is_true(expression: *const pg_sys::Node) -> bool {
         let Some(tag) = expression.as_ref().map(|node| node.type_) else {
             return false;
         };
-        let constant = if tag == NodeTag::T_TypeCast { (*expression.cast::<pg_sys::TypeCast>()).arg } else { expression.cast_mut() };
+        let constant = if tag == NodeTag::T_TypeCast {
+            (*expression.cast::<pg_sys::TypeCast>()).arg
+        } else {
+            expression.cast_mut()
+        };
         if (*constant).type_ != NodeTag::T_A_Const {
             return false;
         }

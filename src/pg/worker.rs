@@ -74,7 +74,16 @@ impl Table {
         let Some(free) = self.entries.iter_mut().find(|entry| entry.is_none()) else {
             return false;
         };
-        *free = Some(Entry { database, pid: 0, latch: std::ptr::null_mut(), connected: false, at_work: false, asked: true, error: [0; MAX_ERROR], error_length: 0 });
+        *free = Some(Entry {
+            database,
+            pid: 0,
+            latch: std::ptr::null_mut(),
+            connected: false,
+            at_work: false,
+            asked: true,
+            error: [0; MAX_ERROR],
+            error_length: 0,
+        });
         true
     }
 
@@ -261,7 +270,14 @@ fn databases() -> Option<Vec<(pg_sys::Oid, String)>> {
         // SAFETY: as autovacuum reads the list; in a transaction.
         unsafe {
             let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
-            let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, std::ptr::null_mut(), 0, std::ptr::null_mut());
+            let scan = pg_sys::systable_beginscan(
+                relation,
+                pg_sys::InvalidOid,
+                false,
+                std::ptr::null_mut(),
+                0,
+                std::ptr::null_mut(),
+            );
             loop {
                 let tuple = pg_sys::systable_getnext(scan);
                 if tuple.is_null() {
@@ -331,7 +347,12 @@ fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, Stri
     // What has ended, or has asked, while others were started has no time yet: look again at once.
     missing()
         .iter()
-        .map(|database| plans.get(database).filter(|plan| !plan.started).map_or(Duration::ZERO, |plan| plan.due.saturating_duration_since(Instant::now())))
+        .map(|database| {
+            plans
+                .get(database)
+                .filter(|plan| !plan.started)
+                .map_or(Duration::ZERO, |plan| plan.due.saturating_duration_since(Instant::now()))
+        })
         .min()
 }
 
@@ -342,11 +363,12 @@ fn longer(pause: Duration, failures: u32) -> Duration {
 
 /// Starts a sealer and waits until it has looked for the extension; false when no worker is free.
 fn start(database: pg_sys::Oid, name: &str) -> bool {
-    let sealer = background::worker(&format!("skill_system sealer {name}"), "skill_system sealer", "skill_system_sealer")
-        .set_argument(Some(pg_sys::Datum::from(database)))
-        // SAFETY: a plain variable of this process.
-        .set_notify_pid(unsafe { pg_sys::MyProcPid })
-        .load_dynamic();
+    let sealer =
+        background::worker(&format!("skill_system sealer {name}"), "skill_system sealer", "skill_system_sealer")
+            .set_argument(Some(pg_sys::Datum::from(database)))
+            // SAFETY: a plain variable of this process.
+            .set_notify_pid(unsafe { pg_sys::MyProcPid })
+            .load_dynamic();
     let Ok(sealer) = sealer else {
         return false;
     };
@@ -381,7 +403,8 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
     loop {
         let started = Instant::now();
         let interval = Duration::from_millis(guc::seal_interval_millis());
-        let step = background::transaction(c"sealing the audit trail", || sys::hold_extension().then(crate::worker::seal));
+        let step =
+            background::transaction(c"sealing the audit trail", || sys::hold_extension().then(crate::worker::seal));
         let pause = match step {
             Ok(None) => {
                 if forget(database) {

@@ -24,7 +24,6 @@ use crate::pg::trigger::{Event, Trigger};
 use crate::pg::{guc, sys};
 use crate::{audit, pg_function, policy};
 
-
 pg_function!(pg_finfo_skill_hash_artifact, skill_hash_artifact, hash_artifact);
 /// BEFORE INSERT OR UPDATE on `skill_artifacts`.
 fn hash_artifact(call: &Call) -> Answer {
@@ -40,15 +39,20 @@ fn hash_artifact(call: &Call) -> Answer {
         // An UPDATE that says nothing of the hash brings the old one.
         Some(given) if old.as_deref() != Some(given.as_str()) => {
             if !sys::has_rights_of(sys::owner()) {
-                return Err(invalid(format!("content_hash of artifact \"{}\" is not that of its content", trigger.new_value::<String>(c"id").unwrap_or_default()))
-                    .detail(format!("SHA-256 of the content is {hash}, given was {}.", shorten(&given)))
-                    .hint("Leave content_hash out."));
+                return Err(invalid(format!(
+                    "content_hash of artifact \"{}\" is not that of its content",
+                    trigger.new_value::<String>(c"id").unwrap_or_default()
+                ))
+                .detail(format!("SHA-256 of the content is {hash}, given was {}.", shorten(&given)))
+                .hint("Leave content_hash out."));
             }
         }
         _ => columns.extend(text_datum(&hash).map(|hash| (c"content_hash", hash))),
     }
     let estimate = trigger.new_value::<i32>(c"token_estimate");
-    let stale = update && trigger.old::<i32>(c"token_estimate") == estimate && trigger.changed_columns().iter().any(|column| column == "content");
+    let stale = update
+        && trigger.old::<i32>(c"token_estimate") == estimate
+        && trigger.changed_columns().iter().any(|column| column == "content");
     if estimate.is_none() || stale {
         columns.extend(tokens(content.len()).into_datum().map(|tokens| (c"token_estimate", tokens)));
     }
@@ -60,7 +64,10 @@ pg_function!(pg_finfo_skill_define_skill, skill_define_skill, define_skill);
 fn define_skill(call: &Call) -> Answer {
     let reference = Reference::parse(call.text(0))?;
     let tags = call.text_array(4).map(|tags| logic::check_tags(&tags)).transpose()?;
-    let mode = call.text(5).map(|mode| word("context_mode", Some(mode), &["reason_alongside", "compute_and_return"])).transpose()?;
+    let mode = call
+        .text(5)
+        .map(|mode| word("context_mode", Some(mode), &["reason_alongside", "compute_and_return"]))
+        .transpose()?;
     let tier = |n: usize, what: &str| -> Result<Option<Tier>, Fault> {
         Ok(json_argument(call, n, what)?.zip(call.datum(n)).map(|(value, datum)| Tier { value, datum }))
     };
@@ -117,7 +124,8 @@ fn define_skill(call: &Call) -> Answer {
 fn check_same(head: &Head, body: Option<&str>, effects: Option<&[String]>) -> Result<(), Fault> {
     let newest = registry::version(head, None, Access::WriteAsOwner)?;
     let other = |what: &str| {
-        Fault::new(Code::SkillConflict, format!("skill \"{}\" is there, with another {what}", head.skill_name)).hint("register_skill() gives it a new version.")
+        Fault::new(Code::SkillConflict, format!("skill \"{}\" is there, with another {what}", head.skill_name))
+            .hint("register_skill() gives it a new version.")
     };
     if body.is_some_and(|body| hex::encode(Sha256::digest(body)) != newest.content_hash) {
         return Err(other("body"));
@@ -165,7 +173,9 @@ fn read_agent(row: &Row) -> (Agent, bool) {
 /// An active agent by its key.
 fn find_agent(key: &str) -> Result<Agent, Fault> {
     let mut found = None;
-    spi::run(agents!("AND agent_key = $1", "AND id = $1"), Access::Read, &[arg(key)], |row| found = Some(read_agent(row)));
+    spi::run(agents!("AND agent_key = $1", "AND id = $1"), Access::Read, &[arg(key)], |row| {
+        found = Some(read_agent(row))
+    });
     match found {
         Some((agent, true)) => Ok(agent),
         Some((_, false)) => Err(Fault::new(Code::NotInPrerequisiteState, format!("agent \"{}\" is not active", shorten(key)))
@@ -213,7 +223,8 @@ impl<'a> Entry<'a> {
     /// Adds it to the answer, unless it would cost more than `budget`. Returns what it costs.
     fn push(&self, rows: &mut RowSet, budget: i64) -> Option<i64> {
         let row = self.row;
-        let [name, description, triggers] = row.bytes(6).map_or([None; 3], |tier1| jsonb::find(tier1, ["name", "description", "triggers"]));
+        let [name, description, triggers] =
+            row.bytes(6).map_or([None; 3], |tier1| jsonb::find(tier1, ["name", "description", "triggers"]));
         let text = |found: Option<Found<'a>>| match found {
             Some(Found::Text(text)) => Some(text),
             _ => None,
@@ -221,13 +232,18 @@ impl<'a> Entry<'a> {
         let name = text(name).or_else(|| row.text(4)).unwrap_or(self.skill_name);
         let description = text(description).or_else(|| row.text(5)).unwrap_or_default();
         let triggers: Vec<String> = match triggers {
-            Some(Found::Container(array)) => jsonb::strings(array).unwrap_or_default().into_iter().map(str::to_owned).collect(),
+            Some(Found::Container(array)) => {
+                jsonb::strings(array).unwrap_or_default().into_iter().map(str::to_owned).collect()
+            }
             _ => Vec::new(),
         };
         let address = address(row, [1, 2, 3]);
         let tags = row.text_array(7).unwrap_or_default();
-        let bytes = name.len() + description.len() + address.len()
-            + triggers.iter().map(String::len).sum::<usize>() + tags.into_iter().flatten().map(str::len).sum::<usize>();
+        let bytes = name.len()
+            + description.len()
+            + address.len()
+            + triggers.iter().map(String::len).sum::<usize>()
+            + tags.into_iter().flatten().map(str::len).sum::<usize>();
         let estimate = tokens(bytes);
         if i64::from(estimate) > budget {
             return None;
@@ -304,17 +320,26 @@ fn skill_catalog(call: &Call) -> Answer {
 }
 
 /// A skill may be loaded now, and by this policy.
-fn check_loadable(name: &str, enabled: bool, status: &str, policy_name: Option<&str>, effects: Option<&[String]>) -> Result<(), Fault> {
+fn check_loadable(
+    name: &str,
+    enabled: bool,
+    status: &str,
+    policy_name: Option<&str>,
+    effects: Option<&[String]>,
+) -> Result<(), Fault> {
     if !enabled {
         let why = if status == "approved" { "switched off" } else { status };
-        return Err(Fault::new(Code::NotInPrerequisiteState, format!("skill \"{name}\" is not enabled")).detail(format!("It is {why}."))
+        return Err(Fault::new(Code::NotInPrerequisiteState, format!("skill \"{name}\" is not enabled"))
+            .detail(format!("It is {why}."))
             .hint("SELECT * FROM skill_system.set_skill_status(..., 'approved');"));
     }
     match (policy_name, effects) {
         (None, _) => Ok(()),
         (Some(policy_name), Some(effects)) => policy::require(policy_name, effects),
-        (Some(_), None) => Err(Fault::new(Code::InsufficientPrivilege, format!("no policy allows skill \"{name}\": {UNDECLARED}"))
-            .hint("A manifest in its body says which it has.")),
+        (Some(_), None) => {
+            Err(Fault::new(Code::InsufficientPrivilege, format!("no policy allows skill \"{name}\": {UNDECLARED}"))
+                .hint("A manifest in its body says which it has."))
+        }
     }
 }
 
@@ -436,7 +461,8 @@ fn load_skill(call: &Call) -> Answer {
         content_hash: &skill.content_hash,
         tokens,
     };
-    let already = conversation.is_some_and(|conversation| !enter(conversation, &injection, call.get(3).unwrap_or(false)));
+    let already =
+        conversation.is_some_and(|conversation| !enter(conversation, &injection, call.get(3).unwrap_or(false)));
     let json = |n: usize| skill.json[n].as_deref().filter(|_| !already).map(call::jsonb_datum).transpose();
     Ok(call.row(&mut [
         uuid_datum(skill.id),
@@ -499,15 +525,21 @@ fn load_artifact(call: &Call) -> Answer {
         |row| found = read_artifact(row),
     );
     let artifact = found.ok_or_else(|| {
-        Fault::new(Code::UndefinedObject, format!("artifact \"{}\" does not exist", shorten(id))).hint("SELECT id, name FROM skill_system.skill_artifacts;")
+        Fault::new(Code::UndefinedObject, format!("artifact \"{}\" does not exist", shorten(id)))
+            .hint("SELECT id, name FROM skill_system.skill_artifacts;")
     })?;
     match &artifact.skill {
-        Some((address, enabled, status, effects)) => check_loadable(address, *enabled, status, call.text(2), effects.as_deref())?,
+        Some((address, enabled, status, effects)) => {
+            check_loadable(address, *enabled, status, call.text(2), effects.as_deref())?
+        }
         None => check_loadable("", true, "", call.text(2), Some(&[]))?,
     }
     if hex::encode(Sha256::digest(&artifact.content)) != artifact.content_hash {
-        return Err(Fault::new(Code::DataCorrupted, format!("the content of artifact \"{}\" does not have its hash", artifact.id))
-            .hint("SELECT * FROM skill_system.check_integrity(); write the content again if it is right."));
+        return Err(Fault::new(
+            Code::DataCorrupted,
+            format!("the content of artifact \"{}\" does not have its hash", artifact.id),
+        )
+        .hint("SELECT * FROM skill_system.check_integrity(); write the content again if it is right."));
     }
     let injection = Injection {
         tier: 3,
@@ -517,7 +549,8 @@ fn load_artifact(call: &Call) -> Answer {
         content_hash: &artifact.content_hash,
         tokens: artifact.tokens,
     };
-    let already = conversation.is_some_and(|conversation| !enter(conversation, &injection, call.get(3).unwrap_or(false)));
+    let already =
+        conversation.is_some_and(|conversation| !enter(conversation, &injection, call.get(3).unwrap_or(false)));
     Ok(call.row(&mut [
         text_datum(&artifact.id),
         artifact.skill_id.and_then(uuid_datum),
@@ -621,7 +654,10 @@ fn unknown_artifacts(found: &mut Vec<Finding>) {
             let reference = row.get::<String>(4).unwrap_or_default();
             found.push(Finding {
                 code: "unknown_artifact",
-                message: format!("skill \"{address}\" refers to artifact \"{}\", which does not exist", shorten(&reference)),
+                message: format!(
+                    "skill \"{address}\" refers to artifact \"{}\", which does not exist",
+                    shorten(&reference)
+                ),
                 subject: address,
                 reference,
                 hint: "Add it to skill_artifacts, or correct tier3_artifact_refs with define_skill().",
@@ -641,7 +677,12 @@ fn check_integrity(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for finding in found {
         rows.push(&mut [
-            text_datum(severity()), text_datum(finding.code), text_datum(&finding.subject), text_datum(&finding.reference), text_datum(&finding.message), text_datum(finding.hint),
+            text_datum(severity()),
+            text_datum(finding.code),
+            text_datum(&finding.subject),
+            text_datum(&finding.reference),
+            text_datum(&finding.message),
+            text_datum(finding.hint),
         ]);
     }
     Ok(call.null())
@@ -655,9 +696,12 @@ fn assert_integrity(call: &Call) -> Answer {
     let Some(summary) = summary(&found) else {
         return Ok(0_i32.into());
     };
-    let fault = Fault::new(Code::AssertFailure, format!("{} of the things that agents and skills name are not there", found.len()))
-        .detail(summary)
-        .hint("SELECT * FROM skill_system.check_integrity();");
+    let fault = Fault::new(
+        Code::AssertFailure,
+        format!("{} of the things that agents and skills name are not there", found.len()),
+    )
+    .detail(summary)
+    .hint("SELECT * FROM skill_system.check_integrity();");
     if guc::integrity_fail_loud() {
         return Err(fault);
     }

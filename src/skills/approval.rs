@@ -1,15 +1,15 @@
 //! Who approves: a reviewer's word, or an approver's signature where `skill_system.signed_approvals` asks for one.
 
 use serde_json::json;
+use skill_core::input::required;
 use skill_core::skills::Status;
 use skill_core::skills::approval::{self as logic, PREFIX, rejected};
 use skill_core::skills::names::Reference;
-use skill_core::input::required;
 use skill_core::{Code, Fault};
 
 use super::registry::{self, Head, Version};
-use crate::audit;
 use crate::args::missing;
+use crate::audit;
 use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::{guc, sys};
@@ -51,7 +51,10 @@ pub fn check(head: &Head, version: &Version, status: Status, signature: Option<&
             .hint("Sign skill_approval_text() with the key of a registered approver; skill_approvers lists them."));
     };
     let bytes = signature.strip_prefix(PREFIX).and_then(logic::signature);
-    let bytes = bytes.ok_or_else(|| rejected("the signature cannot be read").hint("v1: and the 64 bytes of an Ed25519 signature in base64url, without padding."))?;
+    let bytes = bytes.ok_or_else(|| {
+        rejected("the signature cannot be read")
+            .hint("v1: and the 64 bytes of an Ed25519 signature in base64url, without padding.")
+    })?;
     let text = logic::text(&guc::tenant(), &head.namespace, &head.skill_name, &version.digest);
     match signer(text.as_bytes(), &bytes) {
         Some(key_id) => Ok(Some(format!("{key_id} {signature}"))),
@@ -65,7 +68,8 @@ pg_function!(pg_finfo_skill_skill_approval_text, skill_skill_approval_text, skil
 fn skill_approval_text(call: &Call) -> Answer {
     let head = registry::find(Reference::parse(call.text(0))?)?;
     let version = registry::version(&head, call.text(1), Access::Read)?;
-    Ok(text_datum(&logic::text(&guc::tenant(), &head.namespace, &head.skill_name, &version.digest)).unwrap_or_else(|| call.null()))
+    Ok(text_datum(&logic::text(&guc::tenant(), &head.namespace, &head.skill_name, &version.digest))
+        .unwrap_or_else(|| call.null()))
 }
 
 pg_function!(pg_finfo_skill_add_skill_approver, skill_add_skill_approver, add_skill_approver);
@@ -83,7 +87,8 @@ fn add_skill_approver(call: &Call) -> Answer {
     );
     if added == 0 {
         return Err(Fault::new(Code::UniqueViolation, format!("key {key_id} is there already"))
-            .detail("A key that was revoked stays so.").hint("SELECT * FROM skill_system.skill_approvers;"));
+            .detail("A key that was revoked stays so.")
+            .hint("SELECT * FROM skill_system.skill_approvers;"));
     }
     audit::append("skill.approver_added", json!({"key_id": key_id, "approver": approver}), Some(by), Some("user"));
     Ok(text_datum(&key_id).unwrap_or_else(|| call.null()))
@@ -102,8 +107,11 @@ fn revoke_skill_approver(call: &Call) -> Answer {
         |row| before = row.get::<bool>(1),
     );
     match before {
-        None => Err(Fault::new(Code::UndefinedObject, format!("there is no approver's key \"{}\"", skill_core::effect::shorten(key_id)))
-            .hint("SELECT * FROM skill_system.skill_approvers;")),
+        None => Err(Fault::new(
+            Code::UndefinedObject,
+            format!("there is no approver's key \"{}\"", skill_core::effect::shorten(key_id)),
+        )
+        .hint("SELECT * FROM skill_system.skill_approvers;")),
         Some(true) => Ok(false.into()),
         Some(false) => {
             spi::run(
@@ -112,7 +120,12 @@ fn revoke_skill_approver(call: &Call) -> Answer {
                 &[arg(key_id)],
                 |_| (),
             );
-            audit::append("skill.approver_revoked", json!({"key_id": key_id}), Some(sys::role_name(sys::session_user())), Some("user"));
+            audit::append(
+                "skill.approver_revoked",
+                json!({"key_id": key_id}),
+                Some(sys::role_name(sys::session_user())),
+                Some("user"),
+            );
             Ok(true.into())
         }
     }

@@ -5,24 +5,24 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 use serde_json::{Map, Value, json};
 use skill_core::effect::shorten;
+use skill_core::input::{invalid, required, word};
 use skill_core::skills::Status;
 use skill_core::skills::contract;
 use skill_core::skills::document::{self, Findings, Mode};
 use skill_core::skills::manifest;
 use skill_core::skills::names::{self, Reference};
-use skill_core::input::{invalid, required, word};
 use skill_core::{Code, Fault};
 
+use super::approval;
 use super::clients::{check_known, content};
 use super::registry::{self, About, Change, NewVersion, Placement};
-use super::approval;
 use crate::args::read_json;
 use crate::audit;
 use crate::pg::call::{Answer, Call, text_datum};
 use crate::pg::error::notice;
-use crate::pg::{guc, sys};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::trigger::{Event, Trigger};
+use crate::pg::{guc, sys};
 use crate::pg_function;
 
 /// What a schema of ours says of itself.
@@ -100,7 +100,12 @@ fn create_client_schema(call: &Call) -> Answer {
     run(format!("GRANT INSERT, UPDATE ON {view} TO skill_system_agent, skill_system_reviewer, skill_system_admin"));
     run(format!("GRANT DELETE ON {view} TO skill_system_admin"));
     let change = Change::by_caller();
-    audit::append("skill.client_schema", json!({"client": "skills_runtime", "schema": schema, "new": there.is_none()}), Some(&change.by), Some("user"));
+    audit::append(
+        "skill.client_schema",
+        json!({"client": "skills_runtime", "schema": schema, "new": there.is_none()}),
+        Some(&change.by),
+        Some("user"),
+    );
     Ok(text_datum(&view).unwrap_or_else(|| call.null()))
 }
 
@@ -179,7 +184,10 @@ impl Read {
                 manifest
             }
         };
-        (about.effects, about.manifest_id) = manifest.as_ref().map(|manifest| (Some(manifest.effects.clone()), Some(manifest.id.clone()))).unwrap_or_default();
+        (about.effects, about.manifest_id) = manifest
+            .as_ref()
+            .map(|manifest| (Some(manifest.effects.clone()), Some(manifest.id.clone())))
+            .unwrap_or_default();
         read.manifest = manifest.map(|manifest| manifest.value);
         read
     }
@@ -190,10 +198,15 @@ pg_function!(pg_finfo_skill_write_client_skill, skill_write_client_skill, write_
 fn write_client_skill(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
     if !trigger.is_instead_of(&COLUMNS) {
-        return Err(Fault::new(Code::NotInPrerequisiteState, "this trigger belongs to the views of create_client_schema()"));
+        return Err(Fault::new(
+            Code::NotInPrerequisiteState,
+            "this trigger belongs to the views of create_client_schema()",
+        ));
     }
     if !sys::has_rights_of_named(c"skill_system_agent") && !approval::may_approve() {
-        return Err(refused("only agents, reviewers and administrators write skills").hint("GRANT skill_system_agent TO ...;"));
+        return Err(
+            refused("only agents, reviewers and administrators write skills").hint("GRANT skill_system_agent TO ...;")
+        );
     }
     let id = match trigger.event() {
         Event::Insert => insert(&given(&trigger)?)?,
@@ -237,7 +250,11 @@ fn insert(row: &Map<String, Value>) -> Result<pgrx::Uuid, Fault> {
     let (skill_name, body) = (text(row, "skill_name")?, text(row, "body")?);
     registry::lock_namespace(namespace);
     if registry::find_now(Reference::Name(namespace, skill_name)).is_some() {
-        return Err(Fault::new(Code::UniqueViolation, format!("skill \"{skill_name}\" exists in the namespace \"{namespace}\"")).hint("UPDATE its body; that is a new version."));
+        return Err(Fault::new(
+            Code::UniqueViolation,
+            format!("skill \"{skill_name}\" exists in the namespace \"{namespace}\""),
+        )
+        .hint("UPDATE its body; that is a new version."));
     }
     let mut about = About::default();
     describe(&mut about, row, &SAID);
@@ -268,7 +285,8 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
     let changed = trigger.changed_columns();
     let is_changed = |field: &str| changed.iter().any(|column| column == field);
     if let Some(field) = ["id", "namespace", "skill_name"].into_iter().find(|field| is_changed(field)) {
-        return Err(invalid(format!("{field} of a skill does not change")).hint("Register it under its new name and delete the old one."));
+        return Err(invalid(format!("{field} of a skill does not change"))
+            .hint("Register it under its new name and delete the old one."));
     }
     let mut head = registry::locked(old(trigger)?)?;
     let said: Vec<&str> = SAID.into_iter().filter(|field| is_changed(field)).collect();
@@ -276,7 +294,8 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
     let change = Change::by_caller();
     let wanted = row["enabled"].as_bool().ok_or_else(|| invalid("enabled must not be NULL"))?;
     if is_changed("enabled") && !reviewer {
-        return Err(refused("only reviewers and administrators switch skills on and off").hint("SELECT skill_system.set_skill_status(skill, 'approved');"));
+        return Err(refused("only reviewers and administrators switch skills on and off")
+            .hint("SELECT skill_system.set_skill_status(skill, 'approved');"));
     }
     if new_body || !said.is_empty() {
         check(row)?;
@@ -291,7 +310,11 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
         let read = if new_body {
             Read::new(body, &mut about)
         } else {
-            Read { frontmatter: content.frontmatter.clone(), manifest: content.manifest.clone(), semver: served.semver.clone() }
+            Read {
+                frontmatter: content.frontmatter.clone(),
+                manifest: content.manifest.clone(),
+                semver: served.semver.clone(),
+            }
         };
         describe(&mut about, row, &said);
         check_known(&head, body, &content.files)?;

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use pgrx::datum::IntoDatum;
 use pgrx::pg_sys;
 use serde_json::{Map, Value, json};
+use skill_core::input::invalid;
 use skill_core::skills::Status;
 use skill_core::skills::bundle::{self, Limits};
 use skill_core::skills::contract::{self, Issue, OWN_SOURCE};
@@ -15,7 +16,6 @@ use skill_core::skills::names::{self, Reference};
 use skill_core::skills::preflight;
 use skill_core::skills::redis;
 use skill_core::skills::version::{File, Identity};
-use skill_core::input::invalid;
 use skill_core::{Code, Fault};
 
 use super::approval;
@@ -37,7 +37,12 @@ pub struct Content {
 
 /// Reads a version as the tables' owner.
 pub fn content(version: &Version) -> Content {
-    let mut content = Content { body: String::new(), files: files(version.id, Access::WriteAsOwner), frontmatter: None, manifest: None };
+    let mut content = Content {
+        body: String::new(),
+        files: files(version.id, Access::WriteAsOwner),
+        frontmatter: None,
+        manifest: None,
+    };
     spi::run(
         "SELECT body, frontmatter::text, manifest::text FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         Access::WriteAsOwner,
@@ -57,7 +62,12 @@ fn files(version: pgrx::Uuid, access: Access) -> Vec<File> {
         "SELECT path, content FROM skill_system.skill_files WHERE tenant_id = skill_system.current_tenant() AND version_id = $1 ORDER BY path",
         access,
         &[arg(version)],
-        |row| files.push(File { path: row.get(1).unwrap_or_default(), content: row.bytes(2).map(<[u8]>::to_vec).unwrap_or_default() }),
+        |row| {
+            files.push(File {
+                path: row.get(1).unwrap_or_default(),
+                content: row.bytes(2).map(<[u8]>::to_vec).unwrap_or_default(),
+            })
+        },
     );
     files
 }
@@ -67,10 +77,15 @@ fn files(version: pgrx::Uuid, access: Access) -> Vec<File> {
 pub fn check_known(head: &Head, body: &str, files: &[File]) -> Result<(), Fault> {
     let identity = Identity::of(body, files);
     match registry::version(head, Some(identity.version()), Access::WriteAsOwner) {
-        Ok(known) if known.status == Status::Approved && known.id != head.current_version_id && !approval::may_approve() => {
-            Err(Fault::new(Code::InsufficientPrivilege, format!("version {} of skill \"{}\" was approved before", known.version, head.skill_name))
-                .detail("Only a reviewer or an administrator makes it the one that is served again.")
-                .hint("SELECT skill_system.set_skill_status(skill, 'approved', version);"))
+        Ok(known)
+            if known.status == Status::Approved && known.id != head.current_version_id && !approval::may_approve() =>
+        {
+            Err(Fault::new(
+                Code::InsufficientPrivilege,
+                format!("version {} of skill \"{}\" was approved before", known.version, head.skill_name),
+            )
+            .detail("Only a reviewer or an administrator makes it the one that is served again.")
+            .hint("SELECT skill_system.set_skill_status(skill, 'approved', version);"))
         }
         _ => Ok(()),
     }
@@ -94,7 +109,9 @@ struct Enabled {
 fn enabled(reference: Reference) -> Option<Enabled> {
     let (condition, args): (&str, Vec<Arg>) = match reference {
         Reference::Id(id) => ("h.id = $1", vec![arg(pgrx::Uuid::from_bytes(*id.as_bytes()))]),
-        Reference::Name(namespace, name) => ("h.namespace = $1 AND h.skill_name = $2 AND h.deleted_at IS NULL", vec![arg(namespace), arg(name)]),
+        Reference::Name(namespace, name) => {
+            ("h.namespace = $1 AND h.skill_name = $2 AND h.deleted_at IS NULL", vec![arg(namespace), arg(name)])
+        }
     };
     let mut found = None;
     spi::run_once(
@@ -158,9 +175,15 @@ fn inject_skill(call: &Call) -> Answer {
     })?;
     let locator = locator(skill.id);
     if let Some(limit) = limit.filter(|limit| skill.body_size > *limit) {
-        return Err(contract::too_large(&skill.skill_name, &locator, limit, skill.body_size).fault(Code::ProgramLimitExceeded));
+        return Err(
+            contract::too_large(&skill.skill_name, &locator, limit, skill.body_size).fault(Code::ProgramLimitExceeded)
+        );
     }
-    let body = spi::one::<String>("SELECT body FROM skill_system.skills WHERE tenant_id = skill_system.current_tenant() AND id = $1", Access::Read, &[arg(skill.id)]);
+    let body = spi::one::<String>(
+        "SELECT body FROM skill_system.skills WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        Access::Read,
+        &[arg(skill.id)],
+    );
     let body = body.ok_or_else(|| {
         let details = json!({"skill_name": skill.skill_name, "locator": locator, "reason": format!("missing body row: {locator}")});
         Issue { code: "SKILL_BODY_READ_FAILED", message: "Skill body read failed.", details }.fault(Code::VersionNotFound)
@@ -176,7 +199,10 @@ struct Scanned {
 
 impl Scanned {
     fn read(row: &Row) -> Self {
-        Scanned { locator: row.get(1).unwrap_or_default(), row: stored(row.get(2)).as_object().cloned().unwrap_or_default() }
+        Scanned {
+            locator: row.get(1).unwrap_or_default(),
+            row: stored(row.get(2)).as_object().cloned().unwrap_or_default(),
+        }
     }
 
     fn name(&self) -> &str {
@@ -185,10 +211,15 @@ impl Scanned {
 
     fn push(&self, issue: Option<&Issue>, rows: &mut RowSet) {
         let text = |field: &str| self.row.get(field).and_then(Value::as_str);
-        let time = |field: &str| text(field).map(|time| time.strip_suffix("+00:00").map_or_else(|| time.to_owned(), |time| format!("{time}Z")));
-        let size = self.row.get("body_size").and_then(|size| size.as_i64().or_else(|| size.as_str()?.trim().parse().ok()));
+        let time = |field: &str| {
+            text(field)
+                .map(|time| time.strip_suffix("+00:00").map_or_else(|| time.to_owned(), |time| format!("{time}Z")))
+        };
+        let size =
+            self.row.get("body_size").and_then(|size| size.as_i64().or_else(|| size.as_str()?.trim().parse().ok()));
         let list = self.row.get("required_env_vars").and_then(Value::as_array);
-        let list: Option<Vec<String>> = list.map(|list| list.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect());
+        let list: Option<Vec<String>> =
+            list.map(|list| list.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect());
         // What the client would not take is not given out as if it did.
         let good = issue.is_none();
         let [code, details] = issue_datums(issue);
@@ -201,7 +232,8 @@ impl Scanned {
             time("created_at").as_deref().and_then(text_datum),
             time("updated_at").as_deref().and_then(text_datum),
             text_array_datum(&list.unwrap_or_default()).filter(|_| good),
-            jsonb_datum(self.row.get("metadata").cloned().filter(Value::is_object).unwrap_or_else(|| json!({}))).filter(|_| good),
+            jsonb_datum(self.row.get("metadata").cloned().filter(Value::is_object).unwrap_or_else(|| json!({})))
+                .filter(|_| good),
             text("scope").and_then(text_datum),
             code,
             details,
@@ -271,7 +303,13 @@ fn push_issues(call: &Call, issues: &[Issue]) -> Answer {
     let mut rows = call.row_set();
     for issue in issues {
         let [code, details] = issue_datums(Some(issue));
-        rows.push(&mut [code, text_datum(preflight::level(issue)), text_datum(issue.message), issue.details["path"].as_str().and_then(text_datum), details]);
+        rows.push(&mut [
+            code,
+            text_datum(preflight::level(issue)),
+            text_datum(issue.message),
+            issue.details["path"].as_str().and_then(text_datum),
+            details,
+        ]);
     }
     Ok(call.null())
 }
@@ -357,7 +395,12 @@ struct Cached {
 
 impl Cached {
     fn read(row: &Row) -> Option<Self> {
-        Some(Cached { namespace: row.get(1)?, skill_name: row.get(2)?, version: row.get(3)?, row: stored(row.get(4)).as_object().cloned()? })
+        Some(Cached {
+            namespace: row.get(1)?,
+            skill_name: row.get(2)?,
+            version: row.get(3)?,
+            row: stored(row.get(4)).as_object().cloned()?,
+        })
     }
 
     fn keys(prefix: &str, namespace: &str, skill_name: &str) -> [String; 3] {
@@ -376,19 +419,36 @@ impl Cached {
             return Err("the client knows no such namespace".to_owned());
         }
         if let Some(issue) = contract::row_issue(&self.row, "") {
-            return Err(format!("the client would not read its {}", issue.details["field"].as_str().unwrap_or_default()));
+            return Err(format!(
+                "the client would not read its {}",
+                issue.details["field"].as_str().unwrap_or_default()
+            ));
         }
         let zip = zip(self.version).map_err(|fault| fault.message)?;
         let [meta, body_key, bundle_key] = Cached::keys(prefix, &self.namespace, &self.skill_name);
         let text = |field: &str| match &self.row[field] {
             Value::Null => None,
-            Value::String(text) => Some(text.strip_suffix("+00:00").filter(|_| field.ends_with("_at")).map_or_else(|| text.clone(), |time| format!("{time}Z"))),
+            Value::String(text) => Some(
+                text.strip_suffix("+00:00")
+                    .filter(|_| field.ends_with("_at"))
+                    .map_or_else(|| text.clone(), |time| format!("{time}Z")),
+            ),
             other => Some(other.to_string()),
         };
-        let mut fields: Vec<(&str, String)> = ["skill_name", "description", "created_at", "updated_at", "required_env_vars", "metadata", "scope", "body_size", "body_etag"]
-            .into_iter()
-            .filter_map(|field| Some((if field == "body_etag" { "etag" } else { field }, text(field)?)))
-            .collect();
+        let mut fields: Vec<(&str, String)> = [
+            "skill_name",
+            "description",
+            "created_at",
+            "updated_at",
+            "required_env_vars",
+            "metadata",
+            "scope",
+            "body_size",
+            "body_etag",
+        ]
+        .into_iter()
+        .filter_map(|field| Some((if field == "body_etag" { "etag" } else { field }, text(field)?)))
+        .collect();
         if let Some(zip) = &zip {
             fields.push(("bundle_sha256", skill_core::input::sha256(zip).trim_start_matches("sha256:").to_owned()));
             fields.push(("bundle_size", zip.len().to_string()));
@@ -396,7 +456,8 @@ impl Cached {
         }
         let mut command: Vec<&[u8]> = vec![b"HSET", meta.as_bytes()];
         command.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]));
-        let fields = redis::command(&command).ok_or("its description and metadata are too large for Redis's inline form")?;
+        let fields =
+            redis::command(&command).ok_or("its description and metadata are too large for Redis's inline form")?;
         let removal = redis::command(&[b"DEL", meta.as_bytes(), bundle_key.as_bytes()]);
         // A reader of the cache sees the skill as it was, or as it is.
         let mut lines = vec!["MULTI".to_owned(), removal.unwrap_or_default(), fields];
@@ -444,7 +505,10 @@ fn redis_export(call: &Call) -> Answer {
                 match skill.lines(prefix) {
                     Ok(lines) => lines.iter().for_each(|line| rows.push(&mut [text_datum(line)])),
                     Err(why) => {
-                        warning(format!("skill \"{}/{}\" is not in the cache: {why}", skill.namespace, skill.skill_name));
+                        warning(format!(
+                            "skill \"{}/{}\" is not in the cache: {why}",
+                            skill.namespace, skill.skill_name
+                        ));
                         if let Some(line) = Cached::removal(prefix, &skill.namespace, &skill.skill_name) {
                             rows.push(&mut [text_datum(&line)]);
                         }
@@ -461,7 +525,9 @@ fn redis_export(call: &Call) -> Answer {
             &[arg(namespace)],
             |row| {
                 let (namespace, name) = (row.text(1).unwrap_or_default(), row.text(2).unwrap_or_default());
-                if let Some(line) = Cached::removal(prefix, namespace, name).filter(|_| names::is_namespace(namespace) && contract::is_skill_name(name)) {
+                if let Some(line) = Cached::removal(prefix, namespace, name)
+                    .filter(|_| names::is_namespace(namespace) && contract::is_skill_name(name))
+                {
                     rows.push(&mut [text_datum(&line)]);
                 }
             },
@@ -482,10 +548,18 @@ fn check_nesting() -> Result<(), Fault> {
         },
     );
     let all: HashSet<&str> = namespaces.iter().map(String::as_str).collect();
-    let below = namespaces.iter().find_map(|inner| inner.match_indices(':').map(|(end, _)| &inner[..end]).find(|outer| all.contains(outer)).map(|outer| (inner, outer)));
+    let below = namespaces.iter().find_map(|inner| {
+        inner
+            .match_indices(':')
+            .map(|(end, _)| &inner[..end])
+            .find(|outer| all.contains(outer))
+            .map(|outer| (inner, outer))
+    });
     match below {
         None => Ok(()),
-        Some((inner, outer)) => Err(invalid(format!("the namespace \"{inner}\" is below \"{outer}\"; the client would mix them up"))
-            .hint("Export each namespace with a key_prefix of its own.")),
+        Some((inner, outer)) => {
+            Err(invalid(format!("the namespace \"{inner}\" is below \"{outer}\"; the client would mix them up"))
+                .hint("Export each namespace with a key_prefix of its own."))
+        }
     }
 }

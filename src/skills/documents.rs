@@ -8,11 +8,11 @@ use serde_json::Value;
 use skill_core::effect::shorten;
 use skill_core::input::invalid;
 use skill_core::policy::Decision;
-use skill_core::skills::files::{self as limits, Files};
+use skill_core::skills::Status;
 use skill_core::skills::document::{self, Mode};
+use skill_core::skills::files::{self as limits, Files};
 use skill_core::skills::names::{self, Reference};
 use skill_core::skills::version::File;
-use skill_core::skills::Status;
 use skill_core::{Code, Fault};
 
 use super::registry::{self, About, Change, Head, NewVersion, Placement, Version};
@@ -20,13 +20,16 @@ use crate::args::missing;
 use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
 use crate::pg::spi::{self, Access, arg, given};
 use crate::policy::{self, Compiled};
-use crate::{pg_function, pg::error};
+use crate::{pg::error, pg_function};
 
 /// A source within the bounds of a skill.
 fn source(text: Option<&str>) -> Result<&str, Fault> {
     let source = text.ok_or_else(|| missing("source"))?;
     if source.len() > limits::MAX_BYTES {
-        return Err(Fault::new(Code::ProgramLimitExceeded, format!("the source has {} bytes, more than {}", source.len(), limits::MAX_BYTES)));
+        return Err(Fault::new(
+            Code::ProgramLimitExceeded,
+            format!("the source has {} bytes, more than {}", source.len(), limits::MAX_BYTES),
+        ));
     }
     Ok(source)
 }
@@ -46,7 +49,8 @@ fn register_skill(call: &Call) -> Answer {
     let mut required_env_vars = skill.required_env_vars;
     for file in files.iter().filter(|file| file.path == "agents/openai.yaml") {
         let asked = std::str::from_utf8(&file.content).map(document::env_vars_of_agent_file).unwrap_or_default();
-        required_env_vars.extend(asked.into_iter().filter(|name| !required_env_vars.contains(name)).collect::<Vec<_>>());
+        required_env_vars
+            .extend(asked.into_iter().filter(|name| !required_env_vars.contains(name)).collect::<Vec<_>>());
     }
     let new = NewVersion {
         namespace,
@@ -108,7 +112,9 @@ fn files(argument: Option<pg_sys::Datum>, body: usize) -> Result<Vec<File>, Faul
                 _ => None,
             };
             let added = content
-                .ok_or_else(|| invalid(format!("the file \"{}\" must be a text or {{\"base64\": text}}", shorten(path))))
+                .ok_or_else(|| {
+                    invalid(format!("the file \"{}\" must be a text or {{\"base64\": text}}", shorten(path)))
+                })
                 .and_then(|content| files.add(path, content));
             fault = added.err();
         },
@@ -142,7 +148,8 @@ pub fn of(call: &Call) -> Result<(Head, Version), Fault> {
 }
 
 /// The body of a version.
-pub const BODY: &str = "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
+pub const BODY: &str =
+    "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
 
 pg_function!(pg_finfo_skill_export_skill, skill_export_skill, export_skill);
 /// `export_skill(skill, version)`
@@ -196,11 +203,17 @@ pg_function!(pg_finfo_skill_check_skill, skill_check_skill, check_skill);
 fn check_skill(call: &Call) -> Answer {
     let mut known = None;
     let answer = check(call.text(0), call.text(1), call.text(2), &mut known);
-    let (decision, compiled) = answer.unwrap_or_else(|fault| (Decision::refused(known.unwrap_or_default(), fault.message), None));
+    let (decision, compiled) =
+        answer.unwrap_or_else(|fault| (Decision::refused(known.unwrap_or_default(), fault.message), None));
     Ok(policy::decision_row(call, &decision, compiled.as_ref()))
 }
 
-fn check(policy_name: Option<&str>, skill: Option<&str>, operation: Option<&str>, known: &mut Option<Vec<String>>) -> Result<(Decision, Option<Compiled>), Fault> {
+fn check(
+    policy_name: Option<&str>,
+    skill: Option<&str>,
+    operation: Option<&str>,
+    known: &mut Option<Vec<String>>,
+) -> Result<(Decision, Option<Compiled>), Fault> {
     let head = registry::find(Reference::parse(skill)?)?;
     let (mut effects, mut enabled, mut there) = (None, false, false);
     spi::run(
@@ -225,7 +238,11 @@ fn check(policy_name: Option<&str>, skill: Option<&str>, operation: Option<&str>
         return refuse(format!("version {} of skill \"{}\" is {why}", head.current_version, head.skill_name));
     }
     if let Some(operation) = operation.filter(|_| !there) {
-        return refuse(format!("the manifest of skill \"{}\" has no operation \"{}\"", head.skill_name, shorten(operation)));
+        return refuse(format!(
+            "the manifest of skill \"{}\" has no operation \"{}\"",
+            head.skill_name,
+            shorten(operation)
+        ));
     }
     match policy_name {
         None => refuse("the policy name is NULL".into()),

@@ -68,7 +68,8 @@ fn available_skills_prompt(call: &Call) -> Answer {
     let mut filter = Filter::new(call.text(1));
     let mut skills = Vec::new();
     // What only a person may start is not offered to a model.
-    let sql = listed("", "AND v.frontmatter->>'disable-model-invocation' IS DISTINCT FROM 'true' ORDER BY h.skill_name");
+    let sql =
+        listed("", "AND v.frontmatter->>'disable-model-invocation' IS DISTINCT FROM 'true' ORDER BY h.skill_name");
     spi::stream(&sql, &[arg(namespace)], |row| {
         if filter.lets(row) {
             let name = text(row, 1);
@@ -104,13 +105,15 @@ pg_function!(pg_finfo_skill_skills_discovery_index, skill_skills_discovery_index
 fn skills_discovery_index(call: &Call) -> Answer {
     let base = required("base_url", call.text(0), 2000)?;
     if base.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err(invalid("base_url must be a URL or the beginning of a path").hint("For example https://example.com/.well-known/agent-skills."));
+        return Err(invalid("base_url must be a URL or the beginning of a path")
+            .hint("For example https://example.com/.well-known/agent-skills."));
     }
     let base = base.trim_end_matches('/');
     let namespace = names::namespace(call.text(1))?;
     let mut filter = Filter::new(call.text(2));
     let mut found = Vec::new();
-    let files = "EXISTS (SELECT FROM skill_system.skill_files f WHERE f.tenant_id = v.tenant_id AND f.version_id = v.id)";
+    let files =
+        "EXISTS (SELECT FROM skill_system.skill_files f WHERE f.tenant_id = v.tenant_id AND f.version_id = v.id)";
     let sql = listed(&format!(", v.content_hash, CASE WHEN {files} THEN v.id END"), "ORDER BY h.skill_name");
     spi::stream(&sql, &[arg(namespace)], |row| {
         let (name, description) = (text(row, 1), text(row, 2));
@@ -142,7 +145,11 @@ fn entry(namespace: &str, row: &Row) -> Option<Value> {
     let resource = |path: &str, sha256: &str, size: i64| json!({"uri": logic::uri(namespace, &name, path), "digest": format!("sha256:{sha256}"), "size": size});
     let mut resources = vec![resource(MAIN, &text(row, 5), row.get::<i32>(6).unwrap_or_default().into())];
     for file in stored(row.get(7)).as_array().into_iter().flatten() {
-        resources.push(resource(file[0].as_str().unwrap_or_default(), file[1].as_str().unwrap_or_default(), file[2].as_i64().unwrap_or_default()));
+        resources.push(resource(
+            file[0].as_str().unwrap_or_default(),
+            file[1].as_str().unwrap_or_default(),
+            file[2].as_i64().unwrap_or_default(),
+        ));
     }
     Some(json!({"uri": logic::uri(namespace, &name, MAIN), "frontmatter": frontmatter, "resources": resources}))
 }
@@ -197,9 +204,14 @@ fn mcp_skills_get(call: &Call) -> Answer {
     let mut filter = Filter::new(call.text(1));
     let mut found = None;
     if let Some((namespace, name)) = logic::from_uri(uri) {
-        spi::run_once(&listed(ENTRY, "AND h.skill_name = $2"), Access::Read, &[arg(namespace.as_str()), arg(name.as_str())], |row| {
-            found = entry(&namespace, row).filter(|_| filter.lets(row));
-        });
+        spi::run_once(
+            &listed(ENTRY, "AND h.skill_name = $2"),
+            Access::Read,
+            &[arg(namespace.as_str()), arg(name.as_str())],
+            |row| {
+                found = entry(&namespace, row).filter(|_| filter.lets(row));
+            },
+        );
     }
     match found {
         Some(entry) => answer(call, cacheable(json!({"skill": entry}))),
@@ -215,11 +227,19 @@ fn skills_index(call: &Call) -> Answer {
     let namespace = names::namespace(call.text(0))?;
     let mut filter = Filter::new(call.text(1));
     let mut index = SkillsIndex::default();
-    spi::stream(&listed(", v.manifest::text, v.body", "AND v.manifest IS NOT NULL ORDER BY h.skill_name"), &[arg(namespace)], |row| {
-        if filter.lets(row) {
-            index.add(&text(row, 1), &stored(row.get(4)), row.text(5).unwrap_or_default());
-        }
-    });
-    let now = spi::one::<String>("SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')", Access::Read, &[]);
+    spi::stream(
+        &listed(", v.manifest::text, v.body", "AND v.manifest IS NOT NULL ORDER BY h.skill_name"),
+        &[arg(namespace)],
+        |row| {
+            if filter.lets(row) {
+                index.add(&text(row, 1), &stored(row.get(4)), row.text(5).unwrap_or_default());
+            }
+        },
+    );
+    let now = spi::one::<String>(
+        "SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+        Access::Read,
+        &[],
+    );
     answer(call, index.finish(&now.unwrap_or_default()))
 }

@@ -92,7 +92,13 @@ pub struct Change {
 impl Change {
     /// By whoever logged in.
     pub fn by_caller() -> Self {
-        Change { by: sys::role_name(sys::session_user()).to_owned(), reason: None, approved_with: None, said: None, channel: None }
+        Change {
+            by: sys::role_name(sys::session_user()).to_owned(),
+            reason: None,
+            approved_with: None,
+            said: None,
+            channel: None,
+        }
     }
 }
 
@@ -139,14 +145,20 @@ pub struct About {
 impl About {
     /// What `skill_heads` says now.
     pub fn of(head: &Head) -> Self {
-        const SQL: &str = concat!("SELECT ", said!(), "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1");
+        const SQL: &str = concat!(
+            "SELECT ",
+            said!(),
+            "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
+        );
         About::from_json(&stored(spi::one(SQL, Access::WriteAsOwner, &[arg(head.id)])))
     }
 
     /// As it is stored.
     pub fn from_json(stored: &Value) -> Self {
         let text = |key: &str| stored[key].as_str().map(str::to_owned);
-        let texts = |key: &str| stored[key].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect();
+        let texts = |key: &str| {
+            stored[key].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+        };
         About {
             name: text("name"),
             description: text("description").unwrap_or_default(),
@@ -232,7 +244,14 @@ fn read_head(row: &Row) -> Option<Head> {
 }
 
 fn read_version(row: &Row) -> Option<Version> {
-    Some(Version { id: row.get(1)?, version: row.get(2)?, digest: row.get(3)?, content_hash: row.get(4)?, semver: row.get(5), status: status(row, 6) })
+    Some(Version {
+        id: row.get(1)?,
+        version: row.get(2)?,
+        digest: row.get(3)?,
+        content_hash: row.get(4)?,
+        semver: row.get(5),
+        status: status(row, 6),
+    })
 }
 
 fn look_up(reference: Reference, access: Access, lock: bool) -> Option<Head> {
@@ -268,12 +287,12 @@ pub fn find_now(reference: Reference) -> Option<Head> {
 
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn locked(reference: Reference) -> Result<Head, Fault> {
-    let seen = look_up(reference, Access::WriteAsOwner, false).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
+    let seen = look_up(reference, Access::WriteAsOwner, false)
+        .filter(|head| !head.deleted)
+        .ok_or_else(|| reference.unknown())?;
     lock_namespace(&seen.namespace);
     // By the name again: the skill may have been deleted and made anew meanwhile.
-    look_up(reference, Access::WriteAsOwner, true)
-        .filter(|head| !head.deleted)
-        .ok_or_else(|| reference.unknown())
+    look_up(reference, Access::WriteAsOwner, true).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())
 }
 
 /// Whoever changes a skill holds this lock to the end of the transaction, so revisions count in the order of commits.
@@ -299,13 +318,23 @@ pub fn version(head: &Head, version: Option<&str>, access: Access) -> Result<Ver
     };
     spi::run(sql, access, &args, |row| found = read_version(row));
     found.ok_or_else(|| {
-        Fault::new(Code::VersionNotFound, format!("skill \"{}\" has no version \"{}\"", head.skill_name, shorten(version.unwrap_or_default())))
-            .hint("SELECT version, semver, status FROM skill_system.skill_versions; a version is 12 hexadecimal digits.")
+        Fault::new(
+            Code::VersionNotFound,
+            format!("skill \"{}\" has no version \"{}\"", head.skill_name, shorten(version.unwrap_or_default())),
+        )
+        .hint("SELECT version, semver, status FROM skill_system.skill_versions; a version is 12 hexadecimal digits.")
     })
 }
 
 /// One row of history and one audit record.
-pub fn note(head: &Head, action: &str, version: Option<&Version>, previous: Option<Status>, status: Option<Status>, change: &Change) {
+pub fn note(
+    head: &Head,
+    action: &str,
+    version: Option<&Version>,
+    previous: Option<Status>,
+    status: Option<Status>,
+    change: &Change,
+) {
     let revision = spi::one::<i64>(
         "WITH n AS (UPDATE skill_system.skill_namespaces SET revision = revision + 1 \
                     WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 RETURNING revision) \
@@ -349,7 +378,11 @@ pub fn place(head: &mut Head, version: &Version, about: &Value) {
         concat!(
             "UPDATE skill_system.skill_heads h SET current_version_id = $2, current_version = v.version, semver = v.semver, body_size = v.body_size, \
              body_etag = v.content_hash, status = v.status, enabled = v.status = 'approved' AND (h.enabled OR h.status <> 'approved'), \
-             updated_at = clock_timestamp(), (", described!(), ") = ROW (", description!(), ") \
+             updated_at = clock_timestamp(), (",
+            described!(),
+            ") = ROW (",
+            description!(),
+            ") \
              FROM skill_system.skill_versions v, \
                  (SELECT $3 || coalesce(o.defined, '{}') AS about FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) a \
              WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2"
@@ -377,7 +410,10 @@ pub fn about(version: &Version) -> Value {
 pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     storable(new.skill_name)?;
     if new.body.len() > MAX_BODY {
-        return Err(Fault::new(Code::ProgramLimitExceeded, format!("the body has {} bytes, more than {MAX_BODY}", new.body.len())));
+        return Err(Fault::new(
+            Code::ProgramLimitExceeded,
+            format!("the body has {} bytes, more than {MAX_BODY}", new.body.len()),
+        ));
     }
     let relations = dependencies::read(new.namespace, new.manifest.as_ref())?;
     let identity = Identity::of(new.body, new.files);
@@ -389,9 +425,12 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
         None => None,
     };
     if there.as_ref().is_some_and(|there| there.digest != identity.digest) {
-        return Err(Fault::new(Code::SkillConflict, format!("another content of skill \"{}\" has the version {}", new.skill_name, identity.version()))
-            .detail("The first 12 digits of both digests are the same.")
-            .hint("Change the text a little."));
+        return Err(Fault::new(
+            Code::SkillConflict,
+            format!("another content of skill \"{}\" has the version {}", new.skill_name, identity.version()),
+        )
+        .detail("The first 12 digits of both digests are the same.")
+        .hint("Change the text a little."));
     }
     let created = there.is_none();
     let before = there.as_ref().map(|there| there.status);
@@ -416,8 +455,11 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
         deleted: false,
     });
     if head.pinned && new.placement == Placement::Always && head.current_version_id != found.id {
-        return Err(Fault::new(Code::SkillConflict, format!("skill \"{}\" is pinned to version {}", head.skill_name, head.current_version))
-            .hint("SELECT skill_system.unpin_skill(...);"));
+        return Err(Fault::new(
+            Code::SkillConflict,
+            format!("skill \"{}\" is pinned to version {}", head.skill_name, head.current_version),
+        )
+        .hint("SELECT skill_system.unpin_skill(...);"));
     }
     // What is approved, served or not, changes when a reviewer says so, not because an agent registers it once more.
     let repeated = new.placement == Placement::WhenServable && new.status.is_none() && before == Some(Status::Approved);
@@ -463,7 +505,10 @@ fn insert_head(new: &NewVersion, head: &Head, version: &Version, about: &Value) 
     spi::run(
         concat!(
             "INSERT INTO skill_system.skill_heads (id, namespace, skill_name, status, enabled, current_version_id, current_version, semver, body_size, body_etag, ",
-            described!(), ") SELECT $1, $2, $3, $4, $4 = 'approved', $5, $6, $7, $8, $9, ", description!(), " FROM (SELECT $10 AS about) a"
+            described!(),
+            ") SELECT $1, $2, $3, $4, $4 = 'approved', $5, $6, $7, $8, $9, ",
+            description!(),
+            " FROM (SELECT $10 AS about) a"
         ),
         Access::WriteAsOwner,
         &[
@@ -511,7 +556,13 @@ fn insert_version(new: &NewVersion, head: &Head, version: &Version, about: &Valu
         spi::run(
             "INSERT INTO skill_system.skill_files (version_id, path, content, size, sha256) VALUES ($1, $2, $3, $4, $5)",
             Access::WriteAsOwner,
-            &[arg(version.id), arg(file.path.as_str()), bytea(&file.content), arg(file.content.len() as i32), arg(file.sha256())],
+            &[
+                arg(version.id),
+                arg(file.path.as_str()),
+                bytea(&file.content),
+                arg(file.content.len() as i32),
+                arg(file.sha256()),
+            ],
             |_| (),
         );
     }
@@ -529,7 +580,9 @@ fn write_status(version: &Version) {
 /// The head says this already.
 fn says(head: &Head, about: &Value) -> bool {
     const SQL: &str = concat!(
-        "SELECT ", said!(), " = $2 || coalesce(defined, '{}') FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
+        "SELECT ",
+        said!(),
+        " = $2 || coalesce(defined, '{}') FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
     );
     let same = spi::one::<bool>(SQL, Access::WriteAsOwner, &[arg(head.id), jsonb(about.clone())]);
     same == Some(true)
@@ -597,7 +650,9 @@ pub fn define(head: &Head, version: &Version, definition: &Definition, change: &
         ("tier3_artifact_refs", &definition.tier3_artifact_refs),
     ];
     let mut said = defined;
-    said.extend(tiers.into_iter().filter_map(|(name, value)| value.as_ref().map(|tier| (name.to_owned(), tier.value.clone()))));
+    said.extend(
+        tiers.into_iter().filter_map(|(name, value)| value.as_ref().map(|tier| (name.to_owned(), tier.value.clone()))),
+    );
     said.extend(definition.context_mode.iter().map(|mode| ("context_mode".to_owned(), json!(mode))));
     let change = Change { said: Some(Value::Object(said)), ..change.clone() };
     note(head, "changed", Some(version), Some(head.status), Some(head.status), &change);
@@ -654,7 +709,14 @@ pub fn switch(head: &Head, on: bool, change: &Change) {
     if changed > 0 {
         let said = if on { "switched on" } else { "switched off" };
         let reason = change.reason.as_ref().map_or_else(|| said.to_owned(), |reason| format!("{said}: {reason}"));
-        note(head, "changed", None, Some(head.status), Some(head.status), &Change { reason: Some(reason), ..change.clone() });
+        note(
+            head,
+            "changed",
+            None,
+            Some(head.status),
+            Some(head.status),
+            &Change { reason: Some(reason), ..change.clone() },
+        );
     }
 }
 
@@ -712,7 +774,14 @@ pub fn set_channel(head: &Head, channel: &str, version: &Version, change: &Chang
         |_| (),
     );
     if changed > 0 {
-        note(head, "channel", Some(version), None, Some(version.status), &Change { channel: Some(channel.to_owned()), ..change.clone() });
+        note(
+            head,
+            "channel",
+            Some(version),
+            None,
+            Some(version.status),
+            &Change { channel: Some(channel.to_owned()), ..change.clone() },
+        );
     }
     State::of(head, version, false)
 }

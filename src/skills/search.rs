@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use pgrx::datum::IntoDatum;
+use skill_core::Fault;
 use skill_core::input::invalid;
 use skill_core::policy::PolicyError;
 use skill_core::skills::names::Reference;
 use skill_core::skills::search::{self as logic, Ranking};
-use skill_core::Fault;
 
 use super::documents;
 use super::registry::{self, Head};
@@ -145,7 +145,8 @@ fn nearest(wanted: &[f32], args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> 
         );
         if !there.is_empty() && !there.contains(&(wanted.len() as i32)) {
             let there: Vec<String> = there.iter().map(ToString::to_string).collect();
-            return Err(invalid(format!("no skill has an embedding of {} dimensions", wanted.len())).detail(format!("There are some of {}.", there.join(", "))));
+            return Err(invalid(format!("no skill has an embedding of {} dimensions", wanted.len()))
+                .detail(format!("There are some of {}.", there.join(", "))));
         }
     }
     found.retain(|(cosine, _)| *cosine > 0.0);
@@ -168,7 +169,12 @@ fn trigrams() -> Option<String> {
     )
 }
 
-fn rankings(query: Option<&str>, tagged: bool, args: &[Arg], embedding: Option<&[f32]>) -> Result<Vec<Ranking<'static, Id>>, Fault> {
+fn rankings(
+    query: Option<&str>,
+    tagged: bool,
+    args: &[Arg],
+    embedding: Option<&[f32]>,
+) -> Result<Vec<Ranking<'static, Id>>, Fault> {
     let mut all = Vec::new();
     if query.is_some() {
         all.push(ranking(
@@ -249,7 +255,14 @@ fn details(ids: Vec<pgrx::Uuid>) -> HashMap<Id, Detail> {
             if let Some(id) = row.get::<pgrx::Uuid>(1) {
                 let effects = row.get::<Vec<String>>(9);
                 let detail = Detail {
-                    namespace: text(2), skill_name: text(3), description: text(4), version: text(5), semver: row.get(6), status: text(7), domain_tags: list(8), effects,
+                    namespace: text(2),
+                    skill_name: text(3),
+                    description: text(4),
+                    version: text(5),
+                    semver: row.get(6),
+                    status: text(7),
+                    domain_tags: list(8),
+                    effects,
                 };
                 found.insert(*id.as_bytes(), detail);
             }
@@ -281,7 +294,9 @@ fn search_skills(call: &Call) -> Answer {
     let mut decided: HashMap<Option<Vec<String>>, bool> = HashMap::new();
     let mut shows = |effects: &Option<Vec<String>>| match call.text(3) {
         None => true,
-        Some(policy) => *decided.entry(effects.clone()).or_insert_with(|| documents::decide(policy, effects.as_deref()).0.allowed),
+        Some(policy) => {
+            *decided.entry(effects.clone()).or_insert_with(|| documents::decide(policy, effects.as_deref()).0.allowed)
+        }
     };
     let mut rows = call.row_set();
     let mut rank = 0;

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use pgrx::pg_sys;
 use serde_json::{Value, json};
 use skill_core::effect::shorten;
+use skill_core::skills::Status;
 use skill_core::skills::approval::rejected;
 use skill_core::skills::names::{Reference, namespace, storable};
 use skill_core::skills::store::{self as logic, Filter, IMPLEMENTATION, Metadata, NAMESPACE, Refusal, Token};
-use skill_core::skills::Status;
 use skill_core::{Code, Fault};
 
 use super::approval;
@@ -86,9 +86,11 @@ fn answer(call: &Call, value: Value) -> Answer {
 fn approver(body: &str) -> Result<String, Refusal> {
     let signature = logic::signature(body)?;
     let any = "SELECT EXISTS (SELECT FROM skill_system.skill_approvers WHERE tenant_id = skill_system.current_tenant() AND revoked_at IS NULL)";
-    approval::signer(logic::canonical(body).as_bytes(), &signature).ok_or_else(|| match spi::one::<bool>(any, Access::WriteAsOwner, &[]) {
-        Some(true) => Refusal::Signature,
-        _ => Refusal::NoApprover,
+    approval::signer(logic::canonical(body).as_bytes(), &signature).ok_or_else(|| {
+        match spi::one::<bool>(any, Access::WriteAsOwner, &[]) {
+            Some(true) => Refusal::Signature,
+            _ => Refusal::NoApprover,
+        }
     })
 }
 
@@ -100,7 +102,9 @@ fn approved_with(key_id: &str, body: &str) -> Option<String> {
 /// The VersionInfo of a change that was just made.
 fn version_info(state: &State, previous: Option<Status>) -> Value {
     let args = [arg(state.skill_name.as_str()), arg(state.skill_id), arg(state.version_id)];
-    let mut info = spi::one::<pgrx::JsonB>(VERSIONS, Access::WriteAsOwner, &args).map(|mut list| list.0[0].take()).unwrap_or_default();
+    let mut info = spi::one::<pgrx::JsonB>(VERSIONS, Access::WriteAsOwner, &args)
+        .map(|mut list| list.0[0].take())
+        .unwrap_or_default();
     if let Some(members) = info.as_object_mut() {
         members.remove("previous_status");
         if let Some(previous) = previous {
@@ -143,7 +147,11 @@ pg_function!(pg_finfo_skill_skill_store_metadata, skill_skill_store_metadata, sk
 /// `skill_store_metadata(name, namespace)`
 fn skill_store_metadata(call: &Call) -> Answer {
     let head = found(call, 1)?;
-    let sql = concat!("SELECT ", skill_meta!(), " FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1");
+    let sql = concat!(
+        "SELECT ",
+        skill_meta!(),
+        " FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1"
+    );
     one_jsonb(call, sql, &[arg(head.id)])
 }
 
@@ -180,7 +188,13 @@ fn skill_store_query(call: &Call) -> Answer {
     ];
     let Some(pattern) = &filter.pattern else {
         args.extend([arg(filter.limit), arg(filter.offset)]);
-        let sql = concat!("SELECT coalesce(jsonb_agg(", skill_meta!(), " ORDER BY h.skill_name), '[]') FROM (SELECT * ", matching!(), " LIMIT $6 OFFSET $7) h");
+        let sql = concat!(
+            "SELECT coalesce(jsonb_agg(",
+            skill_meta!(),
+            " ORDER BY h.skill_name), '[]') FROM (SELECT * ",
+            matching!(),
+            " LIMIT $6 OFFSET $7) h"
+        );
         return one_jsonb(call, sql, &args);
     };
     // The pattern counts before limit and offset do.
@@ -196,7 +210,9 @@ fn skill_store_query(call: &Call) -> Answer {
         }
     });
     let sql = concat!(
-        "SELECT coalesce(jsonb_agg(", skill_meta!(), " ORDER BY h.skill_name), '[]') FROM skill_system.skill_heads h \
+        "SELECT coalesce(jsonb_agg(",
+        skill_meta!(),
+        " ORDER BY h.skill_name), '[]') FROM skill_system.skill_heads h \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = ANY ($1)"
     );
     one_jsonb(call, sql, &[arg(ids)])
@@ -242,7 +258,9 @@ fn skill_store_store(call: &Call) -> Answer {
     let caller = Change::by_caller();
     let change = Change {
         by: metadata.author.unwrap_or(caller.by),
-        approved_with: signed.filter(|_| decision.status == Status::Approved).and_then(|key_id| approved_with(&key_id, source)),
+        approved_with: signed
+            .filter(|_| decision.status == Status::Approved)
+            .and_then(|key_id| approved_with(&key_id, source)),
         ..caller
     };
     let state = as_contract(name, registry::register(&new, &change))?;
@@ -267,15 +285,19 @@ fn is_document(head: &Head) -> bool {
 
 /// Who may not approve cannot take a skill of another face out of service by this one.
 fn refuse_document(name: &str) -> Fault {
-    Fault::new(Code::SkillConflict, format!("skill \"{}\" is a SKILL.md or has files, and the caller may not approve", shorten(name)))
-        .hint("register_skill() registers a new version of it.")
+    Fault::new(
+        Code::SkillConflict,
+        format!("skill \"{}\" is a SKILL.md or has files, and the caller may not approve", shorten(name)),
+    )
+    .hint("register_skill() registers a new version of it.")
 }
 
 fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, Fault> {
     let mut head = registry::locked(Reference::Name(namespace, name))?;
     let previous = head.status;
     let current = registry::version(&head, Some(&head.current_version), Access::WriteAsOwner)?;
-    let body = "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
+    let body =
+        "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
     let body = spi::one::<String>(body, Access::WriteAsOwner, &[arg(current.id)]).unwrap_or_default();
     let (is_document, may_approve) = (is_document(&head), approval::may_approve());
     if is_document && !may_approve {
@@ -297,7 +319,9 @@ fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, F
                 } else {
                     "Store the body with \"# Status: Approved v3:\" and the signature of a registered approver; skill_system.signed_approvals is on."
                 };
-                return Err(rejected(format!("skill \"{}\" carries no valid approval", shorten(name))).detail(refusal.to_string()).hint(hint));
+                return Err(rejected(format!("skill \"{}\" carries no valid approval", shorten(name)))
+                    .detail(refusal.to_string())
+                    .hint(hint));
             }
             Err(_) => {}
         }
@@ -329,7 +353,10 @@ pg_function!(pg_finfo_skill_skill_store_delete, skill_skill_store_delete, skill_
 fn skill_store_delete(call: &Call) -> Answer {
     let name = name_of(call)?;
     let mut head = as_contract(name, registry::locked(Reference::Name(space(call, 1)?, name)))?;
-    registry::purge(&mut head, &Change { reason: Some("removed with all versions by skill_store_delete()".into()), ..Change::by_caller() });
+    registry::purge(
+        &mut head,
+        &Change { reason: Some("removed with all versions by skill_store_delete()".into()), ..Change::by_caller() },
+    );
     Ok(pg_sys::Datum::from(0))
 }
 
@@ -374,7 +401,9 @@ fn skill_store_version(call: &Call) -> Answer {
     let Some(key) = key else {
         return text(&Token::default().finish());
     };
-    if let Some(token) = TOKENS.with_borrow(|tokens| tokens.iter().find(|(known, _)| *known == key).map(|(_, token)| token.clone())) {
+    if let Some(token) =
+        TOKENS.with_borrow(|tokens| tokens.iter().find(|(known, _)| *known == key).map(|(_, token)| token.clone()))
+    {
         return text(&token);
     }
     let mut token = Token::default();
@@ -384,7 +413,9 @@ fn skill_store_version(call: &Call) -> Answer {
          WHERE tenant_id = (SELECT skill_system.current_tenant()) AND namespace = $1 AND deleted_at IS NULL ORDER BY skill_name",
         &[arg(namespace)],
         |row| {
-            if let (Some(name), Some(status), Some(version)) = (row.text(1), row.text(2).and_then(Status::parse), row.text(3)) {
+            if let (Some(name), Some(status), Some(version)) =
+                (row.text(1), row.text(2).and_then(Status::parse), row.text(3))
+            {
                 token.add(name, status, version);
             }
         },
@@ -393,7 +424,9 @@ fn skill_store_version(call: &Call) -> Answer {
     // A transaction that writes may be in the middle of a change.
     if sys::top_transaction_id_if_any().is_none() {
         TOKENS.with_borrow_mut(|tokens| {
-            tokens.retain(|(known, _)| (known.table, &known.tenant, &known.namespace) != (key.table, &key.tenant, &key.namespace));
+            tokens.retain(|(known, _)| {
+                (known.table, &known.tenant, &known.namespace) != (key.table, &key.tenant, &key.namespace)
+            });
             if tokens.len() == MAX_TOKENS {
                 tokens.remove(0);
             }

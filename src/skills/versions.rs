@@ -56,7 +56,9 @@ fn no_version(message: String, there: &[Candidate]) -> Fault {
         [] => "It has no approved version.".to_owned(),
         _ => format!("Approved: {}.", listed(there)),
     };
-    Fault::new(Code::VersionNotFound, message).detail(detail).hint("SELECT * FROM skill_system.skill_version_list(...);")
+    Fault::new(Code::VersionNotFound, message)
+        .detail(detail)
+        .hint("SELECT * FROM skill_system.skill_version_list(...);")
 }
 
 /// The version that a requirement asks for; by its digits one of any status, otherwise an approved one.
@@ -69,7 +71,10 @@ fn asked_for(head: &Head, requirement: &Requirement, access: Access) -> Result<V
             let there = approved(head, access);
             match best(&there, &[range]) {
                 Some(found) => registry::version(head, Some(&found.version), access),
-                None => Err(no_version(format!("skill \"{}\" has no approved version in the range {}", head.skill_name, range.text()), &there)),
+                None => Err(no_version(
+                    format!("skill \"{}\" has no approved version in the range {}", head.skill_name, range.text()),
+                    &there,
+                )),
             }
         }
         Requirement::Channel(name) => {
@@ -88,9 +93,16 @@ fn asked_for(head: &Head, requirement: &Requirement, access: Access) -> Result<V
             );
             match found {
                 Some(version) => usable(head, registry::version(head, Some(&version), access)?),
-                None => Err(Fault::new(Code::VersionNotFound, format!("skill \"{}\" has no channel \"{name}\"", head.skill_name))
-                    .detail(if others.is_empty() { "It has no channels.".to_owned() } else { format!("It has {}.", others.join(", ")) })
-                    .hint("SELECT * FROM skill_system.set_skill_channel(...);")),
+                None => Err(Fault::new(
+                    Code::VersionNotFound,
+                    format!("skill \"{}\" has no channel \"{name}\"", head.skill_name),
+                )
+                .detail(if others.is_empty() {
+                    "It has no channels.".to_owned()
+                } else {
+                    format!("It has {}.", others.join(", "))
+                })
+                .hint("SELECT * FROM skill_system.set_skill_channel(...);")),
             }
         }
     }
@@ -100,7 +112,10 @@ fn usable(head: &Head, version: Version) -> Result<Version, Fault> {
     if version.status == Status::Approved {
         return Ok(version);
     }
-    Err(no_version(format!("version {} of skill \"{}\" is {}", version.version, head.skill_name, version.status.word()), &approved(head, Access::Read)))
+    Err(no_version(
+        format!("version {} of skill \"{}\" is {}", version.version, head.skill_name, version.status.word()),
+        &approved(head, Access::Read),
+    ))
 }
 
 /// An approved version for somebody who decides which one is used.
@@ -186,9 +201,16 @@ impl Source for Stored {
             Access::Read,
             &[arg(pgrx::Uuid::from_bytes(*version))],
             |row| {
-                if let (Some(kind), Some(namespace), Some(skill_name)) = (row.text(1).and_then(Kind::parse), row.get(2), row.get(3)) {
+                if let (Some(kind), Some(namespace), Some(skill_name)) =
+                    (row.text(1).and_then(Kind::parse), row.get(2), row.get(3))
+                {
                     // Only ranges that can be read were let in.
-                    found.push(Relation { kind, namespace, skill_name, range: row.text(4).and_then(|range| Range::parse(range).ok()) });
+                    found.push(Relation {
+                        kind,
+                        namespace,
+                        skill_name,
+                        range: row.text(4).and_then(|range| Range::parse(range).ok()),
+                    });
                 }
             },
         );
@@ -240,7 +262,10 @@ pub fn warn_unmet(head: &Head, version: &Version) {
     if !problems.is_empty() {
         send(
             PgSqlErrorCode::ERRCODE_WARNING,
-            format!("version {} of skill \"{}\" is approved, but what it requires is not met", version.version, head.skill_name),
+            format!(
+                "version {} of skill \"{}\" is approved, but what it requires is not met",
+                version.version, head.skill_name
+            ),
             Some(problems.join(" ")),
             Some("SELECT * FROM skill_system.check_dependencies(...);".into()),
             PgLogLevel::WARNING,
@@ -250,12 +275,20 @@ pub fn warn_unmet(head: &Head, version: &Version) {
 
 fn described(problem: &Problem) -> String {
     let range = problem.range.as_deref().map(|range| format!(" {range}")).unwrap_or_default();
-    format!("{}: {} -> {}{range}: {}", problem.problem, logic::shown(&problem.by), logic::shown(&problem.skill), problem.detail)
+    format!(
+        "{}: {} -> {}{range}: {}",
+        problem.problem,
+        logic::shown(&problem.by),
+        logic::shown(&problem.skill),
+        problem.detail
+    )
 }
 
 /// `skill` or `skill@requirement`.
 fn asked(element: &str) -> Result<(Head, Version), Fault> {
-    let split = element.rsplit_once('@').and_then(|(skill, requirement)| Some((skill, Requirement::parse(Some(requirement)).ok()?)));
+    let split = element
+        .rsplit_once('@')
+        .and_then(|(skill, requirement)| Some((skill, Requirement::parse(Some(requirement)).ok()?)));
     let (skill, requirement) = split.unwrap_or((element, Requirement::Served));
     let head = found(Reference::parse(Some(skill))?)?;
     let version = asked_for(&head, &requirement, Access::Read)?;
@@ -338,10 +371,20 @@ fn check_dependencies(call: &Call) -> Answer {
             check_for_interrupts();
             let key = root.0.clone();
             let found = logic::resolve(vec![root], &mut stored).map_or_else(
-                |fault| vec![Problem { problem: "limit", by: key.clone(), skill: key, range: None, detail: format!("{}.", fault.message) }],
+                |fault| {
+                    vec![Problem {
+                        problem: "limit",
+                        by: key.clone(),
+                        skill: key,
+                        range: None,
+                        detail: format!("{}.", fault.message),
+                    }]
+                },
                 |resolution| resolution.problems,
             );
-            problems.extend(found.into_iter().filter(|problem| seen.insert((problem.problem, problem.by.clone(), problem.skill.clone(), problem.range.clone()))));
+            problems.extend(found.into_iter().filter(|problem| {
+                seen.insert((problem.problem, problem.by.clone(), problem.skill.clone(), problem.range.clone()))
+            }));
         }
     }
     let mut rows = call.row_set();
@@ -394,7 +437,15 @@ fn rollback_skill(call: &Call) -> Answer {
                 Access::WriteAsOwner,
                 &[arg(head.id), arg(head.current_version_id)],
             );
-            let nothing = || no_version(format!("skill \"{}\" has no approved version older than {}", head.skill_name, head.current_version), &approved(&head, Access::WriteAsOwner));
+            let nothing = || {
+                no_version(
+                    format!(
+                        "skill \"{}\" has no approved version older than {}",
+                        head.skill_name, head.current_version
+                    ),
+                    &approved(&head, Access::WriteAsOwner),
+                )
+            };
             registry::version(&head, Some(&earlier.ok_or_else(nothing)?), Access::WriteAsOwner)?
         }
     };
@@ -516,7 +567,8 @@ fn skill_changes(call: &Call) -> Answer {
     let now = revisions(call.text(1));
     let is: HashMap<&str, i64> = now.iter().map(|(namespace, revision)| (namespace.as_str(), *revision)).collect();
     if let Some(namespace) = token.namespaces().find(|namespace| {
-        call.text(1).is_none_or(|asked| asked == *namespace) && token.revision(namespace) > is.get(namespace).copied().unwrap_or(0)
+        call.text(1).is_none_or(|asked| asked == *namespace)
+            && token.revision(namespace) > is.get(namespace).copied().unwrap_or(0)
     }) {
         return Err(invalid(format!("the token is ahead of this database in the namespace \"{}\"", shorten(namespace)))
             .detail(format!("It says {}, the last change here is {}.", token.revision(namespace), is.get(namespace).copied().unwrap_or(0)))

@@ -46,7 +46,12 @@ fn outcome(report: &Report<impl Write>, keys: &[VerifierKey]) -> Outcome {
 }
 
 /// The last line, by what was found and whether anybody vouches for it.
-pub fn end(report: &mut Report<impl Write>, keys: &[VerifierKey], sentence: String, facts: Value) -> Result<Outcome, Unusable> {
+pub fn end(
+    report: &mut Report<impl Write>,
+    keys: &[VerifierKey],
+    sentence: String,
+    facts: Value,
+) -> Result<Outcome, Unusable> {
     let outcome = outcome(report, keys);
     let sentence = match outcome {
         Outcome::True => sentence,
@@ -65,12 +70,18 @@ pub fn check(note: &str, keys: &[VerifierKey], report: &mut Report<impl Write>) 
     let Some(checkpoint) = believed(note, keys, report)? else {
         return end(report, keys, String::new(), Value::Null);
     };
-    let sentence = format!("{} has {} leaves and root {}", checkpoint.origin, checkpoint.size, BASE64.encode(checkpoint.root));
+    let sentence =
+        format!("{} has {} leaves and root {}", checkpoint.origin, checkpoint.size, BASE64.encode(checkpoint.root));
     end(report, keys, sentence, facts(&checkpoint))
 }
 
 /// Is the record in the log?
-pub fn proof(text: &str, row: &str, keys: &[VerifierKey], report: &mut Report<impl Write>) -> Result<Outcome, Unusable> {
+pub fn proof(
+    text: &str,
+    row: &str,
+    keys: &[VerifierKey],
+    report: &mut Report<impl Write>,
+) -> Result<Outcome, Unusable> {
     let proof = Proof::parse(text).map_err(|e| Unusable(e.to_string()))?;
     let Some(checkpoint) = believed(&proof.checkpoint, keys, report)? else {
         return end(report, keys, String::new(), Value::Null);
@@ -80,7 +91,8 @@ pub fn proof(text: &str, row: &str, keys: &[VerifierKey], report: &mut Report<im
     };
     let mut encoded = Vec::new();
     let line = record::from_row(row, &log, &mut encoded).map_err(|what| Unusable(format!("the record: {what}")))?;
-    let finding = |code, detail: &str| Finding { id: Some(line.id), leaf: Some(proof.index), ..Finding::new(code, detail) };
+    let finding =
+        |code, detail: &str| Finding { id: Some(line.id), leaf: Some(proof.index), ..Finding::new(code, detail) };
     if line.whole.is_none() {
         report.problem(&finding("value_missing", crate::rows::VALUE_MISSING))?;
     }
@@ -93,7 +105,8 @@ pub fn proof(text: &str, row: &str, keys: &[VerifierKey], report: &mut Report<im
         report.problem(&finding("not_in_log", what))?;
     }
     let id = uuid::Uuid::from_bytes(line.id);
-    let sentence = format!("record {id} is leaf {} of the {} leaves of {}", proof.index, checkpoint.size, checkpoint.origin);
+    let sentence =
+        format!("record {id} is leaf {} of the {} leaves of {}", proof.index, checkpoint.size, checkpoint.origin);
     let mut told = facts(&checkpoint);
     told["leaf"] = proof.index.into();
     told["id"] = id.to_string().into();
@@ -110,7 +123,10 @@ fn follows(old: &Checkpoint, new: &Checkpoint, proof: Option<&[Hash]>) -> Result
     let wrong = |code, detail: String| Ok(Some(Finding::new(code, detail)));
     if old.origin != new.origin {
         return if log_id(&old.origin).is_some() && log_id(&old.origin) == log_id(&new.origin) {
-            let what = format!("\"{}\" is another incarnation of the log than \"{}\": ask who adopted it, and why", new.origin, old.origin);
+            let what = format!(
+                "\"{}\" is another incarnation of the log than \"{}\": ask who adopted it, and why",
+                new.origin, old.origin
+            );
             wrong("other_incarnation", what)
         } else {
             wrong("other_origin", format!("\"{}\" is another log than \"{}\"", new.origin, old.origin))
@@ -127,7 +143,12 @@ fn follows(old: &Checkpoint, new: &Checkpoint, proof: Option<&[Hash]>) -> Result
         Some(proof) => proof,
         // Anything follows the empty log.
         None if old.size == 0 => &[],
-        None => return Err(Unusable(format!("--proof FILE with the consistency proof from {} to {} is needed", old.size, new.size))),
+        None => {
+            return Err(Unusable(format!(
+                "--proof FILE with the consistency proof from {} to {} is needed",
+                old.size, new.size
+            )));
+        }
     };
     if verify_consistency(proof, old.size, &old.root, new.size, &new.root) {
         return Ok(None);
@@ -137,7 +158,13 @@ fn follows(old: &Checkpoint, new: &Checkpoint, proof: Option<&[Hash]>) -> Result
 }
 
 /// Does the new checkpoint follow the old one?
-pub fn compare(old: &str, new: &str, proof: Option<&[Hash]>, keys: &[VerifierKey], report: &mut Report<impl Write>) -> Result<Outcome, Unusable> {
+pub fn compare(
+    old: &str,
+    new: &str,
+    proof: Option<&[Hash]>,
+    keys: &[VerifierKey],
+    report: &mut Report<impl Write>,
+) -> Result<Outcome, Unusable> {
     let (Some(old), Some(new)) = (believed(old, keys, report)?, believed(new, keys, report)?) else {
         return end(report, keys, String::new(), Value::Null);
     };
@@ -151,7 +178,13 @@ pub fn compare(old: &str, new: &str, proof: Option<&[Hash]>, keys: &[VerifierKey
 }
 
 /// The same against the last checkpoint that was seen, which is in a file.
-pub fn watch(state: &str, new: &str, proof: Option<&[Hash]>, keys: &[VerifierKey], report: &mut Report<impl Write>) -> Result<Outcome, Unusable> {
+pub fn watch(
+    state: &str,
+    new: &str,
+    proof: Option<&[Hash]>,
+    keys: &[VerifierKey],
+    report: &mut Report<impl Write>,
+) -> Result<Outcome, Unusable> {
     let path = Path::new(state);
     let Some(seen) = believed(new, keys, report)? else {
         return end(report, keys, String::new(), Value::Null);

@@ -66,7 +66,18 @@ fn hashes(texts: &[String]) -> Option<Vec<Hash>> {
 impl Manifest {
     fn parse(line: &str) -> Result<Manifest, String> {
         const NAMES: [&str; 12] = [
-            "checkpoint", "end", "left", "log_id", "origin", "right", "root", "since", "size", "skill_system_export", "start", "until",
+            "checkpoint",
+            "end",
+            "left",
+            "log_id",
+            "origin",
+            "right",
+            "root",
+            "since",
+            "size",
+            "skill_system_export",
+            "start",
+            "until",
         ];
         let members = object(line)?;
         if members.get("skill_system_export") != Some(&json!(1)) {
@@ -78,7 +89,9 @@ impl Manifest {
         let text = |name: &str| members[name].as_str().map(str::to_owned).ok_or(format!("{name} is no text"));
         let count = |name: &str| members[name].as_u64().ok_or(format!("{name} is no count"));
         let edge = |name: &str| {
-            let texts = members[name].as_array().and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
+            let texts = members[name]
+                .as_array()
+                .and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
             texts.and_then(|texts: Vec<_>| hashes(&texts)).ok_or(format!("{name} is no list of hashes"))
         };
         let manifest = Manifest {
@@ -111,9 +124,18 @@ impl Manifest {
         findings.extend(unsure.map(|error| Finding::new("checkpoint_not_signed", error.to_string())));
         let log = uuid::Uuid::from_bytes(self.log_id);
         for (differs, what) in [
-            (checkpoint.origin != self.origin, format!("the checkpoint is of \"{}\", the export of \"{}\"", checkpoint.origin, self.origin)),
-            (log_id(&checkpoint.origin) != Some(self.log_id), format!("the checkpoint is of \"{}\", the records of log {log}", checkpoint.origin)),
-            (checkpoint.size != self.size, format!("the checkpoint has {} leaves, the export says {}", checkpoint.size, self.size)),
+            (
+                checkpoint.origin != self.origin,
+                format!("the checkpoint is of \"{}\", the export of \"{}\"", checkpoint.origin, self.origin),
+            ),
+            (
+                log_id(&checkpoint.origin) != Some(self.log_id),
+                format!("the checkpoint is of \"{}\", the records of log {log}", checkpoint.origin),
+            ),
+            (
+                checkpoint.size != self.size,
+                format!("the checkpoint has {} leaves, the export says {}", checkpoint.size, self.size),
+            ),
             (checkpoint.root != self.root, "the checkpoint has another root than the export says".into()),
         ] {
             if differs {
@@ -221,7 +243,8 @@ impl Worker<'_> {
         }
         let mut kind = "";
         members(line, |key, _| {
-            kind = ["missing", "retired", "skill_system_export_end"].into_iter().find(|kind| *kind == key).unwrap_or(kind);
+            kind =
+                ["missing", "retired", "skill_system_export_end"].into_iter().find(|kind| *kind == key).unwrap_or(kind);
             Ok(())
         })
         .map_err(|e| e.to_string())?;
@@ -391,7 +414,9 @@ impl<W: Write> Merger<'_, W> {
         }
         self.duplicates(piece.ids)?;
         self.retirements.extend(piece.retirements);
-        if self.runs.len() > MAX_RANGES || self.retirements.iter().map(|r| 1 + r.ranges.len()).sum::<usize>() > MAX_RANGES {
+        if self.runs.len() > MAX_RANGES
+            || self.retirements.iter().map(|r| 1 + r.ranges.len()).sum::<usize>() > MAX_RANGES
+        {
             return Err(Unusable(format!("more than {MAX_RANGES} ranges of retired leaves")));
         }
         for (sum, more) in self.counts.iter_mut().zip([piece.records, piece.missing, piece.retired]) {
@@ -446,11 +471,15 @@ impl<W: Write> Merger<'_, W> {
             return Err(malformed(self.lines, "the last line has no records, missing or retired"));
         }
         if end != manifest.members {
-            self.report.problem(&Finding::new("last_line_differs", "the last line is not of the same export as the first"))?;
+            self.report
+                .problem(&Finding::new("last_line_differs", "the last line is not of the same export as the first"))?;
         }
         for (name, (said, found)) in ["records", "missing", "retired"].iter().zip(said.iter().zip(self.counts)) {
             if *said != Some(json!(found)) {
-                let what = format!("{name}: the last line says {}, the export has {found}", said.as_ref().unwrap_or(&Value::Null));
+                let what = format!(
+                    "{name}: the last line says {}, the export has {found}",
+                    said.as_ref().unwrap_or(&Value::Null)
+                );
                 self.report.problem(&Finding::new("counts_differ", what))?;
             }
         }
@@ -484,10 +513,12 @@ impl<W: Write> Merger<'_, W> {
             };
             if ranges.iter().any(touches) {
                 let what = format!(
-                    "session user \"{}\" retired leaves {}", retirement.session_user,
+                    "session user \"{}\" retired leaves {}",
+                    retirement.session_user,
                     ranges.iter().take(20).map(|(from, to)| format!("[{from},{to})")).collect::<Vec<_>>().join(" ")
                 );
-                let finding = Finding { leaf: Some(retirement.leaf), id: Some(retirement.id), ..Finding::new("retired", what) };
+                let finding =
+                    Finding { leaf: Some(retirement.leaf), id: Some(retirement.id), ..Finding::new("retired", what) };
                 self.report.note(&finding)?;
             }
         }
@@ -502,7 +533,10 @@ impl<W: Write> Merger<'_, W> {
                 );
                 self.report.note(&Finding { leaf, ..Finding::new("retirement_not_in_export", what) })?;
             } else {
-                let what = format!("leaves [{from},{to}) are said to be retired, and no record {} behind them names them", RETIREMENT.1);
+                let what = format!(
+                    "leaves [{from},{to}) are said to be retired, and no record {} behind them names them",
+                    RETIREMENT.1
+                );
                 self.report.problem(&Finding { leaf, ..Finding::new("retired_without_record", what) })?;
             }
         }
@@ -526,13 +560,26 @@ pub fn check(
     }
     let hasher = RangeHasher::new(manifest.start, &manifest.left).map_err(|fault| malformed(1, fault.message))?;
     let mut merger = Merger {
-        report: &mut *report, manifest: &manifest, hasher: Some(hasher), next: manifest.start, lines: 1, counts: [0; 3],
-        last_ids: Vec::new(), runs: Vec::new(), retirements: Vec::new(), end: None,
+        report: &mut *report,
+        manifest: &manifest,
+        hasher: Some(hasher),
+        next: manifest.start,
+        lines: 1,
+        counts: [0; 3],
+        last_ids: Vec::new(),
+        runs: Vec::new(),
+        retirements: Vec::new(),
+        end: None,
     };
-    pieces::run(input, threads, |bytes| work(bytes, &manifest.log_id, keyring), |piece, bytes| {
-        progress.add(bytes, piece.records);
-        merger.add(piece)
-    })?;
+    pieces::run(
+        input,
+        threads,
+        |bytes| work(bytes, &manifest.log_id, keyring),
+        |piece, bytes| {
+            progress.add(bytes, piece.records);
+            merger.add(piece)
+        },
+    )?;
     let [records, missing, retired] = merger.finish()?;
     drop(progress);
     let outcome = match (report.problems, keys) {

@@ -383,9 +383,44 @@ mod tests {
     #[test]
     fn strict() {
         for bad in [
-            "", " ", "{", "}", "[", "[1", "[1,]", "[,1]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "01", "-", "-a", "1.", ".5", "1e",
-            "1e+", "+1", "nul", "tru", "NaN", "'a'", "\"", "\"a", "\"\\x\"", "\"\\u12\"", "\"\\u+123\"", "\"\\ud800\"", "\"\\ud800\\u0041\"",
-            "\"\\udc00\"", "\"\n\"", "\"\\", "1 2", "[1 2]", "{\"a\" 1}", "{\"a\":1 \"b\":2}",
+            "",
+            " ",
+            "{",
+            "}",
+            "[",
+            "[1",
+            "[1,]",
+            "[,1]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "01",
+            "-",
+            "-a",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "+1",
+            "nul",
+            "tru",
+            "NaN",
+            "'a'",
+            "\"",
+            "\"a",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u+123\"",
+            "\"\\ud800\"",
+            "\"\\ud800\\u0041\"",
+            "\"\\udc00\"",
+            "\"\n\"",
+            "\"\\",
+            "1 2",
+            "[1 2]",
+            "{\"a\" 1}",
+            "{\"a\":1 \"b\":2}",
         ] {
             assert!(encode(bad).is_err(), "{bad}");
             assert!(!skips(bad), "{bad}");
@@ -395,12 +430,17 @@ mod tests {
         let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
         assert!(encode(&deep(256)).is_ok());
         assert_eq!(encode(&deep(257)), Err(JsonError::Encode(EncodeError::TooDeep)));
-        assert!(skips(&deep(1024)) && !skips(&deep(1026)) && !skips(&deep(1_000_000)) && !skips(&"[".repeat(1_000_000)));
+        assert!(
+            skips(&deep(1024)) && !skips(&deep(1026)) && !skips(&deep(1_000_000)) && !skips(&"[".repeat(1_000_000))
+        );
     }
 
     #[test]
     fn escapes_and_numbers() {
-        assert_eq!(encode(r#""\"\\\/\b\f\n\r\t\u00e4\ud83d\ude00""#), Ok(reference(&"\"\\/\u{8}\u{c}\n\r\tä😀".into())));
+        assert_eq!(
+            encode(r#""\"\\\/\b\f\n\r\t\u00e4\ud83d\ude00""#),
+            Ok(reference(&"\"\\/\u{8}\u{c}\n\r\tä😀".into()))
+        );
         // Equal numbers are not equal texts.
         let texts = ["0", "-0", "0.0", "0.00", "1", "10", "1e1", "1E1", "1e+1", "12345678901234567890.1230", "1e400"];
         let mut encoded = texts.map(|text| encode(text).unwrap());
@@ -420,7 +460,8 @@ mod tests {
         leaf.prop_recursive(4, 24, 5, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(Value::Array),
-                prop::collection::btree_map("\\PC{0,9}", inner, 0..5).prop_map(|m| Value::Object(m.into_iter().collect()))
+                prop::collection::btree_map("\\PC{0,9}", inner, 0..5)
+                    .prop_map(|m| Value::Object(m.into_iter().collect()))
             ]
         })
     }

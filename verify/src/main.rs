@@ -140,7 +140,8 @@ fn keys(given: &str, keys: &mut Vec<VerifierKey>) -> Result<(), Unusable> {
         keys.push(key);
         return Ok(());
     }
-    let text = text(given, MAX_TEXT).map_err(|Unusable(why)| Unusable(format!("--key: neither a key nor a file with keys: {why}")))?;
+    let text = text(given, MAX_TEXT)
+        .map_err(|Unusable(why)| Unusable(format!("--key: neither a key nor a file with keys: {why}")))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let before = keys.len();
     for line in lines {
@@ -153,13 +154,18 @@ fn run(options: Options) -> Result<Outcome, Unusable> {
     let mut report = Report::new(BufWriter::new(std::io::stdout().lock()), options.json);
     let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
     let note = |path: &str| text(path, MAX_TEXT);
-    let proof = options.proof.as_deref().map(|path| note(path).and_then(|text| checkpoints::hashes(&text))).transpose()?;
+    let proof =
+        options.proof.as_deref().map(|path| note(path).and_then(|text| checkpoints::hashes(&text))).transpose()?;
     let (keys, words) = (&options.keys[..], options.words.iter().map(String::as_str).collect::<Vec<_>>());
     // An option that a command has no use for is a mistake of the caller.
     let only = |allowed: &[&str]| {
         let given = [
-            ("--key", !keys.is_empty()), ("--keyring", options.keyring.is_some()), ("--log-id", options.log_id.is_some()),
-            ("--record", options.record.is_some()), ("--proof", options.proof.is_some()), ("--state", options.state.is_some()),
+            ("--key", !keys.is_empty()),
+            ("--keyring", options.keyring.is_some()),
+            ("--log-id", options.log_id.is_some()),
+            ("--record", options.record.is_some()),
+            ("--proof", options.proof.is_some()),
+            ("--state", options.state.is_some()),
             ("--threads", options.threads.is_some()),
         ];
         match given.iter().find(|(name, given)| *given && !allowed.contains(name)) {
@@ -172,7 +178,14 @@ fn run(options: Options) -> Result<Outcome, Unusable> {
             only(&["--key", "--keyring", "--threads"])?;
             let (input, length) = open(file)?;
             let keyring = options.keyring.as_ref();
-            export::check(BufReader::with_capacity(64 * 1024, input), threads, keys, keyring, Progress::new(length), &mut report)
+            export::check(
+                BufReader::with_capacity(64 * 1024, input),
+                threads,
+                keys,
+                keyring,
+                Progress::new(length),
+                &mut report,
+            )
         }
         ["rows", file] => {
             only(&["--keyring", "--log-id", "--threads"])?;

@@ -10,8 +10,19 @@ use crate::json::{JsonError, Parser, members};
 
 /// The columns of a record in the order of an export line, after the leaf.
 const COLUMNS: [&str; 13] = [
-    "id", "tenant_id", "event_type", "event_data", "actor_id", "actor_type", "created_at", "recorded_at", "transaction_id",
-    "session_user_name", "current_user_name", "key_id", "signature",
+    "id",
+    "tenant_id",
+    "event_type",
+    "event_data",
+    "actor_id",
+    "actor_type",
+    "created_at",
+    "recorded_at",
+    "transaction_id",
+    "session_user_name",
+    "current_user_name",
+    "key_id",
+    "signature",
 ];
 
 /// A record that was read; its signed bytes are in the buffer.
@@ -55,7 +66,8 @@ impl Line<'_> {
 impl Whole<'_> {
     /// Judges the signature; the error is a stable word and a sentence.
     pub fn verify(&self, keyring: &Keyring, encoded: &[u8]) -> Result<(), (&'static str, &'static str)> {
-        audit::verify(keyring, &self.key_id, &self.signature, encoded).map_err(|problem| (problem.code(), problem.explain()))
+        audit::verify(keyring, &self.key_id, &self.signature, encoded)
+            .map_err(|problem| (problem.code(), problem.explain()))
     }
 }
 
@@ -119,8 +131,17 @@ pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> O
         return None;
     }
     encoder.finish(&Record {
-        id: &id, tenant_id: &tenant_id, event_type: &event_type, actor_id: actor_id.as_deref(), actor_type: actor_type.as_deref(),
-        created_at, recorded_at, transaction_id, session_user: &session_user, current_user: &current_user, key_id: &key_id,
+        id: &id,
+        tenant_id: &tenant_id,
+        event_type: &event_type,
+        actor_id: actor_id.as_deref(),
+        actor_type: actor_type.as_deref(),
+        created_at,
+        recorded_at,
+        transaction_id,
+        session_user: &session_user,
+        current_user: &current_user,
+        key_id: &key_id,
     });
     let whole = Whole { tenant_id, event_type, event_data, session_user, key_id, signature };
     Some(Line { leaf: Some(leaf), id, whole: Some(whole) })
@@ -128,7 +149,12 @@ pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> O
 
 /// Reads a record with its members in any order and blanks anywhere. `exact` refuses what only a row has: other
 /// members, times in any zone, ids in any spelling. So an export has one text for each value.
-pub fn in_any_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>, exact: bool) -> Result<Line<'a>, String> {
+pub fn in_any_order<'a>(
+    line: &'a str,
+    log_id: &[u8; 16],
+    buffer: &mut Vec<u8>,
+    exact: bool,
+) -> Result<Line<'a>, String> {
     let mut values: [Option<&'a str>; COLUMNS.len()] = Default::default();
     let (mut leaf, mut wrong) = (None, None);
     members(line, |key, value| {
@@ -172,15 +198,18 @@ pub fn in_any_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>, 
     // In an export: UTC, six digits, no year with zeros before it.
     let usual = |text: &str| {
         let text = text.strip_suffix(" BC").unwrap_or(text);
-        text.ends_with('Z') && text.len() >= 27 && text.as_bytes()[text.len() - 8] == b'.' && (text.len() == 27 || !text.starts_with('0'))
+        text.ends_with('Z')
+            && text.len() >= 27
+            && text.as_bytes()[text.len() - 8] == b'.'
+            && (text.len() == 27 || !text.starts_with('0'))
     };
     let time = |name: &str| -> Result<Option<i64>, String> {
         match nullable(name)?.as_deref() {
             None | Some("infinity" | "-infinity") => Ok(None),
             // The last years of PostgreSQL's calendar are beyond what can be signed.
-            Some(text) if !exact || usual(text) => {
-                unix_micros(text).map(|micros| i64::try_from(micros).ok()).ok_or_else(|| format!("{name} is no time with an offset"))
-            }
+            Some(text) if !exact || usual(text) => unix_micros(text)
+                .map(|micros| i64::try_from(micros).ok())
+                .ok_or_else(|| format!("{name} is no time with an offset")),
             Some(_) => Err(format!("{name} is no time as the server writes it")),
         }
     };
@@ -191,21 +220,44 @@ pub fn in_any_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>, 
     let event_data = value("event_data")?;
     let (actor_id, actor_type) = (nullable("actor_id")?, nullable("actor_type")?);
     let columns = (
-        nullable("tenant_id")?, nullable("event_type")?, time("created_at")?, time("recorded_at")?, transaction_id,
-        nullable("session_user_name")?, nullable("current_user_name")?, nullable("key_id")?, nullable("signature")?,
+        nullable("tenant_id")?,
+        nullable("event_type")?,
+        time("created_at")?,
+        time("recorded_at")?,
+        transaction_id,
+        nullable("session_user_name")?,
+        nullable("current_user_name")?,
+        nullable("key_id")?,
+        nullable("signature")?,
     );
     // event_data is not among them: its NULL reads like the JSON null, which gives another leaf, and so another root.
     let (
-        Some(tenant_id), Some(event_type), Some(created_at), Some(recorded_at), Some(transaction_id), Some(session_user),
-        Some(current_user), Some(key_id), Some(signature),
+        Some(tenant_id),
+        Some(event_type),
+        Some(created_at),
+        Some(recorded_at),
+        Some(transaction_id),
+        Some(session_user),
+        Some(current_user),
+        Some(key_id),
+        Some(signature),
     ) = columns
     else {
         return Ok(Line { leaf, id, whole: None });
     };
     buffer.clear();
     let record = Record {
-        id: &id, tenant_id: &tenant_id, event_type: &event_type, actor_id: actor_id.as_deref(), actor_type: actor_type.as_deref(),
-        created_at, recorded_at, transaction_id, session_user: &session_user, current_user: &current_user, key_id: &key_id,
+        id: &id,
+        tenant_id: &tenant_id,
+        event_type: &event_type,
+        actor_id: actor_id.as_deref(),
+        actor_type: actor_type.as_deref(),
+        created_at,
+        recorded_at,
+        transaction_id,
+        session_user: &session_user,
+        current_user: &current_user,
+        key_id: &key_id,
     };
     match record.encode(buffer, log_id, |writer| Parser::new(event_data).tell(writer)) {
         Ok(()) => {}
@@ -314,9 +366,23 @@ mod tests {
             assert_eq!(unix_micros(text), Some(micros), "{text}");
         }
         for bad in [
-            "", "2026-11-21", "2026-11-21T12:12", "2026-13-01T00:00:00Z", "infinity", "2026-11-21T12:12:57.6990231Z", "2016-12-31T23:59:60Z",
-            "2026-11-21T12:12:57", "2026-11-21T12:12:57+5", "2026-11-21T12:12:57+05:30:00:00", "2026-11-21T12:12:57.Z", "0000-01-01T00:00:00Z BC",
-            "026-11-21T12:12:57Z", "2026-11-21T12:12:57+05:60", "2026-11-21T12:12:57+", "2026-02-29T12:12:57Z", "-2026-11-21T12:12:57Z",
+            "",
+            "2026-11-21",
+            "2026-11-21T12:12",
+            "2026-13-01T00:00:00Z",
+            "infinity",
+            "2026-11-21T12:12:57.6990231Z",
+            "2016-12-31T23:59:60Z",
+            "2026-11-21T12:12:57",
+            "2026-11-21T12:12:57+5",
+            "2026-11-21T12:12:57+05:30:00:00",
+            "2026-11-21T12:12:57.Z",
+            "0000-01-01T00:00:00Z BC",
+            "026-11-21T12:12:57Z",
+            "2026-11-21T12:12:57+05:60",
+            "2026-11-21T12:12:57+",
+            "2026-02-29T12:12:57Z",
+            "-2026-11-21T12:12:57Z",
         ] {
             assert_eq!(unix_micros(bad), None, "{bad}");
         }
@@ -414,7 +480,9 @@ mod tests {
         }
         // What the server could not encode has the leaf that says so.
         for damaged in [
-            plain.replace("\"default\"", "null"), plain.replace("\"2026-11-21T12:12:57.699024Z\"", "\"infinity\""), plain.replace(":42", ":null"),
+            plain.replace("\"default\"", "null"),
+            plain.replace("\"2026-11-21T12:12:57.699024Z\"", "\"infinity\""),
+            plain.replace(":42", ":null"),
             plain.replace("{}", &("[".repeat(300) + &"]".repeat(300))),
         ] {
             let read = in_any_order(&damaged, &[9; 16], &mut Vec::new(), true).unwrap();

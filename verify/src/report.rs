@@ -100,7 +100,9 @@ impl<W: Write> Report<W> {
         let id = id.map(|id| uuid::Uuid::from_bytes(id).to_string());
         told(if self.json {
             let mut object = json!({ "kind": kind, "code": code, "detail": detail });
-            for (name, value) in [("line", line.map(Value::from)), ("leaf", leaf.map(Value::from)), ("id", id.map(Value::from))] {
+            for (name, value) in
+                [("line", line.map(Value::from)), ("leaf", leaf.map(Value::from)), ("id", id.map(Value::from))]
+            {
                 if let Some(value) = value {
                     object[name] = value;
                 }
@@ -145,7 +147,14 @@ pub struct Progress {
 impl Progress {
     /// `total` bytes, when they are known.
     pub fn new(total: Option<u64>) -> Progress {
-        Progress { total, done: 0, records: 0, started: Instant::now(), shown: None, visible: std::io::stderr().is_terminal() }
+        Progress {
+            total,
+            done: 0,
+            records: 0,
+            started: Instant::now(),
+            shown: None,
+            visible: std::io::stderr().is_terminal(),
+        }
     }
 
     /// So much more is done.
@@ -158,7 +167,10 @@ impl Progress {
         }
         self.shown = Some(now);
         let rate = self.records as f64 / (now - self.started).as_secs_f64();
-        let part = self.total.filter(|total| *total > 0).map(|total| format!("{:3.0} % ", 100.0 * self.done as f64 / total as f64));
+        let part = self
+            .total
+            .filter(|total| *total > 0)
+            .map(|total| format!("{:3.0} % ", 100.0 * self.done as f64 / total as f64));
         eprint!("\r{}{} records, {rate:.0}/s \x1b[K", part.unwrap_or_default(), self.records);
     }
 }

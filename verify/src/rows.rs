@@ -34,7 +34,13 @@ pub fn check(
                 continue;
             }
             checked.records += 1;
-            let finding = |code, id, detail: &str| Finding { code, line: Some(checked.lines), leaf: None, id, detail: detail.into() };
+            let finding = |code, id, detail: &str| Finding {
+                code,
+                line: Some(checked.lines),
+                leaf: None,
+                id,
+                detail: detail.into(),
+            };
             let read = std::str::from_utf8(line).map_err(|_| "no UTF-8".to_owned());
             checked.findings.extend(match read.and_then(|line| record::from_row(line, log_id, &mut buffer)) {
                 Err(wrong) => Some(finding("malformed", None, &wrong)),

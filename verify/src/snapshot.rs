@@ -56,27 +56,40 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
             return end(report, keys, String::new(), Value::Null);
         }
     };
-    let log = log_id(&statement.origin).ok_or_else(|| Unusable(format!("\"{}\" is no log of skill_system", statement.origin)))?;
+    let log = log_id(&statement.origin)
+        .ok_or_else(|| Unusable(format!("\"{}\" is no log of skill_system", statement.origin)))?;
     let told = digest(&statement.checklist, |writer| Parser::new(payload.trim()).tell(writer)).map_err(unusable)?;
     if told != statement.digest {
         report.problem(&Finding::new("payload_changed", "the payload is not the one that was signed"))?;
     }
     let id = uuid::Uuid::from_bytes(statement.checklist).to_string();
     let [checklist, rules, audit, named] = parts(payload, ["checklist", "rules", "audit", "log"])?;
-    let read = |part: Option<&str>| serde_json::from_str::<Value>(part.unwrap_or("null")).map_err(|e| Unusable(format!("the document is malformed: {e}")));
+    let read = |part: Option<&str>| {
+        serde_json::from_str::<Value>(part.unwrap_or("null"))
+            .map_err(|e| Unusable(format!("the document is malformed: {e}")))
+    };
     let (checklist, rules) = (read(checklist)?, read(rules)?);
     if checklist["id"] != id.as_str() || read(named)? != statement.origin.as_str() {
-        report.problem(&Finding::new("other_filing", "the payload is about another filing or log than the one that was signed"))?;
+        report.problem(&Finding::new(
+            "other_filing",
+            "the payload is about another filing or log than the one that was signed",
+        ))?;
     }
     let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
     for rule in rules {
         let name = format!("{} version {}", rule["rule_identifier"].as_str().unwrap_or("?"), rule["version"]);
         if rule["content_sha256"] != sha256(canonical(&rule["rule_data_at_snapshot"]).as_bytes()).as_str() {
-            report.problem(&Finding::new("rule_differs", format!("the frozen rule {name} has not the content its digest says")))?;
+            report.problem(&Finding::new(
+                "rule_differs",
+                format!("the frozen rule {name} has not the content its digest says"),
+            ))?;
         }
         let settled = rule["is_current"] == true || rule["acknowledged"] == true || !rule["replaced_by"].is_null();
         if checklist["status"] == "filed" && !settled {
-            report.problem(&Finding::new("filed_stale", format!("filed although {name} had changed and nobody had acknowledged it")))?;
+            report.problem(&Finding::new(
+                "filed_stale",
+                format!("filed although {name} had changed and nobody had acknowledged it"),
+            ))?;
         }
     }
     let records = elements(audit.unwrap_or("[]"))?;
@@ -87,7 +100,8 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
         let proof: Option<String> = serde_json::from_str(proof.unwrap_or("null")).map_err(|_| missing())?;
         let mut encoded = Vec::new();
         let line = record::from_row(row, &log, &mut encoded).map_err(|what| Unusable(format!("a record: {what}")))?;
-        let mut problem = |code, detail: &str| report.problem(&Finding { id: Some(line.id), ..Finding::new(code, detail) });
+        let mut problem =
+            |code, detail: &str| report.problem(&Finding { id: Some(line.id), ..Finding::new(code, detail) });
         if read(Some(row))?["event_data"]["checklist_id"] != id.as_str() {
             problem("other_filing", "the record is about another filing")?;
         }
@@ -95,24 +109,49 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
             continue;
         };
         let proof = Proof::parse(&proof).map_err(|e| Unusable(e.to_string()))?;
-        let checkpoint = if keys.is_empty() { Checkpoint::read(&proof.checkpoint) } else { Checkpoint::verify(&proof.checkpoint, keys) };
+        let checkpoint = if keys.is_empty() {
+            Checkpoint::read(&proof.checkpoint)
+        } else {
+            Checkpoint::verify(&proof.checkpoint, keys)
+        };
         match checkpoint {
             Err(error) => problem("checkpoint_not_signed", &error.to_string())?,
-            Ok(checkpoint) if checkpoint.origin != statement.origin => problem("other_log", "the proof is of another log")?,
-            Ok(checkpoint) if !verify_inclusion(&proof.hashes, proof.index, checkpoint.size, &line.leaf_hash(&log, &encoded), &checkpoint.root) => {
-                problem("not_in_log", "the record does not lead to the root: a value was changed, or the proof is of another record")?;
+            Ok(checkpoint) if checkpoint.origin != statement.origin => {
+                problem("other_log", "the proof is of another log")?
+            }
+            Ok(checkpoint)
+                if !verify_inclusion(
+                    &proof.hashes,
+                    proof.index,
+                    checkpoint.size,
+                    &line.leaf_hash(&log, &encoded),
+                    &checkpoint.root,
+                ) =>
+            {
+                problem(
+                    "not_in_log",
+                    "the record does not lead to the root: a value was changed, or the proof is of another record",
+                )?;
             }
             Ok(_) => proven += 1,
         }
     }
     if proven < records.len() && report.problems == 0 {
-        let what = format!("{} of {} audit records have no proof: no checkpoint covered them when the document was made", records.len() - proven, records.len());
+        let what = format!(
+            "{} of {} audit records have no proof: no checkpoint covered them when the document was made",
+            records.len() - proven,
+            records.len()
+        );
         report.note(&Finding::new("unproven", what))?;
     }
     let status = checklist["status"].as_str().unwrap_or("?").to_owned();
     let sentence = format!(
         "filing {id} of {} in {} is {status}: {} frozen rules, {} audit records, {proven} proven to be in {}",
-        checklist["entity_id"].as_str().unwrap_or("?"), checklist["compliance_domain"].as_str().unwrap_or("?"), rules.len(), records.len(), statement.origin,
+        checklist["entity_id"].as_str().unwrap_or("?"),
+        checklist["compliance_domain"].as_str().unwrap_or("?"),
+        rules.len(),
+        records.len(),
+        statement.origin,
     );
     let facts = json!({
         "origin": statement.origin, "checklist_id": id, "status": status, "entity_id": checklist["entity_id"], "rules": rules.len(),

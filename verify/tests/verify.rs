@@ -89,12 +89,17 @@ fn a_true_export_passes() {
     let keys = directory.file("keys", &format!("# of the owner\n\n{key}\n"));
     let file = directory.file("export", &export);
     for arguments in [
-        &["export", "-", "--key", &key][..], &["export", &file, "--key", &keys], &["export", "--threads", "1", "-", "--key", &key],
+        &["export", "-", "--key", &key][..],
+        &["export", &file, "--key", &keys],
+        &["export", "--threads", "1", "-", "--key", &key],
         &["export", "-", "--key", &key, "--keyring", &keyring, "--threads", "3"],
     ] {
         let (status, out, err) = call(arguments, export.as_bytes());
         assert_eq!((status, err.as_str()), (0, ""), "{out}");
-        assert!(out.starts_with("700 records, 0 missing, 0 retired in leaves [0,700) of 700 of skill_system/"), "{out}");
+        assert!(
+            out.starts_with("700 records, 0 missing, 0 retired in leaves [0,700) of 700 of skill_system/"),
+            "{out}"
+        );
     }
     let (status, out, _) = call(&["export", "-"], export.as_bytes());
     assert_eq!(status, 3);
@@ -108,13 +113,18 @@ fn a_true_export_passes() {
     assert_eq!(status, 2);
     let (status, out, _) = call(&["export", "-", "--json", "--key", &key], export.as_bytes());
     let result: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((status, &result["kind"], &result["result"], &result["records"]), (0, &json!("result"), &json!("true"), &json!(700)));
+    assert_eq!(
+        (status, &result["kind"], &result["result"], &result["records"]),
+        (0, &json!("result"), &json!("true"), &json!(700))
+    );
 }
 
 #[test]
 fn any_range_passes() {
     let (rows, log) = typical(700);
-    for (start, end) in [(0, 0), (0, 1), (1, 700), (255, 257), (256, 512), (300, 300), (699, 700), (700, 700), (13, 605)] {
+    for (start, end) in
+        [(0, 0), (0, 1), (1, 700), (255, 257), (256, 512), (300, 300), (699, 700), (700, 700), (13, 605)]
+    {
         let (status, out) = export(&log, &text(&log, &rows, start, end));
         assert_eq!(status, 0, "[{start},{end}): {out}");
     }
@@ -131,7 +141,8 @@ fn long_exports_pass_on_all_cores() {
         assert_eq!(status, 0, "{out}");
     }
     // In the second piece of the file; the line is that of the file.
-    let changed = whole.replacen(&format!("\"transaction_id\":{}", rows[4_000].transaction_id), "\"transaction_id\":1", 1);
+    let changed =
+        whole.replacen(&format!("\"transaction_id\":{}", rows[4_000].transaction_id), "\"transaction_id\":1", 1);
     for threads in ["1", "2", "7"] {
         let (status, out, _) = call(&["export", "-", "--threads", threads, "--key", &log.vkey()], changed.as_bytes());
         assert_eq!(status, 1);
@@ -154,13 +165,15 @@ fn odd_values_pass() {
         "null".into(), "[]".into(), "\"x\"".into(), "1".repeat(400), "\"ä😀\"".into(), format!("\"{}\"", "x".repeat(600_000)),
         format!("[{}]", vec!["1"; 40_000].join(", ")), "[".repeat(120) + &"]".repeat(120),
     ];
-    let mut rows: Vec<Row> = data.into_iter().enumerate().map(|(i, data)| Row::new(i as u64, "odd \"\\ \t", data, &ring)).collect();
+    let mut rows: Vec<Row> =
+        data.into_iter().enumerate().map(|(i, data)| Row::new(i as u64, "odd \"\\ \t", data, &ring)).collect();
     rows[0].actor_id = None;
     let log = log_of(&rows);
     let (status, out) = export(&log, &text(&log, &rows, 0, rows.len() as u64));
     assert_eq!(status, 0, "{out}");
     // Another number that a double would not tell from it.
-    let changed = text(&log, &rows, 0, rows.len() as u64).replace("12345678901234567890.1230", "12345678901234567890.123");
+    let changed =
+        text(&log, &rows, 0, rows.len() as u64).replace("12345678901234567890.1230", "12345678901234567890.123");
     assert_eq!(export(&log, &changed).0, 1);
 }
 
@@ -169,7 +182,10 @@ fn another_order_of_members_is_the_same_record() {
     let (rows, log) = typical(20);
     let mixed = |leaf: u64| {
         let mut members: Vec<(String, Value)> =
-            serde_json::from_str::<serde_json::Map<_, _>>(&rows[leaf as usize].line(leaf)).unwrap().into_iter().collect();
+            serde_json::from_str::<serde_json::Map<_, _>>(&rows[leaf as usize].line(leaf))
+                .unwrap()
+                .into_iter()
+                .collect();
         let at = leaf as usize % members.len();
         members.rotate_left(at);
         let members: Vec<String> = members.iter().map(|(k, v)| format!("{} : {}", json!(k), v)).collect();
@@ -201,9 +217,15 @@ fn removed_added_and_moved_records_are_found() {
     renumbered[6] = &six;
     let short: Vec<&str> = lines[..9].iter().chain(&lines[11..]).copied().collect();
     for (lines, status, word) in [
-        (removed, 1, "leaves_not_in_order"), (twice, 1, "leaves_not_in_order"), (moved, 1, "leaves_not_in_order"),
-        (renumbered, 1, "root_differs"), (short, 1, "leaves_not_in_order"), (after, 2, "follows the last line"),
-        (lines[..11].to_vec(), 2, "ends before its last line"), (lines[1..].to_vec(), 2, "no export"), (vec![], 2, "line 1: no JSON"),
+        (removed, 1, "leaves_not_in_order"),
+        (twice, 1, "leaves_not_in_order"),
+        (moved, 1, "leaves_not_in_order"),
+        (renumbered, 1, "root_differs"),
+        (short, 1, "leaves_not_in_order"),
+        (after, 2, "follows the last line"),
+        (lines[..11].to_vec(), 2, "ends before its last line"),
+        (lines[1..].to_vec(), 2, "no export"),
+        (vec![], 2, "line 1: no JSON"),
     ] {
         let (found, out) = export(&log, &join(lines));
         assert_eq!(found, status, "{out}");
@@ -217,7 +239,8 @@ fn first_last_line_and_checkpoint_must_agree() {
     let whole = text(&log, &rows, 2, 8);
     let with = |change: &dyn Fn(&mut Value, &mut Value)| {
         let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
-        let (mut first, mut last): (Value, Value) = (serde_json::from_str(&lines[0]).unwrap(), serde_json::from_str(&lines[7]).unwrap());
+        let (mut first, mut last): (Value, Value) =
+            (serde_json::from_str(&lines[0]).unwrap(), serde_json::from_str(&lines[7]).unwrap());
         change(&mut first, &mut last);
         (lines[0], lines[7]) = (first.to_string(), last.to_string());
         export(&log, &(lines.join("\n") + "\n"))
@@ -225,9 +248,11 @@ fn first_last_line_and_checkpoint_must_agree() {
     let (small, other_root) = (log.checkpoint(9), log.root(9));
     let root = serde_json::to_value(base64::Engine::encode(&base64::prelude::BASE64_STANDARD, other_root)).unwrap();
     type Change<'a> = &'a dyn Fn(&mut Value, &mut Value);
-    let both = |name: &'static str, value: Value| move |first: &mut Value, last: &mut Value| {
-        first[name] = value.clone();
-        last[name] = value.clone();
+    let both = |name: &'static str, value: Value| {
+        move |first: &mut Value, last: &mut Value| {
+            first[name] = value.clone();
+            last[name] = value.clone();
+        }
     };
     let cases: [(Change<'_>, i32, &str); 14] = [
         (&|_, _| (), 0, "6 records"),
@@ -336,7 +361,8 @@ fn an_id_twice_is_a_problem() {
     rows[700] = Row::typical(300, &ring);
     let log = log_of(&rows);
     for threads in ["1", "2"] {
-        let (status, out, _) = call(&["export", "-", "--threads", threads, "--key", &log.vkey()], text(&log, &rows, 0, 1200).as_bytes());
+        let (status, out, _) =
+            call(&["export", "-", "--threads", threads, "--key", &log.vkey()], text(&log, &rows, 0, 1200).as_bytes());
         assert_eq!(status, 1);
         for row in [&rows[3], &rows[700]] {
             assert!(out.contains(&format!("record {}: id_twice", row.id())), "{out}");
@@ -390,7 +416,10 @@ fn proofs() {
         assert_eq!(status, 0, "{out}{err}");
         assert!(out.contains(&format!("is leaf {i} of the 300 leaves")), "{out}");
         assert_eq!(call(&["proof", &proof, "--record", &row(i)], b"").0, 3);
-        assert_eq!(call(&["proof", &proof, "--record", &row(i), "--key", &Log { ring: ring(8), ..log_of(&[]) }.vkey()], b"").0, 1);
+        assert_eq!(
+            call(&["proof", &proof, "--record", &row(i), "--key", &Log { ring: ring(8), ..log_of(&[]) }.vkey()], b"").0,
+            1
+        );
         let (status, out, _) = call(&["proof", &proof, "--record", &row(18), "--key", &log.vkey()], b"");
         assert_eq!(status, 1);
         assert!(out.contains("not_in_log"), "{out}");
@@ -420,13 +449,17 @@ fn checkpoints_and_comparisons() {
     let (key, proof) = (log.vkey(), directory.file("proof", &log.consistency(100, 300)));
     assert_eq!(call(&["checkpoint", &old, "--key", &key], b"").0, 0);
     assert_eq!(call(&["checkpoint", &old], b"").0, 3);
-    assert_eq!(call(&["checkpoint", "-", "--key", &key], log.checkpoint(100).replace("\n100\n", "\n101\n").as_bytes()).0, 1);
+    assert_eq!(
+        call(&["checkpoint", "-", "--key", &key], log.checkpoint(100).replace("\n100\n", "\n101\n").as_bytes()).0,
+        1
+    );
     assert_eq!(call(&["checkpoint", "-", "--key", &key], b"x\n").0, 2);
 
     rows[5] = Row::typical(1000, &ring(7));
     let rewritten = log_of(&rows);
     let other = Log { incarnation: 2, ..log_of(&rows) };
-    let (forked, forked_proof) = (directory.file("forked", &rewritten.checkpoint(300)), directory.file("fp", &rewritten.consistency(100, 300)));
+    let (forked, forked_proof) =
+        (directory.file("forked", &rewritten.checkpoint(300)), directory.file("fp", &rewritten.consistency(100, 300)));
     let same_size = directory.file("same", &rewritten.checkpoint(100));
     let adopted = directory.file("adopted", &other.checkpoint(300));
     let garbage = directory.file("garbage", "AAAA\n");
@@ -457,7 +490,9 @@ fn watching_keeps_the_last_true_checkpoint() {
     let (key, state) = (log.vkey(), directory.path("state"));
     let proof = directory.file("proof", &log.consistency(100, 300));
     let held = || std::fs::read_to_string(&state).unwrap_or_default();
-    let watch = |note: String, more: &[&str]| call(&[&["watch", "-", "--state", &state, "--key", &key], more].concat(), note.as_bytes()).0;
+    let watch = |note: String, more: &[&str]| {
+        call(&[&["watch", "-", "--state", &state, "--key", &key], more].concat(), note.as_bytes()).0
+    };
     assert_eq!(call(&["watch", "-", "--state", &state], log.checkpoint(100).as_bytes()).0, 3);
     assert_eq!(held(), "");
     assert_eq!(watch(log.checkpoint(100).replace("\n100\n", "\n101\n"), &[]), 1);
@@ -488,9 +523,21 @@ fn wrong_calls() {
     assert_eq!(call(&["--help"], b"").0, 0);
     assert!(call(&["--version"], b"").1.starts_with("skill-verify "));
     for arguments in [
-        &[][..], &["export"], &["export", "a", "b"], &["export", "/nowhere"], &["export", "-", "--record", "x"], &["export", "-", "--key", "x"],
-        &["export", "-", "--threads", "0"], &["export", "-", "--what"], &["proof", "-"], &["watch", "-"], &["compare", "-"],
-        &["rows", "-"], &["checkpoint", "-", "--state", "x"], &["watch", "-", "--state", "x", "--state", "y"], &["nothing", "-"],
+        &[][..],
+        &["export"],
+        &["export", "a", "b"],
+        &["export", "/nowhere"],
+        &["export", "-", "--record", "x"],
+        &["export", "-", "--key", "x"],
+        &["export", "-", "--threads", "0"],
+        &["export", "-", "--what"],
+        &["proof", "-"],
+        &["watch", "-"],
+        &["compare", "-"],
+        &["rows", "-"],
+        &["checkpoint", "-", "--state", "x"],
+        &["watch", "-", "--state", "x", "--state", "y"],
+        &["nothing", "-"],
     ] {
         let (status, out, err) = call(arguments, b"");
         assert_eq!((status, out.as_str()), (2, ""), "{arguments:?}");

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::input::{canonical, invalid, required};
 use crate::error::{Code, Fault};
+use crate::input::{canonical, invalid, required};
 
 /// Most items of a template.
 const MAX_ITEMS: usize = 500;
@@ -62,9 +62,14 @@ pub const TRANSITIONS: [Transition; 20] = [
 
 /// The status an action leads to, which may be said by `decision` where there are several.
 pub fn next(action: &str, from: &str, decision: Option<&str>) -> Result<&'static str, Fault> {
-    let found = TRANSITIONS.iter().find(|t| t.action == action && t.from == from && decision.is_none_or(|to| t.to == to));
+    let found =
+        TRANSITIONS.iter().find(|t| t.action == action && t.from == from && decision.is_none_or(|to| t.to == to));
     found.map(|t| t.to).ok_or_else(|| {
-        let mut wanted: Vec<&str> = TRANSITIONS.iter().filter(|t| t.action == action && decision.is_none_or(|to| t.to == to)).map(|t| t.from).collect();
+        let mut wanted: Vec<&str> = TRANSITIONS
+            .iter()
+            .filter(|t| t.action == action && decision.is_none_or(|to| t.to == to))
+            .map(|t| t.from)
+            .collect();
         wanted.dedup();
         Fault::new(Code::NotInPrerequisiteState, format!("{action} is not possible: the checklist is {from}"))
             .detail(format!("It must be {}.", wanted.join(" or ")))
@@ -81,27 +86,41 @@ pub fn may_follow(from: &str, to: &str) -> bool {
 pub fn check_template(items: &Value, required_items: &Value) -> Result<(), Fault> {
     let items = items.as_array().ok_or_else(|| invalid("items must be a JSON array"))?;
     if items.is_empty() || items.len() > MAX_ITEMS {
-        return Err(invalid(format!("items must have 1 to {MAX_ITEMS} elements")).detail(format!("It has {}.", items.len())));
+        return Err(
+            invalid(format!("items must have 1 to {MAX_ITEMS} elements")).detail(format!("It has {}.", items.len()))
+        );
     }
     for (i, item) in items.iter().enumerate() {
         let label = item.as_object().and_then(|item| item.get("label")).and_then(Value::as_str);
         required("label", label, 500).map_err(|fault| {
-            invalid(format!("item {i} is malformed")).detail(format!("{}.", fault.message)).hint("Each item is an object such as {\"label\": \"Plat\"}.")
+            invalid(format!("item {i} is malformed"))
+                .detail(format!("{}.", fault.message))
+                .hint("Each item is an object such as {\"label\": \"Plat\"}.")
         })?;
         if canonical(item).len() > MAX_ITEM_DATA {
-            return Err(Fault::new(Code::ProgramLimitExceeded, format!("item {i} is larger than {MAX_ITEM_DATA} bytes")));
+            return Err(Fault::new(
+                Code::ProgramLimitExceeded,
+                format!("item {i} is larger than {MAX_ITEM_DATA} bytes"),
+            ));
         }
     }
     indexes(required_items)
-        .filter(|indexes| indexes.iter().enumerate().all(|(i, index)| *index < items.len() && !indexes[..i].contains(index)))
+        .filter(|indexes| {
+            indexes.iter().enumerate().all(|(i, index)| *index < items.len() && !indexes[..i].contains(index))
+        })
         .map(|_| ())
-        .ok_or_else(|| invalid("min_required_items must be an array of different indexes of items").detail(format!("Indexes go from 0 to {}.", items.len() - 1)))
+        .ok_or_else(|| {
+            invalid("min_required_items must be an array of different indexes of items")
+                .detail(format!("Indexes go from 0 to {}.", items.len() - 1))
+        })
 }
 
 fn indexes(list: &Value) -> Option<Vec<usize>> {
     match list {
         Value::Null => Some(Vec::new()),
-        _ => list.as_array()?.iter().map(|index| index.as_u64().and_then(|index| usize::try_from(index).ok())).collect(),
+        _ => {
+            list.as_array()?.iter().map(|index| index.as_u64().and_then(|index| usize::try_from(index).ok())).collect()
+        }
     }
 }
 
@@ -134,10 +153,15 @@ pub struct ItemChange<'a> {
 /// Changes item `index` in place and returns its label and the status it had.
 pub fn change_item(items: &mut Value, index: i32, change: &ItemChange<'_>) -> Result<(String, String), Fault> {
     let count = items.as_array().map_or(0, Vec::len);
-    let item = usize::try_from(index).ok().and_then(|index| items.get_mut(index)).and_then(Value::as_object_mut).ok_or_else(|| {
-        Fault::new(Code::UndefinedObject, format!("the checklist has no item {index}")).detail(format!("It has {count} items, counted from 0."))
-    })?;
-    let text = |item: &Map<String, Value>, key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let item =
+        usize::try_from(index).ok().and_then(|index| items.get_mut(index)).and_then(Value::as_object_mut).ok_or_else(
+            || {
+                Fault::new(Code::UndefinedObject, format!("the checklist has no item {index}"))
+                    .detail(format!("It has {count} items, counted from 0."))
+            },
+        )?;
+    let text =
+        |item: &Map<String, Value>, key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let was = (text(item, "label"), text(item, "status"));
     item.insert("status".into(), change.status.into());
     if let Some(note) = change.note {
@@ -149,8 +173,11 @@ pub fn change_item(items: &mut Value, index: i32, change: &ItemChange<'_>) -> Re
     item.insert("updated_by".into(), change.by.into());
     item.insert("updated_at".into(), change.at.into());
     if canonical(&Value::Object(item.clone())).len() > MAX_ITEM_DATA {
-        return Err(Fault::new(Code::ProgramLimitExceeded, format!("item {index} would be larger than {MAX_ITEM_DATA} bytes"))
-            .hint("Add large content with add_artifact()."));
+        return Err(Fault::new(
+            Code::ProgramLimitExceeded,
+            format!("item {index} would be larger than {MAX_ITEM_DATA} bytes"),
+        )
+        .hint("Add large content with add_artifact()."));
     }
     Ok(was)
 }
@@ -168,12 +195,18 @@ pub struct Missing {
 
 /// The required items that are not complete.
 pub fn missing(items: &Value, required_items: &Value) -> Vec<Missing> {
-    let text = |item: Option<&Value>, key: &str| item.and_then(|item| item.get(key)).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |item: Option<&Value>, key: &str| {
+        item.and_then(|item| item.get(key)).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let mut wanted = indexes(required_items).unwrap_or_default();
     wanted.sort_unstable();
     wanted
         .into_iter()
-        .map(|index| Missing { index: index as i32, label: text(items.get(index), "label"), status: text(items.get(index), "status") })
+        .map(|index| Missing {
+            index: index as i32,
+            label: text(items.get(index), "label"),
+            status: text(items.get(index), "status"),
+        })
         .filter(|item| item.status != "complete")
         .collect()
 }
@@ -184,7 +217,11 @@ pub fn check_complete(items: &Value, required_items: &Value) -> Result<(), Fault
     if missing.is_empty() {
         return Ok(());
     }
-    let named = missing.iter().map(|item| format!("{} \"{}\" is {}", item.index, item.label, item.status)).collect::<Vec<_>>().join("; ");
+    let named = missing
+        .iter()
+        .map(|item| format!("{} \"{}\" is {}", item.index, item.label, item.status))
+        .collect::<Vec<_>>()
+        .join("; ");
     Err(Fault::new(Code::NotInPrerequisiteState, format!("{} required item(s) are not complete", missing.len()))
         .detail(format!("{named}."))
         .hint("Complete them with update_checklist_item(checklist_id, item_index, 'complete')."))
@@ -207,7 +244,8 @@ pub fn add_review(metadata: &mut Value, decision: &str, by: &str, comment: Optio
 mod tests {
     use super::*;
 
-    const STATUSES: [&str; 8] = ["draft", "in_progress", "ready_for_review", "in_review", "approved", "rejected", "filed", "exception"];
+    const STATUSES: [&str; 8] =
+        ["draft", "in_progress", "ready_for_review", "in_review", "approved", "rejected", "filed", "exception"];
 
     #[test]
     fn transitions() {
@@ -222,7 +260,10 @@ mod tests {
         }
         let fault = next("file_checklist", "in_review", None).unwrap_err();
         assert_eq!((fault.code, fault.detail.as_deref()), (Code::NotInPrerequisiteState, Some("It must be approved.")));
-        assert_eq!(next("review_checklist", "draft", Some("approved")).unwrap_err().detail.unwrap(), "It must be ready_for_review or in_review.");
+        assert_eq!(
+            next("review_checklist", "draft", Some("approved")).unwrap_err().detail.unwrap(),
+            "It must be ready_for_review or in_review."
+        );
     }
 
     #[test]
@@ -234,10 +275,15 @@ mod tests {
         for bad in [json!([2]), json!([-1]), json!([0, 0]), json!(["0"]), json!({}), json!([0.5])] {
             assert!(check_template(&items, &bad).is_err(), "{bad}");
         }
-        for bad in [json!({}), json!([]), json!([1]), json!([{"label": ""}]), json!([{"name": "x"}]), json!([{"label": 7}])] {
+        for bad in
+            [json!({}), json!([]), json!([1]), json!([{"label": ""}]), json!([{"name": "x"}]), json!([{"label": 7}])]
+        {
             assert!(check_template(&bad, &json!([])).is_err(), "{bad}");
         }
-        assert_eq!(check_template(&json!([{"label": "a"}, {"labl": "b"}]), &json!([])).unwrap_err().message, "item 1 is malformed");
+        assert_eq!(
+            check_template(&json!([{"label": "a"}, {"labl": "b"}]), &json!([])).unwrap_err().message,
+            "item 1 is malformed"
+        );
     }
 
     #[test]
@@ -246,12 +292,18 @@ mod tests {
         assert_eq!(items[0], json!({"label": "Plat", "status": "pending", "index": 0}));
         let change = ItemChange { status: "complete", note: Some("done"), data: None, by: "ann", at: "now" };
         assert_eq!(change_item(&mut items, 1, &change).unwrap(), ("Notice".into(), "pending".into()));
-        assert_eq!(items[1], json!({"label": "Notice", "index": 1, "status": "complete", "note": "done", "updated_by": "ann", "updated_at": "now"}));
+        assert_eq!(
+            items[1],
+            json!({"label": "Notice", "index": 1, "status": "complete", "note": "done", "updated_by": "ann", "updated_at": "now"})
+        );
         for index in [-1, 2, i32::MAX] {
             assert_eq!(change_item(&mut items, index, &change).unwrap_err().code, Code::UndefinedObject);
         }
         let large = json!("x".repeat(MAX_ITEM_DATA));
-        assert_eq!(change_item(&mut items, 0, &ItemChange { data: Some(&large), ..change }).unwrap_err().code, Code::ProgramLimitExceeded);
+        assert_eq!(
+            change_item(&mut items, 0, &ItemChange { data: Some(&large), ..change }).unwrap_err().code,
+            Code::ProgramLimitExceeded
+        );
         let fault = check_complete(&instantiate(&json!([{"label": "Plat"}])), &json!([0])).unwrap_err();
         assert_eq!(fault.detail.unwrap(), "0 \"Plat\" is pending.");
         assert!(check_complete(&items, &json!([1])).is_ok() && check_complete(&items, &json!(null)).is_ok());

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value, json};
 
-use crate::input::invalid;
 use crate::effect::shorten;
 use crate::error::Fault;
+use crate::input::invalid;
 
 /// Longest pattern of a preset, in bytes.
 const MAX_PATTERN: usize = 1000;
@@ -16,12 +16,37 @@ pub const RELATIONSHIPS: &str = "relationships";
 
 /// The usual presets: key, pattern, description, example.
 pub const PRESETS: [[&str; 4]; 12] = [
-    ["api_well_number", r"[0-9]{2}-?[0-9]{3}-?[0-9]{5}(-?[0-9]{2}){0,2}", "an API well number of 10, 12 or 14 digits", "42-501-20130"],
-    ["email", r"[A-Za-z0-9._%+'-]{1,64}@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}", "an e-mail address", "land@example.com"],
-    ["url", r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*)?", "a web address", "https://www.rrc.texas.gov/"],
+    [
+        "api_well_number",
+        r"[0-9]{2}-?[0-9]{3}-?[0-9]{5}(-?[0-9]{2}){0,2}",
+        "an API well number of 10, 12 or 14 digits",
+        "42-501-20130",
+    ],
+    [
+        "email",
+        r"[A-Za-z0-9._%+'-]{1,64}@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}",
+        "an e-mail address",
+        "land@example.com",
+    ],
+    [
+        "url",
+        r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*)?",
+        "a web address",
+        "https://www.rrc.texas.gov/",
+    ],
     ["iso_date", r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", "a date as YYYY-MM-DD", "2026-01-31"],
-    ["iso_datetime", r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?(Z|[+-][0-9]{2}:[0-9]{2})", "a time as RFC 3339 writes it", "2026-01-31T08:00:00Z"],
-    ["us_phone", r"(\+1[ .-]?)?\(?[0-9]{3}\)?[ .-]?[0-9]{3}[ .-]?[0-9]{4}", "a telephone number of the United States", "(512) 463-7288"],
+    [
+        "iso_datetime",
+        r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?(Z|[+-][0-9]{2}:[0-9]{2})",
+        "a time as RFC 3339 writes it",
+        "2026-01-31T08:00:00Z",
+    ],
+    [
+        "us_phone",
+        r"(\+1[ .-]?)?\(?[0-9]{3}\)?[ .-]?[0-9]{3}[ .-]?[0-9]{4}",
+        "a telephone number of the United States",
+        "(512) 463-7288",
+    ],
     ["us_zip", r"[0-9]{5}(-[0-9]{4})?", "a postal code of the United States", "78701"],
     ["rrc_district", r"(0[1-6]|7[BC]|08|8A|09|10|6E)", "a district of the Railroad Commission of Texas", "7C"],
     ["rrc_operator_number", r"[0-9]{6}", "an operator number of six digits", "253162"],
@@ -86,7 +111,9 @@ impl Preset {
         }
         let compile = |pattern: &str| {
             let built = RegexBuilder::new(pattern).size_limit(1 << 20).dfa_size_limit(1 << 20).nest_limit(50).build();
-            built.map_err(|error| invalid("the pattern is no regular expression").detail(shorten(&error.to_string().replace('\n', " "))))
+            built.map_err(|error| {
+                invalid("the pattern is no regular expression").detail(shorten(&error.to_string().replace('\n', " ")))
+            })
         };
         // On its own first: an unbalanced one would come out of the group.
         compile(pattern)?;
@@ -190,7 +217,9 @@ fn date(text: &str) -> Option<()> {
     if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
     }
-    let number = |from: usize, to: usize| text.get(from..to).filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?.parse::<u32>().ok();
+    let number = |from: usize, to: usize| {
+        text.get(from..to).filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?.parse::<u32>().ok()
+    };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     let days = match month {
@@ -207,7 +236,11 @@ fn datetime(text: &str) -> Option<()> {
     date(text.get(..10)?)?;
     let rest = text.get(10..)?.strip_prefix(['T', 't', ' '])?;
     let two = |from: usize, most: u32| {
-        rest.get(from..from + 2).filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?.parse::<u32>().ok().filter(|n| *n <= most)
+        rest.get(from..from + 2)
+            .filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?
+            .parse::<u32>()
+            .ok()
+            .filter(|n| *n <= most)
     };
     two(0, 23)?;
     two(3, 59)?;
@@ -222,7 +255,8 @@ fn datetime(text: &str) -> Option<()> {
     }
     let offset = |zone: &str| {
         let (hours, minutes) = zone.strip_prefix(['+', '-'])?.split_once(':')?;
-        (hours.len() == 2 && minutes.len() == 2 && hours.parse::<u8>().ok()? < 24 && minutes.parse::<u8>().ok()? < 60).then_some(())
+        (hours.len() == 2 && minutes.len() == 2 && hours.parse::<u8>().ok()? < 24 && minutes.parse::<u8>().ok()? < 60)
+            .then_some(())
     };
     if zone.eq_ignore_ascii_case("z") { Some(()) } else { offset(zone) }
 }
@@ -235,7 +269,11 @@ impl EntityType {
         for field in &self.fields {
             match object.get(&field.key).filter(|value| !is_empty(value)) {
                 None if field.required => {
-                    problems.push(Problem { field: field.key.clone(), code: "required", message: format!("{} is missing", field.label) });
+                    problems.push(Problem {
+                        field: field.key.clone(),
+                        code: "required",
+                        message: format!("{} is missing", field.label),
+                    });
                 }
                 None => (),
                 Some(value) => {
@@ -264,18 +302,30 @@ impl EntityType {
                 return problems.push(Problem { field: RELATIONSHIPS.into(), code: "wrong_type", message });
             }
         };
-        let mut problem = |other: &str, code, message| problems.push(Problem { field: format!("{RELATIONSHIPS}.{other}"), code, message });
+        let mut problem = |other: &str, code, message| {
+            problems.push(Problem { field: format!("{RELATIONSHIPS}.{other}"), code, message })
+        };
         for (other, ids) in given {
             let Some(relation) = self.relations.iter().find(|relation| &relation.other == other) else {
-                problem(other, "relationship_not_allowed", format!("{} cannot be related to {}", self.name, shorten(other)));
+                problem(
+                    other,
+                    "relationship_not_allowed",
+                    format!("{} cannot be related to {}", self.name, shorten(other)),
+                );
                 continue;
             };
-            let Some(ids) = ids.as_array().filter(|ids| ids.iter().all(|id| id.as_str().is_some_and(|id| !id.trim().is_empty()))) else {
+            let Some(ids) =
+                ids.as_array().filter(|ids| ids.iter().all(|id| id.as_str().is_some_and(|id| !id.trim().is_empty())))
+            else {
                 problem(other, "wrong_type", format!("relationships.{other} must be an array of ids"));
                 continue;
             };
             if ids.len() > 1 && !relation.many {
-                problem(other, "too_many_related", format!("{} can have one {other}, but {} are named", self.name, ids.len()));
+                problem(
+                    other,
+                    "too_many_related",
+                    format!("{} can have one {other}, but {} are named", self.name, ids.len()),
+                );
             }
         }
         for relation in self.relations.iter().filter(|relation| relation.required) {
@@ -287,14 +337,23 @@ impl EntityType {
 
     /// JSON Schema 2020-12 of an entity. `id` is its `$id`.
     pub fn json_schema(&self, id: &str) -> Value {
-        let mut properties: Map<String, Value> = self.fields.iter().map(|field| (field.key.clone(), field.schema())).collect();
-        let mut required: Vec<&str> = self.fields.iter().filter(|field| field.required).map(|field| field.key.as_str()).collect();
-        let relations: Map<String, Value> = self.relations.iter().map(|relation| (relation.other.clone(), relation.schema())).collect();
-        let needed: Vec<&str> = self.relations.iter().filter(|relation| relation.required).map(|relation| relation.other.as_str()).collect();
+        let mut properties: Map<String, Value> =
+            self.fields.iter().map(|field| (field.key.clone(), field.schema())).collect();
+        let mut required: Vec<&str> =
+            self.fields.iter().filter(|field| field.required).map(|field| field.key.as_str()).collect();
+        let relations: Map<String, Value> =
+            self.relations.iter().map(|relation| (relation.other.clone(), relation.schema())).collect();
+        let needed: Vec<&str> = self
+            .relations
+            .iter()
+            .filter(|relation| relation.required)
+            .map(|relation| relation.other.as_str())
+            .collect();
         if !needed.is_empty() {
             required.push(RELATIONSHIPS);
         }
-        let mut relationships = json!({"type": "object", "properties": relations, "required": needed, "additionalProperties": false});
+        let mut relationships =
+            json!({"type": "object", "properties": relations, "required": needed, "additionalProperties": false});
         if needed.is_empty() {
             relationships = json!({"anyOf": [relationships, {"type": "null"}]});
         }
@@ -307,7 +366,11 @@ impl EntityType {
 
     /// Turns a source record into an entity by `mappings` (name in the source → fields).
     /// Returns the entity, the members that had no home and the required fields not filled.
-    pub fn import(&self, mappings: &BTreeMap<String, Vec<String>>, record: &Value) -> Result<(Value, Value, Vec<String>), Fault> {
+    pub fn import(
+        &self,
+        mappings: &BTreeMap<String, Vec<String>>,
+        record: &Value,
+    ) -> Result<(Value, Value, Vec<String>), Fault> {
         let record = record.as_object().ok_or_else(|| invalid("record must be a JSON object"))?;
         let (mut entity, mut unmapped) = (Map::new(), Map::new());
         for (name, value) in record {
@@ -324,7 +387,11 @@ impl EntityType {
                 }
             }
         }
-        let missing = self.fields.iter().filter(|field| field.required && !entity.contains_key(&field.key)).map(|field| field.key.clone());
+        let missing = self
+            .fields
+            .iter()
+            .filter(|field| field.required && !entity.contains_key(&field.key))
+            .map(|field| field.key.clone());
         let missing = missing.collect();
         Ok((entity.into(), unmapped.into(), missing))
     }
@@ -333,7 +400,9 @@ impl EntityType {
 impl Field {
     fn check(&self, value: &Value) -> Result<(), (&'static str, String)> {
         let wrong = |wanted: &str| Err(("wrong_type", format!("{} must be {wanted}", self.label)));
-        let not_an_option = |value: &Value| Err(("not_an_option", format!("{}: {} is not one of the options", self.label, shorten(&value.to_string()))));
+        let not_an_option = |value: &Value| {
+            Err(("not_an_option", format!("{}: {} is not one of the options", self.label, shorten(&value.to_string()))))
+        };
         match self.input {
             InputType::Json => {}
             InputType::Boolean if !value.is_boolean() => return wrong("true or false"),
@@ -341,7 +410,9 @@ impl Field {
             InputType::Integer if !is_whole(value) => return wrong("a whole number"),
             InputType::Text if !value.is_string() => return wrong("a text"),
             InputType::Date if value.as_str().and_then(date).is_none() => return wrong("a date as YYYY-MM-DD"),
-            InputType::DateTime if value.as_str().and_then(datetime).is_none() => return wrong("a time such as 2026-01-31T08:00:00Z"),
+            InputType::DateTime if value.as_str().and_then(datetime).is_none() => {
+                return wrong("a time such as 2026-01-31T08:00:00Z");
+            }
             InputType::Select if !self.options.contains(value) => return not_an_option(value),
             InputType::MultiSelect => {
                 let Some(chosen) = value.as_array() else { return wrong("an array of options") };
@@ -392,7 +463,9 @@ impl Field {
     fn convert(&self, value: &Value) -> Value {
         let text = match value {
             Value::String(text) => text.trim(),
-            Value::Number(number) if matches!(self.input, InputType::Text | InputType::Select) => return number.to_string().into(),
+            Value::Number(number) if matches!(self.input, InputType::Text | InputType::Select) => {
+                return number.to_string().into();
+            }
             other => return other.clone(),
         };
         let converted = match self.input {
@@ -400,7 +473,10 @@ impl Field {
             InputType::Number => {
                 let plain = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
                 text.parse::<f64>().ok().filter(|_| plain).and_then(|number| {
-                    text.parse::<i64>().ok().map(Value::from).or_else(|| serde_json::Number::from_f64(number).map(Value::from))
+                    text.parse::<i64>()
+                        .ok()
+                        .map(Value::from)
+                        .or_else(|| serde_json::Number::from_f64(number).map(Value::from))
                 })
             }
             InputType::Boolean => match text.to_ascii_lowercase().as_str() {
@@ -410,7 +486,11 @@ impl Field {
             },
             InputType::Date => iso_date(text).map(Value::from),
             // A choice may be a number.
-            InputType::Select => self.options.iter().find(|option| option.as_str().map_or_else(|| option.to_string(), str::to_owned) == text).cloned(),
+            InputType::Select => self
+                .options
+                .iter()
+                .find(|option| option.as_str().map_or_else(|| option.to_string(), str::to_owned) == text)
+                .cloned(),
             _ => None,
         };
         converted.unwrap_or_else(|| text.into())
@@ -451,7 +531,14 @@ mod tests {
     use super::*;
 
     fn field(key: &str, input: &str, required: bool) -> Field {
-        Field { key: key.into(), label: key.to_uppercase(), input: InputType::parse(input), required, preset: None, options: vec![] }
+        Field {
+            key: key.into(),
+            label: key.to_uppercase(),
+            input: InputType::parse(input),
+            required,
+            preset: None,
+            options: vec![],
+        }
     }
 
     fn well() -> EntityType {
@@ -470,7 +557,10 @@ mod tests {
                 Field { options: vec![json!("a"), json!("b")], ..field("tags", "multiselect", false) },
                 field("extra", "json", false),
             ],
-            relations: vec![Relation::of("lease".into(), "one_to_many", true, true), Relation::of("survey".into(), "one_to_many", true, false)],
+            relations: vec![
+                Relation::of("lease".into(), "one_to_many", true, true),
+                Relation::of("survey".into(), "one_to_many", true, false),
+            ],
         }
     }
 
@@ -491,7 +581,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         assert_eq!(codes(good()), []);
-        assert_eq!(codes(json!({})), [("api".into(), "required"), ("relationships.lease".into(), "relationship_required")]);
+        assert_eq!(
+            codes(json!({})),
+            [("api".into(), "required"), ("relationships.lease".into(), "relationship_required")]
+        );
         assert_eq!(codes(with("api", json!("42-501"))), [("api".into(), "invalid_format")]);
         assert_eq!(codes(with("api", json!(7))), [("api".into(), "wrong_type")]);
         assert_eq!(codes(with("depth", json!("deep"))), [("depth".into(), "wrong_type")]);
@@ -500,7 +593,14 @@ mod tests {
         assert_eq!(codes(with("spud", json!("2026-02-29"))), [("spud".into(), "wrong_type")]);
         assert_eq!(codes(with("spud", json!("2024-02-29"))), []);
         assert_eq!(codes(with("seen", json!("2024-02-29T23:59:59.5+05:30"))), []);
-        for bad in ["2024-02-29", "2024-02-29T24:00:00Z", "2024-02-29T10:00:00", "2024-02-29T10:00:00.Z", "2024-02-29T10-00-00Z", "äää"] {
+        for bad in [
+            "2024-02-29",
+            "2024-02-29T24:00:00Z",
+            "2024-02-29T10:00:00",
+            "2024-02-29T10:00:00.Z",
+            "2024-02-29T10-00-00Z",
+            "äää",
+        ] {
             assert_eq!(codes(with("seen", json!(bad))), [("seen".into(), "wrong_type")], "{bad}");
         }
         assert_eq!(codes(with("kind", json!("coal"))), [("kind".into(), "not_an_option")]);
@@ -508,8 +608,14 @@ mod tests {
         assert_eq!(codes(with("tags", json!(["a", "c"]))), [("tags".into(), "not_an_option")]);
         assert_eq!(codes(with("tags", json!(["a", "a"]))), [("tags".into(), "wrong_type")]);
         assert_eq!(codes(with("color", json!("red"))), [("color".into(), "unknown_field")]);
-        assert_eq!(codes(with("relationships", json!({"lease": ["1", "2"]}))), [("relationships.lease".into(), "too_many_related")]);
-        assert_eq!(codes(with("relationships", json!({"lease": ["1"], "survey": ["1", "2"], "dog": ["x"]}))), [("relationships.dog".into(), "relationship_not_allowed")]);
+        assert_eq!(
+            codes(with("relationships", json!({"lease": ["1", "2"]}))),
+            [("relationships.lease".into(), "too_many_related")]
+        );
+        assert_eq!(
+            codes(with("relationships", json!({"lease": ["1"], "survey": ["1", "2"], "dog": ["x"]}))),
+            [("relationships.dog".into(), "relationship_not_allowed")]
+        );
         assert_eq!(codes(with("relationships", json!({"lease": "1"}))), [("relationships.lease".into(), "wrong_type")]);
         assert_eq!(codes(with("relationships", json!([]))), [("relationships".into(), "wrong_type")]);
         assert!(well().validate(&json!([])).is_err());
@@ -520,9 +626,18 @@ mod tests {
         for [key, pattern, description, example] in PRESETS {
             let preset = Preset::new(pattern, description).unwrap();
             assert!(preset.matches(example), "{key}");
-            assert!(!preset.matches(&format!("{example}\n")) && !preset.matches(&format!(" {example}")) && !preset.matches(""), "{key}");
+            assert!(
+                !preset.matches(&format!("{example}\n"))
+                    && !preset.matches(&format!(" {example}"))
+                    && !preset.matches(""),
+                "{key}"
+            );
         }
-        assert!(Preset::new("(", "x").is_err() && Preset::new(&"(a{1000}){1000}".repeat(2), "x").is_err() && Preset::new(&"a".repeat(2000), "x").is_err());
+        assert!(
+            Preset::new("(", "x").is_err()
+                && Preset::new(&"(a{1000}){1000}".repeat(2), "x").is_err()
+                && Preset::new(&"a".repeat(2000), "x").is_err()
+        );
         // A group that is closed early must not escape the anchors.
         assert!(Preset::new("a)|(b", "x").is_err());
     }
@@ -535,14 +650,25 @@ mod tests {
 
     #[test]
     fn import() {
-        let mappings = [("API_NO", "api"), ("TD", "depth"), ("SPUD", "spud"), ("HZ", "horizontal"), ("KIND", "kind"), ("GONE", "nowhere")];
+        let mappings = [
+            ("API_NO", "api"),
+            ("TD", "depth"),
+            ("SPUD", "spud"),
+            ("HZ", "horizontal"),
+            ("KIND", "kind"),
+            ("GONE", "nowhere"),
+        ];
         let mappings = mappings.into_iter().map(|(a, b)| (a.to_owned(), vec![b.to_owned()])).collect();
         let record = json!({"API_NO": " 4250120130 ", "TD": "08120.5", "SPUD": "01/31/2026", "HZ": "Y", "KIND": "3", "GONE": 1, "FREE": "x"});
         let (entity, unmapped, missing) = well().import(&mappings, &record).unwrap();
-        assert_eq!(entity, json!({"api": "4250120130", "depth": 8120.5, "spud": "2026-01-31", "horizontal": true, "kind": 3}));
+        assert_eq!(
+            entity,
+            json!({"api": "4250120130", "depth": 8120.5, "spud": "2026-01-31", "horizontal": true, "kind": 3})
+        );
         assert_eq!(unmapped, json!({"GONE": 1, "FREE": "x"}));
         assert_eq!(missing, Vec::<String>::new());
-        let (entity, _, missing) = well().import(&mappings, &json!({"TD": "inf", "SPUD": "20260230", "API_NO": "  "})).unwrap();
+        let (entity, _, missing) =
+            well().import(&mappings, &json!({"TD": "inf", "SPUD": "20260230", "API_NO": "  "})).unwrap();
         assert_eq!(entity, json!({"depth": "inf", "spud": "20260230"}));
         assert_eq!(missing, ["api"]);
     }

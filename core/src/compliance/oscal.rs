@@ -73,7 +73,8 @@ fn name_uuid(tenant: &str, parts: &[&str]) -> String {
 
 /// A text as the OSCAL data type token.
 fn token(text: &str) -> String {
-    let mut out: String = text.chars().map(|c| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '-' }).collect();
+    let mut out: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '-' }).collect();
     if !out.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
         out.insert(0, '_');
     }
@@ -90,7 +91,9 @@ fn line(text: &str) -> String {
 pub fn assessment_results(about: &About<'_>, cells: &[Cell]) -> Value {
     let id = |parts: &[&str]| name_uuid(about.tenant, parts);
     let plan = id(&["plan"]);
-    let mut resources = vec![json!({"uuid": plan, "title": "Checklist templates", "description": "The templates that the filings were made from."})];
+    let mut resources = vec![
+        json!({"uuid": plan, "title": "Checklist templates", "description": "The templates that the filings were made from."}),
+    ];
     let (mut observations, mut findings) = (Vec::new(), Vec::new());
     let mut domains: Vec<String> = Vec::new();
     for cell in cells {
@@ -159,7 +162,16 @@ pub fn assessment_results(about: &About<'_>, cells: &[Cell]) -> Value {
 fn resource(evidence: &Evidence, uuid: String) -> Value {
     let href = evidence.path.clone().unwrap_or_else(|| format!("urn:uuid:{}", evidence.id));
     // A URI reference has no blanks and the like.
-    let href: String = href.bytes().map(|b| if b.is_ascii_graphic() && !b"\"<>\\^`{|}%".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
+    let href: String = href
+        .bytes()
+        .map(|b| {
+            if b.is_ascii_graphic() && !b"\"<>\\^`{|}%".contains(&b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect();
     let mut link = json!({"href": href, "hashes": [{"algorithm": "SHA-256", "value": evidence.digest.trim_start_matches("sha256:")}]});
     if let Some(media_type) = evidence.media_type.as_ref().filter(|kind| kind.contains('/')) {
         link["media-type"] = line(media_type).into();

@@ -5,8 +5,8 @@ use minijinja::value::{Serde, Value as Told};
 use minijinja::{AutoEscape, Environment, State, UndefinedBehavior};
 use serde_json::Value;
 
-use crate::input::word;
 use crate::error::{Code, Fault};
+use crate::input::word;
 
 /// What a report can be written in.
 pub const FORMATS: [&str; 3] = ["html", "markdown", "json"];
@@ -18,7 +18,8 @@ fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match c {
-            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '#' | '+' | '!' | '|' | '~' | '$' | '@' | ':' | '/' => {
+            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '#' | '+' | '!' | '|' | '~' | '$' | '@'
+            | ':' | '/' => {
                 out.push('\\');
                 out.push(c);
             }
@@ -32,7 +33,11 @@ fn markdown(text: &str) -> String {
     out
 }
 
-fn write_value(out: &mut minijinja::Output<'_>, state: &mut State<'_, '_>, value: &Told) -> Result<(), minijinja::Error> {
+fn write_value(
+    out: &mut minijinja::Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &Told,
+) -> Result<(), minijinja::Error> {
     if matches!(state.auto_escape(), AutoEscape::Custom(_)) && !value.is_safe() {
         let text = if value.is_none() { String::new() } else { value.to_string() };
         out.write_str(&markdown(&text)).map_err(minijinja::Error::from)
@@ -45,7 +50,8 @@ fn write_value(out: &mut minijinja::Output<'_>, state: &mut State<'_, '_>, value
 fn time_line(data: &mut Value) {
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let now = number(&data["now_epoch"]);
-    let times: Vec<f64> = data["deadlines"].as_array().map(|all| all.iter().map(|d| number(&d["epoch"])).collect()).unwrap_or_default();
+    let times: Vec<f64> =
+        data["deadlines"].as_array().map(|all| all.iter().map(|d| number(&d["epoch"])).collect()).unwrap_or_default();
     let first = times.iter().copied().fold(now, f64::min);
     let span = (times.iter().copied().fold(now, f64::max) - first).max(86_400.0);
     let place = |time: f64| ((time - first) / span * 960.0 + 20.0).round();
@@ -76,11 +82,14 @@ pub fn render(format: Option<&str>, mut data: Value) -> Result<String, Fault> {
         return Ok(data.to_string());
     }
     time_line(&mut data);
-    let broken = |error: minijinja::Error| Fault::new(Code::Internal, "the report cannot be written").detail(error.to_string());
+    let broken =
+        |error: minijinja::Error| Fault::new(Code::Internal, "the report cannot be written").detail(error.to_string());
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(broken)?);
-    environment.set_auto_escape_callback(|name| if name == "html" { AutoEscape::Html } else { AutoEscape::Custom("markdown".into()) });
+    environment.set_auto_escape_callback(|name| {
+        if name == "html" { AutoEscape::Html } else { AutoEscape::Custom("markdown".into()) }
+    });
     environment.set_formatter(write_value);
     environment.add_filter("words", |text: String| text.replace('_', " "));
     environment.add_template("html", include_str!("report.html.j2")).map_err(broken)?;
@@ -114,7 +123,9 @@ mod tests {
         let html = render(Some("html"), data()).unwrap();
         assert!(!html.contains("<script") && !html.contains("</title><script") && html.contains("&lt;script&gt;"));
         let text = render(Some("markdown"), data()).unwrap();
-        assert!(!text.contains("<script") && !text.contains("[a](") && !text.contains("\n# \"") && text.contains("\\|"));
+        assert!(
+            !text.contains("<script") && !text.contains("[a](") && !text.contains("\n# \"") && text.contains("\\|")
+        );
         // The rows of a table stay rows.
         assert!(text.lines().filter(|line| line.starts_with('|')).all(|line| line.ends_with('|')));
         assert_eq!(serde_json::from_str::<Value>(&render(Some("json"), data()).unwrap()).unwrap(), data());

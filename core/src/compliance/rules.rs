@@ -18,7 +18,9 @@ pub fn difference(before: &Value, after: &Value) -> (Value, Vec<String>) {
         lines.push(match operation {
             PatchOperation::Add(add) => format!("{path}: added {}", show(&add.value)),
             PatchOperation::Remove(_) => format!("{path}: removed, was {}", old.unwrap_or_default()),
-            PatchOperation::Replace(replace) => format!("{path}: {} → {}", old.unwrap_or_default(), show(&replace.value)),
+            PatchOperation::Replace(replace) => {
+                format!("{path}: {} → {}", old.unwrap_or_default(), show(&replace.value))
+            }
             // diff() makes no others.
             other => format!("{path}: {other}"),
         });
@@ -37,7 +39,9 @@ fn show(value: &Value) -> String {
 fn readable(pointer: &str) -> String {
     match pointer.strip_prefix('/') {
         None => "(all)".into(),
-        Some(path) => path.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect::<Vec<_>>().join("."),
+        Some(path) => {
+            path.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect::<Vec<_>>().join(".")
+        }
     }
 }
 
@@ -53,7 +57,16 @@ mod tests {
         let after = json!({"min_distance_ft": 330, "acres": 40, "a/b": [1, 3, 4], "new": {"x": 1}});
         let (patch, mut lines) = difference(&before, &after);
         lines.sort();
-        assert_eq!(lines, ["a/b.1: 2 → 3", "a/b.2: added 4", "gone: removed, was true", "min_distance_ft: 467 → 330", "new: added {\"x\":1}"]);
+        assert_eq!(
+            lines,
+            [
+                "a/b.1: 2 → 3",
+                "a/b.2: added 4",
+                "gone: removed, was true",
+                "min_distance_ft: 467 → 330",
+                "new: added {\"x\":1}"
+            ]
+        );
         let mut patched = before;
         json_patch::patch(&mut patched, &serde_json::from_value::<json_patch::Patch>(patch).unwrap()).unwrap();
         assert_eq!(patched, after);
@@ -62,11 +75,17 @@ mod tests {
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), "[a-c/~]{0,3}".prop_map(Value::from)];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-c/~]{0,3}".prop_map(Value::from)
+        ];
         leaf.prop_recursive(3, 20, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map("[a-c/~]{0,2}", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+                prop::collection::btree_map("[a-c/~]{0,2}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
     }

@@ -20,7 +20,10 @@ const SCHEMA: u16 = 0x1000;
 const KIND: &str = "compliance snapshot v1";
 
 /// SHA-256 of a payload, told to the writer event by event.
-pub fn digest<E: From<EncodeError>>(checklist: &[u8; 16], tell: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>) -> Result<[u8; 32], E> {
+pub fn digest<E: From<EncodeError>>(
+    checklist: &[u8; 16],
+    tell: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
+) -> Result<[u8; 32], E> {
     let mut out = Vec::new();
     let mut encoder = Encoder::new(&mut out, &[0; 16], SCHEMA);
     encoder.uuid(1, checklist);
@@ -93,13 +96,16 @@ mod tests {
         }
         // Neither can stand for the other.
         assert!(Checkpoint::read(&note).is_err());
-        let checkpoint = Checkpoint { origin: origin.into(), size: 7, root: [1; 32] }.sign(ring.signing().unwrap()).unwrap();
+        let checkpoint =
+            Checkpoint { origin: origin.into(), size: 7, root: [1; 32] }.sign(ring.signing().unwrap()).unwrap();
         assert!(Statement::read(&checkpoint, &[key]).is_err());
     }
 
     #[test]
     fn the_digest_is_of_all() {
-        let of = |checklist: u8, value: &serde_json::Value| digest::<EncodeError>(&[checklist; 16], |writer| crate::skr1::tell(value, writer)).unwrap();
+        let of = |checklist: u8, value: &serde_json::Value| {
+            digest::<EncodeError>(&[checklist; 16], |writer| crate::skr1::tell(value, writer)).unwrap()
+        };
         let value = serde_json::json!({"a": [1, null], "b": "x"});
         assert_eq!(of(1, &value), of(1, &serde_json::from_str(r#" {"b":"x", "a":[1,null]} "#).unwrap()));
         assert_ne!(of(1, &value), of(2, &value));

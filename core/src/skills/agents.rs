@@ -63,12 +63,17 @@ pub fn check_tiers(tier1: Option<&Value>, tier2: Option<&Value>, tier3: Option<&
         }
     }
     if tier2.is_some_and(|tier2| !tier2.is_object() && !tier2.is_null()) {
-        return Err(invalid("tier2_definition must be a JSON object").hint("For example {\"description\": ..., \"steps\": [...], \"requirements\": [...], \"output_format\": ...}."));
+        return Err(invalid("tier2_definition must be a JSON object").hint(
+            "For example {\"description\": ..., \"steps\": [...], \"requirements\": [...], \"output_format\": ...}.",
+        ));
     }
     if let Some(tier3) = tier3.filter(|tier3| !tier3.is_null()) {
-        let references = tier3.as_array().filter(|references| references.len() <= MAX_REFS && references.iter().all(|reference| artifact_id(reference).is_some()));
+        let references = tier3.as_array().filter(|references| {
+            references.len() <= MAX_REFS && references.iter().all(|reference| artifact_id(reference).is_some())
+        });
         references.ok_or_else(|| {
-            invalid("tier3_artifact_refs must be an array of artifacts").hint(format!("At most {MAX_REFS} ids, as texts or as objects with a member id."))
+            invalid("tier3_artifact_refs must be an array of artifacts")
+                .hint(format!("At most {MAX_REFS} ids, as texts or as objects with a member id."))
         })?;
     }
     Ok(())
@@ -91,7 +96,9 @@ pub fn check_effects(effects: &[Option<&str>]) -> Result<Vec<String>, Fault> {
         let text = effect.unwrap_or_default();
         match Effect::parse(text) {
             Ok(_) => Ok(text.to_owned()),
-            Err(why) => Err(invalid(format!("\"{}\" is no effect", shorten(text))).detail(format!("{why}.")).hint(why.hint())),
+            Err(why) => {
+                Err(invalid(format!("\"{}\" is no effect", shorten(text))).detail(format!("{why}.")).hint(why.hint()))
+            }
         }
     };
     effects.iter().map(check).collect()
@@ -124,7 +131,10 @@ impl Agent {
 
     /// It has lists of skills, even if nothing in them can be read: then it sees none rather than all.
     pub fn is_restricted(&self) -> bool {
-        self.root_skill_key.is_some() || !self.loaded_skills.is_empty() || !self.config_skills.is_empty() || self.unreadable
+        self.root_skill_key.is_some()
+            || !self.loaded_skills.is_empty()
+            || !self.config_skills.is_empty()
+            || self.unreadable
     }
 }
 
@@ -172,15 +182,30 @@ pub fn check_agent(agent: &Agent, skills: &Skills) -> Vec<Finding> {
     for (key, column, code) in named.chain(loaded).chain(configured) {
         let shown = shorten(key);
         match look_up(key) {
-            None => report(code, key, format!("{column} of agent \"{}\" names skill \"{shown}\", which does not exist", agent.key), "Register the skill, or correct the name: name or namespace/name."),
+            None => report(
+                code,
+                key,
+                format!("{column} of agent \"{}\" names skill \"{shown}\", which does not exist", agent.key),
+                "Register the skill, or correct the name: name or namespace/name.",
+            ),
             Some(skill) if skill.status != "active" => {
-                report("inactive_skill", key, format!("{column} of agent \"{}\" names skill \"{shown}\", which is {}", agent.key, skill.status), "SELECT * FROM skill_system.set_skill_status(..., 'approved');");
+                report(
+                    "inactive_skill",
+                    key,
+                    format!("{column} of agent \"{}\" names skill \"{shown}\", which is {}", agent.key, skill.status),
+                    "SELECT * FROM skill_system.set_skill_status(..., 'approved');",
+                );
             }
             Some(_) => {}
         }
     }
     if agent.unreadable {
-        report("unreadable_skills", "", format!("not all skills of agent \"{}\" are texts", agent.key), "skills in config is an array of names.");
+        report(
+            "unreadable_skills",
+            "",
+            format!("not all skills of agent \"{}\" are texts", agent.key),
+            "skills in config is an array of names.",
+        );
     }
     if let Some(persona) = agent.persona_key.as_deref() {
         // Without a root skill the voice comes from one of the skills that are loaded.
@@ -190,7 +215,12 @@ pub fn check_agent(agent: &Agent, skills: &Skills) -> Vec<Finding> {
         };
         if !candidates.iter().filter_map(|key| look_up(key)).any(|skill| skill.personas.contains(persona)) {
             let whose = if root.is_some() { "no persona of its root skill" } else { "no persona of its loaded skills" };
-            report("unknown_persona", persona, format!("persona_key \"{}\" of agent \"{}\" is {whose}", shorten(persona), agent.key), "SELECT persona_key FROM skill_system.skill_personas; NULL is the root skill's default.");
+            report(
+                "unknown_persona",
+                persona,
+                format!("persona_key \"{}\" of agent \"{}\" is {whose}", shorten(persona), agent.key),
+                "SELECT persona_key FROM skill_system.skill_personas; NULL is the root skill's default.",
+            );
         }
     }
     found
@@ -235,23 +265,50 @@ mod tests {
     #[test]
     fn tiers_have_their_shape() {
         let good = json!({"name": "n", "description": "d", "triggers": ["a"], "cost": 1});
-        assert!(check_tiers(Some(&good), Some(&json!({"steps": []})), Some(&json!(["a", {"id": "b"}, {"artifact_id": "c"}]))).is_ok());
+        assert!(
+            check_tiers(
+                Some(&good),
+                Some(&json!({"steps": []})),
+                Some(&json!(["a", {"id": "b"}, {"artifact_id": "c"}]))
+            )
+            .is_ok()
+        );
         assert!(check_tiers(Some(&Value::Null), Some(&Value::Null), Some(&Value::Null)).is_ok());
-        for bad in [json!([]), json!("x"), json!({"name": 1}), json!({"description": null}), json!({"triggers": "a"}), json!({"triggers": [1]})] {
+        for bad in [
+            json!([]),
+            json!("x"),
+            json!({"name": 1}),
+            json!({"description": null}),
+            json!({"triggers": "a"}),
+            json!({"triggers": [1]}),
+        ] {
             assert!(check_tiers(Some(&bad), None, None).is_err(), "{bad}");
         }
         assert!(check_tiers(None, Some(&json!("text")), None).is_err());
         for bad in [json!({}), json!([1]), json!([{"name": "a"}]), json!([null]), json!(vec!["a"; MAX_REFS + 1])] {
             assert!(check_tiers(None, None, Some(&bad)).is_err(), "{bad}");
         }
-        assert!(check_tags(&[Some("a"), None]).is_err() && check_tags(&[Some(&"x".repeat(101))]).is_err() && check_tags(&[Some("ä b")]).is_ok());
-        assert!(check_effects(&[Some("db.read"), None]).is_err() && check_effects(&[Some("DB")]).is_err() && check_effects(&[Some("fs.write:/srv")]).is_ok());
+        assert!(
+            check_tags(&[Some("a"), None]).is_err()
+                && check_tags(&[Some(&"x".repeat(101))]).is_err()
+                && check_tags(&[Some("ä b")]).is_ok()
+        );
+        assert!(
+            check_effects(&[Some("db.read"), None]).is_err()
+                && check_effects(&[Some("DB")]).is_err()
+                && check_effects(&[Some("fs.write:/srv")]).is_ok()
+        );
     }
 
     #[test]
     fn an_agent_sees_its_root_skill_first_and_each_skill_once() {
         let list = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-        let agent = Agent { root_skill_key: Some("b".into()), loaded_skills: list(&["a", "b"]), config_skills: list(&["x1/c", "default/a"]), ..Agent::default() };
+        let agent = Agent {
+            root_skill_key: Some("b".into()),
+            loaded_skills: list(&["a", "b"]),
+            config_skills: list(&["x1/c", "default/a"]),
+            ..Agent::default()
+        };
         assert_eq!(agent.skills(), [("default", "b"), ("default", "a"), ("x1", "c")]);
         assert!(agent.is_restricted() && !Agent::default().is_restricted());
         assert!(Agent { unreadable: true, ..Agent::default() }.is_restricted());
@@ -259,7 +316,10 @@ mod tests {
 
     #[test]
     fn everything_an_agent_names_is_looked_up() {
-        let known = |status: &str, personas: &[&str]| Known { status: status.into(), personas: personas.iter().map(|key| (*key).to_owned()).collect() };
+        let known = |status: &str, personas: &[&str]| Known {
+            status: status.into(),
+            personas: personas.iter().map(|key| (*key).to_owned()).collect(),
+        };
         let skills: Skills = [
             (("default".to_owned(), "rule37".to_owned()), known("active", &["expert"])),
             (("default".to_owned(), "old".to_owned()), known("disabled", &[])),
@@ -277,9 +337,15 @@ mod tests {
         assert!(codes(agent(Some("rule37"), Some("expert"), &["rule37"])).is_empty());
         assert!(codes(agent(None, Some("expert"), &["rule37"])).is_empty());
         assert_eq!(codes(agent(Some("rule32"), None, &[])), ["unknown_root_skill"]);
-        assert_eq!(codes(agent(Some("rule37"), Some("pirate"), &["nope", "old"])), ["unknown_skill", "inactive_skill", "unknown_persona"]);
+        assert_eq!(
+            codes(agent(Some("rule37"), Some("pirate"), &["nope", "old"])),
+            ["unknown_skill", "inactive_skill", "unknown_persona"]
+        );
         assert_eq!(codes(agent(None, Some("expert"), &[])), ["unknown_persona"]);
         assert_eq!(codes(agent(Some("rule32"), Some("expert"), &[])), ["unknown_root_skill", "unknown_persona"]);
-        assert_eq!(check_agent(&Agent { unreadable: true, ..agent(None, None, &[]) }, &skills)[0].code, "unreadable_skills");
+        assert_eq!(
+            check_agent(&Agent { unreadable: true, ..agent(None, None, &[]) }, &skills)[0].code,
+            "unreadable_skills"
+        );
     }
 }

@@ -16,13 +16,18 @@ const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x
 
 /// What an approver signs: it names tenant, namespace, skill and digest, so the signature is good for nothing else.
 pub fn text(tenant: &str, namespace: &str, name: &str, digest: &str) -> String {
-    canonical(&json!({"approve": "skill_system/skill/v1", "tenant": tenant, "namespace": namespace, "skill_name": name, "digest": digest}))
+    canonical(
+        &json!({"approve": "skill_system/skill/v1", "tenant": tenant, "namespace": namespace, "skill_name": name, "digest": digest}),
+    )
 }
 
 /// Reads a public key: PEM, or 64 hexadecimal digits. A key of small order, whose signatures hold for any text, is refused.
 pub fn public_key(given: &str) -> Result<[u8; 32], Fault> {
     let given = given.trim();
-    let bytes = match given.strip_prefix("-----BEGIN PUBLIC KEY-----").and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----")) {
+    let bytes = match given
+        .strip_prefix("-----BEGIN PUBLIC KEY-----")
+        .and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----"))
+    {
         Some(inner) => {
             let inner: String = inner.chars().filter(|c| !c.is_ascii_whitespace()).collect();
             STANDARD.decode(inner).ok().and_then(|der| der.strip_prefix(&SPKI).map(<[u8]>::to_vec))
@@ -30,8 +35,10 @@ pub fn public_key(given: &str) -> Result<[u8; 32], Fault> {
         None => hex::decode(given).ok(),
     };
     let key: Option<[u8; 32]> = bytes.and_then(|bytes| bytes.try_into().ok());
-    key.filter(|key| VerifyingKey::from_bytes(key).is_ok_and(|key| !key.is_weak()))
-        .ok_or_else(|| invalid("public_key is no Ed25519 public key").hint("Give the PEM of `openssl pkey -pubout`, or the key's 32 bytes as 64 hexadecimal digits."))
+    key.filter(|key| VerifyingKey::from_bytes(key).is_ok_and(|key| !key.is_weak())).ok_or_else(|| {
+        invalid("public_key is no Ed25519 public key")
+            .hint("Give the PEM of `openssl pkey -pubout`, or the key's 32 bytes as 64 hexadecimal digits.")
+    })
 }
 
 /// Names a key: the first 16 hexadecimal digits of its SHA-256.
@@ -83,11 +90,20 @@ mod tests {
         // RFC 8032, section 7.1, test 1.
         let hexadecimal = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
         let key = public_key(hexadecimal).unwrap();
-        let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode([&SPKI[..], &key].concat()));
+        let pem = format!(
+            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+            STANDARD.encode([&SPKI[..], &key].concat())
+        );
         assert_eq!(public_key(&pem).unwrap(), key);
         assert_eq!(key_id(&key), "21fe31dfa154a261");
         // The neutral element is a point of small order.
-        for bad in ["", "zz", &hexadecimal[2..], &format!("01{}", "00".repeat(31)), "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"] {
+        for bad in [
+            "",
+            "zz",
+            &hexadecimal[2..],
+            &format!("01{}", "00".repeat(31)),
+            "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
+        ] {
             assert!(public_key(bad).is_err(), "{bad}");
         }
     }

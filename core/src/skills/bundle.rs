@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use rawzip::time::UtcDateTime;
-use rawzip::{CompressionMethod, DataDescriptorOutput, ZipArchive, ZipArchiveEntryWayfinder, ZipArchiveWriter, ZipSliceArchive, ZipVerification, crc32};
+use rawzip::{
+    CompressionMethod, DataDescriptorOutput, ZipArchive, ZipArchiveEntryWayfinder, ZipArchiveWriter, ZipSliceArchive,
+    ZipVerification, crc32,
+};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -44,7 +47,12 @@ impl Default for Limits {
 
 impl Limits {
     /// From arguments; those that are left out follow from the first as the contract has it.
-    pub fn new(bytes: Option<i32>, extracted: Option<i32>, files: Option<i32>, single_file: Option<i32>) -> Result<Self, Fault> {
+    pub fn new(
+        bytes: Option<i32>,
+        extracted: Option<i32>,
+        files: Option<i32>,
+        single_file: Option<i32>,
+    ) -> Result<Self, Fault> {
         let given = |what: &str, value: Option<i32>, otherwise: u64| match value {
             None => Ok(otherwise.min(MOST)),
             Some(value) => u64::try_from(value)
@@ -79,7 +87,8 @@ fn bad_entry(reason: &str, name: &str) -> Fault {
 }
 
 fn too_large(details: Value) -> Fault {
-    Issue { code: "SKILL_BUNDLE_TOO_LARGE", message: "Skill bundle exceeds configured size budget.", details }.fault(Code::ProgramLimitExceeded)
+    Issue { code: "SKILL_BUNDLE_TOO_LARGE", message: "Skill bundle exceeds configured size budget.", details }
+        .fault(Code::ProgramLimitExceeded)
 }
 
 /// The path of an entry below the skill's directory.
@@ -119,7 +128,9 @@ fn is_plain(zip: &[u8], archive: &ZipSliceArchive<&[u8]>) -> bool {
     let Some(record) = usize::try_from(end).ok().and_then(|end| zip.get(end..)) else {
         return false;
     };
-    let number = |at: usize, bytes: usize| record[at..at + bytes].iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    let number = |at: usize, bytes: usize| {
+        record[at..at + bytes].iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))
+    };
     record.len() == 22
         && [number(4, 2), number(6, 2), number(20, 2)] == [0; 3]
         && number(8, 2) == number(10, 2)
@@ -170,7 +181,9 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
         let directory = name.ends_with('/');
         if !directory {
             if files.len() as u64 == limits.files {
-                return Err(too_large(json!({"reason": "max_files", "files": limits.files + 1, "max_files": limits.files})));
+                return Err(too_large(
+                    json!({"reason": "max_files", "files": limits.files + 1, "max_files": limits.files}),
+                ));
             }
             if size > limits.single_file {
                 return Err(too_large(
@@ -199,7 +212,10 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
         }
         let entry = archive.get_entry(record.wayfinder()).map_err(not_a_zip)?;
         let local = entry.local_header();
-        if local.file_path().as_bytes() != bytes || local.compression_method() != method || local.flags() != record.flags() {
+        if local.file_path().as_bytes() != bytes
+            || local.compression_method() != method
+            || local.flags() != record.flags()
+        {
             return Err(bad_entry("local_header_differs", name));
         }
         spans.push((record.local_header_offset(), entry.compressed_data_range().1));
@@ -225,7 +241,8 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
     // What some file system would take for another path, or for the same.
     let mut safe = Files::up_to(entries.len(), 0);
     for entry in &entries {
-        safe.add(&entry.path, Vec::new()).map_err(|fault| Fault { hint: Some(fault.message), ..bad_entry("unsafe_path", &entry.name) })?;
+        safe.add(&entry.path, Vec::new())
+            .map_err(|fault| Fault { hint: Some(fault.message), ..bad_entry("unsafe_path", &entry.name) })?;
     }
     spans.push((archive.directory_offset(), zip.len() as u64));
     spans.sort_unstable();
@@ -238,10 +255,13 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
             let data = archive.get_entry(entry.way).map_err(not_a_zip)?;
             let content = match entry.method {
                 CompressionMethod::STORE => data.data().to_vec(),
-                _ => decompress_to_vec_with_limit(data.data(), entry.size as usize).map_err(|_| bad_entry("content", &entry.name))?,
+                _ => decompress_to_vec_with_limit(data.data(), entry.size as usize)
+                    .map_err(|_| bad_entry("content", &entry.name))?,
             };
             let is = ZipVerification { crc: crc32(&content), uncompressed_size: content.len() as u64 };
-            ZipVerification { crc: entry.crc, uncompressed_size: entry.size }.valid(is).map_err(|_| bad_entry("content", &entry.name))?;
+            ZipVerification { crc: entry.crc, uncompressed_size: entry.size }
+                .valid(is)
+                .map_err(|_| bad_entry("content", &entry.name))?;
             Ok(File { path: entry.path, content })
         })
         .collect()
@@ -275,10 +295,13 @@ pub fn archive(files: &[File]) -> Result<Vec<u8>, Fault> {
         } else {
             (CompressionMethod::STORE, file.content.as_slice())
         };
-        let start = archive.new_file(&file.path).compression_method(method).last_modified(time).unix_permissions(0o644).start();
+        let start =
+            archive.new_file(&file.path).compression_method(method).last_modified(time).unix_permissions(0o644).start();
         let (mut entry, _) = start.map_err(|error| internal(error.to_string()))?;
         entry.write_all(data).map_err(|error| internal(error.to_string()))?;
-        entry.finish(DataDescriptorOutput::new(crc32(&file.content), file.content.len() as u64)).map_err(|error| internal(error.to_string()))?;
+        entry
+            .finish(DataDescriptorOutput::new(crc32(&file.content), file.content.len() as u64))
+            .map_err(|error| internal(error.to_string()))?;
     }
     archive.finish().map_err(|error| internal(error.to_string()))
 }
@@ -295,7 +318,9 @@ mod tests {
     fn reason(zip: &[u8]) -> String {
         let fault = read(zip, &Limits::default()).unwrap_err();
         let detail: Value = serde_json::from_str(&fault.detail.unwrap()).unwrap();
-        detail["details"]["reason"].as_str().map_or_else(|| detail["message"].as_str().unwrap().to_owned(), str::to_owned)
+        detail["details"]["reason"]
+            .as_str()
+            .map_or_else(|| detail["message"].as_str().unwrap().to_owned(), str::to_owned)
     }
 
     /// One stored file by the letter of the format, with the names, sizes and attributes given for each directory.
@@ -312,7 +337,16 @@ mod tests {
 
     impl<'a> Raw<'a> {
         fn new(name: &'a [u8], data: &'a [u8]) -> Self {
-            Raw { local: name, central: name, data, method: 0, size: data.len() as u32, flags: 0, mode: 0o100_644, crc: crc32(data) }
+            Raw {
+                local: name,
+                central: name,
+                data,
+                method: 0,
+                size: data.len() as u32,
+                flags: 0,
+                mode: 0o100_644,
+                crc: crc32(data),
+            }
         }
 
         fn local(&self) -> Vec<u8> {
@@ -371,7 +405,11 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let files = [file("references/b.md", "é\r\n".repeat(9000).as_bytes()), file("actions/run.sh", b"echo"), file("references/empty", b"")];
+        let files = [
+            file("references/b.md", "é\r\n".repeat(9000).as_bytes()),
+            file("actions/run.sh", b"echo"),
+            file("references/empty", b""),
+        ];
         let bytes = write(&files).unwrap();
         let mut back = read(&bytes, &Limits::default()).unwrap();
         back.sort_by(|a, b| a.path.cmp(&b.path));
@@ -408,7 +446,10 @@ mod tests {
         let twice = [Raw::new(b"actions/x", b"1"), Raw::new(b"./actions//x", b"2")];
         assert_eq!(reason(&zip(&twice)), "duplicate_name");
         assert_eq!(reason(&zip(&[Raw::new(b"actions/x", b"1"), Raw::new(b"actions/X", b"2")])), "unsafe_path");
-        for pair in [[Raw::new(b"actions/x", b"1"), Raw::new(b"actions/x/y", b"2")], [Raw::new(b"actions/x/", b""), Raw::new(b"actions/x", b"2")]] {
+        for pair in [
+            [Raw::new(b"actions/x", b"1"), Raw::new(b"actions/x/y", b"2")],
+            [Raw::new(b"actions/x/", b""), Raw::new(b"actions/x", b"2")],
+        ] {
             assert_eq!(reason(&zip(&pair)), "file_and_directory");
         }
         assert_eq!(reason(&zip(&[Raw::new(b"actions/x/", b"1")])), "directory_with_content");
@@ -416,7 +457,11 @@ mod tests {
 
     #[test]
     fn what_is_no_plain_file() {
-        for (mode, why) in [(0o120_777, "Skill bundle contains symlink entries, which are not allowed."), (0o010_644, "special_file"), (0o020_644, "special_file")] {
+        for (mode, why) in [
+            (0o120_777, "Skill bundle contains symlink entries, which are not allowed."),
+            (0o010_644, "special_file"),
+            (0o020_644, "special_file"),
+        ] {
             assert_eq!(reason(&zip(&[Raw { mode, ..Raw::new(b"actions/x", b"/etc/passwd") }])), why);
         }
         assert_eq!(reason(&zip(&[Raw { flags: 1, ..Raw::new(b"actions/x", b"x") }])), "encrypted");
@@ -429,7 +474,10 @@ mod tests {
 
     #[test]
     fn a_directory_that_lies() {
-        assert_eq!(reason(&zip(&[Raw { local: b"actions/y", ..Raw::new(b"actions/x", b"x") }])), "local_header_differs");
+        assert_eq!(
+            reason(&zip(&[Raw { local: b"actions/y", ..Raw::new(b"actions/x", b"x") }])),
+            "local_header_differs"
+        );
         assert_eq!(reason(&zip(&[Raw { crc: 1, ..Raw::new(b"actions/x", b"x") }])), "content");
         assert_eq!(reason(&zip(&[Raw { size: 5, ..Raw::new(b"actions/x", b"x") }])), "content");
         // The end says one entry more than there is, and one less.
@@ -459,7 +507,10 @@ mod tests {
         let names: Vec<_> = (0..3).map(|i| format!("actions/{i}")).collect();
         let part = compress_to_vec(&vec![0; 6 << 20], 9);
         let crc = crc32(&vec![0; 6 << 20]);
-        let parts: Vec<_> = names.iter().map(|name| Raw { method: 8, size: 6 << 20, crc, ..Raw::new(name.as_bytes(), &part) }).collect();
+        let parts: Vec<_> = names
+            .iter()
+            .map(|name| Raw { method: 8, size: 6 << 20, crc, ..Raw::new(name.as_bytes(), &part) })
+            .collect();
         assert_eq!(read(&zip(&parts[..2]), &Limits::default()).unwrap().len(), 2);
         assert_eq!(reason(&zip(&parts)), "max_extracted_bytes");
         let names: Vec<_> = (0..4097).map(|i| format!("actions/{i}")).collect();

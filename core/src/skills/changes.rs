@@ -22,7 +22,9 @@ impl Token {
         let Some(text) = text else {
             return Ok(Token::default());
         };
-        let bad = || invalid(format!("\"{}\" is no token", shorten(text))).hint("Give the token of an earlier answer of skill_changes() or of skills_token(), or NULL for all there is.");
+        let bad = || {
+            invalid(format!("\"{}\" is no token", shorten(text))).hint("Give the token of an earlier answer of skill_changes() or of skills_token(), or NULL for all there is.")
+        };
         let Value::Object(members) = parse_json("the token", text).map_err(|_| bad())? else {
             return Err(bad());
         };
@@ -57,7 +59,11 @@ impl Token {
     /// A token for more namespaces would be too large to hand about.
     pub fn bounded(&self) -> Result<(), Fault> {
         if self.0.len() > MAX_NAMESPACES {
-            return Err(Fault::new(Code::ProgramLimitExceeded, format!("a token holds at most {MAX_NAMESPACES} namespaces")).hint("Ask for one namespace at a time."));
+            return Err(Fault::new(
+                Code::ProgramLimitExceeded,
+                format!("a token holds at most {MAX_NAMESPACES} namespaces"),
+            )
+            .hint("Ask for one namespace at a time."));
         }
         Ok(())
     }
@@ -84,7 +90,17 @@ mod tests {
         assert_eq!(token.to_string(), r#"{"a\"":7,"b":3}"#);
         assert_eq!(Token::parse(Some(&token.to_string())).unwrap(), token);
         assert_eq!((token.revision("b"), token.revision("c")), (3, 0));
-        for bad in ["", "7", "[]", "{\"a\":-1}", "{\"a\":1.5}", "{\"a\":\"1\"}", "{\"\":1}", "{\"a\":1", "{\"a\":99999999999999999999}"] {
+        for bad in [
+            "",
+            "7",
+            "[]",
+            "{\"a\":-1}",
+            "{\"a\":1.5}",
+            "{\"a\":\"1\"}",
+            "{\"\":1}",
+            "{\"a\":1",
+            "{\"a\":99999999999999999999}",
+        ] {
             assert_eq!(Token::parse(Some(bad)).unwrap_err().code, Code::InvalidParameterValue, "{bad}");
         }
     }

@@ -28,7 +28,8 @@ pub struct Issue {
 impl Issue {
     /// An issue as an error: the contract's object stands as JSON in the detail.
     pub fn fault(self, code: Code) -> Fault {
-        Fault::new(code, self.message).detail(json!({"code": self.code, "message": self.message, "details": self.details}).to_string())
+        Fault::new(code, self.message)
+            .detail(json!({"code": self.code, "message": self.message, "details": self.details}).to_string())
     }
 }
 
@@ -52,7 +53,10 @@ static MENTION: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// before `]` is taken for a slip of the brackets.
 pub fn mentions(text: &str) -> Result<Vec<Mention<'_>>, Fault> {
     if text.len() > MAX_TEXT {
-        return Err(Fault::new(Code::ProgramLimitExceeded, format!("the text has {} bytes, more than {MAX_TEXT}", text.len())));
+        return Err(Fault::new(
+            Code::ProgramLimitExceeded,
+            format!("the text has {} bytes, more than {MAX_TEXT}", text.len()),
+        ));
     }
     let mut found: Vec<Mention> = Vec::new();
     let mut seen = std::collections::HashSet::new();
@@ -100,7 +104,11 @@ pub fn is_skill_name(text: &str) -> bool {
 
 /// The skill is in none of the namespaces.
 pub fn unknown(mention: &str) -> Issue {
-    Issue { code: "SKILL_UNKNOWN", message: "Referenced skill is not found in configured spaces.", details: json!({"mention": mention}) }
+    Issue {
+        code: "SKILL_UNKNOWN",
+        message: "Referenced skill is not found in configured spaces.",
+        details: json!({"mention": mention}),
+    }
 }
 
 /// The namespace holds no skills.
@@ -131,7 +139,9 @@ pub fn row_issue(row: &Map<String, Value>, locator: &str) -> Option<Issue> {
     let field = bad_field(row)?;
     let mut details = json!({"locator": locator, "field": field});
     // A name of another form is told; a missing one cannot be.
-    if let (true, Some(actual)) = (field == "skill_name", row.get(field).and_then(Value::as_str).filter(|name| !name.is_empty())) {
+    if let (true, Some(actual)) =
+        (field == "skill_name", row.get(field).and_then(Value::as_str).filter(|name| !name.is_empty()))
+    {
         details["actual"] = actual.into();
     }
     Some(Issue { code: "SKILL_SCAN_METADATA_INVALID", message: "Skill metadata is invalid.", details })
@@ -139,7 +149,9 @@ pub fn row_issue(row: &Map<String, Value>, locator: &str) -> Option<Issue> {
 
 fn bad_field(row: &Map<String, Value>) -> Option<&'static str> {
     let text = |field: &str| row.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let optional = |field: &str, good: fn(&Value) -> bool| matches!(row.get(field), None | Some(Value::Null)) || row.get(field).is_some_and(good);
+    let optional = |field: &str, good: fn(&Value) -> bool| {
+        matches!(row.get(field), None | Some(Value::Null)) || row.get(field).is_some_and(good)
+    };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let size = match row.get("body_size") {
         None | Some(Value::Null) => true,
@@ -152,7 +164,10 @@ fn bad_field(row: &Map<String, Value>) -> Option<&'static str> {
         ("description", text("description").is_some()),
         ("body_size", size),
         ("created_at", text("created_at").is_some()),
-        ("required_env_vars", optional("required_env_vars", |list| list.as_array().is_some_and(|list| list.iter().all(Value::is_string)))),
+        (
+            "required_env_vars",
+            optional("required_env_vars", |list| list.as_array().is_some_and(|list| list.iter().all(Value::is_string))),
+        ),
         ("metadata", optional("metadata", Value::is_object)),
         ("id", !matches!(row.get("id"), None | Some(Value::Null))),
         ("scope", optional("scope", Value::is_string)),
@@ -203,7 +218,16 @@ mod tests {
     #[test]
     fn the_longest_name_wins_and_a_bracket_spoils_it() {
         assert_eq!(found("see $[ab:cd].x_y_ and $[ab:cd].x_y, then $[ef].zz"), ["$[ab:cd].x_y", "$[ef].zz"]);
-        for nothing in ["$[ab:cd].xy]", "$[ab:cd].x", "$[a:cd].xy", "$[AB].xy", "$[ab_c].xy", "$ [ab].xy", "$[ab]. xy", "$[aa:bb:cc:dd:ee:ff:gg:hh].xy"] {
+        for nothing in [
+            "$[ab:cd].xy]",
+            "$[ab:cd].x",
+            "$[a:cd].xy",
+            "$[AB].xy",
+            "$[ab_c].xy",
+            "$ [ab].xy",
+            "$[ab]. xy",
+            "$[aa:bb:cc:dd:ee:ff:gg:hh].xy",
+        ] {
             assert!(found(nothing).is_empty(), "{nothing}");
         }
         assert_eq!(found(&format!("$[ab].{}", "x".repeat(70))), [format!("$[ab].{}", "x".repeat(64))]);
@@ -222,9 +246,11 @@ mod tests {
     #[test]
     fn the_first_bad_field_is_told() {
         let row = |changes: Value| {
-            let mut row = json!({"id": 1, "skill_name": "ab", "description": "d", "created_at": "2026-01-01T00:00:00Z"});
+            let mut row =
+                json!({"id": 1, "skill_name": "ab", "description": "d", "created_at": "2026-01-01T00:00:00Z"});
             row.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-            row_issue(row.as_object().unwrap(), "s.t#1").map(|issue| issue.details["field"].as_str().unwrap().to_owned())
+            row_issue(row.as_object().unwrap(), "s.t#1")
+                .map(|issue| issue.details["field"].as_str().unwrap().to_owned())
         };
         assert_eq!(row(json!({})), None);
         for (changes, field) in [

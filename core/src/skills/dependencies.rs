@@ -63,7 +63,9 @@ pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, 
         let entries = match manifest.and_then(|manifest| manifest.get(kind.word())) {
             None | Some(Value::Null) => continue,
             Some(Value::Array(entries)) if entries.len() <= MAX_RELATIONS => entries,
-            Some(Value::Array(_)) => return Err(invalid(format!("{} of the manifest has more than {MAX_RELATIONS} entries", kind.word()))),
+            Some(Value::Array(_)) => {
+                return Err(invalid(format!("{} of the manifest has more than {MAX_RELATIONS} entries", kind.word())));
+            }
             Some(_) => return Err(malformed(kind, "It is no array.".into())),
         };
         let mut seen = HashSet::new();
@@ -78,9 +80,13 @@ pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, 
                     let name = members.get("skill").and_then(Value::as_str).ok_or_else(|| at("skill is no text"))?;
                     let range = match members.get("version") {
                         None | Some(Value::Null) => None,
-                        Some(Value::String(range)) => {
-                            Some(Range::parse(range).map_err(|fault| at(&format!("{}: {}", fault.message, fault.detail.unwrap_or_default().trim_end_matches('.'))))?)
-                        }
+                        Some(Value::String(range)) => Some(Range::parse(range).map_err(|fault| {
+                            at(&format!(
+                                "{}: {}",
+                                fault.message,
+                                fault.detail.unwrap_or_default().trim_end_matches('.')
+                            ))
+                        })?),
                         Some(_) => return Err(at("version is no text")),
                     };
                     (name, range)
@@ -95,16 +101,22 @@ pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, 
             if !seen.insert((namespace.to_owned(), skill_name.to_owned())) {
                 return Err(at(&format!("skill \"{}\" is there twice", shorten(skill_name))));
             }
-            relations.push(Relation { kind, namespace: namespace.to_owned(), skill_name: skill_name.to_owned(), range });
+            relations.push(Relation {
+                kind,
+                namespace: namespace.to_owned(),
+                skill_name: skill_name.to_owned(),
+                range,
+            });
         }
     }
     Ok(relations)
 }
 
 fn malformed(kind: Kind, why: String) -> Fault {
-    invalid(format!("{} of the manifest cannot be read", kind.word()))
-        .detail(why)
-        .hint(format!("\"{}\": [{{\"skill\": \"namespace/name\", \"version\": \"^1.2\"}}]; version may be left out.", kind.word()))
+    invalid(format!("{} of the manifest cannot be read", kind.word())).detail(why).hint(format!(
+        "\"{}\": [{{\"skill\": \"namespace/name\", \"version\": \"^1.2\"}}]; version may be left out.",
+        kind.word()
+    ))
 }
 
 /// Namespace and name.
@@ -239,9 +251,11 @@ pub fn resolve(roots: Vec<(Key, Candidate)>, source: &mut impl Source) -> Result
     while let Some(from) = queue.pop_front() {
         steps += 1;
         if steps > MAX_STEPS {
-            return Err(Fault::new(Code::ProgramLimitExceeded, "the requirements of the skills are too entangled").detail(format!("Given up after {MAX_STEPS} steps.")));
+            return Err(Fault::new(Code::ProgramLimitExceeded, "the requirements of the skills are too entangled")
+                .detail(format!("Given up after {MAX_STEPS} steps.")));
         }
-        let relations: Vec<Relation> = graph.nodes[from].relations.iter().filter(|relation| relation.kind == Kind::Requires).cloned().collect();
+        let relations: Vec<Relation> =
+            graph.nodes[from].relations.iter().filter(|relation| relation.kind == Kind::Requires).cloned().collect();
         for relation in relations {
             let to = graph.node(&key(&relation))?;
             let node = &mut graph.nodes[to];
@@ -280,10 +294,14 @@ fn judge<S: Source>(graph: &Graph<S>, asked: &[usize]) -> Resolution {
                 range: range.map(|range| range.text().to_owned()),
                 detail,
             };
-            let meets = |candidate: &Candidate| range.is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)));
+            let meets = |candidate: &Candidate| {
+                range.is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)))
+            };
             match &other.chosen {
                 None if !other.exists => result.problems.push(unmet("missing", "There is no such skill.".into())),
-                None if other.candidates.is_empty() => result.problems.push(unmet("version", "It has no approved version that may be used.".into())),
+                None if other.candidates.is_empty() => {
+                    result.problems.push(unmet("version", "It has no approved version that may be used.".into()))
+                }
                 Some(candidate) if meets(candidate) => {}
                 Some(candidate) if other.candidates.iter().any(meets) => {
                     let why = if other.fixed { "was asked for" } else { "is what others require" };
@@ -299,11 +317,18 @@ fn judge<S: Source>(graph: &Graph<S>, asked: &[usize]) -> Resolution {
     for chosen in &result.chosen {
         let node = &graph.nodes[graph.index[&chosen.key]];
         for relation in node.relations.iter().filter(|relation| relation.kind == Kind::Conflicts) {
-            let other = graph.index.get(&key(relation)).filter(|other| reached.contains(other)).map(|other| &graph.nodes[*other]);
+            let other = graph
+                .index
+                .get(&key(relation))
+                .filter(|other| reached.contains(other))
+                .map(|other| &graph.nodes[*other]);
             let Some((other, candidate)) = other.and_then(|other| Some((other, other.chosen.as_ref()?))) else {
                 continue;
             };
-            let within = relation.range.as_ref().is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)));
+            let within = relation
+                .range
+                .as_ref()
+                .is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)));
             if within && other.key != node.key {
                 result.problems.push(Problem {
                     problem: "conflict",
@@ -390,7 +415,8 @@ mod tests {
             let n = self.skills.values().map(Vec::len).sum::<usize>() as i64 + 1;
             let mut id = [0; 16];
             id[..8].copy_from_slice(&n.to_be_bytes());
-            let candidate = Candidate { id, version: format!("{n:012x}"), semver: semantic(semver), revision: n, served: false };
+            let candidate =
+                Candidate { id, version: format!("{n:012x}"), semver: semantic(semver), revision: n, served: false };
             self.skills.entry(name.into()).or_default().push((candidate, read("ns", Some(&manifest)).unwrap()));
             self
         }
@@ -402,8 +428,21 @@ mod tests {
         fn ask(&mut self, names: &[&str]) -> (Vec<String>, Vec<String>) {
             let roots = names.iter().map(|name| self.root(name)).collect();
             let result = resolve(roots, self).unwrap();
-            let chosen = result.chosen.iter().map(|c| format!("{}@{}", c.key.1, c.candidate.semver.as_ref().map(ToString::to_string).unwrap_or_default())).collect();
-            (chosen, result.problems.iter().map(|p| format!("{} {} {}: {}", p.problem, p.by.1, p.skill.1, p.detail)).collect())
+            let chosen = result
+                .chosen
+                .iter()
+                .map(|c| {
+                    format!("{}@{}", c.key.1, c.candidate.semver.as_ref().map(ToString::to_string).unwrap_or_default())
+                })
+                .collect();
+            (
+                chosen,
+                result
+                    .problems
+                    .iter()
+                    .map(|p| format!("{} {} {}: {}", p.problem, p.by.1, p.skill.1, p.detail))
+                    .collect(),
+            )
         }
     }
 
@@ -412,7 +451,12 @@ mod tests {
             self.skills.get(&key.1).map(|all| all.iter().map(|(candidate, _)| candidate.clone()).collect())
         }
         fn relations(&mut self, version: &[u8; 16]) -> Vec<Relation> {
-            self.skills.values().flatten().find(|(candidate, _)| candidate.id == *version).map(|(_, relations)| relations.clone()).unwrap_or_default()
+            self.skills
+                .values()
+                .flatten()
+                .find(|(candidate, _)| candidate.id == *version)
+                .map(|(_, relations)| relations.clone())
+                .unwrap_or_default()
         }
     }
 
@@ -422,14 +466,39 @@ mod tests {
 
     #[test]
     fn manifests() {
-        let all = read("team", Some(&json!({"requires": ["a", {"skill": "other/b", "version": "^1.2"}], "conflicts": [{"skill": "../c"}]}))).unwrap();
-        let flat: Vec<_> = all.iter().map(|r| (r.kind.word(), r.namespace.as_str(), r.skill_name.as_str(), r.range.as_ref().map(Range::text))).collect();
-        assert_eq!(flat, [("requires", "team", "a", None), ("requires", "other", "b", Some("^1.2")), ("conflicts", "team", "../c", None)]);
+        let all = read(
+            "team",
+            Some(
+                &json!({"requires": ["a", {"skill": "other/b", "version": "^1.2"}], "conflicts": [{"skill": "../c"}]}),
+            ),
+        )
+        .unwrap();
+        let flat: Vec<_> = all
+            .iter()
+            .map(|r| (r.kind.word(), r.namespace.as_str(), r.skill_name.as_str(), r.range.as_ref().map(Range::text)))
+            .collect();
+        assert_eq!(
+            flat,
+            [
+                ("requires", "team", "a", None),
+                ("requires", "other", "b", Some("^1.2")),
+                ("conflicts", "team", "../c", None)
+            ]
+        );
         assert_eq!(read("team", None).unwrap(), []);
         assert_eq!(read("team", Some(&json!({"id": "x", "requires": null}))).unwrap(), []);
         for bad in [
-            json!({"a": "^1"}), json!("a"), json!([1]), json!([{"skill": 1}]), json!([{"version": "1"}]), json!([{"skill": "a", "version": "^"}]),
-            json!([{"skill": "a", "version": 1}]), json!([{"skill": "a", "versions": "1"}]), json!(["a", "team/a"]), json!([""]), json!(vec!["a"; 101]),
+            json!({"a": "^1"}),
+            json!("a"),
+            json!([1]),
+            json!([{"skill": 1}]),
+            json!([{"version": "1"}]),
+            json!([{"skill": "a", "version": "^"}]),
+            json!([{"skill": "a", "version": 1}]),
+            json!([{"skill": "a", "versions": "1"}]),
+            json!(["a", "team/a"]),
+            json!([""]),
+            json!(vec!["a"; 101]),
         ] {
             let fault = read("team", Some(&json!({"requires": bad}))).unwrap_err();
             assert_eq!(fault.code, Code::InvalidParameterValue, "{bad}");
@@ -442,7 +511,10 @@ mod tests {
         store.add("c", "1.4.0", json!({})).add("c", "1.9.0", json!({})).add("c", "2.0.0", json!({}));
         store.add("a", "1.0.0", requires(&[("c", "^1")])).add("b", "1.0.0", requires(&[("c", "<1.5")]));
         store.add("top", "1.0.0", requires(&[("a", "^1"), ("b", "*")]));
-        assert_eq!(store.ask(&["top"]), (vec!["top@1.0.0".into(), "a@1.0.0".into(), "b@1.0.0".into(), "c@1.4.0".into()], vec![]));
+        assert_eq!(
+            store.ask(&["top"]),
+            (vec!["top@1.0.0".into(), "a@1.0.0".into(), "b@1.0.0".into(), "c@1.4.0".into()], vec![])
+        );
         store.add("d", "1.0.0", requires(&[("c", "^2"), ("a", "^1")]));
         let (_, problems) = store.ask(&["d"]);
         assert_eq!(problems, ["version a c: 2.0.0 (000000000003) is what others require."]);
@@ -453,7 +525,11 @@ mod tests {
         // b makes a fall back to 1.0.0, which needs no x.
         let mut store = Store::default();
         store.add("x", "1.0.0", json!({})).add("a", "1.0.0", json!({})).add("a", "1.1.0", requires(&[("x", "^1")]));
-        store.add("b", "1.0.0", requires(&[("a", "=1.0.0")])).add("top", "1.0.0", requires(&[("a", "^1"), ("b", "^1")]));
+        store.add("b", "1.0.0", requires(&[("a", "=1.0.0")])).add(
+            "top",
+            "1.0.0",
+            requires(&[("a", "^1"), ("b", "^1")]),
+        );
         assert_eq!(store.ask(&["top"]), (vec!["top@1.0.0".into(), "a@1.0.0".into(), "b@1.0.0".into()], vec![]));
     }
 
@@ -461,14 +537,22 @@ mod tests {
     fn problems() {
         let mut store = Store::default();
         store.skills.insert("draft".into(), vec![]);
-        store.add("b", "1.0.0", json!({"conflicts": [{"skill": "c", "version": "<2"}, "absent"]})).add("c", "1.0.0", json!({}));
+        store.add("b", "1.0.0", json!({"conflicts": [{"skill": "c", "version": "<2"}, "absent"]})).add(
+            "c",
+            "1.0.0",
+            json!({}),
+        );
         store.add("a", "1.0.0", json!({"requires": ["b", "c", "none", "draft"]}));
         let (chosen, problems) = store.ask(&["a"]);
         assert_eq!(chosen, ["a@1.0.0", "b@1.0.0", "c@1.0.0"]);
-        assert_eq!(problems, [
-            "missing a none: There is no such skill.", "version a draft: It has no approved version that may be used.",
-            "conflict b c: 1.0.0 (000000000002) is needed too.",
-        ]);
+        assert_eq!(
+            problems,
+            [
+                "missing a none: There is no such skill.",
+                "version a draft: It has no approved version that may be used.",
+                "conflict b c: 1.0.0 (000000000002) is needed too.",
+            ]
+        );
         store.add("e", "1.0.0", requires(&[("c", "^9")]));
         assert_eq!(store.ask(&["e"]).1, ["version e c: There is 1.0.0 (000000000002)."]);
         // Two skills asked for together may conflict although neither needs the other.
@@ -481,10 +565,21 @@ mod tests {
     #[test]
     fn cycles_are_named_with_their_path() {
         let mut store = Store::default();
-        store.add("a", "1.0.0", requires(&[("b", "*")])).add("b", "1.0.0", requires(&[("c", "*")])).add("c", "1.0.0", requires(&[("a", "*")]));
-        store.add("self", "1.0.0", requires(&[("self", "*")])).add("top", "1.0.0", requires(&[("b", "*"), ("self", "*")]));
+        store.add("a", "1.0.0", requires(&[("b", "*")])).add("b", "1.0.0", requires(&[("c", "*")])).add(
+            "c",
+            "1.0.0",
+            requires(&[("a", "*")]),
+        );
+        store.add("self", "1.0.0", requires(&[("self", "*")])).add(
+            "top",
+            "1.0.0",
+            requires(&[("b", "*"), ("self", "*")]),
+        );
         assert_eq!(store.ask(&["a"]).1, ["cycle c a: ns/a -> ns/b -> ns/c -> ns/a."]);
-        assert_eq!(store.ask(&["top"]).1, ["cycle a b: ns/b -> ns/c -> ns/a -> ns/b.", "cycle self self: ns/self -> ns/self."]);
+        assert_eq!(
+            store.ask(&["top"]).1,
+            ["cycle a b: ns/b -> ns/c -> ns/a -> ns/b.", "cycle self self: ns/self -> ns/self."]
+        );
     }
 
     #[test]

@@ -46,7 +46,8 @@ pub fn difference(path: &str, a: Option<&[u8]>, b: Option<&[u8]>, deadline: Inst
     let left = deadline.saturating_duration_since(Instant::now());
     let diff = TextDiff::configure().timeout(left).diff_lines(old, new);
     let count = |tag| Some(diff.iter_all_changes().filter(|line| line.tag() == tag).count() as i32);
-    let name = |side: char, there: Option<&[u8]>| there.map_or_else(|| "/dev/null".to_owned(), |_| format!("{side}/{path}"));
+    let name =
+        |side: char, there: Option<&[u8]>| there.map_or_else(|| "/dev/null".to_owned(), |_| format!("{side}/{path}"));
     let (added, removed) = (count(ChangeTag::Insert), count(ChangeTag::Delete));
     let text = diff.unified_diff().context_radius(3).header(&name('a', a), &name('b', b)).to_string();
     Some(Difference { change, added, removed, diff: Some(text) })
@@ -85,7 +86,8 @@ mod tests {
     #[test]
     fn the_time_is_bounded() {
         // Two texts without a common line and of many lines: the worst case of the algorithm.
-        let lines = |seed: u64| (0..200_000u64).map(|i| format!("{}\n", (i * 7919 + seed) % 100_003)).collect::<String>();
+        let lines =
+            |seed: u64| (0..200_000u64).map(|i| format!("{}\n", (i * 7919 + seed) % 100_003)).collect::<String>();
         let begun = Instant::now();
         let found = of(&lines(1), &lines(50_000)).unwrap();
         assert!(found.diff.is_some());

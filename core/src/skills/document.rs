@@ -24,7 +24,18 @@ const MAX_TAGS: usize = 100;
 const FIELDS: [&str; 6] = ["name", "description", "license", "compatibility", "metadata", "allowed-tools"];
 /// Fields that known clients add.
 const CLIENT_FIELDS: [&str; 12] = [
-    "disable-model-invocation", "user-invocable", "argument-hint", "model", "context", "agent", "hooks", "version", "tags", "author", "required_env_vars", "domain_tags",
+    "disable-model-invocation",
+    "user-invocable",
+    "argument-hint",
+    "model",
+    "context",
+    "agent",
+    "hooks",
+    "version",
+    "tags",
+    "author",
+    "required_env_vars",
+    "domain_tags",
 ];
 
 /// How much is let pass.
@@ -94,7 +105,14 @@ pub struct Findings {
 
 impl Findings {
     /// Adds one.
-    pub fn add(&mut self, severity: Severity, code: &'static str, field: Option<&str>, line: Option<usize>, message: impl Into<String>) {
+    pub fn add(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        field: Option<&str>,
+        line: Option<usize>,
+        message: impl Into<String>,
+    ) {
         self.error |= severity == Severity::Error;
         if self.list.len() < MAX_FINDINGS {
             self.list.push(Finding { severity, code, field: field.map(str::to_owned), line, message: message.into() });
@@ -161,8 +179,13 @@ impl Document {
     /// The skill, or the error that says why it is none.
     pub fn into_skill(self) -> Result<Skill, Fault> {
         let Some(skill) = self.skill else {
-            let lines: Vec<String> = self.findings.iter().filter(|finding| finding.severity == Severity::Error).take(20).map(said).collect();
-            let first = self.findings.iter().find(|finding| finding.severity == Severity::Error).map_or("", |finding| finding.message.as_str());
+            let lines: Vec<String> =
+                self.findings.iter().filter(|finding| finding.severity == Severity::Error).take(20).map(said).collect();
+            let first = self
+                .findings
+                .iter()
+                .find(|finding| finding.severity == Severity::Error)
+                .map_or("", |finding| finding.message.as_str());
             return Err(Fault::new(Code::InvalidParameterValue, format!("this is no SKILL.md: {first}"))
                 .detail(lines.join("\n"))
                 .hint("SELECT * FROM skill_system.validate_skill(...) has all findings; mode => 'lenient' takes what clients still load."));
@@ -192,18 +215,27 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
             let (code, message) = match missing {
                 Missing::Start => ("front_matter_missing", "the first line must be ---".to_owned()),
                 Missing::End => ("front_matter_unclosed", "no second line --- ends the front matter".to_owned()),
-                Missing::TooLarge => ("front_matter_large", format!("the front matter has more than {} bytes", frontmatter::MAX_BYTES)),
+                Missing::TooLarge => {
+                    ("front_matter_large", format!("the front matter has more than {} bytes", frontmatter::MAX_BYTES))
+                }
             };
             findings.add(Severity::Error, code, None, Some(1), message);
             return None;
         }
     };
     if parts.bom {
-        findings.add(mode.soft(), "byte_order_mark", None, Some(1), "the file begins with a byte order mark, so its first line is not ---");
+        findings.add(
+            mode.soft(),
+            "byte_order_mark",
+            None,
+            Some(1),
+            "the file begins with a byte order mark, so its first line is not ---",
+        );
     }
     if source.contains("\r\n") {
         let mixed = source.bytes().filter(|b| *b == b'\n').count() != source.matches("\r\n").count();
-        let message = if mixed { "lines end with CR LF and with LF" } else { "lines end with CR LF; the bytes are kept" };
+        let message =
+            if mixed { "lines end with CR LF and with LF" } else { "lines end with CR LF; the bytes are kept" };
         findings.add(if mixed { Severity::Warning } else { Severity::Note }, "line_ends", None, None, message);
     }
     let body_line = 1 + source[..source.len() - parts.body.len()].matches('\n').count();
@@ -229,7 +261,13 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
     if parts.body.trim().is_empty() {
         findings.add(Severity::Warning, "body_empty", None, None, "there are no instructions behind the front matter");
     } else if lines > ADVISED_LINES {
-        findings.add(Severity::Note, "body_long", None, None, format!("the body has {lines} lines; up to {ADVISED_LINES} are advised, the rest belongs into references"));
+        findings.add(
+            Severity::Note,
+            "body_long",
+            None,
+            None,
+            format!("the body has {lines} lines; up to {ADVISED_LINES} are advised, the rest belongs into references"),
+        );
     }
     let manifest = manifest::read(parts.body, body_line, mode, findings);
     let mut skill = skill?;
@@ -237,16 +275,34 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
     if let Some(manifest) = &manifest {
         skill.semver.clone_from(&manifest.semver);
         if manifest.id != skill.name {
-            findings.add(Severity::Note, "manifest_id_differs", Some("manifest.id"), None, format!("the manifest's id is \"{}\"; runs and indexes know the skill by it", shorten(&manifest.id)));
+            findings.add(
+                Severity::Note,
+                "manifest_id_differs",
+                Some("manifest.id"),
+                None,
+                format!("the manifest's id is \"{}\"; runs and indexes know the skill by it", shorten(&manifest.id)),
+            );
         }
     }
     match (said, &skill.semver) {
         (Some(said), Some(version)) if said != version => {
-            findings.add(Severity::Warning, "version_differs", Some("metadata.version"), None, format!("it says {}, the manifest says {version}, which counts", shorten(said)));
+            findings.add(
+                Severity::Warning,
+                "version_differs",
+                Some("metadata.version"),
+                None,
+                format!("it says {}, the manifest says {version}, which counts", shorten(said)),
+            );
         }
         (Some(said), None) if semver::Version::parse(said).is_ok() => skill.semver = Some(said.to_owned()),
         (Some(said), None) => {
-            findings.add(Severity::Note, "version_no_semver", Some("metadata.version"), None, format!("\"{}\" is no semantic version like 1.0.0, so ranges cannot find it", shorten(said)));
+            findings.add(
+                Severity::Note,
+                "version_no_semver",
+                Some("metadata.version"),
+                None,
+                format!("\"{}\" is no semantic version like 1.0.0, so ranges cannot find it", shorten(said)),
+            );
         }
         _ => {}
     }
@@ -270,10 +326,19 @@ fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
     match frontmatter::parse(&mended) {
         Ok(mut fields) if mode == Mode::Lenient => {
             for line in &lines {
-                findings.add(Severity::Warning, "yaml_quoted", None, Some(line + 1), "the value was read as if it were in quotes");
+                findings.add(
+                    Severity::Warning,
+                    "yaml_quoted",
+                    None,
+                    Some(line + 1),
+                    "the value was read as if it were in quotes",
+                );
             }
             for (key, line) in &mut fields.lines {
-                if let Some(i) = yaml.lines().position(|text| text.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with(':'))) {
+                if let Some(i) = yaml
+                    .lines()
+                    .position(|text| text.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with(':')))
+                {
                     *line = i + 1;
                 }
             }
@@ -285,7 +350,13 @@ fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
 }
 
 /// Finds what is not seen, once for each kind, and says which kinds there are.
-fn tricks(text: &str, first: usize, field: Option<&str>, findings: &mut Findings, severity: impl Fn(Trick) -> Severity) -> Vec<Trick> {
+fn tricks(
+    text: &str,
+    first: usize,
+    field: Option<&str>,
+    findings: &mut Findings,
+    severity: impl Fn(Trick) -> Severity,
+) -> Vec<Trick> {
     // Most texts have none, and most that are not ASCII neither.
     if text.bytes().all(|b| (b' '..0x7f).contains(&b) || b == b'\n' || b == b'\t') {
         return Vec::new();
@@ -298,7 +369,13 @@ fn tricks(text: &str, first: usize, field: Option<&str>, findings: &mut Findings
         let found = match c {
             '\r' if chars.peek() == Some(&'\n') => None,
             // Between characters they are ordinary writing; in rows or alone they hide something.
-            _ if joins && (before == c || before.is_whitespace() || ('\u{fe00}'..='\u{fe0f}').contains(&before) && c >= '\u{fe00}') => Some(Trick::Invisible),
+            _ if joins
+                && (before == c
+                    || before.is_whitespace()
+                    || ('\u{fe00}'..='\u{fe0f}').contains(&before) && c >= '\u{fe00}') =>
+            {
+                Some(Trick::Invisible)
+            }
             _ => trick(c),
         };
         if let Some(trick) = found {
@@ -314,7 +391,13 @@ fn tricks(text: &str, first: usize, field: Option<&str>, findings: &mut Findings
         if let Some((line, c, count)) = seen {
             kinds.push(trick);
             let more = if count > 1 { format!(", and {} more like it", count - 1) } else { String::new() };
-            findings.add(severity(trick), trick.code(), field, Some(line), format!("U+{:04X}, {}{more}", c as u32, trick.words()));
+            findings.add(
+                severity(trick),
+                trick.code(),
+                field,
+                Some(line),
+                format!("U+{:04X}, {}{more}", c as u32, trick.words()),
+            );
         }
     }
     kinds
@@ -326,7 +409,13 @@ fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Ski
         if !FIELDS.contains(&key.as_str()) {
             let known = CLIENT_FIELDS.contains(&key.as_str());
             let severity = if known && mode == Mode::Lenient { Severity::Note } else { mode.soft() };
-            findings.add(severity, "unknown_field", Some(key), line(key), format!("the specification has no field \"{}\"; it is kept", shorten(key)));
+            findings.add(
+                severity,
+                "unknown_field",
+                Some(key),
+                line(key),
+                format!("the specification has no field \"{}\"; it is kept", shorten(key)),
+            );
         }
     }
     let name = name(fields, mode, findings);
@@ -334,7 +423,13 @@ fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Ski
     if let Some(Value::String(written)) = fields.values.get("description") {
         let length = written.chars().count();
         if length > MAX_DESCRIPTION {
-            findings.add(mode.soft(), "description_long", Some("description"), line("description"), format!("it has {length} characters, more than {MAX_DESCRIPTION}"));
+            findings.add(
+                mode.soft(),
+                "description_long",
+                Some("description"),
+                line("description"),
+                format!("it has {length} characters, more than {MAX_DESCRIPTION}"),
+            );
         }
     }
     for key in ["license", "compatibility", "allowed-tools"] {
@@ -348,10 +443,24 @@ fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Ski
             }
         };
         if key == "compatibility" && !(1..=MAX_COMPATIBILITY).contains(&length) {
-            findings.add(mode.soft(), "compatibility_length", Some(key), line(key), format!("it has {length} characters; 1 to {MAX_COMPATIBILITY} are allowed"));
+            findings.add(
+                mode.soft(),
+                "compatibility_length",
+                Some(key),
+                line(key),
+                format!("it has {length} characters; 1 to {MAX_COMPATIBILITY} are allowed"),
+            );
         }
-        if key == "allowed-tools" && fields.values.get(key).and_then(Value::as_str).is_some_and(|tools| outside_parentheses(tools, ',')) {
-            findings.add(Severity::Warning, "allowed_tools_commas", Some(key), line(key), "tools are separated by blanks, not by commas");
+        if key == "allowed-tools"
+            && fields.values.get(key).and_then(Value::as_str).is_some_and(|tools| outside_parentheses(tools, ','))
+        {
+            findings.add(
+                Severity::Warning,
+                "allowed_tools_commas",
+                Some(key),
+                line(key),
+                "tools are separated by blanks, not by commas",
+            );
         }
     }
     let metadata = match fields.values.get("metadata") {
@@ -360,20 +469,36 @@ fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Ski
         Some(Value::String(value)) if value.is_empty() => Map::new(),
         Some(Value::Object(metadata)) => {
             for (key, _) in metadata.iter().filter(|(_, value)| !value.is_string()) {
-                findings.add(mode.soft(), "metadata_value", Some(&format!("metadata.{}", shorten(key))), line("metadata"), "a value of metadata must be text");
+                findings.add(
+                    mode.soft(),
+                    "metadata_value",
+                    Some(&format!("metadata.{}", shorten(key))),
+                    line("metadata"),
+                    "a value of metadata must be text",
+                );
             }
             metadata.clone()
         }
         Some(_) => {
-            findings.add(mode.soft(), "field_type", Some("metadata"), line("metadata"), "it must be a mapping of names to texts");
+            findings.add(
+                mode.soft(),
+                "field_type",
+                Some("metadata"),
+                line("metadata"),
+                "it must be a mapping of names to texts",
+            );
             Map::new()
         }
     };
     // The place in metadata is the specification's; the others are what clients write.
-    let listed = |places: [Option<&Value>; 3]| places.into_iter().map(words).find(|list| !list.is_empty()).unwrap_or_default();
+    let listed =
+        |places: [Option<&Value>; 3]| places.into_iter().map(words).find(|list| !list.is_empty()).unwrap_or_default();
     let mut tags = listed([metadata.get("tags"), fields.values.get("tags"), fields.values.get("domain_tags")]);
-    let mut required_env_vars =
-        listed([metadata.get("required_env_vars"), metadata.get("required-env-vars"), fields.values.get("required_env_vars")]);
+    let mut required_env_vars = listed([
+        metadata.get("required_env_vars"),
+        metadata.get("required-env-vars"),
+        fields.values.get("required_env_vars"),
+    ]);
     tags.retain(|tag| tag.chars().count() <= 100);
     tags.truncate(MAX_TAGS);
     env_names(&mut required_env_vars, "required_env_vars", findings);
@@ -394,7 +519,13 @@ fn env_names(list: &mut Vec<String>, field: &str, findings: &mut Findings) {
     list.retain(|name| {
         let good = is_env_name(name);
         if !good {
-            findings.add(Severity::Warning, "env_var_name", Some(field), None, format!("\"{}\" is no name of an environment variable", shorten(name)));
+            findings.add(
+                Severity::Warning,
+                "env_var_name",
+                Some(field),
+                None,
+                format!("\"{}\" is no name of an environment variable", shorten(name)),
+            );
         }
         good
     });
@@ -508,7 +639,11 @@ fn name(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<String> 
         // Clients make a directory of it.
         say(Severity::Error, "name_unsafe", "it would lead out of its directory, or is not what is seen".into());
     } else if let Some(c) = name.chars().find(|c| !c.is_alphanumeric() && *c != '-') {
-        say(mode.soft(), "name_character", format!("it has the character {c:?}; letters, digits and hyphens are allowed"));
+        say(
+            mode.soft(),
+            "name_character",
+            format!("it has the character {c:?}; letters, digits and hyphens are allowed"),
+        );
     } else if !name.is_ascii() {
         say(Severity::Warning, "name_not_ascii", "letters beyond a-z may look like others".into());
     }

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::manifest::parameters;
 use super::document::{MAX_COMPATIBILITY, MAX_DESCRIPTION, MAX_NAME};
+use super::manifest::parameters;
 use super::names::is_namespace;
 use crate::error::Fault;
 use crate::input::invalid;
@@ -117,8 +117,14 @@ pub fn cursor(name: &str) -> String {
 /// The name in a cursor.
 pub fn from_cursor(cursor: &str) -> Result<String, Fault> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let name = bytes.as_deref().and_then(|text| text.strip_prefix("after:")).filter(|name| name.len() <= 1000 && !name.contains('\0'));
-    name.map(str::to_owned).ok_or_else(|| invalid("the cursor was not given out here").hint("Take nextCursor from the page before, or NULL for the first."))
+    let name = bytes
+        .as_deref()
+        .and_then(|text| text.strip_prefix("after:"))
+        .filter(|name| name.len() <= 1000 && !name.contains('\0'));
+    name.map(str::to_owned).ok_or_else(|| {
+        invalid("the cursor was not given out here")
+            .hint("Take nextCursor from the page before, or NULL for the first.")
+    })
 }
 
 /// The index of seed 0, collected skill by skill.
@@ -168,7 +174,16 @@ mod tests {
     fn uris_go_there_and_back() {
         assert_eq!(uri("team:pdf", "forms", "references/ü b.md"), "skill://team%3Apdf/forms/references/%C3%BC%20b.md");
         assert_eq!(from_uri("skill://team%3Apdf/forms/SKILL.md"), Some(("team:pdf".into(), "forms".into())));
-        for bad in ["", "skill://forms/SKILL.md", "skill://default/forms", "skill://default/forms/x/../SKILL.md", "http://default/forms/SKILL.md", "skill://default/Forms/SKILL.md", "skill://team:pdf/a/b/SKILL.md", "skill://default//SKILL.md"] {
+        for bad in [
+            "",
+            "skill://forms/SKILL.md",
+            "skill://default/forms",
+            "skill://default/forms/x/../SKILL.md",
+            "http://default/forms/SKILL.md",
+            "skill://default/Forms/SKILL.md",
+            "skill://team:pdf/a/b/SKILL.md",
+            "skill://default//SKILL.md",
+        ] {
             assert_eq!(from_uri(bad), None, "{bad}");
         }
     }
@@ -187,7 +202,12 @@ mod tests {
         assert_eq!(conforming(good.clone(), "a-b", "d"), Some(good.clone()));
         assert_eq!(conforming(Value::Null, "a-b", "d"), Some(json!({"name": "a-b", "description": "d"})));
         for (key, value) in [
-            ("name", json!("other")), ("description", json!(" ")), ("license", json!(["MIT"])), ("compatibility", json!("")), ("metadata", json!({"x": []})), ("metadata", json!("x")),
+            ("name", json!("other")),
+            ("description", json!(" ")),
+            ("license", json!(["MIT"])),
+            ("compatibility", json!("")),
+            ("metadata", json!({"x": []})),
+            ("metadata", json!("x")),
             ("allowed-tools", json!([])),
         ] {
             let mut bad = good.clone();

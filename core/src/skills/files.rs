@@ -18,8 +18,8 @@ const MAX_PATH: usize = 500;
 const MAX_SEGMENT: usize = 255;
 /// Names that are devices on Windows, whatever follows the first dot.
 const DEVICES: [&str; 22] = [
-    "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8", "com9", "lpt1", "lpt2", "lpt3", "lpt4", "lpt5", "lpt6",
-    "lpt7", "lpt8", "lpt9",
+    "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8", "com9", "lpt1", "lpt2",
+    "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
 
 /// Why a path could lead somewhere else than below the skill's directory, on some system.
@@ -80,14 +80,21 @@ impl Files {
     /// Adds a file.
     pub fn add(&mut self, path: &str, content: Vec<u8>) -> Result<(), Fault> {
         if let Some(why) = unsafe_path(path) {
-            return Err(invalid(format!("\"{}\" is no path of a skill's file: {why}", shorten(path)))
-                .hint("Write a path below the skill's directory with forward slashes, for example references/terms.md."));
+            return Err(invalid(format!("\"{}\" is no path of a skill's file: {why}", shorten(path))).hint(
+                "Write a path below the skill's directory with forward slashes, for example references/terms.md.",
+            ));
         }
         let seen = folded(path);
         if seen == "skill.md" {
             return Err(invalid("SKILL.md is the source itself, not one of its files"));
         }
-        let clash = |other: &str| invalid(format!("the paths \"{}\" and \"{}\" are the same to some file systems", shorten(path), shorten(other)));
+        let clash = |other: &str| {
+            invalid(format!(
+                "the paths \"{}\" and \"{}\" are the same to some file systems",
+                shorten(path),
+                shorten(other)
+            ))
+        };
         if let Some(other) = self.paths.get(&seen) {
             return Err(clash(other));
         }
@@ -104,7 +111,10 @@ impl Files {
         // SKILL.md is one of them.
         if self.list.len() >= self.most || self.bytes > MAX_BYTES {
             let files = self.most + 1;
-            return Err(Fault::new(Code::ProgramLimitExceeded, format!("a skill has at most {files} files and {MAX_BYTES} bytes, SKILL.md included")));
+            return Err(Fault::new(
+                Code::ProgramLimitExceeded,
+                format!("a skill has at most {files} files and {MAX_BYTES} bytes, SKILL.md included"),
+            ));
         }
         self.paths.insert(seen, path.to_owned());
         self.list.push(File { path: path.to_owned(), content });
@@ -134,13 +144,51 @@ mod tests {
     fn paths() {
         assert_eq!(all(&["a", "references/b.md", "scripts/.hidden", "assets/日本/ü.png", "..a", "console/x"]), Ok(6));
         for bad in [
-            "", "/a", "//a", "a//b", "a/", ".", "..", "./a", "a/./b", "a/../b", "a/..", "a\\b", "..\\a", "C:/a", "c:a", "a:stream", "a\nb", "a\0b", "a\u{7f}",
-            "a\u{202e}b", "a\u{200b}", "．．/a", "a／..／b", "a/ ", "a./b", "a/b.", "CON", "nul.txt", "x/Com1.md", "skill.md", "SKILL.MD", "ＳＫＩＬＬ.md",
+            "",
+            "/a",
+            "//a",
+            "a//b",
+            "a/",
+            ".",
+            "..",
+            "./a",
+            "a/./b",
+            "a/../b",
+            "a/..",
+            "a\\b",
+            "..\\a",
+            "C:/a",
+            "c:a",
+            "a:stream",
+            "a\nb",
+            "a\0b",
+            "a\u{7f}",
+            "a\u{202e}b",
+            "a\u{200b}",
+            "．．/a",
+            "a／..／b",
+            "a/ ",
+            "a./b",
+            "a/b.",
+            "CON",
+            "nul.txt",
+            "x/Com1.md",
+            "skill.md",
+            "SKILL.MD",
+            "ＳＫＩＬＬ.md",
         ] {
             assert!(all(&[bad]).is_err(), "{bad:?}");
         }
         assert!(all(&[&"a".repeat(256)]).is_err() && all(&[&"a/".repeat(300)]).is_err());
-        for same in [["a", "a"], ["README.md", "readme.MD"], ["e\u{301}", "\u{e9}"], ["ﬁ", "fi"], ["a", "a/b"], ["a/b", "A"], ["Straße/x", "strasse"]] {
+        for same in [
+            ["a", "a"],
+            ["README.md", "readme.MD"],
+            ["e\u{301}", "\u{e9}"],
+            ["ﬁ", "fi"],
+            ["a", "a/b"],
+            ["a/b", "A"],
+            ["Straße/x", "strasse"],
+        ] {
             assert!(all(&same).is_err(), "{same:?}");
         }
     }

@@ -41,8 +41,10 @@ pub fn split(source: &str) -> Result<Parts<'_>, Missing> {
         Some(text) => (true, text),
         None => (false, source),
     };
-    let fence = |line: &str| line.strip_prefix("---").is_some_and(|rest| rest.trim_matches([' ', '\t', '\r', '\n']).is_empty());
-    let first = text.split_inclusive('\n').next().filter(|line| line.ends_with('\n') && fence(line)).ok_or(Missing::Start)?;
+    let fence =
+        |line: &str| line.strip_prefix("---").is_some_and(|rest| rest.trim_matches([' ', '\t', '\r', '\n']).is_empty());
+    let first =
+        text.split_inclusive('\n').next().filter(|line| line.ends_with('\n') && fence(line)).ok_or(Missing::Start)?;
     let rest = &text[first.len()..];
     let mut length = 0;
     for line in rest.split_inclusive('\n') {
@@ -105,11 +107,16 @@ pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
         let line = span.start.line();
         let refuse = |code, message: &str| Err(Refusal { code, line, message: message.into() });
         let (anchor, tagged) = match &event {
-            Event::Scalar(_, _, anchor, tag) | Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => (*anchor, tag.is_some()),
+            Event::Scalar(_, _, anchor, tag) | Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => {
+                (*anchor, tag.is_some())
+            }
             _ => (0, false),
         };
         if anchor != 0 || matches!(event, Event::Alias(_)) {
-            return refuse("yaml_alias", "anchors and aliases are not read: a few lines of them stand for any amount of text");
+            return refuse(
+                "yaml_alias",
+                "anchors and aliases are not read: a few lines of them stand for any amount of text",
+            );
         }
         if tagged {
             return refuse("yaml_tag", "tags are not read: every value is text, a list or a mapping");
@@ -130,13 +137,21 @@ pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
                 if open.len() == MAX_DEPTH {
                     return refuse("yaml_depth", "it is nested too deeply");
                 }
-                open.push(if matches!(event, Event::SequenceStart(..)) { Open::List(Vec::new()) } else { Open::Mapping(Map::new(), None) });
+                open.push(if matches!(event, Event::SequenceStart(..)) {
+                    Open::List(Vec::new())
+                } else {
+                    Open::Mapping(Map::new(), None)
+                });
                 continue;
             }
             Event::Scalar(text, ..) => {
                 if let Some(Open::Mapping(members, key @ None)) = open.last_mut() {
                     if members.contains_key(text.as_ref()) {
-                        return Err(Refusal { code: "duplicate_key", line, message: format!("the key \"{}\" is there twice", crate::effect::shorten(&text)) });
+                        return Err(Refusal {
+                            code: "duplicate_key",
+                            line,
+                            message: format!("the key \"{}\" is there twice", crate::effect::shorten(&text)),
+                        });
                     }
                     let name = text.into_owned();
                     *key = Some(name.clone());
@@ -184,7 +199,10 @@ pub fn quoted(yaml: &str) -> Option<(String, Vec<usize>)> {
     let mut i = 0;
     while i < lines.len() {
         let mut end = i + 1;
-        match lines[i].split_once(':').filter(|(key, rest)| is_key(key) && rest.starts_with([' ', '\t']) && needs_quotes(rest.trim())) {
+        match lines[i]
+            .split_once(':')
+            .filter(|(key, rest)| is_key(key) && rest.starts_with([' ', '\t']) && needs_quotes(rest.trim()))
+        {
             None => out.push_str(lines[i]),
             Some((key, _)) => {
                 // Indented lines belong to the value.
@@ -211,7 +229,6 @@ fn needs_quotes(value: &str) -> bool {
     awkward && !value.starts_with(['"', '\'', '|', '>', '[', '{'])
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +246,9 @@ mod tests {
     #[test]
     fn scalars_stay_text() {
         assert_eq!(
-            values("version: 1.10\ncountry: no\nmode: 0755\nnothing: ~\nempty:\nlist: [1, true]\nday: 2026-01-01\ntext: |\n  a\n  b\nfolded: >-\n  a\n  b\n"),
+            values(
+                "version: 1.10\ncountry: no\nmode: 0755\nnothing: ~\nempty:\nlist: [1, true]\nday: 2026-01-01\ntext: |\n  a\n  b\nfolded: >-\n  a\n  b\n"
+            ),
             json!({"version": "1.10", "country": "no", "mode": "0755", "nothing": "~", "empty": "", "list": ["1", "true"], "day": "2026-01-01", "text": "a\nb\n", "folded": "a b"})
         );
         let fields = parse("a: b\nmetadata:\n  version: '1'\nc: d\n").unwrap();
@@ -272,9 +291,13 @@ mod tests {
 
     #[test]
     fn quoting_mends_what_was_meant_as_text() {
-        let (mended, lines) = quoted("name: x\ndescription: Use when: it's\n  asked for: this\nlicense: MIT\n").unwrap();
+        let (mended, lines) =
+            quoted("name: x\ndescription: Use when: it's\n  asked for: this\nlicense: MIT\n").unwrap();
         assert_eq!(lines, [2]);
-        assert_eq!(values(&mended), json!({"name": "x", "description": "Use when: it's asked for: this", "license": "MIT"}));
+        assert_eq!(
+            values(&mended),
+            json!({"name": "x", "description": "Use when: it's asked for: this", "license": "MIT"})
+        );
         assert_eq!(values(&quoted("a: *bold* text\n").unwrap().0), json!({"a": "*bold* text"}));
         assert_eq!(quoted("a: b\nm:\n  c: d: e\nq: 'x: y'\nl: [a: b]\n"), None);
     }

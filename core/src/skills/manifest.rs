@@ -60,7 +60,8 @@ pub fn blocks(text: &str) -> Vec<Block<'_>> {
             continue;
         }
         let mark = rest.as_bytes().first().copied().unwrap_or_default();
-        let length = if indented || !matches!(mark, b'`' | b'~') { 0 } else { rest.bytes().take_while(|b| *b == mark).count() };
+        let length =
+            if indented || !matches!(mark, b'`' | b'~') { 0 } else { rest.bytes().take_while(|b| *b == mark).count() };
         match open {
             Some((opened, least, content)) => {
                 if mark == opened && length >= least && length == rest.len() {
@@ -146,7 +147,13 @@ pub fn read(body: &str, first: usize, mode: Mode, findings: &mut Findings) -> Op
     let (block, language) = counting(&blocks)?;
     let line = first + block.line - 1;
     for again in blocks.iter().filter(|block| block.language == language).skip(1) {
-        findings.add(Severity::Warning, "manifest_repeated", Some("manifest"), Some(first + again.line - 1), "only the first manifest block counts");
+        findings.add(
+            Severity::Warning,
+            "manifest_repeated",
+            Some("manifest"),
+            Some(first + again.line - 1),
+            "only the first manifest block counts",
+        );
     }
     let mut mine = Findings::default();
     let manifest = check(block, line, &mut mine);
@@ -175,19 +182,49 @@ fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest
             return None;
         }
         Err(fault) => {
-            findings.add(Severity::Error, "manifest_json", Some("manifest"), Some(line + fault.line()), format!("the manifest is no JSON: {fault}"));
+            findings.add(
+                Severity::Error,
+                "manifest_json",
+                Some("manifest"),
+                Some(line + fault.line()),
+                format!("the manifest is no JSON: {fault}"),
+            );
             return None;
         }
     };
     match members.get("schema_version") {
         Some(Value::String(version)) if version == "2.0" => {}
-        Some(Value::String(version)) => findings.add(Severity::Warning, "manifest_schema", Some("manifest.schema_version"), Some(line), format!("schema_version is \"{}\", known is \"2.0\"", shorten(version))),
-        _ => findings.add(Severity::Warning, "manifest_schema", Some("manifest.schema_version"), Some(line), "schema_version \"2.0\" is missing"),
+        Some(Value::String(version)) => findings.add(
+            Severity::Warning,
+            "manifest_schema",
+            Some("manifest.schema_version"),
+            Some(line),
+            format!("schema_version is \"{}\", known is \"2.0\"", shorten(version)),
+        ),
+        _ => findings.add(
+            Severity::Warning,
+            "manifest_schema",
+            Some("manifest.schema_version"),
+            Some(line),
+            "schema_version \"2.0\" is missing",
+        ),
     }
     let id = match members.get("id") {
-        Some(Value::String(id)) if !id.trim().is_empty() && id.chars().count() <= 200 && !id.chars().any(|c| c.is_control() || trick(c).is_some()) => id.clone(),
+        Some(Value::String(id))
+            if !id.trim().is_empty()
+                && id.chars().count() <= 200
+                && !id.chars().any(|c| c.is_control() || trick(c).is_some()) =>
+        {
+            id.clone()
+        }
         _ => {
-            findings.add(Severity::Error, "manifest_id", Some("manifest.id"), Some(line), "id must be a text of 1 to 200 characters");
+            findings.add(
+                Severity::Error,
+                "manifest_id",
+                Some("manifest.id"),
+                Some(line),
+                "id must be a text of 1 to 200 characters",
+            );
             return None;
         }
     };
@@ -195,55 +232,101 @@ fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest
         None => None,
         Some(Value::String(version)) if semver::Version::parse(version).is_ok() => Some(version.clone()),
         Some(other) => {
-            findings.add(Severity::Error, "manifest_version", Some("manifest.version"), Some(line), format!("version must be a semantic version like 1.0.0, not {}", shorten(&other.to_string())));
+            findings.add(
+                Severity::Error,
+                "manifest_version",
+                Some("manifest.version"),
+                Some(line),
+                format!("version must be a semantic version like 1.0.0, not {}", shorten(&other.to_string())),
+            );
             None
         }
     };
     let capabilities = texts(&mut members, "capabilities", line, findings);
     let effects = texts(&mut members, "effects", line, findings);
     if effects.is_none() {
-        findings.add(Severity::Error, "manifest_effects", Some("manifest.effects"), Some(line), "effects is missing; [] says that there are none");
+        findings.add(
+            Severity::Error,
+            "manifest_effects",
+            Some("manifest.effects"),
+            Some(line),
+            "effects is missing; [] says that there are none",
+        );
     }
     let effects = effects.unwrap_or_default();
     if effects.len() > MAX_EFFECTS {
-        findings.add(Severity::Error, "manifest_effects", Some("manifest.effects"), Some(line), format!("there are more than {MAX_EFFECTS} effects"));
+        findings.add(
+            Severity::Error,
+            "manifest_effects",
+            Some("manifest.effects"),
+            Some(line),
+            format!("there are more than {MAX_EFFECTS} effects"),
+        );
     }
     for effect in &effects {
         if let Err(why) = Effect::parse(effect) {
-            findings.add(Severity::Error, "manifest_effect", Some("manifest.effects"), Some(line), format!("\"{}\" is no effect: {why}", shorten(effect)));
+            findings.add(
+                Severity::Error,
+                "manifest_effect",
+                Some("manifest.effects"),
+                Some(line),
+                format!("\"{}\" is no effect: {why}", shorten(effect)),
+            );
         }
     }
     operations(members.get("operations"), line, findings);
-    Some(Manifest { id, semver, capabilities: capabilities.unwrap_or_default(), effects, value: Value::Object(members) })
+    Some(Manifest {
+        id,
+        semver,
+        capabilities: capabilities.unwrap_or_default(),
+        effects,
+        value: Value::Object(members),
+    })
 }
 
 /// A list of texts without repeats; `None` where it is missing.
 fn texts(members: &mut Map<String, Value>, name: &str, line: usize, findings: &mut Findings) -> Option<Vec<String>> {
     let mut list: Vec<String> = Vec::new();
     let ok = match members.get(name)? {
-        Value::Array(elements) => elements.len() <= MAX_ENTRIES && elements.iter().all(|element| match element {
-            Value::String(text) if !text.is_empty() => {
-                if !list.contains(text) {
-                    list.push(text.clone());
-                }
-                true
-            }
-            _ => false,
-        }),
+        Value::Array(elements) => {
+            elements.len() <= MAX_ENTRIES
+                && elements.iter().all(|element| match element {
+                    Value::String(text) if !text.is_empty() => {
+                        if !list.contains(text) {
+                            list.push(text.clone());
+                        }
+                        true
+                    }
+                    _ => false,
+                })
+        }
         _ => false,
     };
     if !ok {
-        findings.add(Severity::Error, "manifest_list", Some(&format!("manifest.{name}")), Some(line), format!("{name} must be a list of at most {MAX_ENTRIES} texts"));
+        findings.add(
+            Severity::Error,
+            "manifest_list",
+            Some(&format!("manifest.{name}")),
+            Some(line),
+            format!("{name} must be a list of at most {MAX_ENTRIES} texts"),
+        );
     }
     Some(list)
 }
 
 fn operations(operations: Option<&Value>, line: usize, findings: &mut Findings) {
-    let mut error = |field: &str, message: String| findings.add(Severity::Error, "manifest_operation", Some(field), Some(line), message);
+    let mut error = |field: &str, message: String| {
+        findings.add(Severity::Error, "manifest_operation", Some(field), Some(line), message)
+    };
     let operations = match operations {
         None => return,
         Some(Value::Object(operations)) if operations.len() <= MAX_ENTRIES => operations,
-        Some(_) => return error("manifest.operations", format!("operations must be an object of at most {MAX_ENTRIES} operations")),
+        Some(_) => {
+            return error(
+                "manifest.operations",
+                format!("operations must be an object of at most {MAX_ENTRIES} operations"),
+            );
+        }
     };
     for (name, operation) in operations {
         let field = format!("manifest.operations.{}", shorten(name));
@@ -263,7 +346,14 @@ fn operations(operations: Option<&Value>, line: usize, findings: &mut Findings) 
                             && matches!(about.get("required"), None | Some(Value::Bool(_)))
                     });
                     if !known {
-                        error(&field, format!("the parameter \"{}\" must be an object whose type is one of {}", shorten(parameter), KINDS.join(", ")));
+                        error(
+                            &field,
+                            format!(
+                                "the parameter \"{}\" must be an object whose type is one of {}",
+                                shorten(parameter),
+                                KINDS.join(", ")
+                            ),
+                        );
                     }
                 }
             }
@@ -308,13 +398,19 @@ pub fn parameters(body: &str) -> Vec<(String, Vec<String>)> {
         return Vec::new();
     };
     let operations = serde_json::from_str::<Operations>(block.content).ok().and_then(|all| all.operations);
-    let names = |operation: Operation| operation.input.map(|input| input.0.into_iter().map(|(name, _)| name).collect()).unwrap_or_default();
-    operations.map(|all| all.0.into_iter().map(|(name, operation)| (name, names(operation))).collect()).unwrap_or_default()
+    let names = |operation: Operation| {
+        operation.input.map(|input| input.0.into_iter().map(|(name, _)| name).collect()).unwrap_or_default()
+    };
+    operations
+        .map(|all| all.0.into_iter().map(|(name, operation)| (name, names(operation))).collect())
+        .unwrap_or_default()
 }
 
 /// The block that is the manifest, and its name.
 fn counting<'b, 'a>(blocks: &'b [Block<'a>]) -> Option<(&'b Block<'a>, &'static str)> {
-    ["skill-manifest", "router-manifest"].into_iter().find_map(|name| blocks.iter().find(|block| block.language == name).map(|block| (block, name)))
+    ["skill-manifest", "router-manifest"]
+        .into_iter()
+        .find_map(|name| blocks.iter().find(|block| block.language == name).map(|block| (block, name)))
 }
 
 #[cfg(test)]
@@ -350,7 +446,10 @@ mod tests {
     #[test]
     fn parameters_keep_their_order() {
         let manifest = r#"{"operations": {"b": {"input": {"z": {}, "a": {"type": "json"}}}, "a": {}}}"#;
-        assert_eq!(parameters(&block(manifest)), [("b".to_owned(), vec!["z".to_owned(), "a".to_owned()]), ("a".to_owned(), vec![])]);
+        assert_eq!(
+            parameters(&block(manifest)),
+            [("b".to_owned(), vec!["z".to_owned(), "a".to_owned()]), ("a".to_owned(), vec![])]
+        );
         assert_eq!(parameters("none"), []);
     }
 
@@ -366,9 +465,15 @@ mod tests {
             ("{\"schema_version\": \"2.0\", \"id\": \"x\", \"effects\": null}", "manifest_list"),
             ("{\"schema_version\": \"2.0\", \"id\": \"x\", \"effects\": [\"DB.read\"]}", "manifest_effect"),
             ("{\"schema_version\": \"2.0\", \"id\": \"x\", \"effects\": [\"db.*\"]}", "manifest_effect"),
-            ("{\"schema_version\": \"2.0\", \"id\": \"x\", \"effects\": [], \"version\": \"1.10\"}", "manifest_version"),
+            (
+                "{\"schema_version\": \"2.0\", \"id\": \"x\", \"effects\": [], \"version\": \"1.10\"}",
+                "manifest_version",
+            ),
             ("{\"schema_version\": \"2.0\", \"id\": \"x\", \"effects\": [], \"operations\": []}", "manifest_operation"),
-            ("{\"schema_version\": \"2.0\", \"id\": \"x\", \"effects\": [], \"operations\": {\"a\": {\"input\": {\"p\": {\"type\": \"text\"}}}}}", "manifest_operation"),
+            (
+                "{\"schema_version\": \"2.0\", \"id\": \"x\", \"effects\": [], \"operations\": {\"a\": {\"input\": {\"p\": {\"type\": \"text\"}}}}}",
+                "manifest_operation",
+            ),
         ] {
             let (manifest, found) = codes(&block(json));
             assert_eq!((manifest, found[0].0), (None, code), "{json}");

@@ -3,8 +3,8 @@
 pub mod agents;
 pub mod approval;
 pub mod bundle;
-pub mod contract;
 pub mod changes;
+pub mod contract;
 pub mod dependencies;
 pub mod diff;
 pub mod document;
@@ -53,7 +53,8 @@ impl Status {
     pub fn from_argument(word: Option<&str>) -> Result<Self, Fault> {
         let word = word.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "status must not be NULL"))?;
         Status::parse(word).ok_or_else(|| {
-            Fault::new(Code::InvalidParameterValue, format!("\"{}\" is no status", crate::effect::shorten(word))).hint("Use draft, approved or disabled.")
+            Fault::new(Code::InvalidParameterValue, format!("\"{}\" is no status", crate::effect::shorten(word)))
+                .hint("Use draft, approved or disabled.")
         })
     }
 }

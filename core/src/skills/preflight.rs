@@ -50,7 +50,9 @@ impl From<&Value> for Config {
             },
             Value::String(text) => Config::Text(text.clone()),
             Value::Array(elements) => Config::List(elements.iter().map(Config::from).collect()),
-            Value::Object(members) => Config::Map(members.iter().map(|(key, value)| (key.clone(), value.into())).collect()),
+            Value::Object(members) => {
+                Config::Map(members.iter().map(|(key, value)| (key.clone(), value.into())).collect())
+            }
         }
     }
 }
@@ -123,7 +125,9 @@ static TYPES: LazyLock<Vec<(Regex, Reading)>> = LazyLock::new(|| {
             r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
             |_| Config::Float,
         ),
-        (r"^[-+]?(?:0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|[1-9][0-9_]*(?::[0-5]?[0-9])+)$", |text| Config::Int(whole_number(text))),
+        (r"^[-+]?(?:0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|[1-9][0-9_]*(?::[0-5]?[0-9])+)$", |text| {
+            Config::Int(whole_number(text))
+        }),
         (r"^(?:~|null|Null|NULL|)$", |_| Config::Null),
         (r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", |_| Config::Date("date")),
         (
@@ -143,9 +147,9 @@ fn whole_number(text: &str) -> i64 {
     let value = match digits.get(..2) {
         Some("0b") => i64::from_str_radix(&digits[2..], 2).unwrap_or(i64::MAX),
         Some("0x") => i64::from_str_radix(&digits[2..], 16).unwrap_or(i64::MAX),
-        _ if digits.contains(':') => {
-            digits.split(':').fold(0, |sum: i64, part| sum.saturating_mul(60).saturating_add(part.parse().unwrap_or(i64::MAX)))
-        }
+        _ if digits.contains(':') => digits
+            .split(':')
+            .fold(0, |sum: i64, part| sum.saturating_mul(60).saturating_add(part.parse().unwrap_or(i64::MAX))),
         _ if digits.starts_with('0') => i64::from_str_radix(&digits, 8).unwrap_or(i64::MAX),
         _ => digits.parse().unwrap_or(i64::MAX),
     };
@@ -153,7 +157,10 @@ fn whole_number(text: &str) -> i64 {
 }
 
 fn plain(text: &str) -> Config {
-    TYPES.iter().find(|(pattern, _)| pattern.is_match(text)).map_or_else(|| Config::Text(text.to_owned()), |(_, read)| read(text))
+    TYPES
+        .iter()
+        .find(|(pattern, _)| pattern.is_match(text))
+        .map_or_else(|| Config::Text(text.to_owned()), |(_, read)| read(text))
 }
 
 /// The text of a key.
@@ -168,7 +175,11 @@ fn key(value: Config) -> Option<String> {
 }
 
 fn unreadable(reason: impl ToString) -> Issue {
-    Issue { code: "CLI_CONFIG_LOAD_FAILED", message: "Config load failed.", details: json!({"path": "", "reason": reason.to_string()}) }
+    Issue {
+        code: "CLI_CONFIG_LOAD_FAILED",
+        message: "Config load failed.",
+        details: json!({"path": "", "reason": reason.to_string()}),
+    }
 }
 
 enum Open {
@@ -226,7 +237,8 @@ pub fn parse_yaml(text: &str) -> Result<Result<Config, Issue>, Fault> {
                 (value.clone(), 0)
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let core = |suffix: &str| tag.as_ref().is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == suffix);
+                let core =
+                    |suffix: &str| tag.as_ref().is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == suffix);
                 let value = match style {
                     _ if core("str") => Config::Text(text.into_owned()),
                     _ if tag.is_some() => return refuse("tags are not read"),
@@ -235,7 +247,9 @@ pub fn parse_yaml(text: &str) -> Result<Result<Config, Issue>, Fault> {
                 };
                 (value, anchor)
             }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => continue,
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
+                continue;
+            }
         };
         count += 1;
         if count > MAX_VALUES {
@@ -293,7 +307,9 @@ impl Kind {
     fn holds(&self, value: &Config) -> bool {
         const TRUTHS: [&str; 12] = ["true", "false", "yes", "no", "on", "off", "t", "f", "y", "n", "1", "0"];
         match (self, value) {
-            (Kind::Bool | Kind::Lax, Config::Bool(_)) | (Kind::Text, Config::Text(_)) | (Kind::OptionalInt(_), Config::Null) => true,
+            (Kind::Bool | Kind::Lax, Config::Bool(_))
+            | (Kind::Text, Config::Text(_))
+            | (Kind::OptionalInt(_), Config::Null) => true,
             (Kind::Lax, Config::Int(number)) => matches!(number, 0 | 1),
             (Kind::Lax, Config::Text(text)) => TRUTHS.contains(&text.to_ascii_lowercase().as_str()),
             (Kind::Int(least) | Kind::OptionalInt(least), Config::Int(number)) => number >= least,
@@ -347,8 +363,12 @@ const VERSIONING: &[(&str, Kind)] = &[("enabled", Kind::Bool), ("strategy", Kind
 const POLICIES: Kind = Kind::Word(&["fail_fast", "ask_human", "skip_skill"]);
 
 /// What the sources of each type need.
-const SOURCES: [(&str, &[&str]); 4] =
-    [("filesystem", &["root"]), ("in-memory", &["namespace"]), ("pgsql", &["dsn_env", "schema", "table"]), ("redis", &["dsn_env", "key_prefix"])];
+const SOURCES: [(&str, &[&str]); 4] = [
+    ("filesystem", &["root"]),
+    ("in-memory", &["namespace"]),
+    ("pgsql", &["dsn_env", "schema", "table"]),
+    ("redis", &["dsn_env", "key_prefix"]),
+];
 
 /// The other parts of a whole configuration.
 const WHOLE: [&str; 7] = ["config_version", "run", "safety", "llm", "models", "sandbox", "prompt"];
@@ -375,14 +395,24 @@ impl Findings {
     }
 
     /// Checks the options of a mapping; `others` are keys that are checked elsewhere. True when it is a mapping.
-    fn options(&mut self, path: &str, value: &Config, options: &[(&str, Kind)], others: &[&str], unknown_keys: bool) -> bool {
+    fn options(
+        &mut self,
+        path: &str,
+        value: &Config,
+        options: &[(&str, Kind)],
+        others: &[&str],
+        unknown_keys: bool,
+    ) -> bool {
         if !matches!(value, Config::Map(_)) {
             self.shape(path.to_owned(), format!("expected an object, found {}", value.type_name()));
             return false;
         }
         for (key, kind) in options {
             match value.get(key) {
-                Some(found) if !kind.holds(found) => self.shape(format!("{path}.{key}"), format!("expected {}, found {}", kind.expected(), found.type_name())),
+                Some(found) if !kind.holds(found) => self.shape(
+                    format!("{path}.{key}"),
+                    format!("expected {}, found {}", kind.expected(), found.type_name()),
+                ),
                 _ => (),
             }
         }
@@ -411,7 +441,11 @@ pub fn preflight(config: &Config) -> Vec<Issue> {
         None if WHOLE.iter().any(|part| config.get(part).is_some()) => &nothing,
         None => config,
     };
-    let parts: Vec<&str> = PARTS.iter().map(|(part, _)| *part).chain(["spaces", "sources", "versioning", "env_var_missing_policy"]).collect();
+    let parts: Vec<&str> = PARTS
+        .iter()
+        .map(|(part, _)| *part)
+        .chain(["spaces", "sources", "versioning", "env_var_missing_policy"])
+        .collect();
     found.options("skills", skills, &[("env_var_missing_policy", POLICIES)], &parts, true);
     for (part, options) in &PARTS {
         if let Some(value) = skills.get(part) {
@@ -433,19 +467,34 @@ pub fn preflight(config: &Config) -> Vec<Issue> {
         }
     }
     versioning(&mut found, skills.get("versioning").unwrap_or(&nothing));
-    let entries = |part: &str| skills.get(part).unwrap_or(&nothing).list().iter().enumerate().filter(|(_, entry)| matches!(entry, Config::Map(_)));
+    let entries = |part: &str| {
+        skills
+            .get(part)
+            .unwrap_or(&nothing)
+            .list()
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| matches!(entry, Config::Map(_)))
+    };
     let id = |entry: &Config| entry.get("id").and_then(Config::text).unwrap_or_default().to_owned();
     let mut ids: HashMap<String, usize> = HashMap::new();
     for (i, space) in entries("spaces") {
         let space = id(space);
         if let Some(first) = ids.get(&space) {
-            found.add("SKILL_CONFIG_DUPLICATE_SPACE_ID", "Duplicate skills space id found.", format!("skills.spaces[{i}].id"), json!({"space_id": space, "first_index": first}));
+            found.add(
+                "SKILL_CONFIG_DUPLICATE_SPACE_ID",
+                "Duplicate skills space id found.",
+                format!("skills.spaces[{i}].id"),
+                json!({"space_id": space, "first_index": first}),
+            );
         } else {
             ids.insert(space, i);
         }
     }
     for (i, space) in entries("spaces") {
-        if let Some(namespace) = space.get("namespace").and_then(Config::text).filter(|namespace| !is_namespace(namespace)) {
+        if let Some(namespace) =
+            space.get("namespace").and_then(Config::text).filter(|namespace| !is_namespace(namespace))
+        {
             found.add(
                 "SKILL_CONFIG_INVALID_SPACE_NAMESPACE",
                 "Invalid skills space namespace.",
@@ -461,7 +510,12 @@ pub fn preflight(config: &Config) -> Vec<Issue> {
     for (i, source) in entries("sources") {
         let source = id(source);
         if let Some(first) = ids.get(&source) {
-            found.add("SKILL_CONFIG_DUPLICATE_SOURCE_ID", "Duplicate skills source id found.", format!("skills.sources[{i}].id"), json!({"source_id": source, "first_index": first}));
+            found.add(
+                "SKILL_CONFIG_DUPLICATE_SOURCE_ID",
+                "Duplicate skills source id found.",
+                format!("skills.sources[{i}].id"),
+                json!({"source_id": source, "first_index": first}),
+            );
         } else {
             ids.insert(source, i);
         }
@@ -469,14 +523,22 @@ pub fn preflight(config: &Config) -> Vec<Issue> {
     for (i, space) in entries("spaces") {
         let sources = space.get("sources").unwrap_or(&Config::Null);
         if !matches!(sources, Config::List(_)) && space.get("sources").is_some() {
-            found.shape(format!("skills.spaces[{i}].sources"), format!("expected a list, found {}", sources.type_name()));
+            found.shape(
+                format!("skills.spaces[{i}].sources"),
+                format!("expected a list, found {}", sources.type_name()),
+            );
         }
         for (j, source) in sources.list().iter().enumerate() {
             let path = format!("skills.spaces[{i}].sources[{j}]");
             match source.text() {
                 None => found.shape(path, format!("expected a text, found {}", source.type_name())),
                 Some(name) if !ids.contains_key(name) => {
-                    found.add("SKILL_CONFIG_SPACE_SOURCE_NOT_FOUND", "Skills space references an unknown source id.", path, json!({"space_id": id(space), "source_id": name}));
+                    found.add(
+                        "SKILL_CONFIG_SPACE_SOURCE_NOT_FOUND",
+                        "Skills space references an unknown source id.",
+                        path,
+                        json!({"space_id": id(space), "source_id": name}),
+                    );
                 }
                 Some(_) => (),
             }
@@ -506,10 +568,16 @@ fn versioning(found: &mut Findings, versioning: &Config) {
             json!({"level": "warning", "enabled": enabled, "strategy": strategy}),
         );
     }
-    let mut unknown: Vec<&str> = versioning.keys().filter(|key| !VERSIONING.iter().any(|(name, _)| name == key)).collect();
+    let mut unknown: Vec<&str> =
+        versioning.keys().filter(|key| !VERSIONING.iter().any(|(name, _)| name == key)).collect();
     if !unknown.is_empty() {
         unknown.sort_unstable();
-        found.add("SKILL_CONFIG_VERSIONING_UNKNOWN_KEYS", "Unknown keys under skills.versioning are not supported.", PATH.to_owned(), json!({"unknown_keys": unknown}));
+        found.add(
+            "SKILL_CONFIG_VERSIONING_UNKNOWN_KEYS",
+            "Unknown keys under skills.versioning are not supported.",
+            PATH.to_owned(),
+            json!({"unknown_keys": unknown}),
+        );
     }
 }
 
@@ -551,7 +619,9 @@ fn check_source(found: &mut Findings, i: usize, id: &str, kind: &str, options: &
             ),
         }
     }
-    if let Some(name) = options.get("dsn_env").and_then(Config::text).filter(|name| !name.trim().is_empty() && !is_env_var(name)) {
+    if let Some(name) =
+        options.get("dsn_env").and_then(Config::text).filter(|name| !name.trim().is_empty() && !is_env_var(name))
+    {
         found.add(
             "SKILL_CONFIG_INVALID_ENV_VAR_NAME",
             "Invalid environment variable name in skills source option.",
@@ -581,7 +651,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn codes(yaml: &str) -> Vec<(&'static str, String)> {
-        of_yaml(yaml).unwrap().into_iter().map(|issue| (issue.code, issue.details["path"].as_str().unwrap().to_owned())).collect()
+        of_yaml(yaml)
+            .unwrap()
+            .into_iter()
+            .map(|issue| (issue.code, issue.details["path"].as_str().unwrap().to_owned()))
+            .collect()
     }
 
     #[test]
@@ -637,9 +711,20 @@ skills:
             ]
         );
         assert_eq!(codes("spaces: {}"), [("CLI_CONFIG_INVALID", "skills.spaces".into())]);
-        assert_eq!(codes("sources: [{}]"), [("CLI_CONFIG_INVALID", "skills.sources[0].id".into()), ("CLI_CONFIG_INVALID", "skills.sources[0].type".into())]);
-        assert_eq!(codes("versioning: {colour: red}"), [("SKILL_CONFIG_VERSIONING_UNKNOWN_KEYS", "skills.versioning".into())]);
-        assert!(codes("").is_empty() && codes("skills: {}").is_empty() && codes("config_version: 1\nllm: {}").is_empty());
+        assert_eq!(
+            codes("sources: [{}]"),
+            [
+                ("CLI_CONFIG_INVALID", "skills.sources[0].id".into()),
+                ("CLI_CONFIG_INVALID", "skills.sources[0].type".into())
+            ]
+        );
+        assert_eq!(
+            codes("versioning: {colour: red}"),
+            [("SKILL_CONFIG_VERSIONING_UNKNOWN_KEYS", "skills.versioning".into())]
+        );
+        assert!(
+            codes("").is_empty() && codes("skills: {}").is_empty() && codes("config_version: 1\nllm: {}").is_empty()
+        );
         for unreadable in ["a: [", "- 1", "a: *b", "a: !x 1", "? [a]\n: 1", "--- {}\n--- {}", "<<: 1"] {
             assert_eq!(codes(unreadable), [("CLI_CONFIG_LOAD_FAILED", String::new())], "{unreadable}");
         }

@@ -90,7 +90,10 @@ impl Range {
     /// The version is in the range. A prerelease is only where the range names one of the same major, minor and patch.
     pub fn contains(&self, version: &Version) -> bool {
         match &self.exact {
-            Some(exact) => exact.cmp_precedence(version) == Ordering::Equal && (exact.build.is_empty() || exact.build == version.build),
+            Some(exact) => {
+                exact.cmp_precedence(version) == Ordering::Equal
+                    && (exact.build.is_empty() || exact.build == version.build)
+            }
             None => self.allowed.matches(version),
         }
     }
@@ -135,7 +138,9 @@ pub fn best<'a>(candidates: &'a [Candidate], ranges: &[&Range]) -> Option<&'a Ca
     let in_all = |semver: &Version| ranges.iter().all(|range| range.contains(semver));
     candidates
         .iter()
-        .filter_map(|candidate| candidate.semver.as_ref().filter(|semver| in_all(semver)).map(|semver| (semver, candidate)))
+        .filter_map(|candidate| {
+            candidate.semver.as_ref().filter(|semver| in_all(semver)).map(|semver| (semver, candidate))
+        })
         .max_by(|(a, one), (b, other)| a.cmp_precedence(b).then(one.revision.cmp(&other.revision)))
         .map(|(_, candidate)| candidate)
 }
@@ -143,10 +148,13 @@ pub fn best<'a>(candidates: &'a [Candidate], ranges: &[&Range]) -> Option<&'a Ca
 /// What there is, for an error: the highest first, ten at most.
 pub fn listed(candidates: &[Candidate]) -> String {
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
-    sorted.sort_by(|a, b| match (&a.semver, &b.semver) {
-        (Some(a), Some(b)) => b.cmp_precedence(a),
-        (a, b) => b.is_some().cmp(&a.is_some()),
-    }.then(b.revision.cmp(&a.revision)));
+    sorted.sort_by(|a, b| {
+        match (&a.semver, &b.semver) {
+            (Some(a), Some(b)) => b.cmp_precedence(a),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        }
+        .then(b.revision.cmp(&a.revision))
+    });
     let mut text = sorted.iter().take(10).map(|candidate| candidate.shown()).collect::<Vec<_>>().join(", ");
     if sorted.len() > 10 {
         text.push_str(&format!(" and {} more", sorted.len() - 10));
@@ -160,7 +168,13 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     pub(crate) fn candidate(n: u8, semver: &str) -> Candidate {
-        Candidate { id: [n; 16], version: format!("{n:012x}"), semver: semantic(semver), revision: n.into(), served: false }
+        Candidate {
+            id: [n; 16],
+            version: format!("{n:012x}"),
+            semver: semantic(semver),
+            revision: n.into(),
+            served: false,
+        }
     }
 
     fn pick(versions: &[&str], range: &str) -> Option<String> {
@@ -213,7 +227,8 @@ pub(crate) mod tests {
 
     #[test]
     fn an_error_names_what_there_is() {
-        let mut all: Vec<_> = ["1.0.0", "x", "3.0.0", "2.0.0"].iter().enumerate().map(|(n, semver)| candidate(n as u8, semver)).collect();
+        let mut all: Vec<_> =
+            ["1.0.0", "x", "3.0.0", "2.0.0"].iter().enumerate().map(|(n, semver)| candidate(n as u8, semver)).collect();
         assert_eq!(listed(&all), "3.0.0 (000000000002), 2.0.0 (000000000003), 1.0.0 (000000000000), 000000000001");
         all.extend((10..30).map(|n| candidate(n, "9.0.0")));
         assert!(listed(&all).ends_with(" and 14 more"));

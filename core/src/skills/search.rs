@@ -50,7 +50,9 @@ pub fn embedding(given: Vec<Option<f64>>) -> Result<Vec<f32>, Fault> {
     let numbers: Option<Vec<f32>> = given.into_iter().map(|number| number.map(|number| number as f32)).collect();
     match numbers.filter(|numbers| numbers.iter().all(|number| number.is_finite())) {
         None => Err(invalid("embedding holds something that is no finite number")),
-        Some(numbers) if numbers.iter().all(|number| *number == 0.0) => Err(invalid("embedding is zero in every dimension")),
+        Some(numbers) if numbers.iter().all(|number| *number == 0.0) => {
+            Err(invalid("embedding is zero in every dimension"))
+        }
         Some(numbers) => Ok(numbers),
     }
 }
@@ -133,7 +135,14 @@ mod tests {
         assert!(query(Some(&"x".repeat(2001))).is_err());
         assert!(tags(Some(vec![None])).is_err() && tags(Some(vec![Some("a"); 51])).is_err());
         assert!(max_results(None).is_err() && max_results(Some(0)).is_err() && max_results(Some(1001)).is_err());
-        for bad in [vec![], vec![None], vec![Some(f64::NAN)], vec![Some(1e300)], vec![Some(0.0), Some(-0.0), Some(1e-300)], vec![Some(1.0); 8193]] {
+        for bad in [
+            vec![],
+            vec![None],
+            vec![Some(f64::NAN)],
+            vec![Some(1e300)],
+            vec![Some(0.0), Some(-0.0), Some(1e-300)],
+            vec![Some(1.0); 8193],
+        ] {
             assert!(embedding(bad).is_err());
         }
     }

@@ -39,7 +39,8 @@ pub fn word(status: Status) -> &'static str {
 
 /// A status from the contract's word.
 pub fn parse_status(text: Option<&str>) -> Result<Status, Fault> {
-    let found = [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| text == Some(word(*status)));
+    let found =
+        [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| text == Some(word(*status)));
     found.ok_or_else(|| {
         let given = text.map_or("NULL".into(), |text| format!("\"{}\"", shorten(text)));
         invalid(format!("{given} is no status")).hint("Use Draft, Approved or Disabled.")
@@ -68,13 +69,16 @@ const LINE_END: &str = r"\n\r\u{2028}\u{2029}";
 pub fn header(body: &str) -> Option<Header<'_>> {
     // ^\s*#\s*Status\s*:\s*(.+?)\s*$ as JavaScript reads it, up to the first character of the value: without a group,
     // a body of 16 MiB takes no time to speak of.
-    static BEGIN: LazyLock<Option<Regex>> =
-        LazyLock::new(|| Regex::new(&format!("(?:\\A|[{LINE_END}])[{SPACE}]*#[{SPACE}]*Status[{SPACE}]*:[{SPACE}]*[^{SPACE}]")).ok());
+    static BEGIN: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(&format!("(?:\\A|[{LINE_END}])[{SPACE}]*#[{SPACE}]*Status[{SPACE}]*:[{SPACE}]*[^{SPACE}]")).ok()
+    });
     let begin = BEGIN.as_ref()?.find(body)?;
     let start = begin.end() - begin.as_str().chars().next_back()?.len_utf8();
     let value = lines(&body[start..]).next().map(|(_, end, _)| body[start..start + end].trim_matches(is_space))?;
     let (said, token) = value.split_once(is_space).unwrap_or((value, ""));
-    let status = [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| said.eq_ignore_ascii_case(status.word()))?;
+    let status = [Status::Draft, Status::Approved, Status::Disabled]
+        .into_iter()
+        .find(|status| said.eq_ignore_ascii_case(status.word()))?;
     Some(Header { status, token: Some(token.trim_matches(is_space)).filter(|token| !token.is_empty()) })
 }
 
@@ -89,7 +93,9 @@ fn lines(body: &str) -> impl Iterator<Item = (usize, usize, usize)> {
         let (length, end) = body[start..]
             .char_indices()
             .find(|(_, c)| matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}'))
-            .map_or((body.len() - start, 0), |(i, c)| (i, if body[start + i..].starts_with("\r\n") { 2 } else { c.len_utf8() }));
+            .map_or((body.len() - start, 0), |(i, c)| {
+                (i, if body[start + i..].starts_with("\r\n") { 2 } else { c.len_utf8() })
+            });
         at = start + length + end;
         Some((start, start + length, at))
     })
@@ -115,7 +121,9 @@ pub fn with_status(body: &str, status: Status) -> String {
         (None, None) => None,
     };
     // A status in an odd place above would be read first.
-    changed.filter(|changed| header(changed) == Some(Header { status, token: None })).unwrap_or_else(|| format!("{line}\n{body}"))
+    changed
+        .filter(|changed| header(changed) == Some(Header { status, token: None }))
+        .unwrap_or_else(|| format!("{line}\n{body}"))
 }
 
 /// The bytes under an approval: line ends as LF, without the lines that an approval may change or does not cover.
@@ -128,7 +136,8 @@ pub fn canonical(body: &str) -> String {
         let rest = rest.trim_start_matches(is_space);
         ["status", "tags"].iter().any(|key| {
             let said = rest.get(..key.len());
-            said.is_some_and(|said| said.eq_ignore_ascii_case(key)) && rest[key.len()..].trim_start_matches(is_space).starts_with(':')
+            said.is_some_and(|said| said.eq_ignore_ascii_case(key))
+                && rest[key.len()..].trim_start_matches(is_space).starts_with(':')
         })
     };
     body.split('\n').filter(|line| !is_left_out(line)).collect::<Vec<_>>().join("\n")
@@ -164,8 +173,11 @@ pub enum Refusal {
 pub fn signature(body: &str) -> Result<[u8; 64], Refusal> {
     let header = header(body).filter(|header| header.status == Status::Approved).ok_or(Refusal::NotApproved)?;
     let (version, token) = header.token.ok_or(Refusal::NoSignature)?.split_once(':').ok_or(Refusal::Shape)?;
-    let number = version.strip_prefix('v').filter(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
-    let well_formed = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    let number = version
+        .strip_prefix('v')
+        .filter(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
+    let well_formed =
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     match number {
         Some("0") if well_formed => Err(Refusal::Reserved),
         Some("3") if well_formed => super::approval::signature(token).ok_or(Refusal::Signature),
@@ -214,7 +226,9 @@ fn member<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
 }
 
 fn text<'a>(object: &'a Map<String, Value>, what: &str, key: &str) -> Result<Option<&'a str>, Fault> {
-    member(object, key).map(|value| value.as_str().ok_or_else(|| invalid(format!("{key} of {what} must be a string")))).transpose()
+    member(object, key)
+        .map(|value| value.as_str().ok_or_else(|| invalid(format!("{key} of {what} must be a string"))))
+        .transpose()
 }
 
 fn object<'a>(what: &str, value: &'a Value) -> Result<&'a Map<String, Value>, Fault> {
@@ -242,7 +256,12 @@ impl Metadata {
 
     /// The description: the given one, or the header's.
     pub fn description(&self, body: &str) -> String {
-        let in_body = || lines(body).filter_map(|(start, end, _)| value(&body[start..end], "Description")).map(|text| text.trim_matches(is_space)).find(|text| !text.is_empty());
+        let in_body = || {
+            lines(body)
+                .filter_map(|(start, end, _)| value(&body[start..end], "Description"))
+                .map(|text| text.trim_matches(is_space))
+                .find(|text| !text.is_empty())
+        };
         match &self.description {
             Some(given) => given.clone(),
             None => in_body().unwrap_or_default().chars().take(MAX_DESCRIPTION).collect(),
@@ -260,7 +279,11 @@ impl Metadata {
         let mut tags: Vec<String> = Vec::new();
         for tag in in_bag.into_iter().chain(in_body.split(',')) {
             let tag = tag.trim_matches(is_space);
-            if !tag.is_empty() && tag.chars().count() <= MAX_TAG && tags.len() < MAX_TAGS && !tags.iter().any(|there| there == tag) {
+            if !tag.is_empty()
+                && tag.chars().count() <= MAX_TAG
+                && tags.len() < MAX_TAGS
+                && !tags.iter().any(|there| there == tag)
+            {
                 tags.push(tag.to_owned());
             }
         }
@@ -299,20 +322,27 @@ impl Filter {
             match member(given, key) {
                 None => Ok(None),
                 Some(Value::String(one)) => Ok(Some(vec![one])),
-                Some(Value::Array(several)) => several.iter().map(|one| one.as_str().ok_or_else(wrong)).collect::<Result<_, _>>().map(Some),
+                Some(Value::Array(several)) => {
+                    several.iter().map(|one| one.as_str().ok_or_else(wrong)).collect::<Result<_, _>>().map(Some)
+                }
                 Some(_) => Err(wrong()),
             }
         };
         let count = |key: &str| match member(given, key) {
             None => Ok(None),
             Some(value) => {
-                let count = value.as_i64().or_else(|| value.as_f64().filter(|n| n.fract() == 0.0 && *n < 1e15).map(|n| n as i64)).filter(|n| *n >= 0);
+                let count = value
+                    .as_i64()
+                    .or_else(|| value.as_f64().filter(|n| n.fract() == 0.0 && *n < 1e15).map(|n| n as i64))
+                    .filter(|n| *n >= 0);
                 count.map(Some).ok_or_else(|| invalid(format!("{key} of the filter must be a whole number, 0 or more")))
             }
         };
         let since = match member(given, "since") {
             None => None,
-            Some(value) => Some(value.as_f64().ok_or_else(|| invalid("since of the filter must be a number of seconds since 1970"))?),
+            Some(value) => Some(
+                value.as_f64().ok_or_else(|| invalid("since of the filter must be a number of seconds since 1970"))?,
+            ),
         };
         // A word that is no status is that of no skill.
         let known = |word: &str| parse_status(Some(word)).ok().map(|status| status.word().to_owned());
@@ -333,11 +363,16 @@ fn pattern(text: &str) -> Result<Regex, Fault> {
     if text.len() > MAX_PATTERN {
         return Err(Fault::new(Code::ProgramLimitExceeded, format!("name_pattern has more than {MAX_PATTERN} bytes")));
     }
-    RegexBuilder::new(text).size_limit(MAX_AUTOMATON).dfa_size_limit(MAX_AUTOMATON).build().map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => Fault::new(Code::ProgramLimitExceeded, "name_pattern is too large").hint("Use smaller repetitions."),
+    RegexBuilder::new(text).size_limit(MAX_AUTOMATON).dfa_size_limit(MAX_AUTOMATON).build().map_err(|error| match error
+    {
+        regex::Error::CompiledTooBig(_) => {
+            Fault::new(Code::ProgramLimitExceeded, "name_pattern is too large").hint("Use smaller repetitions.")
+        }
         error => {
             let last = error.to_string().lines().last().unwrap_or_default().to_owned();
-            invalid("name_pattern is no regular expression").detail(last).hint("It cannot have look-around or back-references.")
+            invalid("name_pattern is no regular expression")
+                .detail(last)
+                .hint("It cannot have look-around or back-references.")
         }
     })
 }
@@ -414,7 +449,10 @@ mod tests {
             ("t:\n", "# Status: Draft\nt:\n"),
             ("", "# Status: Draft\n"),
             // The indented one would still be read first.
-            ("  # Status: Approved\n# Status: Disabled\n", "# Status: Draft\n  # Status: Approved\n# Status: Disabled\n"),
+            (
+                "  # Status: Approved\n# Status: Disabled\n",
+                "# Status: Draft\n  # Status: Approved\n# Status: Disabled\n",
+            ),
             ("\u{feff}# Status: Approved\n", "# Status: Draft\n\u{feff}# Status: Approved\n"),
         ] {
             assert_eq!(draft(body), expected, "{body:?}");
@@ -454,7 +492,10 @@ mod tests {
 
     #[test]
     fn the_signed_text_has_neither_status_nor_tags() {
-        assert_eq!(canonical("# Skill: a\r\n # STATUS : x\r#tags:y\n\n# Statuses: z\nt: ſ\n# ſtatus: s"), "# Skill: a\n\n# Statuses: z\nt: ſ\n# ſtatus: s");
+        assert_eq!(
+            canonical("# Skill: a\r\n # STATUS : x\r#tags:y\n\n# Statuses: z\nt: ſ\n# ſtatus: s"),
+            "# Skill: a\n\n# Statuses: z\nt: ſ\n# ſtatus: s"
+        );
         assert_eq!(canonical(""), "");
     }
 
@@ -463,8 +504,17 @@ mod tests {
         let token = |token: &str| signature(&format!("# Status: Approved {token}\n"));
         assert_eq!(signature("# Status: Draft v3:AAAA"), Err(Refusal::NotApproved));
         for (text, reason) in [
-            ("", Refusal::NoSignature), ("x", Refusal::Shape), ("v3:", Refusal::Shape), ("v3:a b", Refusal::Shape), ("v3:a=", Refusal::Shape), ("v:aa", Refusal::Shape), ("v²:aa", Refusal::Shape),
-            ("v0:aa", Refusal::Reserved), ("v1:aa", Refusal::Version), ("v33:aa", Refusal::Version), ("v3:AAAA", Refusal::Signature),
+            ("", Refusal::NoSignature),
+            ("x", Refusal::Shape),
+            ("v3:", Refusal::Shape),
+            ("v3:a b", Refusal::Shape),
+            ("v3:a=", Refusal::Shape),
+            ("v:aa", Refusal::Shape),
+            ("v²:aa", Refusal::Shape),
+            ("v0:aa", Refusal::Reserved),
+            ("v1:aa", Refusal::Version),
+            ("v33:aa", Refusal::Version),
+            ("v3:AAAA", Refusal::Signature),
         ] {
             assert_eq!(token(text), Err(reason), "{text}");
         }
@@ -476,7 +526,10 @@ mod tests {
         use Status::{Approved, Disabled, Draft};
         let bare = "# Skill: a\n# Status: Approved\n";
         let body = |decision: Decision| decision.body.into_owned();
-        let stored = |said, signed, secured, may| { let d = decide(bare, said, signed, secured, may); (d.status, body(d) == bare) };
+        let stored = |said, signed, secured, may| {
+            let d = decide(bare, said, signed, secured, may);
+            (d.status, body(d) == bare)
+        };
         // said, signed, secured, may approve -> status, verbatim
         assert_eq!(stored(None, false, false, true), (Approved, true));
         assert_eq!(stored(None, false, true, true), (Draft, false));
@@ -487,7 +540,10 @@ mod tests {
                 assert_eq!(stored(None, signed, secured, false), (Draft, false));
                 // The row alone would not keep a runtime from believing the body.
                 assert_eq!(stored(Some(Disabled), signed, secured, false), (Disabled, false));
-                assert_eq!(decide("t:\n", Some(Approved), signed, secured, false), Decision { body: "# Status: Draft\nt:\n".into(), status: Draft });
+                assert_eq!(
+                    decide("t:\n", Some(Approved), signed, secured, false),
+                    Decision { body: "# Status: Draft\nt:\n".into(), status: Draft }
+                );
             }
         }
         assert_eq!(decide("t:\n", None, false, true, false), Decision { body: "t:\n".into(), status: Draft });
@@ -498,13 +554,23 @@ mod tests {
         let read = |value: Value| Metadata::parse(Some(&value));
         let given = read(json!({"author": "alice", "metadata_bag": {"tags": ["x", " y ", "x", 1], "k": null}, "status": "Approved", "vars": 1, "description": null})).unwrap();
         assert_eq!((given.author.as_deref(), given.status), (Some("alice"), Some(Status::Approved)));
-        assert_eq!(Value::Object(given.bag.clone()), json!({"tags": ["x", " y ", "x", 1], "k": null, "author": "alice"}));
+        assert_eq!(
+            Value::Object(given.bag.clone()),
+            json!({"tags": ["x", " y ", "x", 1], "k": null, "author": "alice"})
+        );
         let body = "# Description:\n#Description :  d e \n# Tags: ops, y,,x\n";
         assert_eq!(given.description(body), "d e");
         assert_eq!(given.tags(body), ["x", "y", "ops"]);
         assert_eq!(read(json!({"metadata_bag": {"tags": "one"}})).unwrap().tags(""), ["one"]);
         assert_eq!(Metadata::parse(None).unwrap(), Metadata::default());
-        for bad in [json!([]), json!({"author": 1}), json!({"author": ""}), json!({"status": "approved"}), json!({"metadata_bag": []}), json!({"description": {}})] {
+        for bad in [
+            json!([]),
+            json!({"author": 1}),
+            json!({"author": ""}),
+            json!({"status": "approved"}),
+            json!({"metadata_bag": []}),
+            json!({"description": {}}),
+        ] {
             assert!(read(bad.clone()).is_err_and(|fault| fault.code == Code::InvalidParameterValue), "{bad}");
         }
     }
@@ -513,9 +579,23 @@ mod tests {
     fn filters() {
         let read = |value: Value| Filter::parse(Some(&value));
         let filter = read(json!({"status": ["Draft", "draft"], "tag": "x", "since": 1.5, "limit": 2.0, "name_pattern": "^a", "unknown": {}})).unwrap();
-        assert_eq!((filter.statuses.unwrap(), filter.tags, filter.since, filter.limit, filter.offset), (vec!["draft".to_owned()], vec!["x".to_owned()], Some(1.5), Some(2), 0));
+        assert_eq!(
+            (filter.statuses.unwrap(), filter.tags, filter.since, filter.limit, filter.offset),
+            (vec!["draft".to_owned()], vec!["x".to_owned()], Some(1.5), Some(2), 0)
+        );
         assert!(filter.pattern.unwrap().is_match("ab"));
-        for bad in [json!(1), json!({"status": 1}), json!({"tag": [1]}), json!({"limit": -1}), json!({"limit": 0.5}), json!({"offset": "1"}), json!({"since": "x"}), json!({"author": []}), json!({"name_pattern": "(?=a)"}), json!({"name_pattern": "("})] {
+        for bad in [
+            json!(1),
+            json!({"status": 1}),
+            json!({"tag": [1]}),
+            json!({"limit": -1}),
+            json!({"limit": 0.5}),
+            json!({"offset": "1"}),
+            json!({"since": "x"}),
+            json!({"author": []}),
+            json!({"name_pattern": "(?=a)"}),
+            json!({"name_pattern": "("}),
+        ] {
             assert!(read(bad.clone()).is_err_and(|fault| fault.code == Code::InvalidParameterValue), "{bad}");
         }
         for large in ["x".repeat(1001), "(a{1000}){1000}".into()] {

@@ -42,9 +42,24 @@ pub fn trick(c: char) -> Option<Trick> {
         '\t' | '\n' => None,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => Some(Trick::Control),
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => Some(Trick::Bidi),
-        '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'
-        | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' => Some(Trick::Invisible),
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{17b4}'
+        | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'
+        | '\u{2028}'
+        | '\u{2029}'
+        | '\u{2060}'..='\u{2065}'
+        | '\u{206a}'..='\u{206f}'
+        | '\u{3164}'
+        | '\u{feff}'
+        | '\u{ffa0}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}' => Some(Trick::Invisible),
         _ => None,
     }
 }
@@ -67,8 +82,14 @@ mod tests {
     #[test]
     fn what_is_not_seen_is_named_and_ordinary_writing_is_not() {
         for (c, wrong) in [
-            ('\u{202e}', Trick::Bidi), ('\u{2066}', Trick::Bidi), ('\u{200b}', Trick::Invisible), ('\u{e0041}', Trick::Invisible),
-            ('\u{feff}', Trick::Invisible), ('\u{1b}', Trick::Control), ('\r', Trick::Control), ('\u{85}', Trick::Control),
+            ('\u{202e}', Trick::Bidi),
+            ('\u{2066}', Trick::Bidi),
+            ('\u{200b}', Trick::Invisible),
+            ('\u{e0041}', Trick::Invisible),
+            ('\u{feff}', Trick::Invisible),
+            ('\u{1b}', Trick::Control),
+            ('\r', Trick::Control),
+            ('\u{85}', Trick::Control),
         ] {
             assert_eq!(trick(c), Some(wrong), "{c:?}");
         }
@@ -77,7 +98,14 @@ mod tests {
 
     #[test]
     fn folding_joins_what_looks_the_same() {
-        for (a, b) in [("README.md", "readme.MD"), ("Straße", "STRASSE"), ("ﬁle", "file"), ("e\u{301}", "\u{e9}"), ("ｆｕｌｌ", "full"), ("ΣΑΣ", "σας")] {
+        for (a, b) in [
+            ("README.md", "readme.MD"),
+            ("Straße", "STRASSE"),
+            ("ﬁle", "file"),
+            ("e\u{301}", "\u{e9}"),
+            ("ｆｕｌｌ", "full"),
+            ("ΣΑΣ", "σας"),
+        ] {
             assert_eq!(folded(a), folded(b));
         }
         assert_ne!(folded("a"), folded("b"));

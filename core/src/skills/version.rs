@@ -65,7 +65,9 @@ mod tests {
         let both = Identity::of("abc", &[a.clone(), b.clone()]);
         assert_eq!(both, Identity::of("abc", &[b.clone(), a.clone()]));
         assert_eq!(both.content_hash, alone.content_hash);
-        for other in [vec![a.clone()], vec![file("references/a.md", "x"), b.clone()], vec![file("references/c.md", "1"), b]] {
+        for other in
+            [vec![a.clone()], vec![file("references/a.md", "x"), b.clone()], vec![file("references/c.md", "1"), b]]
+        {
             assert_ne!(Identity::of("abc", &other).digest, both.digest);
         }
     }

@@ -37,7 +37,9 @@ impl Row {
     pub fn typical(i: u64, ring: &Keyring) -> Row {
         let data = format!(
             r#"{{"cost": {}.{:04}, "skill": "pdf-extract-{}", "outcome": "allowed"}}"#,
-            i % 3, i % 10_000, i % 50
+            i % 3,
+            i % 10_000,
+            i % 50
         );
         Row::new(i, "run.logged", data, ring)
     }
@@ -49,8 +51,15 @@ impl Row {
         id[6..8].copy_from_slice(&(0x7000 | (created_at as u64 % 1000) as u16).to_be_bytes());
         id[8..].copy_from_slice(&(i.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 << 63).to_be_bytes());
         let mut row = Row {
-            id, tenant_id: "default".into(), event_type: event_type.into(), event_data, actor_id: Some(format!("agent-{}", i % 20)),
-            created_at, transaction_id: 700_000 + i / 3, session_user: "app".into(), key_id: ring.active().id.clone(),
+            id,
+            tenant_id: "default".into(),
+            event_type: event_type.into(),
+            event_data,
+            actor_id: Some(format!("agent-{}", i % 20)),
+            created_at,
+            transaction_id: 700_000 + i / 3,
+            session_user: "app".into(),
+            key_id: ring.active().id.clone(),
             signature: String::new(),
         };
         let mut signature = Vec::new();
@@ -63,9 +72,16 @@ impl Row {
         let mut out = Vec::new();
         let data: Value = serde_json::from_str(&self.event_data).unwrap();
         Record {
-            id: &self.id, tenant_id: &self.tenant_id, event_type: &self.event_type, actor_id: self.actor_id.as_deref(),
-            actor_type: Some("agent"), created_at: self.created_at, recorded_at: self.created_at + 7,
-            transaction_id: self.transaction_id, session_user: &self.session_user, current_user: "app",
+            id: &self.id,
+            tenant_id: &self.tenant_id,
+            event_type: &self.event_type,
+            actor_id: self.actor_id.as_deref(),
+            actor_type: Some("agent"),
+            created_at: self.created_at,
+            recorded_at: self.created_at + 7,
+            transaction_id: self.transaction_id,
+            session_user: &self.session_user,
+            current_user: "app",
             key_id: &self.key_id,
         }
         .encode::<EncodeError>(&mut out, &LOG_ID, |writer| skr1::tell(&data, writer))
@@ -83,12 +99,21 @@ impl Row {
 
     /// The line of an export.
     pub fn line(&self, leaf: u64) -> String {
-        let time = |micros: i64| chrono::DateTime::from_timestamp_micros(micros).unwrap().format("%Y-%m-%dT%H:%M:%S%.6fZ");
+        let time =
+            |micros: i64| chrono::DateTime::from_timestamp_micros(micros).unwrap().format("%Y-%m-%dT%H:%M:%S%.6fZ");
         let text = |text: &str| Value::from(text);
         format!(
             r#"{{"leaf":{leaf},"id":"{}","tenant_id":{},"event_type":{},"event_data":{},"actor_id":{},"actor_type":"agent","created_at":"{}","recorded_at":"{}","transaction_id":{},"session_user_name":{},"current_user_name":"app","key_id":{},"signature":{}}}"#,
-            self.id(), text(&self.tenant_id), text(&self.event_type), self.event_data, Value::from(self.actor_id.clone()),
-            time(self.created_at), time(self.created_at + 7), self.transaction_id, text(&self.session_user), text(&self.key_id),
+            self.id(),
+            text(&self.tenant_id),
+            text(&self.event_type),
+            self.event_data,
+            Value::from(self.actor_id.clone()),
+            time(self.created_at),
+            time(self.created_at + 7),
+            self.transaction_id,
+            text(&self.session_user),
+            text(&self.key_id),
             text(&self.signature)
         )
     }
@@ -179,7 +204,13 @@ impl Log {
     }
 
     /// A whole export of rows that are all there.
-    pub fn export(&self, start: u64, end: u64, line: impl Fn(u64) -> String, out: &mut impl Write) -> std::io::Result<()> {
+    pub fn export(
+        &self,
+        start: u64,
+        end: u64,
+        line: impl Fn(u64) -> String,
+        out: &mut impl Write,
+    ) -> std::io::Result<()> {
         let manifest = self.manifest(start, end, self.size);
         writeln!(out, "{manifest}")?;
         for leaf in start..end {
