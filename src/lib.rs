@@ -7,16 +7,12 @@
 mod args;
 mod audit;
 mod compliance;
-mod denial;
-mod guard;
 mod ledger;
 mod pg;
 mod policy;
-mod protection;
 mod runs;
 mod skills;
 mod system;
-mod worker;
 
 pgrx::pg_module_magic!(name, version);
 

@@ -1,8 +1,8 @@
 //! Going on in another server, or in this one at another time.
 
 use pgrx::datum::IntoDatum;
-use skill_core::checkpoint::Checkpoint;
-use skill_core::tree::{self, Appender, TILE_WIDTH, Tiles};
+use skill_core::ledger::checkpoint::Checkpoint;
+use skill_core::ledger::tree::{self, Appender, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 
 use super::proof::{nothing_sealed, origin, verifier_keys};

@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pgrx::pg_sys;
 use serde_json::json;
-use skill_core::checkpoint::Checkpoint;
-use skill_core::tree::{self, Hash, TILE_WIDTH, Tiles};
+use skill_core::ledger::checkpoint::Checkpoint;
+use skill_core::ledger::tree::{self, Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 
 use super::proof::{self, Stored};

@@ -3,7 +3,7 @@
 //! A copy has every column of the record, so it proves itself by its signature and its leaf, and nothing is believed
 //! that only stands in a table.
 
-use skill_core::tree::TILE_WIDTH;
+use skill_core::ledger::tree::TILE_WIDTH;
 use skill_core::{Code, Fault};
 
 use super::state::{self, State};

@@ -7,6 +7,7 @@ mod proof;
 mod retention;
 mod rotation;
 mod seal;
+pub mod sealer;
 mod state;
 mod tiles;
 mod verify;

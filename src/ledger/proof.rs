@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use pgrx::prelude::*;
-use skill_core::checkpoint::{Checkpoint, Proof, VerifierKey, verifier_key};
-use skill_core::tree::{self, Hash};
+use skill_core::ledger::checkpoint::{Checkpoint, Proof, VerifierKey, verifier_key};
+use skill_core::ledger::tree::{self, Hash};
 use skill_core::{Code, Fault};
 
 use super::state::{self, State};

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use pgrx::datum::IntoDatum;
 use pgrx::pg_sys;
-use skill_core::tree::{Appender, Hash, TILE_WIDTH};
+use skill_core::ledger::tree::{Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
 use super::adopt::{judge, rebuild};

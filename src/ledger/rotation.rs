@@ -3,8 +3,8 @@
 //! The log knows the key of its first record, and each key that an `audit.key_rotated` record names which a known key
 //! signed. `audit.keyring_created` begins anew after the loss of all keys.
 
-use skill_core::checkpoint::verifier_key;
-use skill_core::keyring::Keyring;
+use skill_core::audit::keyring::Keyring;
+use skill_core::ledger::checkpoint::verifier_key;
 use skill_core::{Code, Fault};
 
 use super::kept::{self, Kept};

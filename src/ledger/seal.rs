@@ -5,11 +5,12 @@
 
 use pgrx::datum::{Interval, IntoDatum};
 use pgrx::pg_sys;
-use skill_core::tree::{Appender, TILE_WIDTH};
+use skill_core::ledger::tree::{Appender, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
 use super::state::{self, Snapshot, State};
 use super::tiles::{self, ID, LeafFinder, StoredTiles};
+use crate::audit::protection;
 use crate::audit::{self, LEAF_HASH};
 use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, bytea_datum};
@@ -18,7 +19,6 @@ use crate::pg::fault_point;
 use crate::pg::spi::{self, Access, Arg, arg};
 use crate::pg::sys;
 use crate::pg_function;
-use crate::protection;
 
 /// An idle log is sealed this often all the same, in microseconds: a stretch without any leaf could hide a removal.
 const HEARTBEAT: i64 = 60_000_000;

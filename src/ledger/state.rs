@@ -1,7 +1,7 @@
 //! How far the log is sealed, in which server, and snapshots.
 
 use pgrx::pg_sys;
-use skill_core::tree::Hash;
+use skill_core::ledger::tree::Hash;
 use skill_core::{Code, Fault};
 
 use super::tiles::ID;
@@ -113,7 +113,7 @@ impl State {
         State {
             incarnation: 1,
             size: 0,
-            root: skill_core::tree::EMPTY_ROOT,
+            root: skill_core::ledger::tree::EMPTY_ROOT,
             snapshot: Snapshot::empty(),
             target: None,
             foreign_below: 0,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use pgrx::prelude::*;
-use skill_core::tree::{Hash, TILE_WIDTH, Tiles};
+use skill_core::ledger::tree::{Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 
 use crate::pg::cache;

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use pgrx::datum::IntoDatum;
 use pgrx::pg_sys;
-use skill_core::checkpoint::Checkpoint;
-use skill_core::tree::{self, Appender, Hash, TILE_WIDTH};
+use skill_core::ledger::checkpoint::Checkpoint;
+use skill_core::ledger::tree::{self, Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
 use super::proof;
@@ -17,12 +17,13 @@ use super::retention::retired_leaves;
 use super::rotation::unannounced_keys;
 use super::state::{self, Snapshot, State};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
+use crate::audit::protection;
 use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest};
 use crate::pg::call::{Answer, Call, RowSet, text_datum};
 use crate::pg::error::{OrRaise, check_for_interrupts, info};
 use crate::pg::spi::{self, Access, Arg, arg};
 use crate::pg::{progress, sys};
-use crate::{pg_function, protection};
+use crate::pg_function;
 
 pg_function!(pg_finfo_skill_verify_audit, skill_verify_audit, verify_audit);
 /// `verify_audit(since, until, since_checkpoint)`: one row per problem.

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use skill_core::keyring::{Keyring, MAX_KEYRING_BYTES, RANDOM_BYTES, SigningKey};
+use skill_core::audit::keyring::{Keyring, MAX_KEYRING_BYTES, RANDOM_BYTES, SigningKey};
 use skill_core::{Code, Fault};
 use zeroize::Zeroizing;
 
@@ -108,7 +108,7 @@ fn file_source(path: &Path) -> Result<Source, Fault> {
         .hint("chmod 0600 the file, and rotate the key if somebody may have read it."));
     }
     if meta.len() > MAX_KEYRING_BYTES as u64 {
-        return Err(skill_core::keyring::KeyringError::TooLarge.into());
+        return Err(skill_core::audit::keyring::KeyringError::TooLarge.into());
     }
     Ok(Source::File {
         path: path.to_owned(),

@@ -10,7 +10,7 @@ use std::ffi::{CStr, c_char};
 use pgrx::pg_sys;
 use pgrx::pg_sys::{NodeTag, ObjectType};
 
-use crate::guard::{self, Dropped, Name, Target};
+use crate::audit::guard::{self, Dropped, Name, Target};
 
 static mut NEXT_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut NEXT_ACCESS: pg_sys::object_access_hook_type = None;

@@ -16,7 +16,7 @@ use pgrx::bgworkers::BackgroundWorkerStatus;
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 
 use super::{background, guc, sys};
-use crate::worker::Next;
+use crate::ledger::sealer::Next;
 
 /// Databases that can have a sealer at the same time; each needs one of max_worker_processes.
 const MAX_DATABASES: usize = 256;
@@ -403,8 +403,9 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
     loop {
         let started = Instant::now();
         let interval = Duration::from_millis(guc::seal_interval_millis());
-        let step =
-            background::transaction(c"sealing the audit trail", || sys::hold_extension().then(crate::worker::seal));
+        let step = background::transaction(c"sealing the audit trail", || {
+            sys::hold_extension().then(crate::ledger::sealer::seal)
+        });
         let pause = match step {
             Ok(None) => {
                 if forget(database) {

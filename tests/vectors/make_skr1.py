@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "system"))
+sys.path.insert(0, str(HERE.parent / "support"))
 import skr1  # noqa: E402
 
 LOG = "01890a5d-ac96-774b-bcce-b302099a8057"

@@ -1,0 +1,128 @@
+//! Values from outside: their bounds, and JSON in one form.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Code, Fault};
+
+/// Largest JSON argument, in bytes of its text.
+pub const MAX_JSON_BYTES: usize = 1 << 20;
+
+/// A value out of bounds.
+pub fn invalid(message: impl Into<String>) -> Fault {
+    Fault::new(Code::InvalidParameterValue, message)
+}
+
+/// Reads JSON text from outside, with its size and depth bounded.
+pub fn parse_json(what: &str, text: &str) -> Result<Value, Fault> {
+    if text.len() > MAX_JSON_BYTES {
+        return Err(Fault::new(Code::ProgramLimitExceeded, format!("{what} is larger than {MAX_JSON_BYTES} bytes"))
+            .detail(format!("It has {} bytes.", text.len())));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let error = error.to_string();
+        if error.starts_with("recursion limit") {
+            Fault::new(Code::ProgramLimitExceeded, format!("{what} is nested too deeply"))
+                .detail("At most 127 levels are read.")
+        } else {
+            invalid(format!("{what} cannot be read"))
+                .detail(format!("{error}."))
+                .hint("Numbers beyond what a double holds must be written as text.")
+        }
+    })
+}
+
+/// A text of 1 to `most` characters.
+pub fn required<'a>(what: &str, value: Option<&'a str>, most: usize) -> Result<&'a str, Fault> {
+    let value = value.ok_or_else(|| invalid(format!("{what} must not be NULL")))?;
+    let length = if value.len() <= most { value.len() } else { value.chars().count() };
+    if value.trim().is_empty() || length > most {
+        return Err(invalid(format!("{what} must have 1 to {most} characters")).detail(format!("It has {length}.")));
+    }
+    Ok(value)
+}
+
+/// As [`required`], where the value may be left out.
+pub fn optional<'a>(what: &str, value: Option<&'a str>, most: usize) -> Result<Option<&'a str>, Fault> {
+    value.map(|value| required(what, Some(value), most)).transpose()
+}
+
+/// One of the given words.
+pub fn word<'a>(what: &str, value: Option<&'a str>, words: &[&str]) -> Result<&'a str, Fault> {
+    let value = value.ok_or_else(|| invalid(format!("{what} must not be NULL")))?;
+    if words.contains(&value) {
+        return Ok(value);
+    }
+    Err(invalid(format!("\"{}\" is no {what}", crate::policy::effect::shorten(value)))
+        .hint(format!("Use one of {}.", words.join(", "))))
+}
+
+/// Compact JSON with the keys of objects in byte order, whatever order they came in.
+pub fn canonical(value: &Value) -> String {
+    fn write(value: &Value, out: &mut String) {
+        match value {
+            Value::Object(members) => {
+                let mut keys: Vec<_> = members.keys().collect();
+                keys.sort();
+                out.push('{');
+                for (i, key) in keys.into_iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    out.push_str(&Value::String(key.clone()).to_string());
+                    out.push(':');
+                    write(&members[key], out);
+                }
+                out.push('}');
+            }
+            Value::Array(elements) => {
+                out.push('[');
+                for (i, element) in elements.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    write(element, out);
+                }
+                out.push(']');
+            }
+            scalar => out.push_str(&scalar.to_string()),
+        }
+    }
+    let mut out = String::new();
+    write(value, &mut out);
+    out
+}
+
+/// `sha256:` and the hex digest of bytes.
+pub fn sha256(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn canonical_json_is_sorted_and_compact() {
+        assert_eq!(
+            canonical(&json!({"b": [1, {"z": null, "a": "x\"y"}], "a": 1.5})),
+            r#"{"a":1.5,"b":[1,{"a":"x\"y","z":null}]}"#
+        );
+        assert_eq!(sha256(b"abc"), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn bounds() {
+        assert!(
+            parse_json("x", &format!("{}{}", "[".repeat(200), "]".repeat(200)))
+                .is_err_and(|f| f.code == Code::ProgramLimitExceeded)
+        );
+        assert!(parse_json("x", &"1".repeat(MAX_JSON_BYTES + 1)).is_err_and(|f| f.code == Code::ProgramLimitExceeded));
+        assert!(
+            required("x", Some("  "), 3).is_err()
+                && required("x", None, 3).is_err()
+                && required("x", Some("äää"), 3).is_ok()
+        );
+    }
+}

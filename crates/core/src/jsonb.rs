@@ -1,0 +1,543 @@
+//! Reads PostgreSQL's binary `jsonb` (src/include/utils/jsonb.h, unchanged since 9.4).
+//!
+//! Signing walks every value of every row, so this goes over the bytes as they
+//! lie in the tuple instead of calling the server once per token. All reads are
+//! checked: a damaged value is an error, never a wild read.
+
+use crate::audit::skr1::{EncodeError, JsonWriter};
+use crate::error::{Code, Fault};
+
+/// Why a value could not be told to the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonbError {
+    /// The bytes are no `jsonb`.
+    Damaged,
+    /// They are, and over a limit.
+    Encode(EncodeError),
+}
+
+impl From<EncodeError> for JsonbError {
+    fn from(error: EncodeError) -> Self {
+        JsonbError::Encode(error)
+    }
+}
+
+impl From<JsonbError> for Fault {
+    fn from(error: JsonbError) -> Fault {
+        match error {
+            JsonbError::Encode(error) => error.into(),
+            JsonbError::Damaged => Fault::new(Code::Internal, "the stored jsonb value is damaged")
+                .hint("Check the table with amcheck and the storage below it."),
+        }
+    }
+}
+
+const COUNT: u32 = 0x0FFF_FFFF;
+const SCALAR: u32 = 0x1000_0000;
+const OBJECT: u32 = 0x2000_0000;
+const ARRAY: u32 = 0x4000_0000;
+const HAS_OFFSET: u32 = 0x8000_0000;
+const TYPE: u32 = 0x7000_0000;
+
+/// Tells the writer the value in `root`, the bytes behind the varlena header.
+pub fn tell(root: &[u8], writer: &mut JsonWriter<'_>) -> Result<(), JsonbError> {
+    container(root, 0, writer, true)
+}
+
+/// The elements of an array of strings. `Err` carries the strings that could be
+/// read and why the value is no such array.
+pub fn strings(root: &[u8]) -> Result<Vec<&str>, (Vec<String>, String)> {
+    let wrong = |found: Vec<&str>, reason: String| Err((found.into_iter().map(str::to_owned).collect(), reason));
+    let header = u32_at(root, 0).unwrap_or_default();
+    if header & ARRAY == 0 || header & SCALAR != 0 {
+        return wrong(Vec::new(), "the effects are JSON, but no array".into());
+    }
+    let count = (header & COUNT) as usize;
+    let mut entries = Entries { root, table: 4, data: 4 + 4 * count, next: 0, offset: 0 };
+    let (mut found, mut reason) = (Vec::new(), None);
+    for i in 0..count {
+        let text = match entries.step() {
+            Ok((0, start, length)) => root.get(start..start + length).and_then(|bytes| std::str::from_utf8(bytes).ok()),
+            _ => None,
+        };
+        match text {
+            Some(text) => found.push(text),
+            None => {
+                reason.get_or_insert_with(|| format!("element {} of the effects is no string", i + 1));
+            }
+        }
+    }
+    match reason {
+        None => Ok(found),
+        Some(reason) => wrong(found, reason),
+    }
+}
+
+/// A member of an object, as far as it is looked into here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// A text.
+    Text(&'a str),
+    /// An object or an array, as [`strings`] and [`find`] take it.
+    Container(&'a [u8]),
+    /// Anything else.
+    Other,
+}
+
+/// Members of an object by their names; `None` for one that is not there, and for all of what is no object.
+pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Found<'a>>; N] {
+    let mut found = [None; N];
+    let header = u32_at(root, 0).unwrap_or_default();
+    if header & OBJECT == 0 {
+        return found;
+    }
+    let count = (header & COUNT) as usize;
+    let entries = || Entries { root, table: 4, data: 4 + 8 * count, next: 0, offset: 0 };
+    let (mut keys, mut values) = (entries(), entries());
+    for _ in 0..count {
+        if values.step().is_err() {
+            return found;
+        }
+    }
+    for _ in 0..count {
+        let (Ok((_, start, length)), Ok((kind, at, size))) = (keys.step(), values.step()) else {
+            return found;
+        };
+        let key = root.get(start..start + length).unwrap_or_default();
+        if let Some(wanted) = names.iter().position(|name| name.as_bytes() == key) {
+            found[wanted] = Some(match kind {
+                0x0000_0000 => root
+                    .get(at..at + size)
+                    .and_then(|bytes| std::str::from_utf8(bytes).ok())
+                    .map_or(Found::Other, Found::Text),
+                0x5000_0000 => root.get((at + 3) & !3..at + size).map_or(Found::Other, Found::Container),
+                _ => Found::Other,
+            });
+        }
+    }
+    found
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32, JsonbError> {
+    let four = bytes.get(at..at + 4).ok_or(JsonbError::Damaged)?;
+    Ok(u32::from_ne_bytes([four[0], four[1], four[2], four[3]]))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Result<u16, JsonbError> {
+    let two = bytes.get(at..at + 2).ok_or(JsonbError::Damaged)?;
+    Ok(u16::from_ne_bytes([two[0], two[1]]))
+}
+
+/// Walks the entries of one container in order.
+struct Entries<'a> {
+    root: &'a [u8],
+    table: usize,
+    data: usize,
+    next: usize,
+    offset: usize,
+}
+
+impl<'a> Entries<'a> {
+    /// Type, start and length of the next entry, relative to the root.
+    fn step(&mut self) -> Result<(u32, usize, usize), JsonbError> {
+        let entry = u32_at(self.root, self.table + 4 * self.next)?;
+        let end =
+            if entry & HAS_OFFSET != 0 { (entry & COUNT) as usize } else { self.offset + (entry & COUNT) as usize };
+        let length = end.checked_sub(self.offset).ok_or(JsonbError::Damaged)?;
+        let start = self.data + self.offset;
+        self.offset = end;
+        self.next += 1;
+        Ok((entry & TYPE, start, length))
+    }
+}
+
+fn container(root: &[u8], at: usize, writer: &mut JsonWriter<'_>, top: bool) -> Result<(), JsonbError> {
+    let header = u32_at(root, at)?;
+    let count = (header & COUNT) as usize;
+    let table = at + 4;
+    let children = if header & OBJECT != 0 { count * 2 } else { count };
+    let data = table + 4 * children;
+    if data > root.len() {
+        return Err(JsonbError::Damaged);
+    }
+    let mut entries = Entries { root, table, data, next: 0, offset: 0 };
+    if header & OBJECT != 0 {
+        // All keys come first, then all values.
+        let mut keys = Entries { root, table, data, next: 0, offset: 0 };
+        for _ in 0..count {
+            entries.step()?;
+        }
+        writer.begin_object()?;
+        for _ in 0..count {
+            let (_, start, length) = keys.step()?;
+            writer.key(root.get(start..start + length).ok_or(JsonbError::Damaged)?)?;
+            value(root, entries.step()?, writer)?;
+        }
+        writer.end()?;
+    } else if header & ARRAY != 0 {
+        if header & SCALAR != 0 {
+            return if top && count == 1 { value(root, entries.step()?, writer) } else { Err(JsonbError::Damaged) };
+        }
+        writer.begin_array()?;
+        for _ in 0..count {
+            value(root, entries.step()?, writer)?;
+        }
+        writer.end()?;
+    } else {
+        return Err(JsonbError::Damaged);
+    }
+    Ok(())
+}
+
+fn value(
+    root: &[u8],
+    (kind, start, length): (u32, usize, usize),
+    writer: &mut JsonWriter<'_>,
+) -> Result<(), JsonbError> {
+    // Numbers and containers are aligned to four bytes; their length includes the padding.
+    let aligned = (start + 3) & !3;
+    match kind {
+        0x0000_0000 => writer.string(root.get(start..start + length).ok_or(JsonbError::Damaged)?)?,
+        0x1000_0000 => {
+            let bytes = root.get(aligned..start + length).ok_or(JsonbError::Damaged)?;
+            let mut text = Vec::with_capacity(24);
+            numeric_text(varlena_payload(bytes)?, &mut text)?;
+            writer.number(&text)?;
+        }
+        0x2000_0000 => writer.bool(false)?,
+        0x3000_0000 => writer.bool(true)?,
+        0x4000_0000 => writer.null()?,
+        0x5000_0000 => container(root, aligned, writer, false)?,
+        _ => return Err(JsonbError::Damaged),
+    }
+    Ok(())
+}
+
+/// A `numeric` inside `jsonb` always has the plain four-byte header.
+fn varlena_payload(bytes: &[u8]) -> Result<&[u8], JsonbError> {
+    let header = u32_at(bytes, 0)?;
+    let total = if cfg!(target_endian = "little") { (header >> 2) as usize } else { (header & 0x3FFF_FFFF) as usize };
+    bytes.get(4..total).ok_or(JsonbError::Damaged)
+}
+
+/// What `numeric_out` prints (src/backend/utils/adt/numeric.c, get_str_from_var).
+fn numeric_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), JsonbError> {
+    let header = u16_at(bytes, 0)?;
+    let (negative, scale, weight, digits) = match header & 0xC000 {
+        0x8000 => {
+            let low = (header & 0x3F) as i32;
+            let weight = if header & 0x40 != 0 { low - 64 } else { low };
+            (header & 0x2000 != 0, ((header & 0x1F80) >> 7) as usize, weight, &bytes[2..])
+        }
+        0xC000 => return Err(JsonbError::Damaged), // NaN and infinities are not JSON
+        sign => {
+            let weight = u16_at(bytes, 2)? as i16;
+            (sign == 0x4000, (header & 0x3FFF) as usize, i32::from(weight), &bytes[4..])
+        }
+    };
+    let groups = digits.len() / 2;
+    let group = |at: i32| -> Result<u16, JsonbError> {
+        match usize::try_from(at) {
+            Ok(at) if at < groups => Ok(u16_at(digits, at * 2)?),
+            _ => Ok(0),
+        }
+    };
+    if negative {
+        out.push(b'-');
+    }
+    if weight < 0 {
+        out.push(b'0');
+    }
+    for at in 0..=weight {
+        let four = digits_of(group(at)?)?;
+        let skip = if at == 0 { four.iter().take(3).take_while(|d| **d == b'0').count() } else { 0 };
+        out.extend_from_slice(&four[skip..]);
+    }
+    if scale > 0 {
+        out.push(b'.');
+        let start = out.len();
+        let mut at = weight + 1;
+        while out.len() - start < scale {
+            out.extend_from_slice(&digits_of(group(at)?)?);
+            at += 1;
+        }
+        out.truncate(start + scale);
+    }
+    Ok(())
+}
+
+fn digits_of(group: u16) -> Result<[u8; 4], JsonbError> {
+    if group > 9999 {
+        return Err(JsonbError::Damaged);
+    }
+    let digit = |n: u16| b'0' + (n % 10) as u8;
+    Ok([digit(group / 1000), digit(group / 100), digit(group / 10), digit(group)])
+}
+
+/// Every so many entries hold their end instead of their length.
+const OFFSET_STRIDE: usize = 32;
+
+/// Writes one object in the binary form: first all keys, in the order of `jsonb`
+/// ([`key_order`]), then as many values.
+pub struct ObjectWriter<'o> {
+    out: &'o mut Vec<u8>,
+    table: usize,
+    data: usize,
+    next: usize,
+    entries: usize,
+}
+
+/// How `jsonb` orders keys: shorter first, then by bytes.
+pub fn key_order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+}
+
+impl<'o> ObjectWriter<'o> {
+    /// Starts an object of `count` members at the end of `out`, which must lie at a
+    /// multiple of four from the root.
+    pub fn new(out: &'o mut Vec<u8>, count: usize) -> Self {
+        pad(out);
+        out.extend_from_slice(&(count as u32 | OBJECT).to_ne_bytes());
+        let table = out.len();
+        out.resize(table + 8 * count, 0);
+        ObjectWriter { data: out.len(), out, table, next: 0, entries: 2 * count }
+    }
+
+    fn entry(&mut self, kind: u32, start: usize) {
+        debug_assert!(self.next < self.entries, "no more entries than announced");
+        let mut word = kind | (self.out.len() - start) as u32;
+        if self.next.is_multiple_of(OFFSET_STRIDE) {
+            word = kind | HAS_OFFSET | (self.out.len() - self.data) as u32;
+        }
+        let at = self.table + 4 * self.next;
+        self.out[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        self.next += 1;
+    }
+
+    /// A key, or a string value.
+    pub fn string(&mut self, text: &[u8]) {
+        let start = self.out.len();
+        self.out.extend_from_slice(text);
+        self.entry(0, start);
+    }
+    /// `null`
+    pub fn null(&mut self) {
+        self.entry(0x4000_0000, self.out.len());
+    }
+    /// `true` or `false`
+    pub fn bool(&mut self, value: bool) {
+        self.entry(if value { 0x3000_0000 } else { 0x2000_0000 }, self.out.len());
+    }
+    /// A finite `numeric`, with its plain header of four bytes.
+    pub fn numeric(&mut self, varlena: &[u8]) {
+        let start = self.out.len();
+        pad(self.out);
+        self.out.extend_from_slice(varlena);
+        self.entry(0x1000_0000, start);
+    }
+    /// A whole number.
+    pub fn integer(&mut self, value: i64) {
+        let mut rest = value.unsigned_abs();
+        let mut groups = [0u16; 5];
+        let mut count = 0;
+        while rest > 0 {
+            groups[count] = (rest % 10_000) as u16;
+            rest /= 10_000;
+            count += 1;
+        }
+        // The short form of numeric.c: sign and weight in one word, no zeros at the end.
+        let sign = if value < 0 { 0x2000 } else { 0 };
+        let header = 0x8000 | sign | (count.max(1) - 1) as u16;
+        let skip = groups[..count].iter().take_while(|group| **group == 0).count();
+        let length = 4 + 2 + 2 * (count - skip);
+        let mut varlena = [0; 16];
+        let head = if cfg!(target_endian = "little") { (length as u32) << 2 } else { length as u32 };
+        varlena[..4].copy_from_slice(&head.to_ne_bytes());
+        varlena[4..6].copy_from_slice(&header.to_ne_bytes());
+        for (i, group) in groups[skip..count].iter().rev().enumerate() {
+            varlena[6 + 2 * i..8 + 2 * i].copy_from_slice(&group.to_ne_bytes());
+        }
+        self.numeric(&varlena[..length]);
+    }
+    /// A value that is `jsonb` already: the bytes behind its varlena header.
+    pub fn jsonb(&mut self, root: &[u8]) -> Result<(), JsonbError> {
+        let header = u32_at(root, 0)?;
+        let start = self.out.len();
+        if header & SCALAR != 0 {
+            // A scalar at the top is an array of one, which is taken off inside.
+            let mut entries = Entries { root, table: 4, data: 8, next: 0, offset: 0 };
+            let (kind, at, length) = entries.step()?;
+            let aligned = if kind == 0x1000_0000 { (at + 3) & !3 } else { at };
+            let bytes = root.get(aligned..at + length).ok_or(JsonbError::Damaged)?;
+            if kind == 0x1000_0000 {
+                pad(self.out);
+            }
+            self.out.extend_from_slice(bytes);
+            self.entry(kind, start);
+        } else {
+            pad(self.out);
+            self.out.extend_from_slice(root);
+            self.entry(0x5000_0000, start);
+        }
+        Ok(())
+    }
+    /// An object inside.
+    pub fn object<E>(
+        &mut self,
+        count: usize,
+        write: impl FnOnce(&mut ObjectWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.out.len();
+        let mut inner = ObjectWriter::new(self.out, count);
+        write(&mut inner)?;
+        debug_assert_eq!(inner.next, inner.entries, "as many entries as announced");
+        self.entry(0x5000_0000, start);
+        Ok(())
+    }
+}
+
+/// A value of a small object.
+#[derive(Debug, Clone, Copy)]
+pub enum Member<'a> {
+    /// A string.
+    Text(&'a str),
+    /// A whole number.
+    Integer(i64),
+    /// What is `jsonb` already, without its varlena header.
+    Jsonb(&'a [u8]),
+}
+
+/// An object of the members that are there.
+pub fn object(members: &[(&str, Option<Member<'_>>)]) -> Result<Vec<u8>, JsonbError> {
+    let mut present: Vec<(&str, Member<'_>)> =
+        members.iter().filter_map(|(key, value)| value.map(|value| (*key, value))).collect();
+    present.sort_by(|a, b| key_order(a.0.as_bytes(), b.0.as_bytes()));
+    let mut out = Vec::with_capacity(256);
+    let mut writer = ObjectWriter::new(&mut out, present.len());
+    present.iter().for_each(|(key, _)| writer.string(key.as_bytes()));
+    for (_, value) in present {
+        match value {
+            Member::Text(text) => writer.string(text.as_bytes()),
+            Member::Integer(number) => writer.integer(number),
+            Member::Jsonb(root) => writer.jsonb(root)?,
+        }
+    }
+    Ok(out)
+}
+
+fn pad(out: &mut Vec<u8>) {
+    out.resize((out.len() + 3) & !3, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::skr1::{self, Encoder};
+    use proptest::prelude::*;
+
+    fn walk(bytes: &[u8]) -> Result<Vec<u8>, JsonbError> {
+        let mut out = Vec::new();
+        Encoder::new(&mut out, &[0; 16], 1).json(1, |w| tell(bytes, w))?;
+        Ok(out[4 + 16 + 4 + 7..].to_vec())
+    }
+    fn text(weight: i16, scale: u16, negative: bool, groups: &[u16]) -> String {
+        let mut bytes = (scale | if negative { 0x4000 } else { 0 }).to_ne_bytes().to_vec();
+        bytes.extend(weight.to_ne_bytes());
+        groups.iter().for_each(|g| bytes.extend(g.to_ne_bytes()));
+        let mut out = Vec::new();
+        numeric_text(&bytes, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers_print_as_numeric_out_prints_them() {
+        assert_eq!(text(0, 0, false, &[]), "0");
+        assert_eq!(text(0, 2, false, &[]), "0.00");
+        assert_eq!(text(0, 0, true, &[42]), "-42");
+        assert_eq!(text(1, 0, false, &[1]), "10000");
+        assert_eq!(text(1, 3, false, &[12, 3456, 7890]), "123456.789");
+        assert_eq!(text(-1, 5, false, &[1234, 5000]), "0.12345");
+        assert_eq!(text(-2, 8, false, &[1234]), "0.00001234");
+    }
+
+    fn written(value: &serde_json::Value, out: &mut ObjectWriter<'_>) {
+        use serde_json::Value;
+        match value {
+            Value::Null => out.null(),
+            Value::Bool(b) => out.bool(*b),
+            Value::Number(n) => out.integer(n.as_i64().unwrap()),
+            Value::String(s) => out.string(s.as_bytes()),
+            Value::Object(map) => out
+                .object::<()>(map.len(), |inner| {
+                    members(map, inner);
+                    Ok(())
+                })
+                .unwrap(),
+            Value::Array(_) => unreachable!("not generated"),
+        }
+    }
+    fn members(map: &serde_json::Map<String, serde_json::Value>, out: &mut ObjectWriter<'_>) {
+        let mut sorted: Vec<_> = map.iter().collect();
+        sorted.sort_by(|a, b| key_order(a.0.as_bytes(), b.0.as_bytes()));
+        sorted.iter().for_each(|(key, _)| out.string(key.as_bytes()));
+        sorted.iter().for_each(|(_, value)| written(value, out));
+    }
+    fn any_object() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            "[a-c]{0,9}".prop_map(Value::String),
+            prop_oneof![any::<i64>(), -20_000i64..20_000, Just(0), Just(10_000), Just(-100_000_000), Just(i64::MIN)]
+                .prop_map(|n| Value::Number(n.into()))
+        ];
+        fn object(inner: BoxedStrategy<Value>) -> BoxedStrategy<Value> {
+            prop::collection::btree_map("[a-z]{0,4}", inner, 0..40)
+                .prop_map(|m| Value::Object(m.into_iter().collect()))
+                .boxed()
+        }
+        let leaf = leaf.boxed();
+        object(prop_oneof![leaf.clone(), object(leaf)].boxed())
+    }
+
+    proptest! {
+        /// What is written is read back as the same value.
+        #[test]
+        fn objects_survive_writing_and_reading(value in any_object()) {
+            let serde_json::Value::Object(map) = &value else { unreachable!() };
+            let mut bytes = Vec::new();
+            members(map, &mut ObjectWriter::new(&mut bytes, map.len()));
+            let mut expected = Vec::new();
+            Encoder::new(&mut expected, &[0; 16], 1).json(1, |w| skr1::tell(&value, w)).unwrap();
+            prop_assert_eq!(walk(&bytes), Ok(expected[4 + 16 + 4 + 7..].to_vec()));
+        }
+
+        /// Members are found in an object, and in an object inside of it.
+        #[test]
+        fn members_are_found_by_name(value in any_object()) {
+            let serde_json::Value::Object(map) = &value else { unreachable!() };
+            let mut bytes = Vec::new();
+            members(map, &mut ObjectWriter::new(&mut bytes, map.len()));
+            for (name, value) in map {
+                let [found, none] = find(&bytes, [name, "not there"]);
+                prop_assert_eq!(none, None);
+                match (value, found) {
+                    (serde_json::Value::String(text), Some(Found::Text(found))) => prop_assert_eq!(text, found),
+                    (serde_json::Value::Object(inner), Some(Found::Container(found))) => {
+                        for name in inner.keys() {
+                            prop_assert!(find(found, [name])[0].is_some());
+                        }
+                    }
+                    (serde_json::Value::String(_) | serde_json::Value::Object(_), found) => prop_assert!(false, "{:?}", found),
+                    (_, found) => prop_assert_eq!(found, Some(Found::Other)),
+                }
+            }
+        }
+
+        #[test]
+        fn damaged_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = walk(&bytes);
+            let _ = find(&bytes, ["a"]);
+        }
+    }
+}

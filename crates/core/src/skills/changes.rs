@@ -1,0 +1,116 @@
+//! Tokens: how far somebody has read the history.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::names::MAX_NAME;
+use crate::error::{Code, Fault};
+use crate::input::{invalid, parse_json};
+use crate::policy::effect::shorten;
+
+/// Most namespaces in a token.
+const MAX_NAMESPACES: usize = 10_000;
+
+/// The last revision that was read of each namespace; 0 where it has none. Written as a JSON object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Token(BTreeMap<String, i64>);
+
+impl Token {
+    /// Reads a token; `None` is the beginning of time.
+    pub fn parse(text: Option<&str>) -> Result<Self, Fault> {
+        let Some(text) = text else {
+            return Ok(Token::default());
+        };
+        let bad = || {
+            invalid(format!("\"{}\" is no token", shorten(text))).hint("Give the token of an earlier answer of skill_changes() or of skills_token(), or NULL for all there is.")
+        };
+        let Value::Object(members) = parse_json("the token", text).map_err(|_| bad())? else {
+            return Err(bad());
+        };
+        let mut revisions = BTreeMap::new();
+        for (namespace, revision) in members {
+            let revision = revision.as_i64().filter(|revision| *revision >= 0).ok_or_else(bad)?;
+            if namespace.is_empty() || namespace.chars().count() > MAX_NAME {
+                return Err(bad());
+            }
+            revisions.insert(namespace, revision);
+        }
+        let token = Token(revisions);
+        token.bounded()?;
+        Ok(token)
+    }
+
+    /// What was read of a namespace.
+    pub fn revision(&self, namespace: &str) -> i64 {
+        self.0.get(namespace).copied().unwrap_or(0)
+    }
+
+    /// The namespaces of which something was read.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Notes what was read of a namespace.
+    pub fn read(&mut self, namespace: &str, revision: i64) {
+        *self.0.entry(namespace.to_owned()).or_default() = revision;
+    }
+
+    /// A token for more namespaces would be too large to hand about.
+    pub fn bounded(&self) -> Result<(), Fault> {
+        if self.0.len() > MAX_NAMESPACES {
+            return Err(Fault::new(
+                Code::ProgramLimitExceeded,
+                format!("a token holds at most {MAX_NAMESPACES} namespaces"),
+            )
+            .hint("Ask for one namespace at a time."));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&serde_json::to_string(&self.0).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn tokens() {
+        let mut token = Token::parse(None).unwrap();
+        assert_eq!(token.to_string(), "{}");
+        token.read("b", 2);
+        token.read("a\"", 7);
+        token.read("b", 3);
+        assert_eq!(token.to_string(), r#"{"a\"":7,"b":3}"#);
+        assert_eq!(Token::parse(Some(&token.to_string())).unwrap(), token);
+        assert_eq!((token.revision("b"), token.revision("c")), (3, 0));
+        for bad in [
+            "",
+            "7",
+            "[]",
+            "{\"a\":-1}",
+            "{\"a\":1.5}",
+            "{\"a\":\"1\"}",
+            "{\"\":1}",
+            "{\"a\":1",
+            "{\"a\":99999999999999999999}",
+        ] {
+            assert_eq!(Token::parse(Some(bad)).unwrap_err().code, Code::InvalidParameterValue, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,60}") {
+            if let Ok(token) = Token::parse(Some(&text)) {
+                prop_assert_eq!(Token::parse(Some(&token.to_string())).unwrap(), token);
+            }
+        }
+    }
+}

@@ -1,0 +1,628 @@
+//! What skills require of each other, and what keeps them apart.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use serde_json::Value;
+
+use super::names::{is_namespace, storable};
+use super::requirement::{Candidate, Range, best, listed};
+use crate::error::{Code, Fault};
+use crate::input::invalid;
+use crate::policy::effect::shorten;
+
+/// Most entries in `requires`, and in `conflicts`.
+const MAX_RELATIONS: usize = 100;
+/// Most skills that are looked at together.
+const MAX_SKILLS: usize = 1000;
+/// Most times that a skill's requirements are followed.
+const MAX_STEPS: usize = 10_000;
+/// Longest cycle that is written out in full.
+const MAX_PATH: usize = 20;
+
+/// What one skill says about another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It does not work without.
+    Requires,
+    /// It does not work beside.
+    Conflicts,
+}
+
+impl Kind {
+    /// The word in the tables, and the member of the manifest.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Requires => "requires",
+            Kind::Conflicts => "conflicts",
+        }
+    }
+
+    /// From the word in the tables.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Kind::Requires, Kind::Conflicts].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// One entry of `requires` or `conflicts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relation {
+    /// Which of the two.
+    pub kind: Kind,
+    /// Namespace of the other skill.
+    pub namespace: String,
+    /// Name of the other skill.
+    pub skill_name: String,
+    /// Which versions of it; `None` is any.
+    pub range: Option<Range>,
+}
+
+/// The relations in a manifest. A name without a namespace is of the skill's own.
+pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, Fault> {
+    let mut relations = Vec::new();
+    for kind in [Kind::Requires, Kind::Conflicts] {
+        let entries = match manifest.and_then(|manifest| manifest.get(kind.word())) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(entries)) if entries.len() <= MAX_RELATIONS => entries,
+            Some(Value::Array(_)) => {
+                return Err(invalid(format!("{} of the manifest has more than {MAX_RELATIONS} entries", kind.word())));
+            }
+            Some(_) => return Err(malformed(kind, "It is no array.".into())),
+        };
+        let mut seen = HashSet::new();
+        for (i, entry) in entries.iter().enumerate() {
+            let at = |why: &str| malformed(kind, format!("Entry {}: {why}.", i + 1));
+            let (name, range) = match entry {
+                Value::String(name) => (name.as_str(), None),
+                Value::Object(members) => {
+                    if let Some(key) = members.keys().find(|key| !matches!(key.as_str(), "skill" | "version")) {
+                        return Err(at(&format!("unknown member \"{}\"", shorten(key))));
+                    }
+                    let name = members.get("skill").and_then(Value::as_str).ok_or_else(|| at("skill is no text"))?;
+                    let range = match members.get("version") {
+                        None | Some(Value::Null) => None,
+                        Some(Value::String(range)) => Some(Range::parse(range).map_err(|fault| {
+                            at(&format!(
+                                "{}: {}",
+                                fault.message,
+                                fault.detail.unwrap_or_default().trim_end_matches('.')
+                            ))
+                        })?),
+                        Some(_) => return Err(at("version is no text")),
+                    };
+                    (name, range)
+                }
+                _ => return Err(at("it is neither text nor object")),
+            };
+            let (namespace, skill_name) = match name.split_once('/') {
+                Some((namespace, rest)) if is_namespace(namespace) => (namespace, rest),
+                _ => (namespace, name),
+            };
+            storable(skill_name).map_err(|fault| at(&fault.message))?;
+            if !seen.insert((namespace.to_owned(), skill_name.to_owned())) {
+                return Err(at(&format!("skill \"{}\" is there twice", shorten(skill_name))));
+            }
+            relations.push(Relation {
+                kind,
+                namespace: namespace.to_owned(),
+                skill_name: skill_name.to_owned(),
+                range,
+            });
+        }
+    }
+    Ok(relations)
+}
+
+fn malformed(kind: Kind, why: String) -> Fault {
+    invalid(format!("{} of the manifest cannot be read", kind.word())).detail(why).hint(format!(
+        "\"{}\": [{{\"skill\": \"namespace/name\", \"version\": \"^1.2\"}}]; version may be left out.",
+        kind.word()
+    ))
+}
+
+/// Namespace and name.
+pub type Key = (String, String);
+
+/// Where skills are looked up.
+pub trait Source {
+    /// The versions of a skill that may be used; `None` when there is no such skill.
+    fn candidates(&mut self, key: &Key) -> Option<Vec<Candidate>>;
+    /// What a version says about other skills.
+    fn relations(&mut self, version: &[u8; 16]) -> Vec<Relation>;
+}
+
+/// A skill of the closure in the version that was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which skill.
+    pub key: Key,
+    /// In which version.
+    pub candidate: Candidate,
+    /// Steps from what was asked for, which is 0.
+    pub depth: i32,
+    /// Who requires it first; `None` for what was asked for.
+    pub required_by: Option<Key>,
+}
+
+/// Something that cannot be met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// missing, version, conflict or cycle; limit where it is too much to look at
+    pub problem: &'static str,
+    /// The skill that says so.
+    pub by: Key,
+    /// The skill it is about.
+    pub skill: Key,
+    /// The range in question.
+    pub range: Option<String>,
+    /// For a person.
+    pub detail: String,
+}
+
+/// What comes out.
+#[derive(Debug, Default)]
+pub struct Resolution {
+    /// Everything that is needed, what was asked for first, then by depth.
+    pub chosen: Vec<Chosen>,
+    /// Why it does not do.
+    pub problems: Vec<Problem>,
+}
+
+struct Node {
+    key: Key,
+    /// Empty where the skill does not exist or has no version to use.
+    candidates: Vec<Candidate>,
+    exists: bool,
+    /// Asked for in exactly this version.
+    fixed: bool,
+    ranges: Vec<Range>,
+    chosen: Option<Candidate>,
+    relations: Vec<Relation>,
+}
+
+struct Graph<'a, S> {
+    source: &'a mut S,
+    nodes: Vec<Node>,
+    index: HashMap<Key, usize>,
+}
+
+impl<S: Source> Graph<'_, S> {
+    fn node(&mut self, key: &Key) -> Result<usize, Fault> {
+        if let Some(node) = self.index.get(key) {
+            return Ok(*node);
+        }
+        if self.nodes.len() >= MAX_SKILLS {
+            return Err(Fault::new(Code::ProgramLimitExceeded, format!("more than {MAX_SKILLS} skills hang together")));
+        }
+        let candidates = self.source.candidates(key);
+        self.nodes.push(Node {
+            key: key.clone(),
+            exists: candidates.is_some(),
+            candidates: candidates.unwrap_or_default(),
+            fixed: false,
+            ranges: Vec::new(),
+            chosen: None,
+            relations: Vec::new(),
+        });
+        self.index.insert(key.clone(), self.nodes.len() - 1);
+        Ok(self.nodes.len() - 1)
+    }
+
+    fn choose(&mut self, node: usize, candidate: Candidate) {
+        self.nodes[node].relations = self.source.relations(&candidate.id);
+        self.nodes[node].chosen = Some(candidate);
+    }
+
+    /// The nodes that a node requires.
+    fn required(&self, node: usize) -> impl Iterator<Item = (usize, &Relation)> {
+        let of_kind = self.nodes[node].relations.iter().filter(|relation| relation.kind == Kind::Requires);
+        of_kind.filter_map(|relation| Some((*self.index.get(&key(relation))?, relation)))
+    }
+}
+
+fn key(relation: &Relation) -> Key {
+    (relation.namespace.clone(), relation.skill_name.clone())
+}
+
+/// `namespace/name`
+pub fn shown(key: &Key) -> String {
+    format!("{}/{}", key.0, key.1)
+}
+
+/// Follows the requirements of the versions asked for. Every skill is taken once, in its highest version that meets all
+/// that was required of it on the way; nothing is tried again with a lower version of somebody else.
+pub fn resolve(roots: Vec<(Key, Candidate)>, source: &mut impl Source) -> Result<Resolution, Fault> {
+    let mut graph = Graph { source, nodes: Vec::new(), index: HashMap::new() };
+    let mut queue = VecDeque::new();
+    let mut asked = Vec::new();
+    for (key, candidate) in roots {
+        let node = graph.node(&key)?;
+        if graph.nodes[node].fixed {
+            if graph.nodes[node].chosen.as_ref() != Some(&candidate) {
+                return Err(invalid(format!("skill \"{}\" is asked for in two versions", shorten(&key.1))));
+            }
+            continue;
+        }
+        graph.nodes[node].fixed = true;
+        graph.choose(node, candidate);
+        asked.push(node);
+        queue.push_back(node);
+    }
+    let mut steps = 0;
+    while let Some(from) = queue.pop_front() {
+        steps += 1;
+        if steps > MAX_STEPS {
+            return Err(Fault::new(Code::ProgramLimitExceeded, "the requirements of the skills are too entangled")
+                .detail(format!("Given up after {MAX_STEPS} steps.")));
+        }
+        let relations: Vec<Relation> =
+            graph.nodes[from].relations.iter().filter(|relation| relation.kind == Kind::Requires).cloned().collect();
+        for relation in relations {
+            let to = graph.node(&key(&relation))?;
+            let node = &mut graph.nodes[to];
+            node.ranges.extend(relation.range);
+            if node.fixed {
+                continue;
+            }
+            let found = best(&node.candidates, &node.ranges.iter().collect::<Vec<_>>());
+            if let Some(found) = found.filter(|found| node.chosen.as_ref() != Some(found)).cloned() {
+                graph.choose(to, found);
+                queue.push_back(to);
+            }
+        }
+    }
+    Ok(judge(&graph, &asked))
+}
+
+/// What of the graph is needed in the end, and what is wrong with that.
+fn judge<S: Source>(graph: &Graph<S>, asked: &[usize]) -> Resolution {
+    let mut result = Resolution::default();
+    let mut reached: HashSet<usize> = asked.iter().copied().collect();
+    let mut queue: VecDeque<(usize, i32, Option<usize>)> = asked.iter().map(|node| (*node, 0, None)).collect();
+    while let Some((from, depth, by)) = queue.pop_front() {
+        let node = &graph.nodes[from];
+        if let Some(candidate) = &node.chosen {
+            let required_by = by.map(|by| graph.nodes[by].key.clone());
+            result.chosen.push(Chosen { key: node.key.clone(), candidate: candidate.clone(), depth, required_by });
+        }
+        for (to, relation) in graph.required(from) {
+            let other = &graph.nodes[to];
+            let range = relation.range.as_ref();
+            let unmet = |problem, detail| Problem {
+                problem,
+                by: node.key.clone(),
+                skill: other.key.clone(),
+                range: range.map(|range| range.text().to_owned()),
+                detail,
+            };
+            let meets = |candidate: &Candidate| {
+                range.is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)))
+            };
+            match &other.chosen {
+                None if !other.exists => result.problems.push(unmet("missing", "There is no such skill.".into())),
+                None if other.candidates.is_empty() => {
+                    result.problems.push(unmet("version", "It has no approved version that may be used.".into()))
+                }
+                Some(candidate) if meets(candidate) => {}
+                Some(candidate) if other.candidates.iter().any(meets) => {
+                    let why = if other.fixed { "was asked for" } else { "is what others require" };
+                    result.problems.push(unmet("version", format!("{} {why}.", candidate.shown())));
+                }
+                _ => result.problems.push(unmet("version", format!("There is {}.", listed(&other.candidates)))),
+            }
+            if reached.insert(to) {
+                queue.push_back((to, depth + 1, Some(from)));
+            }
+        }
+    }
+    for chosen in &result.chosen {
+        let node = &graph.nodes[graph.index[&chosen.key]];
+        for relation in node.relations.iter().filter(|relation| relation.kind == Kind::Conflicts) {
+            let other = graph
+                .index
+                .get(&key(relation))
+                .filter(|other| reached.contains(other))
+                .map(|other| &graph.nodes[*other]);
+            let Some((other, candidate)) = other.and_then(|other| Some((other, other.chosen.as_ref()?))) else {
+                continue;
+            };
+            let within = relation
+                .range
+                .as_ref()
+                .is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)));
+            if within && other.key != node.key {
+                result.problems.push(Problem {
+                    problem: "conflict",
+                    by: node.key.clone(),
+                    skill: other.key.clone(),
+                    range: relation.range.as_ref().map(|range| range.text().to_owned()),
+                    detail: format!("{} is needed too.", candidate.shown()),
+                });
+            }
+        }
+    }
+    for cycle in cycles(graph, asked) {
+        let keys: Vec<&Key> = cycle.iter().map(|node| &graph.nodes[*node].key).collect();
+        let mut path: Vec<String> = keys.iter().map(|key| shown(key)).collect();
+        if path.len() > MAX_PATH {
+            let left_out = path.len() - MAX_PATH;
+            path.splice(MAX_PATH / 2..MAX_PATH / 2 + left_out, [format!("({left_out} more)")]);
+        }
+        path.push(shown(keys[0]));
+        result.problems.push(Problem {
+            problem: "cycle",
+            by: keys[keys.len() - 1].clone(),
+            skill: keys[0].clone(),
+            range: None,
+            detail: format!("{}.", path.join(" -> ")),
+        });
+    }
+    result
+}
+
+/// Every cycle shares a skill with one of these. One walk in depth: each node and each edge is looked at once.
+fn cycles<S: Source>(graph: &Graph<S>, asked: &[usize]) -> Vec<Vec<usize>> {
+    let mut found: Vec<Vec<usize>> = Vec::new();
+    let mut reported = HashSet::new();
+    let mut done = HashSet::new();
+    let mut place: HashMap<usize, usize> = HashMap::new();
+    for root in asked {
+        if done.contains(root) {
+            continue;
+        }
+        let edges = |node: usize| graph.required(node).map(|(to, _)| to).collect::<Vec<_>>().into_iter();
+        let mut path = vec![(*root, edges(*root))];
+        place.insert(*root, 0);
+        while let Some((node, next)) = path.last_mut() {
+            let node = *node;
+            match next.next() {
+                None => {
+                    path.pop();
+                    place.remove(&node);
+                    done.insert(node);
+                }
+                Some(to) => {
+                    if let Some(start) = place.get(&to) {
+                        // One report for the end of a cycle is enough; a dense knot would have a great many.
+                        if reported.insert(to) {
+                            found.push(path[*start..].iter().map(|(node, _)| *node).collect());
+                        }
+                    } else if !done.contains(&to) {
+                        place.insert(to, path.len());
+                        path.push((to, edges(to)));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::skills::requirement::semantic;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// Skills by name, each with its versions and what they say.
+    #[derive(Default)]
+    struct Store {
+        skills: HashMap<String, Vec<(Candidate, Vec<Relation>)>>,
+    }
+
+    impl Store {
+        fn add(&mut self, name: &str, semver: &str, manifest: Value) -> &mut Self {
+            let n = self.skills.values().map(Vec::len).sum::<usize>() as i64 + 1;
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            let candidate =
+                Candidate { id, version: format!("{n:012x}"), semver: semantic(semver), revision: n, served: false };
+            self.skills.entry(name.into()).or_default().push((candidate, read("ns", Some(&manifest)).unwrap()));
+            self
+        }
+
+        fn root(&self, name: &str) -> (Key, Candidate) {
+            (("ns".into(), name.into()), self.skills[name].last().unwrap().0.clone())
+        }
+
+        fn ask(&mut self, names: &[&str]) -> (Vec<String>, Vec<String>) {
+            let roots = names.iter().map(|name| self.root(name)).collect();
+            let result = resolve(roots, self).unwrap();
+            let chosen = result
+                .chosen
+                .iter()
+                .map(|c| {
+                    format!("{}@{}", c.key.1, c.candidate.semver.as_ref().map(ToString::to_string).unwrap_or_default())
+                })
+                .collect();
+            (
+                chosen,
+                result
+                    .problems
+                    .iter()
+                    .map(|p| format!("{} {} {}: {}", p.problem, p.by.1, p.skill.1, p.detail))
+                    .collect(),
+            )
+        }
+    }
+
+    impl Source for Store {
+        fn candidates(&mut self, key: &Key) -> Option<Vec<Candidate>> {
+            self.skills.get(&key.1).map(|all| all.iter().map(|(candidate, _)| candidate.clone()).collect())
+        }
+        fn relations(&mut self, version: &[u8; 16]) -> Vec<Relation> {
+            self.skills
+                .values()
+                .flatten()
+                .find(|(candidate, _)| candidate.id == *version)
+                .map(|(_, relations)| relations.clone())
+                .unwrap_or_default()
+        }
+    }
+
+    fn requires(entries: &[(&str, &str)]) -> Value {
+        json!({"requires": entries.iter().map(|(skill, version)| json!({"skill": skill, "version": version})).collect::<Vec<_>>()})
+    }
+
+    #[test]
+    fn manifests() {
+        let all = read(
+            "team",
+            Some(
+                &json!({"requires": ["a", {"skill": "other/b", "version": "^1.2"}], "conflicts": [{"skill": "../c"}]}),
+            ),
+        )
+        .unwrap();
+        let flat: Vec<_> = all
+            .iter()
+            .map(|r| (r.kind.word(), r.namespace.as_str(), r.skill_name.as_str(), r.range.as_ref().map(Range::text)))
+            .collect();
+        assert_eq!(
+            flat,
+            [
+                ("requires", "team", "a", None),
+                ("requires", "other", "b", Some("^1.2")),
+                ("conflicts", "team", "../c", None)
+            ]
+        );
+        assert_eq!(read("team", None).unwrap(), []);
+        assert_eq!(read("team", Some(&json!({"id": "x", "requires": null}))).unwrap(), []);
+        for bad in [
+            json!({"a": "^1"}),
+            json!("a"),
+            json!([1]),
+            json!([{"skill": 1}]),
+            json!([{"version": "1"}]),
+            json!([{"skill": "a", "version": "^"}]),
+            json!([{"skill": "a", "version": 1}]),
+            json!([{"skill": "a", "versions": "1"}]),
+            json!(["a", "team/a"]),
+            json!([""]),
+            json!(vec!["a"; 101]),
+        ] {
+            let fault = read("team", Some(&json!({"requires": bad}))).unwrap_err();
+            assert_eq!(fault.code, Code::InvalidParameterValue, "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_version_meets_all() {
+        let mut store = Store::default();
+        store.add("c", "1.4.0", json!({})).add("c", "1.9.0", json!({})).add("c", "2.0.0", json!({}));
+        store.add("a", "1.0.0", requires(&[("c", "^1")])).add("b", "1.0.0", requires(&[("c", "<1.5")]));
+        store.add("top", "1.0.0", requires(&[("a", "^1"), ("b", "*")]));
+        assert_eq!(
+            store.ask(&["top"]),
+            (vec!["top@1.0.0".into(), "a@1.0.0".into(), "b@1.0.0".into(), "c@1.4.0".into()], vec![])
+        );
+        store.add("d", "1.0.0", requires(&[("c", "^2"), ("a", "^1")]));
+        let (_, problems) = store.ask(&["d"]);
+        assert_eq!(problems, ["version a c: 2.0.0 (000000000003) is what others require."]);
+    }
+
+    #[test]
+    fn what_is_not_needed_any_more_is_left_out() {
+        // b makes a fall back to 1.0.0, which needs no x.
+        let mut store = Store::default();
+        store.add("x", "1.0.0", json!({})).add("a", "1.0.0", json!({})).add("a", "1.1.0", requires(&[("x", "^1")]));
+        store.add("b", "1.0.0", requires(&[("a", "=1.0.0")])).add(
+            "top",
+            "1.0.0",
+            requires(&[("a", "^1"), ("b", "^1")]),
+        );
+        assert_eq!(store.ask(&["top"]), (vec!["top@1.0.0".into(), "a@1.0.0".into(), "b@1.0.0".into()], vec![]));
+    }
+
+    #[test]
+    fn problems() {
+        let mut store = Store::default();
+        store.skills.insert("draft".into(), vec![]);
+        store.add("b", "1.0.0", json!({"conflicts": [{"skill": "c", "version": "<2"}, "absent"]})).add(
+            "c",
+            "1.0.0",
+            json!({}),
+        );
+        store.add("a", "1.0.0", json!({"requires": ["b", "c", "none", "draft"]}));
+        let (chosen, problems) = store.ask(&["a"]);
+        assert_eq!(chosen, ["a@1.0.0", "b@1.0.0", "c@1.0.0"]);
+        assert_eq!(
+            problems,
+            [
+                "missing a none: There is no such skill.",
+                "version a draft: It has no approved version that may be used.",
+                "conflict b c: 1.0.0 (000000000002) is needed too.",
+            ]
+        );
+        store.add("e", "1.0.0", requires(&[("c", "^9")]));
+        assert_eq!(store.ask(&["e"]).1, ["version e c: There is 1.0.0 (000000000002)."]);
+        // Two skills asked for together may conflict although neither needs the other.
+        assert_eq!(store.ask(&["c", "b"]).1.len(), 1);
+        assert!(store.ask(&["b"]).1.is_empty());
+        let roots = vec![store.root("b"), (("ns".into(), "b".into()), store.skills["c"][0].0.clone())];
+        assert!(resolve(roots, &mut store).is_err());
+    }
+
+    #[test]
+    fn cycles_are_named_with_their_path() {
+        let mut store = Store::default();
+        store.add("a", "1.0.0", requires(&[("b", "*")])).add("b", "1.0.0", requires(&[("c", "*")])).add(
+            "c",
+            "1.0.0",
+            requires(&[("a", "*")]),
+        );
+        store.add("self", "1.0.0", requires(&[("self", "*")])).add(
+            "top",
+            "1.0.0",
+            requires(&[("b", "*"), ("self", "*")]),
+        );
+        assert_eq!(store.ask(&["a"]).1, ["cycle c a: ns/a -> ns/b -> ns/c -> ns/a."]);
+        assert_eq!(
+            store.ask(&["top"]).1,
+            ["cycle a b: ns/b -> ns/c -> ns/a -> ns/b.", "cycle self self: ns/self -> ns/self."]
+        );
+    }
+
+    #[test]
+    fn a_long_cycle_and_a_dense_knot_stay_small() {
+        let mut store = Store::default();
+        for i in 0..1000 {
+            store.add(&format!("s{i}"), "1.0.0", requires(&[(&format!("s{}", (i + 1) % 1000), "*")]));
+        }
+        let (chosen, problems) = store.ask(&["s0"]);
+        assert_eq!((chosen.len(), problems.len()), (1000, 1));
+        assert!(problems[0].contains("(980 more)") && problems[0].len() < 400);
+        let mut store = Store::default();
+        let all: Vec<String> = (0..100).map(|i| format!("s{i}")).collect();
+        for name in &all {
+            let manifest = requires(&all.iter().map(|other| (other.as_str(), "*")).collect::<Vec<_>>());
+            store.add(name, "1.0.0", manifest);
+        }
+        assert_eq!(store.ask(&["s0"]).1.len(), 100);
+        let mut store = Store::default();
+        for i in 0..1100 {
+            store.add(&format!("s{i}"), "1.0.0", requires(&[(&format!("s{}", i + 1), "*")]));
+        }
+        let root = vec![store.root("s0")];
+        assert_eq!(resolve(root, &mut store).unwrap_err().code, Code::ProgramLimitExceeded);
+    }
+
+    proptest! {
+        /// Checked by brute force: a cycle is reported exactly where one can be reached.
+        #[test]
+        fn a_cycle_is_found_where_there_is_one(edges in proptest::collection::hash_set((0usize..7, 0usize..7), 0..16)) {
+            let mut store = Store::default();
+            for node in 0..7 {
+                let targets: Vec<String> = edges.iter().filter(|(from, _)| *from == node).map(|(_, to)| format!("s{to}")).collect();
+                store.add(&format!("s{node}"), "1.0.0", json!({"requires": targets}));
+            }
+            let mut reach = [[false; 7]; 7];
+            for (from, to) in &edges { reach[*from][*to] = true; }
+            for k in 0..7 { for i in 0..7 { for j in 0..7 { reach[i][j] |= reach[i][k] && reach[k][j]; } } }
+            let cyclic = (0..7).any(|node| reach[node][node] && (node == 0 || reach[0][node]));
+            let needed = 1 + (1..7).filter(|node| reach[0][*node]).count();
+            let (chosen, problems) = store.ask(&["s0"]);
+            prop_assert_eq!(problems.iter().any(|problem| problem.starts_with("cycle")), cyclic);
+            prop_assert_eq!(chosen.len(), needed);
+        }
+    }
+}

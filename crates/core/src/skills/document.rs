@@ -1,0 +1,651 @@
+//! SKILL.md: the rules of its front matter, and what the registry takes from it.
+
+use serde_json::{Map, Value};
+
+use super::frontmatter::{self, Fields, Missing, Refusal};
+use super::manifest::{self, Manifest};
+use super::unicode::{Trick, nfkc, trick};
+use crate::error::{Code, Fault};
+use crate::input::word;
+use crate::policy::effect::shorten;
+
+/// Longest name, in characters (agentskills.io).
+pub const MAX_NAME: usize = 64;
+/// Longest description, in characters (agentskills.io).
+pub const MAX_DESCRIPTION: usize = 1024;
+/// Longest compatibility, in characters (agentskills.io).
+pub const MAX_COMPATIBILITY: usize = 500;
+/// What the specification advises for a body.
+const ADVISED_LINES: usize = 500;
+const MAX_FINDINGS: usize = 200;
+const MAX_TAGS: usize = 100;
+
+/// Fields of the specification.
+const FIELDS: [&str; 6] = ["name", "description", "license", "compatibility", "metadata", "allowed-tools"];
+/// Fields that known clients add.
+const CLIENT_FIELDS: [&str; 12] = [
+    "disable-model-invocation",
+    "user-invocable",
+    "argument-hint",
+    "model",
+    "context",
+    "agent",
+    "hooks",
+    "version",
+    "tags",
+    "author",
+    "required_env_vars",
+    "domain_tags",
+];
+
+/// How much is let pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// To the letter of the specification.
+    Strict,
+    /// As clients load: what still makes sense is taken, with a warning.
+    Lenient,
+}
+
+impl Mode {
+    /// From an argument.
+    pub fn from_argument(text: Option<&str>) -> Result<Self, Fault> {
+        Ok(if word("mode", text, &["strict", "lenient"])? == "strict" { Mode::Strict } else { Mode::Lenient })
+    }
+
+    /// An error for the strict, a warning for the lenient.
+    fn soft(self) -> Severity {
+        if self == Mode::Strict { Severity::Error } else { Severity::Warning }
+    }
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The text is not registered.
+    Error,
+    /// It is, but somebody should look.
+    Warning,
+    /// Good to know.
+    Note,
+}
+
+impl Severity {
+    /// The word in the answer.
+    pub fn word(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        }
+    }
+}
+
+/// Something that was noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// What kind, stable.
+    pub code: &'static str,
+    /// Field of the front matter or the manifest.
+    pub field: Option<String>,
+    /// Line of the file, from 1.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Findings in the order in which they were made; their number is bounded.
+#[derive(Debug, Default)]
+pub struct Findings {
+    list: Vec<Finding>,
+    error: bool,
+}
+
+impl Findings {
+    /// Adds one.
+    pub fn add(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        field: Option<&str>,
+        line: Option<usize>,
+        message: impl Into<String>,
+    ) {
+        self.error |= severity == Severity::Error;
+        if self.list.len() < MAX_FINDINGS {
+            self.list.push(Finding { severity, code, field: field.map(str::to_owned), line, message: message.into() });
+        }
+    }
+
+    /// Adds all of another.
+    pub fn append(&mut self, other: Findings) {
+        self.error |= other.error;
+        let room = MAX_FINDINGS - self.list.len();
+        self.list.extend(other.list.into_iter().take(room));
+    }
+
+    /// Makes warnings of errors.
+    pub fn soften(&mut self) {
+        self.error = false;
+        for finding in self.list.iter_mut().filter(|finding| finding.severity == Severity::Error) {
+            finding.severity = Severity::Warning;
+        }
+    }
+
+    /// One of them is an error, even one beyond the bound.
+    pub fn any_error(&self) -> bool {
+        self.error
+    }
+
+    /// The list.
+    pub fn into_vec(self) -> Vec<Finding> {
+        self.list
+    }
+}
+
+/// What the registry takes from a SKILL.md.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skill {
+    /// `name`, NFKC.
+    pub name: String,
+    /// `description`.
+    pub description: String,
+    /// `metadata`.
+    pub metadata: Map<String, Value>,
+    /// The whole front matter, every scalar as text.
+    pub frontmatter: Map<String, Value>,
+    /// The manifest, if it has one that counts.
+    pub manifest: Option<Manifest>,
+    /// From the manifest, or else `metadata.version`.
+    pub semver: Option<String>,
+    /// Names of environment variables.
+    pub required_env_vars: Vec<String>,
+    /// Labels.
+    pub tags: Vec<String>,
+}
+
+/// A SKILL.md as it was read.
+#[derive(Debug)]
+pub struct Document {
+    /// Everything that was noticed, in the order of the file's parts.
+    pub findings: Vec<Finding>,
+    /// `None` where a finding is an error.
+    pub skill: Option<Skill>,
+}
+
+impl Document {
+    /// The skill, or the error that says why it is none.
+    pub fn into_skill(self) -> Result<Skill, Fault> {
+        let Some(skill) = self.skill else {
+            let lines: Vec<String> =
+                self.findings.iter().filter(|finding| finding.severity == Severity::Error).take(20).map(said).collect();
+            let first = self
+                .findings
+                .iter()
+                .find(|finding| finding.severity == Severity::Error)
+                .map_or("", |finding| finding.message.as_str());
+            return Err(Fault::new(Code::InvalidParameterValue, format!("this is no SKILL.md: {first}"))
+                .detail(lines.join("\n"))
+                .hint("SELECT * FROM skill_system.validate_skill(...) has all findings; mode => 'lenient' takes what clients still load."));
+        };
+        Ok(skill)
+    }
+}
+
+fn said(finding: &Finding) -> String {
+    let line = finding.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    let field = finding.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
+    format!("{line}{field}{} ({})", finding.message, finding.code)
+}
+
+/// Reads a SKILL.md.
+pub fn read(source: &str, mode: Mode) -> Document {
+    let mut findings = Findings::default();
+    let skill = take(source, mode, &mut findings);
+    let skill = skill.filter(|_| !findings.any_error());
+    Document { findings: findings.into_vec(), skill }
+}
+
+fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
+    let parts = match frontmatter::split(source) {
+        Ok(parts) => parts,
+        Err(missing) => {
+            let (code, message) = match missing {
+                Missing::Start => ("front_matter_missing", "the first line must be ---".to_owned()),
+                Missing::End => ("front_matter_unclosed", "no second line --- ends the front matter".to_owned()),
+                Missing::TooLarge => {
+                    ("front_matter_large", format!("the front matter has more than {} bytes", frontmatter::MAX_BYTES))
+                }
+            };
+            findings.add(Severity::Error, code, None, Some(1), message);
+            return None;
+        }
+    };
+    if parts.bom {
+        findings.add(
+            mode.soft(),
+            "byte_order_mark",
+            None,
+            Some(1),
+            "the file begins with a byte order mark, so its first line is not ---",
+        );
+    }
+    if source.contains("\r\n") {
+        let mixed = source.bytes().filter(|b| *b == b'\n').count() != source.matches("\r\n").count();
+        let message =
+            if mixed { "lines end with CR LF and with LF" } else { "lines end with CR LF; the bytes are kept" };
+        findings.add(if mixed { Severity::Warning } else { Severity::Note }, "line_ends", None, None, message);
+    }
+    let body_line = 1 + source[..source.len() - parts.body.len()].matches('\n').count();
+    let severity = |trick| if trick == Trick::Control { Severity::Error } else { mode.soft() };
+    let fields = yaml(parts.yaml, mode, findings);
+    let mut seen = Vec::new();
+    if let Some(fields) = &fields {
+        // An escape in quotes writes what the text itself does not show.
+        for (key, value) in &fields.values {
+            let mut all = key.clone();
+            gather(value, &mut all);
+            seen.extend(tricks(&all, fields.line(key).map_or(1, |line| line + 1), Some(key), findings, severity));
+        }
+    }
+    // What is in a value was named with its field.
+    let mut elsewhere = Findings::default();
+    tricks(parts.yaml, 2, None, &mut elsewhere, severity);
+    elsewhere.list.retain(|finding| !seen.iter().any(|trick: &Trick| trick.code() == finding.code));
+    findings.append(elsewhere);
+    let skill = fields_of(&fields?, mode, findings);
+    tricks(parts.body, body_line, None, findings, |_| Severity::Warning);
+    let lines = parts.body.lines().count();
+    if parts.body.trim().is_empty() {
+        findings.add(Severity::Warning, "body_empty", None, None, "there are no instructions behind the front matter");
+    } else if lines > ADVISED_LINES {
+        findings.add(
+            Severity::Note,
+            "body_long",
+            None,
+            None,
+            format!("the body has {lines} lines; up to {ADVISED_LINES} are advised, the rest belongs into references"),
+        );
+    }
+    let manifest = manifest::read(parts.body, body_line, mode, findings);
+    let mut skill = skill?;
+    let said = skill.metadata.get("version").and_then(Value::as_str).map(str::trim);
+    if let Some(manifest) = &manifest {
+        skill.semver.clone_from(&manifest.semver);
+        if manifest.id != skill.name {
+            findings.add(
+                Severity::Note,
+                "manifest_id_differs",
+                Some("manifest.id"),
+                None,
+                format!("the manifest's id is \"{}\"; runs and indexes know the skill by it", shorten(&manifest.id)),
+            );
+        }
+    }
+    match (said, &skill.semver) {
+        (Some(said), Some(version)) if said != version => {
+            findings.add(
+                Severity::Warning,
+                "version_differs",
+                Some("metadata.version"),
+                None,
+                format!("it says {}, the manifest says {version}, which counts", shorten(said)),
+            );
+        }
+        (Some(said), None) if semver::Version::parse(said).is_ok() => skill.semver = Some(said.to_owned()),
+        (Some(said), None) => {
+            findings.add(
+                Severity::Note,
+                "version_no_semver",
+                Some("metadata.version"),
+                None,
+                format!("\"{}\" is no semantic version like 1.0.0, so ranges cannot find it", shorten(said)),
+            );
+        }
+        _ => {}
+    }
+    skill.manifest = manifest;
+    Some(skill)
+}
+
+fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
+    // The first line of the file is the fence.
+    let mut refused = |refusal: Refusal, hint: &str| {
+        findings.add(Severity::Error, refusal.code, None, Some(refusal.line + 1), format!("{}{hint}", refusal.message));
+        None
+    };
+    let refusal = match frontmatter::parse(yaml) {
+        Ok(fields) => return Some(fields),
+        Err(refusal) => refusal,
+    };
+    let Some((mended, lines)) = frontmatter::quoted(yaml).filter(|_| refusal.code == "yaml_syntax") else {
+        return refused(refusal, "");
+    };
+    match frontmatter::parse(&mended) {
+        Ok(mut fields) if mode == Mode::Lenient => {
+            for line in &lines {
+                findings.add(
+                    Severity::Warning,
+                    "yaml_quoted",
+                    None,
+                    Some(line + 1),
+                    "the value was read as if it were in quotes",
+                );
+            }
+            for (key, line) in &mut fields.lines {
+                if let Some(i) = yaml
+                    .lines()
+                    .position(|text| text.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with(':')))
+                {
+                    *line = i + 1;
+                }
+            }
+            Some(fields)
+        }
+        Ok(_) => refused(refusal, "; put the value in quotes"),
+        Err(_) => refused(refusal, ""),
+    }
+}
+
+/// Finds what is not seen, once for each kind, and says which kinds there are.
+fn tricks(
+    text: &str,
+    first: usize,
+    field: Option<&str>,
+    findings: &mut Findings,
+    severity: impl Fn(Trick) -> Severity,
+) -> Vec<Trick> {
+    // Most texts have none, and most that are not ASCII neither.
+    if text.bytes().all(|b| (b' '..0x7f).contains(&b) || b == b'\n' || b == b'\t') {
+        return Vec::new();
+    }
+    let mut seen: [Option<(usize, char, usize)>; 3] = [None; 3];
+    let (mut line, mut before) = (first, '\n');
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let joins = matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
+        let found = match c {
+            '\r' if chars.peek() == Some(&'\n') => None,
+            // Between characters they are ordinary writing; in rows or alone they hide something.
+            _ if joins
+                && (before == c
+                    || before.is_whitespace()
+                    || ('\u{fe00}'..='\u{fe0f}').contains(&before) && c >= '\u{fe00}') =>
+            {
+                Some(Trick::Invisible)
+            }
+            _ => trick(c),
+        };
+        if let Some(trick) = found {
+            seen[trick as usize].get_or_insert((line, c, 0)).2 += 1;
+        }
+        if c == '\n' {
+            line += 1;
+        }
+        before = c;
+    }
+    let mut kinds = Vec::new();
+    for (trick, seen) in [Trick::Control, Trick::Bidi, Trick::Invisible].into_iter().zip(seen) {
+        if let Some((line, c, count)) = seen {
+            kinds.push(trick);
+            let more = if count > 1 { format!(", and {} more like it", count - 1) } else { String::new() };
+            findings.add(
+                severity(trick),
+                trick.code(),
+                field,
+                Some(line),
+                format!("U+{:04X}, {}{more}", c as u32, trick.words()),
+            );
+        }
+    }
+    kinds
+}
+
+fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Skill> {
+    let line = |key: &str| fields.line(key).map(|line| line + 1);
+    for (key, _) in &fields.values {
+        if !FIELDS.contains(&key.as_str()) {
+            let known = CLIENT_FIELDS.contains(&key.as_str());
+            let severity = if known && mode == Mode::Lenient { Severity::Note } else { mode.soft() };
+            findings.add(
+                severity,
+                "unknown_field",
+                Some(key),
+                line(key),
+                format!("the specification has no field \"{}\"; it is kept", shorten(key)),
+            );
+        }
+    }
+    let name = name(fields, mode, findings);
+    let description = text(fields, "description", findings);
+    if let Some(Value::String(written)) = fields.values.get("description") {
+        let length = written.chars().count();
+        if length > MAX_DESCRIPTION {
+            findings.add(
+                mode.soft(),
+                "description_long",
+                Some("description"),
+                line("description"),
+                format!("it has {length} characters, more than {MAX_DESCRIPTION}"),
+            );
+        }
+    }
+    for key in ["license", "compatibility", "allowed-tools"] {
+        let length = match fields.values.get(key) {
+            None => continue,
+            Some(Value::String(value)) if value.trim().is_empty() => 0,
+            Some(Value::String(value)) => value.chars().count(),
+            Some(_) => {
+                findings.add(mode.soft(), "field_type", Some(key), line(key), "it must be text");
+                continue;
+            }
+        };
+        if key == "compatibility" && !(1..=MAX_COMPATIBILITY).contains(&length) {
+            findings.add(
+                mode.soft(),
+                "compatibility_length",
+                Some(key),
+                line(key),
+                format!("it has {length} characters; 1 to {MAX_COMPATIBILITY} are allowed"),
+            );
+        }
+        if key == "allowed-tools"
+            && fields.values.get(key).and_then(Value::as_str).is_some_and(|tools| outside_parentheses(tools, ','))
+        {
+            findings.add(
+                Severity::Warning,
+                "allowed_tools_commas",
+                Some(key),
+                line(key),
+                "tools are separated by blanks, not by commas",
+            );
+        }
+    }
+    let metadata = match fields.values.get("metadata") {
+        None => Map::new(),
+        // A key without a value is an empty mapping.
+        Some(Value::String(value)) if value.is_empty() => Map::new(),
+        Some(Value::Object(metadata)) => {
+            for (key, _) in metadata.iter().filter(|(_, value)| !value.is_string()) {
+                findings.add(
+                    mode.soft(),
+                    "metadata_value",
+                    Some(&format!("metadata.{}", shorten(key))),
+                    line("metadata"),
+                    "a value of metadata must be text",
+                );
+            }
+            metadata.clone()
+        }
+        Some(_) => {
+            findings.add(
+                mode.soft(),
+                "field_type",
+                Some("metadata"),
+                line("metadata"),
+                "it must be a mapping of names to texts",
+            );
+            Map::new()
+        }
+    };
+    // The place in metadata is the specification's; the others are what clients write.
+    let listed =
+        |places: [Option<&Value>; 3]| places.into_iter().map(words).find(|list| !list.is_empty()).unwrap_or_default();
+    let mut tags = listed([metadata.get("tags"), fields.values.get("tags"), fields.values.get("domain_tags")]);
+    let mut required_env_vars = listed([
+        metadata.get("required_env_vars"),
+        metadata.get("required-env-vars"),
+        fields.values.get("required_env_vars"),
+    ]);
+    tags.retain(|tag| tag.chars().count() <= 100);
+    tags.truncate(MAX_TAGS);
+    env_names(&mut required_env_vars, "required_env_vars", findings);
+    Some(Skill {
+        name: name?,
+        description: description?,
+        metadata,
+        frontmatter: fields.values.clone(),
+        manifest: None,
+        semver: None,
+        required_env_vars,
+        tags,
+    })
+}
+
+/// Keeps what is a name of an environment variable.
+fn env_names(list: &mut Vec<String>, field: &str, findings: &mut Findings) {
+    list.retain(|name| {
+        let good = is_env_name(name);
+        if !good {
+            findings.add(
+                Severity::Warning,
+                "env_var_name",
+                Some(field),
+                None,
+                format!("\"{}\" is no name of an environment variable", shorten(name)),
+            );
+        }
+        good
+    });
+    list.truncate(MAX_TAGS);
+}
+
+/// Upper case, as the clients want it (seed 4).
+pub fn is_env_name(name: &str) -> bool {
+    let word = |b: u8| b.is_ascii_uppercase() || b == b'_';
+    name.len() <= 200 && name.bytes().next().is_some_and(word) && name.bytes().all(|b| word(b) || b.is_ascii_digit())
+}
+
+/// The environment variables that a bundle's `agents/openai.yaml` asks for.
+pub fn env_vars_of_agent_file(yaml: &str) -> Vec<String> {
+    let Ok(fields) = frontmatter::parse(yaml) else {
+        return Vec::new();
+    };
+    let tools = fields.values.get("dependencies").and_then(|all| all.get("tools")).and_then(Value::as_array);
+    let names = tools.into_iter().flatten().filter(|tool| tool.get("type").and_then(Value::as_str) == Some("env_var"));
+    let names = names.filter_map(|tool| tool.get("value").and_then(Value::as_str)).filter(|name| is_env_name(name));
+    names.take(MAX_TAGS).map(str::to_owned).collect()
+}
+
+/// A list of texts, or a text of words between commas and blanks; without repeats.
+fn words(value: Option<&Value>) -> Vec<String> {
+    let mut list: Vec<String> = Vec::new();
+    let mut add = |word: &str| {
+        if !word.is_empty() && !list.iter().any(|there| there == word) {
+            list.push(word.to_owned());
+        }
+    };
+    match value {
+        Some(Value::String(text)) => text.split(|c: char| c == ',' || c.is_whitespace()).for_each(&mut add),
+        Some(Value::Array(elements)) => elements.iter().filter_map(Value::as_str).map(str::trim).for_each(&mut add),
+        _ => {}
+    }
+    list
+}
+
+fn outside_parentheses(text: &str, wanted: char) -> bool {
+    let mut depth = 0;
+    text.chars().any(|c| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        depth <= 0 && c == wanted
+    })
+}
+
+fn gather(value: &Value, all: &mut String) {
+    match value {
+        Value::String(text) => {
+            all.push(' ');
+            all.push_str(text);
+        }
+        Value::Array(elements) => elements.iter().for_each(|element| gather(element, all)),
+        Value::Object(members) => {
+            for (key, value) in members {
+                all.push(' ');
+                all.push_str(key);
+                gather(value, all);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A required text.
+fn text(fields: &Fields, key: &str, findings: &mut Findings) -> Option<String> {
+    let line = fields.line(key).map(|line| line + 1);
+    match fields.values.get(key) {
+        Some(Value::String(value)) if !value.trim().is_empty() => Some(value.trim().to_owned()),
+        Some(Value::String(_)) => {
+            findings.add(Severity::Error, "field_empty", Some(key), line, format!("{key} is empty"));
+            None
+        }
+        Some(_) => {
+            findings.add(Severity::Error, "field_type", Some(key), line, format!("{key} must be text"));
+            None
+        }
+        None => {
+            findings.add(Severity::Error, "field_missing", Some(key), None, format!("{key} is missing"));
+            None
+        }
+    }
+}
+
+fn name(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<String> {
+    let written = text(fields, "name", findings)?;
+    let line = fields.line("name").map(|line| line + 1);
+    let name = nfkc(&written);
+    let mut say = |severity, code, message: String| findings.add(severity, code, Some("name"), line, message);
+    if name != written {
+        say(Severity::Warning, "name_normalised", format!("it becomes \"{}\" (NFKC)", shorten(&name)));
+    }
+    let length = name.chars().count();
+    if length > MAX_NAME {
+        // What the registry cannot hold is an error in every mode.
+        let severity = if length > super::names::MAX_NAME { Severity::Error } else { mode.soft() };
+        say(severity, "name_long", format!("it has {length} characters, more than {MAX_NAME}"));
+    }
+    if name.to_lowercase() != name {
+        say(mode.soft(), "name_upper_case", "it must be in lower case".into());
+    }
+    if name.starts_with('-') || name.ends_with('-') || name.contains("--") {
+        say(mode.soft(), "name_hyphens", "a hyphen must stand between letters or digits, and alone".into());
+    }
+    if name == "." || name == ".." || name.chars().any(|c| matches!(c, '/' | '\\') || trick(c).is_some()) {
+        // Clients make a directory of it.
+        say(Severity::Error, "name_unsafe", "it would lead out of its directory, or is not what is seen".into());
+    } else if let Some(c) = name.chars().find(|c| !c.is_alphanumeric() && *c != '-') {
+        say(
+            mode.soft(),
+            "name_character",
+            format!("it has the character {c:?}; letters, digits and hyphens are allowed"),
+        );
+    } else if !name.is_ascii() {
+        say(Severity::Warning, "name_not_ascii", "letters beyond a-z may look like others".into());
+    }
+    Some(name)
+}

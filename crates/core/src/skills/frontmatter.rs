@@ -1,0 +1,324 @@
+//! The front matter of a SKILL.md: where it is, and its YAML as text.
+//!
+//! The YAML is read event by event and no scalar is interpreted: `1.10`, `no` and `2026-01-01` stay what was written, so
+//! that every reader of the tables finds the same. What two YAML readers would take differently (duplicate keys, aliases,
+//! tags) is refused.
+
+use saphyr_parser::{Event, Parser, ScanError};
+use serde_json::{Map, Value};
+
+/// Largest front matter, in bytes.
+pub const MAX_BYTES: usize = 65_536;
+/// Deepest nesting.
+const MAX_DEPTH: usize = 16;
+const NO_MAPPING: &str = "it must be a mapping of names to values";
+
+/// A SKILL.md in two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts<'a> {
+    /// It began with a byte order mark.
+    pub bom: bool,
+    /// Between the two lines `---`.
+    pub yaml: &'a str,
+    /// After the second.
+    pub body: &'a str,
+}
+
+/// Why there is no front matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// The first line is not `---`.
+    Start,
+    /// No second line `---`.
+    End,
+    /// Larger than [`MAX_BYTES`].
+    TooLarge,
+}
+
+/// Finds the front matter. A line of three hyphens and nothing but blanks after them ends it; hyphens elsewhere do not.
+pub fn split(source: &str) -> Result<Parts<'_>, Missing> {
+    let (bom, text) = match source.strip_prefix('\u{feff}') {
+        Some(text) => (true, text),
+        None => (false, source),
+    };
+    let fence =
+        |line: &str| line.strip_prefix("---").is_some_and(|rest| rest.trim_matches([' ', '\t', '\r', '\n']).is_empty());
+    let first =
+        text.split_inclusive('\n').next().filter(|line| line.ends_with('\n') && fence(line)).ok_or(Missing::Start)?;
+    let rest = &text[first.len()..];
+    let mut length = 0;
+    for line in rest.split_inclusive('\n') {
+        if fence(line) {
+            return Ok(Parts { bom, yaml: &rest[..length], body: &rest[length + line.len()..] });
+        }
+        length += line.len();
+        if length > MAX_BYTES {
+            return Err(Missing::TooLarge);
+        }
+    }
+    Err(Missing::End)
+}
+
+/// Why YAML is refused, and in which of its lines, counted from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code of a finding.
+    pub code: &'static str,
+    /// Line of the YAML.
+    pub line: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// A mapping of the front matter, and the line on which each of its own keys stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// Every scalar is a JSON string.
+    pub values: Map<String, Value>,
+    /// Key and line.
+    pub lines: Vec<(String, usize)>,
+}
+
+impl Fields {
+    /// The line of a key.
+    pub fn line(&self, key: &str) -> Option<usize> {
+        self.lines.iter().find(|(name, _)| name == key).map(|(_, line)| *line)
+    }
+}
+
+enum Open {
+    List(Vec<Value>),
+    /// What is there, and the key whose value comes next.
+    Mapping(Map<String, Value>, Option<String>),
+}
+
+/// Reads the YAML between the fences.
+pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
+    let mut parser = Parser::new_from_str(yaml);
+    let mut open: Vec<Open> = Vec::new();
+    let mut fields = Fields::default();
+    let mut documents = 0;
+    loop {
+        let (event, span) = match parser.next_event() {
+            None => break,
+            Some(Err(error)) => return Err(syntax(&error)),
+            Some(Ok(found)) => found,
+        };
+        let line = span.start.line();
+        let refuse = |code, message: &str| Err(Refusal { code, line, message: message.into() });
+        let (anchor, tagged) = match &event {
+            Event::Scalar(_, _, anchor, tag) | Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => {
+                (*anchor, tag.is_some())
+            }
+            _ => (0, false),
+        };
+        if anchor != 0 || matches!(event, Event::Alias(_)) {
+            return refuse(
+                "yaml_alias",
+                "anchors and aliases are not read: a few lines of them stand for any amount of text",
+            );
+        }
+        if tagged {
+            return refuse("yaml_tag", "tags are not read: every value is text, a list or a mapping");
+        }
+        let value = match event {
+            Event::DocumentStart(_) => {
+                documents += 1;
+                if documents > 1 {
+                    return refuse("yaml_documents", "there is a second YAML document");
+                }
+                continue;
+            }
+            Event::SequenceStart(..) if open.is_empty() => return refuse("yaml_mapping", NO_MAPPING),
+            Event::SequenceStart(..) | Event::MappingStart(..) => {
+                if let Some(Open::Mapping(_, None)) = open.last() {
+                    return refuse("yaml_key", "a key must be plain text");
+                }
+                if open.len() == MAX_DEPTH {
+                    return refuse("yaml_depth", "it is nested too deeply");
+                }
+                open.push(if matches!(event, Event::SequenceStart(..)) {
+                    Open::List(Vec::new())
+                } else {
+                    Open::Mapping(Map::new(), None)
+                });
+                continue;
+            }
+            Event::Scalar(text, ..) => {
+                if let Some(Open::Mapping(members, key @ None)) = open.last_mut() {
+                    if members.contains_key(text.as_ref()) {
+                        return Err(Refusal {
+                            code: "duplicate_key",
+                            line,
+                            message: format!("the key \"{}\" is there twice", crate::policy::effect::shorten(&text)),
+                        });
+                    }
+                    let name = text.into_owned();
+                    *key = Some(name.clone());
+                    if open.len() == 1 {
+                        fields.lines.push((name, line));
+                    }
+                    continue;
+                }
+                Value::String(text.into_owned())
+            }
+            Event::SequenceEnd | Event::MappingEnd => match open.pop() {
+                Some(Open::List(elements)) => Value::Array(elements),
+                Some(Open::Mapping(members, _)) if open.is_empty() => {
+                    fields.values = members;
+                    continue;
+                }
+                Some(Open::Mapping(members, _)) => Value::Object(members),
+                None => continue,
+            },
+            _ => continue,
+        };
+        match open.last_mut() {
+            Some(Open::List(elements)) => elements.push(value),
+            Some(Open::Mapping(members, key)) => {
+                members.insert(key.take().unwrap_or_default(), value);
+            }
+            None => return refuse("yaml_mapping", NO_MAPPING),
+        }
+    }
+    if documents == 0 || fields.values.is_empty() {
+        return Err(Refusal { code: "yaml_mapping", line: 1, message: "there is nothing in it".into() });
+    }
+    Ok(fields)
+}
+
+fn syntax(error: &ScanError) -> Refusal {
+    Refusal { code: "yaml_syntax", line: error.marker().line(), message: error.info().to_owned() }
+}
+
+/// The same YAML with quotes around the values of plain top-level lines that a reader would stumble over
+/// (`description: Use when: asked`), and the lines that were quoted; `None` if there is nothing to quote.
+pub fn quoted(yaml: &str) -> Option<(String, Vec<usize>)> {
+    let lines: Vec<&str> = yaml.split_inclusive('\n').collect();
+    let (mut out, mut changed) = (String::with_capacity(yaml.len() + 64), Vec::new());
+    let mut i = 0;
+    while i < lines.len() {
+        let mut end = i + 1;
+        match lines[i]
+            .split_once(':')
+            .filter(|(key, rest)| is_key(key) && rest.starts_with([' ', '\t']) && needs_quotes(rest.trim()))
+        {
+            None => out.push_str(lines[i]),
+            Some((key, _)) => {
+                // Indented lines belong to the value.
+                while end < lines.len() && lines[end].starts_with([' ', '\t']) {
+                    end += 1;
+                }
+                let value = lines[i..end].concat();
+                let value = value[key.len() + 1..].trim();
+                out.push_str(&format!("{key}: '{}'\n", value.replace('\'', "''")));
+                changed.push(i + 1);
+            }
+        }
+        i = end;
+    }
+    (!changed.is_empty()).then_some((out, changed))
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+fn needs_quotes(value: &str) -> bool {
+    let awkward = value.contains(": ") || value.ends_with(':') || value.starts_with(['@', '`', '%', '*']);
+    awkward && !value.starts_with(['"', '\'', '|', '>', '[', '{'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn values(yaml: &str) -> Value {
+        Value::Object(parse(yaml).unwrap().values)
+    }
+    fn refused(yaml: &str) -> (&'static str, usize) {
+        let refusal = parse(yaml).unwrap_err();
+        (refusal.code, refusal.line)
+    }
+
+    #[test]
+    fn scalars_stay_text() {
+        assert_eq!(
+            values(
+                "version: 1.10\ncountry: no\nmode: 0755\nnothing: ~\nempty:\nlist: [1, true]\nday: 2026-01-01\ntext: |\n  a\n  b\nfolded: >-\n  a\n  b\n"
+            ),
+            json!({"version": "1.10", "country": "no", "mode": "0755", "nothing": "~", "empty": "", "list": ["1", "true"], "day": "2026-01-01", "text": "a\nb\n", "folded": "a b"})
+        );
+        let fields = parse("a: b\nmetadata:\n  version: '1'\nc: d\n").unwrap();
+        assert_eq!((fields.line("metadata"), fields.line("version"), fields.line("c")), (Some(2), None, Some(4)));
+    }
+
+    #[test]
+    fn what_readers_take_differently_is_refused() {
+        for (yaml, code, line) in [
+            ("a: 1\na: 2\n", "duplicate_key", 2),
+            ("m:\n  a: 1\n  a: 2\n", "duplicate_key", 3),
+            ("a: &x 1\n", "yaml_alias", 1),
+            ("a: 1\nb: !!str x\n", "yaml_tag", 2),
+            ("a: 1\n--- \nb: 2\n", "yaml_documents", 2),
+            ("? [a]\n: b\n", "yaml_key", 1),
+            ("- a\n", "yaml_mapping", 1),
+            ("just text\n", "yaml_mapping", 1),
+            ("", "yaml_mapping", 1),
+            ("# nothing\n", "yaml_mapping", 1),
+            ("a:\n\t- b\n", "yaml_syntax", 2),
+            ("description: Use when: asked\n", "yaml_syntax", 1),
+        ] {
+            assert_eq!(refused(yaml), (code, line), "{yaml:?}");
+        }
+        assert_eq!(refused(&format!("a: {}", "[".repeat(40))).0, "yaml_depth");
+    }
+
+    #[test]
+    fn fences() {
+        let parts = split("---\na: b --- c\n--- x\n---  \r\nbody\n---\n").unwrap();
+        assert_eq!((parts.yaml, parts.body), ("a: b --- c\n--- x\n", "body\n---\n"));
+        assert_eq!(split("---\r\na: b\r\n---\r\n").unwrap(), Parts { bom: false, yaml: "a: b\r\n", body: "" });
+        assert_eq!(split("\u{feff}---\na: b\n---").unwrap(), Parts { bom: true, yaml: "a: b\n", body: "" });
+        for start in ["", "a: b\n---\n", " ---\na: b\n---\n", "----\na: b\n---\n", "--- a\n---\n", "---"] {
+            assert_eq!(split(start), Err(Missing::Start), "{start:?}");
+        }
+        assert_eq!(split("---\na: b\n ---\n"), Err(Missing::End));
+        assert_eq!(split(&format!("---\na: {}\n---\n", "x".repeat(MAX_BYTES))), Err(Missing::TooLarge));
+    }
+
+    #[test]
+    fn quoting_mends_what_was_meant_as_text() {
+        let (mended, lines) =
+            quoted("name: x\ndescription: Use when: it's\n  asked for: this\nlicense: MIT\n").unwrap();
+        assert_eq!(lines, [2]);
+        assert_eq!(
+            values(&mended),
+            json!({"name": "x", "description": "Use when: it's asked for: this", "license": "MIT"})
+        );
+        assert_eq!(values(&quoted("a: *bold* text\n").unwrap().0), json!({"a": "*bold* text"}));
+        assert_eq!(quoted("a: b\nm:\n  c: d: e\nq: 'x: y'\nl: [a: b]\n"), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn nothing_panics(text in "[-a:\\[\\]{}&*!|>'\"%@`#?,~ \n\r\tä\u{feff}]{0,80}") {
+            let _ = parse(&text);
+            let _ = quoted(&text);
+            let source = format!("---\n{text}\n---\nbody");
+            if let Ok(parts) = split(&source) {
+                prop_assert!(source.ends_with(parts.body));
+            }
+        }
+
+        #[test]
+        fn a_quoted_text_comes_back(text in "[ -~ä]{1,60}") {
+            let yaml = format!("a: '{}'\n", text.replace('\'', "''"));
+            prop_assert_eq!(values(&yaml), json!({"a": text}));
+        }
+    }
+}

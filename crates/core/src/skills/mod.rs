@@ -1,0 +1,63 @@
+//! Skills: names, statuses, what a version is made of.
+
+pub mod agents;
+pub mod approval;
+pub mod bundle;
+pub mod changes;
+pub mod contract;
+pub mod dependencies;
+pub mod diff;
+pub mod document;
+pub mod ecosystem;
+pub mod files;
+pub mod frontmatter;
+pub mod manifest;
+pub mod names;
+pub mod preflight;
+pub mod redis;
+pub mod requirement;
+pub mod search;
+pub mod store;
+pub mod unicode;
+pub mod version;
+
+use crate::error::{Code, Fault};
+
+/// Status of a version, and of the skill whose current version it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Not yet for use.
+    Draft,
+    /// May be used.
+    Approved,
+    /// Not to be used any more.
+    Disabled,
+}
+
+impl Status {
+    /// The word in the tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Draft => "draft",
+            Status::Approved => "approved",
+            Status::Disabled => "disabled",
+        }
+    }
+
+    /// From the word in the tables.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| status.word() == word)
+    }
+
+    /// From an argument.
+    pub fn from_argument(word: Option<&str>) -> Result<Self, Fault> {
+        let word = word.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "status must not be NULL"))?;
+        Status::parse(word).ok_or_else(|| {
+            Fault::new(
+                Code::InvalidParameterValue,
+                format!("\"{}\" is no status", crate::policy::effect::shorten(word)),
+            )
+            .hint("Use draft, approved or disabled.")
+        })
+    }
+}

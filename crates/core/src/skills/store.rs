@@ -1,0 +1,615 @@
+//! The SkillStore contract (seed 2): the `# Status:` header, what is signed, metadata, filters, the store's token.
+//!
+//! A runtime that executes skills reads the status from the body, so the reader here finds a status wherever that
+//! runtime's does, in odd spellings too; the writer changes one line and nothing else.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::{Regex, RegexBuilder};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::Status;
+use crate::error::{Code, Fault};
+use crate::input::{invalid, optional};
+use crate::policy::effect::shorten;
+
+/// Namespace of the skills of whoever names none.
+pub const NAMESPACE: &str = "skillscript";
+/// Who implements the contract, in errors and capabilities.
+pub const IMPLEMENTATION: &str = "SkillSystemStore";
+/// Longest description that is taken from a header, in characters.
+const MAX_DESCRIPTION: usize = 4096;
+/// Longest label, and how many of them, that other faces see.
+const MAX_TAG: usize = 100;
+const MAX_TAGS: usize = 64;
+/// Longest pattern, and the memory that its automaton may take, in bytes.
+const MAX_PATTERN: usize = 1000;
+const MAX_AUTOMATON: usize = 1 << 20;
+
+/// The contract's word for a status.
+pub fn word(status: Status) -> &'static str {
+    match status {
+        Status::Draft => "Draft",
+        Status::Approved => "Approved",
+        Status::Disabled => "Disabled",
+    }
+}
+
+/// A status from the contract's word.
+pub fn parse_status(text: Option<&str>) -> Result<Status, Fault> {
+    let found =
+        [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| text == Some(word(*status)));
+    found.ok_or_else(|| {
+        let given = text.map_or("NULL".into(), |text| format!("\"{}\"", shorten(text)));
+        invalid(format!("{given} is no status")).hint("Use Draft, Approved or Disabled.")
+    })
+}
+
+/// What JavaScript takes for white space.
+fn is_space(c: char) -> bool {
+    c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}')
+}
+
+/// What the `# Status:` header of a body says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// The status.
+    pub status: Status,
+    /// What stands behind it.
+    pub token: Option<&'a str>,
+}
+
+/// White space and line ends of JavaScript, for a class.
+const SPACE: &str = r"\t\n\x0B\x0C\r \u{A0}\u{1680}\u{2000}-\u{200A}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}";
+const LINE_END: &str = r"\n\r\u{2028}\u{2029}";
+
+/// Reads the first `# Status:` header; `None` where there is none, or where it says something else.
+pub fn header(body: &str) -> Option<Header<'_>> {
+    // ^\s*#\s*Status\s*:\s*(.+?)\s*$ as JavaScript reads it, up to the first character of the value: without a group,
+    // a body of 16 MiB takes no time to speak of.
+    static BEGIN: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(&format!("(?:\\A|[{LINE_END}])[{SPACE}]*#[{SPACE}]*Status[{SPACE}]*:[{SPACE}]*[^{SPACE}]")).ok()
+    });
+    let begin = BEGIN.as_ref()?.find(body)?;
+    let start = begin.end() - begin.as_str().chars().next_back()?.len_utf8();
+    let value = lines(&body[start..]).next().map(|(_, end, _)| body[start..start + end].trim_matches(is_space))?;
+    let (said, token) = value.split_once(is_space).unwrap_or((value, ""));
+    let status = [Status::Draft, Status::Approved, Status::Disabled]
+        .into_iter()
+        .find(|status| said.eq_ignore_ascii_case(status.word()))?;
+    Some(Header { status, token: Some(token.trim_matches(is_space)).filter(|token| !token.is_empty()) })
+}
+
+/// The lines of a body: where each begins, where its text ends, and where its line end ends.
+fn lines(body: &str) -> impl Iterator<Item = (usize, usize, usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at >= body.len() {
+            return None;
+        }
+        let start = at;
+        let (length, end) = body[start..]
+            .char_indices()
+            .find(|(_, c)| matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}'))
+            .map_or((body.len() - start, 0), |(i, c)| {
+                (i, if body[start + i..].starts_with("\r\n") { 2 } else { c.len_utf8() })
+            });
+        at = start + length + end;
+        Some((start, start + length, at))
+    })
+}
+
+/// What follows `# key:` in a line that is this header.
+fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let rest = line.strip_prefix('#')?.trim_start_matches(is_space).strip_prefix(key)?;
+    rest.trim_start_matches(is_space).strip_prefix(':')
+}
+
+/// The body with another status, without a token: the header's line is replaced, or put behind `# Skill:`, or put first.
+/// No other byte changes, so what was signed stays what was signed.
+pub fn with_status(body: &str, status: Status) -> String {
+    let line = format!("# Status: {}", word(status));
+    let find = |key| lines(body).find(|(start, end, _)| value(&body[*start..*end], key).is_some());
+    let changed = match (find("Status"), find("Skill")) {
+        (Some((start, end, _)), _) => Some(format!("{}{line}{}", &body[..start], &body[end..])),
+        (None, Some((_, end, next))) => {
+            let line_end = Some(&body[end..next]).filter(|line_end| !line_end.is_empty()).unwrap_or("\n");
+            Some(format!("{}{line_end}{line}{}", &body[..end], &body[end..]))
+        }
+        (None, None) => None,
+    };
+    // A status in an odd place above would be read first.
+    changed
+        .filter(|changed| header(changed) == Some(Header { status, token: None }))
+        .unwrap_or_else(|| format!("{line}\n{body}"))
+}
+
+/// The bytes under an approval: line ends as LF, without the lines that an approval may change or does not cover.
+pub fn canonical(body: &str) -> String {
+    let body = body.replace("\r\n", "\n").replace('\r', "\n");
+    let is_left_out = |line: &str| {
+        let Some(rest) = line.trim_start_matches(is_space).strip_prefix('#') else {
+            return false;
+        };
+        let rest = rest.trim_start_matches(is_space);
+        ["status", "tags"].iter().any(|key| {
+            let said = rest.get(..key.len());
+            said.is_some_and(|said| said.eq_ignore_ascii_case(key))
+                && rest[key.len()..].trim_start_matches(is_space).starts_with(':')
+        })
+    };
+    body.split('\n').filter(|line| !is_left_out(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// Why a body is not an approved one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It says Draft, Disabled or nothing.
+    #[error("the body does not say Approved")]
+    NotApproved,
+    /// It only says Approved.
+    #[error("the body says Approved without a signature")]
+    NoSignature,
+    /// What stands behind Approved is no token.
+    #[error("the approval's token is not of the form vN:token")]
+    Shape,
+    /// `v0:`
+    #[error("the version v0 of approval tokens is reserved")]
+    Reserved,
+    /// Not `v3:`
+    #[error("only approval tokens of the version v3 are accepted")]
+    Version,
+    /// There is nobody whose signature it could be.
+    #[error("there is no registered approver")]
+    NoApprover,
+    /// Of another text, or by another key.
+    #[error("no registered approver signed this text")]
+    Signature,
+}
+
+/// The signature in the body's header, to be verified over [`canonical`].
+pub fn signature(body: &str) -> Result<[u8; 64], Refusal> {
+    let header = header(body).filter(|header| header.status == Status::Approved).ok_or(Refusal::NotApproved)?;
+    let (version, token) = header.token.ok_or(Refusal::NoSignature)?.split_once(':').ok_or(Refusal::Shape)?;
+    let number = version
+        .strip_prefix('v')
+        .filter(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
+    let well_formed =
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    match number {
+        Some("0") if well_formed => Err(Refusal::Reserved),
+        Some("3") if well_formed => super::approval::signature(token).ok_or(Refusal::Signature),
+        Some(_) if well_formed => Err(Refusal::Version),
+        _ => Err(Refusal::Shape),
+    }
+}
+
+/// What `store()` writes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// The body, verbatim unless an approval was taken back.
+    pub body: Cow<'a, str>,
+    /// Its status.
+    pub status: Status,
+}
+
+/// Decides what `store()` writes: `said` is `metadata.status`, `signed` whether the body has a valid signature, `secured`
+/// whether an approval needs one, `may_approve` whether the caller may approve at all.
+pub fn decide(body: &str, said: Option<Status>, signed: bool, secured: bool, may_approve: bool) -> Decision<'_> {
+    let in_body = header(body).map(|header| header.status);
+    let wanted = said.or(in_body).unwrap_or(Status::Draft);
+    let refused = wanted == Status::Approved && (!may_approve || (secured && !signed));
+    let status = if refused { Status::Draft } else { wanted };
+    // Without secured mode a runtime takes the body's word, so who may not approve cannot bring a body that says Approved.
+    let taken_back = refused || (!may_approve && in_body == Some(Status::Approved));
+    Decision { body: if taken_back { with_status(body, status).into() } else { body.into() }, status }
+}
+
+/// What `store()` is told besides the body.
+#[derive(Debug, Default, PartialEq)]
+pub struct Metadata {
+    /// `author`
+    pub author: Option<String>,
+    /// `description`
+    pub description: Option<String>,
+    /// `status`
+    pub status: Option<Status>,
+    /// `metadata_bag`, with the author in it.
+    pub bag: Map<String, Value>,
+}
+
+/// A member of an object; `null` counts as absent.
+fn member<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    object.get(key).filter(|value| !value.is_null())
+}
+
+fn text<'a>(object: &'a Map<String, Value>, what: &str, key: &str) -> Result<Option<&'a str>, Fault> {
+    member(object, key)
+        .map(|value| value.as_str().ok_or_else(|| invalid(format!("{key} of {what} must be a string"))))
+        .transpose()
+}
+
+fn object<'a>(what: &str, value: &'a Value) -> Result<&'a Map<String, Value>, Fault> {
+    value.as_object().ok_or_else(|| invalid(format!("{what} must be a JSON object")))
+}
+
+impl Metadata {
+    /// Reads a part of SkillMeta. What follows from the body or the store itself is not taken from it.
+    pub fn parse(value: Option<&Value>) -> Result<Self, Fault> {
+        let Some(value) = value.filter(|value| !value.is_null()) else {
+            return Ok(Metadata::default());
+        };
+        let given = object("metadata", value)?;
+        let author = optional("author", text(given, "metadata", "author")?, 255)?.map(str::to_owned);
+        let mut bag = match member(given, "metadata_bag") {
+            None => Map::new(),
+            Some(bag) => object("metadata_bag", bag)?.clone(),
+        };
+        if let Some(author) = &author {
+            bag.insert("author".into(), author.clone().into());
+        }
+        let status = text(given, "metadata", "status")?.map(|status| parse_status(Some(status))).transpose()?;
+        Ok(Metadata { author, description: text(given, "metadata", "description")?.map(str::to_owned), status, bag })
+    }
+
+    /// The description: the given one, or the header's.
+    pub fn description(&self, body: &str) -> String {
+        let in_body = || {
+            lines(body)
+                .filter_map(|(start, end, _)| value(&body[start..end], "Description"))
+                .map(|text| text.trim_matches(is_space))
+                .find(|text| !text.is_empty())
+        };
+        match &self.description {
+            Some(given) => given.clone(),
+            None => in_body().unwrap_or_default().chars().take(MAX_DESCRIPTION).collect(),
+        }
+    }
+
+    /// The labels that other faces and the search see: those of the bag and of the header `# Tags:`.
+    pub fn tags(&self, body: &str) -> Vec<String> {
+        let in_bag = match self.bag.get("tags") {
+            Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).collect(),
+            Some(Value::String(tag)) => vec![tag.as_str()],
+            _ => vec![],
+        };
+        let in_body = lines(body).find_map(|(start, end, _)| value(&body[start..end], "Tags")).unwrap_or_default();
+        let mut tags: Vec<String> = Vec::new();
+        for tag in in_bag.into_iter().chain(in_body.split(',')) {
+            let tag = tag.trim_matches(is_space);
+            if !tag.is_empty()
+                && tag.chars().count() <= MAX_TAG
+                && tags.len() < MAX_TAGS
+                && !tags.iter().any(|there| there == tag)
+            {
+                tags.push(tag.to_owned());
+            }
+        }
+        tags
+    }
+}
+
+/// What `query()` asks for.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// One of these statuses, in the words of the tables.
+    pub statuses: Option<Vec<String>>,
+    /// All of these tags.
+    pub tags: Vec<String>,
+    /// By this author.
+    pub author: Option<String>,
+    /// Changed at this second or later.
+    pub since: Option<f64>,
+    /// Somewhere in the name.
+    pub pattern: Option<Regex>,
+    /// At most so many, after all other conditions.
+    pub limit: Option<i64>,
+    /// Without so many first.
+    pub offset: i64,
+}
+
+impl Filter {
+    /// Reads a SkillFilter. Members that are not known are ignored, as the contract has it.
+    pub fn parse(value: Option<&Value>) -> Result<Self, Fault> {
+        let Some(value) = value.filter(|value| !value.is_null()) else {
+            return Ok(Filter::default());
+        };
+        let given = object("filter", value)?;
+        let list = |key: &str| -> Result<Option<Vec<&str>>, Fault> {
+            let wrong = || invalid(format!("{key} of the filter must be a string or a list of strings"));
+            match member(given, key) {
+                None => Ok(None),
+                Some(Value::String(one)) => Ok(Some(vec![one])),
+                Some(Value::Array(several)) => {
+                    several.iter().map(|one| one.as_str().ok_or_else(wrong)).collect::<Result<_, _>>().map(Some)
+                }
+                Some(_) => Err(wrong()),
+            }
+        };
+        let count = |key: &str| match member(given, key) {
+            None => Ok(None),
+            Some(value) => {
+                let count = value
+                    .as_i64()
+                    .or_else(|| value.as_f64().filter(|n| n.fract() == 0.0 && *n < 1e15).map(|n| n as i64))
+                    .filter(|n| *n >= 0);
+                count.map(Some).ok_or_else(|| invalid(format!("{key} of the filter must be a whole number, 0 or more")))
+            }
+        };
+        let since = match member(given, "since") {
+            None => None,
+            Some(value) => Some(
+                value.as_f64().ok_or_else(|| invalid("since of the filter must be a number of seconds since 1970"))?,
+            ),
+        };
+        // A word that is no status is that of no skill.
+        let known = |word: &str| parse_status(Some(word)).ok().map(|status| status.word().to_owned());
+        Ok(Filter {
+            statuses: list("status")?.map(|words| words.into_iter().filter_map(known).collect()),
+            tags: list("tag")?.unwrap_or_default().into_iter().map(str::to_owned).collect(),
+            author: text(given, "the filter", "author")?.map(str::to_owned),
+            since,
+            pattern: text(given, "the filter", "name_pattern")?.map(pattern).transpose()?,
+            limit: count("limit")?,
+            offset: count("offset")?.unwrap_or(0),
+        })
+    }
+}
+
+/// A pattern for names that matches in linear time, whoever wrote it.
+fn pattern(text: &str) -> Result<Regex, Fault> {
+    if text.len() > MAX_PATTERN {
+        return Err(Fault::new(Code::ProgramLimitExceeded, format!("name_pattern has more than {MAX_PATTERN} bytes")));
+    }
+    RegexBuilder::new(text).size_limit(MAX_AUTOMATON).dfa_size_limit(MAX_AUTOMATON).build().map_err(|error| match error
+    {
+        regex::Error::CompiledTooBig(_) => {
+            Fault::new(Code::ProgramLimitExceeded, "name_pattern is too large").hint("Use smaller repetitions.")
+        }
+        error => {
+            let last = error.to_string().lines().last().unwrap_or_default().to_owned();
+            invalid("name_pattern is no regular expression")
+                .detail(last)
+                .hint("It cannot have look-around or back-references.")
+        }
+    })
+}
+
+/// The store-wide token: moves with every skill that comes, goes, or gets another status or version.
+#[derive(Debug, Default)]
+pub struct Token {
+    digest: Sha256,
+    any: bool,
+}
+
+impl Token {
+    /// Adds a skill. They come in the order of the bytes of their names.
+    pub fn add(&mut self, name: &str, status: Status, version: &str) {
+        if self.any {
+            self.digest.update("\n");
+        }
+        self.any = true;
+        for part in [name, ":", word(status), ":", version] {
+            self.digest.update(part);
+        }
+    }
+
+    /// 16 hexadecimal digits.
+    pub fn finish(self) -> String {
+        hex::encode(&self.digest.finalize()[..8])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn says(body: &str) -> Option<(Status, Option<&str>)> {
+        header(body).map(|header| (header.status, header.token))
+    }
+
+    #[test]
+    fn the_header_is_read_as_a_runtime_reads_it() {
+        use Status::{Approved, Disabled, Draft};
+        for (body, expected) in [
+            ("# Skill: a\n# Status: Draft\n", Some((Draft, None))),
+            ("#Status:aPPROVED   v3:x-y  z \n", Some((Approved, Some("v3:x-y  z")))),
+            ("# Skill: a\r\n   # Status :Disabled\r\n", Some((Disabled, None))),
+            ("a\r# Status: Draft\rb", Some((Draft, None))),
+            ("a\u{2028}# Status: Approved", Some((Approved, None))),
+            ("\u{feff}# Status: Approved", Some((Approved, None))),
+            ("#\n Status\n:\n\n approved\n", Some((Approved, None))),
+            ("# Status:\nApproved", Some((Approved, None))),
+            // The first one counts, even if it says nothing.
+            ("# Status: Live\n# Status: Approved\n", None),
+            ("# Status:\n# Status: Approved\n", None),
+            ("# STATUS: Approved\n", None),
+            ("x # Status: Approved\n", None),
+            ("# Status\u{85}: Approved\n", None),
+            ("# Status:  ", None),
+            ("", None),
+        ] {
+            assert_eq!(says(body), expected, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_written_into_one_line() {
+        let draft = |body| with_status(body, Status::Draft);
+        for (body, expected) in [
+            ("# Skill: a\n# Status: Approved v3:x\n\nt:\n", "# Skill: a\n# Status: Draft\n\nt:\n"),
+            ("# Skill: a\r\n#Status:Live  \r\nt:", "# Skill: a\r\n# Status: Draft\r\nt:"),
+            ("# Skill: a\n# Status:\n# Description: d\n", "# Skill: a\n# Status: Draft\n# Description: d\n"),
+            ("# Skill: a\r\nt:", "# Skill: a\r\n# Status: Draft\r\nt:"),
+            ("# Skill: a", "# Skill: a\n# Status: Draft"),
+            ("t:\n", "# Status: Draft\nt:\n"),
+            ("", "# Status: Draft\n"),
+            // The indented one would still be read first.
+            (
+                "  # Status: Approved\n# Status: Disabled\n",
+                "# Status: Draft\n  # Status: Approved\n# Status: Disabled\n",
+            ),
+            ("\u{feff}# Status: Approved\n", "# Status: Draft\n\u{feff}# Status: Approved\n"),
+        ] {
+            assert_eq!(draft(body), expected, "{body:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_is_what_the_runtimes_pattern_finds(body in "([ #:\n\r\u{2028}\u{feff}\u{85}x]|Status|Skill|draft|Approved v3:a|# Status: ){0,40}") {
+            let pattern = format!("(?:\\A|[{LINE_END}])[{SPACE}]*#[{SPACE}]*Status[{SPACE}]*:[{SPACE}]*([^{LINE_END}]+?)[{SPACE}]*(?:\\z|[{LINE_END}])");
+            let found = Regex::new(&pattern).unwrap().captures(&body).and_then(|found| found.get(1)).map(|value| value.as_str().trim_matches(is_space));
+            let words: Vec<&str> = found.unwrap_or_default().split(is_space).filter(|word| !word.is_empty()).collect();
+            let status = words.first().and_then(|word| Status::parse(&word.to_ascii_lowercase()));
+            prop_assert_eq!(says(&body).map(|(status, _)| status), status);
+            prop_assert_eq!(says(&body).is_some_and(|(_, token)| token.is_some()), status.is_some() && words.len() > 1);
+        }
+
+        #[test]
+        fn what_is_written_is_read_and_the_signed_text_stays(body in "([ #:\n\r\u{feff}x]|Status|Skill|Tags|Approved|# Status: ){0,40}") {
+            for status in [Status::Draft, Status::Approved, Status::Disabled] {
+                let written = with_status(&body, status);
+                prop_assert_eq!(says(&written), Some((status, None)));
+                prop_assert_eq!(canonical(&written), canonical(&body));
+                prop_assert_eq!(with_status(&written, status), written);
+            }
+        }
+
+        #[test]
+        fn no_body_breaks_the_reader(body in "\\PC*|.*") {
+            for status in [Status::Draft, Status::Approved] {
+                let written = with_status(&body, status);
+                prop_assert_eq!(says(&written), Some((status, None)));
+            }
+            canonical(&body);
+        }
+    }
+
+    #[test]
+    fn the_signed_text_has_neither_status_nor_tags() {
+        assert_eq!(
+            canonical("# Skill: a\r\n # STATUS : x\r#tags:y\n\n# Statuses: z\nt: ſ\n# ſtatus: s"),
+            "# Skill: a\n\n# Statuses: z\nt: ſ\n# ſtatus: s"
+        );
+        assert_eq!(canonical(""), "");
+    }
+
+    #[test]
+    fn tokens_are_refused_for_one_reason_each() {
+        let token = |token: &str| signature(&format!("# Status: Approved {token}\n"));
+        assert_eq!(signature("# Status: Draft v3:AAAA"), Err(Refusal::NotApproved));
+        for (text, reason) in [
+            ("", Refusal::NoSignature),
+            ("x", Refusal::Shape),
+            ("v3:", Refusal::Shape),
+            ("v3:a b", Refusal::Shape),
+            ("v3:a=", Refusal::Shape),
+            ("v:aa", Refusal::Shape),
+            ("v²:aa", Refusal::Shape),
+            ("v0:aa", Refusal::Reserved),
+            ("v1:aa", Refusal::Version),
+            ("v33:aa", Refusal::Version),
+            ("v3:AAAA", Refusal::Signature),
+        ] {
+            assert_eq!(token(text), Err(reason), "{text}");
+        }
+        assert!(token(&format!("v3:{}", "A".repeat(86))).is_ok());
+    }
+
+    #[test]
+    fn an_approval_needs_who_may_and_in_secured_mode_a_signature() {
+        use Status::{Approved, Disabled, Draft};
+        let bare = "# Skill: a\n# Status: Approved\n";
+        let body = |decision: Decision| decision.body.into_owned();
+        let stored = |said, signed, secured, may| {
+            let d = decide(bare, said, signed, secured, may);
+            (d.status, body(d) == bare)
+        };
+        // said, signed, secured, may approve -> status, verbatim
+        assert_eq!(stored(None, false, false, true), (Approved, true));
+        assert_eq!(stored(None, false, true, true), (Draft, false));
+        assert_eq!(stored(None, true, true, true), (Approved, true));
+        assert_eq!(stored(Some(Draft), false, true, true), (Draft, true));
+        for secured in [false, true] {
+            for signed in [false, true] {
+                assert_eq!(stored(None, signed, secured, false), (Draft, false));
+                // The row alone would not keep a runtime from believing the body.
+                assert_eq!(stored(Some(Disabled), signed, secured, false), (Disabled, false));
+                assert_eq!(
+                    decide("t:\n", Some(Approved), signed, secured, false),
+                    Decision { body: "# Status: Draft\nt:\n".into(), status: Draft }
+                );
+            }
+        }
+        assert_eq!(decide("t:\n", None, false, true, false), Decision { body: "t:\n".into(), status: Draft });
+    }
+
+    #[test]
+    fn metadata() {
+        let read = |value: Value| Metadata::parse(Some(&value));
+        let given = read(json!({"author": "alice", "metadata_bag": {"tags": ["x", " y ", "x", 1], "k": null}, "status": "Approved", "vars": 1, "description": null})).unwrap();
+        assert_eq!((given.author.as_deref(), given.status), (Some("alice"), Some(Status::Approved)));
+        assert_eq!(
+            Value::Object(given.bag.clone()),
+            json!({"tags": ["x", " y ", "x", 1], "k": null, "author": "alice"})
+        );
+        let body = "# Description:\n#Description :  d e \n# Tags: ops, y,,x\n";
+        assert_eq!(given.description(body), "d e");
+        assert_eq!(given.tags(body), ["x", "y", "ops"]);
+        assert_eq!(read(json!({"metadata_bag": {"tags": "one"}})).unwrap().tags(""), ["one"]);
+        assert_eq!(Metadata::parse(None).unwrap(), Metadata::default());
+        for bad in [
+            json!([]),
+            json!({"author": 1}),
+            json!({"author": ""}),
+            json!({"status": "approved"}),
+            json!({"metadata_bag": []}),
+            json!({"description": {}}),
+        ] {
+            assert!(read(bad.clone()).is_err_and(|fault| fault.code == Code::InvalidParameterValue), "{bad}");
+        }
+    }
+
+    #[test]
+    fn filters() {
+        let read = |value: Value| Filter::parse(Some(&value));
+        let filter = read(json!({"status": ["Draft", "draft"], "tag": "x", "since": 1.5, "limit": 2.0, "name_pattern": "^a", "unknown": {}})).unwrap();
+        assert_eq!(
+            (filter.statuses.unwrap(), filter.tags, filter.since, filter.limit, filter.offset),
+            (vec!["draft".to_owned()], vec!["x".to_owned()], Some(1.5), Some(2), 0)
+        );
+        assert!(filter.pattern.unwrap().is_match("ab"));
+        for bad in [
+            json!(1),
+            json!({"status": 1}),
+            json!({"tag": [1]}),
+            json!({"limit": -1}),
+            json!({"limit": 0.5}),
+            json!({"offset": "1"}),
+            json!({"since": "x"}),
+            json!({"author": []}),
+            json!({"name_pattern": "(?=a)"}),
+            json!({"name_pattern": "("}),
+        ] {
+            assert!(read(bad.clone()).is_err_and(|fault| fault.code == Code::InvalidParameterValue), "{bad}");
+        }
+        for large in ["x".repeat(1001), "(a{1000}){1000}".into()] {
+            assert!(read(json!({"name_pattern": large})).is_err_and(|fault| fault.code == Code::ProgramLimitExceeded));
+        }
+    }
+
+    #[test]
+    fn the_token() {
+        assert_eq!(Token::default().finish(), "e3b0c44298fc1c14");
+        let mut token = Token::default();
+        token.add("a", Status::Draft, "000000000001");
+        token.add("b", Status::Approved, "000000000002");
+        // printf 'a:Draft:000000000001\nb:Approved:000000000002' | sha256sum
+        assert_eq!(token.finish(), "8b294e84945fb06b");
+    }
+}

@@ -1,0 +1,605 @@
+//! An export: every leaf computed anew from the values, up to the root that was signed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use skill_core::audit::keyring::Keyring;
+use skill_core::ledger::checkpoint::{Checkpoint, CheckpointError, VerifierKey};
+use skill_core::ledger::tree::{Hash, RangeHasher};
+
+use crate::json::members;
+use crate::pieces;
+use crate::record::{self, Line};
+use crate::report::{Finding, Outcome, Progress, Report, Unusable};
+use crate::rows::VALUE_MISSING;
+
+/// Separate runs of retired leaves, or ranges named by retirement records, that are kept in mind.
+const MAX_RANGES: usize = 100_000;
+/// Tenant and kind of the record that announces a retirement.
+const RETIREMENT: (&str, &str) = ("default", "audit.partition_retired");
+
+type Members = BTreeMap<String, Value>;
+
+fn malformed(line: u64, what: impl std::fmt::Display) -> Unusable {
+    Unusable(format!("line {line}: {what}"))
+}
+
+/// What the first line says.
+struct Manifest {
+    members: Members,
+    origin: String,
+    log_id: [u8; 16],
+    start: u64,
+    end: u64,
+    size: u64,
+    root: Hash,
+    left: Vec<Hash>,
+    right: Vec<Hash>,
+    checkpoint: String,
+}
+
+fn object(text: &str) -> Result<Members, String> {
+    let (mut object, mut twice) = (Members::new(), None);
+    members(text, |key, value| {
+        let value = serde_json::from_str(value).unwrap_or_default();
+        if object.insert(key.to_owned(), value).is_some() {
+            twice = Some(format!("\"{key}\" is there twice"));
+        }
+        Ok(())
+    })
+    .map_err(|e| e.to_string())?;
+    twice.map_or(Ok(object), Err)
+}
+
+fn hash(text: &str) -> Option<Hash> {
+    BASE64.decode(text).ok()?.try_into().ok()
+}
+
+fn hashes(texts: &[String]) -> Option<Vec<Hash>> {
+    texts.iter().map(|text| hash(text)).collect()
+}
+
+impl Manifest {
+    fn parse(line: &str) -> Result<Manifest, String> {
+        const NAMES: [&str; 12] = [
+            "checkpoint",
+            "end",
+            "left",
+            "log_id",
+            "origin",
+            "right",
+            "root",
+            "since",
+            "size",
+            "skill_system_export",
+            "start",
+            "until",
+        ];
+        let members = object(line)?;
+        if members.get("skill_system_export") != Some(&json!(1)) {
+            return Err("this is no export of skill_system, version 1".into());
+        }
+        if !members.keys().eq(NAMES.iter()) {
+            return Err(format!("the first line of an export has the members {}", NAMES.join(", ")));
+        }
+        let text = |name: &str| members[name].as_str().map(str::to_owned).ok_or(format!("{name} is no text"));
+        let count = |name: &str| members[name].as_u64().ok_or(format!("{name} is no count"));
+        let edge = |name: &str| {
+            let texts = members[name]
+                .as_array()
+                .and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
+            texts.and_then(|texts: Vec<_>| hashes(&texts)).ok_or(format!("{name} is no list of hashes"))
+        };
+        let manifest = Manifest {
+            origin: text("origin")?,
+            log_id: uuid::Uuid::parse_str(&text("log_id")?).map_err(|e| format!("log_id: {e}"))?.into_bytes(),
+            start: count("start")?,
+            end: count("end")?,
+            size: count("size")?,
+            root: hash(&text("root")?).ok_or("root is no hash")?,
+            left: edge("left")?,
+            right: edge("right")?,
+            checkpoint: text("checkpoint")?,
+            members,
+        };
+        if manifest.start > manifest.end || manifest.end > manifest.size {
+            return Err("start, end and size are not in order".into());
+        }
+        Ok(manifest)
+    }
+
+    /// Where the first line and its checkpoint differ.
+    fn judge(&self, keys: &[VerifierKey]) -> Result<Vec<Finding>, Unusable> {
+        let mut findings = Vec::new();
+        let (unsure, checkpoint) = match Checkpoint::verify(&self.checkpoint, keys) {
+            Ok(checkpoint) => (None, checkpoint),
+            Err(CheckpointError::NotSigned { .. }) if keys.is_empty() => (None, read(&self.checkpoint)?),
+            Err(error @ CheckpointError::Malformed) => return Err(malformed(1, error)),
+            Err(error) => (Some(error), read(&self.checkpoint)?),
+        };
+        findings.extend(unsure.map(|error| Finding::new("checkpoint_not_signed", error.to_string())));
+        let log = uuid::Uuid::from_bytes(self.log_id);
+        for (differs, what) in [
+            (
+                checkpoint.origin != self.origin,
+                format!("the checkpoint is of \"{}\", the export of \"{}\"", checkpoint.origin, self.origin),
+            ),
+            (
+                log_id(&checkpoint.origin) != Some(self.log_id),
+                format!("the checkpoint is of \"{}\", the records of log {log}", checkpoint.origin),
+            ),
+            (
+                checkpoint.size != self.size,
+                format!("the checkpoint has {} leaves, the export says {}", checkpoint.size, self.size),
+            ),
+            (checkpoint.root != self.root, "the checkpoint has another root than the export says".into()),
+        ] {
+            if differs {
+                findings.push(Finding::new("checkpoint_differs", what));
+            }
+        }
+        Ok(findings)
+    }
+}
+
+fn read(note: &str) -> Result<Checkpoint, Unusable> {
+    Checkpoint::read(note).map_err(|error| malformed(1, error))
+}
+
+/// The log's id in `skill_system/<log id>/<incarnation>`.
+pub fn log_id(origin: &str) -> Option<[u8; 16]> {
+    let (id, incarnation) = origin.strip_prefix("skill_system/")?.split_once('/')?;
+    incarnation.parse::<u32>().ok().filter(|n| *n > 0)?;
+    let uuid = uuid::Uuid::try_parse(id).ok().filter(|uuid| uuid.to_string() == id)?;
+    Some(uuid.into_bytes())
+}
+
+/// What lies side by side in a piece of the file.
+enum Part {
+    Leaves { first: u64, count: u64, cover: Vec<Hash> },
+    Retired { first: u64, count: u64, cover: Vec<Hash> },
+    End(Members),
+}
+
+/// A record that announces that leaves are gone.
+struct Retirement {
+    leaf: u64,
+    id: [u8; 16],
+    session_user: String,
+    ranges: Vec<(u64, u64)>,
+}
+
+/// What a thread makes of a piece.
+#[derive(Default)]
+struct Piece {
+    lines: u64,
+    records: u64,
+    missing: u64,
+    retired: u64,
+    parts: Vec<Part>,
+    findings: Vec<Finding>,
+    retirements: Vec<Retirement>,
+    /// All ids, sorted.
+    ids: Vec<u128>,
+    /// Where reading stopped.
+    failed: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Gone {
+    leaf: u64,
+    id: String,
+    missing: bool,
+    hash: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Run {
+    leaf: u64,
+    count: u64,
+    retired: bool,
+    hashes: Vec<String>,
+}
+
+struct Worker<'a> {
+    log_id: &'a [u8; 16],
+    keyring: Option<&'a Keyring>,
+    piece: Piece,
+    open: Option<(u64, RangeHasher)>,
+    buffer: Vec<u8>,
+}
+
+impl Worker<'_> {
+    fn close(&mut self) {
+        if let Some((first, hasher)) = self.open.take() {
+            self.piece.parts.push(Part::Leaves { first, count: hasher.at() - first, cover: hasher.cover() });
+        }
+    }
+
+    fn leaf(&mut self, leaf: u64, id: [u8; 16], hash: &Hash) -> Result<(), String> {
+        self.piece.ids.push(u128::from_be_bytes(id));
+        if self.open.as_ref().is_none_or(|(_, hasher)| hasher.at() != leaf) {
+            self.close();
+            self.open = Some((leaf, RangeHasher::part(leaf).map_err(|fault| fault.message)?));
+        }
+        let Some((_, hasher)) = &mut self.open else { return Ok(()) };
+        hasher.push(hash).map_err(|fault| fault.message)
+    }
+
+    fn finding(&mut self, code: &'static str, leaf: u64, id: [u8; 16], detail: &str) {
+        let line = Some(self.piece.lines);
+        self.piece.findings.push(Finding { code, line, leaf: Some(leaf), id: Some(id), detail: detail.into() });
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), String> {
+        if let Some(record) = record::in_order(line, self.log_id, &mut self.buffer) {
+            return self.record(record);
+        }
+        let mut kind = "";
+        members(line, |key, _| {
+            kind =
+                ["missing", "retired", "skill_system_export_end"].into_iter().find(|kind| *kind == key).unwrap_or(kind);
+            Ok(())
+        })
+        .map_err(|e| e.to_string())?;
+        let wrong = |e: serde_json::Error| e.to_string();
+        match kind {
+            "missing" => {
+                let gone: Gone = serde_json::from_str(line).map_err(wrong)?;
+                let id = uuid::Uuid::parse_str(&gone.id).map_err(|e| format!("id: {e}"))?.into_bytes();
+                let (true, Some(hash)) = (gone.missing, hash(&gone.hash)) else {
+                    return Err("missing is not true, or hash is no hash".into());
+                };
+                self.piece.missing += 1;
+                self.finding("record_missing", gone.leaf, id, "the record was sealed and is gone");
+                self.leaf(gone.leaf, id, &hash)
+            }
+            "retired" => {
+                let run: Run = serde_json::from_str(line).map_err(wrong)?;
+                let (true, true, Some(cover)) = (run.retired, run.count > 0, hashes(&run.hashes)) else {
+                    return Err("retired is not true, count is 0, or hashes are no hashes".into());
+                };
+                self.close();
+                self.piece.retired = self.piece.retired.saturating_add(run.count);
+                self.piece.parts.push(Part::Retired { first: run.leaf, count: run.count, cover });
+                Ok(())
+            }
+            "" => {
+                let record = record::in_any_order(line, self.log_id, &mut self.buffer, true)?;
+                self.record(record)
+            }
+            _ => {
+                self.close();
+                self.piece.parts.push(Part::End(object(line)?));
+                Ok(())
+            }
+        }
+    }
+
+    fn record(&mut self, record: Line<'_>) -> Result<(), String> {
+        let leaf = record.leaf.ok_or("leaf is missing")?;
+        self.piece.records += 1;
+        match &record.whole {
+            None => self.finding("value_missing", leaf, record.id, VALUE_MISSING),
+            Some(whole) => {
+                if let Some(Err((code, detail))) = self.keyring.map(|ring| whole.verify(ring, &self.buffer)) {
+                    self.finding(code, leaf, record.id, detail);
+                }
+                if (whole.tenant_id.as_ref(), whole.event_type.as_ref()) == RETIREMENT {
+                    // What cannot be read announces nothing; the leaves it was about are then a problem.
+                    let ranges = retired_ranges(whole.event_data).unwrap_or_default();
+                    let session_user = whole.session_user.clone().into_owned();
+                    self.piece.retirements.push(Retirement { leaf, id: record.id, session_user, ranges });
+                }
+            }
+        }
+        let hash = record.leaf_hash(self.log_id, &self.buffer);
+        self.leaf(leaf, record.id, &hash)
+    }
+}
+
+fn work(bytes: &[u8], log_id: &[u8; 16], keyring: Option<&Keyring>) -> Piece {
+    let mut worker = Worker { log_id, keyring, piece: Piece::default(), open: None, buffer: Vec::with_capacity(4096) };
+    let (valid, cut) = match std::str::from_utf8(bytes) {
+        Ok(text) => (text, false),
+        Err(error) => (std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(), true),
+    };
+    let mut rest = valid;
+    while !rest.is_empty() {
+        let end = memchr::memchr(b'\n', rest.as_bytes());
+        worker.piece.lines += 1;
+        if end.is_none() && cut {
+            break;
+        }
+        let (line, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
+        rest = after;
+        if let Err(error) = worker.line(line) {
+            worker.piece.failed = Some(error);
+            break;
+        }
+    }
+    if cut && worker.piece.failed.is_none() {
+        worker.piece.lines += u64::from(rest.is_empty());
+        worker.piece.failed = Some("no UTF-8".into());
+    }
+    worker.close();
+    worker.piece.ids.sort_unstable();
+    worker.piece
+}
+
+/// `event_data.leaves` of a retirement: a text such as `{[0,5),[7,9)}`.
+fn retired_ranges(event_data: &str) -> Option<Vec<(u64, u64)>> {
+    let data: Value = serde_json::from_str(event_data).ok()?;
+    multirange(data.get("leaves")?.as_str()?)
+}
+
+fn multirange(text: &str) -> Option<Vec<(u64, u64)>> {
+    let inner = text.strip_prefix('{')?.strip_suffix('}')?;
+    if inner.is_empty() {
+        return Some(Vec::new());
+    }
+    let inner = inner.strip_prefix('[')?.strip_suffix(')')?;
+    let range = |range: &str| {
+        let (from, to) = range.split_once(',')?;
+        let (from, to) = (from.parse::<u64>().ok()?, to.parse::<u64>().ok()?);
+        (from < to).then_some((from, to))
+    };
+    inner.split("),[").map(range).collect()
+}
+
+/// The parts of `runs` that no range covers. Both ascend; ranges may overlap.
+fn uncovered(runs: &[(u64, u64)], ranges: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let (mut open, mut ranges) = (Vec::new(), ranges.iter().peekable());
+    for &(mut from, to) in runs {
+        while let Some(&&(start, end)) = ranges.peek().filter(|(start, _)| *start < to && from < to) {
+            if start > from {
+                open.push((from, start));
+            }
+            from = from.max(end);
+            // One that reaches into the next run is still needed.
+            if end < to {
+                ranges.next();
+            }
+        }
+        if from < to {
+            open.push((from, to));
+        }
+    }
+    open
+}
+
+/// Puts the pieces together.
+struct Merger<'a, W> {
+    report: &'a mut Report<W>,
+    manifest: &'a Manifest,
+    /// Nothing, once a gap makes the root impossible to compute.
+    hasher: Option<RangeHasher>,
+    next: u64,
+    lines: u64,
+    counts: [u64; 3],
+    last_ids: Vec<u128>,
+    runs: Vec<(u64, u64)>,
+    retirements: Vec<Retirement>,
+    end: Option<Members>,
+}
+
+impl<W: Write> Merger<'_, W> {
+    fn add(&mut self, piece: Piece) -> Result<(), Unusable> {
+        for mut finding in piece.findings {
+            finding.line = finding.line.map(|line| self.lines + line);
+            self.report.problem(&finding)?;
+        }
+        for part in piece.parts {
+            if self.end.is_some() {
+                return Err(Unusable("something follows the last line of the export".into()));
+            }
+            match part {
+                Part::Leaves { first, count, cover } => self.leaves(first, count, &cover)?,
+                Part::Retired { first, count, cover } => {
+                    self.leaves(first, count, &cover)?;
+                    let end = first.saturating_add(count);
+                    match self.runs.last_mut().filter(|(_, last)| *last == first) {
+                        Some(run) => run.1 = end,
+                        None => self.runs.push((first, end)),
+                    }
+                }
+                Part::End(members) => self.end = Some(members),
+            }
+        }
+        self.duplicates(piece.ids)?;
+        self.retirements.extend(piece.retirements);
+        if self.runs.len() > MAX_RANGES
+            || self.retirements.iter().map(|r| 1 + r.ranges.len()).sum::<usize>() > MAX_RANGES
+        {
+            return Err(Unusable(format!("more than {MAX_RANGES} ranges of retired leaves")));
+        }
+        for (sum, more) in self.counts.iter_mut().zip([piece.records, piece.missing, piece.retired]) {
+            *sum = sum.saturating_add(more);
+        }
+        self.lines += piece.lines;
+        piece.failed.map_or(Ok(()), |what| Err(malformed(self.lines, what)))
+    }
+
+    fn leaves(&mut self, first: u64, count: u64, cover: &[Hash]) -> Result<(), Unusable> {
+        if first != self.next {
+            let what = format!("leaf {} should follow, and leaf {first} does; the root cannot be computed", self.next);
+            self.report.problem(&Finding { leaf: Some(self.next), ..Finding::new("leaves_not_in_order", what) })?;
+            self.hasher = None;
+        }
+        if let Some(hasher) = &mut self.hasher
+            && let Err(fault) = hasher.push_cover(count, cover)
+        {
+            self.report.problem(&Finding { leaf: Some(first), ..Finding::new("leaves_malformed", fault.message) })?;
+            self.hasher = None;
+        }
+        self.next = first.saturating_add(count);
+        Ok(())
+    }
+
+    fn duplicates(&mut self, ids: Vec<u128>) -> Result<(), Unusable> {
+        let mut twice: Vec<u128> = ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        let mut before = self.last_ids.iter().peekable();
+        for id in &ids {
+            while before.next_if(|other| *other < id).is_some() {}
+            twice.extend(before.peek().filter(|other| **other == id).map(|id| **id));
+        }
+        twice.dedup();
+        for id in twice {
+            let finding = Finding::new("id_twice", "two leaves have this id");
+            self.report.problem(&Finding { id: Some(id.to_be_bytes()), ..finding })?;
+        }
+        self.last_ids = ids;
+        Ok(())
+    }
+
+    /// Checks that need the whole file.
+    fn finish(mut self) -> Result<[u64; 3], Unusable> {
+        let manifest = self.manifest;
+        let Some(mut end) = self.end.take() else {
+            return Err(Unusable("the export ends before its last line".into()));
+        };
+        let marked = end.remove("skill_system_export_end") == Some(json!(1));
+        let said = ["records", "missing", "retired"].map(|name| end.remove(name));
+        end.insert("skill_system_export".into(), json!(1));
+        if !marked || said.iter().any(Option::is_none) {
+            return Err(malformed(self.lines, "the last line has no records, missing or retired"));
+        }
+        if end != manifest.members {
+            self.report
+                .problem(&Finding::new("last_line_differs", "the last line is not of the same export as the first"))?;
+        }
+        for (name, (said, found)) in ["records", "missing", "retired"].iter().zip(said.iter().zip(self.counts)) {
+            if *said != Some(json!(found)) {
+                let what = format!(
+                    "{name}: the last line says {}, the export has {found}",
+                    said.as_ref().unwrap_or(&Value::Null)
+                );
+                self.report.problem(&Finding::new("counts_differ", what))?;
+            }
+        }
+        if self.next != manifest.end {
+            let what = format!("the leaves end at {}, the export says {}", self.next, manifest.end);
+            self.report.problem(&Finding::new("leaves_not_in_order", what))?;
+            self.hasher = None;
+        }
+        if let Some(hasher) = self.hasher.take() {
+            let root = hasher.finish(manifest.size, &manifest.right).map_err(|fault| malformed(1, fault.message))?;
+            if root != manifest.root {
+                let what = "the records do not give the root: something was changed, removed, added or moved";
+                self.report.problem(&Finding::new("root_differs", what))?;
+            }
+        }
+        self.retired()?;
+        Ok(self.counts)
+    }
+
+    fn retired(&mut self) -> Result<(), Unusable> {
+        let manifest = self.manifest;
+        // A record can only tell of leaves before it.
+        let before = |r: &Retirement| -> Vec<(u64, u64)> {
+            r.ranges.iter().map(|(from, to)| (*from, (*to).min(r.leaf))).filter(|(from, to)| from < to).collect()
+        };
+        for retirement in &self.retirements {
+            let ranges = before(retirement);
+            let touches = |&(from, to): &(u64, u64)| {
+                let run = self.runs.partition_point(|(_, end)| *end <= from);
+                self.runs.get(run).is_some_and(|(start, _)| *start < to)
+            };
+            if ranges.iter().any(touches) {
+                let what = format!(
+                    "session user \"{}\" retired leaves {}",
+                    retirement.session_user,
+                    ranges.iter().take(20).map(|(from, to)| format!("[{from},{to})")).collect::<Vec<_>>().join(" ")
+                );
+                let finding =
+                    Finding { leaf: Some(retirement.leaf), id: Some(retirement.id), ..Finding::new("retired", what) };
+                self.report.note(&finding)?;
+            }
+        }
+        let mut all: Vec<_> = self.retirements.iter().flat_map(before).collect();
+        all.sort_unstable();
+        for (from, to) in uncovered(&self.runs, &all) {
+            let leaf = Some(from);
+            if manifest.end < manifest.size {
+                let what = format!(
+                    "leaves [{from},{to}) are said to be retired; look whether a record {} among the leaves [{},{}) names them",
+                    RETIREMENT.1, manifest.end, manifest.size
+                );
+                self.report.note(&Finding { leaf, ..Finding::new("retirement_not_in_export", what) })?;
+            } else {
+                let what = format!(
+                    "leaves [{from},{to}) are said to be retired, and no record {} behind them names them",
+                    RETIREMENT.1
+                );
+                self.report.problem(&Finding { leaf, ..Finding::new("retired_without_record", what) })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks a whole export.
+pub fn check(
+    mut input: impl BufRead + Send,
+    threads: usize,
+    keys: &[VerifierKey],
+    keyring: Option<&Keyring>,
+    mut progress: Progress,
+    report: &mut Report<impl Write>,
+) -> Result<Outcome, Unusable> {
+    let first = pieces::first_line(&mut input)?.ok_or(Unusable("the export is empty".into()))?;
+    let manifest = Manifest::parse(&first).map_err(|what| malformed(1, what))?;
+    for finding in manifest.judge(keys)? {
+        report.problem(&finding)?;
+    }
+    let hasher = RangeHasher::new(manifest.start, &manifest.left).map_err(|fault| malformed(1, fault.message))?;
+    let mut merger = Merger {
+        report: &mut *report,
+        manifest: &manifest,
+        hasher: Some(hasher),
+        next: manifest.start,
+        lines: 1,
+        counts: [0; 3],
+        last_ids: Vec::new(),
+        runs: Vec::new(),
+        retirements: Vec::new(),
+        end: None,
+    };
+    pieces::run(
+        input,
+        threads,
+        |bytes| work(bytes, &manifest.log_id, keyring),
+        |piece, bytes| {
+            progress.add(bytes, piece.records);
+            merger.add(piece)
+        },
+    )?;
+    let [records, missing, retired] = merger.finish()?;
+    drop(progress);
+    let outcome = match (report.problems, keys) {
+        (1.., _) => Outcome::Problems,
+        (0, []) => Outcome::Unvouched,
+        _ => Outcome::True,
+    };
+    let Manifest { start, end, size, origin, .. } = &manifest;
+    let sentence = format!(
+        "{records} records, {missing} missing, {retired} retired in leaves [{start},{end}) of {size} of {origin}: {} problems{}",
+        report.problems,
+        match outcome {
+            Outcome::True => "; every leaf was computed anew and leads to the signed root",
+            Outcome::Problems => "",
+            Outcome::Unvouched => "; but no --key was given, so nobody vouches for the root",
+        }
+    );
+    let facts = json!({
+        "origin": origin, "start": start, "end": end, "size": size, "root": BASE64.encode(manifest.root),
+        "records": records, "missing": missing, "retired": retired, "signatures_checked": keyring.is_some(),
+    });
+    report.result(outcome, &sentence, facts)
+}

@@ -1,0 +1,530 @@
+//! One audit record as JSON: its signed bytes, its leaf.
+
+use std::borrow::Cow;
+
+use skill_core::audit::keyring::Keyring;
+use skill_core::audit::{self, Record, RecordEncoder};
+use skill_core::ledger::tree::Hash;
+
+use crate::json::{JsonError, Parser, members};
+
+/// The columns of a record in the order of an export line, after the leaf.
+const COLUMNS: [&str; 13] = [
+    "id",
+    "tenant_id",
+    "event_type",
+    "event_data",
+    "actor_id",
+    "actor_type",
+    "created_at",
+    "recorded_at",
+    "transaction_id",
+    "session_user_name",
+    "current_user_name",
+    "key_id",
+    "signature",
+];
+
+/// A record that was read; its signed bytes are in the buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Its place in the log, in an export.
+    pub leaf: Option<u64>,
+    /// Its id.
+    pub id: [u8; 16],
+    /// What of it matters to the verifier; nothing for a row that the server could not encode either.
+    pub whole: Option<Whole<'a>>,
+}
+
+/// What is used of a record besides its signed bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Whole<'a> {
+    /// Tenant.
+    pub tenant_id: Cow<'a, str>,
+    /// Kind of event.
+    pub event_type: Cow<'a, str>,
+    /// The JSON text of `event_data`.
+    pub event_data: &'a str,
+    /// Who logged in.
+    pub session_user: Cow<'a, str>,
+    /// Key that signs the row.
+    pub key_id: Cow<'a, str>,
+    /// The signature text.
+    pub signature: Cow<'a, str>,
+}
+
+impl Line<'_> {
+    /// The leaf that the sealer made of this row.
+    pub fn leaf_hash(&self, log_id: &[u8; 16], encoded: &[u8]) -> Hash {
+        match &self.whole {
+            Some(whole) => audit::leaf_hash(encoded, &whole.signature),
+            None => audit::damaged_leaf_hash(log_id, &self.id),
+        }
+    }
+}
+
+impl Whole<'_> {
+    /// Judges the signature; the error is a stable word and a sentence.
+    pub fn verify(&self, keyring: &Keyring, encoded: &[u8]) -> Result<(), (&'static str, &'static str)> {
+        audit::verify(keyring, &self.key_id, &self.signature, encoded)
+            .map_err(|problem| (problem.code(), problem.explain()))
+    }
+}
+
+/// Reads a row as `to_jsonb` prints it, or a line of an export.
+pub fn from_row<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> Result<Line<'a>, String> {
+    in_any_order(line, log_id, buffer, false)
+}
+
+fn text<'a, const N: usize>(at: &mut Parser<'a>, name: &[u8; N]) -> Option<Cow<'a, str>> {
+    if at.take(name) { at.string().ok() } else { None }
+}
+
+fn nullable<'a, const N: usize>(at: &mut Parser<'a>, name: &[u8; N]) -> Option<Option<Cow<'a, str>>> {
+    if !at.take(name) {
+        return None;
+    }
+    if at.take(b"null") { Some(None) } else { at.string().ok().map(Some) }
+}
+
+fn time<const N: usize>(at: &mut Parser<'_>, name: &[u8; N]) -> Option<i64> {
+    let micros = if at.take(name) { server_time(at.fixed(27)?.as_bytes())? } else { return None };
+    at.take(b"\"").then_some(micros)
+}
+
+fn number<const N: usize>(at: &mut Parser<'_>, name: &[u8; N]) -> Option<u64> {
+    let digits = if at.take(name) { at.digits() } else { "" };
+    // Eighteen digits always fit; "007" is another text for the same number.
+    let plain = digits == "0" || (!digits.is_empty() && digits.len() < 19 && !digits.starts_with('0'));
+    plain.then(|| digits.bytes().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
+}
+
+/// Reads a record of an export as the server writes it, byte for byte; nothing for any other text. `buffer` gets the signed bytes.
+pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> Option<Line<'a>> {
+    let mut at = Parser::new(line);
+    let leaf = number(&mut at, b"{\"leaf\":")?;
+    let id = at.take(b",\"id\":\"").then(|| at.fixed(36))??;
+    if id.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
+    let id = uuid::Uuid::try_parse_ascii(id.as_bytes()).ok()?.into_bytes();
+    let tenant_id = text(&mut at, b"\",\"tenant_id\":")?;
+    let event_type = text(&mut at, b",\"event_type\":")?;
+    if !at.take(b",\"event_data\":") {
+        return None;
+    }
+    buffer.clear();
+    let mut encoder = RecordEncoder::begin(buffer, log_id, &id, &tenant_id, &event_type);
+    let start = at.position();
+    encoder.event_data(|writer| at.tell(writer)).ok()?;
+    let event_data = line.get(start..at.position())?;
+    let actor_id = nullable(&mut at, b",\"actor_id\":")?;
+    let actor_type = nullable(&mut at, b",\"actor_type\":")?;
+    let created_at = time(&mut at, b",\"created_at\":\"")?;
+    let recorded_at = time(&mut at, b",\"recorded_at\":\"")?;
+    let transaction_id = number(&mut at, b",\"transaction_id\":")?;
+    let session_user = text(&mut at, b",\"session_user_name\":")?;
+    let current_user = text(&mut at, b",\"current_user_name\":")?;
+    let key_id = text(&mut at, b",\"key_id\":")?;
+    let signature = text(&mut at, b",\"signature\":")?;
+    if !at.take(b"}") || !at.at_end() {
+        return None;
+    }
+    encoder.finish(&Record {
+        id: &id,
+        tenant_id: &tenant_id,
+        event_type: &event_type,
+        actor_id: actor_id.as_deref(),
+        actor_type: actor_type.as_deref(),
+        created_at,
+        recorded_at,
+        transaction_id,
+        session_user: &session_user,
+        current_user: &current_user,
+        key_id: &key_id,
+    });
+    let whole = Whole { tenant_id, event_type, event_data, session_user, key_id, signature };
+    Some(Line { leaf: Some(leaf), id, whole: Some(whole) })
+}
+
+/// Reads a record with its members in any order and blanks anywhere. `exact` refuses what only a row has: other
+/// members, times in any zone, ids in any spelling. So an export has one text for each value.
+pub fn in_any_order<'a>(
+    line: &'a str,
+    log_id: &[u8; 16],
+    buffer: &mut Vec<u8>,
+    exact: bool,
+) -> Result<Line<'a>, String> {
+    let mut values: [Option<&'a str>; COLUMNS.len()] = Default::default();
+    let (mut leaf, mut wrong) = (None, None);
+    members(line, |key, value| {
+        let place = match COLUMNS.iter().position(|name| *name == key) {
+            Some(column) => &mut values[column],
+            None if key == "leaf" => &mut leaf,
+            None if exact => {
+                wrong.get_or_insert_with(|| format!("\"{key}\" is no column of a record"));
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        if place.replace(value).is_some() {
+            wrong.get_or_insert_with(|| format!("\"{key}\" is there twice"));
+        }
+        Ok(())
+    })
+    .map_err(|e| e.to_string())?;
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
+    let value = |name: &str| -> Result<&'a str, String> {
+        let column = COLUMNS.iter().position(|column| *column == name);
+        column.and_then(|column| values[column]).ok_or_else(|| format!("{name} is missing or no text"))
+    };
+    let nullable = |name: &str| -> Result<Option<Cow<'a, str>>, String> {
+        match value(name)? {
+            "null" => Ok(None),
+            text => Parser::new(text).string().map(Some).map_err(|_| format!("{name} is missing or no text")),
+        }
+    };
+    let whole_number = |name: &str, text: &str| text.parse::<i64>().map_err(|_| format!("{name} is no whole number"));
+    let leaf = leaf.map(|text| whole_number("leaf", text)).transpose()?;
+    let leaf = leaf.map(|leaf| u64::try_from(leaf).map_err(|_| "leaf is no whole number")).transpose()?;
+    let id = nullable("id")?.ok_or("id is missing or no text")?;
+    let uuid = uuid::Uuid::parse_str(&id).map_err(|e| format!("id: {e}"))?;
+    if exact && uuid.to_string() != id {
+        return Err("id is spelled in another way than the server does".into());
+    }
+    let id = uuid.into_bytes();
+    // In an export: UTC, six digits, no year with zeros before it.
+    let usual = |text: &str| {
+        let text = text.strip_suffix(" BC").unwrap_or(text);
+        text.ends_with('Z')
+            && text.len() >= 27
+            && text.as_bytes()[text.len() - 8] == b'.'
+            && (text.len() == 27 || !text.starts_with('0'))
+    };
+    let time = |name: &str| -> Result<Option<i64>, String> {
+        match nullable(name)?.as_deref() {
+            None | Some("infinity" | "-infinity") => Ok(None),
+            // The last years of PostgreSQL's calendar are beyond what can be signed.
+            Some(text) if !exact || usual(text) => unix_micros(text)
+                .map(|micros| i64::try_from(micros).ok())
+                .ok_or_else(|| format!("{name} is no time with an offset")),
+            Some(_) => Err(format!("{name} is no time as the server writes it")),
+        }
+    };
+    let transaction_id = match value("transaction_id")? {
+        "null" => None,
+        text => Some(whole_number("transaction_id", text)? as u64),
+    };
+    let event_data = value("event_data")?;
+    let (actor_id, actor_type) = (nullable("actor_id")?, nullable("actor_type")?);
+    let columns = (
+        nullable("tenant_id")?,
+        nullable("event_type")?,
+        time("created_at")?,
+        time("recorded_at")?,
+        transaction_id,
+        nullable("session_user_name")?,
+        nullable("current_user_name")?,
+        nullable("key_id")?,
+        nullable("signature")?,
+    );
+    // event_data is not among them: its NULL reads like the JSON null, which gives another leaf, and so another root.
+    let (
+        Some(tenant_id),
+        Some(event_type),
+        Some(created_at),
+        Some(recorded_at),
+        Some(transaction_id),
+        Some(session_user),
+        Some(current_user),
+        Some(key_id),
+        Some(signature),
+    ) = columns
+    else {
+        return Ok(Line { leaf, id, whole: None });
+    };
+    buffer.clear();
+    let record = Record {
+        id: &id,
+        tenant_id: &tenant_id,
+        event_type: &event_type,
+        actor_id: actor_id.as_deref(),
+        actor_type: actor_type.as_deref(),
+        created_at,
+        recorded_at,
+        transaction_id,
+        session_user: &session_user,
+        current_user: &current_user,
+        key_id: &key_id,
+    };
+    match record.encode(buffer, log_id, |writer| Parser::new(event_data).tell(writer)) {
+        Ok(()) => {}
+        // The server could not have signed it either.
+        Err(JsonError::Encode(error)) if error != skill_core::audit::skr1::EncodeError::DuplicateKey => {
+            return Ok(Line { leaf, id, whole: None });
+        }
+        Err(error) => return Err(format!("event_data: {error}")),
+    }
+    let whole = Whole { tenant_id, event_type, event_data, session_user, key_id, signature };
+    Ok(Line { leaf, id, whole: Some(whole) })
+}
+
+/// `2026-11-21T12:12:57.699023Z` and nothing else.
+fn server_time(text: &[u8]) -> Option<i64> {
+    let text: &[u8; 27] = text.try_into().ok()?;
+    if [text[4], text[7], text[10], text[13], text[16], text[19], text[26]] != *b"--T::.Z" {
+        return None;
+    }
+    let number = |from: usize, to: usize| {
+        text[from..to].iter().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
+    };
+    let date = [number(0, 4)?, number(5, 7)?, number(8, 10)?];
+    i64::try_from(micros_of(date, [number(11, 13)?, number(14, 16)?, number(17, 19)?], number(20, 26)?)?).ok()
+}
+
+/// A time with an offset, as `to_jsonb` writes it in any time zone: `12026-11-21T12:12:57.69+05:30`, `0044-03-15T00:00:00+00:00 BC`.
+fn unix_micros(text: &str) -> Option<i128> {
+    let number = |text: &str, length: std::ops::RangeInclusive<usize>| -> Option<i64> {
+        let digits = length.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        if digits { text.parse().ok() } else { None }
+    };
+    let (text, before_christ) = text.strip_suffix(" BC").map_or((text, false), |text| (text, true));
+    let (date, time) = text.split_once('T')?;
+    let (clock, offset) = match time.strip_suffix('Z') {
+        Some(clock) => (clock, None),
+        None => time.find(['+', '-']).map(|at| time.split_at(at)).map(|(clock, offset)| (clock, Some(offset)))?,
+    };
+    let three = |text: &str, first: std::ops::RangeInclusive<usize>, by: char| -> Option<[i64; 3]> {
+        let mut parts = text.split(by);
+        let all = [number(parts.next()?, first)?, number(parts.next()?, 2..=2)?, number(parts.next()?, 2..=2)?];
+        parts.next().is_none().then_some(all)
+    };
+    let mut date = three(date, 4..=6, '-')?;
+    if before_christ {
+        // The year before 1 is 1 BC.
+        date[0] = 1 - Some(date[0]).filter(|year| *year > 0)?;
+    }
+    let (clock, micros) = match clock.split_once('.') {
+        Some((clock, digits)) => (clock, number(digits, 1..=6)? * 10i64.pow(6 - digits.len() as u32)),
+        None => (clock, 0),
+    };
+    let seconds = match offset {
+        None => 0,
+        Some(offset) => {
+            let sign = if offset.starts_with('-') { -1 } else { 1 };
+            let mut parts = offset[1..].split(':').map(|part| number(part, 2..=2).filter(|n| *n < 60));
+            let hours = parts.next()??;
+            let (minutes, rest) = (parts.next().unwrap_or(Some(0))?, parts.next().unwrap_or(Some(0))?);
+            parts.next().is_none().then_some(sign * (hours * 3600 + minutes * 60 + rest))?
+        }
+    };
+    Some(micros_of(date, three(clock, 2..=2, ':')?, micros)? - i128::from(seconds) * 1_000_000)
+}
+
+/// Microseconds since 1970 of a date and a time in the Gregorian calendar.
+fn micros_of([year, month, day]: [i64; 3], [hour, minute, second]: [i64; 3], micros: i64) -> Option<i128> {
+    let leap = year.rem_euclid(4) == 0 && (year.rem_euclid(100) != 0 || year.rem_euclid(400) == 0);
+    let length = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=length).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    // Days since 1970-01-01 of a year that begins in March.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + day - 719_469;
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    Some(i128::from(seconds) * 1_000_000 + i128::from(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn times_in_any_zone() {
+        for (text, micros) in [
+            ("1970-01-01T00:00:00+00:00", 0),
+            ("2000-02-29T23:59:59.5+00:00", 951_868_799_500_000),
+            ("2026-11-21T12:12:57.699023+00:00", 1_795_263_177_699_023),
+            ("2026-11-21T17:42:57.699023+05:30", 1_795_263_177_699_023),
+            ("1969-12-31T16:00:00-08:00", 0),
+            ("1969-12-31T23:59:59.999999Z", -1),
+            // As PostgreSQL counts: extract(epoch FROM ...).
+            ("294276-12-31T23:59:59.999999+00:00", 9_224_318_015_999_999_999i128),
+            ("0001-01-01T00:00:00+00:00", -62_135_596_800_000_000),
+            ("0001-12-31T23:59:59+00:00 BC", -62_135_596_801_000_000),
+            ("4714-11-24T00:00:00+00:00 BC", -210_866_803_200_000_000),
+            ("1900-01-01T00:00:00+00:19:32", -2_208_989_972_000_000),
+        ] {
+            assert_eq!(unix_micros(text), Some(micros), "{text}");
+        }
+        for bad in [
+            "",
+            "2026-11-21",
+            "2026-11-21T12:12",
+            "2026-13-01T00:00:00Z",
+            "infinity",
+            "2026-11-21T12:12:57.6990231Z",
+            "2016-12-31T23:59:60Z",
+            "2026-11-21T12:12:57",
+            "2026-11-21T12:12:57+5",
+            "2026-11-21T12:12:57+05:30:00:00",
+            "2026-11-21T12:12:57.Z",
+            "0000-01-01T00:00:00Z BC",
+            "026-11-21T12:12:57Z",
+            "2026-11-21T12:12:57+05:60",
+            "2026-11-21T12:12:57+",
+            "2026-02-29T12:12:57Z",
+            "-2026-11-21T12:12:57Z",
+        ] {
+            assert_eq!(unix_micros(bad), None, "{bad}");
+        }
+    }
+
+    fn line(data: &str) -> String {
+        format!(
+            r#"{{"leaf":7,"id":"01a1fe1c-509a-711b-9572-85a8c450d751","tenant_id":"default","event_type":"a\"b","event_data":{data},"actor_id":null,"actor_type":"agent","created_at":"2026-11-21T12:12:57.699023Z","recorded_at":"2026-11-21T12:12:57.699024Z","transaction_id":42,"session_user_name":"a","current_user_name":"b","key_id":"k","signature":"v1:k:00"}}"#
+        )
+    }
+    type Read<'a> = (Line<'a>, Vec<u8>);
+    fn both(line: &str) -> (Option<Read<'_>>, Result<Read<'_>, String>) {
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        let fast = in_order(line, &[9; 16], &mut a);
+        let general = in_any_order(line, &[9; 16], &mut b, true);
+        (fast.map(|line| (line, a)), general.map(|line| (line, b)))
+    }
+
+    #[test]
+    fn a_line_of_the_server_is_read_by_both() {
+        let line = line(r#"{"a": 1.50, "b": [null, true, "x"]}"#);
+        let (fast, general) = both(&line);
+        assert_eq!(fast, general.ok());
+        let (read, encoded) = fast.unwrap();
+        assert_eq!((read.leaf, read.whole.as_ref().unwrap().event_type.as_ref()), (Some(7), "a\"b"));
+        assert_eq!(read.whole.as_ref().unwrap().event_data, r#"{"a": 1.50, "b": [null, true, "x"]}"#);
+        assert_eq!(read.leaf_hash(&[9; 16], &encoded), audit::leaf_hash(&encoded, "v1:k:00"));
+    }
+
+    #[test]
+    fn other_spellings_are_read_by_the_second_reader() {
+        let plain = line("{}");
+        let expected = both(&plain).0.unwrap();
+        for other in [
+            plain.replace("\"leaf\":7,", "").replace("\"v1:k:00\"", "\"v1:k:00\" , \"leaf\" : 7 "),
+            plain.replace(":\"b\"", ":\"\\u0062\""),
+            plain.replace(":{}", ": { }"),
+        ] {
+            let (fast, general) = both(&other);
+            let general = general.unwrap();
+            assert_eq!(general.1, expected.1, "{other}");
+            assert!(fast.is_none_or(|fast| fast == general));
+        }
+    }
+
+    #[test]
+    fn years_of_any_length() {
+        let plain = line("{}").replace("\"2026-", "\"12026-");
+        assert!(both(&plain).0.is_none());
+        let (read, encoded) = both(&plain).1.unwrap();
+        assert!(read.whole.is_some() && encoded != both(&line("{}")).0.unwrap().1);
+        let mut row = Vec::new();
+        assert!(from_row(&plain.replace("Z\"", "+00:00\""), &[9; 16], &mut row).is_ok() && row == encoded);
+        // Beyond what can be signed, for the server as well.
+        assert_eq!(both(&plain.replace("12026-", "294276-")).1.unwrap().0.whole, None);
+        assert!(both(&plain.replace("12026-", "2026-").replace("Z\"", "Z BC\"")).1.unwrap().0.whole.is_some());
+        assert!(both(&plain.replace("12026-", "012026-")).1.is_err());
+    }
+
+    /// In a row, as psql prints it; an export has one text for each value.
+    #[test]
+    fn rows_come_in_any_zone_and_spelling() {
+        let plain = line("{}");
+        let expected = both(&plain).0.unwrap();
+        for other in [
+            plain.replace("57.699023Z", "57.699023+00:00"),
+            plain.replace("T12:12:57.699023Z", "T17:42:57.699023+05:30"),
+            plain.replace("01a1fe1c-509a", "01A1fe1c-509a"),
+            plain.replace("}}", "},\"more\":1}").replace(":{},", ":{},\"added\":null,"),
+        ] {
+            let mut encoded = Vec::new();
+            let row = from_row(&other, &[9; 16], &mut encoded).unwrap();
+            assert_eq!((row.id, encoded), (expected.0.id, expected.1.clone()));
+            assert!(other == plain || both(&other).0.is_none() && both(&other).1.is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let plain = line("{}");
+        for (bad, word) in [
+            (plain.replace("\"key_id\":\"k\"", "\"key_id\":\"k\",\"key_id\":\"k\""), "\"key_id\" is there twice"),
+            (plain.replace("\"key_id\"", "\"keyid\""), "no column"),
+            (plain.replace(",\"actor_id\":null", ""), "actor_id is missing"),
+            (plain.replace(":\"b\"", ":5"), "current_user_name is missing or no text"),
+            (plain.replace(":42", ":42.0"), "transaction_id is no whole number"),
+            (plain.replace(":42", ":9223372036854775808"), "transaction_id is no whole number"),
+            (plain.replace("{}", "{\"a\":1,\"a\":1}"), "twice in one object"),
+            (plain.replace("2026-11-21T12:12:57.699023Z", "2026-02-30T12:12:57.699023Z"), "created_at is no time"),
+            (plain.replace("01a1fe1c-", "1a1fe1c-"), "id: "),
+            (plain.replace(":7,", ":-7,"), "leaf is no whole number"),
+        ] {
+            let error = in_any_order(&bad, &[9; 16], &mut Vec::new(), true).unwrap_err();
+            assert!(error.contains(word), "{error}: {bad}");
+        }
+        // What the server could not encode has the leaf that says so.
+        for damaged in [
+            plain.replace("\"default\"", "null"),
+            plain.replace("\"2026-11-21T12:12:57.699024Z\"", "\"infinity\""),
+            plain.replace(":42", ":null"),
+            plain.replace("{}", &("[".repeat(300) + &"]".repeat(300))),
+        ] {
+            let read = in_any_order(&damaged, &[9; 16], &mut Vec::new(), true).unwrap();
+            assert_eq!(read.whole, None);
+            assert_eq!(read.leaf_hash(&[9; 16], &[]), audit::damaged_leaf_hash(&[9; 16], &read.id));
+        }
+    }
+
+    proptest! {
+        /// Two readers, one answer.
+        #[test]
+        fn any_change_is_read_alike(data in "(\\{\"[a-c]{1,2}\": ?(-?[0-9]{1,3}(\\.[0-9])?|\"\\PC{0,5}\"|null|\\[\\])\\}|\"x\"|1)", at in any::<prop::sample::Index>(), bytes in "(\\PC|[0-9\",:{}\\[\\]\\\\ ])?", cut in 0usize..3) {
+            let mut line = line(&data);
+            let mut start = at.index(line.len() + 1);
+            while !line.is_char_boundary(start) {
+                start -= 1;
+            }
+            let mut end = (start + cut).min(line.len());
+            while !line.is_char_boundary(end) {
+                end += 1;
+            }
+            line.replace_range(start..end, &bytes);
+            let (fast, general) = both(&line);
+            if let Some(fast) = fast {
+                prop_assert_eq!(Ok(fast), general);
+            }
+        }
+
+        #[test]
+        fn times_are_read_alike(text in "[0-9]{4}-[0-3][0-9]-[0-9]{2}T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\\.[0-9]{6}Z", micros in -62_135_596_800_000_000i64..253_402_300_800_000_000) {
+            let other = chrono::DateTime::parse_from_rfc3339(&text).ok().filter(|_| &text[17..19] != "60").map(|time| time.timestamp_micros());
+            prop_assert_eq!(server_time(text.as_bytes()), other, "{}", text);
+            prop_assert_eq!(unix_micros(&text), other.map(i128::from), "{}", text);
+            let text = chrono::DateTime::from_timestamp_micros(micros).unwrap().format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+            prop_assert_eq!(server_time(text.as_bytes()), Some(micros), "{}", text);
+        }
+
+        #[test]
+        fn hostile_lines_are_an_error_and_never_a_panic(line in "\\PC{0,200}") {
+            prop_assert!(in_order(&line, &[0; 16], &mut Vec::new()).is_none());
+            prop_assert!(from_row(&line, &[0; 16], &mut Vec::new()).is_err());
+            let _ = unix_micros(&line);
+        }
+    }
+}

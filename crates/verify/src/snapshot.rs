@@ -1,0 +1,161 @@
+//! The signed document of one filing.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+use skill_core::compliance::snapshot::{Statement, VERSION_MEMBER, digest};
+use skill_core::input::{canonical, sha256};
+use skill_core::ledger::checkpoint::{Checkpoint, CheckpointError, Proof, VerifierKey};
+use skill_core::ledger::tree::verify_inclusion;
+
+use crate::checkpoints::end;
+use crate::export::log_id;
+use crate::json::{JsonError, Parser, members};
+use crate::record;
+use crate::report::{Finding, Outcome, Report, Unusable};
+
+/// Largest document.
+pub const MAX_DOCUMENT: usize = 256 << 20;
+
+fn unusable(error: JsonError) -> Unusable {
+    Unusable(format!("the document is malformed: {error:?}"))
+}
+
+/// The members of the object in `text` that have these names, each as it is written.
+fn parts<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<[Option<&'a str>; N], Unusable> {
+    let mut found = [None; N];
+    members(text, |key, value| {
+        if let Some(i) = names.iter().position(|name| *name == key) {
+            found[i] = Some(value);
+        }
+        Ok(())
+    })
+    .map_err(unusable)?;
+    Ok(found)
+}
+
+/// The elements of the array in `text`, each as it is written.
+fn elements(text: &str) -> Result<Vec<Box<serde_json::value::RawValue>>, Unusable> {
+    serde_json::from_str(text).map_err(|e| Unusable(format!("the document is malformed: {e}")))
+}
+
+/// Is the document what the log's key signed, and does everything in it agree?
+pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Write>) -> Result<Outcome, Unusable> {
+    let missing = || Unusable(format!("this is no compliance snapshot: {VERSION_MEMBER}, payload or note is missing"));
+    let [version, payload, note] = parts(document, [VERSION_MEMBER, "payload", "note"])?;
+    if version.map(str::trim) != Some("1") {
+        return Err(missing());
+    }
+    let (payload, note) = payload.zip(note).ok_or_else(missing)?;
+    let note: String = serde_json::from_str(note).map_err(|_| missing())?;
+    let statement = match Statement::read(&note, keys) {
+        Ok(statement) => statement,
+        Err(error @ CheckpointError::Malformed) => return Err(Unusable(error.to_string())),
+        Err(error) => {
+            report.problem(&Finding::new("snapshot_not_signed", error.to_string()))?;
+            return end(report, keys, String::new(), Value::Null);
+        }
+    };
+    let log = log_id(&statement.origin)
+        .ok_or_else(|| Unusable(format!("\"{}\" is no log of skill_system", statement.origin)))?;
+    let told = digest(&statement.checklist, |writer| Parser::new(payload.trim()).tell(writer)).map_err(unusable)?;
+    if told != statement.digest {
+        report.problem(&Finding::new("payload_changed", "the payload is not the one that was signed"))?;
+    }
+    let id = uuid::Uuid::from_bytes(statement.checklist).to_string();
+    let [checklist, rules, audit, named] = parts(payload, ["checklist", "rules", "audit", "log"])?;
+    let read = |part: Option<&str>| {
+        serde_json::from_str::<Value>(part.unwrap_or("null"))
+            .map_err(|e| Unusable(format!("the document is malformed: {e}")))
+    };
+    let (checklist, rules) = (read(checklist)?, read(rules)?);
+    if checklist["id"] != id.as_str() || read(named)? != statement.origin.as_str() {
+        report.problem(&Finding::new(
+            "other_filing",
+            "the payload is about another filing or log than the one that was signed",
+        ))?;
+    }
+    let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
+    for rule in rules {
+        let name = format!("{} version {}", rule["rule_identifier"].as_str().unwrap_or("?"), rule["version"]);
+        if rule["content_sha256"] != sha256(canonical(&rule["rule_data_at_snapshot"]).as_bytes()).as_str() {
+            report.problem(&Finding::new(
+                "rule_differs",
+                format!("the frozen rule {name} has not the content its digest says"),
+            ))?;
+        }
+        let settled = rule["is_current"] == true || rule["acknowledged"] == true || !rule["replaced_by"].is_null();
+        if checklist["status"] == "filed" && !settled {
+            report.problem(&Finding::new(
+                "filed_stale",
+                format!("filed although {name} had changed and nobody had acknowledged it"),
+            ))?;
+        }
+    }
+    let records = elements(audit.unwrap_or("[]"))?;
+    let mut proven = 0;
+    for entry in &records {
+        let [row, proof] = parts(entry.get(), ["record", "proof"])?;
+        let row = row.ok_or_else(missing)?;
+        let proof: Option<String> = serde_json::from_str(proof.unwrap_or("null")).map_err(|_| missing())?;
+        let mut encoded = Vec::new();
+        let line = record::from_row(row, &log, &mut encoded).map_err(|what| Unusable(format!("a record: {what}")))?;
+        let mut problem =
+            |code, detail: &str| report.problem(&Finding { id: Some(line.id), ..Finding::new(code, detail) });
+        if read(Some(row))?["event_data"]["checklist_id"] != id.as_str() {
+            problem("other_filing", "the record is about another filing")?;
+        }
+        let Some(proof) = proof else {
+            continue;
+        };
+        let proof = Proof::parse(&proof).map_err(|e| Unusable(e.to_string()))?;
+        let checkpoint = if keys.is_empty() {
+            Checkpoint::read(&proof.checkpoint)
+        } else {
+            Checkpoint::verify(&proof.checkpoint, keys)
+        };
+        match checkpoint {
+            Err(error) => problem("checkpoint_not_signed", &error.to_string())?,
+            Ok(checkpoint) if checkpoint.origin != statement.origin => {
+                problem("other_log", "the proof is of another log")?
+            }
+            Ok(checkpoint)
+                if !verify_inclusion(
+                    &proof.hashes,
+                    proof.index,
+                    checkpoint.size,
+                    &line.leaf_hash(&log, &encoded),
+                    &checkpoint.root,
+                ) =>
+            {
+                problem(
+                    "not_in_log",
+                    "the record does not lead to the root: a value was changed, or the proof is of another record",
+                )?;
+            }
+            Ok(_) => proven += 1,
+        }
+    }
+    if proven < records.len() && report.problems == 0 {
+        let what = format!(
+            "{} of {} audit records have no proof: no checkpoint covered them when the document was made",
+            records.len() - proven,
+            records.len()
+        );
+        report.note(&Finding::new("unproven", what))?;
+    }
+    let status = checklist["status"].as_str().unwrap_or("?").to_owned();
+    let sentence = format!(
+        "filing {id} of {} in {} is {status}: {} frozen rules, {} audit records, {proven} proven to be in {}",
+        checklist["entity_id"].as_str().unwrap_or("?"),
+        checklist["compliance_domain"].as_str().unwrap_or("?"),
+        rules.len(),
+        records.len(),
+        statement.origin,
+    );
+    let facts = json!({
+        "origin": statement.origin, "checklist_id": id, "status": status, "entity_id": checklist["entity_id"], "rules": rules.len(),
+        "records": records.len(), "proven": proven,
+    });
+    end(report, keys, sentence, facts)
+}

@@ -1,0 +1,137 @@
+"""Fixtures of the system tests.
+
+tests/run starts a cluster for them and says where it is in PGHOST, PGPORT and PGUSER (a superuser); authentication is
+trust, so a test may log in as any role.
+
+connect(role=None, dbname=None)  a new autocommit connection, closed at the end of the test; default: the superuser, in
+                                 the module's database
+db                               the superuser's connection to a fresh database of this module with the extension in it
+database                         the name of that database
+fresh_database(extension=True)   the name of a new database, dropped at the end of the module
+roles                            makes the login roles test_agent, test_reviewer, test_auditor and test_admin, each a
+                                 member of skill_system_<the same word> and of nothing else; connect("test_agent") logs in
+new_cluster(*settings)           another cluster with its own data directory: .directory, .environment, .connect(role,
+                                 dbname), .start(), .stop(), .destroy(); for crash, restore and standby tests
+"""
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOL = ROOT / "tools" / "cluster"
+WORDS = ("agent", "reviewer", "auditor", "admin")
+
+
+def open_connection(role=None, dbname=None, environment=os.environ):
+    return psycopg.connect(
+        host=environment["PGHOST"], port=environment["PGPORT"], user=role or environment["PGUSER"],
+        dbname=dbname or "postgres", autocommit=True, connect_timeout=20,
+    )
+
+
+@pytest.fixture(scope="module")
+def fresh_database():
+    made = []
+
+    def make(extension=True):
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with open_connection() as admin:
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        made.append(name)
+        if extension:
+            with open_connection(dbname=name) as connection:
+                connection.execute("CREATE EXTENSION skill_system")
+        return name
+
+    yield make
+    with open_connection() as admin:
+        for name in made:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def database(fresh_database):
+    return fresh_database()
+
+
+@pytest.fixture(scope="module")
+def db(database):
+    with open_connection(dbname=database) as connection:
+        yield connection
+
+
+@pytest.fixture
+def connect(request):
+    opened = []
+
+    def open_one(role=None, dbname=None):
+        connection = open_connection(role, dbname or request.getfixturevalue("database"))
+        opened.append(connection)
+        return connection
+
+    yield open_one
+    for connection in opened:
+        connection.close()
+
+
+def make_roles(connection):
+    for word in WORDS:
+        name = sql.Identifier(f"test_{word}")
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [f"test_{word}"]).fetchone() is None:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
+        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(f"skill_system_{word}"), name))
+
+
+@pytest.fixture(scope="module")
+def roles(db):
+    make_roles(db)
+    return [f"test_{word}" for word in WORDS]
+
+
+class Cluster:
+    """A cluster of a test's own, on a Unix socket in its own directory."""
+
+    def __init__(self, directory, settings):
+        self.directory = directory
+        self.data = directory / "data"
+        self.settings = settings
+        self.environment = {}
+
+    def _tool(self, action, *arguments):
+        done = subprocess.run([TOOL, action, self.directory, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert done.returncode == 0, f"tools/cluster {action} failed:\n{done.stderr}"
+        return done.stdout
+
+    def start(self):
+        exports = self._tool("start", *self.settings)
+        shell = subprocess.run(["bash", "-c", exports + "\nenv -0"], capture_output=True, text=True, check=True)
+        self.environment = dict(entry.split("=", 1) for entry in shell.stdout.split("\0") if "=" in entry)
+        return self
+
+    def stop(self):
+        self._tool("stop")
+
+    def destroy(self):
+        self._tool("destroy")
+
+    def connect(self, role=None, dbname=None):
+        return open_connection(role, dbname, self.environment)
+
+
+@pytest.fixture
+def new_cluster():
+    made = []
+
+    def make(*settings):
+        cluster = Cluster(Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6], settings)
+        made.append(cluster)
+        return cluster.start()
+
+    yield make
+    for cluster in made:
+        cluster.destroy()
