@@ -1,4 +1,5 @@
 """What every section needs: psql, pgbench, alternating measurements, ratios."""
+
 import os
 import statistics
 import subprocess
@@ -10,12 +11,18 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
 REPEATS = int(os.environ.get("BENCH_REPEATS", "5"))
-BIN = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+BIN = subprocess.run(
+    [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
+).stdout.strip()
 DATA = """'{"form": "W-1", "api": "42-501-20130", "decision": "allow", "effects": ["db.read", "fs.write"], "depth": 8120.50, "note": "permit to drill, rule 37 exception requested"}'"""
 
 
 def psql(sql, database="bench", user="postgres"):
-    done = subprocess.run([f"{BIN}/psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database, "-c", sql], capture_output=True, text=True)
+    done = subprocess.run(
+        [f"{BIN}/psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database, "-c", sql],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         sys.exit(f"{sql}\n{done.stderr}")
     return done.stdout.strip()
@@ -27,8 +34,27 @@ def pgbench(script, clients, options=""):
         file.write(script)
         file.flush()
         done = subprocess.run(
-            [f"{BIN}/pgbench", "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(SECONDS), "-f", file.name, "-U", "bench_agent", "bench"],
-            capture_output=True, text=True, env=os.environ | {"PGOPTIONS": options})
+            [
+                f"{BIN}/pgbench",
+                "-n",
+                "-M",
+                "prepared",
+                "-c",
+                str(clients),
+                "-j",
+                "2",
+                "-T",
+                str(SECONDS),
+                "-f",
+                file.name,
+                "-U",
+                "bench_agent",
+                "bench",
+            ],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PGOPTIONS": options},
+        )
     rate = [line for line in done.stdout.splitlines() if line.startswith("tps")]
     if done.returncode or not rate:
         sys.exit(f"pgbench failed for\n{script}\n{done.stderr}")

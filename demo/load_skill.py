@@ -2,6 +2,7 @@
 
 Usage: load_skill.py TEXT, where TEXT mentions skills as $[namespace].name; the connection comes from DEMO_DSN.
 """
+
 import sys
 from pathlib import Path
 
@@ -9,7 +10,13 @@ from skills_runtime.skills.manager import SkillsManager
 
 CONFIG = {
     "spaces": [{"id": "demo", "namespace": "default", "sources": ["database"], "enabled": True}],
-    "sources": [{"id": "database", "type": "pgsql", "options": {"dsn_env": "DEMO_DSN", "schema": "skill_system", "table": "skills"}}],
+    "sources": [
+        {
+            "id": "database",
+            "type": "pgsql",
+            "options": {"dsn_env": "DEMO_DSN", "schema": "skill_system", "table": "skills"},
+        }
+    ],
 }
 
 with SkillsManager(workspace_root=Path("."), skills_config=CONFIG) as manager:

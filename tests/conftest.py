@@ -13,6 +13,7 @@ roles                            makes the login roles test_agent, test_reviewer
 new_cluster(*settings)           another cluster with its own data directory: .directory, .environment, .connect(role,
                                  dbname), .start(), .stop(), .destroy(); for crash, restore and standby tests
 """
+
 import os
 import subprocess
 import uuid
@@ -29,8 +30,12 @@ WORDS = ("agent", "reviewer", "auditor", "admin")
 
 def open_connection(role=None, dbname=None, environment=os.environ):
     return psycopg.connect(
-        host=environment["PGHOST"], port=environment["PGPORT"], user=role or environment["PGUSER"],
-        dbname=dbname or "postgres", autocommit=True, connect_timeout=20,
+        host=environment["PGHOST"],
+        port=environment["PGPORT"],
+        user=role or environment["PGUSER"],
+        dbname=dbname or "postgres",
+        autocommit=True,
+        connect_timeout=20,
     )
 
 
@@ -103,7 +108,9 @@ class Cluster:
         self.environment = {}
 
     def _tool(self, action, *arguments):
-        done = subprocess.run([TOOL, action, self.directory, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(
+            [TOOL, action, self.directory, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"tools/cluster {action} failed:\n{done.stderr}"
         return done.stdout
 

@@ -2,6 +2,7 @@
 
 attacks.py explains the stage. docs/attacks.md is written from a run (UPDATE_GOLDEN=1) and compared with every run.
 """
+
 import hashlib
 import json
 import os
@@ -13,8 +14,31 @@ from contextlib import nullcontext
 import psycopg
 import pytest
 import skr1
-from attacks import (APPEND_ONLY, CONFIGURATIONS, DENIED, HEAD, RECORD, ROOT, Book, Log, Server, b64, edit, findings, keyring, overwrite,
-                     put, resign, row, seal, skill_verify, summary, triggers, values, victim)
+from attacks import (
+    APPEND_ONLY,
+    CONFIGURATIONS,
+    DENIED,
+    HEAD,
+    RECORD,
+    ROOT,
+    Book,
+    Log,
+    Server,
+    b64,
+    edit,
+    findings,
+    keyring,
+    overwrite,
+    put,
+    resign,
+    row,
+    seal,
+    skill_verify,
+    summary,
+    triggers,
+    values,
+    victim,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import errors
@@ -29,6 +53,7 @@ def attack(number, title):
         assert number not in ATTACKS
         ATTACKS[number] = (title, function)
         return function
+
     return register
 
 
@@ -60,7 +85,13 @@ def fresh(server):
 def test_attack(number, server, request):
     title, function = ATTACKS[number]
     trial = BOOK.trial(number, title, CONFIGURATIONS[not server.preloaded])
-    function(trial, *(request.getfixturevalue("fresh") if name == "fresh" else server.shared for name in function.__code__.co_varnames[1:function.__code__.co_argcount]))
+    function(
+        trial,
+        *(
+            request.getfixturevalue("fresh") if name == "fresh" else server.shared
+            for name in function.__code__.co_varnames[1 : function.__code__.co_argcount]
+        ),
+    )
     assert trial.lines
     trial.finished = True
 
@@ -84,7 +115,11 @@ def statement(trial, log, text, *problems, then=lambda connection: None):
 @attack(1, "UPDATE, DELETE, TRUNCATE by an agent's role")
 def _(t, log):
     with log.connect("test_agent") as agent:
-        for text in ("UPDATE skill_system.audit_logs SET event_type = 'x'", "DELETE FROM skill_system.audit_logs", "TRUNCATE skill_system.audit_logs"):
+        for text in (
+            "UPDATE skill_system.audit_logs SET event_type = 'x'",
+            "DELETE FROM skill_system.audit_logs",
+            "TRUNCATE skill_system.audit_logs",
+        ):
             t.refused(agent, text, "42501", DENIED)
 
 
@@ -92,7 +127,11 @@ def _(t, log):
 def _(t, log):
     for role in ("chief", None):
         with log.connect(role) as connection:
-            for text in ("UPDATE skill_system.audit_logs SET event_type = 'x'", "DELETE FROM skill_system.audit_logs", "TRUNCATE skill_system.audit_logs"):
+            for text in (
+                "UPDATE skill_system.audit_logs SET event_type = 'x'",
+                "DELETE FROM skill_system.audit_logs",
+                "TRUNCATE skill_system.audit_logs",
+            ):
                 t.refused(connection, text, "55000", APPEND_ONLY)
 
 
@@ -100,23 +139,39 @@ def _(t, log):
 def _(t, log):
     with log.connect() as connection:
         connection.execute("SET session_replication_role = replica")
-        for text in ("UPDATE skill_system.audit_logs SET event_type = 'x'", "DELETE FROM skill_system.audit_logs", "TRUNCATE skill_system.audit_logs"):
+        for text in (
+            "UPDATE skill_system.audit_logs SET event_type = 'x'",
+            "DELETE FROM skill_system.audit_logs",
+            "TRUNCATE skill_system.audit_logs",
+        ):
             t.refused(connection, text, "55000", APPEND_ONLY)
 
 
 @attack(4, "`ALTER TABLE ... DISABLE TRIGGER`, then UPDATE or DELETE")
 def _(t, log):
     def change(connection):
-        connection.execute("UPDATE skill_system.audit_logs SET event_type = 'harmless' WHERE id = %s", [victim(connection)])
+        connection.execute(
+            "UPDATE skill_system.audit_logs SET event_type = 'harmless' WHERE id = %s", [victim(connection)]
+        )
         connection.execute("DELETE FROM skill_system.audit_logs WHERE id = %s", [victim(connection, 18)])
 
-    statement(t, log, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL", "signature_mismatch", "record_missing", "protection_missing", then=change)
+    statement(
+        t,
+        log,
+        "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL",
+        "signature_mismatch",
+        "record_missing",
+        "protection_missing",
+        then=change,
+    )
     # Switched on again before anybody looks.
     with going_on(t), log.rolled_back() as connection:
         triggers(connection, "DISABLE")
         change(connection)
         triggers(connection, "ENABLE")
-        connection.execute("ALTER TABLE ONLY skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_truncate; ALTER TABLE ONLY skill_system.audit_logs_2041_01 ENABLE ALWAYS TRIGGER audit_logs_no_truncate")
+        connection.execute(
+            "ALTER TABLE ONLY skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_truncate; ALTER TABLE ONLY skill_system.audit_logs_2041_01 ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
+        )
         assert "protection_missing" not in str(findings(connection))
         t.found(connection, "signature_mismatch", "record_missing")
 
@@ -143,14 +198,28 @@ def _(t, fresh):
 
 @attack(6, "`ALTER COLUMN ... TYPE ... USING`, which rewrites rows without a trigger")
 def _(t, log):
-    statement(t, log, "ALTER TABLE skill_system.audit_logs ALTER COLUMN event_data TYPE jsonb USING '{\"rewritten\": true}'", "signature_mismatch", "leaf_mismatch")
-    statement(t, log, "ALTER TABLE skill_system.audit_seal_state ALTER COLUMN root_hash TYPE bytea USING sha256('')", "root_mismatch")
+    statement(
+        t,
+        log,
+        "ALTER TABLE skill_system.audit_logs ALTER COLUMN event_data TYPE jsonb USING '{\"rewritten\": true}'",
+        "signature_mismatch",
+        "leaf_mismatch",
+    )
+    statement(
+        t,
+        log,
+        "ALTER TABLE skill_system.audit_seal_state ALTER COLUMN root_hash TYPE bytea USING sha256('')",
+        "root_mismatch",
+    )
 
 
 @attack(7, "ADD, DROP, RENAME COLUMN")
 def _(t, log):
     statement(t, log, "ALTER TABLE skill_system.audit_logs ADD COLUMN extra text", "protection_missing")
-    for text in ("ALTER TABLE skill_system.audit_logs DROP COLUMN actor_id CASCADE", "ALTER TABLE skill_system.audit_logs RENAME COLUMN actor_id TO actor"):
+    for text in (
+        "ALTER TABLE skill_system.audit_logs DROP COLUMN actor_id CASCADE",
+        "ALTER TABLE skill_system.audit_logs RENAME COLUMN actor_id TO actor",
+    ):
         for role in ("chief", None):
             with log.connect(role) as connection:
                 t.guarded(connection, text)
@@ -165,8 +234,19 @@ def _(t, log):
 def _(t, log):
     statement(t, log, "ALTER TABLE skill_system.audit_logs_default SET UNLOGGED", "protection_missing")
     statement(t, log, "CREATE TABLE public.child () INHERITS (skill_system.audit_state)", "protection_missing")
-    statement(t, log, "CREATE TABLE public.more PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01')", "protection_missing")
-    statement(t, log, "ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_2041_01", "protection_missing", "record_missing")
+    statement(
+        t,
+        log,
+        "CREATE TABLE public.more PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01')",
+        "protection_missing",
+    )
+    statement(
+        t,
+        log,
+        "ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_2041_01",
+        "protection_missing",
+        "record_missing",
+    )
     statement(t, log, "DROP TABLE skill_system.audit_logs_2041_01", "record_missing")
     # Moves the files and nothing else.
     with log.rolled_back(insist=False) as connection:
@@ -186,18 +266,33 @@ def _(t, log):
 def _(t, log):
     def drop_and_create(connection):
         connection.execute("CREATE TABLE public.copy (LIKE skill_system.audit_logs_default INCLUDING ALL)")
-        connection.execute("INSERT INTO public.copy SELECT * FROM skill_system.audit_logs_default WHERE id <> %s", [victim(connection)])
-        connection.execute("DROP TABLE skill_system.audit_logs_default; ALTER TABLE public.copy RENAME TO audit_logs_default; ALTER TABLE public.audit_logs_default SET SCHEMA skill_system")
-        connection.execute("ALTER TABLE skill_system.audit_logs ATTACH PARTITION skill_system.audit_logs_default DEFAULT")
+        connection.execute(
+            "INSERT INTO public.copy SELECT * FROM skill_system.audit_logs_default WHERE id <> %s", [victim(connection)]
+        )
+        connection.execute(
+            "DROP TABLE skill_system.audit_logs_default; ALTER TABLE public.copy RENAME TO audit_logs_default; ALTER TABLE public.audit_logs_default SET SCHEMA skill_system"
+        )
+        connection.execute(
+            "ALTER TABLE skill_system.audit_logs ATTACH PARTITION skill_system.audit_logs_default DEFAULT"
+        )
 
     with log.connect() as connection:
         t.guarded(connection, "ALTER TABLE skill_system.audit_logs RENAME TO old_logs")
-    statement(t, log, "ALTER EXTENSION skill_system DROP TABLE skill_system.audit_logs_default", "record_missing", "protection_missing", then=drop_and_create)
+    statement(
+        t,
+        log,
+        "ALTER EXTENSION skill_system DROP TABLE skill_system.audit_logs_default",
+        "record_missing",
+        "protection_missing",
+        then=drop_and_create,
+    )
 
 
 @attack(11, "CREATE RULE ... DO INSTEAD NOTHING")
 def _(t, log):
-    statement(t, log, "CREATE RULE quiet AS ON INSERT TO skill_system.audit_logs DO INSTEAD NOTHING", "protection_missing")
+    statement(
+        t, log, "CREATE RULE quiet AS ON INSERT TO skill_system.audit_logs DO INSTEAD NOTHING", "protection_missing"
+    )
     # With append_audit() the rule does nothing: it writes to the table, not through a statement.
     with log.rolled_back() as connection:
         connection.execute("CREATE RULE quiet AS ON INSERT TO skill_system.audit_logs DO INSTEAD NOTHING")
@@ -206,7 +301,9 @@ def _(t, log):
         # A seal that meets the rule writes it down.
         connection.execute("SELECT * FROM skill_system.seal_audit()")
         connection.execute("DROP RULE quiet ON skill_system.audit_logs")
-        [(state,)] = connection.execute("SELECT event_data ->> 'state' FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint' ORDER BY recorded_at DESC LIMIT 1").fetchall()
+        [(state,)] = connection.execute(
+            "SELECT event_data ->> 'state' FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint' ORDER BY recorded_at DESC LIMIT 1"
+        ).fetchall()
         assert "DO INSTEAD NOTHING" in state
     with going_on(t):
         t.said("detected", "the next seal while it is there: an `audit.fingerprint` record")
@@ -223,7 +320,12 @@ def _(t, log):
     statement(t, log, create.format("swallow"), "protection_missing", then=append)
     with going_on(t), log.rolled_back() as connection:
         connection.execute(create.format("swallow"))
-        t.refused(connection, "SELECT skill_system.append_audit('x', '{}')", "55000", "a trigger has swallowed the audit record")
+        t.refused(
+            connection,
+            "SELECT skill_system.append_audit('x', '{}')",
+            "55000",
+            "a trigger has swallowed the audit record",
+        )
     # Taken away again: the changed record stays false.
     with going_on(t), log.rolled_back() as connection:
         connection.execute(create.format("meddle"))
@@ -235,7 +337,12 @@ def _(t, log):
 @attack(13, "A forged signature, by INSERT or COPY")
 def _(t, log):
     with log.connect("test_agent") as agent:
-        t.refused(agent, "INSERT INTO skill_system.audit_logs (event_type, event_data, signature) VALUES ('x', '{}', 'v1:k:00')", "42501", DENIED)
+        t.refused(
+            agent,
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, signature) VALUES ('x', '{}', 'v1:k:00')",
+            "42501",
+            DENIED,
+        )
         t.refused(agent, "COPY skill_system.audit_logs (event_type, event_data, signature) FROM STDIN", "42501", DENIED)
     # The owner may give a signature, because a restore does.
     with log.rolled_back("chief", insist=False) as connection:
@@ -248,7 +355,12 @@ def _(t, log):
 @attack(14, "A forged transaction id, old or to come, so that no seal takes the record")
 def _(t, log):
     with log.connect("test_agent") as agent:
-        t.refused(agent, "INSERT INTO skill_system.audit_logs (event_type, event_data, transaction_id) VALUES ('x', '{}', 3)", "42501", DENIED)
+        t.refused(
+            agent,
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, transaction_id) VALUES ('x', '{}', 3)",
+            "42501",
+            DENIED,
+        )
     # Even with the signing key.
     for transaction, problem in (("3", "record_not_sealed"), (str(2**40), "transaction_unknown")):
         with log.rolled_back(insist=False) as connection:
@@ -263,9 +375,22 @@ def _(t, log):
 def _(t, log):
     with log.connect() as connection:
         record = values(connection, victim(connection))
-        t.refused(connection, f"INSERT INTO skill_system.audit_logs ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})", "23505", "audit_logs_default_pkey", record)
+        t.refused(
+            connection,
+            f"INSERT INTO skill_system.audit_logs ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})",
+            "23505",
+            "audit_logs_default_pkey",
+            record,
+        )
         t.guarded(connection, "ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER ALL")
-    statement(t, log, "ALTER TABLE skill_system.audit_logs_default DROP CONSTRAINT audit_logs_default_pkey", "record_twice", "protection_missing", then=lambda connection: put(connection, record))
+    statement(
+        t,
+        log,
+        "ALTER TABLE skill_system.audit_logs_default DROP CONSTRAINT audit_logs_default_pkey",
+        "record_twice",
+        "protection_missing",
+        then=lambda connection: put(connection, record),
+    )
 
 
 @attack(16, "A genuine record replayed in another partition, tenant, database")
@@ -298,23 +423,58 @@ def _(t, fresh):
         held = connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
     server.restart(lambda: (run("rm", "-rf", data), run("mv", copy_of(server), data)))
     with fresh.connect() as connection:
-        assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'embarrassing'").fetchone() == (0,)
+        assert connection.execute(
+            "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'embarrassing'"
+        ).fetchone() == (0,)
         # The server alone cannot know.
         t.unseen(connection)
-        t.verifier("older", 1, "watch", "new", "--state", "held", "--key", fresh.key, keep=" against the checkpoint held outside", new=fresh.checkpoint, held=held)
+        t.verifier(
+            "older",
+            1,
+            "watch",
+            "new",
+            "--state",
+            "held",
+            "--key",
+            fresh.key,
+            keep=" against the checkpoint held outside",
+            new=fresh.checkpoint,
+            held=held,
+        )
         # Nor does it help to write until the log is longer than it was.
         connection.execute("SELECT count(skill_system.append_audit('harmless', '{}')) FROM generate_series(1, 50)")
         seal(connection)
         now = connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
-        proof = connection.execute("SELECT proof FROM skill_system.audit_consistency_proof(%s)", [int(held.split("\n")[1])]).fetchone()[0]
-        t.verifier("not_consistent", 1, "watch", "new", "--state", "held", "--proof", "proof", "--key", fresh.key, keep=" against the checkpoint held outside", new=now, held=held, proof=proof)
-        continued, loss = connection.execute("SELECT continued, detail FROM skill_system.adopt_log('restored', %s)", [held]).fetchone()
+        proof = connection.execute(
+            "SELECT proof FROM skill_system.audit_consistency_proof(%s)", [int(held.split("\n")[1])]
+        ).fetchone()[0]
+        t.verifier(
+            "not_consistent",
+            1,
+            "watch",
+            "new",
+            "--state",
+            "held",
+            "--proof",
+            "proof",
+            "--key",
+            fresh.key,
+            keep=" against the checkpoint held outside",
+            new=now,
+            held=held,
+            proof=proof,
+        )
+        continued, loss = connection.execute(
+            "SELECT continued, detail FROM skill_system.adopt_log('restored', %s)", [held]
+        ).fetchone()
         assert continued is False and loss
         t.said("detected", "`adopt_log()` with that checkpoint: a new incarnation, the loss recorded")
 
 
 def kill(connection, id):
-    place = connection.execute("SELECT ctid::text FROM skill_system.audit_logs_default WHERE id = %s", [id]).fetchone()[0]
+    place = connection.execute("SELECT ctid::text FROM skill_system.audit_logs_default WHERE id = %s", [id]).fetchone()[
+        0
+    ]
     connection.execute("SELECT heap_force_kill('skill_system.audit_logs_default', ARRAY[%s::tid])", [place])
 
 
@@ -328,7 +488,12 @@ def _(t, fresh):
         t.unseen(connection)
         seal(connection)
         t.unseen(connection)
-        t.said("out of scope", "a superuser can remove what is younger than the last seal" + (" (`skill_system.seal_interval`, 1 s)" if t.preloaded else " (the last call of `seal_audit()`)") + "; run with `pg_surgery`, nothing finds it")
+        t.said(
+            "out of scope",
+            "a superuser can remove what is younger than the last seal"
+            + (" (`skill_system.seal_interval`, 1 s)" if t.preloaded else " (the last call of `seal_audit()`)")
+            + "; run with `pg_surgery`, nothing finds it",
+        )
         # Sealed, it is not to be removed unseen.
         id = connection.execute("SELECT skill_system.append_audit('embarrassing', '{}')").fetchone()[0]
         if t.preloaded:
@@ -354,7 +519,9 @@ def _(t, fresh):
         connection.execute("CREATE EXTENSION pg_surgery")
         connection.execute("BEGIN")
         dead = connection.execute("SELECT skill_system.append_audit('never happened', '{}')").fetchone()[0]
-        place = connection.execute("SELECT ctid::text FROM skill_system.audit_logs_default WHERE id = %s", [dead]).fetchone()[0]
+        place = connection.execute(
+            "SELECT ctid::text FROM skill_system.audit_logs_default WHERE id = %s", [dead]
+        ).fetchone()[0]
         connection.execute("ROLLBACK")
         connection.execute("SELECT skill_system.append_audit('x', '{}')")
         seal(connection)
@@ -362,7 +529,9 @@ def _(t, fresh):
         t.found(connection, "record_missing")
         # A record that was rolled back comes to life.
         connection.execute("SELECT heap_force_freeze('skill_system.audit_logs_default', ARRAY[%s::tid])", [place])
-        assert connection.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'never happened'").fetchall() == [(dead,)]
+        assert connection.execute(
+            "SELECT id FROM skill_system.audit_logs WHERE event_type = 'never happened'"
+        ).fetchall() == [(dead,)]
         t.found(connection, "record_not_sealed")
 
 
@@ -373,7 +542,9 @@ def _(t, fresh):
         path = fresh.path(connection, "skill_system.audit_logs_default")
     fresh.server.restart(lambda: edit(path, b"permit 123", b"permit 321"))
     with fresh.connect() as connection:
-        assert connection.execute("SELECT event_data ->> 'text' FROM skill_system.audit_logs WHERE id = %s", [victim(connection, 123)]).fetchone() == ("permit 321",)
+        assert connection.execute(
+            "SELECT event_data ->> 'text' FROM skill_system.audit_logs WHERE id = %s", [victim(connection, 123)]
+        ).fetchone() == ("permit 321",)
         t.found(connection, "signature_mismatch", "leaf_mismatch")
 
 
@@ -381,13 +552,20 @@ def _(t, fresh):
 def _(t, log, fresh):
     with log.connect() as connection:
         connection.execute("SET allow_system_table_mods = on")
-        t.guarded(connection, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'skill_system.audit_logs_default_pkey'::regclass")
+        t.guarded(
+            connection,
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'skill_system.audit_logs_default_pkey'::regclass",
+        )
     with going_on(t), log.rolled_back() as connection:
-        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'skill_system.audit_logs_default_pkey'::regclass")
+        connection.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'skill_system.audit_logs_default_pkey'::regclass"
+        )
         t.found(connection, "protection_missing")
     server = fresh.server
     with fresh.connect() as connection:
-        paths = {name: fresh.path(connection, f"skill_system.audit_logs_default_{name}") for name in ("pkey", "brin_idx")}
+        paths = {
+            name: fresh.path(connection, f"skill_system.audit_logs_default_{name}") for name in ("pkey", "brin_idx")
+        }
     kept = {}
     server.restart(lambda: kept.update({name: path.read_bytes() for name, path in paths.items()}))
     fresh.settle()
@@ -415,7 +593,9 @@ def _(t, log, fresh):
     server.restart(lambda: overwrite(paths["brin_idx"], kept["brin_idx"]))
     # What comes next lies elsewhere, so that the server does not mend the index by itself.
     with fresh.connect() as connection:
-        connection.execute("INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('later', '{}', '2041-01-05')")
+        connection.execute(
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('later', '{}', '2041-01-05')"
+        )
         seal(connection)
         t.found(connection, "record_not_sealed")
 
@@ -430,7 +610,9 @@ def open_ledger(connection):
 
 def close_ledger(connection):
     for table in LEDGER:
-        connection.execute(f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER {table}_no_change, ENABLE ALWAYS TRIGGER {table}_no_truncate")
+        connection.execute(
+            f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER {table}_no_change, ENABLE ALWAYS TRIGGER {table}_no_truncate"
+        )
 
 
 @attack(22, "Edits of tiles, map, checkpoints and the seal state")
@@ -441,18 +623,31 @@ def _(t, log):
             t.refused(connection, f"DELETE FROM skill_system.{table}", "55000", APPEND_ONLY)
             t.refused(connection, f"TRUNCATE skill_system.{table}", "55000", APPEND_ONLY)
     # Rows can be added.
-    for text, problem in (("INSERT INTO skill_system.audit_tiles VALUES (0, 7, sha256(''))", "tile_damaged"),
-                          ("INSERT INTO skill_system.audit_checkpoints (incarnation, tree_size, root_hash, key_id, note) SELECT incarnation, tree_size - 1, root_hash, key_id, note FROM skill_system.audit_checkpoints", "checkpoint_signature")):
+    for text, problem in (
+        ("INSERT INTO skill_system.audit_tiles VALUES (0, 7, sha256(''))", "tile_damaged"),
+        (
+            "INSERT INTO skill_system.audit_checkpoints (incarnation, tree_size, root_hash, key_id, note) SELECT incarnation, tree_size - 1, root_hash, key_id, note FROM skill_system.audit_checkpoints",
+            "checkpoint_signature",
+        ),
+    ):
         with log.rolled_back(insist=False) as connection:
             connection.execute(text)
             t.found(connection, problem)
     with log.connect() as connection:
         t.guarded(connection, "ALTER TABLE skill_system.audit_tiles DISABLE TRIGGER ALL")
-    for text, problem in (("UPDATE skill_system.audit_tiles SET hashes = overlay(hashes PLACING sha256('') FROM 33) WHERE level = 0 AND n = 0", "tile_damaged"),
-                          ("UPDATE skill_system.audit_map SET ids = overlay(ids PLACING uuid_send(gen_random_uuid()) FROM 17) WHERE n = 0", "record_missing"),
-                          ("UPDATE skill_system.audit_checkpoints SET root_hash = sha256('')", "checkpoint_signature"),
-                          ("UPDATE skill_system.audit_seal_state SET root_hash = sha256('')", "root_mismatch"),
-                          ("UPDATE skill_system.audit_seal_state SET tree_size = tree_size - 1", "root_mismatch")):
+    for text, problem in (
+        (
+            "UPDATE skill_system.audit_tiles SET hashes = overlay(hashes PLACING sha256('') FROM 33) WHERE level = 0 AND n = 0",
+            "tile_damaged",
+        ),
+        (
+            "UPDATE skill_system.audit_map SET ids = overlay(ids PLACING uuid_send(gen_random_uuid()) FROM 17) WHERE n = 0",
+            "record_missing",
+        ),
+        ("UPDATE skill_system.audit_checkpoints SET root_hash = sha256('')", "checkpoint_signature"),
+        ("UPDATE skill_system.audit_seal_state SET root_hash = sha256('')", "root_mismatch"),
+        ("UPDATE skill_system.audit_seal_state SET tree_size = tree_size - 1", "root_mismatch"),
+    ):
         with log.rolled_back() as connection:
             open_ledger(connection)
             connection.execute(text)
@@ -475,13 +670,34 @@ def _(t, fresh):
         for table in LEDGER:
             connection.execute(f"DELETE FROM skill_system.{table}")
         close_ledger(connection)
-        connection.execute("".join(f"ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER {name};" for name in ("audit_logs_sign", "audit_logs_no_change", "audit_logs_no_truncate")))
+        connection.execute(
+            "".join(
+                f"ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER {name};"
+                for name in ("audit_logs_sign", "audit_logs_no_change", "audit_logs_no_truncate")
+            )
+        )
         seal(connection)
         # What the server says is consistent in itself.
         t.unseen(connection)
         now = connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
-        proof = connection.execute("SELECT proof FROM skill_system.audit_consistency_proof(%s)", [fresh.size]).fetchone()[0]
-        t.verifier("not_consistent", 1, "compare", "old", "new", "--proof", "proof", "--key", fresh.key, keep=" with the checkpoint held outside", old=fresh.checkpoint, new=now, proof=proof)
+        proof = connection.execute(
+            "SELECT proof FROM skill_system.audit_consistency_proof(%s)", [fresh.size]
+        ).fetchone()[0]
+        t.verifier(
+            "not_consistent",
+            1,
+            "compare",
+            "old",
+            "new",
+            "--proof",
+            "proof",
+            "--key",
+            fresh.key,
+            keep=" with the checkpoint held outside",
+            old=fresh.checkpoint,
+            new=now,
+            proof=proof,
+        )
 
 
 @attack(24, "Stolen signing keys")
@@ -497,12 +713,18 @@ def _(t, fresh):
         t.found(connection, "leaf_mismatch")
     with fresh.connect() as connection:
         connection.execute("BEGIN")
-        record[0], record[RECORD.index("transaction_id")] = "01a1fe1c-509a-711b-9572-85a8c450d751", connection.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
+        record[0], record[RECORD.index("transaction_id")] = (
+            "01a1fe1c-509a-711b-9572-85a8c450d751",
+            connection.execute("SELECT pg_current_xact_id()::text").fetchone()[0],
+        )
         put(connection, resign(record, fresh.log_id, keyring(connection)))
         connection.execute("COMMIT")
         seal(connection)
         t.unseen(connection)
-    t.said("out of scope", "for the future: a thief with the keys and the owner's rights writes new records that are as good as true ones, until the key is rotated; run, and nothing finds it")
+    t.said(
+        "out of scope",
+        "for the future: a thief with the keys and the owner's rights writes new records that are as good as true ones, until the key is rotated; run, and nothing finds it",
+    )
 
 
 @attack(25, "Old records signed again with a newer key")
@@ -520,7 +742,9 @@ def _(t, log):
             connection.execute("ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER ALL")
             connection.execute("DELETE FROM skill_system.audit_logs WHERE id = %s", [record[0]])
             put(connection, resign(record, log.log_id, keyring(connection)))
-            assert "signature_mismatch" not in str(findings(connection)) and "key_unknown" not in str(findings(connection))
+            assert "signature_mismatch" not in str(findings(connection)) and "key_unknown" not in str(
+                findings(connection)
+            )
             t.found(connection, "leaf_mismatch")
     finally:
         overwrite(path, ring.encode())
@@ -545,7 +769,7 @@ def _(t, log):
 
 
 def health(connection, check):
-    return connection.execute("SELECT status FROM skill_system.health() WHERE \"check\" = %s", [check]).fetchone()[0]
+    return connection.execute('SELECT status FROM skill_system.health() WHERE "check" = %s', [check]).fetchone()[0]
 
 
 @attack(27, "The sealer stopped, the library taken from `shared_preload_libraries`")
@@ -556,15 +780,22 @@ def _(t, fresh):
         assert health(connection, "utility_guard") == "warning"
         t.said("detected", "`health()`: utility_guard")
         seal(connection)
-        said = connection.execute("SELECT event_data -> 'state' ->> 'library' FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint' ORDER BY recorded_at DESC LIMIT 1").fetchone()[0]
+        said = connection.execute(
+            "SELECT event_data -> 'state' ->> 'library' FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint' ORDER BY recorded_at DESC LIMIT 1"
+        ).fetchone()[0]
         assert said.endswith(", not preloaded")
         t.said("detected", "the next seal: an `audit.fingerprint` record, “not preloaded”")
         # Nobody seals, and ten minutes go by.
         assert health(connection, "audit_seal") == "ok"
         connection.execute("BEGIN")
         record = values(connection, victim(connection))
-        long_ago = connection.execute("SELECT (now() - interval '10 minutes')::text, pg_current_xact_id()::text").fetchone()
-        record[0], record[RECORD.index("recorded_at")], record[RECORD.index("transaction_id")] = "01a1fe1c-509a-711b-9572-85a8c450d751", *long_ago
+        long_ago = connection.execute(
+            "SELECT (now() - interval '10 minutes')::text, pg_current_xact_id()::text"
+        ).fetchone()
+        record[0], record[RECORD.index("recorded_at")], record[RECORD.index("transaction_id")] = (
+            "01a1fe1c-509a-711b-9572-85a8c450d751",
+            *long_ago,
+        )
         put(connection, resign(record, fresh.log_id, keyring(connection)))
         assert health(connection, "audit_seal") == "warning"
         t.said("detected", "`health()`: audit_seal")
@@ -579,18 +810,37 @@ def _(t, fresh):
 def _(t, log):
     # Code of the attacker's own speaks for the server.
     with log.rolled_back() as connection:
-        connection.execute("CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity', since_checkpoint bigint DEFAULT NULL) "
-                           "RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text) LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'")
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity', since_checkpoint bigint DEFAULT NULL) "
+            "RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text) LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'"
+        )
         triggers(connection, "DISABLE")
         connection.execute("UPDATE skill_system.audit_logs SET event_data = '{}' WHERE id = %s", [victim(connection)])
         t.unseen(connection)
-        t.verifier("root_differs", 1, "export", "file", "--key", log.key, keep=" on a clean machine", file="\n".join(log.export(connection)) + "\n")
-    t.said("out of scope", "for what a replaced server signs from then on: it can sign anything; run with a `verify_audit()` that lies")
+        t.verifier(
+            "root_differs",
+            1,
+            "export",
+            "file",
+            "--key",
+            log.key,
+            keep=" on a clean machine",
+            file="\n".join(log.export(connection)) + "\n",
+        )
+    t.said(
+        "out of scope",
+        "for what a replaced server signs from then on: it can sign anything; run with a `verify_audit()` that lies",
+    )
 
 
 @attack(29, "CREATE OR REPLACE of functions, ALTER EXTENSION, DROP EXTENSION CASCADE")
 def _(t, log):
-    statement(t, log, "CREATE OR REPLACE FUNCTION skill_system.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'", "protection_missing")
+    statement(
+        t,
+        log,
+        "CREATE OR REPLACE FUNCTION skill_system.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "protection_missing",
+    )
     statement(t, log, "ALTER EXTENSION skill_system DROP FUNCTION skill_system.refuse_change()", "protection_missing")
     for role in ("chief", None):
         with log.connect(role) as connection:
@@ -606,7 +856,9 @@ def _(t, log):
 def _(t, log):
     with log.rolled_back(insist=False) as connection:
         assert connection.execute("SELECT count(*) FROM pg_event_trigger").fetchone() == (0,)
-        connection.execute("CREATE FUNCTION public.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER watcher ON ddl_command_start EXECUTE FUNCTION public.watch(); ALTER EVENT TRIGGER watcher DISABLE")
+        connection.execute(
+            "CREATE FUNCTION public.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER watcher ON ddl_command_start EXECUTE FUNCTION public.watch(); ALTER EVENT TRIGGER watcher DISABLE"
+        )
         connection.execute("SAVEPOINT before")
         t.guarded(connection, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
         connection.execute("ROLLBACK TO before")
@@ -619,12 +871,25 @@ def _(t, log):
 
 @attack(31, "Single-user mode (`postgres --single`)")
 def _(t, fresh):
-    bindir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    bindir = subprocess.run(
+        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     with fresh.connect() as connection:
         id = victim(connection)
-    script = [f"ALTER TABLE skill_system.audit_logs {how}" for how in ("DISABLE TRIGGER ALL", "ENABLE ALWAYS TRIGGER audit_logs_sign", "ENABLE ALWAYS TRIGGER audit_logs_no_change", "ENABLE ALWAYS TRIGGER audit_logs_no_truncate")]
+    script = [
+        f"ALTER TABLE skill_system.audit_logs {how}"
+        for how in (
+            "DISABLE TRIGGER ALL",
+            "ENABLE ALWAYS TRIGGER audit_logs_sign",
+            "ENABLE ALWAYS TRIGGER audit_logs_no_change",
+            "ENABLE ALWAYS TRIGGER audit_logs_no_truncate",
+        )
+    ]
     script[1:1] = [f"DELETE FROM skill_system.audit_logs WHERE id = '{id}'"]
-    script += [f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER audit_logs_no_truncate" for table in ("audit_logs_default", "audit_logs_2041_01")]
+    script += [
+        f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
+        for table in ("audit_logs_default", "audit_logs_2041_01")
+    ]
 
     def alone():
         file = fresh.server.cluster.directory / "script.sql"
@@ -640,19 +905,39 @@ def _(t, fresh):
 @attack(32, "search_path, SECURITY DEFINER and operators of the attacker's own")
 def _(t, log):
     with log.rolled_back(insist=False) as connection:
-        connection.execute("CREATE SCHEMA shadow; CREATE TABLE shadow.audit_logs (LIKE skill_system.audit_logs); CREATE TABLE shadow.pg_trigger (a int); CREATE TABLE shadow.pg_class (a int); "
-                           "CREATE FUNCTION shadow.trap(anyelement, anyelement) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$")
-        for operator, type in [(operator, type) for operator in ("=", "<", ">=", "<>") for type in ("uuid", "bigint", "text", "bytea", "timestamptz", "oid", "name", "integer")]:
-            connection.execute(f"CREATE FUNCTION shadow.trap_{type}({type}, {type}) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$" if operator == "=" else "SELECT")
-            connection.execute(f"CREATE OPERATOR shadow.{operator} (LEFTARG = {type}, RIGHTARG = {type}, FUNCTION = shadow.trap_{type})")
-        assert connection.execute("SELECT count(*) FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prosecdef").fetchone() == (0,)
+        connection.execute(
+            "CREATE SCHEMA shadow; CREATE TABLE shadow.audit_logs (LIKE skill_system.audit_logs); CREATE TABLE shadow.pg_trigger (a int); CREATE TABLE shadow.pg_class (a int); "
+            "CREATE FUNCTION shadow.trap(anyelement, anyelement) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$"
+        )
+        for operator, type in [
+            (operator, type)
+            for operator in ("=", "<", ">=", "<>")
+            for type in ("uuid", "bigint", "text", "bytea", "timestamptz", "oid", "name", "integer")
+        ]:
+            connection.execute(
+                f"CREATE FUNCTION shadow.trap_{type}({type}, {type}) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$"
+                if operator == "="
+                else "SELECT"
+            )
+            connection.execute(
+                f"CREATE OPERATOR shadow.{operator} (LEFTARG = {type}, RIGHTARG = {type}, FUNCTION = shadow.trap_{type})"
+            )
+        assert connection.execute(
+            "SELECT count(*) FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prosecdef"
+        ).fetchone() == (0,)
         connection.execute("SET LOCAL search_path = shadow, skill_system, pg_catalog")
         connection.execute("SAVEPOINT before")
         with pytest.raises(errors.RaiseException):
             connection.execute("SELECT 'a'::text = 'b'::text")
         connection.execute("ROLLBACK TO before")
-        for text in ("SELECT skill_system.append_audit('x', '{}')", "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')", "SELECT * FROM skill_system.seal_audit()", "SELECT * FROM skill_system.health()",
-                     "SELECT * FROM skill_system.audit_export()", "SELECT * FROM skill_system.audit_fingerprint()"):
+        for text in (
+            "SELECT skill_system.append_audit('x', '{}')",
+            "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')",
+            "SELECT * FROM skill_system.seal_audit()",
+            "SELECT * FROM skill_system.health()",
+            "SELECT * FROM skill_system.audit_export()",
+            "SELECT * FROM skill_system.audit_fingerprint()",
+        ):
             connection.execute(text)
         t.unseen(connection)
         # And what is wrong is found as ever.
@@ -680,21 +965,43 @@ def _(t, log):
         made = connection.execute(id).fetchone()[0]
         connection.execute("RESET ROLE")
         assert connection.execute(who, [made]).fetchone() == ("postgres", "skill_system_agent", "the pope")
-    t.said("prevented", "session_user_name is who logged in, also after SET SESSION AUTHORIZATION; actor_id is a claim and named so")
+    t.said(
+        "prevented",
+        "session_user_name is who logged in, also after SET SESSION AUTHORIZATION; actor_id is a claim and named so",
+    )
 
 
 @attack(34, "Row security that hides records from auditors; BYPASSRLS writers")
 def _(t, log):
-    statement(t, log, "CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (event_data ->> 'n' <> '17')", "protection_missing")
-    statement(t, log, "ALTER POLICY auditor ON skill_system.audit_logs USING (event_data ->> 'n' <> '17')", "protection_missing")
+    statement(
+        t,
+        log,
+        "CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (event_data ->> 'n' <> '17')",
+        "protection_missing",
+    )
+    statement(
+        t,
+        log,
+        "ALTER POLICY auditor ON skill_system.audit_logs USING (event_data ->> 'n' <> '17')",
+        "protection_missing",
+    )
     with going_on(t), log.rolled_back() as connection:
-        connection.execute("CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (event_data ->> 'n' IS DISTINCT FROM '17')")
+        connection.execute(
+            "CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (event_data ->> 'n' IS DISTINCT FROM '17')"
+        )
         connection.execute("SET LOCAL ROLE skill_system_auditor")
         t.found(connection, "protection_missing", "record_missing")
     with log.connect() as connection:
-        connection.execute("DROP ROLE IF EXISTS free; CREATE ROLE free BYPASSRLS LOGIN; GRANT skill_system_agent TO free; GRANT INSERT ON skill_system.audit_logs TO free")
+        connection.execute(
+            "DROP ROLE IF EXISTS free; CREATE ROLE free BYPASSRLS LOGIN; GRANT skill_system_agent TO free; GRANT INSERT ON skill_system.audit_logs TO free"
+        )
         with log.connect("free") as free:
-            t.refused(free, "INSERT INTO skill_system.audit_logs (tenant_id, event_type, event_data) VALUES ('other', 'x', '{}')", "42501", "belongs to the tenant of its session")
+            t.refused(
+                free,
+                "INSERT INTO skill_system.audit_logs (tenant_id, event_type, event_data) VALUES ('other', 'x', '{}')",
+                "42501",
+                "belongs to the tenant of its session",
+            )
         connection.execute("DROP OWNED BY free; DROP ROLE free")
 
 
@@ -709,14 +1016,18 @@ def _(t, fresh):
     log = server.cluster.directory / "log"
     before = len(as_server("cat", str(log)))
     with server.connect("publisher") as publisher, fresh.connect() as subscriber:
-        publisher.execute("CREATE SCHEMA skill_system; CREATE TABLE skill_system.audit_logs (id uuid, tenant_id text, event_type varchar(100), event_data jsonb, actor_id varchar(100), actor_type varchar(20), created_at timestamptz, recorded_at timestamptz, transaction_id bigint, "
-                          "session_user_name text, current_user_name text, key_id text, signature varchar(256)); ALTER TABLE skill_system.audit_logs REPLICA IDENTITY FULL")
+        publisher.execute(
+            "CREATE SCHEMA skill_system; CREATE TABLE skill_system.audit_logs (id uuid, tenant_id text, event_type varchar(100), event_data jsonb, actor_id varchar(100), actor_type varchar(20), created_at timestamptz, recorded_at timestamptz, transaction_id bigint, "
+            "session_user_name text, current_user_name text, key_id text, signature varchar(256)); ALTER TABLE skill_system.audit_logs REPLICA IDENTITY FULL"
+        )
         put(publisher, record)
         for kind in kinds:
             publisher.execute(f"CREATE PUBLICATION {kind} FOR TABLE skill_system.audit_logs WITH (publish = '{kind}')")
             publisher.execute(f"SELECT pg_create_logical_replication_slot('{kind}', 'pgoutput')")
         for kind in kinds:
-            subscriber.execute(f"CREATE SUBSCRIPTION {kind} CONNECTION 'host={environment['PGHOST']} port={environment['PGPORT']} user=postgres dbname=publisher' PUBLICATION {kind} WITH (create_slot = false, slot_name = '{kind}', copy_data = false)")
+            subscriber.execute(
+                f"CREATE SUBSCRIPTION {kind} CONNECTION 'host={environment['PGHOST']} port={environment['PGPORT']} user=postgres dbname=publisher' PUBLICATION {kind} WITH (create_slot = false, slot_name = '{kind}', copy_data = false)"
+            )
         publisher.execute("UPDATE skill_system.audit_logs SET event_type = 'harmless'")
         publisher.execute("DELETE FROM skill_system.audit_logs")
         publisher.execute("TRUNCATE skill_system.audit_logs")
@@ -726,10 +1037,15 @@ def _(t, fresh):
             assert time.monotonic() < deadline, "not everything was applied and refused"
             time.sleep(0.1)
         for kind in kinds:
-            subscriber.execute(f"ALTER SUBSCRIPTION {kind} DISABLE; ALTER SUBSCRIPTION {kind} SET (slot_name = NONE); DROP SUBSCRIPTION {kind}")
+            subscriber.execute(
+                f"ALTER SUBSCRIPTION {kind} DISABLE; ALTER SUBSCRIPTION {kind} SET (slot_name = NONE); DROP SUBSCRIPTION {kind}"
+            )
         t.unseen(subscriber)
         for kind in kinds:
-            while not publisher.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s AND NOT active", [kind]).fetchone():
+            while not publisher.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s AND NOT active",
+                [kind],
+            ).fetchone():
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
     t.said("prevented", f"55000 “{APPEND_ONLY}”, by ALWAYS triggers in the apply worker")
@@ -743,12 +1059,18 @@ def _(t, fresh):
     with fresh.connect() as connection:
         path = fresh.path(connection, "skill_system.audit_logs_default")
         connection.execute("CREATE EXTENSION postgres_fdw")
-        connection.execute(f"CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{server.cluster.environment['PGHOST']}', port '{server.cluster.environment['PGPORT']}', dbname '{fresh.name}'); CREATE USER MAPPING FOR postgres SERVER itself OPTIONS (user 'postgres')")
-        connection.execute("CREATE FOREIGN TABLE public.far (id uuid) SERVER itself OPTIONS (schema_name 'skill_system', table_name 'audit_logs')")
+        connection.execute(
+            f"CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{server.cluster.environment['PGHOST']}', port '{server.cluster.environment['PGPORT']}', dbname '{fresh.name}'); CREATE USER MAPPING FOR postgres SERVER itself OPTIONS (user 'postgres')"
+        )
+        connection.execute(
+            "CREATE FOREIGN TABLE public.far (id uuid) SERVER itself OPTIONS (schema_name 'skill_system', table_name 'audit_logs')"
+        )
         t.refused(connection, "DELETE FROM public.far", "55000", APPEND_ONLY)
         connection.execute("CHECKPOINT")
         at = path.read_bytes().index(b"permit 123")
-        connection.execute(f"COPY (SELECT 1) TO PROGRAM 'printf \"permit 321\" | dd of={path} bs=1 seek={at} conv=notrunc 2>/dev/null'")
+        connection.execute(
+            f"COPY (SELECT 1) TO PROGRAM 'printf \"permit 321\" | dd of={path} bs=1 seek={at} conv=notrunc 2>/dev/null'"
+        )
     server.restart()
     with fresh.connect() as connection:
         t.found(connection, "signature_mismatch", "leaf_mismatch")
@@ -757,12 +1079,20 @@ def _(t, fresh):
 @attack(37, "The clock set back")
 def _(t, fresh):
     with fresh.connect("test_agent") as agent:
-        t.refused(agent, "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('x', '{}', '2020-01-01')", "42501", DENIED)
+        t.refused(
+            agent,
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('x', '{}', '2020-01-01')",
+            "42501",
+            DENIED,
+        )
     with fresh.connect() as connection:
         # As a server with a wrong clock writes it, signature included.
         connection.execute("BEGIN")
         record = values(connection, victim(connection))
-        record[0], record[RECORD.index("transaction_id")] = "016f5e66-e800-7000-8000-000000000001", connection.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
+        record[0], record[RECORD.index("transaction_id")] = (
+            "016f5e66-e800-7000-8000-000000000001",
+            connection.execute("SELECT pg_current_xact_id()::text").fetchone()[0],
+        )
         record[RECORD.index("created_at")] = record[RECORD.index("recorded_at")] = "2020-01-01 00:00:00+00"
         put(connection, resign(record, fresh.log_id, keyring(connection)))
         connection.execute("COMMIT")
@@ -770,7 +1100,10 @@ def _(t, fresh):
         t.unseen(connection)
         # It is younger than all that was sealed before, whatever its times say.
         assert connection.execute("SELECT skill_system.audit_leaf_index(%s)", [record[0]]).fetchone()[0] == fresh.size
-        t.said("detected", "the place in the tree: a leaf later than its neighbours with an earlier time; order never comes from a clock")
+        t.said(
+            "detected",
+            "the place in the tree: a leaf later than its neighbours with an earlier time; order never comes from a clock",
+        )
 
 
 @attack(38, "The audit table locked, so that nothing can be recorded")
@@ -793,13 +1126,18 @@ def _(t, fresh):
         agent.execute("SELECT count(skill_system.append_audit('flood', '{}')) FROM generate_series(1, 10000)")
     with fresh.connect() as connection:
         connection.execute("SELECT skill_system.append_audit('buried', '{}')")
-        sealed, unsealed, age = connection.execute("SELECT sealed, unsealed, oldest_unsealed_age FROM skill_system.seal_audit(1000)").fetchone()
+        sealed, unsealed, age = connection.execute(
+            "SELECT sealed, unsealed, oldest_unsealed_age FROM skill_system.seal_audit(1000)"
+        ).fetchone()
         assert sealed == 1000 and unsealed >= 9001 and age is not None
         t.said("detected", "`seal_audit()`: unsealed, oldest_unsealed_age")
         t.unseen(connection)
         while connection.execute("SELECT sealed FROM skill_system.seal_audit(4000)").fetchone()[0]:
             pass
-        assert connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0] >= 10000 + fresh.size
+        assert (
+            connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
+            >= 10000 + fresh.size
+        )
         t.unseen(connection)
 
 
@@ -810,21 +1148,29 @@ def _(t, log):
     with log.connect() as connection:
         assert skr1.keys(keyring(connection))
     assert (log.server.cluster.data / "skill_system_keyring.json").stat().st_mode & 0o777 == 0o600
-    t.said("out of scope", "a superuser or root reads what the server can read: run; what was sealed before is safe (24)")
+    t.said(
+        "out of scope", "a superuser or root reads what the server can read: run; what was sealed before is safe (24)"
+    )
 
 
 def inclusion(connection, id):
     """The record as JSON, and the proof as text."""
-    return (connection.execute("SELECT to_jsonb(a)::text FROM skill_system.audit_logs a WHERE id = %s", [id]).fetchone()[0],
-            connection.execute("SELECT proof FROM skill_system.audit_inclusion_proof(%s)", [id]).fetchone()[0])
+    return (
+        connection.execute("SELECT to_jsonb(a)::text FROM skill_system.audit_logs a WHERE id = %s", [id]).fetchone()[0],
+        connection.execute("SELECT proof FROM skill_system.audit_inclusion_proof(%s)", [id]).fetchone()[0],
+    )
 
 
 @attack(41, "Second preimage: an inner node of the tree passed off as a leaf, or the reverse")
 def _(t, log):
     with log.connect() as connection:
         record, proof = inclusion(connection, victim(connection))
-        left, right = (row[0] for row in connection.execute("SELECT leaf_hash FROM skill_system.audit_leaves(0, 2)").fetchall())
-        inner = connection.execute("SELECT hashes[2] FROM skill_system.audit_inclusion_proof((SELECT id FROM skill_system.audit_leaves(2, 1)))").fetchone()[0]
+        left, right = (
+            row[0] for row in connection.execute("SELECT leaf_hash FROM skill_system.audit_leaves(0, 2)").fetchall()
+        )
+        inner = connection.execute(
+            "SELECT hashes[2] FROM skill_system.audit_inclusion_proof((SELECT id FROM skill_system.audit_leaves(2, 1)))"
+        ).fetchone()[0]
     assert skill_verify("proof", "text", "--record", "record", "--key", log.key, text=proof, record=record)[0] == 0
     assert hashlib.sha256(b"\1" + left + right).digest() == inner != hashlib.sha256(b"\0" + left + right).digest()
     # The same record as the node above it.
@@ -832,14 +1178,19 @@ def _(t, log):
     [at] = [n for n, line in enumerate(lines) if line.startswith("index ")]
     lines[at] = f"index {int(lines[at].split()[1]) // 2}"
     del lines[at + 1]
-    status, output, error = skill_verify("proof", "text", "--record", "record", "--key", log.key, text="\n".join(lines), record=record)
+    status, output, error = skill_verify(
+        "proof", "text", "--record", "record", "--key", log.key, text="\n".join(lines), record=record
+    )
     assert status == 1 and '"not_in_log"' in output
     t.said("prevented", "`skill-verify proof`: not_in_log; leaves and nodes are hashed apart (RFC 6962)")
 
 
 def judge(connection, log, record):
     """What audit_problem() says of values."""
-    return connection.execute("SELECT skill_system.audit_problem(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)", [log.log_id, *record]).fetchone()[0]
+    return connection.execute(
+        "SELECT skill_system.audit_problem(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [log.log_id, *record],
+    ).fetchone()[0]
 
 
 @attack(42, "Ambiguous encoding: a delimiter moved from one field into the next")
@@ -849,8 +1200,17 @@ def _(t, log):
         record = values(connection, id)
         assert judge(connection, log, record) is None
         at = RECORD.index("event_type")
-        for changes in ({at: "ab|c", RECORD.index("actor_id"): "d"}, {at: "a", RECORD.index("actor_id"): "bc|d"}, {RECORD.index("actor_id"): "c|de", RECORD.index("actor_type"): ""}, {RECORD.index("actor_type"): None},
-                        {RECORD.index("session_user_name"): record[RECORD.index("session_user_name")] + record[RECORD.index("current_user_name")], RECORD.index("current_user_name"): ""}):
+        for changes in (
+            {at: "ab|c", RECORD.index("actor_id"): "d"},
+            {at: "a", RECORD.index("actor_id"): "bc|d"},
+            {RECORD.index("actor_id"): "c|de", RECORD.index("actor_type"): ""},
+            {RECORD.index("actor_type"): None},
+            {
+                RECORD.index("session_user_name"): record[RECORD.index("session_user_name")]
+                + record[RECORD.index("current_user_name")],
+                RECORD.index("current_user_name"): "",
+            },
+        ):
             changed = [changes.get(n, value) for n, value in enumerate(record)]
             assert judge(connection, log, changed) == "signature_mismatch"
     t.said("prevented", "every value is signed with its length and kind (SKR1): signature_mismatch")
@@ -859,10 +1219,17 @@ def _(t, log):
 @attack(43, "Numbers that another reader takes for the same (2^53 + 1 and 2^53)")
 def _(t, log):
     with log.rolled_back(insist=False) as connection:
-        id = connection.execute("SELECT skill_system.append_audit('x', '{\"n\": 9007199254740993, \"m\": 1.0}')").fetchone()[0]
+        id = connection.execute(
+            "SELECT skill_system.append_audit('x', '{\"n\": 9007199254740993, \"m\": 1.0}')"
+        ).fetchone()[0]
         record = values(connection, id)
         assert judge(connection, log, record) is None
-        for data in ('{"n": 9007199254740992, "m": 1.0}', '{"n": 9007199254740993, "m": 1.00}', '{"n": 9007199254740993, "m": 1}', '{"n": "9007199254740993", "m": 1.0}'):
+        for data in (
+            '{"n": 9007199254740992, "m": 1.0}',
+            '{"n": 9007199254740993, "m": 1.00}',
+            '{"n": 9007199254740993, "m": 1}',
+            '{"n": "9007199254740993", "m": 1.0}',
+        ):
             changed = list(record)
             changed[RECORD.index("event_data")] = data
             assert judge(connection, log, changed) == "signature_mismatch"
@@ -885,14 +1252,37 @@ def _(t, log):
     deep = '{"a":' * 200_000
     many = proof.replace("\n\n", "\n" + (b64(b"x" * 32) + "\n") * 64 + "\n", 1)
     for status, *call in (
-        (2, "proof", "file", "--record", "record", many), (2, "proof", "file", "--record", "record", proof.replace("index ", "index " + "9" * 30)), (2, "proof", "file", "--record", "record", proof + "x" * 100_000),
-        (2, "export", "file", "\n".join([lines[0], "x" * 30_000_000])), (2, "export", "file", "\0" * 30_000_000), (2, "export", "file", "\n".join([lines[0], deep, *lines[1:]])), (2, "export", "file", deep),
-        (2, "export", "file", "\n".join([manifest(size=2**63), *lines[1:]])), (2, "export", "file", "\n".join([manifest(size=2**64), *lines[1:]])), (2, "export", "file", "\n".join([manifest(left=[b64(b"x" * 32)] * 100_000), *lines[1:]])),
-        (2, "export", "file", "\n".join([lines[0], '{"leaf":0,"count":18446744073709551615,"retired":true,"hashes":[]}', *lines[2:]])), (2, "checkpoint", "file", log.checkpoint + "— x AAAA\n" * 100_000),
-        (2, "checkpoint", "file", "x\n" * 20_000), (2, "export", "file", b"\xff\xfe" * 1000),
+        (2, "proof", "file", "--record", "record", many),
+        (2, "proof", "file", "--record", "record", proof.replace("index ", "index " + "9" * 30)),
+        (2, "proof", "file", "--record", "record", proof + "x" * 100_000),
+        (2, "export", "file", "\n".join([lines[0], "x" * 30_000_000])),
+        (2, "export", "file", "\0" * 30_000_000),
+        (2, "export", "file", "\n".join([lines[0], deep, *lines[1:]])),
+        (2, "export", "file", deep),
+        (2, "export", "file", "\n".join([manifest(size=2**63), *lines[1:]])),
+        (2, "export", "file", "\n".join([manifest(size=2**64), *lines[1:]])),
+        (2, "export", "file", "\n".join([manifest(left=[b64(b"x" * 32)] * 100_000), *lines[1:]])),
+        (
+            2,
+            "export",
+            "file",
+            "\n".join([lines[0], '{"leaf":0,"count":18446744073709551615,"retired":true,"hashes":[]}', *lines[2:]]),
+        ),
+        (2, "checkpoint", "file", log.checkpoint + "— x AAAA\n" * 100_000),
+        (2, "checkpoint", "file", "x\n" * 20_000),
+        (2, "export", "file", b"\xff\xfe" * 1000),
     ):
         *words, text = call
-        got, output, error = skill_verify(*words, "--key", log.key, "--threads", "2", limit=bounded, file=text, **({"record": record} if "record" in words else {}))
+        got, output, error = skill_verify(
+            *words,
+            "--key",
+            log.key,
+            "--threads",
+            "2",
+            limit=bounded,
+            file=text,
+            **({"record": record} if "record" in words else {}),
+        )
         # Never killed, never a panic.
         assert got in (1, 2) and "panicked" not in error, (words, str(text)[:200], got, output[-300:], error[-300:])
     # An endless file is left after a bounded part of it.
@@ -906,17 +1296,34 @@ def _(t, log):
     with log.connect("test_agent") as agent:
         t.refused(agent, retired.format("append_audit"), "42501", "are for records of the log about itself")
         t.refused(agent, retired.format("log_denial"), "53400", "the denial could not be recorded")
-        t.refused(agent, "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.partition_retired', '{}')", "42501", "are for records of the log about itself")
+        t.refused(
+            agent,
+            "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.partition_retired', '{}')",
+            "42501",
+            "are for records of the log about itself",
+        )
     # One person is not two.
     with log.rolled_back(insist=False) as connection:
         connection.execute("SET SESSION AUTHORIZATION test_admin")
-        t.refused(connection, "SELECT * FROM skill_system.retire_audit_partition('2041-01-01', 'rule 1')", "42501", "nobody counts as a person of their own")
+        t.refused(
+            connection,
+            "SELECT * FROM skill_system.retire_audit_partition('2041-01-01', 'rule 1')",
+            "42501",
+            "nobody counts as a person of their own",
+        )
     statement(t, log, "DROP TABLE skill_system.audit_logs_2041_01", "record_missing")
     with log.rolled_back() as connection:
         # A retirement that nobody agreed to, signed with the stolen key: it is no leaf.
         record = values(connection, victim(connection))
-        record[0], record[RECORD.index("event_type")], record[RECORD.index("event_data")] = "01a1fe1c-509a-711b-9572-85a8c450d751", "audit.partition_retired", '{"partition": "audit_logs_2041_01", "leaves": "{[0,1000)}", "since": "2041-01-01", "until": "2041-02-01"}'
-        connection.execute(f"INSERT INTO skill_system.audit_kept ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})", resign(record, log.log_id, keyring(connection)))
+        record[0], record[RECORD.index("event_type")], record[RECORD.index("event_data")] = (
+            "01a1fe1c-509a-711b-9572-85a8c450d751",
+            "audit.partition_retired",
+            '{"partition": "audit_logs_2041_01", "leaves": "{[0,1000)}", "since": "2041-01-01", "until": "2041-02-01"}',
+        )
+        connection.execute(
+            f"INSERT INTO skill_system.audit_kept ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})",
+            resign(record, log.log_id, keyring(connection)),
+        )
         connection.execute("DROP TABLE skill_system.audit_logs_2041_01")
         with going_on(t):
             t.found(connection, "record_missing")
@@ -925,7 +1332,18 @@ def _(t, log):
     gone = [n for n, line in enumerate(lines) if '"missing":true' in line]
     assert len(gone) == 5
     first = json.loads(lines[gone[0]])["leaf"]
-    lines[gone[0]:gone[-1] + 1] = [json.dumps({"leaf": json.loads(lines[n])["leaf"], "count": 1, "retired": True, "hashes": [json.loads(lines[n])["hash"]]}, separators=(",", ":")) for n in gone]
+    lines[gone[0] : gone[-1] + 1] = [
+        json.dumps(
+            {
+                "leaf": json.loads(lines[n])["leaf"],
+                "count": 1,
+                "retired": True,
+                "hashes": [json.loads(lines[n])["hash"]],
+            },
+            separators=(",", ":"),
+        )
+        for n in gone
+    ]
     last = json.loads(lines[-1])
     lines[-1] = json.dumps(last | {"missing": 0, "retired": 5})
     t.verifier("retired_without_record", 1, "export", "file", "--key", log.key, file="\n".join(lines) + "\n")
@@ -947,13 +1365,18 @@ def _(t, log):
             t.found(connection, "key_unknown")
     finally:
         overwrite(path, ring.encode())
-    t.said("out of scope", "records hold no encrypted fields, so there are no keys of persons; run is the erasure of the signing key")
+    t.said(
+        "out of scope",
+        "records hold no encrypted fields, so there are no keys of persons; run is the erasure of the signing key",
+    )
 
 
 @attack(47, "The event is never logged")
 def _(t, log):
     with log.rolled_back(insist=False) as connection:
-        connection.execute("CREATE TABLE public.wells (id int PRIMARY KEY, depth int); GRANT ALL ON public.wells TO test_agent")
+        connection.execute(
+            "CREATE TABLE public.wells (id int PRIMARY KEY, depth int); GRANT ALL ON public.wells TO test_agent"
+        )
         before = connection.execute("SELECT count(*) FROM skill_system.audit_logs").fetchone()
         connection.execute("INSERT INTO public.wells VALUES (1, 100)")
         assert connection.execute("SELECT count(*) FROM skill_system.audit_logs").fetchone() == before
@@ -967,8 +1390,15 @@ def _(t, log):
         # Where the database itself records, the writer has no choice.
         connection.execute("SELECT skill_system.audit_table('public.wells')")
         connection.execute("SET LOCAL ROLE test_agent; INSERT INTO public.wells VALUES (2, 200); RESET ROLE")
-        assert connection.execute("SELECT event_type FROM skill_system.audit_logs ORDER BY recorded_at DESC LIMIT 1").fetchone() == ("row.inserted",)
-    t.said("out of scope", "no log holds what nobody tells it" + ("" if t.preloaded else ", or what a rule swallows (11) that is gone before the next seal") + ": run; `audit_table()` and a policy enforced in the same transaction take the choice away")
+        assert connection.execute(
+            "SELECT event_type FROM skill_system.audit_logs ORDER BY recorded_at DESC LIMIT 1"
+        ).fetchone() == ("row.inserted",)
+    t.said(
+        "out of scope",
+        "no log holds what nobody tells it"
+        + ("" if t.preloaded else ", or what a rule swallows (11) that is gone before the next seal")
+        + ": run; `audit_table()` and a policy enforced in the same transaction take the choice away",
+    )
 
 
 @attack(48, "A denial hidden by ROLLBACK")
@@ -992,12 +1422,18 @@ def _(t, log):
 def _(t, log):
     with log.connect() as connection:
         lines = log.export(connection)
-    verify = lambda code, status, changed: t.verifier(code, status, "export", "file", "--key", log.key, file="\n".join(changed) + "\n")
+    verify = lambda code, status, changed: t.verifier(
+        code, status, "export", "file", "--key", log.key, file="\n".join(changed) + "\n"
+    )
     assert skill_verify("export", "file", "--key", log.key, file="\n".join(lines) + "\n")[0] == 0
     verify("leaves_not_in_order", 1, lines[:9] + lines[10:])
     verify("leaves_not_in_order", 1, lines[:9] + [lines[10], lines[9]] + lines[11:])
     verify("leaves_not_in_order", 1, lines[:9] + [lines[9]] + lines[9:])
-    verify("root_differs", 1, lines[:9] + [json.dumps(json.loads(lines[9]) | {"id": json.loads(lines[8])["id"]})] + lines[10:])
+    verify(
+        "root_differs",
+        1,
+        lines[:9] + [json.dumps(json.loads(lines[9]) | {"id": json.loads(lines[8])["id"]})] + lines[10:],
+    )
     verify("root_differs", 1, lines[:9] + [lines[9].replace('"filed"', '"spilt"')] + lines[10:])
     head, last = json.loads(lines[0]), json.loads(lines[-1])
     verify("checkpoint_differs", 1, [json.dumps(head | {"root": b64(b"x" * 32)})] + lines[1:])
@@ -1021,7 +1457,11 @@ def _(t, log):
     vkey = b64(b"\x01" + public)
     key_hash = hashlib.sha256(head["origin"].encode() + b"\n\x01" + public).digest()[:4]
     note = f"{body}\n— {head['origin']} {b64(key_hash + own.sign(body.encode()))}\n"
-    forged = [json.dumps(head | {"checkpoint": note}), *lines[1:-1], json.dumps(json.loads(lines[-1]) | {"checkpoint": note})]
+    forged = [
+        json.dumps(head | {"checkpoint": note}),
+        *lines[1:-1],
+        json.dumps(json.loads(lines[-1]) | {"checkpoint": note}),
+    ]
     text = "\n".join(forged) + "\n"
     # The forgery is a true one: whoever takes the attacker's key for the log's believes it.
     assert skill_verify("export", "file", "--key", f"{head['origin']}+{key_hash.hex()}+{vkey}", file=text)[0] == 0
@@ -1037,7 +1477,11 @@ DOCUMENT = ROOT / "docs" / "attacks.md"
 
 def test_the_document_is_of_this_run():
     """Last, because it tells what came of the others."""
-    finished = {number: (title, each) for number, (title, each) in BOOK.trials.items() if len(each) == 2 and all(trial.finished for trial in each.values())}
+    finished = {
+        number: (title, each)
+        for number, (title, each) in BOOK.trials.items()
+        if len(each) == 2 and all(trial.finished for trial in each.values())
+    }
     rows = {number: row(number, title, finished[number][1]) for number, (title, _) in finished.items()}
     assert rows, "run the attacks with it"
     if len(rows) == 50:
@@ -1046,7 +1490,9 @@ def test_the_document_is_of_this_run():
         if os.environ.get("UPDATE_GOLDEN"):
             DOCUMENT.parent.mkdir(exist_ok=True)
             DOCUMENT.write_text(text)
-        assert DOCUMENT.read_text() == text, "docs/attacks.md is not of this run: UPDATE_GOLDEN=1 writes it; read the difference"
+        assert DOCUMENT.read_text() == text, (
+            "docs/attacks.md is not of this run: UPDATE_GOLDEN=1 writes it; read the difference"
+        )
     else:
         # Some of the attacks only.
         known = DOCUMENT.read_text().splitlines()

@@ -1,4 +1,5 @@
 """The audit trail: tampering, change capture, what a keyring can do wrong."""
+
 import base64
 import json
 import os
@@ -9,9 +10,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
-
 import skr1
+from psycopg import sql
 
 
 def keyring_path(connection):
@@ -31,7 +31,14 @@ def read_keyring(path):
 
 
 def write_keyring(path, text, mode="600"):
-    as_server("sh", "-c", 'umask 077; cat > "$0.new" && chmod "$1" "$0.new" && mv -f "$0.new" "$0"', str(path), mode, input=text)
+    as_server(
+        "sh",
+        "-c",
+        'umask 077; cat > "$0.new" && chmod "$1" "$0.new" && mv -f "$0.new" "$0"',
+        str(path),
+        mode,
+        input=text,
+    )
 
 
 def load(connection):
@@ -41,12 +48,24 @@ def load(connection):
 
 
 def problems(connection):
-    return connection.execute("SELECT partition::text, id::text, problem FROM skill_system.verify_audit() ORDER BY 1, 2, 3").fetchall()
+    return connection.execute(
+        "SELECT partition::text, id::text, problem FROM skill_system.verify_audit() ORDER BY 1, 2, 3"
+    ).fetchall()
 
 
 def test_what_is_signed_does_not_depend_on_the_settings_of_the_writer(connect):
-    for setting in ["TimeZone = 'America/St_Johns'", "DateStyle = 'German'", "extra_float_digits = -15", "bytea_output = 'escape'", "IntervalStyle = 'sql_standard'",
-                    "client_encoding = 'LATIN1'", "search_path = ''", "standard_conforming_strings = off", "xmloption = document", "lc_numeric = 'C'"]:
+    for setting in [
+        "TimeZone = 'America/St_Johns'",
+        "DateStyle = 'German'",
+        "extra_float_digits = -15",
+        "bytea_output = 'escape'",
+        "IntervalStyle = 'sql_standard'",
+        "client_encoding = 'LATIN1'",
+        "search_path = ''",
+        "standard_conforming_strings = off",
+        "xmloption = document",
+        "lc_numeric = 'C'",
+    ]:
         with connect() as writer:
             writer.execute(f"SET {setting}")
             writer.execute("SELECT skill_system.append_audit('setting', '{\"a\": [1.50, \"x\"]}')")
@@ -57,10 +76,19 @@ def test_what_is_signed_does_not_depend_on_the_settings_of_the_writer(connect):
 # ---- tampering
 
 TAMPER = {
-    "id": "gen_random_uuid()", "tenant_id": "tenant_id || 'x'", "event_type": "'other'", "event_data": "event_data || '{\"new\": 1}'",
-    "actor_id": "NULL", "actor_type": "'user'", "created_at": "created_at + interval '1 microsecond'",
-    "recorded_at": "recorded_at - interval '1 microsecond'", "transaction_id": "transaction_id + 1", "session_user_name": "'alice'",
-    "current_user_name": "'alice'", "key_id": "'other'", "signature": "left(signature, -1) || CASE right(signature, 1) WHEN '0' THEN '1' ELSE '0' END",
+    "id": "gen_random_uuid()",
+    "tenant_id": "tenant_id || 'x'",
+    "event_type": "'other'",
+    "event_data": "event_data || '{\"new\": 1}'",
+    "actor_id": "NULL",
+    "actor_type": "'user'",
+    "created_at": "created_at + interval '1 microsecond'",
+    "recorded_at": "recorded_at - interval '1 microsecond'",
+    "transaction_id": "transaction_id + 1",
+    "session_user_name": "'alice'",
+    "current_user_name": "'alice'",
+    "key_id": "'other'",
+    "signature": "left(signature, -1) || CASE right(signature, 1) WHEN '0' THEN '1' ELSE '0' END",
 }
 
 
@@ -68,9 +96,14 @@ TAMPER = {
 def tampering(fresh_database):
     """A database with some records, whose triggers a superuser has switched off."""
     name = fresh_database()
-    with psycopg.connect(host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=name, autocommit=True) as connection:
+    with psycopg.connect(
+        host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=name, autocommit=True
+    ) as connection:
         for i in range(20):
-            connection.execute("SELECT skill_system.append_audit('event', jsonb_build_object('n', %s::int, 'amount', 1.50), 'actor', 'agent')", [i])
+            connection.execute(
+                "SELECT skill_system.append_audit('event', jsonb_build_object('n', %s::int, 'amount', 1.50), 'actor', 'agent')",
+                [i],
+            )
         connection.execute("ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER USER")
         yield connection
 
@@ -80,7 +113,12 @@ def row_problems(connection):
 
 
 def test_the_list_of_columns_is_complete(tampering):
-    columns = {row[0] for row in tampering.execute("SELECT attname FROM pg_attribute WHERE attrelid = 'skill_system.audit_logs'::regclass AND attnum > 0 AND NOT attisdropped")}
+    columns = {
+        row[0]
+        for row in tampering.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'skill_system.audit_logs'::regclass AND attnum > 0 AND NOT attisdropped"
+        )
+    }
     assert columns == set(TAMPER) == set(skr1.COLUMNS) | {"signature"}
 
 
@@ -88,16 +126,29 @@ def test_the_list_of_columns_is_complete(tampering):
 def test_a_changed_column_is_found_and_no_other_row_is_blamed(tampering, column):
     assert row_problems(tampering) == []
     with tampering.transaction(force_rollback=True):
-        changed = tampering.execute(f"UPDATE skill_system.audit_logs_default SET {column} = {TAMPER[column]} WHERE event_data @> '{{\"n\": 7}}' RETURNING id::text").fetchall()
+        changed = tampering.execute(
+            f"UPDATE skill_system.audit_logs_default SET {column} = {TAMPER[column]} WHERE event_data @> '{{\"n\": 7}}' RETURNING id::text"
+        ).fetchall()
         assert len(changed) == 1
         assert [identity for identity, _ in row_problems(tampering)] == [changed[0][0]]
     assert row_problems(tampering) == []
 
 
-@pytest.mark.parametrize("change", ["jsonb_set(event_data, '{amount}', '1.5')", "jsonb_set(event_data, '{amount}', '\"1.50\"')", "event_data - 'amount'", "'[]'", "jsonb_build_array(event_data)"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "jsonb_set(event_data, '{amount}', '1.5')",
+        "jsonb_set(event_data, '{amount}', '\"1.50\"')",
+        "event_data - 'amount'",
+        "'[]'",
+        "jsonb_build_array(event_data)",
+    ],
+)
 def test_a_json_value_changed_in_spelling_only_is_found(tampering, change):
     with tampering.transaction(force_rollback=True):
-        tampering.execute(f"UPDATE skill_system.audit_logs_default SET event_data = {change} WHERE event_data @> '{{\"n\": 3}}'")
+        tampering.execute(
+            f"UPDATE skill_system.audit_logs_default SET event_data = {change} WHERE event_data @> '{{\"n\": 3}}'"
+        )
         assert [problem for _, problem in row_problems(tampering)] == ["signature_mismatch"]
 
 
@@ -106,8 +157,10 @@ def test_values_swapped_between_two_rows_are_found(tampering):
         with tampering.transaction(force_rollback=True):
             tampering.execute("ALTER TABLE skill_system.audit_logs_default DROP CONSTRAINT audit_logs_default_pkey")
             target = ", ".join(f"{name.strip()} = o.{name.strip()}" for name in columns.split(","))
-            done = tampering.execute(f"UPDATE skill_system.audit_logs_default a SET {target} FROM (SELECT a.*, (a.event_data ->> 'n')::int AS n FROM skill_system.audit_logs_default a) o "
-                                     "WHERE ((a.event_data ->> 'n')::int, o.n) IN ((4, 5), (5, 4))").rowcount
+            done = tampering.execute(
+                f"UPDATE skill_system.audit_logs_default a SET {target} FROM (SELECT a.*, (a.event_data ->> 'n')::int AS n FROM skill_system.audit_logs_default a) o "
+                "WHERE ((a.event_data ->> 'n')::int, o.n) IN ((4, 5), (5, 4))"
+            ).rowcount
             assert done == 2
             assert len(row_problems(tampering)) == 2, columns
 
@@ -116,9 +169,13 @@ def test_a_record_of_another_log_with_the_same_keyring_is_found(tampering, conne
     other = connect(dbname=fresh_database())
     other.execute("SELECT skill_system.append_audit('foreign', '{}')")
     assert problems(other) == []
-    row = other.execute(f"SELECT {', '.join(name + '::text' for name in TAMPER)} FROM skill_system.audit_logs").fetchone()
+    row = other.execute(
+        f"SELECT {', '.join(name + '::text' for name in TAMPER)} FROM skill_system.audit_logs"
+    ).fetchone()
     with tampering.transaction(force_rollback=True):
-        tampering.execute(f"INSERT INTO skill_system.audit_logs ({', '.join(TAMPER)}) VALUES ({', '.join(['%s'] * len(TAMPER))})", row)
+        tampering.execute(
+            f"INSERT INTO skill_system.audit_logs ({', '.join(TAMPER)}) VALUES ({', '.join(['%s'] * len(TAMPER))})", row
+        )
         assert row_problems(tampering) == [(row[0], "signature_mismatch")]
 
 
@@ -144,30 +201,48 @@ def test_missing_protection_is_reported(connect, fresh_database):
             for how in ["DISABLE TRIGGER", "ENABLE TRIGGER", "ENABLE REPLICA TRIGGER"]:
                 with connection.transaction(force_rollback=True):
                     connection.execute(f"ALTER TABLE ONLY skill_system.{table} {how} {trigger}")
-                    assert (f"skill_system.{table}", None, "protection_missing") in problems(connection), (table, trigger, how)
+                    assert (f"skill_system.{table}", None, "protection_missing") in problems(connection), (
+                        table,
+                        trigger,
+                        how,
+                    )
     with connection.transaction(force_rollback=True):
         connection.execute("DROP TRIGGER audit_logs_no_truncate ON skill_system.audit_logs_default")
         assert (f"skill_system.audit_logs_default", None, "protection_missing") in problems(connection)
     # Records taken out of the log's sight.
     with connection.transaction(force_rollback=True):
         connection.execute("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default")
-        assert "protection_missing" in [problem for *_, problem in problems(connection)], "a detached partition is not noticed"
+        assert "protection_missing" in [problem for *_, problem in problems(connection)], (
+            "a detached partition is not noticed"
+        )
     assert problems(connection) == []
 
 
 def test_verification_can_use_parallel_workers(connect, database):
     connection = connect()
-    for name, value in {"parallel_setup_cost": "0", "parallel_tuple_cost": "0", "min_parallel_table_scan_size": "0", "max_parallel_workers_per_gather": "2"}.items():
+    for name, value in {
+        "parallel_setup_cost": "0",
+        "parallel_tuple_cost": "0",
+        "min_parallel_table_scan_size": "0",
+        "max_parallel_workers_per_gather": "2",
+    }.items():
         connection.execute(f"SET {name} = {value}")
     connection.execute("LOAD 'auto_explain'")
     notices = []
     connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
     connection.execute("SELECT skill_system.append_audit('x', '{}')")
-    for name, value in {"log_min_duration": "0", "log_nested_statements": "on", "log_level": "notice", "log_analyze": "on"}.items():
+    for name, value in {
+        "log_min_duration": "0",
+        "log_nested_statements": "on",
+        "log_level": "notice",
+        "log_analyze": "on",
+    }.items():
         connection.execute(f"SET auto_explain.{name} = {value}")
     assert problems(connection) == []
     plan = "\n".join(notices)
-    assert "audit_record_digest" in plan and "Workers Planned" in plan and re.search(r"Workers Launched: [12]", plan), plan
+    assert "audit_record_digest" in plan and "Workers Planned" in plan and re.search(r"Workers Launched: [12]", plan), (
+        plan
+    )
 
 
 # ---- change capture
@@ -198,14 +273,19 @@ ROWS = [
 
 
 def captured(connection, since):
-    return connection.execute("SELECT event_type, event_data FROM skill_system.audit_logs WHERE transaction_id >= %s AND event_type LIKE 'row.%%' ORDER BY recorded_at, id", [since]).fetchall()
+    return connection.execute(
+        "SELECT event_type, event_data FROM skill_system.audit_logs WHERE transaction_id >= %s AND event_type LIKE 'row.%%' ORDER BY recorded_at, id",
+        [since],
+    ).fetchall()
 
 
 def transaction_now(connection):
     return int(connection.execute("SELECT pg_current_xact_id()::text").fetchone()[0])
 
 
-@pytest.mark.parametrize("zone, style", [("UTC", "ISO"), ("Asia/Kathmandu", "German"), ("America/St_Johns", "SQL, DMY")])
+@pytest.mark.parametrize(
+    "zone, style", [("UTC", "ISO"), ("Asia/Kathmandu", "German"), ("America/St_Johns", "SQL, DMY")]
+)
 def test_captured_rows_are_those_of_to_jsonb(connect, fresh_database, zone, style):
     connection = connect(dbname=fresh_database())
     connection.execute(EVERYTHING)
@@ -214,9 +294,14 @@ def test_captured_rows_are_those_of_to_jsonb(connect, fresh_database, zone, styl
     for row in ROWS:
         since = transaction_now(connection)
         # RETURNING shows the row as it is stored; the comparison is on the texts, where 1.50 and 1.5 differ.
-        expected = connection.execute(f"INSERT INTO everything {row} RETURNING to_jsonb(everything)::text").fetchone()[0]
-        kinds = connection.execute("SELECT event_type, (event_data -> 'new')::text, event_data -> 'key', event_data ? 'old', event_data ->> 'table' FROM skill_system.audit_logs "
-                                   "WHERE transaction_id >= %s", [since]).fetchall()
+        expected = connection.execute(f"INSERT INTO everything {row} RETURNING to_jsonb(everything)::text").fetchone()[
+            0
+        ]
+        kinds = connection.execute(
+            "SELECT event_type, (event_data -> 'new')::text, event_data -> 'key', event_data ? 'old', event_data ->> 'table' FROM skill_system.audit_logs "
+            "WHERE transaction_id >= %s",
+            [since],
+        ).fetchall()
         assert kinds == [("row.inserted", expected, {"id": json.loads(expected)["id"]}, False, "public.everything")]
     since = transaction_now(connection)
     before = [row[0] for row in connection.execute("SELECT to_jsonb(e)::text FROM everything e ORDER BY id")]
@@ -224,11 +309,16 @@ def test_captured_rows_are_those_of_to_jsonb(connect, fresh_database, zone, styl
     assert captured(connection, since) == [], "an update that changes nothing is recorded"
     connection.execute("UPDATE everything SET id = id + 100, t = coalesce(t, '') || '!'")
     after = [row[0] for row in connection.execute("SELECT to_jsonb(e)::text FROM everything e ORDER BY id")]
-    pairs = connection.execute("SELECT (event_data -> 'old')::text, (event_data -> 'new')::text FROM skill_system.audit_logs WHERE transaction_id >= %s AND event_type = 'row.updated' "
-                               "ORDER BY (event_data #>> '{new,id}')::int", [since]).fetchall()
+    pairs = connection.execute(
+        "SELECT (event_data -> 'old')::text, (event_data -> 'new')::text FROM skill_system.audit_logs WHERE transaction_id >= %s AND event_type = 'row.updated' "
+        "ORDER BY (event_data #>> '{new,id}')::int",
+        [since],
+    ).fetchall()
     assert pairs == list(zip(before, after, strict=True))
     connection.execute("DELETE FROM everything")
-    gone = connection.execute("SELECT (event_data -> 'old')::text, event_data ? 'new' FROM skill_system.audit_logs WHERE event_type = 'row.deleted' ORDER BY (event_data #>> '{old,id}')::int").fetchall()
+    gone = connection.execute(
+        "SELECT (event_data -> 'old')::text, event_data ? 'new' FROM skill_system.audit_logs WHERE event_type = 'row.deleted' ORDER BY (event_data #>> '{old,id}')::int"
+    ).fetchall()
     assert gone == [(text, False) for text in after]
     assert problems(connection) == []
 
@@ -238,7 +328,12 @@ def test_each_column_alone_is_noticed_when_it_changes(connect, fresh_database):
     connection.execute(EVERYTHING)
     connection.execute("SELECT skill_system.audit_table('everything')")
     connection.execute(f"INSERT INTO everything {ROWS[1]}")
-    columns = [row[0] for row in connection.execute("SELECT attname FROM pg_attribute WHERE attrelid = 'everything'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attname <> 'id'")]
+    columns = [
+        row[0]
+        for row in connection.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'everything'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attname <> 'id'"
+        )
+    ]
     assert len(columns) > 45
     for column in columns:
         since = transaction_now(connection)
@@ -262,12 +357,18 @@ def test_capture_on_partitioned_tables(connect, fresh_database):
     found = [(event, data["table"], data.get("old"), data.get("new")) for event, data in captured(connection, since)]
     row = lambda identity, day, note: {"id": identity, "day": day, "note": note}
     a, b = "public.parted_a", "public.parted_b"
-    assert sorted(found, key=str) == sorted([
-        ("row.inserted", a, None, row(1, "2030-05-05", "a")), ("row.inserted", b, None, row(2, "2031-05-05", "b")),
-        ("row.updated", a, row(1, "2030-05-05", "a"), row(1, "2030-05-05", "a!")), ("row.updated", b, row(2, "2031-05-05", "b"), row(2, "2031-05-05", "b!")),
-        ("row.deleted", a, row(1, "2030-05-05", "a!"), None), ("row.inserted", b, None, row(1, "2031-06-06", "a!")),
-        ("row.inserted", "public.parted_c", None, row(3, "2032-05-05", "c")),
-    ], key=str)
+    assert sorted(found, key=str) == sorted(
+        [
+            ("row.inserted", a, None, row(1, "2030-05-05", "a")),
+            ("row.inserted", b, None, row(2, "2031-05-05", "b")),
+            ("row.updated", a, row(1, "2030-05-05", "a"), row(1, "2030-05-05", "a!")),
+            ("row.updated", b, row(2, "2031-05-05", "b"), row(2, "2031-05-05", "b!")),
+            ("row.deleted", a, row(1, "2030-05-05", "a!"), None),
+            ("row.inserted", b, None, row(1, "2031-06-06", "a!")),
+            ("row.inserted", "public.parted_c", None, row(3, "2032-05-05", "c")),
+        ],
+        key=str,
+    )
 
 
 def test_capture_survives_the_ways_a_statement_can_run(connect, fresh_database):
@@ -277,8 +378,12 @@ def test_capture_survives_the_ways_a_statement_can_run(connect, fresh_database):
     connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
     connection.execute("""CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED);
         SELECT skill_system.audit_table('parent'), skill_system.audit_table('child');""")
-    count = lambda: connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_type LIKE 'row.%' OR event_type = 'table.truncated'").fetchone()[0]
-    connection.execute("INSERT INTO parent SELECT generate_series(1, 50); INSERT INTO child SELECT g, g FROM generate_series(1, 50) g")
+    count = lambda: connection.execute(
+        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type LIKE 'row.%' OR event_type = 'table.truncated'"
+    ).fetchone()[0]
+    connection.execute(
+        "INSERT INTO parent SELECT generate_series(1, 50); INSERT INTO child SELECT g, g FROM generate_series(1, 50) g"
+    )
     assert count() == 100
     connection.execute("DELETE FROM parent WHERE id <= 10")
     assert count() == 120
@@ -328,13 +433,17 @@ def test_capture_says_who_for_whom(connect, fresh_database, roles):
     name = fresh_database()
     connection = connect(dbname=name)
     connection.execute("CREATE ROLE nobody_special LOGIN")
-    connection.execute("CREATE TABLE t (id int); SELECT skill_system.audit_table('t'); GRANT INSERT ON t TO test_agent, nobody_special")
+    connection.execute(
+        "CREATE TABLE t (id int); SELECT skill_system.audit_table('t'); GRANT INSERT ON t TO test_agent, nobody_special"
+    )
     # A role that has no right on anything of the extension still leaves its trace.
     connect("nobody_special", name).execute("INSERT INTO t VALUES (1)")
     connection.execute("SET ROLE test_agent")
     connection.execute("INSERT INTO t VALUES (2)")
     connection.execute("RESET ROLE")
-    found = connection.execute("SELECT session_user_name, current_user_name, event_data -> 'new' FROM skill_system.audit_logs WHERE event_type = 'row.inserted' ORDER BY recorded_at").fetchall()
+    found = connection.execute(
+        "SELECT session_user_name, current_user_name, event_data -> 'new' FROM skill_system.audit_logs WHERE event_type = 'row.inserted' ORDER BY recorded_at"
+    ).fetchall()
     assert found == [("nobody_special", "nobody_special", {"id": 1}), ("postgres", "test_agent", {"id": 2})]
     connection.execute("DROP OWNED BY nobody_special")
     connection.execute("DROP ROLE nobody_special")
@@ -360,7 +469,10 @@ def append(connection):
 def refused(cluster, why=None):
     """In a new session and in one that had used the keyring before, by function and by INSERT."""
     with cluster.connect(dbname="governed") as connection:
-        for statement in ["SELECT skill_system.append_audit('refused', '{}')", "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('refused', '{}')"]:
+        for statement in [
+            "SELECT skill_system.append_audit('refused', '{}')",
+            "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('refused', '{}')",
+        ]:
             with pytest.raises(psycopg.errors.ConfigFileError) as caught:
                 connection.execute(statement)
             diag = caught.value.diag
@@ -369,7 +481,12 @@ def refused(cluster, why=None):
             assert SECRET not in shown and SECRET[:20] not in shown
             if why:
                 assert re.search(why, shown), shown
-        assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'refused'").fetchone()[0] == 0
+        assert (
+            connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'refused'").fetchone()[
+                0
+            ]
+            == 0
+        )
 
 
 @pytest.fixture
@@ -403,7 +520,12 @@ BROKEN = {
     "directory": (lambda path: as_server("sh", "-c", 'rm "$0" && mkdir -m 700 "$0"', str(path)), "no regular file"),
     "json": (lambda path: write_keyring(path, '{"keys": [{"kty": "oct", "k": "' + SECRET + '"'), "JSON Web Key"),
     "no json": (lambda path: write_keyring(path, SECRET), "JSON Web Key"),
-    "type": (lambda path: write_keyring(path, '{"keys": [{"kty": "oct", "alg": "HS256", "kid": "a", "active": "' + SECRET + '"}]}'), "JSON Web Key"),
+    "type": (
+        lambda path: write_keyring(
+            path, '{"keys": [{"kty": "oct", "alg": "HS256", "kid": "a", "active": "' + SECRET + '"}]}'
+        ),
+        "JSON Web Key",
+    ),
     "empty": (lambda path: write_keyring(path, ""), "JSON Web Key"),
     "none active": (lambda path: write_keyring(path, ring_text(key(active=False))), "0 active"),
     "two active": (lambda path: write_keyring(path, ring_text(key(), key("k2"))), "2 active"),
@@ -453,7 +575,9 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
         write_keyring(path, ring_text({**old, "active": False}, key("k2")))
         time.sleep(1.1)
         append(connection)
-        status = connection.execute("SELECT key_id, records, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded").fetchall()
+        status = connection.execute(
+            "SELECT key_id, records, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded"
+        ).fetchall()
         assert status == [(old["kid"], 2, True, False), ("k2", 1, True, True)]
         # A key that somebody put there by hand has to be announced.
         assert problems(connection) == [(None, None, "key_unannounced")]
@@ -463,14 +587,26 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
         time.sleep(1.1)
         # The old key signed three records, the announcement of the new one among them.
         assert sorted(problem for *_, problem in problems(connection)) == ["key_unannounced"] + ["key_unknown"] * 3
-        status = connection.execute("SELECT key_id, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded").fetchall()
+        status = connection.execute(
+            "SELECT key_id, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded"
+        ).fetchall()
         assert status == [(old["kid"], False, False), ("k2", True, True)]
         # Another key under the old name is no replacement.
-        write_keyring(path, ring_text(key("k2"), key(old["kid"], active=False, k=base64.urlsafe_b64encode(b'x' * 32).decode().rstrip('='))))
+        write_keyring(
+            path,
+            ring_text(
+                key("k2"), key(old["kid"], active=False, k=base64.urlsafe_b64encode(b"x" * 32).decode().rstrip("="))
+            ),
+        )
         time.sleep(1.1)
-        assert sorted(problem for *_, problem in problems(connection)) == ["key_unannounced"] + ["signature_mismatch"] * 3
+        assert (
+            sorted(problem for *_, problem in problems(connection)) == ["key_unannounced"] + ["signature_mismatch"] * 3
+        )
         # Keys of other kinds are left alone.
-        write_keyring(path, ring_text({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": "AAAA"}, {**old, "active": False}, key("k2")))
+        write_keyring(
+            path,
+            ring_text({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": "AAAA"}, {**old, "active": False}, key("k2")),
+        )
         time.sleep(1.1)
         append(connection)
         assert problems(connection) == []
@@ -491,24 +627,39 @@ def test_a_keyring_command(keyed):
     set_command(keyed, f"cat '{script}'")
     with keyed.connect(dbname="governed") as connection:
         append(connection)
-        assert connection.execute("SELECT key_id FROM skill_system.audit_status() WHERE key_active").fetchone()[0] == "from-command"
+        assert (
+            connection.execute("SELECT key_id FROM skill_system.audit_status() WHERE key_active").fetchone()[0]
+            == "from-command"
+        )
     # More than a pipe holds at once.
     write_keyring(script, good + " " * 300_000)
     with keyed.connect(dbname="governed") as connection:
         append(connection)
     write_keyring(script, "garbage " + SECRET)
     refused(keyed, "JSON Web Key")
-    for command, why in [("exit 3", "exit status: 3"), (f"cat '{script}'; cat '{script}' >&2; exit 1", "status"), ("no-such-program", "127"), ("printf '\\377\\376'", "no text"),
-                         ("yes", "larger|more than"), ("kill -9 $$", "signal")]:
+    for command, why in [
+        ("exit 3", "exit status: 3"),
+        (f"cat '{script}'; cat '{script}' >&2; exit 1", "status"),
+        ("no-such-program", "127"),
+        ("printf '\\377\\376'", "no text"),
+        ("yes", "larger|more than"),
+        ("kill -9 $$", "signal"),
+    ]:
         set_command(keyed, command)
         refused(keyed, why)
     started = time.monotonic()
     set_command(keyed, "sleep 60")
-    with keyed.connect(dbname="governed") as connection, pytest.raises(psycopg.errors.ConfigFileError, match="keyring_command"):
+    with (
+        keyed.connect(dbname="governed") as connection,
+        pytest.raises(psycopg.errors.ConfigFileError, match="keyring_command"),
+    ):
         append(connection)
     assert 9 < time.monotonic() - started < 20
     set_command(keyed, "sleep 600 > /dev/null")
-    with keyed.connect(dbname="governed") as connection, pytest.raises(psycopg.errors.ConfigFileError, match="keyring_command"):
+    with (
+        keyed.connect(dbname="governed") as connection,
+        pytest.raises(psycopg.errors.ConfigFileError, match="keyring_command"),
+    ):
         append(connection)
     # A hanging command can be cancelled.
     set_command(keyed, "sleep 60")
@@ -543,5 +694,10 @@ def test_a_refused_record_leaves_nothing_open(connect, fresh_database):
         connection.execute("SELECT skill_system.append_audit('after', '{}')")
         connection.execute("INSERT INTO guarded VALUES (2)")
     assert notices == []
-    assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_type IN ('before', 'after', 'row.inserted')").fetchone()[0] == 3
+    assert (
+        connection.execute(
+            "SELECT count(*) FROM skill_system.audit_logs WHERE event_type IN ('before', 'after', 'row.inserted')"
+        ).fetchone()[0]
+        == 3
+    )
     assert problems(connection) == []

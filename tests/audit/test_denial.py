@@ -1,4 +1,5 @@
 """log_denial() and enforce_policy(): what was denied stays on record, whatever becomes of the transaction."""
+
 import json
 import threading
 import time
@@ -6,7 +7,6 @@ import time
 import psycopg
 import pytest
 from psycopg import errors
-
 from test_standby import as_server
 
 
@@ -16,8 +16,11 @@ def policies(db, roles):
 
 
 def denials(connection, event_type):
-    return connection.execute("SELECT event_data, actor_id, actor_type, tenant_id, session_user_name, current_user_name FROM skill_system.audit_logs "
-                              "WHERE event_type = %s ORDER BY recorded_at", [event_type]).fetchall()
+    return connection.execute(
+        "SELECT event_data, actor_id, actor_type, tenant_id, session_user_name, current_user_name FROM skill_system.audit_logs "
+        "WHERE event_type = %s ORDER BY recorded_at",
+        [event_type],
+    ).fetchall()
 
 
 def clean(connection):
@@ -34,12 +37,16 @@ def test_it_survives_every_kind_of_rollback(db, connect):
         kept = deny(agent, "t.rollback", n=1)
         # Committed when the call returns: everybody sees it, this transaction included.
         assert [row[0]["n"] for row in denials(db, "t.rollback")] == [1]
-        assert db.execute("SELECT event_type::text FROM skill_system.audit_logs WHERE id = %s", [kept]).fetchone() == ("t.rollback",)
+        assert db.execute("SELECT event_type::text FROM skill_system.audit_logs WHERE id = %s", [kept]).fetchone() == (
+            "t.rollback",
+        )
     with agent.transaction():
         with pytest.raises(errors.DivisionByZero), agent.transaction():
             deny(agent, "t.rollback", n=2)
             agent.execute("SELECT 1 / 0")
-    agent.execute("DO $$ BEGIN PERFORM skill_system.log_denial('t.rollback', '{\"n\": 3}'); RAISE EXCEPTION 'x'; EXCEPTION WHEN OTHERS THEN NULL; END $$")
+    agent.execute(
+        "DO $$ BEGIN PERFORM skill_system.log_denial('t.rollback', '{\"n\": 3}'); RAISE EXCEPTION 'x'; EXCEPTION WHEN OTHERS THEN NULL; END $$"
+    )
     with agent.transaction(force_rollback=True):
         agent.execute("SET TRANSACTION READ ONLY")
         deny(agent, "t.rollback", n=4)
@@ -64,16 +71,33 @@ def test_enforce_policy_records_its_denials(db, connect):
     with pytest.raises(errors.InsufficientPrivilege) as caught, agent.transaction():
         agent.execute("SELECT skill_system.enforce_policy('dev', array['db.read', 'proc.exec:rm'])")
     assert caught.value.diag.message_primary == 'policy "dev" does not allow proc.exec:rm'
-    version, content_hash = db.execute("SELECT version, content_hash FROM skill_system.policy_profiles WHERE name = 'dev'").fetchone()
+    version, content_hash = db.execute(
+        "SELECT version, content_hash FROM skill_system.policy_profiles WHERE name = 'dev'"
+    ).fetchone()
     [(data, actor_id, actor_type, *_, session, current)] = denials(db, "policy.denied")
     assert data.pop("denied_in")["pid"] == agent.info.backend_pid
-    assert data == {"policy": "dev", "version": version, "hash": content_hash, "effects": ["db.read", "proc.exec:rm"], "blocked_effects": ["proc.exec:rm"],
-                    "reason": 'proc.exec:rm: needs a person by rule "proc.exec" of policy "dev"'}
+    assert data == {
+        "policy": "dev",
+        "version": version,
+        "hash": content_hash,
+        "effects": ["db.read", "proc.exec:rm"],
+        "blocked_effects": ["proc.exec:rm"],
+        "reason": 'proc.exec:rm: needs a person by rule "proc.exec" of policy "dev"',
+    }
     assert (actor_id, actor_type, session, current) == (None, "agent", "test_agent", "test_agent")
     # Every way to be refused, and every form of the argument.
     before = len(denials(db, "policy.denied"))
-    refused = [("'nosuch', array['db.read']",), ("NULL, array['db.read']",), ("'dev', NULL::text[]",), ("'dev', '[1]'::jsonb",), ("'dev', '{db.read,NULL}'",), ("'dev', 'nonsense'",),
-               ("'dev', array[repeat('x', 1000000)]",), ("repeat('p', 1000000), '{}'::text[]",), ("'dev', array_fill('x'::text, array[5000])",)]
+    refused = [
+        ("'nosuch', array['db.read']",),
+        ("NULL, array['db.read']",),
+        ("'dev', NULL::text[]",),
+        ("'dev', '[1]'::jsonb",),
+        ("'dev', '{db.read,NULL}'",),
+        ("'dev', 'nonsense'",),
+        ("'dev', array[repeat('x', 1000000)]",),
+        ("repeat('p', 1000000), '{}'::text[]",),
+        ("'dev', array_fill('x'::text, array[5000])",),
+    ]
     for (arguments,) in refused:
         with pytest.raises(errors.InsufficientPrivilege):
             agent.execute(f"SELECT skill_system.enforce_policy({arguments})")
@@ -91,26 +115,41 @@ def test_names_and_tenant_are_those_of_the_denied(db, connect):
     try:
         # Settings of the role's own must not keep the record away.
         db.execute("ALTER ROLE test_denied SET skill_system.tenant = 'acme'")
-        for setting in ("default_transaction_read_only = on", "lock_timeout = 1", "statement_timeout = 60000", "search_path = nowhere", "default_transaction_isolation = serializable", "synchronous_commit = off"):
+        for setting in (
+            "default_transaction_read_only = on",
+            "lock_timeout = 1",
+            "statement_timeout = 60000",
+            "search_path = nowhere",
+            "default_transaction_isolation = serializable",
+            "synchronous_commit = off",
+        ):
             db.execute(f"ALTER ROLE test_denied SET {setting}")
         denied = connect("test_denied")
         deny(denied, "t.names", n=1)
         # The role may lose the right to log in while it is connected.
         db.execute("ALTER ROLE test_denied NOLOGIN")
         deny(denied, "t.names", n=2)
-        assert [(row[0]["n"], *row[3:]) for row in denials(db, "t.names")] == [(1, "acme", "test_denied", "test_denied"), (2, "acme", "test_denied", "test_denied")]
+        assert [(row[0]["n"], *row[3:]) for row in denials(db, "t.names")] == [
+            (1, "acme", "test_denied", "test_denied"),
+            (2, "acme", "test_denied", "test_denied"),
+        ]
         denied.close()
         member = connect("test_admin")
         member.execute("SET ROLE skill_system_admin")
         deny(member, "t.roles", n=1)
-        db.execute("CREATE FUNCTION deny_it() RETURNS uuid LANGUAGE sql SECURITY DEFINER AS $$ SELECT skill_system.log_denial('t.roles', '{\"n\": 2}', 'me', 'user') $$")
+        db.execute(
+            "CREATE FUNCTION deny_it() RETURNS uuid LANGUAGE sql SECURITY DEFINER AS $$ SELECT skill_system.log_denial('t.roles', '{\"n\": 2}', 'me', 'user') $$"
+        )
         db.execute("GRANT EXECUTE ON FUNCTION deny_it() TO PUBLIC")
         member.execute("SELECT public.deny_it()")
         db.execute("SET SESSION AUTHORIZATION test_agent")
         deny(db, "t.roles", n=3)
         db.execute("RESET SESSION AUTHORIZATION")
         assert [(row[0]["n"], *row[1:]) for row in denials(db, "t.roles")] == [
-            (1, None, "agent", "default", "test_admin", "skill_system_admin"), (2, "me", "user", "default", "test_admin", "postgres"), (3, None, "agent", "default", "postgres", "test_agent")]
+            (1, None, "agent", "default", "test_admin", "skill_system_admin"),
+            (2, "me", "user", "default", "test_admin", "postgres"),
+            (3, None, "agent", "default", "postgres", "test_agent"),
+        ]
         assert clean(db)
     finally:
         db.execute("RESET SESSION AUTHORIZATION")
@@ -121,31 +160,63 @@ def test_settings_of_the_database_change_nothing(fresh_database, connect):
     database = fresh_database()
     connection = connect(dbname=database)
     deny(connection, "t.settings", n=1)
-    for setting in ("role = 'test_agent'", "session_authorization = 'test_agent'", "default_transaction_read_only = on", "lock_timeout = 1", "search_path = nowhere",
-                    "session_replication_role = replica", "skill_system.tenant = 'other'", "TimeZone = 'Asia/Tokyo'"):
+    for setting in (
+        "role = 'test_agent'",
+        "session_authorization = 'test_agent'",
+        "default_transaction_read_only = on",
+        "lock_timeout = 1",
+        "search_path = nowhere",
+        "session_replication_role = replica",
+        "skill_system.tenant = 'other'",
+        "TimeZone = 'Asia/Tokyo'",
+    ):
         connection.execute(f"ALTER DATABASE {database} SET {setting}")
         deny(connection, "t.settings", n=2)
-    assert {(row[0]["n"], *row[3:]) for row in denials(connection, "t.settings")} == {(1, "default", "postgres", "postgres"), (2, "default", "postgres", "postgres")}
+    assert {(row[0]["n"], *row[3:]) for row in denials(connection, "t.settings")} == {
+        (1, "default", "postgres", "postgres"),
+        (2, "default", "postgres", "postgres"),
+    }
     assert clean(connection)
 
 
 def test_what_is_refused(db, connect):
     agent = connect("test_agent")
-    for arguments in ("NULL, '{}'", "'x', NULL", "'x', '[]'", "'x', '1'", "'x', 'null'", "'', '{}'", "repeat('x', 101), '{}'", "'x', '{}', repeat('x', 101)", "'x', '{}', NULL, repeat('x', 21)"):
+    for arguments in (
+        "NULL, '{}'",
+        "'x', NULL",
+        "'x', '[]'",
+        "'x', '1'",
+        "'x', 'null'",
+        "'', '{}'",
+        "repeat('x', 101), '{}'",
+        "'x', '{}', repeat('x', 101)",
+        "'x', '{}', NULL, repeat('x', 21)",
+    ):
         with pytest.raises(errors.InvalidParameterValue):
             agent.execute(f"SELECT skill_system.log_denial({arguments})")
     with pytest.raises(errors.ProgramLimitExceeded):
         agent.execute("SELECT skill_system.log_denial('x', jsonb_build_object('x', repeat('x', 1100000)))")
     # Large and awkward values arrive as they are, and nothing claims another process's place.
     value = {"text": '"\\\u0001\U0001f600' * 1000, "denied_in": {"pid": -1}}
-    kept = db.execute("SELECT skill_system.log_denial('t.value', %s::jsonb || '{\"n\": 12345678901234567890.10}')", [json.dumps(value)]).fetchone()[0]
-    data, n = db.execute("SELECT event_data, event_data ->> 'n' FROM skill_system.audit_logs WHERE id = %s", [kept]).fetchone()
-    assert data["text"] == value["text"] and data["denied_in"]["pid"] == db.info.backend_pid and n == "12345678901234567890.10"
+    kept = db.execute(
+        "SELECT skill_system.log_denial('t.value', %s::jsonb || '{\"n\": 12345678901234567890.10}')",
+        [json.dumps(value)],
+    ).fetchone()[0]
+    data, n = db.execute(
+        "SELECT event_data, event_data ->> 'n' FROM skill_system.audit_logs WHERE id = %s", [kept]
+    ).fetchone()
+    assert (
+        data["text"] == value["text"]
+        and data["denied_in"]["pid"] == db.info.backend_pid
+        and n == "12345678901234567890.10"
+    )
     for role in ("test_auditor",):
         with pytest.raises(errors.InsufficientPrivilege):
             deny(connect(role), "x")
     # Not from a parallel worker, and that is what it says.
-    db.execute("CREATE FUNCTION sneak() RETURNS uuid LANGUAGE sql PARALLEL SAFE AS $$ SELECT skill_system.log_denial('x', '{}') $$")
+    db.execute(
+        "CREATE FUNCTION sneak() RETURNS uuid LANGUAGE sql PARALLEL SAFE AS $$ SELECT skill_system.log_denial('x', '{}') $$"
+    )
     db.execute("SET force_parallel_mode = on" if db.info.server_version < 160000 else "SET debug_parallel_query = on")
     with pytest.raises(errors.InvalidTransactionState, match="during a parallel operation"):
         db.execute("SELECT sneak()")
@@ -172,7 +243,9 @@ def test_it_cannot_be_suppressed_by_cancelling(db, connect):
         thread = threading.Thread(target=run)
         thread.start()
         deadline = time.monotonic() + 10
-        while not db.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'skill_system.audit_logs'::regclass").fetchone():
+        while not db.execute(
+            "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'skill_system.audit_logs'::regclass"
+        ).fetchone():
             assert time.monotonic() < deadline, "no worker waits for the lock"
             time.sleep(0.01)
         # Nor can the worker be stopped by the role that it works for.
@@ -184,7 +257,9 @@ def test_it_cannot_be_suppressed_by_cancelling(db, connect):
         thread.join(10)
         assert isinstance(failed[0], errors.AdminShutdown if how == "terminate" else errors.QueryCanceled)
         holder.execute("ROLLBACK")
-        while not (found := [row for row in denials(db, "policy.denied") if row[0]["blocked_effects"] == [f"proc.exec:{how}"]]):
+        while not (
+            found := [row for row in denials(db, "policy.denied") if row[0]["blocked_effects"] == [f"proc.exec:{how}"]]
+        ):
             assert time.monotonic() < deadline, f"{how}: the record was suppressed"
             time.sleep(0.01)
         assert len(found) == 1 and found[0][0]["denied_in"]["pid"] == pid
@@ -223,7 +298,9 @@ def test_many_sessions_at_once(db, connect):
     def run(number):
         for i in range(each):
             try:
-                agents[number].execute("SELECT skill_system.enforce_policy('dev', array[%s])", [f"proc.exec:{number}/{i}"])
+                agents[number].execute(
+                    "SELECT skill_system.enforce_policy('dev', array[%s])", [f"proc.exec:{number}/{i}"]
+                )
                 failed.append("allowed")
             except errors.InsufficientPrivilege:
                 pass
@@ -249,10 +326,14 @@ def test_without_a_free_worker_nothing_is_dropped_in_silence(new_cluster):
         with pytest.raises(errors.ConfigurationLimitExceeded) as caught:
             connection.execute("SELECT skill_system.enforce_policy('dev', array['proc.exec:rm'])")
         assert caught.value.diag.message_hint == "Raise max_worker_processes."
-        assert caught.value.diag.message_detail == ('No background worker was free. policy "dev" does not allow proc.exec:rm: '
-                                                    'proc.exec:rm: needs a person by rule "proc.exec" of policy "dev".')
+        assert caught.value.diag.message_detail == (
+            'No background worker was free. policy "dev" does not allow proc.exec:rm: '
+            'proc.exec:rm: needs a person by rule "proc.exec" of policy "dev".'
+        )
         # Also when the caller swallows the error, the server's log has what was denied.
-        connection.execute("DO $$ BEGIN PERFORM skill_system.log_denial('t.swallowed', '{\"tool\": \"rm\"}'); EXCEPTION WHEN OTHERS THEN NULL; END $$")
+        connection.execute(
+            "DO $$ BEGIN PERFORM skill_system.log_denial('t.swallowed', '{\"tool\": \"rm\"}'); EXCEPTION WHEN OTHERS THEN NULL; END $$"
+        )
         assert denials(connection, "t.swallowed") == []
     log = as_server("cat", str(cluster.directory / "log"))
     assert 'No background worker was free. t.swallowed: {"tool": "rm", "denied_in"' in log

@@ -1,4 +1,5 @@
 """skill-verify agrees with the server on exported records, and finds what was changed in them."""
+
 import json
 import os
 import subprocess
@@ -13,11 +14,17 @@ ROOT = Path(__file__).parents[2]
 def verify(db):
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
     program = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
-    db.execute("SELECT skill_system.append_audit('made', jsonb_build_object('n', g, 'x', g / 7.0, 'text', repeat('ä\"', g % 5), 'list', ARRAY[g, NULL])) FROM generate_series(1, 500) g")
-    db.execute("""SELECT skill_system.append_audit('odd', '{"a": 1e400, "b": 0.00, "c": -0.5, "d": 12345678901234567890.1230, "": [[], {}, [{}]], "é": "\\u0001"}')""")
+    db.execute(
+        "SELECT skill_system.append_audit('made', jsonb_build_object('n', g, 'x', g / 7.0, 'text', repeat('ä\"', g % 5), 'list', ARRAY[g, NULL])) FROM generate_series(1, 500) g"
+    )
+    db.execute(
+        """SELECT skill_system.append_audit('odd', '{"a": 1e400, "b": 0.00, "c": -0.5, "d": 12345678901234567890.1230, "": [[], {}, [{}]], "é": "\\u0001"}')"""
+    )
     db.execute("SELECT skill_system.append_audit('large', jsonb_build_object('bytes', repeat('x', 40000)), NULL, NULL)")
     db.execute("SET TIME ZONE 'Asia/Kolkata'")
-    lines = [row[0] for row in db.execute("SELECT to_jsonb(a)::text FROM skill_system.audit_logs a ORDER BY recorded_at, id")]
+    lines = [
+        row[0] for row in db.execute("SELECT to_jsonb(a)::text FROM skill_system.audit_logs a ORDER BY recorded_at, id")
+    ]
     log_id = str(db.execute("SELECT log_id FROM skill_system.audit_state").fetchone()[0])
     keyring = db.execute("SELECT pg_read_file('skill_system_keyring.json')").fetchone()[0]
 
@@ -26,6 +33,7 @@ def verify(db):
         command = [program, "rows", "-", "--keyring", tmp_path / "keyring.json", "--log-id", log_id]
         done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
         return done.returncode, done.stdout, done.stderr
+
     run.lines = lines
     return run
 
@@ -34,15 +42,32 @@ def test_true_records_pass(verify, tmp_path):
     assert verify(tmp_path, verify.lines) == (0, f"{len(verify.lines)} records, 0 problems\n", "")
 
 
-@pytest.mark.parametrize("column, value", [
-    ("tenant_id", "other"), ("event_type", "odder"), ("event_data", {"a": 1}), ("actor_id", "me"), ("actor_type", None),
-    ("created_at", "2026-01-01T00:00:00+00:00"), ("recorded_at", "2026-01-01T00:00:00+00:00"), ("transaction_id", 1),
-    ("session_user_name", "me"), ("current_user_name", "me"), ("id", "01a1fe1c-509a-711b-9572-85a8c450d751")])
+@pytest.mark.parametrize(
+    "column, value",
+    [
+        ("tenant_id", "other"),
+        ("event_type", "odder"),
+        ("event_data", {"a": 1}),
+        ("actor_id", "me"),
+        ("actor_type", None),
+        ("created_at", "2026-01-01T00:00:00+00:00"),
+        ("recorded_at", "2026-01-01T00:00:00+00:00"),
+        ("transaction_id", 1),
+        ("session_user_name", "me"),
+        ("current_user_name", "me"),
+        ("id", "01a1fe1c-509a-711b-9572-85a8c450d751"),
+    ],
+)
 def test_a_changed_value_is_found(verify, tmp_path, column, value):
     row = json.loads(verify.lines[0])
     assert row[column] != value
     status, output, _ = verify(tmp_path, [json.dumps(row | {column: value})] + verify.lines[1:3])
-    assert status == 1 and "line 1: " in output and "signature_mismatch" in output and output.endswith("3 records, 1 problems\n")
+    assert (
+        status == 1
+        and "line 1: " in output
+        and "signature_mismatch" in output
+        and output.endswith("3 records, 1 problems\n")
+    )
 
 
 def test_a_digit_that_a_double_would_lose_is_found(verify, tmp_path):
@@ -86,6 +111,7 @@ def ledger(db, verify, tmp_path_factory):
         program = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
         done = subprocess.run([program, *arguments, *(["--key", key] if key else [])], capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
+
     run.lines, run.file, run.key = lines, file, key
     run.old, run.new, run.proof = file("old", old), file("new", new), file("proof", proof)
     return run
@@ -95,16 +121,23 @@ def test_an_export_of_the_server_passes(ledger, db, tmp_path):
     export = ledger.file("export", "\n".join(ledger.lines) + "\n")
     (tmp_path / "keyring.json").write_text(db.execute("SELECT pg_read_file('skill_system_keyring.json')").fetchone()[0])
     status, output = ledger("export", export, "--keyring", tmp_path / "keyring.json")
-    assert status == 0 and output.startswith(f"{len(ledger.lines) - 2} records, 0 missing, 0 retired in leaves [0,"), output
+    assert status == 0 and output.startswith(f"{len(ledger.lines) - 2} records, 0 missing, 0 retired in leaves [0,"), (
+        output
+    )
     status, output = ledger("export", export, "--json", key=None)
     assert status == 3 and json.loads(output)["records"] == len(ledger.lines) - 2
-    part = db.execute("SELECT string_agg(line, E'\\n') FROM skill_system.audit_export((SELECT min(created_at) FROM skill_system.audit_logs WHERE event_type = 'later')) line").fetchone()[0]
+    part = db.execute(
+        "SELECT string_agg(line, E'\\n') FROM skill_system.audit_export((SELECT min(created_at) FROM skill_system.audit_logs WHERE event_type = 'later')) line"
+    ).fetchone()[0]
     status, output = ledger("export", ledger.file("part", part + "\n"))
     assert status == 0 and output.startswith("300 records"), output
 
 
 def test_a_changed_export_of_the_server_is_found(ledger):
-    for old, new, word in [("12345678901234567890.1230", "12345678901234567890.123", "root_differs"), ('"later"', '"lated"', "root_differs")]:
+    for old, new, word in [
+        ("12345678901234567890.1230", "12345678901234567890.123", "root_differs"),
+        ('"later"', '"lated"', "root_differs"),
+    ]:
         lines = list(ledger.lines)
         at = next(i for i, line in enumerate(lines) if old in line)
         lines[at] = lines[at].replace(old, new)
@@ -115,7 +148,9 @@ def test_a_changed_export_of_the_server_is_found(ledger):
 
 
 def test_proofs_of_the_server_pass(ledger, db):
-    rows = db.execute("SELECT to_jsonb(a)::text, p.proof, p.leaf_index FROM skill_system.audit_logs a, skill_system.audit_inclusion_proof(a.id) p WHERE event_type IN ('odd', 'large') OR a.event_data->>'n' IN ('7', '400')").fetchall()
+    rows = db.execute(
+        "SELECT to_jsonb(a)::text, p.proof, p.leaf_index FROM skill_system.audit_logs a, skill_system.audit_inclusion_proof(a.id) p WHERE event_type IN ('odd', 'large') OR a.event_data->>'n' IN ('7', '400')"
+    ).fetchall()
     assert len(rows) == 4
     for row, proof, leaf in rows:
         record, text = ledger.file("record", row), ledger.file("tlog-proof", proof)

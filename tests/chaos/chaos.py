@@ -6,6 +6,7 @@ dump and restore, and by promotion of a standby, each with adopt_log(). Nothing 
 sealed twice, no checkpoint held outside may come to be untrue, and verification may never complain.
 
 A killed process is no power failure, so fsync is off. CHAOS_SEED repeats the choices, as far as the timing lets it."""
+
 import os
 import random
 import signal
@@ -22,15 +23,50 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "system"))
 
 from conftest import Cluster  # noqa: E402
-from ledger import Copy, Outside, Writer, append, as_server, bindir, compare, exactly_once, governed, problems, seal_all, skill_verify  # noqa: E402
 from test_crash import adopt_orphans, kill_hard  # noqa: E402
 
-SETTINGS = ("shared_preload_libraries=skill_system", "skill_system.seal_interval=200ms", "max_prepared_transactions=100", "fsync=off", "checkpoint_timeout=1min",
-            "max_connections=100", "wal_keep_size=1GB", "autovacuum_naptime=5s")
+from ledger import (
+    Copy,
+    Outside,
+    Writer,
+    append,
+    as_server,
+    bindir,
+    compare,
+    exactly_once,
+    governed,
+    problems,
+    seal_all,
+    skill_verify,
+)  # noqa: E402
+
+SETTINGS = (
+    "shared_preload_libraries=skill_system",
+    "skill_system.seal_interval=200ms",
+    "max_prepared_transactions=100",
+    "fsync=off",
+    "checkpoint_timeout=1min",
+    "max_connections=100",
+    "wal_keep_size=1GB",
+    "autovacuum_naptime=5s",
+)
 WRITERS = 6
 # How often one is chosen against the others.
-EVENTS = {"kill_backend": 4, "kill_child": 3, "terminate": 4, "kill_all": 2, "restart_fast": 1, "restart_immediate": 2, "partition": 4, "maintain": 3, "hold": 4, "verify": 6,
-          "settle": 2, "promote": 1, "dump_and_restore": 1}
+EVENTS = {
+    "kill_backend": 4,
+    "kill_child": 3,
+    "terminate": 4,
+    "kill_all": 2,
+    "restart_fast": 1,
+    "restart_immediate": 2,
+    "partition": 4,
+    "maintain": 3,
+    "hold": 4,
+    "verify": 6,
+    "settle": 2,
+    "promote": 1,
+    "dump_and_restore": 1,
+}
 ABSENT = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
@@ -86,7 +122,16 @@ class Chaos:
         self.until = threading.Event()
         server = self.server
         kinds = Writer.KINDS + ["denial", "denial", "elsewhen"]
-        self.writers = [Writer(lambda: server.connect(dbname="governed"), f"{self.seed}-{self.generation}-{i}", self.until, kinds, self.pause) for i in range(WRITERS)]
+        self.writers = [
+            Writer(
+                lambda: server.connect(dbname="governed"),
+                f"{self.seed}-{self.generation}-{i}",
+                self.until,
+                kinds,
+                self.pause,
+            )
+            for i in range(WRITERS)
+        ]
         for writer in self.writers:
             writer.start()
 
@@ -113,7 +158,9 @@ class Chaos:
 
     def pids(self, condition):
         with self.connect() as connection:
-            rows = connection.execute(f"SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {condition} ORDER BY backend_type, pid").fetchall()
+            rows = connection.execute(
+                f"SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {condition} ORDER BY backend_type, pid"
+            ).fetchall()
         return rows
 
     def kill(self, condition):
@@ -157,13 +204,22 @@ class Chaos:
         month = self.random.randint(1, 30)
         try:
             with self.connect() as connection:
-                connection.execute("SELECT skill_system.create_audit_partition((now() + make_interval(months => %s))::date)", [month])
+                connection.execute(
+                    "SELECT skill_system.create_audit_partition((now() + make_interval(months => %s))::date)", [month]
+                )
             return f"{month} months ahead"
         except (psycopg.errors.LockNotAvailable, psycopg.errors.ObjectNotInPrerequisiteState) as error:
             return str(error).splitlines()[0]
 
     def maintain(self):
-        return "; ".join(row[0] for row in self.persistently(lambda connection: connection.execute("SELECT detail FROM skill_system.maintain() WHERE task LIKE 'audit%'").fetchall()))
+        return "; ".join(
+            row[0]
+            for row in self.persistently(
+                lambda connection: connection.execute(
+                    "SELECT detail FROM skill_system.maintain() WHERE task LIKE 'audit%'"
+                ).fetchall()
+            )
+        )
 
     def hold(self):
         """A transaction that stays open over whatever comes next."""
@@ -185,6 +241,7 @@ class Chaos:
 
     def verify(self):
         """No false alarm, no second history; what was acknowledged is sealed, while the writers go on."""
+
         def look(connection):
             committed = list(self.committed) + [id for writer in self.writers for id in writer.committed[:]]
             never = list(self.never) + [id for writer in self.writers for id in writer.never[:]]
@@ -206,10 +263,14 @@ class Chaos:
 
     def adopted(self, why):
         """The new server has the whole log, so it goes on as the same one."""
+
         def adopt(connection):
             while True:
                 try:
-                    row = connection.execute("SELECT incarnation, continued, tree_size, sealed FROM skill_system.adopt_log(%s, %s)", [why, self.outside.newest()]).fetchone()
+                    row = connection.execute(
+                        "SELECT incarnation, continued, tree_size, sealed FROM skill_system.adopt_log(%s, %s)",
+                        [why, self.outside.newest()],
+                    ).fetchone()
                     break
                 except psycopg.errors.ObjectNotInPrerequisiteState as error:
                     # The sealer there is about to find out that it may not.
@@ -228,7 +289,9 @@ class Chaos:
         new.start(*SETTINGS)
         with old.connect() as primary, new.connect(dbname="postgres") as standby:
             deadline = time.monotonic() + 60
-            while primary.execute("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").fetchone()[0] == 0:
+            while (
+                primary.execute("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").fetchone()[0] == 0
+            ):
                 assert time.monotonic() < deadline, "the standby does not stream"
                 time.sleep(0.1)
         # A fast stop sends everything to the standby first; the writers lose their server in the middle of whatever they do.
@@ -255,7 +318,9 @@ class Chaos:
         as_server("sh", "-c", 'umask 077; cat > "$0"', new.data / "skill_system_keyring.json", input=keyring)
         dump = self.home / "dump"
         subprocess.run([f"{bindir()}/pg_dump", "-Fc", "-Z0", "-f", dump, "governed"], env=old.environment, check=True)
-        subprocess.run([f"{bindir()}/pg_restore", "--exit-on-error", "-d", "governed", dump], env=new.environment, check=True)
+        subprocess.run(
+            [f"{bindir()}/pg_restore", "--exit-on-error", "-d", "governed", dump], env=new.environment, check=True
+        )
         dump.unlink()
         self.server = new
         said = self.adopted("restored")
@@ -305,13 +370,19 @@ class Chaos:
         with export.open("w") as file:
             for (line,) in connection.execute("SELECT skill_system.audit_export()"):
                 file.write(line + "\n")
-        keys = [word for (key,) in connection.execute("SELECT verifier_key FROM skill_system.audit_public_key()") for word in ("--key", key)]
+        keys = [
+            word
+            for (key,) in connection.execute("SELECT verifier_key FROM skill_system.audit_public_key()")
+            for word in ("--key", key)
+        ]
         checkpoint = subprocess.run([program, "export", export, *keys], capture_output=True, text=True)
         assert checkpoint.returncode == 0, checkpoint.stdout + checkpoint.stderr
         assert connection.execute("SELECT incarnation FROM skill_system.audit_seal_state").fetchone()[0] == 1
         assert len(self.committed) > 100, "no load, so nothing is proved"
-        return (f"{leaves} leaves, {len(self.committed)} records acknowledged, {len(self.never)} rolled back, {len(self.doubtful)} in doubt, {self.lost} connections lost, "
-                f"{checked} checkpoints held outside, {self.verified} verifications meanwhile, {self.moves} moves to another server, events: {dict(sorted(self.done.items()))}")
+        return (
+            f"{leaves} leaves, {len(self.committed)} records acknowledged, {len(self.never)} rolled back, {len(self.doubtful)} in doubt, {self.lost} connections lost, "
+            f"{checked} checkpoints held outside, {self.verified} verifications meanwhile, {self.moves} moves to another server, events: {dict(sorted(self.done.items()))}"
+        )
 
 
 class Moved:

@@ -1,4 +1,5 @@
 """Compliance: two sessions at once, rights, tenants, other people's validators, and the signed document."""
+
 import json
 import random
 import subprocess
@@ -9,10 +10,9 @@ import jsonschema
 import psycopg
 import pytest
 import regex
+from conftest import ROOT
 from psycopg import errors
 from psycopg.types.json import Jsonb
-
-from conftest import ROOT
 
 HERE = ROOT / "tests" / "system"
 VERIFY = ROOT / "target" / "release" / "skill-verify"
@@ -22,14 +22,24 @@ VERIFY = ROOT / "target" / "release" / "skill-verify"
 def texas(db, database, roles):
     """300 entities of the demo's generator, its rules and templates."""
     import os
-    bin_dir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
-    done = subprocess.run([f"{bin_dir}/psql", "-Xq", "-d", database, "-v", "entities=300", "-f", str(ROOT / "demo" / "texas.sql")], capture_output=True, text=True)
+
+    bin_dir = subprocess.run(
+        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    done = subprocess.run(
+        [f"{bin_dir}/psql", "-Xq", "-d", database, "-v", "entities=300", "-f", str(ROOT / "demo" / "texas.sql")],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return db
 
 
 def begin(connection, domain="rule_37", entity=None):
-    return connection.execute("SELECT checklist_id FROM skill_system.create_checklist(%s, 'well', %s)", [entity or f"42-{uuid.uuid4().hex[:8]}", domain]).fetchone()[0]
+    return connection.execute(
+        "SELECT checklist_id FROM skill_system.create_checklist(%s, 'well', %s)",
+        [entity or f"42-{uuid.uuid4().hex[:8]}", domain],
+    ).fetchone()[0]
 
 
 def complete(connection, checklist):
@@ -44,11 +54,16 @@ def approve(connection, checklist):
 
 
 def publish(connection, identifier, data=None, date="2026-01-01"):
-    return connection.execute("SELECT version, stale_snapshots FROM skill_system.publish_rule(%s, 'spacing', %s, %s, 'manual')", [identifier, date, Jsonb(data or {"feet": random.random()})]).fetchone()
+    return connection.execute(
+        "SELECT version, stale_snapshots FROM skill_system.publish_rule(%s, 'spacing', %s, %s, 'manual')",
+        [identifier, date, Jsonb(data or {"feet": random.random()})],
+    ).fetchone()
 
 
 def status(connection, checklist):
-    return connection.execute("SELECT status FROM skill_system.filing_checklists WHERE id = %s", [checklist]).fetchone()[0]
+    return connection.execute(
+        "SELECT status FROM skill_system.filing_checklists WHERE id = %s", [checklist]
+    ).fetchone()[0]
 
 
 class Later:
@@ -62,12 +77,16 @@ class Later:
                 self.row = connection.execute(sql, arguments).fetchone()
             except psycopg.Error as error:
                 self.error = error
+
         self.thread = threading.Thread(target=run)
         self.thread.start()
 
     def waits(self, watcher):
         for _ in range(200):
-            if watcher.execute("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", [self.connection.info.backend_pid]).fetchone()[0]:
+            if watcher.execute(
+                "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s",
+                [self.connection.info.backend_pid],
+            ).fetchone()[0]:
                 return True
             if not self.thread.is_alive():
                 return False
@@ -89,24 +108,48 @@ def test_versions_are_gapless_with_16_publishers(db, texas, connect):
                 publish(connection, "RACE")
         except psycopg.Error as error:
             failed.append(error)
+
     threads = [threading.Thread(target=work, args=(connect(),)) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failed == []
-    versions = [row[0] for row in db.execute("SELECT version FROM skill_system.rule_versions WHERE rule_identifier = 'RACE' ORDER BY version")]
+    versions = [
+        row[0]
+        for row in db.execute(
+            "SELECT version FROM skill_system.rule_versions WHERE rule_identifier = 'RACE' ORDER BY version"
+        )
+    ]
     assert versions == list(range(1, 161))
-    assert db.execute("SELECT count(*) FROM skill_system.rule_versions WHERE rule_identifier = 'RACE' AND status = 'active'").fetchone() == (1,)
+    assert db.execute(
+        "SELECT count(*) FROM skill_system.rule_versions WHERE rule_identifier = 'RACE' AND status = 'active'"
+    ).fetchone() == (1,)
     # No two are in force on one day, in the constraint's eyes and in ours.
-    assert db.execute("SELECT count(*) FROM skill_system.rule_versions a JOIN skill_system.rule_versions b ON a.id < b.id AND a.rule_identifier = b.rule_identifier "
-                      "AND daterange(a.effective_date, a.superseded_date) && daterange(b.effective_date, b.superseded_date)").fetchone() == (0,)
+    assert db.execute(
+        "SELECT count(*) FROM skill_system.rule_versions a JOIN skill_system.rule_versions b ON a.id < b.id AND a.rule_identifier = b.rule_identifier "
+        "AND daterange(a.effective_date, a.superseded_date) && daterange(b.effective_date, b.superseded_date)"
+    ).fetchone() == (0,)
 
 
 def test_the_constraint_tells_rules_and_tenants_apart_exactly(db, texas):
-    insert = ("INSERT INTO skill_system.rule_versions (tenant_id, rule_type, rule_domain, rule_identifier, version, effective_date, source, rule_data, content_sha256) "
-              "VALUES (%s, 'statewide', 'x', %s, 1, '2020-01-01', 'manual', '{}', 'x')")
-    for tenant, identifier in [("t", "ab"), ("ta", "b"), ("t", "a"), ("t", "A"), ("t", "ab "), ("t", "é"), ("t", "e\u0301"), ("t", "\u0001"), ("t", "a" * 255), ("t", "a" * 254), ("t2", "ab")]:
+    insert = (
+        "INSERT INTO skill_system.rule_versions (tenant_id, rule_type, rule_domain, rule_identifier, version, effective_date, source, rule_data, content_sha256) "
+        "VALUES (%s, 'statewide', 'x', %s, 1, '2020-01-01', 'manual', '{}', 'x')"
+    )
+    for tenant, identifier in [
+        ("t", "ab"),
+        ("ta", "b"),
+        ("t", "a"),
+        ("t", "A"),
+        ("t", "ab "),
+        ("t", "é"),
+        ("t", "e\u0301"),
+        ("t", "\u0001"),
+        ("t", "a" * 255),
+        ("t", "a" * 254),
+        ("t2", "ab"),
+    ]:
         db.execute(insert, [tenant, identifier])
     with pytest.raises(errors.UniqueViolation):
         db.execute(insert, ["t", "ab"])
@@ -120,13 +163,19 @@ def test_two_people_do_not_lose_each_others_items(db, texas, connect):
 
     def work(n):
         for i in range(20):
-            connections[n].execute("SELECT skill_system.update_checklist_item(%s, %s, 'in_progress', note => %s)", [checklist, n, f"note {i} of {n}"])
+            connections[n].execute(
+                "SELECT skill_system.update_checklist_item(%s, %s, 'in_progress', note => %s)",
+                [checklist, n, f"note {i} of {n}"],
+            )
+
     threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    items, version = db.execute("SELECT items, version FROM skill_system.filing_checklists WHERE id = %s", [checklist]).fetchone()
+    items, version = db.execute(
+        "SELECT items, version FROM skill_system.filing_checklists WHERE id = %s", [checklist]
+    ).fetchone()
     assert [item.get("note") for item in items[:3]] == [f"note 19 of {n}" for n in range(3)]
     assert version == 61
     with pytest.raises(errors.SerializationFailure) as told:
@@ -160,7 +209,10 @@ def test_publish_against_snapshot(db, texas, connect):
     # A filing that began before the new version was committed is marked by it.
     with one.transaction():
         checklist = begin(one)
-        later = Later(two, "SELECT stale_snapshots FROM skill_system.publish_rule('SNAP', 'spacing', '2026-01-02', '{\"feet\": 2}', 'manual')")
+        later = Later(
+            two,
+            "SELECT stale_snapshots FROM skill_system.publish_rule('SNAP', 'spacing', '2026-01-02', '{\"feet\": 2}', 'manual')",
+        )
         assert later.waits(db)
     assert later.end().error is None
     assert db.execute(stale, [checklist]).fetchone() == (1, 2)
@@ -170,15 +222,21 @@ def test_publish_against_snapshot(db, texas, connect):
         later = Later(two, "SELECT checklist_id FROM skill_system.create_checklist('42-later', 'well', 'rule_37')")
         assert later.waits(db)
     checklist = later.end().row[0]
-    assert db.execute("SELECT v.version, s.is_current FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
-                      "WHERE s.checklist_id = %s AND v.rule_identifier = 'SNAP'", [checklist]).fetchall() == [(3, True)]
+    assert db.execute(
+        "SELECT v.version, s.is_current FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
+        "WHERE s.checklist_id = %s AND v.rule_identifier = 'SNAP'",
+        [checklist],
+    ).fetchall() == [(3, True)]
 
 
 def test_acknowledge_against_publish(db, texas, connect):
     publish(db, "ACK", {"feet": 1})
     checklist = begin(db)
     publish(db, "ACK", {"feet": 2})
-    snapshot = db.execute("SELECT snapshot_id FROM skill_system.stale_filings(page_size => 10000) WHERE checklist_id = %s AND rule_identifier = 'ACK'", [checklist]).fetchone()[0]
+    snapshot = db.execute(
+        "SELECT snapshot_id FROM skill_system.stale_filings(page_size => 10000) WHERE checklist_id = %s AND rule_identifier = 'ACK'",
+        [checklist],
+    ).fetchone()[0]
     one, two = connect(), connect()
     with one.transaction():
         publish(one, "ACK", {"feet": 3})
@@ -187,10 +245,15 @@ def test_acknowledge_against_publish(db, texas, connect):
     assert later.end().error.sqlstate == "40001"
     with one.transaction():
         one.execute("SELECT skill_system.acknowledge_stale(%s, 'ann', 'seen', 3)", [snapshot])
-        later = Later(two, "SELECT version FROM skill_system.publish_rule('ACK', 'spacing', '2026-01-01', '{\"feet\": 4}', 'manual')")
+        later = Later(
+            two,
+            "SELECT version FROM skill_system.publish_rule('ACK', 'spacing', '2026-01-01', '{\"feet\": 4}', 'manual')",
+        )
         assert later.waits(db)
     later.end()
-    assert db.execute("SELECT acknowledged, acknowledged_by FROM skill_system.filing_rule_snapshots WHERE id = %s", [snapshot]).fetchone() == (False, None)
+    assert db.execute(
+        "SELECT acknowledged, acknowledged_by FROM skill_system.filing_rule_snapshots WHERE id = %s", [snapshot]
+    ).fetchone() == (False, None)
 
 
 def test_file_against_publish(db, texas, connect):
@@ -229,8 +292,11 @@ def test_an_old_snapshot_freezes_nothing(db, texas, connect):
     with one.transaction():
         one.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
         checklist = begin(one)
-    assert db.execute("SELECT count(*) FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
-                      "WHERE checklist_id = %s AND rule_identifier IN ('OLD', 'NEW')", [checklist]).fetchone() == (2,)
+    assert db.execute(
+        "SELECT count(*) FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
+        "WHERE checklist_id = %s AND rule_identifier IN ('OLD', 'NEW')",
+        [checklist],
+    ).fetchone() == (2,)
 
 
 def test_two_filings_of_one_cell(db, texas, connect):
@@ -242,11 +308,17 @@ def test_two_filings_of_one_cell(db, texas, connect):
     second = later.end().row[0]
     approve(db, first)
     # The newest filing decides.
-    assert db.execute("SELECT status, checklist_id FROM skill_system.compliance_status WHERE entity_id = '42-cell'").fetchall() == [("action_needed", second)]
+    assert db.execute(
+        "SELECT status, checklist_id FROM skill_system.compliance_status WHERE entity_id = '42-cell'"
+    ).fetchall() == [("action_needed", second)]
     db.execute("DELETE FROM skill_system.filing_checklists WHERE id = %s", [second])
-    assert db.execute("SELECT status, checklist_id FROM skill_system.compliance_status WHERE entity_id = '42-cell'").fetchall() == [("in_review", first)]
+    assert db.execute(
+        "SELECT status, checklist_id FROM skill_system.compliance_status WHERE entity_id = '42-cell'"
+    ).fetchall() == [("in_review", first)]
     db.execute("DELETE FROM skill_system.filing_checklists WHERE id = %s", [first])
-    assert db.execute("SELECT status, checklist_id FROM skill_system.compliance_status WHERE entity_id = '42-cell'").fetchall() == [("action_needed", None)]
+    assert db.execute(
+        "SELECT status, checklist_id FROM skill_system.compliance_status WHERE entity_id = '42-cell'"
+    ).fetchall() == [("action_needed", None)]
 
 
 def test_nothing_half_written(db, texas):
@@ -255,11 +327,27 @@ def test_nothing_half_written(db, texas):
     before = db.execute(counts).fetchone()
     deep = "[" * 500 + "]" * 500
     for sql, arguments, state in [
-        ("SELECT skill_system.create_checklist('x', 'well', 'rule_37', metadata => %s::jsonb)", [json.dumps({"a": json.loads(deep)})], "54000"),
+        (
+            "SELECT skill_system.create_checklist('x', 'well', 'rule_37', metadata => %s::jsonb)",
+            [json.dumps({"a": json.loads(deep)})],
+            "54000",
+        ),
         ("SELECT skill_system.update_checklist_item(%s, 0, 'complete', data => %s::jsonb)", [checklist, deep], "54000"),
-        ("SELECT skill_system.update_checklist_item(%s, 0, 'complete', data => %s)", [checklist, Jsonb("x" * 100_000)], "54000"),
-        ("SELECT skill_system.publish_rule('DEEP', 'x', '2026-01-01', %s::jsonb, 'manual')", ['{"a": ' + deep + "}"], "54000"),
-        ("SELECT skill_system.publish_rule('LARGE', 'x', '2026-01-01', %s, 'manual')", [Jsonb({"a": "x" * 2_000_000})], "54000"),
+        (
+            "SELECT skill_system.update_checklist_item(%s, 0, 'complete', data => %s)",
+            [checklist, Jsonb("x" * 100_000)],
+            "54000",
+        ),
+        (
+            "SELECT skill_system.publish_rule('DEEP', 'x', '2026-01-01', %s::jsonb, 'manual')",
+            ['{"a": ' + deep + "}"],
+            "54000",
+        ),
+        (
+            "SELECT skill_system.publish_rule('LARGE', 'x', '2026-01-01', %s, 'manual')",
+            [Jsonb({"a": "x" * 2_000_000})],
+            "54000",
+        ),
         ("SELECT skill_system.add_artifact(%s, 0, 'document', 'x', %s)", [checklist, "x" * 10_485_760], "54000"),
         ("SELECT skill_system.add_artifact(%s, 0, 'document', 'x', 'x')", [uuid.uuid4()], "42704"),
         ("SELECT skill_system.create_checklist(NULL, 'well', 'rule_37')", [], "22023"),
@@ -277,21 +365,55 @@ def test_rights(texas, connect):
     complete(connect("test_agent"), checklist)
     connect("test_agent").execute("SELECT skill_system.submit_checklist(%s)", [checklist])
     allowed = {
-        "agent": ["SELECT skill_system.propose_rule('ROLE', 'x', '2026-01-01', '{}', 'rule_monitor_agent')", "SELECT * FROM skill_system.stale_filings()", "SELECT * FROM skill_system.compliance_matrix()"],
-        "reviewer": ["SELECT skill_system.review_rule((SELECT id FROM skill_system.rule_versions WHERE rule_identifier = 'ROLE' ORDER BY version LIMIT 1), 'approved')",
-                     f"SELECT skill_system.review_checklist('{checklist}', 'approved')", f"SELECT skill_system.compliance_snapshot('{checklist}')"],
-        "auditor": ["SELECT * FROM skill_system.compliance_counts", "SELECT skill_system.compliance_report()", f"SELECT skill_system.compliance_snapshot('{checklist}')"],
-        "admin": ["SELECT skill_system.publish_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')", "SELECT skill_system.create_template('new', '[{\"label\": \"x\"}]')",
-                  "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('rig', 'Rig')", "SELECT skill_system.assess_compliance('default', 'e', 'well', 'form_pr', 'compliant')"],
+        "agent": [
+            "SELECT skill_system.propose_rule('ROLE', 'x', '2026-01-01', '{}', 'rule_monitor_agent')",
+            "SELECT * FROM skill_system.stale_filings()",
+            "SELECT * FROM skill_system.compliance_matrix()",
+        ],
+        "reviewer": [
+            "SELECT skill_system.review_rule((SELECT id FROM skill_system.rule_versions WHERE rule_identifier = 'ROLE' ORDER BY version LIMIT 1), 'approved')",
+            f"SELECT skill_system.review_checklist('{checklist}', 'approved')",
+            f"SELECT skill_system.compliance_snapshot('{checklist}')",
+        ],
+        "auditor": [
+            "SELECT * FROM skill_system.compliance_counts",
+            "SELECT skill_system.compliance_report()",
+            f"SELECT skill_system.compliance_snapshot('{checklist}')",
+        ],
+        "admin": [
+            "SELECT skill_system.publish_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')",
+            "SELECT skill_system.create_template('new', '[{\"label\": \"x\"}]')",
+            "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('rig', 'Rig')",
+            "SELECT skill_system.assess_compliance('default', 'e', 'well', 'form_pr', 'compliant')",
+        ],
     }
     refused = {
-        "agent": ["SELECT skill_system.publish_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')", f"SELECT skill_system.review_checklist('{checklist}', 'approved')", f"SELECT skill_system.mark_exception('{checklist}', 'x')",
-                  "SELECT skill_system.acknowledge_stale(NULL, 'x', 'x')", "SELECT skill_system.assess_compliance('default', 'e', 'well', 'form_pr', 'compliant')", f"SELECT skill_system.compliance_snapshot('{checklist}')",
-                  "UPDATE skill_system.filing_checklists SET status = 'approved'", "INSERT INTO skill_system.rule_versions (rule_identifier) VALUES ('x')", "UPDATE skill_system.compliance_status SET status = 'compliant'",
-                  "DELETE FROM skill_system.filing_rule_snapshots", "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('y', 'Y')"],
-        "reviewer": ["SELECT skill_system.publish_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')", "UPDATE skill_system.filing_checklists SET status = 'filed'"],
-        "auditor": ["SELECT skill_system.create_checklist('x', 'well', 'rule_37')", "SELECT skill_system.propose_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')"],
-        "admin": [f"SELECT skill_system.review_checklist('{checklist}', 'approved')", "UPDATE skill_system.rule_versions SET status = 'draft'", "INSERT INTO skill_system.entity_type_definitions (type_key, display_name, created_at) VALUES ('z', 'Z', '2000-01-01')"],
+        "agent": [
+            "SELECT skill_system.publish_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')",
+            f"SELECT skill_system.review_checklist('{checklist}', 'approved')",
+            f"SELECT skill_system.mark_exception('{checklist}', 'x')",
+            "SELECT skill_system.acknowledge_stale(NULL, 'x', 'x')",
+            "SELECT skill_system.assess_compliance('default', 'e', 'well', 'form_pr', 'compliant')",
+            f"SELECT skill_system.compliance_snapshot('{checklist}')",
+            "UPDATE skill_system.filing_checklists SET status = 'approved'",
+            "INSERT INTO skill_system.rule_versions (rule_identifier) VALUES ('x')",
+            "UPDATE skill_system.compliance_status SET status = 'compliant'",
+            "DELETE FROM skill_system.filing_rule_snapshots",
+            "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('y', 'Y')",
+        ],
+        "reviewer": [
+            "SELECT skill_system.publish_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')",
+            "UPDATE skill_system.filing_checklists SET status = 'filed'",
+        ],
+        "auditor": [
+            "SELECT skill_system.create_checklist('x', 'well', 'rule_37')",
+            "SELECT skill_system.propose_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')",
+        ],
+        "admin": [
+            f"SELECT skill_system.review_checklist('{checklist}', 'approved')",
+            "UPDATE skill_system.rule_versions SET status = 'draft'",
+            "INSERT INTO skill_system.entity_type_definitions (type_key, display_name, created_at) VALUES ('z', 'Z', '2000-01-01')",
+        ],
     }
     for role, statements in allowed.items():
         for statement in statements:
@@ -304,7 +426,9 @@ def test_rights(texas, connect):
 
 def test_tenants(db, texas, connect):
     mine = begin(db)
-    snapshot = db.execute("SELECT id FROM skill_system.filing_rule_snapshots WHERE checklist_id = %s LIMIT 1", [mine]).fetchone()[0]
+    snapshot = db.execute(
+        "SELECT id FROM skill_system.filing_rule_snapshots WHERE checklist_id = %s LIMIT 1", [mine]
+    ).fetchone()[0]
     rule = db.execute("SELECT id FROM skill_system.rule_versions LIMIT 1").fetchone()[0]
     for role in ("agent", "reviewer", "admin"):
         db.execute(f"DROP ROLE IF EXISTS other_{role}")
@@ -312,31 +436,63 @@ def test_tenants(db, texas, connect):
         db.execute(f"ALTER ROLE other_{role} SET skill_system.tenant = 'other'")
     try:
         agent, reviewer, admin = (connect(f"other_{role}") for role in ("agent", "reviewer", "admin"))
-        for connection, sql in [(agent, f"SELECT skill_system.update_checklist_item('{mine}', 0, 'complete')"), (agent, f"SELECT skill_system.submit_checklist('{mine}')"), (agent, f"SELECT skill_system.snapshot_rules('{mine}')"),
-                                (agent, f"SELECT skill_system.add_artifact('{mine}', 0, 'document', 'x', 'x')"), (agent, f"SELECT skill_system.file_checklist('{mine}')"), (agent, f"SELECT skill_system.missing_items('{mine}')"),
-                                (agent, f"SELECT skill_system.snapshot_diff('{snapshot}')"), (agent, f"SELECT skill_system.refresh_snapshot('{snapshot}')"), (agent, f"SELECT skill_system.diff_rules('{rule}', '{rule}')"), (agent, f"SELECT skill_system.submit_rule('{rule}')"),
-                                (reviewer, f"SELECT skill_system.review_checklist('{mine}', 'approved')"), (reviewer, f"SELECT skill_system.mark_exception('{mine}', 'x')"), (reviewer, f"SELECT skill_system.review_rule('{rule}', 'approved')"),
-                                (reviewer, f"SELECT skill_system.acknowledge_stale('{snapshot}', 'x', 'x')"), (reviewer, f"SELECT skill_system.compliance_snapshot('{mine}')"), (agent, "SELECT * FROM skill_system.create_checklist('x', 'well', 'rule_37')"),
-                                (agent, "SELECT * FROM skill_system.validate_entity('well', '{}')"), (reviewer, "SELECT skill_system.assess_compliance('other', '42-cell')")]:
+        for connection, sql in [
+            (agent, f"SELECT skill_system.update_checklist_item('{mine}', 0, 'complete')"),
+            (agent, f"SELECT skill_system.submit_checklist('{mine}')"),
+            (agent, f"SELECT skill_system.snapshot_rules('{mine}')"),
+            (agent, f"SELECT skill_system.add_artifact('{mine}', 0, 'document', 'x', 'x')"),
+            (agent, f"SELECT skill_system.file_checklist('{mine}')"),
+            (agent, f"SELECT skill_system.missing_items('{mine}')"),
+            (agent, f"SELECT skill_system.snapshot_diff('{snapshot}')"),
+            (agent, f"SELECT skill_system.refresh_snapshot('{snapshot}')"),
+            (agent, f"SELECT skill_system.diff_rules('{rule}', '{rule}')"),
+            (agent, f"SELECT skill_system.submit_rule('{rule}')"),
+            (reviewer, f"SELECT skill_system.review_checklist('{mine}', 'approved')"),
+            (reviewer, f"SELECT skill_system.mark_exception('{mine}', 'x')"),
+            (reviewer, f"SELECT skill_system.review_rule('{rule}', 'approved')"),
+            (reviewer, f"SELECT skill_system.acknowledge_stale('{snapshot}', 'x', 'x')"),
+            (reviewer, f"SELECT skill_system.compliance_snapshot('{mine}')"),
+            (agent, "SELECT * FROM skill_system.create_checklist('x', 'well', 'rule_37')"),
+            (agent, "SELECT * FROM skill_system.validate_entity('well', '{}')"),
+            (reviewer, "SELECT skill_system.assess_compliance('other', '42-cell')"),
+        ]:
             with pytest.raises(errors.UndefinedObject):
                 connection.execute(sql)
         with pytest.raises(errors.InsufficientPrivilege):
             reviewer.execute("SELECT skill_system.assess_compliance('default', 'x', 'well', 'form_pr', 'compliant')")
-        for sql in ("SELECT * FROM skill_system.stale_filings()", "SELECT * FROM skill_system.compliance_matrix()", "SELECT * FROM skill_system.compliance_counts", "SELECT * FROM skill_system.due_filings(10000)", "SELECT * FROM skill_system.rule_as_of('SWR_37')",
-                    "SELECT * FROM skill_system.filing_checklists", "SELECT * FROM skill_system.checklist_templates"):
+        for sql in (
+            "SELECT * FROM skill_system.stale_filings()",
+            "SELECT * FROM skill_system.compliance_matrix()",
+            "SELECT * FROM skill_system.compliance_counts",
+            "SELECT * FROM skill_system.due_filings(10000)",
+            "SELECT * FROM skill_system.rule_as_of('SWR_37')",
+            "SELECT * FROM skill_system.filing_checklists",
+            "SELECT * FROM skill_system.checklist_templates",
+        ):
             assert agent.execute(sql).fetchall() == [], sql
         assert json.loads(agent.execute("SELECT skill_system.compliance_report('json')").fetchone()[0])["cells"] == 0
         # The same names are free, and what is made there is theirs.
         assert publish(admin, "SWR_37")[0] == 1
         admin.execute("SELECT skill_system.create_template('rule_37', '[{\"label\": \"x\"}]')")
         theirs = begin(agent)
-        assert db.execute("SELECT tenant_id FROM skill_system.filing_checklists WHERE id = %s", [theirs]).fetchone() == ("other",)
-        assert db.execute("SELECT DISTINCT tenant_id FROM skill_system.filing_rule_snapshots WHERE checklist_id = %s", [theirs]).fetchall() == [("other",)]
-        assert {row[0] for row in db.execute("SELECT tenant_id FROM skill_system.audit_logs WHERE session_user_name LIKE 'other\\_%'")} == {"other"}
+        assert db.execute(
+            "SELECT tenant_id FROM skill_system.filing_checklists WHERE id = %s", [theirs]
+        ).fetchone() == ("other",)
+        assert db.execute(
+            "SELECT DISTINCT tenant_id FROM skill_system.filing_rule_snapshots WHERE checklist_id = %s", [theirs]
+        ).fetchall() == [("other",)]
+        assert {
+            row[0]
+            for row in db.execute(
+                "SELECT tenant_id FROM skill_system.audit_logs WHERE session_user_name LIKE 'other\\_%'"
+            )
+        } == {"other"}
     finally:
         for role in ("agent", "reviewer", "admin"):
             db.execute(f"DROP OWNED BY other_{role}")
-            db.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [f"other_{role}"])
+            db.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [f"other_{role}"]
+            )
             db.execute(f"DROP ROLE other_{role}")
 
 
@@ -346,12 +502,43 @@ def test_validate_entity_agrees_with_json_schema(db, texas):
     schema = db.execute("SELECT skill_system.entity_json_schema('well')").fetchone()[0]
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
-    values = [None, "", " ", [], True, 1, 1.5, "42-501-20130", "4250120130", "42-501", "7C", "8120.5", "2026-02-28", "2026-02-30", "oil", "coal", {}, ["oil"]]
-    relationships = [None, {}, {"lease": ["1"]}, {"lease": []}, {"lease": ["1", "2"]}, {"lease": [""]}, {"lease": "1"}, {"facility": ["1"]}, []]
+    values = [
+        None,
+        "",
+        " ",
+        [],
+        True,
+        1,
+        1.5,
+        "42-501-20130",
+        "4250120130",
+        "42-501",
+        "7C",
+        "8120.5",
+        "2026-02-28",
+        "2026-02-30",
+        "oil",
+        "coal",
+        {},
+        ["oil"],
+    ]
+    relationships = [
+        None,
+        {},
+        {"lease": ["1"]},
+        {"lease": []},
+        {"lease": ["1", "2"]},
+        {"lease": [""]},
+        {"lease": "1"},
+        {"facility": ["1"]},
+        [],
+    ]
     agreed = {True: 0, False: 0}
     for _ in range(600):
         good = {"api_number": "42-501-20130", "district": "7C", "well_type": "oil", "relationships": {"lease": ["1"]}}
-        for key in rng.sample(["api_number", "district", "total_depth", "spud_date", "well_type", "colour"], rng.randint(0, 2)):
+        for key in rng.sample(
+            ["api_number", "district", "total_depth", "spud_date", "well_type", "colour"], rng.randint(0, 2)
+        ):
             good[key] = rng.choice(values)
         if rng.random() < 0.2:
             good["relationships"] = rng.choice(relationships)
@@ -364,28 +551,55 @@ def test_validate_entity_agrees_with_json_schema(db, texas):
 
 
 def test_map_import_of_a_source_record(db, texas):
-    entity, unmapped, missing = db.execute("SELECT * FROM skill_system.map_import('well', %s)", [Jsonb(
-        {"API_NO": " 4250120130", "DISTRICT_NAME": "7C", "TOTAL_DEPTH": "08120", "SPUD_DATE": "01/31/2026", "OPERATOR": "XTO"})]).fetchone()
+    entity, unmapped, missing = db.execute(
+        "SELECT * FROM skill_system.map_import('well', %s)",
+        [
+            Jsonb(
+                {
+                    "API_NO": " 4250120130",
+                    "DISTRICT_NAME": "7C",
+                    "TOTAL_DEPTH": "08120",
+                    "SPUD_DATE": "01/31/2026",
+                    "OPERATOR": "XTO",
+                }
+            )
+        ],
+    ).fetchone()
     assert entity == {"api_number": "4250120130", "district": "7C", "total_depth": 8120, "spud_date": "2026-01-31"}
     assert unmapped == {"OPERATOR": "XTO"} and missing == ["well_type"]
 
 
 def test_oscal_is_valid(db, texas):
     checklist = begin(db, entity="42-oscal \u00e9 <&>")
-    db.execute("SELECT skill_system.add_artifact(%s, 0, 'document', ' a\nname ', 'text', 'text/plain; charset=utf-8')", [checklist])
-    db.execute("SELECT skill_system.add_artifact(%s, 0, 'pdf', 'scan', NULL, 'x y/z', '/e v/\"x\".pdf', 'sha256:' || repeat('a', 64), 5)", [checklist])
+    db.execute(
+        "SELECT skill_system.add_artifact(%s, 0, 'document', ' a\nname ', 'text', 'text/plain; charset=utf-8')",
+        [checklist],
+    )
+    db.execute(
+        "SELECT skill_system.add_artifact(%s, 0, 'pdf', 'scan', NULL, 'x y/z', '/e v/\"x\".pdf', 'sha256:' || repeat('a', 64), 5)",
+        [checklist],
+    )
     schema = json.loads((HERE / "oscal" / "oscal_assessment-results_schema-1.0.4.json").read_text())
 
     def pattern(validator, wanted, instance, _schema):
         # The schema's patterns use classes of Unicode that Python's own engine does not know.
         if isinstance(instance, str) and not regex.search(wanted, instance):
             yield jsonschema.ValidationError(f"{instance!r} does not match {wanted!r}")
+
     Validator = jsonschema.validators.extend(jsonschema.Draft7Validator, {"pattern": pattern})
     validator = Validator(schema)
-    for call in ("", "entity_id => '42-oscal \u00e9 <&>'", "compliance_domain => 'form_pr', max_findings => 5", "entity_id => 'nobody'", "title => '  x '"):
+    for call in (
+        "",
+        "entity_id => '42-oscal \u00e9 <&>'",
+        "compliance_domain => 'form_pr', max_findings => 5",
+        "entity_id => 'nobody'",
+        "title => '  x '",
+    ):
         document = db.execute(f"SELECT skill_system.oscal_assessment_results({call})").fetchone()[0]
         assert [f"{list(e.absolute_path)}: {e.message}" for e in validator.iter_errors(document)][:5] == [], call
-    one = db.execute("SELECT skill_system.oscal_assessment_results('42-oscal \u00e9 <&>')->'assessment-results'").fetchone()[0]
+    one = db.execute(
+        "SELECT skill_system.oscal_assessment_results('42-oscal \u00e9 <&>')->'assessment-results'"
+    ).fetchone()[0]
     assert len(one["results"][0]["findings"]) == 1 and len(one["back-matter"]["resources"]) == 3
     # The validator can say no.
     broken = json.loads(json.dumps({"assessment-results": one}))
@@ -428,6 +642,7 @@ def test_the_signed_document(db, texas):
                 yield from leaves(member, path + (i,))
         else:
             yield path, value
+
     paths = [path for path, _ in leaves(parsed["payload"])]
     for path in rng.sample(paths, 40):
         changed = json.loads(document)
@@ -435,34 +650,62 @@ def test_the_signed_document(db, texas):
         for step in path[:-1]:
             at = at[step]
         old = at[path[-1]]
-        at[path[-1]] = not old if isinstance(old, bool) else old + 1 if isinstance(old, (int, float)) else "x" if old is None else old + "x"
+        at[path[-1]] = (
+            not old
+            if isinstance(old, bool)
+            else old + 1
+            if isinstance(old, (int, float))
+            else "x"
+            if old is None
+            else old + "x"
+        )
         assert verify(json.dumps(changed), "--key", key).returncode in (1, 2), path
     for path in (["payload", "rules"], ["payload", "audit"], ["payload", "approvals"]):
         changed = json.loads(document)
         changed[path[0]][path[1]].pop()
         done = verify(json.dumps(changed), "--key", key)
         assert done.returncode == 1 and "payload_changed" in done.stdout
-    for bad in ("", "{}", "[]", "null", '{"skill_system_compliance_snapshot": 2}', document[:-10], document.replace('"note"', '"nota"')):
+    for bad in (
+        "",
+        "{}",
+        "[]",
+        "null",
+        '{"skill_system_compliance_snapshot": 2}',
+        document[:-10],
+        document.replace('"note"', '"nota"'),
+    ):
         assert verify(bad, "--key", key).returncode == 2, bad[:50]
 
 
 def test_before_sealing_the_document_says_so(db, texas):
     checklist = begin(db)
     key = db.execute("SELECT verifier_key FROM skill_system.audit_public_key() WHERE active").fetchone()[0]
-    done = verify(db.execute("SELECT skill_system.compliance_snapshot(%s)::text", [checklist]).fetchone()[0], "--key", key)
+    done = verify(
+        db.execute("SELECT skill_system.compliance_snapshot(%s)::text", [checklist]).fetchone()[0], "--key", key
+    )
     assert done.returncode == 0 and "unproven" in done.stdout
 
 
 def test_a_dump_brings_everything_back(db, texas, database, fresh_database):
     import os
-    bin_dir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+
+    bin_dir = subprocess.run(
+        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     target = fresh_database(extension=False)
     dump = subprocess.run([f"{bin_dir}/pg_dump", "-Fc", database], capture_output=True, check=True).stdout
     done = subprocess.run([f"{bin_dir}/pg_restore", "--exit-on-error", "-d", target], input=dump, capture_output=True)
     assert done.returncode == 0, done.stderr
-    tables = [row[0] for row in db.execute("SELECT relname::text FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind = 'r' AND relname ~ '^(entity|rrc|validation|rule|checklist|filing|compliance)' ORDER BY 1")]
+    tables = [
+        row[0]
+        for row in db.execute(
+            "SELECT relname::text FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind = 'r' AND relname ~ '^(entity|rrc|validation|rule|checklist|filing|compliance)' ORDER BY 1"
+        )
+    ]
     assert len(tables) == 12
-    other = psycopg.connect(host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=target, autocommit=True)
+    other = psycopg.connect(
+        host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=target, autocommit=True
+    )
     with other:
         for table in tables + ["audit_logs"]:
             sql = f"SELECT md5(string_agg(t::text, '|' ORDER BY t::text)), count(*) FROM skill_system.{table} t"

@@ -1,4 +1,5 @@
 """The report as people see it: in a browser, in light and dark, on paper, and through a checker of accessibility."""
+
 import io
 import json
 import os
@@ -7,23 +8,36 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from conftest import ROOT
-
-HOSTILE = '"><script>document.title="pwned"</script><img src=x onerror="document.title=\'pwned\'"> {{ 7*7 }} ' + "W" * 300
+HOSTILE = (
+    '"><script>document.title="pwned"</script><img src=x onerror="document.title=\'pwned\'"> {{ 7*7 }} ' + "W" * 300
+)
 AXE = Path(os.environ.get("SKILL_NODE_MODULES", ROOT / ".build" / "node" / "node_modules")) / "axe-core" / "axe.min.js"
 
 
 @pytest.fixture(scope="module")
 def report(db, database, tmp_path_factory):
-    bin_dir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
-    done = subprocess.run([f"{bin_dir}/psql", "-Xq", "-d", database, "-v", "entities=300", "-f", str(ROOT / "demo" / "texas.sql")], capture_output=True, text=True)
+    bin_dir = subprocess.run(
+        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    done = subprocess.run(
+        [f"{bin_dir}/psql", "-Xq", "-d", database, "-v", "entities=300", "-f", str(ROOT / "demo" / "texas.sql")],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    checklist = db.execute("SELECT checklist_id FROM skill_system.create_checklist('42-hostile' || %s, 'well', 'rule_37', %s, now() + interval '3 days', entity_district => '<b>')", [HOSTILE[:200], HOSTILE]).fetchone()[0]
+    checklist = db.execute(
+        "SELECT checklist_id FROM skill_system.create_checklist('42-hostile' || %s, 'well', 'rule_37', %s, now() + interval '3 days', entity_district => '<b>')",
+        [HOSTILE[:200], HOSTILE],
+    ).fetchone()[0]
     db.execute("SELECT skill_system.add_artifact(%s, 0, 'document', %s, 'x')", [checklist, HOSTILE])
-    db.execute("SELECT skill_system.publish_rule('SWR_37', 'spacing', '2026-01-01', %s, 'manual', change_summary => %s)", [json.dumps({"min_distance_to_line_ft": 330, HOSTILE: HOSTILE}), HOSTILE])
+    db.execute(
+        "SELECT skill_system.publish_rule('SWR_37', 'spacing', '2026-01-01', %s, 'manual', change_summary => %s)",
+        [json.dumps({"min_distance_to_line_ft": 330, HOSTILE: HOSTILE}), HOSTILE],
+    )
     html = db.execute("SELECT skill_system.compliance_report('html', %s)", [HOSTILE[:250]]).fetchone()[0]
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(html)
@@ -56,17 +70,37 @@ def colours(png):
     return image.size, {colour for _, colour in image.getcolors(1 << 24)}
 
 
-@pytest.mark.parametrize("scheme,page_colour,overdue", [("light", (255, 255, 255), (255, 201, 196)), ("dark", (20, 23, 26), (110, 31, 26))])
+@pytest.mark.parametrize(
+    "scheme,page_colour,overdue", [("light", (255, 255, 255), (255, 201, 196)), ("dark", (20, 23, 26), (110, 31, 26))]
+)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_what_is_seen(browser, report, scheme, page_colour, overdue, width):
     page = opened(browser, report, color_scheme=scheme, viewport={"width": width, "height": 900})
     text = page.inner_text("body")
-    for wanted in ("Districts", "Matrix", "Deadlines", "Stale rules", "Evidence", "rule_37", "form_pr", "overdue", "min_distance_to_line_ft: 467 → 330", "{{ 7*7 }}", "<script>document.title"):
+    for wanted in (
+        "Districts",
+        "Matrix",
+        "Deadlines",
+        "Stale rules",
+        "Evidence",
+        "rule_37",
+        "form_pr",
+        "overdue",
+        "min_distance_to_line_ft: 467 → 330",
+        "{{ 7*7 }}",
+        "<script>document.title",
+    ):
         assert wanted in text, wanted
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), "the page is wider than the window"
-    outside = page.evaluate("""() => [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && !e.closest('svg') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName)""")
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), (
+        "the page is wider than the window"
+    )
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && !e.closest('svg') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName)"""
+    )
     assert outside == []
-    clipped = page.evaluate("""() => [...document.querySelectorAll('td, th, h1, h2, p, li')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 40))""")
+    clipped = page.evaluate(
+        """() => [...document.querySelectorAll('td, th, h1, h2, p, li')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 40))"""
+    )
     assert clipped == []
     size, found = colours(page.screenshot(full_page=True))
     assert size[1] > 1500 and page_colour in found and overdue in found
@@ -79,7 +113,9 @@ def test_hostile_names_are_inert(browser, report):
     page.wait_for_timeout(300)
     assert page.title().startswith('"><script>') and page.title() != "pwned"
     assert page.locator("script, img, iframe, object, a, form").count() == 0
-    assert page.evaluate("[...document.querySelectorAll('*')].every(e => [...e.attributes].every(a => !a.name.startsWith('on')))")
+    assert page.evaluate(
+        "[...document.querySelectorAll('*')].every(e => [...e.attributes].every(a => !a.name.startsWith('on')))"
+    )
     page.context.close()
 
 
@@ -89,7 +125,9 @@ def test_on_paper(browser, report):
     assert pdf.startswith(b"%PDF") and len(pdf) > 20_000
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 794, "height": 1123})
-    assert page.evaluate("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth + 1)"), "a table is cut off on paper"
+    assert page.evaluate("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth + 1)"), (
+        "a table is cut off on paper"
+    )
     page.context.close()
 
 
@@ -101,7 +139,9 @@ def test_accessible(browser, report, scheme):
     assert [(v["id"], v["nodes"][0]["html"][:200]) for v in result["violations"]] == []
     assert len(result["passes"]) > 20, "the checker hardly looked at anything"
     # It would find something.
-    page.evaluate("document.querySelector('h1').insertAdjacentHTML('afterend', '<div role=button></div>'); document.documentElement.removeAttribute('lang')")
+    page.evaluate(
+        "document.querySelector('h1').insertAdjacentHTML('afterend', '<div role=button></div>'); document.documentElement.removeAttribute('lang')"
+    )
     assert {v["id"] for v in page.evaluate("axe.run()")["violations"]} >= {"html-has-lang"}
     page.context.close()
 

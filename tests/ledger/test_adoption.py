@@ -2,15 +2,31 @@
 goes on where it can, and says what was lost where it cannot. Nothing is sealed twice and nothing never.
 
 pg_upgrade is not tried here: the tests have one major version at a time."""
+
 import re
 import subprocess
 import time
 
 import pytest
 from psycopg import errors
-
-from ledger import Copy, Outside, append, as_server, bindir, compare, exactly_once, governed, origin, problems, read_note, seal, seal_all, skill_verify
 from test_standby import wait
+
+from ledger import (
+    Copy,
+    Outside,
+    append,
+    as_server,
+    bindir,
+    compare,
+    exactly_once,
+    governed,
+    origin,
+    problems,
+    read_note,
+    seal,
+    seal_all,
+    skill_verify,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +51,12 @@ def fill(connection, count=600):
     """Records sealed in several steps, one that is not sealed, and a checkpoint that somebody keeps. Returns ids and checkpoint."""
     ids = []
     for _ in range(3):
-        ids += [row[0] for row in connection.execute("SELECT skill_system.append_audit('x', '{}') FROM generate_series(1, %s)", [count // 3])]
+        ids += [
+            row[0]
+            for row in connection.execute(
+                "SELECT skill_system.append_audit('x', '{}') FROM generate_series(1, %s)", [count // 3]
+            )
+        ]
         seal(connection)
     outside = Outside()
     outside.take(connection)
@@ -45,18 +66,30 @@ def fill(connection, count=600):
 
 def stops(connection, saw):
     """Nothing is sealed or signed, and the errors say what was seen. Writing goes on."""
-    for statement in ("SELECT * FROM skill_system.seal_audit()", "SELECT * FROM skill_system.seal_audit(1)", "SELECT skill_system.audit_checkpoint()"):
+    for statement in (
+        "SELECT * FROM skill_system.seal_audit()",
+        "SELECT * FROM skill_system.seal_audit(1)",
+        "SELECT skill_system.audit_checkpoint()",
+    ):
         with pytest.raises(errors.ObjectNotInPrerequisiteState) as caught:
             connection.execute(statement)
         assert re.search(saw, caught.value.diag.message_detail), caught.value.diag.message_detail
         assert "adopt_log" in caught.value.diag.message_hint
-    assert [(problem, bool(re.search(saw, detail))) for _, _, problem, detail in problems(connection)] == [("sealed_elsewhere", True)]
-    assert connection.execute("SELECT status FROM skill_system.health() WHERE \"check\" = 'audit_seal'").fetchone()[0] == "warning"
+    assert [(problem, bool(re.search(saw, detail))) for _, _, problem, detail in problems(connection)] == [
+        ("sealed_elsewhere", True)
+    ]
+    assert (
+        connection.execute("SELECT status FROM skill_system.health() WHERE \"check\" = 'audit_seal'").fetchone()[0]
+        == "warning"
+    )
     return append(connection, "before the adoption")
 
 
 def adopt(connection, checkpoint=None, reason="tried by a test"):
-    return connection.execute("SELECT incarnation, continued, tree_size, sealed, detail FROM skill_system.adopt_log(%s, %s)", [reason, checkpoint]).fetchone()
+    return connection.execute(
+        "SELECT incarnation, continued, tree_size, sealed, detail FROM skill_system.adopt_log(%s, %s)",
+        [reason, checkpoint],
+    ).fetchone()
 
 
 def goes_on(connection, ids, outside, program, tmp_path):
@@ -71,7 +104,9 @@ def goes_on(connection, ids, outside, program, tmp_path):
     assert problems(connection) == []
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="nothing to adopt"):
         adopt(connection)
-    [record] = connection.execute("SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted' ORDER BY recorded_at DESC LIMIT 1").fetchone()
+    [record] = connection.execute(
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted' ORDER BY recorded_at DESC LIMIT 1"
+    ).fetchone()
     return record
 
 
@@ -80,11 +115,15 @@ def pass_transaction_ids(connection, beyond):
     connection.execute("CREATE TABLE IF NOT EXISTS public.burnt (n int)")
     now = lambda: connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
     while now() <= beyond:
-        connection.execute("DO $$ BEGIN FOR i IN 1..%d LOOP BEGIN INSERT INTO public.burnt VALUES (i); EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$" % min(beyond - now() + 2, 20_000))
+        connection.execute(
+            "DO $$ BEGIN FOR i IN 1..%d LOOP BEGIN INSERT INTO public.burnt VALUES (i); EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$"
+            % min(beyond - now() + 2, 20_000)
+        )
         connection.execute("TRUNCATE public.burnt")
 
 
 # ---- dump and restore
+
 
 def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
     source = new_cluster("fsync=off")
@@ -108,9 +147,18 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
             for word in ("agent", "reviewer", "auditor", "admin"):
                 admin.execute(f"CREATE ROLE skill_system_{word} NOLOGIN")
         as_server("sh", "-c", 'umask 077; cat > "$0"', cluster.data / "skill_system_keyring.json", input=keyring)
-        subprocess.run([f"{bindir()}/pg_restore", "--exit-on-error", "-d", "governed", dump], env={**cluster.environment}, check=True)
+        subprocess.run(
+            [f"{bindir()}/pg_restore", "--exit-on-error", "-d", "governed", dump],
+            env={**cluster.environment},
+            check=True,
+        )
         new = cluster.connect(dbname="governed")
-        kept = [*ids, stops(new, "system identifier .* a restore or copy into another cluster; next transaction .* an older state")]
+        kept = [
+            *ids,
+            stops(
+                new, "system identifier .* a restore or copy into another cluster; next transaction .* an older state"
+            ),
+        ]
         highest = new.execute("SELECT max(transaction_id) FROM skill_system.audit_logs").fetchone()[0]
         assert new.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()[0] < highest
         # In a transaction that also writes, and one that goes on over it.
@@ -134,17 +182,30 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
                 kept.append(append(new, "on the way"))
                 exactly_once(new, kept)
                 assert problems(new) == []
-            assert new.execute("SELECT foreign_below FROM skill_system.audit_seal_state").fetchone()[0] <= new.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()[0]
+            assert (
+                new.execute("SELECT foreign_below FROM skill_system.audit_seal_state").fetchone()[0]
+                <= new.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()[0]
+            )
             record = goes_on(new, kept, outside, program, tmp_path)
-            assert record["continued"] is True and record["loss"] is None and "system identifier" in record["found"] and record["reason"] == "tried by a test"
+            assert (
+                record["continued"] is True
+                and record["loss"] is None
+                and "system identifier" in record["found"]
+                and record["reason"] == "tried by a test"
+            )
         else:
             assert origin(new).endswith("/2")
             second = Outside()
             second.take(new)
             assert problems(new) == []
-            [record] = new.execute("SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted'").fetchone()
+            [record] = new.execute(
+                "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted'"
+            ).fetchone()
             assert record["continued"] is False and "lost" in record["loss"]
-            assert record["checkpoint"]["tree_size"] == read_note(ahead.newest())[1] and record["checkpoint"]["root_hash"] == read_note(ahead.newest())[2].hex()
+            assert (
+                record["checkpoint"]["tree_size"] == read_note(ahead.newest())[1]
+                and record["checkpoint"]["root_hash"] == read_note(ahead.newest())[2].hex()
+            )
             append(new)
             seal_all(new)
             second.take(new)
@@ -157,6 +218,7 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
 
 
 # ---- inside one cluster
+
 
 def test_a_copy_made_with_template(new_cluster, program, tmp_path):
     cluster = new_cluster("fsync=off")
@@ -178,6 +240,7 @@ def test_a_copy_made_with_template(new_cluster, program, tmp_path):
 
 
 # ---- promotion, recovery to a point in time, old files
+
 
 def test_promotion_of_a_standby(new_cluster, copies, program, tmp_path):
     cluster = new_cluster("fsync=off", "max_prepared_transactions=5")
@@ -230,7 +293,12 @@ def test_promotion_of_a_standby_that_was_behind(new_cluster, copies, program, tm
     there.close()
     standby.stop()
     cluster.stop()
-    as_server("sh", "-c", 'rm "$0"/standby.signal && touch "$0"/recovery.signal && echo "restore_command = \'false\'" >> "$0"/postgresql.auto.conf', standby.data)
+    as_server(
+        "sh",
+        "-c",
+        'rm "$0"/standby.signal && touch "$0"/recovery.signal && echo "restore_command = \'false\'" >> "$0"/postgresql.auto.conf',
+        standby.data,
+    )
     standby.start("fsync=off", "recovery_target=immediate", "recovery_target_action=promote", "primary_conninfo=''")
     there = standby.connect()
     while there.execute("SELECT pg_is_in_recovery()").fetchone()[0]:
@@ -273,7 +341,13 @@ def test_recovery_to_a_point_in_time(loss, new_cluster, copies, program, tmp_pat
     cluster.stop()
     as_server("touch", base.data / "recovery.signal")
     target = ["recovery_target_name=here"] if loss else []
-    base.start("fsync=off", "archive_mode=off", f"restore_command='cp {cluster.directory}/archive/%f %p'", "recovery_target_action=promote", *target)
+    base.start(
+        "fsync=off",
+        "archive_mode=off",
+        f"restore_command='cp {cluster.directory}/archive/%f %p'",
+        "recovery_target_action=promote",
+        *target,
+    )
     there = base.connect()
     while there.execute("SELECT pg_is_in_recovery()").fetchone()[0]:
         time.sleep(0.02)
@@ -295,8 +369,14 @@ def test_recovery_to_a_point_in_time(loss, new_cluster, copies, program, tmp_pat
     assert problems(there) == []
     # Up to where it was not lost it is the same tree: the checkpoints of before agree with it.
     assert outside.check(there) == 1
-    [record] = there.execute("SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted'").fetchone()
-    assert record["incarnation"] == 2 and "are lost" in record["loss"] and record["checkpoint"]["tree_size"] == read_note(ahead.newest())[1]
+    [record] = there.execute(
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted'"
+    ).fetchone()
+    assert (
+        record["incarnation"] == 2
+        and "are lost" in record["loss"]
+        and record["checkpoint"]["tree_size"] == read_note(ahead.newest())[1]
+    )
     there.close()
 
 
@@ -356,7 +436,9 @@ def test_transaction_ids_that_went_back(new_cluster):
     kept = [*ids, stops(db, "an older state of the server")]
     assert adopt(db, outside.newest())[:2] == (1, True)
     for _ in range(6):
-        pass_transaction_ids(db, db.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 100").fetchone()[0])
+        pass_transaction_ids(
+            db, db.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 100").fetchone()[0]
+        )
         kept.append(append(db))
         exactly_once(db, kept)
     assert problems(db) == [] and outside.check(db) == len(outside.notes)
@@ -364,6 +446,7 @@ def test_transaction_ids_that_went_back(new_cluster):
 
 
 # ---- what adopt_log() refuses
+
 
 def test_what_cannot_be_adopted(new_cluster, tmp_path):
     cluster = new_cluster("fsync=off")
@@ -387,7 +470,14 @@ def test_what_cannot_be_adopted(new_cluster, tmp_path):
     note = outside.newest()
     # Signed by nobody whom the keyring knows, or not a checkpoint at all.
     body = note.split("\n\n")[0]
-    for wrong in ("", "x", body, body + "\n\n", note[:-20] + "AAAAAAAAAAAAAAAA" + note[-4:], note.replace(str(read_note(note)[1]), "1", 1)):
+    for wrong in (
+        "",
+        "x",
+        body,
+        body + "\n\n",
+        note[:-20] + "AAAAAAAAAAAAAAAA" + note[-4:],
+        note.replace(str(read_note(note)[1]), "1", 1),
+    ):
         with pytest.raises(errors.DatabaseError) as caught:
             adopt(copy, wrong)
         assert caught.value.sqlstate in ("22023", "28000", "XX001"), (wrong, caught.value.sqlstate, str(caught.value))

@@ -1,14 +1,14 @@
 """New keys: announced under the old one, used from the commit on, and what can go wrong between."""
+
 import json
 import threading
 import time
 
 import psycopg
 import pytest
-from psycopg import errors
-
 import skr1
 from conftest import make_roles
+from psycopg import errors
 from test_audit import as_server, write_keyring
 from test_crash import orphans  # noqa: F401 (a fixture)
 from test_retention import includes
@@ -50,7 +50,9 @@ class Server:
         return connection.execute("SELECT key_id FROM skill_system.audit_logs WHERE id = %s", [id]).fetchone()[0]
 
     def health(self, connection):
-        return connection.execute("SELECT status, detail FROM skill_system.health() WHERE \"check\" = 'keyring'").fetchone()
+        return connection.execute(
+            "SELECT status, detail FROM skill_system.health() WHERE \"check\" = 'keyring'"
+        ).fetchone()
 
     def problems(self, connection):
         return connection.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall()
@@ -91,22 +93,47 @@ def test_a_new_key_is_announced_by_the_old_one_and_proofs_go_on(server, db):
         time.sleep(1.1)
         assert server.append(other) == server.append(db) == new
     assert server.files() == ONLY_FILE
-    assert [(key["kid"], key["active"]) for key in server.ring()["keys"]] == [(old, False), (old_signing, False), (new, True), (server.active("OKP"), True)]
+    assert [(key["kid"], key["active"]) for key in server.ring()["keys"]] == [
+        (old, False),
+        (old_signing, False),
+        (new, True),
+        (server.active("OKP"), True),
+    ]
 
-    [(key_id, session, data)] = db.execute("SELECT key_id, session_user_name, event_data FROM skill_system.audit_logs WHERE event_type = 'audit.key_rotated'").fetchall()
+    [(key_id, session, data)] = db.execute(
+        "SELECT key_id, session_user_name, event_data FROM skill_system.audit_logs WHERE event_type = 'audit.key_rotated'"
+    ).fetchall()
     assert (key_id, session) == (old, "test_admin")
-    public = {id: (vkey, jwk) for id, vkey, jwk in db.execute("SELECT key_id, verifier_key, jwk FROM skill_system.audit_public_key()")}
+    public = {
+        id: (vkey, jwk)
+        for id, vkey, jwk in db.execute("SELECT key_id, verifier_key, jwk FROM skill_system.audit_public_key()")
+    }
     signing = server.active("OKP")
-    assert data == {"key_ids": [new], "active_key_id": new, "checkpoint_key_id": signing, "verifier_key": public[signing][0], "jwk": public[signing][1]}
+    assert data == {
+        "key_ids": [new],
+        "active_key_id": new,
+        "checkpoint_key_id": signing,
+        "verifier_key": public[signing][0],
+        "jwk": public[signing][1],
+    }
     assert public[signing][0] != old_vkey == public[old_signing][0]
 
     db.execute("SELECT * FROM skill_system.seal_audit()")
     new_note = db.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
-    assert [key for key, in db.execute("SELECT key_id FROM skill_system.audit_checkpoints ORDER BY tree_size")] == [old_signing, signing]
+    assert [key for (key,) in db.execute("SELECT key_id FROM skill_system.audit_checkpoints ORDER BY tree_size")] == [
+        old_signing,
+        signing,
+    ]
     assert old_note.splitlines()[0] == new_note.splitlines()[0], "the log is the same one"
-    index, size, leaf, root, proof = db.execute("SELECT leaf_index, tree_size, leaf_hash, root_hash, hashes FROM skill_system.audit_inclusion_proof(%s)", [first_id]).fetchone()
+    index, size, leaf, root, proof = db.execute(
+        "SELECT leaf_index, tree_size, leaf_hash, root_hash, hashes FROM skill_system.audit_inclusion_proof(%s)",
+        [first_id],
+    ).fetchone()
     assert size > old_size and includes(leaf, index, size, proof, root)
-    assert db.execute("SELECT old_root_hash FROM skill_system.audit_consistency_proof(%s)", [old_size]).fetchone() == db.execute("SELECT root_hash FROM skill_system.audit_checkpoints ORDER BY tree_size").fetchone()
+    assert (
+        db.execute("SELECT old_root_hash FROM skill_system.audit_consistency_proof(%s)", [old_size]).fetchone()
+        == db.execute("SELECT root_hash FROM skill_system.audit_checkpoints ORDER BY tree_size").fetchone()
+    )
     assert server.problems(db) == [] and server.health(db)[0] == "ok"
     # And the second implementation agrees about what each key signed.
     log_id = str(db.execute("SELECT log_id FROM skill_system.audit_state").fetchone()[0])
@@ -114,7 +141,9 @@ def test_a_new_key_is_announced_by_the_old_one_and_proofs_go_on(server, db):
     wanted = ", ".join(f"{name}::text" for name in skr1.COLUMNS)
     db.execute("SET TIME ZONE 'UTC'")
     rows = db.execute(f"SELECT {wanted}, signature FROM skill_system.audit_logs").fetchall()
-    assert {row[-2] for row in rows} == {old, new} and all(skr1.signature(row[:-1], log_id, ring) == row[-1] for row in rows)
+    assert {row[-2] for row in rows} == {old, new} and all(
+        skr1.signature(row[:-1], log_id, ring) == row[-1] for row in rows
+    )
     # Once more.
     third = rotate(db)
     assert third == server.append(db) and len(server.ring()["keys"]) == 6 and server.problems(db) == []
@@ -128,8 +157,10 @@ def test_only_administrators_rotate(server, db):
 
 def test_a_rollback_leaves_the_keyring_alone(server, db):
     before, old = server.ring(), server.active()
+
     def nothing_happened():
         assert server.ring() == before and server.files() == ONLY_FILE and server.append(db) == old
+
     with pytest.raises(ZeroDivisionError), db.transaction():
         rotate(db)
         assert len(server.files()) == 2 and {line.split()[0] for line in server.files()} == {"600"}
@@ -196,7 +227,9 @@ def test_two_at_once(server, db):
         thread = threading.Thread(target=lambda: found.append(rotate(other)))
         thread.start()
         deadline = time.monotonic() + 20
-        while db.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s", [other.info.backend_pid]).fetchone() == (0,):
+        while db.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s", [other.info.backend_pid]
+        ).fetchone() == (0,):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         # In another database it is refused.
@@ -207,7 +240,10 @@ def test_two_at_once(server, db):
     assert found and found[0] != second and server.active() == found[0]
     assert len(server.ring()["keys"]) == 6
     assert server.problems(db) == []
-    assert [row[0] for row in db.execute("SELECT event_data->>'active_key_id' FROM skill_system.audit_kept ORDER BY recorded_at")] == [second, found[0]]
+    assert [
+        row[0]
+        for row in db.execute("SELECT event_data->>'active_key_id' FROM skill_system.audit_kept ORDER BY recorded_at")
+    ] == [second, found[0]]
 
 
 def test_the_databases_of_a_server_share_the_keyring(server, db):
@@ -218,7 +254,9 @@ def test_the_databases_of_a_server_share_the_keyring(server, db):
         assert [problem for problem, _ in server.problems(two)] == ["key_unannounced"]
         # Here the key is announced, not made.
         assert rotate(two) == new and server.active() == new
-        assert two.execute("SELECT key_id, event_data->'key_ids' FROM skill_system.audit_kept").fetchall() == [(old, [new])]
+        assert two.execute("SELECT key_id, event_data->'key_ids' FROM skill_system.audit_kept").fetchall() == [
+            (old, [new])
+        ]
         assert server.problems(two) == [] and server.health(two)[0] == "ok"
         # Two rotations in the other database with a record between: both keys are announced.
         third = rotate(db)
@@ -237,23 +275,43 @@ def test_a_key_from_nowhere_is_reported(server, db):
     """Somebody exchanged the key by hand; nothing in the log says so, except in records that this key signed itself."""
     ring = server.ring()
     foreign = {"kty": "oct", "alg": "HS256", "kid": "hs-foreign", "active": True, "k": "A" * 43}
-    write_keyring(server.path, json.dumps({"keys": [{**key, "active": key["active"] and key["kty"] != "oct"} for key in ring["keys"]] + [foreign]}))
+    write_keyring(
+        server.path,
+        json.dumps(
+            {"keys": [{**key, "active": key["active"] and key["kty"] != "oct"} for key in ring["keys"]] + [foreign]}
+        ),
+    )
     time.sleep(1.1)
     assert server.append(db) == "hs-foreign"
     assert server.health(db)[0] == "warning"
     # A forged announcement, signed with the foreign key itself, changes nothing.
-    row = dict(zip(skr1.COLUMNS, db.execute(f"SELECT {', '.join(name + '::text' for name in skr1.COLUMNS)} FROM skill_system.audit_logs WHERE key_id = 'hs-foreign'").fetchone()))
-    row |= {"id": "01a1fe1c-509a-711b-9572-85a8c450d751", "event_type": "audit.key_rotated", "event_data": '{"key_ids": ["hs-foreign"], "active_key_id": "hs-foreign"}',
-            "transaction_id": db.execute("SELECT (pg_current_xact_id()::text::bigint + 1)::text").fetchone()[0]}
+    row = dict(
+        zip(
+            skr1.COLUMNS,
+            db.execute(
+                f"SELECT {', '.join(name + '::text' for name in skr1.COLUMNS)} FROM skill_system.audit_logs WHERE key_id = 'hs-foreign'"
+            ).fetchone(),
+        )
+    )
+    row |= {
+        "id": "01a1fe1c-509a-711b-9572-85a8c450d751",
+        "event_type": "audit.key_rotated",
+        "event_data": '{"key_ids": ["hs-foreign"], "active_key_id": "hs-foreign"}',
+        "transaction_id": db.execute("SELECT (pg_current_xact_id()::text::bigint + 1)::text").fetchone()[0],
+    }
     log_id = str(db.execute("SELECT log_id FROM skill_system.audit_state").fetchone()[0])
     for table in ("audit_logs", "audit_kept"):
-        db.execute(f"INSERT INTO skill_system.{table} ({', '.join(row)}, signature) VALUES ({', '.join(['%s'] * 13)})",
-                   [*row.values(), skr1.signature(tuple(row.values()), log_id, skr1.keys(json.dumps(server.ring())))])
+        db.execute(
+            f"INSERT INTO skill_system.{table} ({', '.join(row)}, signature) VALUES ({', '.join(['%s'] * 13)})",
+            [*row.values(), skr1.signature(tuple(row.values()), log_id, skr1.keys(json.dumps(server.ring())))],
+        )
     assert [problem for problem, _ in server.problems(db)] == ["key_unannounced"]
     assert server.health(db)[0] == "warning"
     # An old key vouches for it when an administrator says so.
     assert rotate(db) == "hs-foreign"
-    assert db.execute("SELECT key_id FROM skill_system.audit_logs WHERE event_type = 'audit.key_rotated' AND key_id <> 'hs-foreign'").fetchone() == ([key["kid"] for key in ring["keys"] if key["kty"] == "oct"][0],)
+    assert db.execute(
+        "SELECT key_id FROM skill_system.audit_logs WHERE event_type = 'audit.key_rotated' AND key_id <> 'hs-foreign'"
+    ).fetchone() == ([key["kid"] for key in ring["keys"] if key["kty"] == "oct"][0],)
     assert server.problems(db) == [] and server.health(db)[0] == "ok"
     assert rotate(db) != "hs-foreign"
 
@@ -353,7 +411,9 @@ def test_a_broken_keyring_is_said_and_not_replaced(server, db):
             assert caught.value.diag.message_hint, how
             status, detail = server.health(connection)
             assert status == "error" and "keyring" in detail, how
-        assert as_server("sh", "-c", f"ls -d '{server.path}'* || true").split() == ([] if how == "lost" else [str(server.path)])
+        assert as_server("sh", "-c", f"ls -d '{server.path}'* || true").split() == (
+            [] if how == "lost" else [str(server.path)]
+        )
         as_server("sh", "-c", 'test ! -d "$0" || rmdir "$0"', str(server.path))
         write_keyring(server.path, ring)
     assert db.execute("SELECT count(*) FROM skill_system.audit_kept").fetchone() == (0,)
@@ -374,7 +434,9 @@ def test_without_any_old_key_the_log_begins_anew_with_a_record(server, db):
         with pytest.raises(errors.ObjectNotInPrerequisiteState, match="keyring already"):
             connection.execute("SELECT skill_system.create_keyring()")
         newer = rotate(connection)
-        assert server.append(connection) == newer and {problem for problem, _ in server.problems(connection)} == {"key_unknown"}
+        assert server.append(connection) == newer and {problem for problem, _ in server.problems(connection)} == {
+            "key_unknown"
+        }
     # In the other database the keyring is there, but it has no key that is known: it says so and takes it on.
     with server.connect(dbname="two") as two:
         assert server.health(two)[0] == "warning"

@@ -1,19 +1,19 @@
 """Legal holds and the retirement of old partitions: two persons, nothing young, held, unsealed or tampered with, and proofs that
 hold before and after."""
+
 import base64
 import hashlib
 import json
 import time
 import uuid
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import psycopg
 import pytest
+import skr1
 from psycopg import errors
 
-import skr1
-
-NOW = datetime.now(timezone.utc)
+NOW = datetime.now(UTC)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ class Log:
         self.db.execute("SELECT skill_system.append_audit('before', '{}')")
         self.log_id = str(self.db.execute("SELECT log_id FROM skill_system.audit_state").fetchone()[0])
         self.keyring = self.db.execute("SELECT pg_read_file('skill_system_keyring.json')").fetchone()[0]
-        [self.key_id] = [key["kid"] for key in json.loads(self.keyring)["keys"] if key["kty"] == "oct" and key["active"]]
+        [self.key_id] = [
+            key["kid"] for key in json.loads(self.keyring)["keys"] if key["kty"] == "oct" and key["active"]
+        ]
 
     def month(self, month, records=600, start=0):
         self.db.execute("SELECT skill_system.create_audit_partition(%s)", [month + "-01"])
@@ -50,14 +52,33 @@ class Log:
             rows = []
             for when, event_type, data in records:
                 milliseconds = int(when.timestamp() * 1000)
-                id = str(uuid.UUID(int=(milliseconds << 80) | (7 << 76) | (uuid.uuid4().int & ~(-1 << 76) & ~(3 << 62)) | (2 << 62)))
-                row = {"id": id, "tenant_id": "default", "event_type": event_type, "event_data": data, "actor_id": None, "actor_type": None,
-                       "created_at": when.isoformat(), "recorded_at": when.isoformat(), "transaction_id": transaction,
-                       "session_user_name": "somebody", "current_user_name": "somebody", "key_id": self.key_id, **values}
+                id = str(
+                    uuid.UUID(
+                        int=(milliseconds << 80) | (7 << 76) | (uuid.uuid4().int & ~(-1 << 76) & ~(3 << 62)) | (2 << 62)
+                    )
+                )
+                row = {
+                    "id": id,
+                    "tenant_id": "default",
+                    "event_type": event_type,
+                    "event_data": data,
+                    "actor_id": None,
+                    "actor_type": None,
+                    "created_at": when.isoformat(),
+                    "recorded_at": when.isoformat(),
+                    "transaction_id": transaction,
+                    "session_user_name": "somebody",
+                    "current_user_name": "somebody",
+                    "key_id": self.key_id,
+                    **values,
+                }
                 row = tuple(row[name] for name in skr1.COLUMNS)
                 rows.append((*row, skr1.signature(row, self.log_id, ring)))
                 ids.append(id)
-            cursor.executemany(f"INSERT INTO skill_system.audit_logs ({', '.join(skr1.COLUMNS)}, signature) VALUES ({', '.join(['%s'] * 13)})", rows)
+            cursor.executemany(
+                f"INSERT INTO skill_system.audit_logs ({', '.join(skr1.COLUMNS)}, signature) VALUES ({', '.join(['%s'] * 13)})",
+                rows,
+            )
         return ids
 
     def seal(self):
@@ -70,7 +91,10 @@ class Log:
         return self.db.execute("SELECT skill_system.audit_leaf_index(%s)", [id]).fetchone()[0]
 
     def retire(self, who, month="2024-03-15", reference="schedule 4.2"):
-        return who.execute("SELECT step, partition, records, root_hash, detail FROM skill_system.retire_audit_partition(%s, %s)", [month, reference]).fetchone()
+        return who.execute(
+            "SELECT step, partition, records, root_hash, detail FROM skill_system.retire_audit_partition(%s, %s)",
+            [month, reference],
+        ).fetchone()
 
     def refused(self, who, match, error=errors.ObjectNotInPrerequisiteState, **arguments):
         with pytest.raises(error, match=match) as caught:
@@ -79,7 +103,12 @@ class Log:
         return caught.value.diag
 
     def export(self, *arguments):
-        lines = [json.loads(line) for line, in self.db.execute(f"SELECT * FROM skill_system.audit_export({', '.join(['%s::timestamptz'] * len(arguments))})", arguments)]
+        lines = [
+            json.loads(line)
+            for (line,) in self.db.execute(
+                f"SELECT * FROM skill_system.audit_export({', '.join(['%s::timestamptz'] * len(arguments))})", arguments
+            )
+        ]
         return lines[0], lines[1:-1], lines[-1]
 
     def tamper(self, table, *statements):
@@ -104,6 +133,7 @@ def log(people, fresh_database, connect):
 
 # ---- RFC 6962, written from its text
 
+
 def node(left, right):
     return hashlib.sha256(b"\x01" + left + right).digest()
 
@@ -117,7 +147,11 @@ def tree(start, end, known):
 
 
 def root_of(hashes):
-    return tree(0, len(hashes), {(i, i + 1): hash for i, hash in enumerate(hashes)}) if hashes else hashlib.sha256(b"").digest()
+    return (
+        tree(0, len(hashes), {(i, i + 1): hash for i, hash in enumerate(hashes)})
+        if hashes
+        else hashlib.sha256(b"").digest()
+    )
 
 
 def includes(leaf, index, size, proof, root):
@@ -153,7 +187,10 @@ def root_of_export(log, export):
             assert hashes == []
             continue
         assert "missing" not in line
-        row = tuple(json.dumps(line[name]) if name == "event_data" else None if line[name] is None else str(line[name]) for name in skr1.COLUMNS)
+        row = tuple(
+            json.dumps(line[name]) if name == "event_data" else None if line[name] is None else str(line[name])
+            for name in skr1.COLUMNS
+        )
         known[at, at + 1] = hashlib.sha256(b"\x00" + skr1.encode(row, log.log_id) + line["signature"].encode()).digest()
         at += 1
     assert at == first["size"]
@@ -162,9 +199,12 @@ def root_of_export(log, export):
 
 # ---- two persons
 
+
 def test_two_persons_retire_a_partition_and_every_proof_still_holds(log):
-    retired = [id for id, in log.db.execute("SELECT id FROM skill_system.audit_logs_2024_03 ORDER BY created_at")]
-    kept = [id for id, in log.db.execute("SELECT id FROM skill_system.audit_logs WHERE event_type IN ('before', 'after')")]
+    retired = [id for (id,) in log.db.execute("SELECT id FROM skill_system.audit_logs_2024_03 ORDER BY created_at")]
+    kept = [
+        id for (id,) in log.db.execute("SELECT id FROM skill_system.audit_logs WHERE event_type IN ('before', 'after')")
+    ]
     assert (len(retired), len(kept)) == (600, 2)
     log.checkpoint()
     assert len(set(root_of_export(log, log.export()))) == 1
@@ -183,15 +223,42 @@ def test_two_persons_retire_a_partition_and_every_proof_still_holds(log):
     assert log.db.execute("SELECT to_regclass('skill_system.audit_logs_2024_03')").fetchone() == (None,)
 
     # The record says it all, signed, and audit_retirements says the same.
-    [(data, session)] = log.db.execute("SELECT event_data, session_user_name FROM skill_system.audit_logs WHERE event_type = 'audit.partition_retired'").fetchall()
+    [(data, session)] = log.db.execute(
+        "SELECT event_data, session_user_name FROM skill_system.audit_logs WHERE event_type = 'audit.partition_retired'"
+    ).fetchall()
     start = min(indexes[id] for id in retired)
     assert session == "test_second_admin"
-    assert {name: data[name] for name in ("partition", "since", "until", "leaves", "count", "root_hash", "policy_reference", "requested_by", "approved_by", "checkpoint_size", "key_ids")} == {
-        "partition": "audit_logs_2024_03", "since": "2024-03-01T00:00:00Z", "until": "2024-04-01T00:00:00Z", "leaves": f"{{[{start},{start + 600})}}", "count": 600,
-        "root_hash": root.hex(), "policy_reference": "schedule 4.2", "requested_by": "test_admin", "approved_by": "test_second_admin", "checkpoint_size": old_size,
-        "key_ids": [log.key_id]}
-    assert log.first.execute("SELECT partition, since::date::text, leaves::text, records, root_hash, requested_by, approved_by FROM skill_system.audit_retirements").fetchall() == [
-        ("audit_logs_2024_03", "2024-03-01", data["leaves"], 600, root, "test_admin", "test_second_admin")]
+    assert {
+        name: data[name]
+        for name in (
+            "partition",
+            "since",
+            "until",
+            "leaves",
+            "count",
+            "root_hash",
+            "policy_reference",
+            "requested_by",
+            "approved_by",
+            "checkpoint_size",
+            "key_ids",
+        )
+    } == {
+        "partition": "audit_logs_2024_03",
+        "since": "2024-03-01T00:00:00Z",
+        "until": "2024-04-01T00:00:00Z",
+        "leaves": f"{{[{start},{start + 600})}}",
+        "count": 600,
+        "root_hash": root.hex(),
+        "policy_reference": "schedule 4.2",
+        "requested_by": "test_admin",
+        "approved_by": "test_second_admin",
+        "checkpoint_size": old_size,
+        "key_ids": [log.key_id],
+    }
+    assert log.first.execute(
+        "SELECT partition, since::date::text, leaves::text, records, root_hash, requested_by, approved_by FROM skill_system.audit_retirements"
+    ).fetchall() == [("audit_logs_2024_03", "2024-03-01", data["leaves"], 600, root, "test_admin", "test_second_admin")]
 
     # Before the retirement record is sealed, and after it.
     for _ in range(2):
@@ -209,12 +276,23 @@ def test_two_persons_retire_a_partition_and_every_proof_still_holds(log):
 
     assert log.db.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
     for id in [*retired[::50], retired[-1], *kept]:
-        index, size, leaf, root, proof = log.db.execute("SELECT leaf_index, tree_size, leaf_hash, root_hash, hashes FROM skill_system.audit_inclusion_proof(%s)", [id]).fetchone()
+        index, size, leaf, root, proof = log.db.execute(
+            "SELECT leaf_index, tree_size, leaf_hash, root_hash, hashes FROM skill_system.audit_inclusion_proof(%s)",
+            [id],
+        ).fetchone()
         assert (index, leaf) == (indexes[id], leaves[id]) and size > old_size
         assert includes(leaf, index, size, proof, root)
         assert not includes(leaf, index ^ 1, size, proof, root)
-    old_root, new_root = log.db.execute("SELECT old_root_hash, new_root_hash FROM skill_system.audit_consistency_proof(%s)", [old_size]).fetchone()
-    assert old_root == log.db.execute("SELECT root_hash FROM skill_system.audit_checkpoints ORDER BY tree_size LIMIT 1").fetchone()[0] != new_root
+    old_root, new_root = log.db.execute(
+        "SELECT old_root_hash, new_root_hash FROM skill_system.audit_consistency_proof(%s)", [old_size]
+    ).fetchone()
+    assert (
+        old_root
+        == log.db.execute("SELECT root_hash FROM skill_system.audit_checkpoints ORDER BY tree_size LIMIT 1").fetchone()[
+            0
+        ]
+        != new_root
+    )
     # The month is over: it cannot be retired twice.
     with pytest.raises(errors.UndefinedObject, match="no partition for 2024-03"):
         log.retire(log.first)
@@ -250,8 +328,13 @@ def test_who_may_and_who_counts_as_second(log, connect):
         superuser.execute("SET SESSION AUTHORIZATION test_second_admin")
         log.refused(superuser, "SET SESSION AUTHORIZATION", errors.InsufficientPrivilege)
     # Whoever is no administrator does not become one through somebody else's function.
-    log.db.execute("CREATE FUNCTION public.lent() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT step FROM skill_system.retire_audit_partition('2024-03-01', 'schedule 4.2')$$")
-    with connect("test_agent", dbname=log.name) as connection, pytest.raises(errors.InsufficientPrivilege, match="test_agent"):
+    log.db.execute(
+        "CREATE FUNCTION public.lent() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT step FROM skill_system.retire_audit_partition('2024-03-01', 'schedule 4.2')$$"
+    )
+    with (
+        connect("test_agent", dbname=log.name) as connection,
+        pytest.raises(errors.InsufficientPrivilege, match="test_agent"),
+    ):
         connection.execute("SELECT public.lent()")
     # The request is of somebody who has left.
     log.db.execute("REVOKE skill_system_admin FROM test_admin")
@@ -264,7 +347,12 @@ def test_who_may_and_who_counts_as_second(log, connect):
     try:
         with connect("test_second_admin", dbname=log.name) as connection:
             log.refused(connection, "all tenants", errors.InsufficientPrivilege)
-            for call in ("set_legal_hold('2024-01-01', NULL, 'x')", "release_legal_hold(1, 'x')", "withdraw_audit_retirement('2024-03-01', 'x')", "rotate_audit_key()"):
+            for call in (
+                "set_legal_hold('2024-01-01', NULL, 'x')",
+                "release_legal_hold(1, 'x')",
+                "withdraw_audit_retirement('2024-03-01', 'x')",
+                "rotate_audit_key()",
+            ):
                 with pytest.raises(errors.InsufficientPrivilege, match="all tenants"):
                     connection.execute(f"SELECT skill_system.{call}")
     finally:
@@ -286,15 +374,30 @@ def test_the_two_must_mean_the_same(log):
     assert log.retire(log.second, reference="schedule 5")[0] == "requested"
     assert log.retire(log.first, reference="schedule 5")[0] == "retired"
     assert log.retire(log.first, month="2024-04-01")[0] == "retired"
-    assert [kind for kind, in log.db.execute("SELECT event_type FROM skill_system.audit_logs WHERE event_type LIKE 'audit.%%ret%%' ORDER BY recorded_at", [])] == [
-        "audit.retirement_requested", "audit.retirement_requested", "audit.retirement_withdrawn", "audit.retirement_requested", "audit.partition_retired", "audit.partition_retired"]
+    assert [
+        kind
+        for (kind,) in log.db.execute(
+            "SELECT event_type FROM skill_system.audit_logs WHERE event_type LIKE 'audit.%%ret%%' ORDER BY recorded_at",
+            [],
+        )
+    ] == [
+        "audit.retirement_requested",
+        "audit.retirement_requested",
+        "audit.retirement_withdrawn",
+        "audit.retirement_requested",
+        "audit.partition_retired",
+        "audit.partition_retired",
+    ]
 
 
 def request_of_another(log, age, **values):
     """A request as the first person made it some time ago."""
     data = json.dumps({"partition": "audit_logs_2024_03", "policy_reference": "schedule 4.2"})
     [id] = log.write([(NOW - age, "audit.retirement_requested", data)], session_user_name="test_admin", **values)
-    log.db.execute(f"INSERT INTO skill_system.audit_kept SELECT {', '.join(c.name for c in log.db.execute('SELECT * FROM skill_system.audit_kept').description)} FROM skill_system.audit_logs WHERE id = %s", [id])
+    log.db.execute(
+        f"INSERT INTO skill_system.audit_kept SELECT {', '.join(c.name for c in log.db.execute('SELECT * FROM skill_system.audit_kept').description)} FROM skill_system.audit_logs WHERE id = %s",
+        [id],
+    )
     return id
 
 
@@ -324,21 +427,28 @@ def test_nobody_else_writes_records_of_the_log_about_itself(log, connect):
         with pytest.raises(errors.InsufficientPrivilege, match="audit\\."):
             who.execute("SELECT skill_system.append_audit('audit.partition_retired', '{}')")
         with pytest.raises(errors.InsufficientPrivilege, match="audit\\."):
-            who.execute("INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.key_rotated', '{}')")
+            who.execute(
+                "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.key_rotated', '{}')"
+            )
         who.execute("SELECT skill_system.append_audit('auditor.came', '{}')")
 
 
 # ---- what is refused
 
+
 def test_young_months_are_refused(log):
     log.db.execute("SELECT * FROM skill_system.maintain()")
     for date in (NOW, NOW + timedelta(days=40), NOW - timedelta(days=180)):
         month = date.strftime("%Y-%m-01")
-        log.db.execute("SELECT skill_system.create_audit_partition(%s)", [month]) if date < NOW - timedelta(days=60) else None
+        log.db.execute("SELECT skill_system.create_audit_partition(%s)", [month]) if date < NOW - timedelta(
+            days=60
+        ) else None
         diagnosis = log.refused(log.first, "at least 183 days", month=month)
         assert "Act" in diagnosis.message_detail
     # The month is long over, but the record came later; recorded_at cannot be chosen by anybody.
-    log.db.execute("INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('late', '{}', '2024-03-20')")
+    log.db.execute(
+        "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('late', '{}', '2024-03-20')"
+    )
     log.seal()
     log.retire(log.first)
     log.refused(log.second, "less than 183 days")
@@ -346,8 +456,10 @@ def test_young_months_are_refused(log):
 
 def test_the_youngest_month_that_may_go(people, fresh_database, connect):
     """The last record of the month must be 183 days old, to the day."""
+
     def first_of(month):
         return month.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
     over = first_of(NOW - timedelta(days=183))  # the month that began before this ended at least 183 days ago
     allowed = first_of(over - timedelta(days=1))
     log = Log(fresh_database(), connect)
@@ -361,14 +473,24 @@ def test_the_youngest_month_that_may_go(people, fresh_database, connect):
 
 
 def test_the_default_partition_is_never_retired(log):
-    log.write([(datetime(2024, 2, 10, tzinfo=timezone.utc), "stray", "{}")])
+    log.write([(datetime(2024, 2, 10, tzinfo=UTC), "stray", "{}")])
     log.seal()
     with pytest.raises(errors.UndefinedObject, match="no partition for 2024-02") as caught:
         log.retire(log.first, month="2024-02-01")
     assert "audit_logs_default" in caught.value.diag.message_detail
 
 
-@pytest.mark.parametrize("month, reference", [(None, "x"), ("infinity", "x"), ("-infinity", "x"), ("2024-03-01", None), ("2024-03-01", " "), ("2024-03-01", "x" * 1001)])
+@pytest.mark.parametrize(
+    "month, reference",
+    [
+        (None, "x"),
+        ("infinity", "x"),
+        ("-infinity", "x"),
+        ("2024-03-01", None),
+        ("2024-03-01", " "),
+        ("2024-03-01", "x" * 1001),
+    ],
+)
 def test_bad_arguments(log, month, reference):
     with pytest.raises(errors.InvalidParameterValue):
         log.retire(log.first, month, reference)
@@ -385,7 +507,7 @@ def test_unusual_months_are_only_unknown(log):
 
 
 def test_what_is_not_sealed_stays(log):
-    log.write([(datetime(2024, 3, 20, tzinfo=timezone.utc), "more", "{}")])
+    log.write([(datetime(2024, 3, 20, tzinfo=UTC), "more", "{}")])
     log.retire(log.first)
     log.refused(log.second, "is not sealed")
     log.seal()
@@ -393,13 +515,37 @@ def test_what_is_not_sealed_stays(log):
 
 
 TAMPERING = {
-    "a value": ("audit_logs_2024_03", "UPDATE skill_system.audit_logs_2024_03 SET event_data = '{}' WHERE event_data = '{\"n\": 300}'", "not as it was signed: signature_mismatch"),
+    "a value": (
+        "audit_logs_2024_03",
+        "UPDATE skill_system.audit_logs_2024_03 SET event_data = '{}' WHERE event_data = '{\"n\": 300}'",
+        "not as it was signed: signature_mismatch",
+    ),
     "a value and its signature": ("audit_logs_2024_03", "resign", "not as it was sealed"),
-    "a missing record": ("audit_logs_2024_03", "DELETE FROM skill_system.audit_logs_2024_03 WHERE event_data = '{\"n\": 300}'", "missing"),
-    "a leaf": ("audit_tiles", "UPDATE skill_system.audit_tiles SET hashes = set_byte(hashes, 3200, get_byte(hashes, 3200) # 1) WHERE (level, n) = (0, 1)", "root of the sealed tree"),
-    "an inner hash": ("audit_seal_state", "UPDATE skill_system.audit_seal_state SET root_hash = sha256('')", "root of the sealed tree"),
-    "a checkpoint": ("audit_checkpoints", "UPDATE skill_system.audit_checkpoints SET root_hash = sha256('')", "checkpoint"),
-    "another server": ("audit_seal_state", "UPDATE skill_system.audit_seal_state SET system_identifier = 1", "sealed elsewhere"),
+    "a missing record": (
+        "audit_logs_2024_03",
+        "DELETE FROM skill_system.audit_logs_2024_03 WHERE event_data = '{\"n\": 300}'",
+        "missing",
+    ),
+    "a leaf": (
+        "audit_tiles",
+        "UPDATE skill_system.audit_tiles SET hashes = set_byte(hashes, 3200, get_byte(hashes, 3200) # 1) WHERE (level, n) = (0, 1)",
+        "root of the sealed tree",
+    ),
+    "an inner hash": (
+        "audit_seal_state",
+        "UPDATE skill_system.audit_seal_state SET root_hash = sha256('')",
+        "root of the sealed tree",
+    ),
+    "a checkpoint": (
+        "audit_checkpoints",
+        "UPDATE skill_system.audit_checkpoints SET root_hash = sha256('')",
+        "checkpoint",
+    ),
+    "another server": (
+        "audit_seal_state",
+        "UPDATE skill_system.audit_seal_state SET system_identifier = 1",
+        "sealed elsewhere",
+    ),
 }
 
 
@@ -411,10 +557,22 @@ def test_evidence_of_tampering_is_not_removed(log, what):
     if statement == "resign":
         # By somebody who has the key.
         names = ", ".join(f"{name}::text" for name in skr1.COLUMNS)
-        row = list(log.db.execute(f"SELECT {names} FROM skill_system.audit_logs_2024_03 WHERE event_data = '{{\"n\": 300}}'").fetchone())
+        row = list(
+            log.db.execute(
+                f"SELECT {names} FROM skill_system.audit_logs_2024_03 WHERE event_data = '{{\"n\": 300}}'"
+            ).fetchone()
+        )
         row[skr1.COLUMNS.index("event_data")] = "{}"
-        log.tamper(table, f"UPDATE skill_system.{table} SET event_data = '{{}}', signature = '{skr1.signature(row, log.log_id, skr1.keys(log.keyring))}' WHERE id = '{row[0]}'")
-        assert log.db.execute("SELECT problem FROM skill_system.verify_audit() WHERE problem LIKE 'signature%%'", []).fetchall() == []
+        log.tamper(
+            table,
+            f"UPDATE skill_system.{table} SET event_data = '{{}}', signature = '{skr1.signature(row, log.log_id, skr1.keys(log.keyring))}' WHERE id = '{row[0]}'",
+        )
+        assert (
+            log.db.execute(
+                "SELECT problem FROM skill_system.verify_audit() WHERE problem LIKE 'signature%%'", []
+            ).fetchall()
+            == []
+        )
     else:
         log.tamper(table, statement)
     error = errors.ObjectNotInPrerequisiteState if what == "another server" else errors.DataCorrupted
@@ -426,19 +584,44 @@ def test_a_retirement_that_nobody_signed_hides_nothing(log):
     log.retire(log.first)
     log.retire(log.second)
     log.seal()
-    start, end = log.leaf(log.db.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'after'").fetchone()[0]), None
+    start, end = (
+        log.leaf(log.db.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'after'").fetchone()[0]),
+        None,
+    )
     log.tamper("audit_logs", "DELETE FROM skill_system.audit_logs WHERE event_type = 'after'")
     assert log.export()[2]["missing"] == 1
     columns = [c.name for c in log.db.execute("SELECT * FROM skill_system.audit_kept").description]
     # A copy of a true retirement with other leaves, and one whose record never was in the log, signed with the stolen key.
-    forged = [c if c not in ("id", "event_data") else {"id": "gen_random_uuid()", "event_data": f"event_data || '{{\"leaves\": \"{{[{start},{start + 1})}}\"}}'"}[c] for c in columns]
-    log.db.execute(f"INSERT INTO skill_system.audit_kept SELECT {', '.join(forged)} FROM skill_system.audit_kept WHERE event_type = 'audit.partition_retired'")
+    forged = [
+        c
+        if c not in ("id", "event_data")
+        else {"id": "gen_random_uuid()", "event_data": f'event_data || \'{{"leaves": "{{[{start},{start + 1})}}"}}\''}[
+            c
+        ]
+        for c in columns
+    ]
+    log.db.execute(
+        f"INSERT INTO skill_system.audit_kept SELECT {', '.join(forged)} FROM skill_system.audit_kept WHERE event_type = 'audit.partition_retired'"
+    )
     assert log.export()[2]["missing"] == 1
-    row = {**dict.fromkeys(skr1.COLUMNS), "id": str(uuid.uuid4()), "tenant_id": "default", "event_type": "audit.partition_retired",
-           "event_data": json.dumps({"leaves": f"{{[{start},{start + 1})}}", "partition": "x"}), "created_at": NOW.isoformat(), "recorded_at": NOW.isoformat(),
-           "transaction_id": "5", "session_user_name": "x", "current_user_name": "x", "key_id": log.key_id}
+    row = {
+        **dict.fromkeys(skr1.COLUMNS),
+        "id": str(uuid.uuid4()),
+        "tenant_id": "default",
+        "event_type": "audit.partition_retired",
+        "event_data": json.dumps({"leaves": f"{{[{start},{start + 1})}}", "partition": "x"}),
+        "created_at": NOW.isoformat(),
+        "recorded_at": NOW.isoformat(),
+        "transaction_id": "5",
+        "session_user_name": "x",
+        "current_user_name": "x",
+        "key_id": log.key_id,
+    }
     signature = skr1.signature(tuple(row.values()), log.log_id, skr1.keys(log.keyring))
-    log.db.execute(f"INSERT INTO skill_system.audit_kept ({', '.join(row)}, signature) VALUES ({', '.join(['%s'] * 13)})", [*row.values(), signature])
+    log.db.execute(
+        f"INSERT INTO skill_system.audit_kept ({', '.join(row)}, signature) VALUES ({', '.join(['%s'] * 13)})",
+        [*row.values(), signature],
+    )
     assert log.export()[2]["missing"] == 1
     # The true one still counts, also when the record itself has gone the way of its partition.
     assert log.export()[2]["retired"] == 600
@@ -468,7 +651,12 @@ def test_a_rollback_takes_it_all_back(log):
     assert log.db.execute("SELECT count(*) FROM skill_system.audit_retirements").fetchone() == (0,)
     assert log.export()[2]["retired"] == 0
     # What was let through for the removal is closed again.
-    for statement in ("DELETE FROM skill_system.audit_logs_2024_03", "DELETE FROM skill_system.audit_kept", "UPDATE skill_system.audit_kept SET event_type = 'x'", "TRUNCATE skill_system.audit_kept"):
+    for statement in (
+        "DELETE FROM skill_system.audit_logs_2024_03",
+        "DELETE FROM skill_system.audit_kept",
+        "UPDATE skill_system.audit_kept SET event_type = 'x'",
+        "TRUNCATE skill_system.audit_kept",
+    ):
         with pytest.raises(errors.ObjectNotInPrerequisiteState, match="append-only"):
             log.db.execute(statement)
     assert log.retire(log.second)[0] == "retired"
@@ -479,12 +667,14 @@ def test_the_partition_of_the_first_leaf_can_go(people, fresh_database, connect)
     log = Log(fresh_database(), connect)
     log.db.execute("SELECT skill_system.create_audit_partition('2024-03-01')")
     # transaction_id 3 is before all others, so these are sealed first.
-    log.write([(datetime(2024, 3, day, tzinfo=timezone.utc), "old", "{}") for day in range(1, 9)], transaction_id="3")
+    log.write([(datetime(2024, 3, day, tzinfo=UTC), "old", "{}") for day in range(1, 9)], transaction_id="3")
     log.seal()
     log.retire(log.first)
     log.retire(log.second)
     assert log.db.execute("SELECT leaves::text FROM skill_system.audit_retirements").fetchone() == ("{[0,8)}",)
-    assert log.db.execute("SELECT event_data->>'first_key_id' FROM skill_system.audit_kept WHERE event_type = 'audit.partition_retired'").fetchone() == (log.key_id,)
+    assert log.db.execute(
+        "SELECT event_data->>'first_key_id' FROM skill_system.audit_kept WHERE event_type = 'audit.partition_retired'"
+    ).fetchone() == (log.key_id,)
     log.seal()
     assert log.db.execute("SELECT status FROM skill_system.health() WHERE \"check\" = 'keyring'").fetchone() == ("ok",)
     assert log.db.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
@@ -494,15 +684,25 @@ def test_the_partition_of_the_first_leaf_can_go(people, fresh_database, connect)
 # ---- legal holds
 
 HOLDS = [
-    ("2024-03-31 23:59:59.999999+00", None, True), ("-infinity", None, True), ("-infinity", "infinity", True), ("2024-03-10", "2024-03-11", True),
-    ("-infinity", "2024-03-01 00:00:00.000001+00", True), ("0044-03-15 BC", "2024-04-01+00", True), ("2000-01-01", "2030-01-01", True), ("2000-01-01", "12000-01-01", True),
-    ("2024-04-01 00:00:00+00", None, False), ("-infinity", "2024-03-01 00:00:00+00", False), ("0044-03-15 BC", "2024-02-01+00", False),
+    ("2024-03-31 23:59:59.999999+00", None, True),
+    ("-infinity", None, True),
+    ("-infinity", "infinity", True),
+    ("2024-03-10", "2024-03-11", True),
+    ("-infinity", "2024-03-01 00:00:00.000001+00", True),
+    ("0044-03-15 BC", "2024-04-01+00", True),
+    ("2000-01-01", "2030-01-01", True),
+    ("2000-01-01", "12000-01-01", True),
+    ("2024-04-01 00:00:00+00", None, False),
+    ("-infinity", "2024-03-01 00:00:00+00", False),
+    ("0044-03-15 BC", "2024-02-01+00", False),
 ]
 
 
 def test_a_hold_keeps_each_month_that_it_touches(log):
     for n, (since, until, held) in enumerate(HOLDS, start=1):
-        assert log.first.execute("SELECT skill_system.set_legal_hold(%s, %s, 'matter 17')", [since, until]).fetchone() == (n,)
+        assert log.first.execute(
+            "SELECT skill_system.set_legal_hold(%s, %s, 'matter 17')", [since, until]
+        ).fetchone() == (n,)
         if held:
             diagnosis = log.refused(log.first, f"legal hold {n}\n")
             assert "matter 17" in diagnosis.message_detail and "test_admin" in diagnosis.message_detail
@@ -512,7 +712,9 @@ def test_a_hold_keeps_each_month_that_it_touches(log):
     # A hold between request and approval counts too.
     log.retire(log.first)
     late = len(HOLDS) + 1
-    assert log.first.execute("SELECT skill_system.set_legal_hold('2024-03-01', NULL, 'matter 18')").fetchone() == (late,)
+    assert log.first.execute("SELECT skill_system.set_legal_hold('2024-03-01', NULL, 'matter 18')").fetchone() == (
+        late,
+    )
     log.refused(log.second, f"legal hold {late}")
     log.first.execute("SELECT skill_system.release_legal_hold(%s, 'closed')", [late])
     assert log.retire(log.second)[0] == "retired"
@@ -524,18 +726,46 @@ def test_holds_are_recorded(log, connect):
     log.second.execute("SELECT skill_system.release_legal_hold(1, 'settled')")
     for who in (log.first, connect("test_auditor", dbname=log.name)):
         who.execute("SET TIME ZONE 'UTC'")
-        assert who.execute("SELECT id, since::text, until::text, reason, set_by, released_at IS NOT NULL, released_by, release_reason FROM skill_system.audit_legal_holds ORDER BY id").fetchall() == [
-            (1, "2024-03-01 00:00:00+00", "2024-05-01 00:00:00+00", "matter 17", "test_admin", True, "test_second_admin", "settled"),
-            (2, None, None, "all", "test_admin", False, None, None)]
+        assert who.execute(
+            "SELECT id, since::text, until::text, reason, set_by, released_at IS NOT NULL, released_by, release_reason FROM skill_system.audit_legal_holds ORDER BY id"
+        ).fetchall() == [
+            (
+                1,
+                "2024-03-01 00:00:00+00",
+                "2024-05-01 00:00:00+00",
+                "matter 17",
+                "test_admin",
+                True,
+                "test_second_admin",
+                "settled",
+            ),
+            (2, None, None, "all", "test_admin", False, None, None),
+        ]
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="released before"):
         log.first.execute("SELECT skill_system.release_legal_hold(1, 'x')")
     with pytest.raises(errors.UndefinedObject, match="no legal hold 3"):
         log.first.execute("SELECT skill_system.release_legal_hold(3, 'x')")
-    assert log.db.execute("SELECT event_type, event_data->>'hold', session_user_name FROM skill_system.audit_logs WHERE event_type LIKE 'audit.legal%%' ORDER BY recorded_at", []).fetchall() == [
-        ("audit.legal_hold_set", "1", "test_admin"), ("audit.legal_hold_set", "2", "test_admin"), ("audit.legal_hold_released", "1", "test_second_admin")]
+    assert log.db.execute(
+        "SELECT event_type, event_data->>'hold', session_user_name FROM skill_system.audit_logs WHERE event_type LIKE 'audit.legal%%' ORDER BY recorded_at",
+        [],
+    ).fetchall() == [
+        ("audit.legal_hold_set", "1", "test_admin"),
+        ("audit.legal_hold_set", "2", "test_admin"),
+        ("audit.legal_hold_released", "1", "test_second_admin"),
+    ]
 
 
-@pytest.mark.parametrize("since, until, reason", [(None, None, "x"), ("2024-01-02", "2024-01-01", "x"), ("2024-01-02", "2024-01-02", "x"), ("infinity", None, "x"), ("2024-01-01", None, None), ("2024-01-01", None, "")])
+@pytest.mark.parametrize(
+    "since, until, reason",
+    [
+        (None, None, "x"),
+        ("2024-01-02", "2024-01-01", "x"),
+        ("2024-01-02", "2024-01-02", "x"),
+        ("infinity", None, "x"),
+        ("2024-01-01", None, None),
+        ("2024-01-01", None, ""),
+    ],
+)
 def test_bad_holds(log, since, until, reason):
     with pytest.raises(errors.InvalidParameterValue):
         log.first.execute("SELECT skill_system.set_legal_hold(%s, %s, %s)", [since, until, reason])
@@ -554,12 +784,20 @@ def test_a_damaged_hold_holds_and_a_forged_release_releases_nothing(log):
     forged = [{"id": "gen_random_uuid()", "event_type": "'audit.legal_hold_released'"}.get(c, c) for c in columns]
     log.db.execute(f"INSERT INTO skill_system.audit_kept SELECT {', '.join(forged)} FROM skill_system.audit_kept")
     log.refused(log.first, "legal hold 1")
-    log.tamper("audit_kept", "UPDATE skill_system.audit_kept SET signature = 'x' WHERE event_type = 'audit.legal_hold_set'")
+    log.tamper(
+        "audit_kept", "UPDATE skill_system.audit_kept SET signature = 'x' WHERE event_type = 'audit.legal_hold_set'"
+    )
     log.refused(log.first, "legal hold 1")
 
 
 def test_a_standby_and_read_only_transactions_are_refused(log):
     log.first.execute("SET default_transaction_read_only = on")
-    for call in ("retire_audit_partition('2024-03-01', 'x')", "set_legal_hold('2024-01-01', NULL, 'x')", "release_legal_hold(1, 'x')", "withdraw_audit_retirement('2024-03-01', 'x')", "rotate_audit_key()"):
+    for call in (
+        "retire_audit_partition('2024-03-01', 'x')",
+        "set_legal_hold('2024-01-01', NULL, 'x')",
+        "release_legal_hold(1, 'x')",
+        "withdraw_audit_retirement('2024-03-01', 'x')",
+        "rotate_audit_key()",
+    ):
         with pytest.raises(errors.ReadOnlySqlTransaction):
             log.first.execute(f"SELECT skill_system.{call}")

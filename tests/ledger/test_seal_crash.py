@@ -2,6 +2,7 @@
 
 The session kills itself with SIGKILL at a fault point, so the postmaster ends all sessions and recovers from the log. A
 killed process is no power failure: what the server has handed to the kernel stays, so fsync is off here."""
+
 import json
 import os
 import random
@@ -16,11 +17,25 @@ from ledger import Outside, Writer, append, behind_the_triggers, exactly_once, g
 ROUNDS = int(os.environ.get("SEAL_CRASHES", "200"))
 SEED = int(os.environ.get("SEAL_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
 
-SEAL = ["seal_begun", "leaves_read", "map_written", "tiles_written", "state_written", "seal_recorded", "before_commit", "committed"]
+SEAL = [
+    "seal_begun",
+    "leaves_read",
+    "map_written",
+    "tiles_written",
+    "state_written",
+    "seal_recorded",
+    "before_commit",
+    "committed",
+]
 CHECKPOINT = ["checkpoint_signed", "checkpoint_stored", "before_commit", "committed"]
 SWEEP = ["late_written"]
 ADOPT = ["adoption_judged", "map_written", "adoption_written", "adoption_recorded", "before_commit", "committed"]
-STEPS = [("seal", point) for point in SEAL] + [("checkpoint", point) for point in CHECKPOINT] + [("sweep", point) for point in SWEEP] + [("adopt", point) for point in ADOPT]
+STEPS = (
+    [("seal", point) for point in SEAL]
+    + [("checkpoint", point) for point in CHECKPOINT]
+    + [("sweep", point) for point in SWEEP]
+    + [("adopt", point) for point in ADOPT]
+)
 
 
 def reconnect(cluster, witness):
@@ -46,10 +61,15 @@ def a_late_record(connection):
     """A record whose transaction lies before the last seal, with a true signature: as a restore after the adoption leaves it."""
     with connection.transaction(force_rollback=True):
         id = append(connection, "late")
-        record = connection.execute("SELECT to_jsonb(a) FROM skill_system.audit_logs a WHERE id = %s", [id]).fetchone()[0]
+        record = connection.execute("SELECT to_jsonb(a) FROM skill_system.audit_logs a WHERE id = %s", [id]).fetchone()[
+            0
+        ]
     append(connection)
     seal(connection)
-    connection.execute("INSERT INTO skill_system.audit_logs SELECT * FROM jsonb_populate_record(NULL::skill_system.audit_logs, %s)", [json.dumps(record)])
+    connection.execute(
+        "INSERT INTO skill_system.audit_logs SELECT * FROM jsonb_populate_record(NULL::skill_system.audit_logs, %s)",
+        [json.dumps(record)],
+    )
     return id
 
 
@@ -65,7 +85,9 @@ def prepare(connection, action, outside):
     if action == "sweep":
         late.append(a_late_record(connection))
         return "SELECT * FROM skill_system.maintain()"
-    behind_the_triggers(connection, "audit_seal_state", "UPDATE skill_system.audit_seal_state SET timeline = timeline + 1")
+    behind_the_triggers(
+        connection, "audit_seal_state", "UPDATE skill_system.audit_seal_state SET timeline = timeline + 1"
+    )
     append(connection)
     return "SELECT * FROM skill_system.adopt_log('a crash on the way')"
 
@@ -77,7 +99,13 @@ def test_kill_at_each_step_of_sealing(new_cluster):
     print(f"SEAL_SEED={SEED}")
     random.seed(SEED)
     late.clear()
-    cluster = new_cluster("fsync=off", "max_prepared_transactions=50", "checkpoint_timeout=1h", "max_wal_size=4GB", "autovacuum_naptime=5s")
+    cluster = new_cluster(
+        "fsync=off",
+        "max_prepared_transactions=50",
+        "checkpoint_timeout=1h",
+        "max_wal_size=4GB",
+        "autovacuum_naptime=5s",
+    )
     connection = governed(cluster)
     # Makes the partitions, which it could not while prepared transactions are open.
     connection.execute("SELECT * FROM skill_system.maintain()")
@@ -132,20 +160,28 @@ def test_kill_at_each_step_of_sealing(new_cluster):
             assert problems(connection) == []
             # Whose COMMIT was seen is there, and once. The lists grow at their ends only.
             committed = [id for writer in writers for id in writer.committed[:]]
-            exactly_once(connection, committed + late, [id for writer in writers for id in writer.never[:]], quiet=False)
+            exactly_once(
+                connection, committed + late, [id for writer in writers for id in writer.never[:]], quiet=False
+            )
         spent["checks"] += time.monotonic() - started
     until.set()
     for writer in writers:
         writer.join(60)
         assert not writer.is_alive() and writer.error is None
         writer.settle(connection)
-    leaves = exactly_once(connection, [id for writer in writers for id in writer.committed] + late, [id for writer in writers for id in writer.never])
+    leaves = exactly_once(
+        connection,
+        [id for writer in writers for id in writer.committed] + late,
+        [id for writer in writers for id in writer.never],
+    )
     assert outside.check(connection) >= ROUNDS / 2
     assert problems(connection) == []
     assert connection.execute("SELECT incarnation FROM skill_system.audit_seal_state").fetchone()[0] == 1
     committed = sum(len(writer.committed) for writer in writers)
-    print(f"{sum(killed.values())} kills at {len(killed)} steps, {leaves} leaves, {committed} records acknowledged, {sum(len(writer.doubtful) for writer in writers)} in doubt, "
-          f"{len(outside.notes)} checkpoints held outside; {spent['down']:.0f} s until the server was back, {spent['checks']:.0f} s of checks")
+    print(
+        f"{sum(killed.values())} kills at {len(killed)} steps, {leaves} leaves, {committed} records acknowledged, {sum(len(writer.doubtful) for writer in writers)} in doubt, "
+        f"{len(outside.notes)} checkpoints held outside; {spent['down']:.0f} s until the server was back, {spent['checks']:.0f} s of checks"
+    )
     assert sum(killed.values()) == ROUNDS and committed > ROUNDS * 3
     assert ROUNDS < len(STEPS) or len(killed) == len(STEPS)
     connection.close()

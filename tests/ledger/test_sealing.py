@@ -1,4 +1,5 @@
 """seal_audit(): every committed record becomes exactly one leaf, whoever writes, seals, rolls back or waits meanwhile."""
+
 import random
 import re
 import threading
@@ -6,11 +7,24 @@ import time
 
 import psycopg
 import pytest
-from psycopg import errors
-
 import rfc6962
-from ledger import Outside, Writer, append, behind_the_triggers, consistent, exactly_once, governed, origin, problems, read_note, seal, seal_all
+from psycopg import errors
 from test_standby import pair, wait  # noqa: F401 (a fixture)
+
+from ledger import (
+    Outside,
+    Writer,
+    append,
+    behind_the_triggers,
+    consistent,
+    exactly_once,
+    governed,
+    origin,
+    problems,
+    read_note,
+    seal,
+    seal_all,
+)
 
 
 @pytest.fixture
@@ -46,11 +60,14 @@ def test_the_proofs_are_checked_as_the_standard_says():
             proof = rfc6962.consistency_proof(old, entries[:new])
             assert consistent(old, new, roots[old], roots[new], proof)
             assert not consistent(old, new, roots[old - 1], roots[new], proof)
-            assert not consistent(old, new, roots[old], roots[new - 1], proof) and not consistent(old, new, roots[old], roots[new], proof + [roots[1]])
+            assert not consistent(old, new, roots[old], roots[new - 1], proof) and not consistent(
+                old, new, roots[old], roots[new], proof + [roots[1]]
+            )
             assert old == new or not consistent(old, new, roots[old], roots[new], proof[1:])
 
 
 # ---- many writers at once
+
 
 @pytest.mark.parametrize("rows", [None, 7, 256, 1000], ids=str)
 def test_every_committed_record_is_sealed_once_while_many_write(prepared, rows):
@@ -81,14 +98,22 @@ def test_every_committed_record_is_sealed_once_while_many_write(prepared, rows):
     for writer in writers:
         writer.join()
     assert [(writer.error, writer.lost) for writer in writers if writer.error or writer.lost] == []
-    exactly_once(connection, [id for writer in writers for id in writer.committed], [id for writer in writers for id in writer.never] + late)
+    exactly_once(
+        connection,
+        [id for writer in writers for id in writer.committed],
+        [id for writer in writers for id in writer.never] + late,
+    )
     assert [row for row in problems(connection)] == []
-    assert "transaction N of process N in database governed" in blocked or any(text.startswith("transaction N of process N") for text in blocked), blocked
+    assert "transaction N of process N in database governed" in blocked or any(
+        text.startswith("transaction N of process N") for text in blocked
+    ), blocked
     holder.execute("COMMIT")
     forgotten.execute("COMMIT PREPARED 'forgotten'")
     committed = [id for writer in writers for id in writer.committed] + late
     leaves = exactly_once(connection, committed, [id for writer in writers for id in writer.never])
-    assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_data ? 'gone'").fetchone()[0] == 0
+    assert (
+        connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_data ? 'gone'").fetchone()[0] == 0
+    )
     assert problems(connection) == []
     assert outside.check(connection) >= 2
     # Of two transactions that do not overlap, the first one's records come first.
@@ -101,7 +126,9 @@ def test_every_committed_record_is_sealed_once_while_many_write(prepared, rows):
             at += 1
         assert min(place[id] for id in ids) > highest, "a later transaction's record has an earlier leaf"
         checked += highest >= 0
-    print(f"{leaves} leaves in {seals} seals of at most {rows} rows; up to {unsealed} left; the order of {checked} transactions was checked; blocked by {sorted(blocked)}")
+    print(
+        f"{leaves} leaves in {seals} seals of at most {rows} rows; up to {unsealed} left; the order of {checked} transactions was checked; blocked by {sorted(blocked)}"
+    )
     assert len(committed) > 300 and seals > 20 and checked > 100
     assert rows != 7 or unsealed > 0
 
@@ -288,13 +315,23 @@ def test_only_the_first_record_of_all_makes_others_wait(log):
     thread = threading.Thread(target=write)
     thread.start()
     deadline = time.monotonic() + 20
-    while connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'skill_system.audit_state'::regclass").fetchone()[0] == 0:
+    while (
+        connection.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'skill_system.audit_state'::regclass"
+        ).fetchone()[0]
+        == 0
+    ):
         assert time.monotonic() < deadline, "the second does not wait"
         time.sleep(0.01)
     third.execute("SET statement_timeout = '20s'")
     late = threading.Thread(target=lambda: ids.append(append(third)))
     late.start()
-    while connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'skill_system.audit_state'::regclass").fetchone()[0] < 2:
+    while (
+        connection.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'skill_system.audit_state'::regclass"
+        ).fetchone()[0]
+        < 2
+    ):
         assert time.monotonic() < deadline, "the third does not wait"
         time.sleep(0.01)
     connection.execute("COMMIT")
@@ -335,7 +372,11 @@ def test_maintain_never_makes_writers_wait(prepared):
         connection.execute("SELECT skill_system.create_audit_partition('2046-01-01')")
     until.set()
     thread.join()
-    assert failures == [] and "has to wait" in tasks["audit_partitions"] and "prepared transactions" in caught.value.diag.message_hint
+    assert (
+        failures == []
+        and "has to wait" in tasks["audit_partitions"]
+        and "prepared transactions" in caught.value.diag.message_hint
+    )
     print(f"{len(waits)} records written meanwhile, the slowest in {max(waits) * 1000:.0f} ms")
     assert len(waits) > 50
     connection.execute("COMMIT PREPARED 'forgotten'")
@@ -350,13 +391,19 @@ def test_read_only_and_standby(pair):  # noqa: F811
     primary = cluster.connect(dbname="governed")
     seal_all(primary)
     note = primary.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
-    statements = ["SELECT * FROM skill_system.seal_audit()", "SELECT skill_system.audit_checkpoint()", "SELECT * FROM skill_system.adopt_log('x')"]
+    statements = [
+        "SELECT * FROM skill_system.seal_audit()",
+        "SELECT skill_system.audit_checkpoint()",
+        "SELECT * FROM skill_system.adopt_log('x')",
+    ]
     for statement in statements:
         with pytest.raises(errors.ReadOnlySqlTransaction):
             with primary.transaction():
                 primary.execute("SET TRANSACTION READ ONLY")
                 primary.execute(statement)
-    with psycopg.connect(host=where["PGHOST"], port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True) as standby:
+    with psycopg.connect(
+        host=where["PGHOST"], port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True
+    ) as standby:
         wait(primary, standby)
         for statement in statements:
             with pytest.raises(errors.ReadOnlySqlTransaction):
@@ -395,9 +442,14 @@ def test_a_checkpoint_is_one_text_for_one_tree(log):
         thread.join()
     [note] = notes
     name, size, root = read_note(note)
-    assert connection.execute("SELECT tree_size, root_hash FROM skill_system.audit_seal_state").fetchone() == (size, root)
+    assert connection.execute("SELECT tree_size, root_hash FROM skill_system.audit_seal_state").fetchone() == (
+        size,
+        root,
+    )
     assert name == origin(connection)
-    assert connection.execute("SELECT incarnation, tree_size, root_hash, note FROM skill_system.audit_checkpoints").fetchall() == [(1, size, root, note)]
+    assert connection.execute(
+        "SELECT incarnation, tree_size, root_hash, note FROM skill_system.audit_checkpoints"
+    ).fetchall() == [(1, size, root, note)]
     # A record of its own is no obstacle, a seal of its own is one, also when it was rolled back to a savepoint.
     connection.execute("BEGIN")
     append(connection)
@@ -416,16 +468,27 @@ def test_a_checkpoint_is_one_text_for_one_tree(log):
 
 # ---- a heartbeat, and transaction ids that are not the server's
 
+
 def test_a_heartbeat_after_a_minute_without_a_leaf(log):
     connection, _ = log
-    heartbeats = lambda: connection.execute("SELECT event_data ->> 'tree_size', event_data ->> 'root_hash', id FROM skill_system.audit_logs WHERE event_type = 'audit.heartbeat' ORDER BY id").fetchall()
+    heartbeats = lambda: connection.execute(
+        "SELECT event_data ->> 'tree_size', event_data ->> 'root_hash', id FROM skill_system.audit_logs WHERE event_type = 'audit.heartbeat' ORDER BY id"
+    ).fetchall()
     append(connection)
     size = seal_all(connection)
     for _ in range(3):
         assert seal(connection)[0] == 0
-    assert heartbeats() == [] and connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0] == size
+    assert (
+        heartbeats() == []
+        and connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0] == size
+    )
     root = connection.execute("SELECT encode(root_hash, 'hex') FROM skill_system.audit_seal_state").fetchone()[0]
-    back = lambda seconds: behind_the_triggers(connection, "audit_seal_state", "UPDATE skill_system.audit_seal_state SET sealed_at = clock_timestamp() - make_interval(secs => %s)", seconds)
+    back = lambda seconds: behind_the_triggers(
+        connection,
+        "audit_seal_state",
+        "UPDATE skill_system.audit_seal_state SET sealed_at = clock_timestamp() - make_interval(secs => %s)",
+        seconds,
+    )
     back(55)
     assert seal(connection)[0] == 0 and heartbeats() == []
     back(61)
@@ -447,23 +510,37 @@ def test_forged_transaction_ids_are_swept_up(log, forged):
     connection, again = log
     append(connection)
     seal_all(connection)
-    behind_the_triggers(connection, "audit_logs_default", """INSERT INTO skill_system.audit_logs_default
+    behind_the_triggers(
+        connection,
+        "audit_logs_default",
+        """INSERT INTO skill_system.audit_logs_default
         SELECT gen_random_uuid(), tenant_id, 'forged', event_data, actor_id, actor_type, created_at, signature, recorded_at, %s, session_user_name, current_user_name, key_id
-        FROM skill_system.audit_logs LIMIT 1""", forged)
+        FROM skill_system.audit_logs LIMIT 1""",
+        forged,
+    )
     [forged_id] = connection.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'forged'").fetchone()
     # No cut takes it, and verification says so.
     assert seal(connection)[0] == 0
     found = [problem for _, id, problem, _ in problems(connection) if id == str(forged_id)]
-    assert set(found) == {"signature_mismatch", "record_not_sealed" if forged == 5 else "transaction_unknown"} or set(found) == {"signature_mismatch", "record_not_sealed", "transaction_unknown"}, found
+    assert set(found) == {"signature_mismatch", "record_not_sealed" if forged == 5 else "transaction_unknown"} or set(
+        found
+    ) == {"signature_mismatch", "record_not_sealed", "transaction_unknown"}, found
     with pytest.raises(AssertionError, match="never sealed"):
         exactly_once(connection)
     # maintain() finds it, makes it a leaf, and records that.
     connection.execute("SELECT * FROM skill_system.maintain()")
-    [late] = connection.execute("SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.sealed_late'").fetchone()
+    [late] = connection.execute(
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.sealed_late'"
+    ).fetchone()
     assert (late["count"], late["first_ids"]) == (1, [str(forged_id)])
     exactly_once(connection, [forged_id])
     connection.execute("SELECT * FROM skill_system.maintain()")
-    assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'audit.sealed_late'").fetchone()[0] == 1
+    assert (
+        connection.execute(
+            "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'audit.sealed_late'"
+        ).fetchone()[0]
+        == 1
+    )
     # Records go on being sealed once, and the wrong signature stays reported.
     written = [append(connection) for _ in range(5)]
     exactly_once(connection, written + [forged_id])
@@ -472,9 +549,12 @@ def test_forged_transaction_ids_are_swept_up(log, forged):
 
 # ---- storage
 
+
 def test_seal_data_takes_at_most_90_bytes_a_record(log):
     connection, _ = log
-    size = lambda: connection.execute("SELECT sum(pg_total_relation_size(t))::bigint FROM unnest('{skill_system.audit_tiles,skill_system.audit_map,skill_system.audit_seal_state}'::regclass[]) t").fetchone()[0]
+    size = lambda: connection.execute(
+        "SELECT sum(pg_total_relation_size(t))::bigint FROM unnest('{skill_system.audit_tiles,skill_system.audit_map,skill_system.audit_seal_state}'::regclass[]) t"
+    ).fetchone()[0]
     wanted, written, seals, randomly = 200_000, 0, 0, random.Random(1)
     while written < wanted:
         rows = randomly.choice([1, 10, 100, 500, 3000, 20_000])

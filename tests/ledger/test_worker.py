@@ -1,4 +1,5 @@
 """With shared_preload_libraries = 'skill_system': a launcher, and one sealer for each database that has the extension."""
+
 import datetime
 import os
 import signal
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-
 from test_standby import as_server
 
 PRELOAD = "shared_preload_libraries=skill_system"
@@ -35,9 +35,11 @@ def sealers(admin):
 
 def sealer(admin, name, other_than=None):
     """The process that seals the database, once there is one."""
+
     def found():
         pid = sealers(admin).get(name)
         return pid if pid != other_than else None
+
     return until(found, f"no sealer for {name}")
 
 
@@ -61,7 +63,15 @@ def log(cluster):
 def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
     cluster = new_cluster(PRELOAD)
     admin = cluster.connect()
-    assert until(lambda: admin.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'skill_system launcher'").fetchone()[0] == 1, "no launcher")
+    assert until(
+        lambda: (
+            admin.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'skill_system launcher'"
+            ).fetchone()[0]
+            == 1
+        ),
+        "no launcher",
+    )
     admin.execute("CREATE DATABASE plain TEMPLATE template0")
     governed(cluster)
     governed(cluster, "second")
@@ -71,8 +81,15 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
     # They seal.
     with cluster.connect(dbname="governed") as connection:
         connection.execute("SELECT count(skill_system.append_audit('x', '{}')) FROM generate_series(1, 1000)")
-        until(lambda: connection.execute("SELECT tree_size = (SELECT count(*) FROM skill_system.audit_logs) AND tree_size > 1000 FROM skill_system.audit_seal_state").fetchone() == (True,),
-              "not everything is sealed")
+        until(
+            lambda: (
+                connection.execute(
+                    "SELECT tree_size = (SELECT count(*) FROM skill_system.audit_logs) AND tree_size > 1000 FROM skill_system.audit_seal_state"
+                ).fetchone()
+                == (True,)
+            ),
+            "not everything is sealed",
+        )
         assert connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
     # Without a record there is nothing to seal; the first one calls for a sealer.
     with cluster.connect(dbname="silent") as silent:
@@ -85,9 +102,13 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
     assert set(sealers(admin)) == {"governed", "second", "silent"}
     # Idle means: no transaction, no snapshot, no lock.
     time.sleep(0.2)
-    rows = admin.execute("SELECT state, xact_start, backend_xmin, backend_xid, wait_event, (SELECT count(*) FROM pg_locks l WHERE l.pid = a.pid) FROM pg_stat_activity a WHERE backend_type LIKE 'skill_system%'").fetchall()
+    rows = admin.execute(
+        "SELECT state, xact_start, backend_xmin, backend_xid, wait_event, (SELECT count(*) FROM pg_locks l WHERE l.pid = a.pid) FROM pg_stat_activity a WHERE backend_type LIKE 'skill_system%'"
+    ).fetchall()
     assert set(rows) == {("idle", None, None, None, "Extension", 0)} and len(rows) == 4
-    titles = subprocess.run(["ps", "-o", "args=", "-p", ",".join(map(str, sealers(admin).values()))], capture_output=True, text=True).stdout
+    titles = subprocess.run(
+        ["ps", "-o", "args=", "-p", ",".join(map(str, sealers(admin).values()))], capture_output=True, text=True
+    ).stdout
     assert "skill_system sealer governed" in titles and "skill_system sealer second" in titles
     admin.close()
     # After a restart each is found, though nobody connects to it.
@@ -95,7 +116,10 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
     cluster.start()
     with cluster.connect() as admin:
         until(lambda: set(sealers(admin)) == {"governed", "second", "silent"}, "not all sealers are back")
-        assert admin.execute("SELECT count(*) FROM pg_stat_activity WHERE datname IN ('plain', 'template1')").fetchone()[0] == 0
+        assert (
+            admin.execute("SELECT count(*) FROM pg_stat_activity WHERE datname IN ('plain', 'template1')").fetchone()[0]
+            == 0
+        )
 
 
 def test_a_sealer_is_in_nobodys_way(new_cluster):
@@ -155,10 +179,18 @@ def test_crash_of_a_sealer_and_of_the_launcher(new_cluster):
     governed(cluster)
     with cluster.connect() as admin:
         first = sealer(admin, "governed")
-        launcher = admin.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'skill_system launcher'").fetchone()[0]
+        launcher = admin.execute(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'skill_system launcher'"
+        ).fetchone()[0]
         # The launcher alone: the sealer goes on, and the next launcher knows it.
         admin.execute("SELECT pg_terminate_backend(%s)", [launcher])
-        until(lambda: admin.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'skill_system launcher' AND pid <> %s", [launcher]).fetchone(), "the launcher does not come back")
+        until(
+            lambda: admin.execute(
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'skill_system launcher' AND pid <> %s",
+                [launcher],
+            ).fetchone(),
+            "the launcher does not come back",
+        )
         time.sleep(0.5)
         assert sealers(admin) == {"governed": first}
         admin.execute("SELECT pg_terminate_backend(%s)", [first])
@@ -182,7 +214,11 @@ def steps(admin, seconds):
     """How many steps the sealer makes in that time, at most one in 10 ms."""
     seen, deadline = set(), time.monotonic() + seconds
     while time.monotonic() < deadline:
-        seen.add(admin.execute("SELECT query_start FROM pg_stat_activity WHERE backend_type = 'skill_system sealer'").fetchone())
+        seen.add(
+            admin.execute(
+                "SELECT query_start FROM pg_stat_activity WHERE backend_type = 'skill_system sealer'"
+            ).fetchone()
+        )
     return len(seen)
 
 
@@ -215,7 +251,12 @@ def test_an_error_is_logged_once_and_shown(new_cluster):
         while errors_seen < 3:
             until(lambda: admin.execute(WAITING).fetchone(), "the sealer does not try again")
             admin.execute("SELECT pg_cancel_backend(%s)", [pid])
-            until(lambda: admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'idle'", [pid]).fetchone(), "the step goes on")
+            until(
+                lambda: admin.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'idle'", [pid]
+                ).fetchone(),
+                "the step goes on",
+            )
             errors_seen += 1
         assert log(cluster).count(f"skill_system sealer: {text}") == 1
         holder.execute("ROLLBACK")
@@ -232,16 +273,36 @@ def test_settings_of_the_database_keep_no_sealer_from_its_work(new_cluster):
     governed(cluster)
     with cluster.connect() as admin:
         admin.execute("CREATE ROLE nobody LOGIN")
-        for setting in ("role = nobody", "session_authorization = nobody", "default_transaction_read_only = on", "statement_timeout = 1", "lock_timeout = 1", "search_path = nowhere", "row_security = off"):
+        for setting in (
+            "role = nobody",
+            "session_authorization = nobody",
+            "default_transaction_read_only = on",
+            "statement_timeout = 1",
+            "lock_timeout = 1",
+            "search_path = nowhere",
+            "row_security = off",
+        ):
             admin.execute(f"ALTER DATABASE governed SET {setting}")
         admin.execute("SELECT pg_terminate_backend(%s)", [pid := sealer(admin, "governed")])
         sealer(admin, "governed", other_than=pid)
-    writer = psycopg.connect(host=cluster.environment["PGHOST"], port=cluster.environment["PGPORT"], user="postgres", dbname="governed", autocommit=True,
-                             options="-c role=none -c default_transaction_read_only=off -c lock_timeout=0 -c statement_timeout=0 -c session_authorization=postgres")
+    writer = psycopg.connect(
+        host=cluster.environment["PGHOST"],
+        port=cluster.environment["PGPORT"],
+        user="postgres",
+        dbname="governed",
+        autocommit=True,
+        options="-c role=none -c default_transaction_read_only=off -c lock_timeout=0 -c statement_timeout=0 -c session_authorization=postgres",
+    )
     with writer:
-        before = until(lambda: writer.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone(), "nothing is sealed")[0]
+        before = until(
+            lambda: writer.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone(),
+            "nothing is sealed",
+        )[0]
         writer.execute("SELECT skill_system.append_audit('x', '{}')")
-        until(lambda: writer.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0] > before, "not sealed")
+        until(
+            lambda: writer.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0] > before,
+            "not sealed",
+        )
         assert health(writer)[0] == "ok"
 
 
@@ -285,24 +346,60 @@ def test_no_worker_is_free(new_cluster):
 def test_a_standby_has_none_until_it_is_promoted(new_cluster):
     primary = new_cluster(PRELOAD)
     governed(primary)
-    bindir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    bindir = subprocess.run(
+        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     home = Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6]
     home.mkdir()
     if os.geteuid() == 0:
         subprocess.run(["chown", "postgres:", str(home)], check=True)
     where = primary.environment
-    as_server(f"{bindir}/pg_basebackup", "-h", where["PGHOST"], "-p", where["PGPORT"], "-U", where["PGUSER"], "-D", str(home / "data"), "-R", "-X", "stream", "-c", "fast")
-    as_server(f"{bindir}/pg_ctl", "-s", "-w", "-D", str(home / "data"), "-l", str(home / "log"), "-o",
-              f"-c {PRELOAD} -c listen_addresses='' -c unix_socket_directories='{home}' -c port={where['PGPORT']} -c hot_standby=on", "start")
+    as_server(
+        f"{bindir}/pg_basebackup",
+        "-h",
+        where["PGHOST"],
+        "-p",
+        where["PGPORT"],
+        "-U",
+        where["PGUSER"],
+        "-D",
+        str(home / "data"),
+        "-R",
+        "-X",
+        "stream",
+        "-c",
+        "fast",
+    )
+    as_server(
+        f"{bindir}/pg_ctl",
+        "-s",
+        "-w",
+        "-D",
+        str(home / "data"),
+        "-l",
+        str(home / "log"),
+        "-o",
+        f"-c {PRELOAD} -c listen_addresses='' -c unix_socket_directories='{home}' -c port={where['PGPORT']} -c hot_standby=on",
+        "start",
+    )
     try:
-        with psycopg.connect(host=str(home), port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True) as standby:
+        with psycopg.connect(
+            host=str(home), port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True
+        ) as standby:
             time.sleep(1.5)
-            assert standby.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'").fetchone()[0] == 0
+            assert (
+                standby.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'"
+                ).fetchone()[0]
+                == 0
+            )
             assert health(standby) == ("ok", "a standby verifies; the sealer starts after promotion")
             standby.execute("SELECT pg_promote()")
             pid = sealer(standby, "governed")
             # It does not seal on its own authority what another server has sealed. That is shown, and logged once.
-            status, detail = until(lambda: found if (found := health(standby))[0] == "error" else None, "health says otherwise")
+            status, detail = until(
+                lambda: found if (found := health(standby))[0] == "error" else None, "health says otherwise"
+            )
             assert detail.startswith(f"process {pid} cannot seal: ")
             time.sleep(4)
             assert as_server("cat", str(home / "log")).count("skill_system sealer: ") == 1
@@ -315,5 +412,7 @@ def test_a_standby_has_none_until_it_is_promoted(new_cluster):
 
 
 def test_without_preload_there_is_none(db):
-    assert db.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'").fetchone()[0] == 0
+    assert (
+        db.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'").fetchone()[0] == 0
+    )
     assert health(db)[0] == "ok" and health(db)[1].startswith("not preloaded")

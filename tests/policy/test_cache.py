@@ -1,4 +1,5 @@
 """Never a stale decision: what one session changes, every other decides by from its next statement after COMMIT on."""
+
 import hashlib
 import json
 import os
@@ -12,7 +13,9 @@ CHECK = "SELECT allowed FROM skill_system.check_policy('p', '{db.read}'::text[])
 
 
 def allowed(connection, name="p", effect="db.read"):
-    return connection.execute("SELECT allowed FROM skill_system.check_policy(%s, %s::text[])", [name, [effect]]).fetchone()[0]
+    return connection.execute(
+        "SELECT allowed FROM skill_system.check_policy(%s, %s::text[])", [name, [effect]]
+    ).fetchone()[0]
 
 
 @pytest.fixture
@@ -79,7 +82,9 @@ def test_an_uncommitted_change_is_seen_by_oneself_only_and_goes_with_the_rollbac
     assert allowed(writer) is False
     if name != "truncate":  # which locks the table for everybody who has it to compile
         assert allowed(reader) is True
-        with psycopg.connect(host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=writer.info.dbname) as fresh:
+        with psycopg.connect(
+            host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=writer.info.dbname
+        ) as fresh:
             assert allowed(fresh) is True
     writer.execute("ROLLBACK")
     assert allowed(writer) is True
@@ -123,11 +128,15 @@ def test_a_change_of_a_parent_counts_for_the_children(db, sessions):
     writer, reader = sessions
     for name, parent in (("child", "p"), ("grandchild", "child")):
         db.execute("SELECT skill_system.create_policy(%s, inherits => ARRAY[%s])", [name, parent])
-    before = reader.execute("SELECT policy_version, policy_hash FROM skill_system.check_policy('grandchild', '{db.read}'::text[])").fetchone()
+    before = reader.execute(
+        "SELECT policy_version, policy_hash FROM skill_system.check_policy('grandchild', '{db.read}'::text[])"
+    ).fetchone()
     assert allowed(reader, "grandchild") is True
     writer.execute("UPDATE skill_system.policy_profiles SET denied_effects = '{db.read}' WHERE name = 'p'")
     assert allowed(reader, "grandchild") is False and allowed(writer, "grandchild") is False
-    after = reader.execute("SELECT policy_version, policy_hash FROM skill_system.check_policy('grandchild', '{db.read}'::text[])").fetchone()
+    after = reader.execute(
+        "SELECT policy_version, policy_hash FROM skill_system.check_policy('grandchild', '{db.read}'::text[])"
+    ).fetchone()
     assert after[0] == before[0] + 1 and after[1] != before[1]
 
 
@@ -150,9 +159,16 @@ def test_parallel_workers_agree_with_their_leader(db, sessions):
     writer, _ = sessions
     db.execute("CREATE TABLE IF NOT EXISTS asked (effect text)")
     db.execute("TRUNCATE asked")
-    db.execute("INSERT INTO asked SELECT CASE g % 2 WHEN 0 THEN 'db.read' ELSE 'db.write' END FROM generate_series(1, 2000) g")
+    db.execute(
+        "INSERT INTO asked SELECT CASE g % 2 WHEN 0 THEN 'db.read' ELSE 'db.write' END FROM generate_series(1, 2000) g"
+    )
     db.execute("ANALYZE asked")
-    for name, value in {"parallel_setup_cost": 0, "parallel_tuple_cost": 0, "min_parallel_table_scan_size": 0, "max_parallel_workers_per_gather": 2}.items():
+    for name, value in {
+        "parallel_setup_cost": 0,
+        "parallel_tuple_cost": 0,
+        "min_parallel_table_scan_size": 0,
+        "max_parallel_workers_per_gather": 2,
+    }.items():
         writer.execute(f"SET {name} = {value}")
     query = "SELECT count(*) FILTER (WHERE (skill_system.check_policy('p', ARRAY[effect])).allowed) FROM asked"
     plan = "\n".join(row[0] for row in writer.execute(f"EXPLAIN (ANALYZE, COSTS off, TIMING off) {query}"))
@@ -169,27 +185,45 @@ def test_parallel_workers_agree_with_their_leader(db, sessions):
     writer.execute(f"SET {setting} = on")
     for _ in range(3):
         assert allowed(writer) is True and allowed(writer, effect="db.write") is False
-        assert writer.execute("SELECT verdict FROM skill_system.explain_policy('p', '{db.read}')").fetchall() == [("allow",)]
-        assert writer.execute("SELECT (skill_system.check_exec('p', '{git}')).allowed, (skill_system.check_write('p', '/x')).allowed, skill_system.current_tenant()").fetchone() == (False, False, "default")
+        assert writer.execute("SELECT verdict FROM skill_system.explain_policy('p', '{db.read}')").fetchall() == [
+            ("allow",)
+        ]
+        assert writer.execute(
+            "SELECT (skill_system.check_exec('p', '{git}')).allowed, (skill_system.check_write('p', '/x')).allowed, skill_system.current_tenant()"
+        ).fetchone() == (False, False, "default")
     change(sessions[1], "update")
     assert allowed(writer) is False
 
 
 # ---- many at once
 
+
 def test_changes_of_one_family_by_many_at_once(db, connect):
     """Eight sessions change parents and children while four decide: no error but those that a retry may answer, versions
     without gaps, and each hash that of its content."""
-    db.execute("DELETE FROM skill_system.policy_profiles WHERE name LIKE 'f%' AND name NOT IN (SELECT unnest(inherits) FROM skill_system.policy_profiles)")
-    db.execute("INSERT INTO skill_system.policy_profiles (name, inherits) VALUES ('f0', '{}'), ('f1', '{f0}'), ('f2', '{f0}'), ('f3', '{f1,f2}'), ('f4', '{f3}')")
+    db.execute(
+        "DELETE FROM skill_system.policy_profiles WHERE name LIKE 'f%' AND name NOT IN (SELECT unnest(inherits) FROM skill_system.policy_profiles)"
+    )
+    db.execute(
+        "INSERT INTO skill_system.policy_profiles (name, inherits) VALUES ('f0', '{}'), ('f1', '{f0}'), ('f2', '{f0}'), ('f3', '{f1,f2}'), ('f4', '{f3}')"
+    )
     stop, failures, done = threading.Event(), [], []
-    where = dict(host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=db.info.dbname, autocommit=True)
+    where = dict(
+        host=os.environ["PGHOST"],
+        port=os.environ["PGPORT"],
+        user=os.environ["PGUSER"],
+        dbname=db.info.dbname,
+        autocommit=True,
+    )
 
     def write(number):
         with psycopg.connect(**where) as connection:
             for i in range(30):
                 try:
-                    connection.execute("UPDATE skill_system.policy_profiles SET allowed_effects = %s WHERE name = %s", [[f"x.w{number}n{i}", "db.read"], f"f{(number + i) % 5}"])
+                    connection.execute(
+                        "UPDATE skill_system.policy_profiles SET allowed_effects = %s WHERE name = %s",
+                        [[f"x.w{number}n{i}", "db.read"], f"f{(number + i) % 5}"],
+                    )
                     done.append(1)
                 except Exception as error:  # noqa: BLE001
                     failures.append(f"{type(error).__name__}: {error}")
@@ -198,7 +232,9 @@ def test_changes_of_one_family_by_many_at_once(db, connect):
         with psycopg.connect(**where) as connection:
             while not stop.is_set():
                 try:
-                    row = connection.execute("SELECT allowed, policy_version, policy_hash, reason FROM skill_system.check_policy('f4', '{db.read}'::text[])").fetchone()
+                    row = connection.execute(
+                        "SELECT allowed, policy_version, policy_hash, reason FROM skill_system.check_policy('f4', '{db.read}'::text[])"
+                    ).fetchone()
                     seen.append(row[1:3])
                     if row[3] and "does not exist" in row[3]:
                         failures.append(f"reader: {row}")
@@ -218,7 +254,9 @@ def test_changes_of_one_family_by_many_at_once(db, connect):
     assert failures == []
     assert len(done) == 240
     check_history(db)
-    known = set(db.execute("SELECT version, content_hash FROM skill_system.policy_versions WHERE name = 'f4'").fetchall())
+    known = set(
+        db.execute("SELECT version, content_hash FROM skill_system.policy_versions WHERE name = 'f4'").fetchall()
+    )
     assert seen and set(seen) <= known, "a session decided by a version that never was"
 
 
@@ -228,9 +266,13 @@ def canonical(content):
 
 
 def check_history(db):
-    gaps = db.execute("SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id HAVING max(version) <> count(*) OR min(version) <> 1").fetchall()
+    gaps = db.execute(
+        "SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id HAVING max(version) <> count(*) OR min(version) <> 1"
+    ).fetchall()
     assert gaps == []
-    versions = db.execute("SELECT tenant_id, name, version, content, content_hash FROM skill_system.policy_versions").fetchall()
+    versions = db.execute(
+        "SELECT tenant_id, name, version, content, content_hash FROM skill_system.policy_versions"
+    ).fetchall()
     hashes = {hash_ for *_, hash_ in versions}
     for tenant, name, version, content, hash_ in versions:
         if content is None:
@@ -241,25 +283,47 @@ def check_history(db):
             assert content[list_] == sorted(set(content[list_]), key=str.encode)
         for parent in content["inherits"]:
             assert parent["sha256"] in hashes
-    current = db.execute("SELECT p.name FROM skill_system.policy_profiles p LEFT JOIN skill_system.policy_versions v ON (v.tenant_id, v.policy_profile_id, v.version) = (p.tenant_id, p.id, p.version) "
-                         "WHERE v.content_hash IS DISTINCT FROM p.content_hash OR v.name <> p.name").fetchall()
+    current = db.execute(
+        "SELECT p.name FROM skill_system.policy_profiles p LEFT JOIN skill_system.policy_versions v ON (v.tenant_id, v.policy_profile_id, v.version) = (p.tenant_id, p.id, p.version) "
+        "WHERE v.content_hash IS DISTINCT FROM p.content_hash OR v.name <> p.name"
+    ).fetchall()
     assert current == []
     # The hash that check_policy() reports is that of the version in force, whoever computes it.
-    wrong = db.execute("SELECT p.name FROM skill_system.policy_profiles p, skill_system.check_policy(p.name, '{}'::text[]) c WHERE p.tenant_id = skill_system.current_tenant() AND (c.policy_hash, c.policy_version) IS DISTINCT FROM (p.content_hash, p.version)").fetchall()
+    wrong = db.execute(
+        "SELECT p.name FROM skill_system.policy_profiles p, skill_system.check_policy(p.name, '{}'::text[]) c WHERE p.tenant_id = skill_system.current_tenant() AND (c.policy_hash, c.policy_version) IS DISTINCT FROM (p.content_hash, p.version)"
+    ).fetchall()
     assert wrong == []
 
 
 def test_the_hash_of_the_history_can_be_recomputed(db):
-    db.execute("SELECT skill_system.create_policy('späßig \"x\" 😀', allow => '{db.read,a.b}', allowed_exec => '{\"git log **\"}', allowed_write_roots => '{/srv/ünï,\"/a,b\"}', metadata => '{\"b\": [1.50, \"é\\n\"], \"a\": null}')")
+    db.execute(
+        'SELECT skill_system.create_policy(\'späßig "x" 😀\', allow => \'{db.read,a.b}\', allowed_exec => \'{"git log **"}\', allowed_write_roots => \'{/srv/ünï,"/a,b"}\', metadata => \'{"b": [1.50, "é\\n"], "a": null}\')'
+    )
     check_history(db)
 
 
 # ---- nothing is written by looking
 
-READING = ["SELECT skill_system.check_policy('p', '{db.read}'::text[])", "SELECT skill_system.check_policy('p', '[\"db.read\"]'::jsonb)", "SELECT skill_system.check_policy('nobody', '{db.read}'::text)", "SELECT skill_system.check_exec('p', '{git}')",
-           "SELECT skill_system.check_write('p', '/x')", "SELECT skill_system.explain_policy('p', '{db.read}')", "SELECT skill_system.effective_policy('p')", "SELECT skill_system.lint_policy('p')", "SELECT skill_system.assert_allows('p', 'db.read')",
-           "SELECT skill_system.enforce_policy('p', '{db.read}'::text[])", "SELECT skill_system.current_tenant()", "SELECT skill_system.verify_audit()", "SELECT skill_system.audit_status()", "SELECT * FROM skill_system.health()", "SELECT skill_system.effect_problem('x')",
-           "SELECT * FROM skill_system.run_stats", "SELECT * FROM skill_system.stuck_runs", "SELECT skill_system.version_info()"]
+READING = [
+    "SELECT skill_system.check_policy('p', '{db.read}'::text[])",
+    "SELECT skill_system.check_policy('p', '[\"db.read\"]'::jsonb)",
+    "SELECT skill_system.check_policy('nobody', '{db.read}'::text)",
+    "SELECT skill_system.check_exec('p', '{git}')",
+    "SELECT skill_system.check_write('p', '/x')",
+    "SELECT skill_system.explain_policy('p', '{db.read}')",
+    "SELECT skill_system.effective_policy('p')",
+    "SELECT skill_system.lint_policy('p')",
+    "SELECT skill_system.assert_allows('p', 'db.read')",
+    "SELECT skill_system.enforce_policy('p', '{db.read}'::text[])",
+    "SELECT skill_system.current_tenant()",
+    "SELECT skill_system.verify_audit()",
+    "SELECT skill_system.audit_status()",
+    "SELECT * FROM skill_system.health()",
+    "SELECT skill_system.effect_problem('x')",
+    "SELECT * FROM skill_system.run_stats",
+    "SELECT * FROM skill_system.stuck_runs",
+    "SELECT skill_system.version_info()",
+]
 
 
 @pytest.mark.parametrize("statement", READING)

@@ -1,4 +1,5 @@
 """Runs against real clients: the seed system's router and files, OpenTelemetry's own parser, several sessions."""
+
 import base64
 import json
 import os
@@ -40,7 +41,9 @@ CREATE TABLE IF NOT EXISTS skill_system.run_events (
   payload JSONB NOT NULL DEFAULT '{}'::jsonb
 );
 """
-V1 = ENUM + """
+V1 = (
+    ENUM
+    + """
 CREATE TABLE IF NOT EXISTS skill_system.task_specs (
   id BIGSERIAL PRIMARY KEY,
   goal TEXT NOT NULL,
@@ -63,7 +66,9 @@ CREATE TABLE IF NOT EXISTS skill_system.runs (
   error TEXT NULL,
   created_at TIMESTAMPTZ NOT NULL DEFAULT NOW()
 );
-""" + EVENTS + """
+"""
+    + EVENTS
+    + """
 CREATE TABLE IF NOT EXISTS skill_system.artifacts (
   id BIGSERIAL PRIMARY KEY,
   run_id BIGINT NOT NULL REFERENCES skill_system.runs(id) ON DELETE CASCADE,
@@ -77,7 +82,10 @@ CREATE INDEX IF NOT EXISTS idx_runs_task_spec_id ON skill_system.runs(task_spec_
 CREATE INDEX IF NOT EXISTS idx_run_events_run_id ON skill_system.run_events(run_id);
 CREATE INDEX IF NOT EXISTS idx_artifacts_run_id ON skill_system.artifacts(run_id);
 """
-V2 = ENUM + """
+)
+V2 = (
+    ENUM
+    + """
 CREATE TABLE IF NOT EXISTS skill_system.runs (
   id BIGSERIAL PRIMARY KEY,
   goal TEXT,
@@ -92,11 +100,14 @@ CREATE TABLE IF NOT EXISTS skill_system.runs (
   error TEXT NULL,
   created_at TIMESTAMPTZ NOT NULL DEFAULT NOW()
 );
-""" + EVENTS + """
+"""
+    + EVENTS
+    + """
 CREATE INDEX IF NOT EXISTS idx_runs_agent_id ON skill_system.runs(agent_id) WHERE agent_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS idx_runs_status ON skill_system.runs(status);
 CREATE INDEX IF NOT EXISTS idx_run_events_run_id ON skill_system.run_events(run_id);
 """
+)
 MIGRATE = """
 ALTER TABLE skill_system.runs ALTER COLUMN task_spec_id DROP NOT NULL;
 ALTER TABLE skill_system.runs DROP CONSTRAINT IF EXISTS runs_task_spec_id_fkey;
@@ -144,26 +155,45 @@ def test_router_statements_work_unchanged_for_an_agent(db, roles, connect):
     db.execute("SELECT skill_system.install_starter_policies()")
     agent = connect("test_agent")
     assert "db.read" in one(agent, "SELECT allowed_effects FROM skill_system.policy_profiles WHERE name = 'dev'")
-    run = one(agent, "INSERT INTO skill_system.runs(task_spec_id, status, started_at, effective_policy)\n"
-                     "VALUES (NULL, 'running', NOW(), '{}'::jsonb) RETURNING id;")
+    run = one(
+        agent,
+        "INSERT INTO skill_system.runs(task_spec_id, status, started_at, effective_policy)\n"
+        "VALUES (NULL, 'running', NOW(), '{}'::jsonb) RETURNING id;",
+    )
     for status, duration in (("ok", 40), ("error", 2)):
-        agent.execute("INSERT INTO skill_system.run_events(run_id, level, event_type, payload)\n"
-                      f"VALUES ({run}, 'info', 'step_completed',\n  jsonb_build_object('skill', 'router', 'operation', 'op',"
-                      f" 'status', '{status}', 'duration_ms', {duration}));")
-    done = agent.execute("UPDATE skill_system.runs SET status='succeeded', ended_at=NOW(),\n"
-                         f"  metrics=jsonb_build_object('steps', 2, 'duration_ms', 42) WHERE id={run};")
+        agent.execute(
+            "INSERT INTO skill_system.run_events(run_id, level, event_type, payload)\n"
+            f"VALUES ({run}, 'info', 'step_completed',\n  jsonb_build_object('skill', 'router', 'operation', 'op',"
+            f" 'status', '{status}', 'duration_ms', {duration}));"
+        )
+    done = agent.execute(
+        "UPDATE skill_system.runs SET status='succeeded', ended_at=NOW(),\n"
+        f"  metrics=jsonb_build_object('steps', 2, 'duration_ms', 42) WHERE id={run};"
+    )
     assert done.rowcount == 1
     assert one(db, "SELECT status::text, metrics, tenant_id FROM skill_system.runs WHERE id = %s", run) == (
-        "succeeded", {"steps": 2, "duration_ms": 42}, "default")
+        "succeeded",
+        {"steps": 2, "duration_ms": 42},
+        "default",
+    )
     # Those steps count like any others.
-    assert one(db, "SELECT count, succeeded, failed, p50_duration_ms FROM skill_system.run_stats WHERE skill_id = 'router'") == (2, 1, 1, 21.0)
+    assert one(
+        db, "SELECT count, succeeded, failed, p50_duration_ms FROM skill_system.run_stats WHERE skill_id = 'router'"
+    ) == (2, 1, 1, 21.0)
     # And the end is an end for plain SQL too.
     refused(agent, "55000", "UPDATE skill_system.runs SET status = 'running' WHERE id = %s", run)
     for statement in (
-        "UPDATE skill_system.run_events SET payload = '{}'", "DELETE FROM skill_system.run_events", "DELETE FROM skill_system.runs",
-        "TRUNCATE skill_system.run_events", "UPDATE skill_system.runs SET tenant_id = 'x'", "UPDATE skill_system.runs SET id = 1",
-        "INSERT INTO skill_system.runs (id) VALUES (1)", "INSERT INTO skill_system.runs (tenant_id) VALUES ('x')",
-        "SELECT setval('skill_system.runs_id_seq', 1)", "SELECT * FROM skill_system.maintain()", "SELECT * FROM skill_system.import_legacy('x')",
+        "UPDATE skill_system.run_events SET payload = '{}'",
+        "DELETE FROM skill_system.run_events",
+        "DELETE FROM skill_system.runs",
+        "TRUNCATE skill_system.run_events",
+        "UPDATE skill_system.runs SET tenant_id = 'x'",
+        "UPDATE skill_system.runs SET id = 1",
+        "INSERT INTO skill_system.runs (id) VALUES (1)",
+        "INSERT INTO skill_system.runs (tenant_id) VALUES ('x')",
+        "SELECT setval('skill_system.runs_id_seq', 1)",
+        "SELECT * FROM skill_system.maintain()",
+        "SELECT * FROM skill_system.import_legacy('x')",
     ):
         refused(agent, "42501", statement)
 
@@ -171,18 +201,38 @@ def test_router_statements_work_unchanged_for_an_agent(db, roles, connect):
 def test_seed_columns_come_first_with_types_and_defaults(db):
     ours = [tuple(row) for row in db.execute(COLUMNS)]
     for table, seed in {
-        "runs": ["id bigint", "goal text", "agent_id text", "policy_profile_id bigint", "task_spec_id bigint", "status skill_system.run_status",
-                 "started_at timestamp with time zone", "ended_at timestamp with time zone", "effective_policy jsonb", "metrics jsonb",
-                 "error text", "created_at timestamp with time zone"],
-        "run_events": ["id bigint", "run_id bigint", "ts timestamp with time zone", "level text", "event_type text", "payload jsonb"],
+        "runs": [
+            "id bigint",
+            "goal text",
+            "agent_id text",
+            "policy_profile_id bigint",
+            "task_spec_id bigint",
+            "status skill_system.run_status",
+            "started_at timestamp with time zone",
+            "ended_at timestamp with time zone",
+            "effective_policy jsonb",
+            "metrics jsonb",
+            "error text",
+            "created_at timestamp with time zone",
+        ],
+        "run_events": [
+            "id bigint",
+            "run_id bigint",
+            "ts timestamp with time zone",
+            "level text",
+            "event_type text",
+            "payload jsonb",
+        ],
     }.items():
-        assert [f"{column} {kind}" for name, column, kind, *_ in ours if name == table][:len(seed)] == seed
+        assert [f"{column} {kind}" for name, column, kind, *_ in ours if name == table][: len(seed)] == seed
     folder = os.environ.get("SKILL_VECTORS")
     if folder:
         vectors = json.loads(Path(folder, "skill-system.json").read_text())
         mine = {(name, column): rest for name, column, *rest in ours}
         for wanted in vectors["v2_fresh"]["columns"]:
-            assert mine[wanted["table"], wanted["column"]] == [wanted["type"], wanted["not_null"], wanted["default"]], wanted
+            assert mine[wanted["table"], wanted["column"]] == [wanted["type"], wanted["not_null"], wanted["default"]], (
+                wanted
+            )
     indexes = {row[0] for row in db.execute("SELECT indexname FROM pg_indexes WHERE schemaname = 'skill_system'")}
     assert {"idx_runs_agent_id", "idx_runs_status", "idx_run_events_run_id"} <= indexes
 
@@ -240,7 +290,8 @@ def test_import_legacy(catalogue, fresh_database, connect):
     if folder:
         vectors = json.loads(Path(folder, "skill-system.json").read_text())[catalogue]["columns"]
         assert sorted(old.execute(COLUMNS).fetchall(), key=str) == sorted(
-            [(c["table"], c["column"], c["type"], c["not_null"], c["default"]) for c in vectors], key=str)
+            [(c["table"], c["column"], c["type"], c["not_null"], c["default"]) for c in vectors], key=str
+        )
     fill(old, catalogue)
     old.execute('ALTER SCHEMA skill_system RENAME TO "Old ""Skills"')
     old.execute("CREATE EXTENSION skill_system")
@@ -256,27 +307,45 @@ def test_import_legacy(catalogue, fresh_database, connect):
         assert rows["task_specs"][:2] == (2, 1) and "1 never ran" in rows["task_specs"][2]
         assert rows["artifacts"][:2] == (2, 0)
 
-    assert one(old, "SELECT name, allowed_effects, allowed_exec, allowed_write_roots, metadata->>'n', created_at = '2025-01-01' "
-                    "FROM skill_system.policy_profiles WHERE id = 3") == (
-        "dev", ["db.read", "net.fetch"], ["git"], ["/srv/app"], "12345678901234567890", True)
+    assert one(
+        old,
+        "SELECT name, allowed_effects, allowed_exec, allowed_write_roots, metadata->>'n', created_at = '2025-01-01' "
+        "FROM skill_system.policy_profiles WHERE id = 3",
+    ) == ("dev", ["db.read", "net.fetch"], ["git"], ["/srv/app"], "12345678901234567890", True)
     refused_rules = one(old, "SELECT metadata->'import_refused' FROM skill_system.policy_profiles WHERE id = 3")
     assert [(r["column"], r["rule"]) for r in refused_rules] == [
-        ("allowed_effects", "DB.WRITE"), ("allowed_effects", "fs read"), ("allowed_exec", "rm  -rf"), ("allowed_write_roots", "relative/dir")]
+        ("allowed_effects", "DB.WRITE"),
+        ("allowed_effects", "fs read"),
+        ("allowed_exec", "rm  -rf"),
+        ("allowed_write_roots", "relative/dir"),
+    ]
     assert all(r["why"] for r in refused_rules)
     assert one(old, "SELECT metadata FROM skill_system.policy_profiles WHERE id = 8") == {"legacy": [1]}
     assert one(old, "SELECT decision FROM skill_system.check_policy('dev', '{db.read,net.fetch}')") == "allow"
 
-    got = old.execute("SELECT id, goal, agent_id, policy_profile_id, task_spec_id, status::text, error FROM skill_system.runs ORDER BY id").fetchall()
+    got = old.execute(
+        "SELECT id, goal, agent_id, policy_profile_id, task_spec_id, status::text, error FROM skill_system.runs ORDER BY id"
+    ).fetchall()
     if catalogue == "v2_fresh":
         assert got == [(5, "g5", "coder", 3, None, "succeeded", None), (6, None, None, None, None, "running", None)]
     else:
-        assert got[:2] == [(5, "the spec", None, 3, 1, "succeeded", None), (6, "the spec", None, 3, 1, "failed", "policy_blocked:proc.exec")]
+        assert got[:2] == [
+            (5, "the spec", None, 3, 1, "succeeded", None),
+            (6, "the spec", None, 3, 1, "failed", "policy_blocked:proc.exec"),
+        ]
         assert got[2:] == ([] if catalogue == "v1" else [(7, "own goal", "coder", 8, None, "queued", None)])
         spec = one(old, "SELECT payload FROM skill_system.run_events WHERE run_id = 5 AND event_type = 'task_spec'")
         assert spec["goal"] == "the spec" and spec["budgets"] == {"tokens": 5}
-        assert old.execute("SELECT run_id, payload->>'path' FROM skill_system.run_events WHERE event_type = 'artifact' ORDER BY id").fetchall() == [(5, "/a"), (6, "/b")]
-    assert old.execute("SELECT id, run_id, level, event_type FROM skill_system.run_events WHERE id <= 13 ORDER BY id").fetchall() == [
-        (11, 5, "info", "step_started"), (12, 5, "error", "step_failed"), (13, 6, "info", "step_completed")]
+        assert old.execute(
+            "SELECT run_id, payload->>'path' FROM skill_system.run_events WHERE event_type = 'artifact' ORDER BY id"
+        ).fetchall() == [(5, "/a"), (6, "/b")]
+    assert old.execute(
+        "SELECT id, run_id, level, event_type FROM skill_system.run_events WHERE id <= 13 ORDER BY id"
+    ).fetchall() == [
+        (11, 5, "info", "step_started"),
+        (12, 5, "error", "step_failed"),
+        (13, 6, "info", "step_completed"),
+    ]
 
     # Again: nothing twice, and one record only.
     assert all(imported == 0 for _, imported, *_ in old.execute(call))
@@ -299,17 +368,26 @@ def test_import_legacy_refuses_what_it_cannot_keep(fresh_database, connect):
     refused(old, "22023", "SELECT skill_system.import_legacy(NULL)")
     for _ in range(5):
         old.execute("SELECT skill_system.log_run('s', 'op', 'ok')")
-    assert refused(old, "55000", "SELECT skill_system.import_legacy('legacy')").message_primary == "id 5 of runs is taken by another row"
+    assert (
+        refused(old, "55000", "SELECT skill_system.import_legacy('legacy')").message_primary
+        == "id 5 of runs is taken by another row"
+    )
     assert one(old, "SELECT count(*) FROM skill_system.policy_profiles") == 0
 
 
 def spans_of(export):
     """The export as OpenTelemetry's own messages; OTLP/JSON differs from proto JSON only in hex ids."""
+
     def to_base64(node):
         if isinstance(node, dict):
-            return {k: base64.b64encode(bytes.fromhex(v)).decode() if k in ("traceId", "spanId", "parentSpanId") else to_base64(v)
-                    for k, v in node.items()}
+            return {
+                k: base64.b64encode(bytes.fromhex(v)).decode()
+                if k in ("traceId", "spanId", "parentSpanId")
+                else to_base64(v)
+                for k, v in node.items()
+            }
         return [to_base64(item) for item in node] if isinstance(node, list) else node
+
     data = json_format.ParseDict(to_base64(export), trace_pb2.TracesData())
     assert len(data.resource_spans) == 1 and len(data.resource_spans[0].scope_spans) == 1
     return data.resource_spans[0].resource, list(data.resource_spans[0].scope_spans[0].spans)
@@ -319,13 +397,24 @@ def test_otlp_is_read_by_opentelemetry(db, roles, connect):
     db.execute("SELECT skill_system.install_starter_policies()")
     agent = connect("test_agent")
     run = one(agent, "SELECT skill_system.start_run('file W-1', 'coder', 'dev')")
-    agent.execute("SELECT skill_system.log_step(%s, 'search', 'query', 'ok', 250, %s)",
-                  [run, '{"gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 30, "cost_usd": 0.01}'])
-    agent.execute("SELECT skill_system.log_step(%s, 'search', 'store', 'error', 9, payload => %s)", [run, '{"error": "disk full", "deep": {"a": [1, null, true, 1.5]}}'])
+    agent.execute(
+        "SELECT skill_system.log_step(%s, 'search', 'query', 'ok', 250, %s)",
+        [run, '{"gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 30, "cost_usd": 0.01}'],
+    )
+    agent.execute(
+        "SELECT skill_system.log_step(%s, 'search', 'store', 'error', 9, payload => %s)",
+        [run, '{"error": "disk full", "deep": {"a": [1, null, true, 1.5]}}'],
+    )
     # Whatever an agent writes, the export stays readable.
-    agent.execute("INSERT INTO skill_system.run_events (run_id, event_type, payload) VALUES (%s, 'step_completed', '7'), (%s, 'step_completed', "
-                  """'{"duration_ms": 1e400, "status": 5, "metrics": [1]}'), (%s, 'note', '"text"'), (%s, 'odd', '{"": {}, "x": "\\u00e4"}')""", [run] * 4)
-    agent.execute("INSERT INTO skill_system.run_events (run_id, ts, event_type) VALUES (%s, 'infinity', 'late'), (%s, '-infinity', 'early'), (%s, '1900-01-01', 'old')", [run] * 3)
+    agent.execute(
+        "INSERT INTO skill_system.run_events (run_id, event_type, payload) VALUES (%s, 'step_completed', '7'), (%s, 'step_completed', "
+        """'{"duration_ms": 1e400, "status": 5, "metrics": [1]}'), (%s, 'note', '"text"'), (%s, 'odd', '{"": {}, "x": "\\u00e4"}')""",
+        [run] * 4,
+    )
+    agent.execute(
+        "INSERT INTO skill_system.run_events (run_id, ts, event_type) VALUES (%s, 'infinity', 'late'), (%s, '-infinity', 'early'), (%s, '1900-01-01', 'old')",
+        [run] * 3,
+    )
     agent.execute("SELECT skill_system.finish_run(%s, 'failed', 'disk full')", [run])
     export = one(agent, "SELECT skill_system.run_otlp(%s)", run)
     resource, spans = spans_of(export)
@@ -361,7 +450,9 @@ def test_one_key_one_run_from_many_sessions(db, roles, connect):
     def work(session):
         gate.wait()
         for _ in range(20):
-            answers.append(one(session, "SELECT skill_system.log_run('s', 'op', 'ok', 1, idempotency_key => 'the key')"))
+            answers.append(
+                one(session, "SELECT skill_system.log_run('s', 'op', 'ok', 1, idempotency_key => 'the key')")
+            )
 
     threads = [threading.Thread(target=work, args=[session]) for session in sessions]
     for thread in threads:
@@ -371,7 +462,14 @@ def test_one_key_one_run_from_many_sessions(db, roles, connect):
     assert len(answers) == 160 and len(set(answers)) == 1
     assert one(db, "SELECT count(*) FROM skill_system.runs WHERE idempotency_key = 'the key'") == 1
     assert one(db, "SELECT count(*) FROM skill_system.run_events WHERE run_id = %s", answers[0]) == 1
-    assert one(db, "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'run.logged' AND event_data->'run_id' = to_jsonb(%s::bigint)", answers[0]) == 1
+    assert (
+        one(
+            db,
+            "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'run.logged' AND event_data->'run_id' = to_jsonb(%s::bigint)",
+            answers[0],
+        )
+        == 1
+    )
 
 
 def test_finishing_waits_for_a_step_that_is_being_written(roles, connect):
@@ -397,7 +495,13 @@ def test_tenants_do_not_meet(db, roles, connect):
     try:
         acme = connect("test_reviewer")
         assert one(acme, "SELECT skill_system.start_run('theirs', idempotency_key => 'shared')") != mine
-        for call in ("log_event(%s, 'x')", "log_step(%s, 's', 'o')", "log_events(%s, '[]')", "finish_run(%s, 'ok')", "run_otlp(%s)"):
+        for call in (
+            "log_event(%s, 'x')",
+            "log_step(%s, 's', 'o')",
+            "log_events(%s, '[]')",
+            "finish_run(%s, 'ok')",
+            "run_otlp(%s)",
+        ):
             refused(acme, "42704", f"SELECT skill_system.{call}", mine)
         refused(acme, "23503", "INSERT INTO skill_system.run_events (run_id, event_type) VALUES (%s, 'x')", mine)
         for view in ("runs", "run_events", "run_stats", "runs_in_progress", "stuck_runs"):
@@ -413,9 +517,14 @@ def test_maintain_deletes_old_runs_in_batches(fresh_database, connect):
     db = connect(dbname=fresh_database())
     for tenant, count in (("default", 5), ("acme", 2)):
         db.execute(f"SET skill_system.tenant = '{tenant}'")
-        db.execute("INSERT INTO skill_system.runs (status, ended_at) SELECT 'succeeded', now() - interval '40 days' FROM generate_series(1, %s)", [count])
+        db.execute(
+            "INSERT INTO skill_system.runs (status, ended_at) SELECT 'succeeded', now() - interval '40 days' FROM generate_series(1, %s)",
+            [count],
+        )
         db.execute("INSERT INTO skill_system.runs (status, created_at) VALUES ('running', now() - interval '40 days')")
-        db.execute("INSERT INTO skill_system.run_events (run_id, event_type) SELECT id, 'e' FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant()")
+        db.execute(
+            "INSERT INTO skill_system.run_events (run_id, event_type) SELECT id, 'e' FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant()"
+        )
         db.execute("SELECT skill_system.log_run('s', 'op', 'ok')")
     db.execute("RESET skill_system.tenant")
     # A setting nobody made deletes nothing.
@@ -435,11 +544,18 @@ def test_maintain_deletes_old_runs_in_batches(fresh_database, connect):
     assert [count for count, _ in seen] == [3, 3, 1, 0]
     assert ["more remain" in detail for _, detail in seen] == [True, True, False, False]
     # What is left: the unfinished and the young of each tenant, with their events.
-    assert db.execute("SELECT tenant_id, status::text, count(*) FROM skill_system.runs GROUP BY 1, 2 ORDER BY 1, 2").fetchall() == [
-        ("acme", "running", 1), ("acme", "succeeded", 1), ("default", "running", 1), ("default", "succeeded", 1)]
+    assert db.execute(
+        "SELECT tenant_id, status::text, count(*) FROM skill_system.runs GROUP BY 1, 2 ORDER BY 1, 2"
+    ).fetchall() == [
+        ("acme", "running", 1),
+        ("acme", "succeeded", 1),
+        ("default", "running", 1),
+        ("default", "succeeded", 1),
+    ]
     assert one(db, "SELECT count(*) FROM skill_system.run_events") == 4
-    assert db.execute("SELECT tenant_id, sum((event_data->>'count')::int) FROM skill_system.audit_logs WHERE event_type = 'runs.deleted' GROUP BY 1 ORDER BY 1").fetchall() == [
-        ("acme", 2), ("default", 5)]
+    assert db.execute(
+        "SELECT tenant_id, sum((event_data->>'count')::int) FROM skill_system.audit_logs WHERE event_type = 'runs.deleted' GROUP BY 1 ORDER BY 1"
+    ).fetchall() == [("acme", 2), ("default", 5)]
     assert db.execute("SELECT * FROM skill_system.verify_audit()").fetchall() == []
 
 
@@ -463,7 +579,10 @@ def test_maintain_makes_partitions_ahead_and_admins_may_call_it(fresh_database, 
 
 
 def test_stuck_runs_follow_the_setting(db, connect):
-    run = one(db, "INSERT INTO skill_system.runs (status, created_at) VALUES ('running', now() - interval '30 minutes') RETURNING id")
+    run = one(
+        db,
+        "INSERT INTO skill_system.runs (status, created_at) VALUES ('running', now() - interval '30 minutes') RETURNING id",
+    )
     assert run not in [row[0] for row in db.execute("SELECT id FROM skill_system.stuck_runs")]
     session = connect()
     session.execute("SET skill_system.stuck_after = '10min'")

@@ -1,4 +1,5 @@
 """SKILL.md: the corpus, the bytes, the files, what a manifest declares. See tests/corpus/skills/expectations.json."""
+
 import base64
 import hashlib
 import io
@@ -8,13 +9,12 @@ import zipfile
 
 import psycopg
 import pytest
+from conftest import ROOT
 from psycopg import errors
 from psycopg.types.json import Jsonb
 from skills_ref.errors import ParseError
 from skills_ref.parser import parse_frontmatter
 from skills_ref.validator import validate_metadata
-
-from conftest import ROOT
 
 CORPUS = ROOT / "tests" / "corpus" / "skills"
 EXPECTED = json.loads((CORPUS / "expectations.json").read_text())
@@ -31,12 +31,19 @@ def source_of(name):
 
 
 def findings(db, source, mode="strict"):
-    return [" ".join(str(part) for part in row if part is not None) for row in db.execute("SELECT severity, code, field, line FROM skill_system.validate_skill(%s, %s)", [source, mode])]
+    return [
+        " ".join(str(part) for part in row if part is not None)
+        for row in db.execute(
+            "SELECT severity, code, field, line FROM skill_system.validate_skill(%s, %s)", [source, mode]
+        )
+    ]
 
 
 def register(db, source, **arguments):
     names = "".join(f", {name} => %s" for name in arguments)
-    return db.execute(f"SELECT r.* FROM skill_system.register_skill(%s{names}) r", [source, *arguments.values()]).fetchone()
+    return db.execute(
+        f"SELECT r.* FROM skill_system.register_skill(%s{names}) r", [source, *arguments.values()]
+    ).fetchone()
 
 
 def approve(db, skill, version=None):
@@ -49,16 +56,26 @@ def manifest(**members):
 
 def test_the_corpus_is_whole():
     assert NAMES == sorted(EXPECTED) and len(NAMES) >= 40
-    seen = {finding.split()[1] for wanted in EXPECTED.values() for mode in ("strict", "lenient") for finding in wanted.get(mode, wanted["strict"])}
+    seen = {
+        finding.split()[1]
+        for wanted in EXPECTED.values()
+        for mode in ("strict", "lenient")
+        for finding in wanted.get(mode, wanted["strict"])
+    }
     # Each kind of finding has its file; these two take a file too large for the corpus and have tests of their own.
-    code = (ROOT / "core" / "src" / "skills")
-    written = {word for path in ("document.rs", "frontmatter.rs", "manifest.rs", "unicode.rs") for word in quoted_codes(code / path)}
+    code = ROOT / "core" / "src" / "skills"
+    written = {
+        word
+        for path in ("document.rs", "frontmatter.rs", "manifest.rs", "unicode.rs")
+        for word in quoted_codes(code / path)
+    }
     assert written - seen == {"front_matter_large", "manifest_large"}, written - seen
     assert seen <= written
 
 
 def quoted_codes(path):
     import re
+
     text = path.read_text().split("#[cfg(test)]")[0]
     prefixes = "yaml_|name_|field_|front_matter_|manifest_|metadata_|description_|compatibility_|allowed_|unknown_|version_|body_|env_var_|byte_|line_ends|duplicate_|control_|bidi_|invisible_"
     return set(re.findall(rf'"((?:{prefixes})[a-z_]*)"', text)) - {"env_var", "allowed_tools"}
@@ -85,7 +102,12 @@ def test_corpus(db, name):
         assert db.execute("SELECT skill_system.export_skill(%s)", [reference]).fetchone()[0].encode() == source.encode()
         assert (state[4], state[7], state[9]) == ("draft", hashlib.sha256(source.encode()).hexdigest(), True)
         for column, value in wanted.get("head", {}).items():
-            assert db.execute(f"SELECT to_jsonb({column}) FROM skill_system.skills WHERE id = %s", [state[0]]).fetchone()[0] == value, column
+            assert (
+                db.execute(f"SELECT to_jsonb({column}) FROM skill_system.skills WHERE id = %s", [state[0]]).fetchone()[
+                    0
+                ]
+                == value
+            ), column
         assert register(db, source, namespace=namespace, mode=mode)[9] is False
 
 
@@ -105,7 +127,11 @@ def test_the_reference_reader_reads_the_same_values(db):
     compared = 0
     for name in NAMES:
         wanted = EXPECTED[name]
-        if name in READ_DIFFERENTLY or "differs" in wanted or any(finding.startswith("error ") for finding in wanted["strict"]):
+        if (
+            name in READ_DIFFERENTLY
+            or "differs" in wanted
+            or any(finding.startswith("error ") for finding in wanted["strict"])
+        ):
             continue
         metadata, _ = parse_frontmatter((CORPUS / f"{name}.md").read_text(encoding="utf-8"))
         skill = register(db, source_of(name), namespace="compared")
@@ -118,34 +144,70 @@ def test_the_reference_reader_reads_the_same_values(db):
 def test_scalars_stay_text(db):
     skill = register(db, source_of("yaml-numbers"), namespace="text")
     assert db.execute("SELECT metadata FROM skill_system.skills WHERE id = %s", [skill[0]]).fetchone()[0] == {
-        "version": "1.10", "mode": "0755", "octal": "0o17", "exponent": "1e3", "hex": "0x1F", "day": "2026-01-01", "sexagesimal": "12:30:45"}
+        "version": "1.10",
+        "mode": "0755",
+        "octal": "0o17",
+        "exponent": "1e3",
+        "hex": "0x1F",
+        "day": "2026-01-01",
+        "sexagesimal": "12:30:45",
+    }
 
 
 def test_a_manifest_fills_the_columns(db):
     skill = register(db, source_of("good-manifest"), namespace="manifests")
-    row = db.execute("SELECT s.effects, s.manifest_id, s.semver, v.manifest->'operations'->'count'->'input'->'shelf'->>'type' FROM skill_system.skills s JOIN skill_system.skill_versions v ON v.id = s.current_version_id WHERE s.id = %s", [skill[0]]).fetchone()
+    row = db.execute(
+        "SELECT s.effects, s.manifest_id, s.semver, v.manifest->'operations'->'count'->'input'->'shelf'->>'type' FROM skill_system.skills s JOIN skill_system.skill_versions v ON v.id = s.current_version_id WHERE s.id = %s",
+        [skill[0]],
+    ).fetchone()
     assert row == (["db.read", "db.write:public.stock", "fs.write:/srv/reports/**"], "stock-count", "1.4.2", "string")
     # The lenient take the skill and nothing of a broken manifest.
     skill = register(db, source_of("manifest-duplicate-effects"), namespace="manifests", mode="lenient")
-    assert db.execute("SELECT v.manifest, v.about->>'manifest_id', v.about->'effects' FROM skill_system.skill_versions v WHERE v.id = %s", [skill[6]]).fetchone() == (None, None, None)
+    assert db.execute(
+        "SELECT v.manifest, v.about->>'manifest_id', v.about->'effects' FROM skill_system.skill_versions v WHERE v.id = %s",
+        [skill[6]],
+    ).fetchone() == (None, None, None)
 
 
 def test_huge_texts(db):
     large = "---\nname: large\ndescription: d\nlicense: " + "x" * 65_536 + "\n---\n"
     assert findings(db, large) == ["error front_matter_large 1"]
-    just = "---\nname: large\ndescription: d\nmetadata:\n" + "".join(f"  k{i:04}: {'v' * 40}\n" for i in range(1200)) + "---\n\n# Body\n"
+    just = (
+        "---\nname: large\ndescription: d\nmetadata:\n"
+        + "".join(f"  k{i:04}: {'v' * 40}\n" for i in range(1200))
+        + "---\n\n# Body\n"
+    )
     assert len(just) > 55_000 and findings(db, just) == []
-    assert findings(db, PLAIN.format("large") + manifest(id="large", note="n" * 262_144)) == ["error manifest_large manifest 8"]
+    assert findings(db, PLAIN.format("large") + manifest(id="large", note="n" * 262_144)) == [
+        "error manifest_large manifest 8"
+    ]
     body = PLAIN.format("large") + "word " * 800_000
     assert register(db, body)[9] is True
-    assert db.execute("SELECT md5(skill_system.export_skill('large'))").fetchone()[0] == hashlib.md5(body.encode()).hexdigest()
+    assert (
+        db.execute("SELECT md5(skill_system.export_skill('large'))").fetchone()[0]
+        == hashlib.md5(body.encode()).hexdigest()
+    )
     for call in ("SELECT skill_system.register_skill(%s)", "SELECT skill_system.validate_skill(%s)"):
         with pytest.raises(errors.ProgramLimitExceeded):
             db.execute(call, [PLAIN.format("large") + "x" * (16 << 20)])
 
 
-@pytest.mark.parametrize("yaml", ["[" * 60_000, "{a: " * 15_000, "a: &a [\n" * 8_000, "- " * 30_000, "? " * 30_000, "a:\n" * 20_000, "'" * 60_000, "a: |\n" + " \n" * 30_000, "!!a " * 15_000, "#" * 60_000,
-                                  "\n".join(" " * i + "a:" for i in range(340))])
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "[" * 60_000,
+        "{a: " * 15_000,
+        "a: &a [\n" * 8_000,
+        "- " * 30_000,
+        "? " * 30_000,
+        "a:\n" * 20_000,
+        "'" * 60_000,
+        "a: |\n" + " \n" * 30_000,
+        "!!a " * 15_000,
+        "#" * 60_000,
+        "\n".join(" " * i + "a:" for i in range(340)),
+    ],
+)
 def test_hostile_yaml_ends_soon(db, yaml):
     began = time.monotonic()
     assert any(finding.startswith("error ") for finding in findings(db, f"---\nname: a\n{yaml}\n---\n"))
@@ -153,7 +215,13 @@ def test_hostile_yaml_ends_soon(db, yaml):
 
 
 def test_arguments(db):
-    for source, arguments in [(None, {}), (PLAIN.format("x1"), {"mode": "loose"}), (PLAIN.format("x1"), {"mode": None}), (PLAIN.format("x1"), {"namespace": "No"}), (PLAIN.format("x1"), {"namespace": "a/b"})]:
+    for source, arguments in [
+        (None, {}),
+        (PLAIN.format("x1"), {"mode": "loose"}),
+        (PLAIN.format("x1"), {"mode": None}),
+        (PLAIN.format("x1"), {"namespace": "No"}),
+        (PLAIN.format("x1"), {"namespace": "a/b"}),
+    ]:
         with pytest.raises(errors.InvalidParameterValue):
             register(db, source, **arguments)
     assert db.execute("SELECT count(*) FROM skill_system.skills WHERE skill_name = 'x1'").fetchone() == (0,)
@@ -165,7 +233,13 @@ def test_arguments(db):
             assert raised.value.sqlstate == state
 
 
-FILES = {"references/terms.md": "# Terms\n", "scripts/run.sh": "#!/bin/sh\necho done\n", "assets/logo.png": {"base64": base64.encodebytes(bytes(range(256)) * 3).decode()}, "assets/日本/ü.txt": "ü", "empty": ""}
+FILES = {
+    "references/terms.md": "# Terms\n",
+    "scripts/run.sh": "#!/bin/sh\necho done\n",
+    "assets/logo.png": {"base64": base64.encodebytes(bytes(range(256)) * 3).decode()},
+    "assets/日本/ü.txt": "ü",
+    "empty": "",
+}
 
 
 def bytes_of(value):
@@ -176,33 +250,82 @@ def test_files_are_kept_with_their_digests(db):
     source = PLAIN.format("with-files")
     skill = register(db, source, files=Jsonb(FILES))
     wanted = {"SKILL.md": source.encode(), **{path: bytes_of(value) for path, value in FILES.items()}}
-    rows = db.execute("SELECT path, content, size, sha256 FROM skill_system.export_skill_files('with-files')").fetchall()
+    rows = db.execute(
+        "SELECT path, content, size, sha256 FROM skill_system.export_skill_files('with-files')"
+    ).fetchall()
     assert rows[0][0] == "SKILL.md"
     assert {path: bytes(content) for path, content, *_ in rows} == wanted
-    assert all((size, sha256) == (len(content), hashlib.sha256(content).hexdigest()) for _, content, size, sha256 in rows)
+    assert all(
+        (size, sha256) == (len(content), hashlib.sha256(content).hexdigest()) for _, content, size, sha256 in rows
+    )
     # Another file is another version, the same files are the same.
     assert register(db, source, files=Jsonb(FILES))[9] is False
     assert register(db, source)[3] != skill[3]
     assert register(db, source, files=Jsonb({**FILES, "empty": "no"}))[3] not in (skill[3], register(db, source)[3])
     first = db.execute("SELECT skill_system.export_skill_archive('with-files', %s)", [skill[3]]).fetchone()[0]
     with zipfile.ZipFile(io.BytesIO(first)) as archive:
-        assert archive.testzip() is None and {info.filename: archive.read(info) for info in archive.infolist()} == wanted
+        assert (
+            archive.testzip() is None and {info.filename: archive.read(info) for info in archive.infolist()} == wanted
+        )
     assert db.execute("SELECT skill_system.export_skill_archive('with-files', %s)", [skill[3]]).fetchone()[0] == first
     agent_file = "interface:\n  display_name: x\ndependencies:\n  tools:\n    - type: env_var\n      value: PRICE_KEY\n    - type: env_var\n      value: not one\n    - type: mcp\n      value: other\n"
     skill = register(db, PLAIN.format("with-agent-file"), files=Jsonb({"agents/openai.yaml": agent_file}))
-    assert db.execute("SELECT required_env_vars FROM skill_system.skills WHERE id = %s", [skill[0]]).fetchone()[0] == ["PRICE_KEY"]
+    assert db.execute("SELECT required_env_vars FROM skill_system.skills WHERE id = %s", [skill[0]]).fetchone()[0] == [
+        "PRICE_KEY"
+    ]
 
 
 HOSTILE = [
-    {"": "x"}, {"/etc/passwd": "x"}, {"../x": "x"}, {"a/../../x": "x"}, {"a/./x": "x"}, {"a//x": "x"}, {"a/": "x"}, {"..\\x": "x"}, {"a\\b": "x"}, {"C:/x": "x"}, {"x:stream": "x"}, {"．．/x": "x"}, {"a\u2044b/..": "x"},
-    {"a\nb": "x"}, {"a\u0001": "x"}, {"a\u202eb": "x"}, {"a\u200bb": "x"}, {"con": "x"}, {"NUL.txt": "x"}, {"a.": "x"}, {"a ": "x"}, {"SKILL.md": "x"}, {"skill.MD": "x"}, {"a" * 256: "x"}, {"a/" * 251 + "b": "x"},
-    {"README.md": "x", "readme.md": "y"}, {"é": "x", "e\u0301": "y"}, {"ﬁ": "x", "fi": "y"}, {"a": "x", "a/b": "y"}, {"A/b": "x", "a": "y"}, {"ß/x": "x", "SS/x": "y"},
-    {"a": 1}, {"a": None}, {"a": ["x"]}, {"a": {}}, {"a": {"base64": 1}}, {"a": {"base64": "***"}}, {"a": {"base64": "QQ==", "mode": 1}}, {"a": {"base64": "QQ"}}, [], "x", 1, None,
+    {"": "x"},
+    {"/etc/passwd": "x"},
+    {"../x": "x"},
+    {"a/../../x": "x"},
+    {"a/./x": "x"},
+    {"a//x": "x"},
+    {"a/": "x"},
+    {"..\\x": "x"},
+    {"a\\b": "x"},
+    {"C:/x": "x"},
+    {"x:stream": "x"},
+    {"．．/x": "x"},
+    {"a\u2044b/..": "x"},
+    {"a\nb": "x"},
+    {"a\u0001": "x"},
+    {"a\u202eb": "x"},
+    {"a\u200bb": "x"},
+    {"con": "x"},
+    {"NUL.txt": "x"},
+    {"a.": "x"},
+    {"a ": "x"},
+    {"SKILL.md": "x"},
+    {"skill.MD": "x"},
+    {"a" * 256: "x"},
+    {"a/" * 251 + "b": "x"},
+    {"README.md": "x", "readme.md": "y"},
+    {"é": "x", "e\u0301": "y"},
+    {"ﬁ": "x", "fi": "y"},
+    {"a": "x", "a/b": "y"},
+    {"A/b": "x", "a": "y"},
+    {"ß/x": "x", "SS/x": "y"},
+    {"a": 1},
+    {"a": None},
+    {"a": ["x"]},
+    {"a": {}},
+    {"a": {"base64": 1}},
+    {"a": {"base64": "***"}},
+    {"a": {"base64": "QQ==", "mode": 1}},
+    {"a": {"base64": "QQ"}},
+    [],
+    "x",
+    1,
+    None,
     {f"f{i}": "" for i in range(513)},
 ]
 
 
-@pytest.mark.parametrize("files", HOSTILE, ids=lambda files: str(files)[:40].encode("ascii", "backslashreplace").decode())
+@pytest.mark.parametrize(
+    "files", HOSTILE, ids=lambda files: str(files)[:40].encode("ascii", "backslashreplace").decode()
+)
 def test_hostile_files(db, files):
     before = db.execute("SELECT count(*) FROM skill_system.skill_versions").fetchone()
     with pytest.raises(errors.InvalidParameterValue):
@@ -225,30 +348,64 @@ def test_a_new_version_waits_until_it_is_approved(db):
     assert (second[4], second[5]) == ("draft", first[3]) and second[3] != first[3]
     assert db.execute("SELECT skill_system.export_skill('waiting')").fetchone()[0] == PLAIN.format("waiting")
     assert db.execute("SELECT skill_system.export_skill('waiting', %s)", [second[3]]).fetchone()[0].endswith("More.\n")
-    assert [row[0] for row in db.execute("SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'waiting' ORDER BY created_at")] == ["skill.registered", "skill.status", "skill.registered"]
+    assert [
+        row[0]
+        for row in db.execute(
+            "SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'waiting' ORDER BY created_at"
+        )
+    ] == ["skill.registered", "skill.status", "skill.registered"]
 
 
 def check(db, policy, skill, operation=None):
-    return db.execute("SELECT allowed, decision, blocked_effects, reason FROM skill_system.check_skill(%s, %s, %s)", [policy, skill, operation]).fetchone()
+    return db.execute(
+        "SELECT allowed, decision, blocked_effects, reason FROM skill_system.check_skill(%s, %s, %s)",
+        [policy, skill, operation],
+    ).fetchone()
 
 
 def test_check_skill(db):
-    db.execute("SELECT skill_system.create_policy('stock', allow => '{db.read,\"db.write:public.*\",fs.write:/srv/**}')")
+    db.execute(
+        "SELECT skill_system.create_policy('stock', allow => '{db.read,\"db.write:public.*\",fs.write:/srv/**}')"
+    )
     db.execute("SELECT skill_system.create_policy('reader', allow => '{db.read}', ask => '{fs.write:/srv/**}')")
     skill = register(db, source_of("good-manifest"), namespace="checked")
     name = "checked/stock-count"
-    assert check(db, "stock", name)[:3] == (False, "deny", ["db.read", "db.write:public.stock", "fs.write:/srv/reports/**"]) and "draft" in check(db, "stock", name)[3]
+    assert (
+        check(db, "stock", name)[:3]
+        == (False, "deny", ["db.read", "db.write:public.stock", "fs.write:/srv/reports/**"])
+        and "draft" in check(db, "stock", name)[3]
+    )
     approve(db, name)
-    assert check(db, "stock", name) == check(db, "stock", name, "count") == check(db, "stock", str(skill[0])) == (True, "allow", [], 'allowed by policy "stock"')
+    assert (
+        check(db, "stock", name)
+        == check(db, "stock", name, "count")
+        == check(db, "stock", str(skill[0]))
+        == (True, "allow", [], 'allowed by policy "stock"')
+    )
     # The same words as check_policy().
-    asked = db.execute("SELECT allowed, decision, blocked_effects, reason FROM skill_system.check_policy('reader', '{db.read,db.write:public.stock,fs.write:/srv/reports/**}'::text[])").fetchone()
-    assert check(db, "reader", name, "report") == asked and asked[:3] == (False, "deny", ["db.write:public.stock", "fs.write:/srv/reports/**"])
-    for policy, reference, operation, word in [("stock", name, "nope", "no operation"), ("stock", name, "", "no operation"), ("nope", name, None, "does not exist"), (None, name, None, "NULL"), ("stock", "checked/nope", None, "does not exist"),
-                                               ("stock", None, None, "NULL"), ("stock", "", None, "does not exist")]:
+    asked = db.execute(
+        "SELECT allowed, decision, blocked_effects, reason FROM skill_system.check_policy('reader', '{db.read,db.write:public.stock,fs.write:/srv/reports/**}'::text[])"
+    ).fetchone()
+    assert check(db, "reader", name, "report") == asked and asked[:3] == (
+        False,
+        "deny",
+        ["db.write:public.stock", "fs.write:/srv/reports/**"],
+    )
+    for policy, reference, operation, word in [
+        ("stock", name, "nope", "no operation"),
+        ("stock", name, "", "no operation"),
+        ("nope", name, None, "does not exist"),
+        (None, name, None, "NULL"),
+        ("stock", "checked/nope", None, "does not exist"),
+        ("stock", None, None, "NULL"),
+        ("stock", "", None, "does not exist"),
+    ]:
         allowed, decision, _, reason = check(db, policy, reference, operation)
         assert (allowed, decision) == (False, "deny") and word in reason, reason
     # A manifest that says there are none, and no manifest at all.
-    register(db, source_of("manifest-empty-effects").replace("name: stock-count", "name: no-effects"), namespace="checked")
+    register(
+        db, source_of("manifest-empty-effects").replace("name: stock-count", "name: no-effects"), namespace="checked"
+    )
     approve(db, "checked/no-effects")
     assert check(db, "stock", "checked/no-effects")[:2] == (True, "allow")
     register(db, PLAIN.format("no-manifest"), namespace="checked")
@@ -277,12 +434,20 @@ def test_roles(db, roles, connect):
     with pytest.raises(errors.InsufficientPrivilege):
         agent.execute("SELECT skill_system.set_skill_status('by-an-agent', 'approved')")
     for role in (agent, auditor):
-        assert role.execute("SELECT skill_system.export_skill('by-an-agent')").fetchone()[0] == PLAIN.format("by-an-agent")
+        assert role.execute("SELECT skill_system.export_skill('by-an-agent')").fetchone()[0] == PLAIN.format(
+            "by-an-agent"
+        )
         assert check(role, "stock", "by-an-agent")[0] is False
     db.execute("CREATE ROLE test_nobody LOGIN")
     try:
         nobody = connect("test_nobody")
-        for call in ("register_skill('x')", "validate_skill('x')", "export_skill('x')", "check_skill('x', 'y')", "skills_index()"):
+        for call in (
+            "register_skill('x')",
+            "validate_skill('x')",
+            "export_skill('x')",
+            "check_skill('x', 'y')",
+            "skills_index()",
+        ):
             with pytest.raises(errors.InsufficientPrivilege):
                 nobody.execute(f"SELECT skill_system.{call}")
         nobody.close()

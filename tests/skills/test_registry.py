@@ -1,4 +1,5 @@
 """The registry behind every face: versions, statuses, approvals, history, who may what."""
+
 import base64
 import os
 import threading
@@ -10,25 +11,37 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import errors
 
 BODY = "---\nname: {name}\ndescription: Fills in forms. {more}\n---\n\nDo it.\n"
-SCAN = ('SELECT id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, required_env_vars, metadata, scope '
-        'FROM "skill_system"."skills" WHERE enabled = TRUE AND namespace = %s')
+SCAN = (
+    "SELECT id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, required_env_vars, metadata, scope "
+    'FROM "skill_system"."skills" WHERE enabled = TRUE AND namespace = %s'
+)
 
 
 def register(connection, name, more="", namespace="default"):
-    return connection.execute("SELECT * FROM skill_system.register_skill(%s, %s)", [BODY.format(name=name, more=more), namespace]).fetchone()
+    return connection.execute(
+        "SELECT * FROM skill_system.register_skill(%s, %s)", [BODY.format(name=name, more=more), namespace]
+    ).fetchone()
 
 
 def state(connection, name):
-    return connection.execute("SELECT status, enabled, current_version FROM skill_system.skills WHERE skill_name = %s", [name]).fetchone()
+    return connection.execute(
+        "SELECT status, enabled, current_version FROM skill_system.skills WHERE skill_name = %s", [name]
+    ).fetchone()
 
 
 def set_status(connection, skill, status, **more):
     arguments = "".join(f", {name} => %s" for name in more)
-    return connection.execute(f"SELECT version, status, current_version FROM skill_system.set_skill_status(%s, %s{arguments})", [skill, status, *more.values()]).fetchone()
+    return connection.execute(
+        f"SELECT version, status, current_version FROM skill_system.set_skill_status(%s, %s{arguments})",
+        [skill, status, *more.values()],
+    ).fetchone()
 
 
 def history(connection, name):
-    return connection.execute("SELECT action, previous_status, status FROM skill_system.skill_history WHERE skill_name = %s ORDER BY revision", [name]).fetchall()
+    return connection.execute(
+        "SELECT action, previous_status, status FROM skill_system.skill_history WHERE skill_name = %s ORDER BY revision",
+        [name],
+    ).fetchall()
 
 
 def sqlstate(call, *arguments, **more):
@@ -63,11 +76,22 @@ def test_a_served_version_stays_until_the_next_is_approved(db):
     assert state(db, "life") == ("approved", True, one)
     assert set_status(db, "life", "disabled", version=one) == (one, "disabled", one)
     assert state(db, "life") == ("disabled", False, one)
-    assert history(db, "life") == [("registered", None, "draft"), ("status", "draft", "approved"), ("registered", None, "draft"), ("status", "draft", "approved"),
-                                   ("current", "approved", "approved"), ("status", "approved", "disabled")]
-    revisions = [row[0] for row in db.execute("SELECT revision FROM skill_system.skill_history WHERE namespace = 'default' ORDER BY 1")]
+    assert history(db, "life") == [
+        ("registered", None, "draft"),
+        ("status", "draft", "approved"),
+        ("registered", None, "draft"),
+        ("status", "draft", "approved"),
+        ("current", "approved", "approved"),
+        ("status", "approved", "disabled"),
+    ]
+    revisions = [
+        row[0]
+        for row in db.execute("SELECT revision FROM skill_system.skill_history WHERE namespace = 'default' ORDER BY 1")
+    ]
     assert revisions == list(range(1, len(revisions) + 1))
-    records = db.execute("SELECT event_type, event_data->>'from', event_data->>'to' FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'life' ORDER BY (event_data->>'revision')::int").fetchall()
+    records = db.execute(
+        "SELECT event_type, event_data->>'from', event_data->>'to' FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'life' ORDER BY (event_data->>'revision')::int"
+    ).fetchall()
     assert records == [(f"skill.{action}", before, after) for action, before, after in history(db, "life")]
 
 
@@ -76,15 +100,26 @@ def test_the_same_content_is_the_same_version(db):
     before = history(db, "same")
     again = register(db, "same")
     assert again[-1] is False and history(db, "same") == before
-    assert db.execute("SELECT count(*) FROM skill_system.skill_versions v JOIN skill_system.skill_heads h ON h.id = v.skill_id WHERE h.skill_name = 'same'").fetchone() == (1,)
+    assert db.execute(
+        "SELECT count(*) FROM skill_system.skill_versions v JOIN skill_system.skill_heads h ON h.id = v.skill_id WHERE h.skill_name = 'same'"
+    ).fetchone() == (1,)
 
 
 def test_versions_and_history_do_not_change(db):
     register(db, "fixed")
-    for sql in ("UPDATE skill_system.skill_versions SET body = 'x'", "UPDATE skill_system.skill_versions SET about = '{}'", "UPDATE skill_system.skill_history SET changed_by = 'x'",
-                "DELETE FROM skill_system.skill_history", "TRUNCATE skill_system.skill_history", "UPDATE skill_system.skill_files SET path = 'x'"):
+    for sql in (
+        "UPDATE skill_system.skill_versions SET body = 'x'",
+        "UPDATE skill_system.skill_versions SET about = '{}'",
+        "UPDATE skill_system.skill_history SET changed_by = 'x'",
+        "DELETE FROM skill_system.skill_history",
+        "TRUNCATE skill_system.skill_history",
+        "UPDATE skill_system.skill_files SET path = 'x'",
+    ):
         if "skill_files" in sql and db.execute("SELECT count(*) FROM skill_system.skill_files").fetchone() == (0,):
-            db.execute("SELECT skill_system.register_skill(%s, files => %s)", [BODY.format(name="with-file", more=""), '{"references/a.md": "a"}'])
+            db.execute(
+                "SELECT skill_system.register_skill(%s, files => %s)",
+                [BODY.format(name="with-file", more=""), '{"references/a.md": "a"}'],
+            )
         with pytest.raises(errors.ObjectNotInPrerequisiteState):
             db.execute(sql)
 
@@ -99,9 +134,16 @@ def test_what_is_not_there(db):
     assert sqlstate(set_status, db, None, "approved") == "22023"
     assert sqlstate(set_status, db, "there", None) == "22023"
     # The states can be caught by their names in PL/pgSQL.
-    db.execute("DO $$ BEGIN PERFORM skill_system.skill_approval_text('nowhere'); RAISE 'not reached'; EXCEPTION WHEN SQLSTATE 'SK404' THEN NULL; END $$")
+    db.execute(
+        "DO $$ BEGIN PERFORM skill_system.skill_approval_text('nowhere'); RAISE 'not reached'; EXCEPTION WHEN SQLSTATE 'SK404' THEN NULL; END $$"
+    )
     with db.transaction():
-        assert sqlstate(lambda: db.transaction().__enter__().connection.execute("SELECT skill_system.delete_skill('nowhere')")) == "SK404"
+        assert (
+            sqlstate(
+                lambda: db.transaction().__enter__().connection.execute("SELECT skill_system.delete_skill('nowhere')")
+            )
+            == "SK404"
+        )
 
 
 def test_a_deleted_skill_leaves_its_history_and_its_name(db):
@@ -114,11 +156,15 @@ def test_a_deleted_skill_leaves_its_history_and_its_name(db):
     assert history(db, "gone")[-1] == ("deleted", "approved", None)
     register(db, "gone", "2")
     assert db.execute("SELECT id FROM skill_system.skills WHERE skill_name = 'gone'").fetchone()[0] != skill
-    assert db.execute("SELECT count(*) FROM skill_system.skill_versions WHERE skill_id = %s", [skill]).fetchone() == (1,)
+    assert db.execute("SELECT count(*) FROM skill_system.skill_versions WHERE skill_id = %s", [skill]).fetchone() == (
+        1,
+    )
 
 
 def sign(connection, key, skill, **more):
-    text = connection.execute("SELECT skill_system.skill_approval_text(%s, %s)", [skill, more.get("version")]).fetchone()[0]
+    text = connection.execute(
+        "SELECT skill_system.skill_approval_text(%s, %s)", [skill, more.get("version")]
+    ).fetchone()[0]
     return "v1:" + base64.urlsafe_b64encode(key.sign(text.encode())).decode().rstrip("=")
 
 
@@ -133,14 +179,28 @@ def test_signed_approvals(db, signed, connect, roles):
     register(db, "twin", "1")
     reviewer = connect("test_reviewer")
     assert sqlstate(set_status, reviewer, "signed", "approved") == "SK403", "no signature"
-    assert sqlstate(set_status, reviewer, "signed", "approved", signature=sign(db, other, "signed")) == "SK403", "a stranger's signature"
-    assert sqlstate(set_status, reviewer, "signed", "approved", signature=sign(db, key, "twin")) == "SK403", "the signature of another skill"
-    for broken in ("", "v1:", "v1:AAAA", "v3:" + sign(db, key, "signed")[3:], sign(db, key, "signed")[:-2], "v1:" + "A" * 86, "x" * 100_000):
+    assert sqlstate(set_status, reviewer, "signed", "approved", signature=sign(db, other, "signed")) == "SK403", (
+        "a stranger's signature"
+    )
+    assert sqlstate(set_status, reviewer, "signed", "approved", signature=sign(db, key, "twin")) == "SK403", (
+        "the signature of another skill"
+    )
+    for broken in (
+        "",
+        "v1:",
+        "v1:AAAA",
+        "v3:" + sign(db, key, "signed")[3:],
+        sign(db, key, "signed")[:-2],
+        "v1:" + "A" * 86,
+        "x" * 100_000,
+    ):
         assert sqlstate(set_status, reviewer, "signed", "approved", signature=broken) == "SK403", broken[:20]
     good = sign(db, key, "signed")
     version = set_status(reviewer, "signed", "approved", signature=good)[0]
     assert state(db, "signed") == ("approved", True, version)
-    assert db.execute("SELECT approved_with, changed_by FROM skill_system.skill_history WHERE skill_name = 'signed' AND status = 'approved'").fetchone() == (f"{key_id} {good}", "test_reviewer")
+    assert db.execute(
+        "SELECT approved_with, changed_by FROM skill_system.skill_history WHERE skill_name = 'signed' AND status = 'approved'"
+    ).fetchone() == (f"{key_id} {good}", "test_reviewer")
     # The next version needs its own.
     register(db, "signed", "2")
     assert sqlstate(set_status, reviewer, "signed", "approved", signature=good) == "SK403"
@@ -155,7 +215,9 @@ def test_signed_approvals(db, signed, connect, roles):
     assert db.execute("SELECT skill_system.revoke_skill_approver(%s)", [key_id]).fetchone() == (True,)
     assert db.execute("SELECT skill_system.revoke_skill_approver(%s)", [key_id]).fetchone() == (False,)
     assert sqlstate(set_status, reviewer, "signed", "approved", signature=last) == "SK403"
-    assert sqlstate(db.execute, "SELECT skill_system.add_skill_approver(%s, 'alice')", [pem]) == "23505", "a revoked key came back"
+    assert sqlstate(db.execute, "SELECT skill_system.add_skill_approver(%s, 'alice')", [pem]) == "23505", (
+        "a revoked key came back"
+    )
     assert sqlstate(db.execute, "SELECT skill_system.revoke_skill_approver('0000000000000000')") == "42704"
     for bad in ("", "x", "00" * 31, "01" + "00" * 31, None):
         assert sqlstate(db.execute, "SELECT skill_system.add_skill_approver(%s, 'eve')", [bad]) == "22023", bad
@@ -164,13 +226,21 @@ def test_signed_approvals(db, signed, connect, roles):
 def test_the_setting_is_a_superusers(db, database, signed, roles):
     """Also for a session that gives it a value before the library is loaded, when the server cannot yet refuse it."""
     for value in ("off", "default", "", "nonsense"):
-        with psycopg.connect(host=os.environ["PGHOST"], port=os.environ["PGPORT"], user="test_reviewer", dbname=database, autocommit=True,
-                             options=f"-c skill_system.signed_approvals={value}") as reviewer:
+        with psycopg.connect(
+            host=os.environ["PGHOST"],
+            port=os.environ["PGPORT"],
+            user="test_reviewer",
+            dbname=database,
+            autocommit=True,
+            options=f"-c skill_system.signed_approvals={value}",
+        ) as reviewer:
             reviewer.execute("SELECT skill_system.current_tenant()")
             assert reviewer.execute("SHOW skill_system.signed_approvals").fetchone() == ("on",), value
             with pytest.raises(errors.InsufficientPrivilege):
                 reviewer.execute("SET skill_system.signed_approvals = off")
-    with psycopg.connect(host=os.environ["PGHOST"], port=os.environ["PGPORT"], user="test_reviewer", dbname=database, autocommit=True) as reviewer:
+    with psycopg.connect(
+        host=os.environ["PGHOST"], port=os.environ["PGPORT"], user="test_reviewer", dbname=database, autocommit=True
+    ) as reviewer:
         reviewer.execute("BEGIN")
         reviewer.execute("SET LOCAL skill_system.signed_approvals = off")
         reviewer.execute("SELECT skill_system.current_tenant()")
@@ -186,17 +256,34 @@ def test_who_may_what(db, connect, roles):
         with pytest.raises(errors.InsufficientPrivilege):
             set_status(connection, "agents-own", "approved")
     for connection in (agent, reviewer, auditor):
-        for sql in ("SELECT skill_system.delete_skill('agents-own')", f"SELECT skill_system.add_skill_approver('{'11' * 32}', 'eve')", "SELECT skill_system.revoke_skill_approver('0000000000000000')"):
+        for sql in (
+            "SELECT skill_system.delete_skill('agents-own')",
+            f"SELECT skill_system.add_skill_approver('{'11' * 32}', 'eve')",
+            "SELECT skill_system.revoke_skill_approver('0000000000000000')",
+        ):
             with pytest.raises(errors.InsufficientPrivilege):
                 connection.execute(sql)
     for connection in (agent, reviewer, auditor, admin):
-        for table in ("skill_heads", "skill_versions", "skill_files", "skill_history", "skill_approvers", "skill_namespaces"):
+        for table in (
+            "skill_heads",
+            "skill_versions",
+            "skill_files",
+            "skill_history",
+            "skill_approvers",
+            "skill_namespaces",
+        ):
             connection.execute(f"SELECT count(*) FROM skill_system.{table}")
-            for sql in (f"DELETE FROM skill_system.{table}", f"UPDATE skill_system.{table} SET tenant_id = 'x'", f"INSERT INTO skill_system.{table} DEFAULT VALUES"):
+            for sql in (
+                f"DELETE FROM skill_system.{table}",
+                f"UPDATE skill_system.{table} SET tenant_id = 'x'",
+                f"INSERT INTO skill_system.{table} DEFAULT VALUES",
+            ):
                 with pytest.raises(errors.InsufficientPrivilege):
                     connection.execute(sql)
     assert set_status(reviewer, "agents-own", "approved")[1] == "approved"
-    assert db.execute("SELECT changed_by FROM skill_system.skill_history WHERE skill_name = 'agents-own' ORDER BY revision").fetchall() == [("test_agent",), ("test_reviewer",)]
+    assert db.execute(
+        "SELECT changed_by FROM skill_system.skill_history WHERE skill_name = 'agents-own' ORDER BY revision"
+    ).fetchall() == [("test_agent",), ("test_reviewer",)]
     assert admin.execute("SELECT skill_system.delete_skill('agents-own')").fetchone() == (True,)
 
 
@@ -204,7 +291,9 @@ def test_tenants_are_strangers(db, connect, roles):
     register(db, "mine")
     try:
         db.execute("SET skill_system.tenant = 'elsewhere'")
-        assert db.execute("SELECT count(*) FROM skill_system.skill_heads WHERE skill_name = 'mine' AND tenant_id = 'elsewhere'").fetchone() == (0,)
+        assert db.execute(
+            "SELECT count(*) FROM skill_system.skill_heads WHERE skill_name = 'mine' AND tenant_id = 'elsewhere'"
+        ).fetchone() == (0,)
         assert sqlstate(set_status, db, "mine", "approved") == "SK404"
         register(db, "mine", "other")
         assert set_status(db, "mine", "approved")[1] == "approved"
@@ -226,6 +315,7 @@ def test_two_at_once(connect, db):
                 register(connection, f"race-{i % 2}", str(i), "race")
         except psycopg.Error as error:
             problems.append(error)
+
     connections = [connect() for _ in range(16)]
     threads = [threading.Thread(target=work, args=[n]) for n in range(16)]
     for thread in threads:
@@ -233,8 +323,13 @@ def test_two_at_once(connect, db):
     for thread in threads:
         thread.join()
     assert problems == []
-    assert db.execute("SELECT count(*), count(DISTINCT (skill_id, digest)), count(DISTINCT skill_id) FROM skill_system.skill_versions WHERE skill_id IN (SELECT id FROM skill_system.skill_heads WHERE namespace = 'race')").fetchone() == (10, 10, 2)
-    revisions = [row[0] for row in db.execute("SELECT revision FROM skill_system.skill_history WHERE namespace = 'race' ORDER BY 1")]
+    assert db.execute(
+        "SELECT count(*), count(DISTINCT (skill_id, digest)), count(DISTINCT skill_id) FROM skill_system.skill_versions WHERE skill_id IN (SELECT id FROM skill_system.skill_heads WHERE namespace = 'race')"
+    ).fetchone() == (10, 10, 2)
+    revisions = [
+        row[0]
+        for row in db.execute("SELECT revision FROM skill_system.skill_history WHERE namespace = 'race' ORDER BY 1")
+    ]
     assert revisions == list(range(1, len(revisions) + 1))
 
 
@@ -243,7 +338,12 @@ def test_a_scan_reads_no_body(db):
     for n in range(20):
         register(db, f"big-{n}", f"{n} {big}"[:900], "bodies")
         db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [f"bodies/big-{n}"])
-    plan = "\n".join(row[0] for row in db.execute("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) " + SCAN, ["bodies"]))
+    plan = "\n".join(
+        row[0] for row in db.execute("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) " + SCAN, ["bodies"])
+    )
     assert "skill_heads" in plan and "skill_versions" not in plan
-    body = db.execute('SELECT body FROM "skill_system"."skills" WHERE id = (SELECT id FROM skill_system.skills WHERE skill_name = %s) AND namespace = %s', ["big-3", "bodies"]).fetchone()[0]
+    body = db.execute(
+        'SELECT body FROM "skill_system"."skills" WHERE id = (SELECT id FROM skill_system.skills WHERE skill_name = %s) AND namespace = %s',
+        ["big-3", "bodies"],
+    ).fetchone()[0]
     assert body.startswith("---\nname: big-3")

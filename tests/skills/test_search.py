@@ -1,4 +1,5 @@
 """Search: sensible ranks, hostile queries, and nothing that one may not see."""
+
 import json
 import random
 import uuid
@@ -8,16 +9,40 @@ import pytest
 from psycopg import errors, sql
 
 SKILLS = {
-    "pdf-forms": ("Fill in PDF forms and check their fields.", "documents", "Open the file, then write each field.", ["fs.read", "fs.write"]),
+    "pdf-forms": (
+        "Fill in PDF forms and check their fields.",
+        "documents",
+        "Open the file, then write each field.",
+        ["fs.read", "fs.write"],
+    ),
     "pdf-merge": ("Join several PDF files into one.", "documents pdf", "Pages are kept in their order.", ["fs.read"]),
-    "tax-return": ("Prepare a tax return for a small company.", "finance", "The form is a PDF in the end.", ["fs.read", "net.fetch"]),
-    "web-research": ("Search the web and cite what was found.", "research", "Never trust the first hit.", ["net.fetch"]),
+    "tax-return": (
+        "Prepare a tax return for a small company.",
+        "finance",
+        "The form is a PDF in the end.",
+        ["fs.read", "net.fetch"],
+    ),
+    "web-research": (
+        "Search the web and cite what was found.",
+        "research",
+        "Never trust the first hit.",
+        ["net.fetch"],
+    ),
     "haiku": ("Write short poems.", "fun", "Seventeen syllables.", []),
 }
 
 
-def register(db, name, description, tags="", text="Text.", effects=(), namespace="default", approve=True, manifest=True):
-    block = {"schema_version": "2.0", "id": name, "version": "1.0.0", "capabilities": [], "effects": list(effects), "operations": {}}
+def register(
+    db, name, description, tags="", text="Text.", effects=(), namespace="default", approve=True, manifest=True
+):
+    block = {
+        "schema_version": "2.0",
+        "id": name,
+        "version": "1.0.0",
+        "capabilities": [],
+        "effects": list(effects),
+        "operations": {},
+    }
     body = f"---\nname: {name}\ndescription: {json.dumps(description)}\nmetadata:\n  tags: {json.dumps(tags)}\n---\n# {name}\n\n{text}\n"
     if manifest:
         body += f"\n```skill-manifest\n{json.dumps(block)}\n```\n"
@@ -34,7 +59,9 @@ def library(db):
 
 
 def search(db, query, **arguments):
-    call = sql.SQL(", ").join([sql.SQL("%s"), *(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments)])
+    call = sql.SQL(", ").join(
+        [sql.SQL("%s"), *(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments)]
+    )
     return [row[0] for row in rows(db, query, "skill_name", call, arguments)]
 
 
@@ -47,12 +74,12 @@ def rows(db, query, columns="*", call=None, arguments=None):
 def test_ranks_make_sense(library):
     db = library
     assert search(db, "fill a pdf form")[0] == "pdf-forms"
-    assert search(db, "pdf") [:2] in (["pdf-merge", "pdf-forms"], ["pdf-forms", "pdf-merge"])
+    assert search(db, "pdf")[:2] in (["pdf-merge", "pdf-forms"], ["pdf-forms", "pdf-merge"])
     # Said in the description counts more than said in the body.
     found = search(db, "pdf")
     assert found.index("pdf-merge") < found.index("tax-return") and found.index("pdf-forms") < found.index("tax-return")
     # Stemmed: joining finds join; a question with words that no skill has still finds something.
-    assert search(db, "joining files") [0] == "pdf-merge"
+    assert search(db, "joining files")[0] == "pdf-merge"
     assert search(db, "please could you prepare my taxes quickly")[0] == "tax-return"
     assert search(db, "haiku") == ["haiku"]
     assert search(db, "web-r")[0] == "web-research"
@@ -87,11 +114,47 @@ def test_tags(library):
         search(db, None, tags=["a", None])
 
 
-@pytest.mark.parametrize("query", [
-    "'", "''", "\\", "\\'", "a\\'b", "!", "!!a & | ( ) <-> :*", "a:*", ":*:A", "(((", '"', '"""', "- -", "-", "a & b | !c", "%_", "'; DROP TABLE skill_system.skill_heads; --",
-    "$$", "$1", "\t\n x", "\u202e\u0000".replace("\u0000", ""), "日本語 検索", "é" * 500, "the of and", "http://a.b/c?d=1&e='\\'", "x" * 1999, " ".join("abcdefghij"[i % 10] for i in range(990)),
-    "{}", "{a,b}", "NULL", "\\\\server\\share", "a@b.c", "<b>x</b>", "1.2.3", "^1.2", "*",
-])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "'",
+        "''",
+        "\\",
+        "\\'",
+        "a\\'b",
+        "!",
+        "!!a & | ( ) <-> :*",
+        "a:*",
+        ":*:A",
+        "(((",
+        '"',
+        '"""',
+        "- -",
+        "-",
+        "a & b | !c",
+        "%_",
+        "'; DROP TABLE skill_system.skill_heads; --",
+        "$$",
+        "$1",
+        "\t\n x",
+        "\u202e\u0000".replace("\u0000", ""),
+        "日本語 検索",
+        "é" * 500,
+        "the of and",
+        "http://a.b/c?d=1&e='\\'",
+        "x" * 1999,
+        " ".join("abcdefghij"[i % 10] for i in range(990)),
+        "{}",
+        "{a,b}",
+        "NULL",
+        "\\\\server\\share",
+        "a@b.c",
+        "<b>x</b>",
+        "1.2.3",
+        "^1.2",
+        "*",
+    ],
+)
 def test_hostile_queries_are_only_queries(library, connect, query):
     connection = connect()
     notices = []
@@ -120,14 +183,16 @@ def test_spelling_where_pg_trgm_is(library, database, connect):
     db = library
     assert search(db, "reserch") == []
     # It may come later, to any schema, and is never found through search_path.
-    db.execute("CREATE SCHEMA \"odd Place\"")
-    db.execute("CREATE EXTENSION pg_trgm SCHEMA \"odd Place\"")
+    db.execute('CREATE SCHEMA "odd Place"')
+    db.execute('CREATE EXTENSION pg_trgm SCHEMA "odd Place"')
     try:
         assert search(db, "reserch")[0] == "web-research"
         assert rows(db, "web-reserch", "matched")[0][0][-1] == "spelling"
         # Functions of the same name that somebody puts in the way are not called.
         connection = connect()
-        connection.execute("CREATE FUNCTION pg_temp.word_similarity(text, text) RETURNS real LANGUAGE sql AS 'SELECT 1/0'")
+        connection.execute(
+            "CREATE FUNCTION pg_temp.word_similarity(text, text) RETURNS real LANGUAGE sql AS 'SELECT 1/0'"
+        )
         connection.execute("CREATE FUNCTION pg_temp.similarity(text, text) RETURNS real LANGUAGE sql AS 'SELECT 1/0'")
         connection.execute("SET search_path = pg_temp, public")
         assert search(connection, "reserch")[0] == "web-research"
@@ -135,13 +200,13 @@ def test_spelling_where_pg_trgm_is(library, database, connect):
         db.execute("CREATE ROLE trgm_less LOGIN IN ROLE skill_system_agent")
         assert search(connect("trgm_less"), "reserch") == []
         assert search(connect("trgm_less"), "web research")[0] == "web-research"
-        db.execute("GRANT USAGE ON SCHEMA \"odd Place\" TO trgm_less")
+        db.execute('GRANT USAGE ON SCHEMA "odd Place" TO trgm_less')
         assert search(connect("trgm_less"), "reserch")[0] == "web-research"
         db.execute("ALTER EXTENSION pg_trgm SET SCHEMA public")
         assert search(db, "reserch")[0] == "web-research"
     finally:
         db.execute("DROP EXTENSION pg_trgm")
-        db.execute("DROP SCHEMA \"odd Place\"")
+        db.execute('DROP SCHEMA "odd Place"')
         db.execute("DROP ROLE IF EXISTS trgm_less")
     assert search(db, "reserch") == []
 
@@ -157,7 +222,9 @@ def test_drafts_disabled_switched_off_and_deleted(db, library):
     register(db, "zebra", "A zebra.")
     assert search(db, "zebra") == ["zebra"]
     assert sorted(search(db, "zebra", include_drafts=True)) == ["zebra", "zebra-draft"]
-    assert db.execute("SELECT count(*) FROM skill_system.skill_search s JOIN skill_system.skill_heads h ON h.id = s.skill_id WHERE h.deleted_at IS NOT NULL").fetchone() == (0,)
+    assert db.execute(
+        "SELECT count(*) FROM skill_system.skill_search s JOIN skill_system.skill_heads h ON h.id = s.skill_id WHERE h.deleted_at IS NOT NULL"
+    ).fetchone() == (0,)
     # What a draft that waits says is not found yet; what was served before is not found any more.
     register(db, "zebra", "An okapi.", approve=False)
     assert search(db, "okapi") == [] and search(db, "zebra") == ["zebra"]
@@ -169,10 +236,14 @@ def test_drafts_disabled_switched_off_and_deleted(db, library):
 
 def test_a_policy_hides_what_it_denies(library):
     db = library
-    db.execute("INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects) VALUES ('readers', '{fs.read}', '{fs.write}'), ('writers', '{fs.read, fs.write}', '{}')")
+    db.execute(
+        "INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects) VALUES ('readers', '{fs.read}', '{fs.write}'), ('writers', '{fs.read, fs.write}', '{}')"
+    )
     # What a person would have to release does not appear either.
     assert search(db, "pdf", policy_name="readers") == ["pdf-merge"]
-    assert set(search(db, "pdf", policy_name="writers")) == {"pdf-merge", "pdf-forms"} and "tax-return" in search(db, "pdf")
+    assert set(search(db, "pdf", policy_name="writers")) == {"pdf-merge", "pdf-forms"} and "tax-return" in search(
+        db, "pdf"
+    )
     assert search(db, "web research", policy_name="readers") == []
     register(db, "pdf-mystery", "A PDF skill without a manifest.", manifest=False)
     assert "pdf-mystery" in search(db, "pdf") and "pdf-mystery" not in search(db, "pdf", policy_name="readers")
@@ -189,7 +260,11 @@ def test_namespaces_and_tenants(library, connect):
     db = library
     namespace = f"ns{uuid.uuid4().hex[:6]}"
     register(db, "yak", "A yak in its own place.", namespace=namespace)
-    assert search(db, "yak", namespace=namespace) == ["yak"] and search(db, "yak", namespace="default") == [] and search(db, "yak") == ["yak"]
+    assert (
+        search(db, "yak", namespace=namespace) == ["yak"]
+        and search(db, "yak", namespace="default") == []
+        and search(db, "yak") == ["yak"]
+    )
     other = connect()
     other.execute("SET skill_system.tenant = 'elsewhere'")
     assert search(other, "yak") == [] and search(other, "pdf") == []
@@ -207,7 +282,9 @@ def test_roles(library, roles, connect):
             with pytest.raises(errors.InsufficientPrivilege):
                 connection.execute("SELECT skill_system.set_skill_embedding('haiku', '{1}')")
         with pytest.raises(errors.InsufficientPrivilege):
-            connection.execute("INSERT INTO skill_system.skill_search (skill_id, document) VALUES (gen_random_uuid(), '')")
+            connection.execute(
+                "INSERT INTO skill_system.skill_search (skill_id, document) VALUES (gen_random_uuid(), '')"
+            )
     db = library
     db.execute("CREATE ROLE search_nobody LOGIN")
     try:
@@ -224,7 +301,12 @@ def test_roles(library, roles, connect):
 
 def test_embeddings(library):
     db = library
-    for name, embedding in (("pdf-forms", [1, 0, 0]), ("tax-return", [0.9, 0.1, 0.0]), ("haiku", [0, 0, 5]), ("web-research", [-1, 0, 0])):
+    for name, embedding in (
+        ("pdf-forms", [1, 0, 0]),
+        ("tax-return", [0.9, 0.1, 0.0]),
+        ("haiku", [0, 0, 5]),
+        ("web-research", [-1, 0, 0]),
+    ):
         assert db.execute("SELECT skill_system.set_skill_embedding(%s, %s)", [name, embedding]).fetchone() == (True,)
     assert search(db, None, embedding=[2.0, 0.01, 0.0]) == ["pdf-forms", "tax-return"]
     assert search(db, None, embedding=[0, 0, 1]) == ["haiku"]
@@ -245,9 +327,13 @@ def test_embeddings(library):
     assert search(db, None, embedding=[0, 0, 1]) == []
     db.execute("SELECT skill_system.rollback_skill('haiku')")
     assert search(db, None, embedding=[0, 0, 1]) == ["haiku"]
-    assert db.execute("SELECT skill_system.set_skill_embedding('haiku', NULL), skill_system.set_skill_embedding('haiku', NULL)").fetchone() == (True, False)
+    assert db.execute(
+        "SELECT skill_system.set_skill_embedding('haiku', NULL), skill_system.set_skill_embedding('haiku', NULL)"
+    ).fetchone() == (True, False)
     assert search(db, None, embedding=[0, 0, 1]) == []
-    count = db.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'skill.embedded' AND event_data->>'skill_name' = 'haiku'").fetchone()[0]
+    count = db.execute(
+        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'skill.embedded' AND event_data->>'skill_name' = 'haiku'"
+    ).fetchone()[0]
     assert count == 2
     with pytest.raises(psycopg.Error) as told:
         db.execute("SELECT skill_system.set_skill_embedding('nobody', '{1}')")
@@ -258,7 +344,15 @@ def test_bodies_of_any_kind_are_indexed_without_a_word(db, connect):
     connection = connect()
     notices = []
     connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
-    texts = ["x" * 3000, "A" * 400_000, "ab-" * 100_000, " ".join(f"w{i}" for i in range(60_000)), "http://" + "a.b/" * 20_000, "日本" * 5000, "'\\" * 5000]
+    texts = [
+        "x" * 3000,
+        "A" * 400_000,
+        "ab-" * 100_000,
+        " ".join(f"w{i}" for i in range(60_000)),
+        "http://" + "a.b/" * 20_000,
+        "日本" * 5000,
+        "'\\" * 5000,
+    ]
     for i, text in enumerate(texts):
         register(connection, f"wild-{i}", "wildebeest", text=text)
     assert notices == []

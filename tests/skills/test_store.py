@@ -1,4 +1,5 @@
 """The SkillStore face: the contract of seed 2, who may approve, the store's token, two sessions at once, other people's vectors."""
+
 import base64
 import hashlib
 import json
@@ -20,7 +21,12 @@ DRAFT = '# Skill: hello\n# Status: Draft\n# Description: Says hi\nt:\n    emit(t
 APPROVED = '# Skill: hello\n# Status: Approved\nt:\n    emit(text="hi")\ndefault: t\n'
 EMPTY = "e3b0c44298fc1c14"
 TIMES = {"created_at", "updated_at", "status_changed_at", "changed_at"}
-CLASSES = {"SK404": "SkillNotFoundError", "SK405": "VersionNotFoundError", "SK409": "StorageConflictError", "SK403": "ApprovalRejectedError"}
+CLASSES = {
+    "SK404": "SkillNotFoundError",
+    "SK405": "VersionNotFoundError",
+    "SK409": "StorageConflictError",
+    "SK403": "ApprovalRejectedError",
+}
 
 
 class Store:
@@ -33,11 +39,17 @@ class Store:
         def call(*arguments):
             arguments = [Jsonb(a) if isinstance(a, (dict, list)) else a for a in arguments]
             places = ", ".join(["%s"] * len(arguments) + ["namespace => %s"])
-            return self.connection.execute(f"SELECT skill_system.skill_store_{method}({places})", [*arguments, self.namespace]).fetchone()[0]
+            return self.connection.execute(
+                f"SELECT skill_system.skill_store_{method}({places})", [*arguments, self.namespace]
+            ).fetchone()[0]
+
         return call
 
     def history(self):
-        return self.connection.execute("SELECT action, previous_status, status, version, changed_by, approved_with FROM skill_system.skill_history WHERE namespace = %s ORDER BY revision", [self.namespace]).fetchall()
+        return self.connection.execute(
+            "SELECT action, previous_status, status, version, changed_by, approved_with FROM skill_system.skill_history WHERE namespace = %s ORDER BY revision",
+            [self.namespace],
+        ).fetchall()
 
 
 def sha(text):
@@ -45,7 +57,9 @@ def sha(text):
 
 
 def token_of(*skills):
-    return hashlib.sha256("\n".join(f"{n}:{s}:{v}" for n, s, v in sorted(skills, key=lambda x: x[0].encode())).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        "\n".join(f"{n}:{s}:{v}" for n, s, v in sorted(skills, key=lambda x: x[0].encode())).encode()
+    ).hexdigest()[:16]
 
 
 def refused(sqlstate, call, *arguments):
@@ -54,7 +68,11 @@ def refused(sqlstate, call, *arguments):
     assert caught.value.sqlstate == sqlstate, caught.value
     if sqlstate in CLASSES:
         detail = json.loads(caught.value.diag.message_detail)
-        assert (detail["error"], detail["connector_type"], detail["implementation"]) == (CLASSES[sqlstate], "skill_store", "SkillSystemStore")
+        assert (detail["error"], detail["connector_type"], detail["implementation"]) == (
+            CLASSES[sqlstate],
+            "skill_store",
+            "SkillSystemStore",
+        )
         return detail
     return caught.value.diag
 
@@ -67,7 +85,10 @@ def store(db):
 @pytest.fixture(scope="module")
 def approver(db):
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-    db.execute("SELECT skill_system.add_skill_approver(%s, 'vectors')", [key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()])
+    db.execute(
+        "SELECT skill_system.add_skill_approver(%s, 'vectors')",
+        [key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()],
+    )
     return key
 
 
@@ -90,31 +111,90 @@ def signed(key, body):
 
 # --- The contract ---
 
+
 def test_what_the_store_says_of_itself(db, store):
     capabilities = db.execute("SELECT skill_system.skill_store_static_capabilities()").fetchone()[0]
-    assert {k: v for k, v in capabilities.items() if k != "features"} == {"connector_type": "skill_store", "implementation": "SkillSystemStore", "contract_version": "1.0.0"}
-    assert capabilities["features"] == dict.fromkeys(["supports_writes", "supports_versioning", "supports_tag_filter", "supports_audit_trail", "supports_atomic_status_transitions"], True)
+    assert {k: v for k, v in capabilities.items() if k != "features"} == {
+        "connector_type": "skill_store",
+        "implementation": "SkillSystemStore",
+        "contract_version": "1.0.0",
+    }
+    assert capabilities["features"] == dict.fromkeys(
+        [
+            "supports_writes",
+            "supports_versioning",
+            "supports_tag_filter",
+            "supports_audit_trail",
+            "supports_atomic_status_transitions",
+        ],
+        True,
+    )
     manifest = store.manifest()
-    assert manifest["capabilities_version"] == "1" and (manifest["manifest"]["kind"], manifest["manifest"]["namespace"]) == ("postgresql", store.namespace)
+    assert manifest["capabilities_version"] == "1" and (
+        manifest["manifest"]["kind"],
+        manifest["manifest"]["namespace"],
+    ) == ("postgresql", store.namespace)
 
 
 def test_types_are_the_contracts(store):
     before = int(time.time()) - 5
-    info = store.store("a", DRAFT, {"author": "alice", "metadata_bag": {"tags": ["x"], "n": 1.5, "none": None}, "tags": ["ignored"]})
-    assert info == {"name": "a", "version": sha(DRAFT)[:12], "content_hash": sha(DRAFT), "status": "Draft", "changed_at": info["changed_at"], "changed_by": "alice"}
+    info = store.store(
+        "a", DRAFT, {"author": "alice", "metadata_bag": {"tags": ["x"], "n": 1.5, "none": None}, "tags": ["ignored"]}
+    )
+    assert info == {
+        "name": "a",
+        "version": sha(DRAFT)[:12],
+        "content_hash": sha(DRAFT),
+        "status": "Draft",
+        "changed_at": info["changed_at"],
+        "changed_by": "alice",
+    }
     meta = store.metadata("a")
-    assert set(meta) == {"name", "version", "content_hash", "status", "created_at", "updated_at", "status_changed_at", "description", "author", "metadata_bag"}
+    assert set(meta) == {
+        "name",
+        "version",
+        "content_hash",
+        "status",
+        "created_at",
+        "updated_at",
+        "status_changed_at",
+        "description",
+        "author",
+        "metadata_bag",
+    }
     assert meta["metadata_bag"] == {"tags": ["x"], "n": 1.5, "none": None, "author": "alice"}
-    assert all(type(meta[key]) is int and before <= meta[key] <= time.time() + 5 for key in TIMES & set(meta)) and type(info["changed_at"]) is int
+    assert (
+        all(type(meta[key]) is int and before <= meta[key] <= time.time() + 5 for key in TIMES & set(meta))
+        and type(info["changed_at"]) is int
+    )
     source = store.load("a")
     assert set(source) == {"name", "version", "content_hash", "source", "metadata"} and source["metadata"] == meta
     assert set(store.store("b", "t:\n")) == {"name", "version", "content_hash", "status", "changed_at", "changed_by"}
-    assert set(store.metadata("b")) == {"name", "version", "content_hash", "status", "created_at", "updated_at", "status_changed_at"}
-    assert store.connection.execute("SELECT skill_system.skill_store_delete('b', %s)", [store.namespace]).fetchone()[0] in ("", None)
+    assert set(store.metadata("b")) == {
+        "name",
+        "version",
+        "content_hash",
+        "status",
+        "created_at",
+        "updated_at",
+        "status_changed_at",
+    }
+    assert store.connection.execute("SELECT skill_system.skill_store_delete('b', %s)", [store.namespace]).fetchone()[
+        0
+    ] in ("", None)
 
 
 def test_bodies_come_back_byte_for_byte(store):
-    for number, body in enumerate(["", "\r\n\r", "\ufeff# Skill: x\r\n# Status: Disabled \u2028\n", "日本語 \U0001f680 e\u0301\t ", DRAFT * 3000, "\x01\x7f\n\n\n"]):
+    for number, body in enumerate(
+        [
+            "",
+            "\r\n\r",
+            "\ufeff# Skill: x\r\n# Status: Disabled \u2028\n",
+            "日本語 \U0001f680 e\u0301\t ",
+            DRAFT * 3000,
+            "\x01\x7f\n\n\n",
+        ]
+    ):
         info = store.store(f"b{number}", body)
         assert (info["content_hash"], info["version"]) == (sha(body), sha(body)[:12])
         assert store.load(f"b{number}")["source"] == body
@@ -141,11 +221,16 @@ def test_every_transition_is_there(store):
         loaded = store.load("a")
         assert (info["status"], info["previous_status"], loaded["metadata"]["status"]) == (status, previous, status)
         assert loaded["source"] == DRAFT.replace("Draft", status) and info["version"] == sha(loaded["source"])[:12]
-        assert loaded["metadata"]["metadata_bag"] == {"k": 1, "author": "alice"} and loaded["metadata"]["description"] == "Says hi"
+        assert (
+            loaded["metadata"]["metadata_bag"] == {"k": 1, "author": "alice"}
+            and loaded["metadata"]["description"] == "Says hi"
+        )
         previous = status
     assert len(store.versions("a")) == 3
     changes = [row for row in store.history() if row[0] != "registered"]
-    assert changes and all(row[1] != row[2] for row in changes), "a transition to the same status with the same body changes nothing"
+    assert changes and all(row[1] != row[2] for row in changes), (
+        "a transition to the same status with the same body changes nothing"
+    )
 
 
 def test_versions_are_in_the_order_of_seconds_and_then_as_they_came(store):
@@ -164,7 +249,14 @@ def test_versions_are_in_the_order_of_seconds_and_then_as_they_came(store):
 
 def test_errors_map_to_the_contracts_classes(store):
     store.store("a", DRAFT)
-    for call, arguments in ((store.load, ("nope",)), (store.load, ("nope", "ffffffffffff")), (store.metadata, ("nope",)), (store.versions, ("nope",)), (store.delete, ("nope",)), (store.update_status, ("nope", "Draft"))):
+    for call, arguments in (
+        (store.load, ("nope",)),
+        (store.load, ("nope", "ffffffffffff")),
+        (store.metadata, ("nope",)),
+        (store.versions, ("nope",)),
+        (store.delete, ("nope",)),
+        (store.update_status, ("nope", "Draft")),
+    ):
         assert refused("SK404", call, *arguments)["name"] == "nope"
     refused("SK405", store.load, "a", "ffffffffffff")
     for name in ("", "x" * 201, "a\nb"):
@@ -172,31 +264,69 @@ def test_errors_map_to_the_contracts_classes(store):
     for name in ("a", "nope"):
         for status in ("draft", "Bogus", None):
             refused("22023", store.update_status, name, status)
-    for call, arguments in ((store.store, ("a", None)), (store.store, (None, "x")), (store.load, (None,)), (store.store, ("a", "x", {"status": "Bogus"})), (store.store, ("a", "x", [1]))):
+    for call, arguments in (
+        (store.store, ("a", None)),
+        (store.store, (None, "x")),
+        (store.load, (None,)),
+        (store.store, ("a", "x", {"status": "Bogus"})),
+        (store.store, ("a", "x", [1])),
+    ):
         refused("22023", call, *arguments)
     refused("22023", Store(store.connection, "No Namespace").version)
-    store.connection.execute("UPDATE skill_system.skill_heads SET pinned = true WHERE namespace = %s", [store.namespace])
+    store.connection.execute(
+        "UPDATE skill_system.skill_heads SET pinned = true WHERE namespace = %s", [store.namespace]
+    )
     refused("SK409", store.store, "a", APPROVED)
     refused("SK409", store.update_status, "a", "Disabled")
     assert store.load("a")["source"] == DRAFT
 
 
 def test_filters(store):
-    for name, status, bag in (("b", "Draft", {"tags": ["x", "y"]}), ("B", "Approved", {"tags": "x"}), ("a1", "Disabled", {"tags": {"x": "x"}}), ("a2", "Draft", {"tags": [1, None]}), ("é", "Draft", {}), ("a", "Approved", {"tags": ["x"]})):
+    for name, status, bag in (
+        ("b", "Draft", {"tags": ["x", "y"]}),
+        ("B", "Approved", {"tags": "x"}),
+        ("a1", "Disabled", {"tags": {"x": "x"}}),
+        ("a2", "Draft", {"tags": [1, None]}),
+        ("é", "Draft", {}),
+        ("a", "Approved", {"tags": ["x"]}),
+    ):
         store.store(name, "t:\n", {"status": status, "metadata_bag": bag, "author": name * 2})
 
     def names(**conditions):
         return [meta["name"] for meta in store.query(conditions)]
+
     everything = ["B", "a", "a1", "a2", "b", "é"]
     assert names() == [meta["name"] for meta in store.query()] == everything
-    assert names(status="Draft") == ["a2", "b", "é"] and names(status=["Approved", "Disabled"]) == ["B", "a", "a1"] and names(status=[]) == names(status="bogus") == []
-    assert names(tag="x") == ["B", "a", "b"] and names(tag=["x", "y"]) == ["b"] and names(tag=[]) == everything and names(tag="k' OR true") == []
-    assert names(author="BB") == ["B"] and names(author="b") == [] and names(type="data", unknown=1, limit=None) == everything
+    assert (
+        names(status="Draft") == ["a2", "b", "é"]
+        and names(status=["Approved", "Disabled"]) == ["B", "a", "a1"]
+        and names(status=[]) == names(status="bogus") == []
+    )
+    assert (
+        names(tag="x") == ["B", "a", "b"]
+        and names(tag=["x", "y"]) == ["b"]
+        and names(tag=[]) == everything
+        and names(tag="k' OR true") == []
+    )
+    assert (
+        names(author="BB") == ["B"]
+        and names(author="b") == []
+        and names(type="data", unknown=1, limit=None) == everything
+    )
     assert names(since=time.time() - 60) == everything and names(since=time.time() + 60) == []
-    assert names(limit=0) == [] and names(limit=2, offset=3) == ["a2", "b"] and names(offset=4) == ["b", "é"] and names(offset=99) == []
+    assert (
+        names(limit=0) == []
+        and names(limit=2, offset=3) == ["a2", "b"]
+        and names(offset=4) == ["b", "é"]
+        and names(offset=99) == []
+    )
     # First the pattern, then the page.
     assert names(name_pattern="a") == ["a", "a1", "a2"] and names(name_pattern="A") == []
-    assert names(name_pattern="a", limit=1) == ["a"] and names(name_pattern="a", offset=1, limit=1) == ["a1"] and names(name_pattern="^..$", tag="x") == []
+    assert (
+        names(name_pattern="a", limit=1) == ["a"]
+        and names(name_pattern="a", offset=1, limit=1) == ["a1"]
+        and names(name_pattern="^..$", tag="x") == []
+    )
     assert names(name_pattern="[0-9]$", status="Draft") == ["a2"]
     refused("22023", store.query, {"name_pattern": "(?<=a)1"})
     refused("22023", store.query, {"limit": -1})
@@ -211,9 +341,17 @@ def test_the_other_faces_see_the_same_skill(db):
     store = Store(db, "skillscript")
     name = "name with spaces/../日本"
     store.store(name, "# Skill: x\n# Tags: ops, morning\n# Description: d\n", {"metadata_bag": {"tags": ["extra"]}})
-    row = db.execute("SELECT status, description, body, domain_tags, current_version FROM skill_system.skills WHERE namespace = 'skillscript' AND skill_name = %s", [name]).fetchone()
+    row = db.execute(
+        "SELECT status, description, body, domain_tags, current_version FROM skill_system.skills WHERE namespace = 'skillscript' AND skill_name = %s",
+        [name],
+    ).fetchone()
     assert row[:2] == ("draft", "d") and row[2].startswith("# Skill: x") and set(row[3]) == {"extra", "ops", "morning"}
-    assert db.execute("SELECT status FROM skill_system.set_skill_status(%s, 'approved')", [f"skillscript/{name}"]).fetchone()[0] == "approved"
+    assert (
+        db.execute(
+            "SELECT status FROM skill_system.set_skill_status(%s, 'approved')", [f"skillscript/{name}"]
+        ).fetchone()[0]
+        == "approved"
+    )
     assert store.metadata(name)["status"] == "Approved"
     assert db.execute("SELECT skill_system.skill_store_load(%s)->>'name'", [name]).fetchone()[0] == name
     store.delete(name)
@@ -225,9 +363,14 @@ def test_delete_leaves_history_and_audit(db, store):
     skill = db.execute("SELECT id FROM skill_system.skill_heads WHERE namespace = %s", [store.namespace]).fetchone()[0]
     store.delete("a")
     refused("SK404", store.versions, "a")
-    assert db.execute("SELECT count(*) FROM skill_system.skill_versions WHERE skill_id = %s", [skill]).fetchone()[0] == 0
+    assert (
+        db.execute("SELECT count(*) FROM skill_system.skill_versions WHERE skill_id = %s", [skill]).fetchone()[0] == 0
+    )
     assert [row[0] for row in store.history()] == ["registered", "registered", "deleted"]
-    records = db.execute("SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'namespace' = %s ORDER BY recorded_at, id", [store.namespace]).fetchall()
+    records = db.execute(
+        "SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'namespace' = %s ORDER BY recorded_at, id",
+        [store.namespace],
+    ).fetchall()
     assert records == [("skill.registered",), ("skill.registered",), ("skill.deleted",)]
     store.store("a", DRAFT)
     assert len(store.versions("a")) == 1
@@ -235,15 +378,37 @@ def test_delete_leaves_history_and_audit(db, store):
 
 # --- Who approves ---
 
+
 def test_an_agent_cannot_approve(connect, roles, store):
-    agent, reviewer, auditor = (Store(connect(f"test_{role}"), store.namespace) for role in ("agent", "reviewer", "auditor"))
-    for number, (body, metadata) in enumerate([(APPROVED, None), ("t:\n", {"status": "Approved"}), (APPROVED, {"status": "Draft"}), (" # Status: Approved\nt:\n", None), ("#\nStatus: Approved\n", None),
-                                               ("# Status:\nApproved\n", None), ("x\u2028# Status: Approved\n", None), ("\ufeff# Status: Approved\n", {"status": "Draft"})]):
+    agent, reviewer, auditor = (
+        Store(connect(f"test_{role}"), store.namespace) for role in ("agent", "reviewer", "auditor")
+    )
+    for number, (body, metadata) in enumerate(
+        [
+            (APPROVED, None),
+            ("t:\n", {"status": "Approved"}),
+            (APPROVED, {"status": "Draft"}),
+            (" # Status: Approved\nt:\n", None),
+            ("#\nStatus: Approved\n", None),
+            ("# Status:\nApproved\n", None),
+            ("x\u2028# Status: Approved\n", None),
+            ("\ufeff# Status: Approved\n", {"status": "Draft"}),
+        ]
+    ):
         assert agent.store(f"a{number}", body, metadata)["status"] == "Draft"
         # A runtime that reads only the body must not find Approved as the first status.
-        assert re.search(r"(?m)^\s*#\s*Status\s*:\s*(\S+)", agent.load(f"a{number}")["source"].replace("\u2028", "\n").replace("\ufeff", ""))[1] == "Draft"
+        assert (
+            re.search(
+                r"(?m)^\s*#\s*Status\s*:\s*(\S+)",
+                agent.load(f"a{number}")["source"].replace("\u2028", "\n").replace("\ufeff", ""),
+            )[1]
+            == "Draft"
+        )
         refused("SK403", agent.update_status, f"a{number}", "Approved")
-    assert agent.store("b", APPROVED, {"status": "Disabled"})["status"] == "Disabled" and "Approved" not in agent.load("b")["source"]
+    assert (
+        agent.store("b", APPROVED, {"status": "Disabled"})["status"] == "Disabled"
+        and "Approved" not in agent.load("b")["source"]
+    )
     assert agent.store("c", DRAFT)["status"] == "Draft" and agent.load("c")["source"] == DRAFT
     assert reviewer.update_status("c", "Approved")["status"] == "Approved"
     assert reviewer.store("d", APPROVED)["status"] == "Approved" and reviewer.load("d")["source"] == APPROVED
@@ -251,7 +416,13 @@ def test_an_agent_cannot_approve(connect, roles, store):
     assert agent.store("d", APPROVED + "more\n")["status"] == "Draft"
     assert agent.update_status("c", "Disabled")["previous_status"] == "Approved"
     assert auditor.load("c")["metadata"]["status"] == "Disabled" and len(auditor.query()) == 11
-    for call, arguments in ((auditor.store, ("c", DRAFT)), (auditor.update_status, ("c", "Draft")), (agent.delete, ("c",)), (reviewer.delete, ("c",)), (auditor.delete, ("c",))):
+    for call, arguments in (
+        (auditor.store, ("c", DRAFT)),
+        (auditor.update_status, ("c", "Draft")),
+        (agent.delete, ("c",)),
+        (reviewer.delete, ("c",)),
+        (auditor.delete, ("c",)),
+    ):
         refused("42501", call, *arguments)
     Store(connect("test_admin"), store.namespace).delete("c")
 
@@ -262,7 +433,11 @@ def test_a_document_is_changed_in_the_registry_only(connect, roles, store):
     agent.connection.execute("SELECT skill_system.register_skill(%s, %s)", [body, store.namespace])
     assert reviewer.update_status("doc", "Approved")["previous_status"] == "Draft"
     # Its front matter stays at the top.
-    assert store.load("doc")["source"] == body and store.metadata("doc")["status"] == "Approved" and len(store.versions("doc")) == 1
+    assert (
+        store.load("doc")["source"] == body
+        and store.metadata("doc")["status"] == "Approved"
+        and len(store.versions("doc")) == 1
+    )
     # What is served stays served, as with register_skill().
     refused("SK409", agent.store, "doc", DRAFT)
     refused("SK409", agent.update_status, "doc", "Disabled")
@@ -281,9 +456,16 @@ def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, appro
     key_id = hashlib.sha256(approver.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
     assert store.history()[-1][5].startswith(f"{key_id} v3:")
     # Line ends and tags are not signed, everything else is.
-    assert store.store("b", good.replace("\n", "\r\n") + "# Tags: x")["status"] == "Draft", "a line came behind the last line end"
+    assert store.store("b", good.replace("\n", "\r\n") + "# Tags: x")["status"] == "Draft", (
+        "a line came behind the last line end"
+    )
     assert store.store("b", good.replace("\n", "\r\n").replace("# Desc", "# Tags: x\r\n# Desc"))["status"] == "Approved"
-    for body in (good.replace("hi", "ho"), good.replace("# Description", "#  Description"), signed(Ed25519PrivateKey.generate(), DRAFT), APPROVED):
+    for body in (
+        good.replace("hi", "ho"),
+        good.replace("# Description", "#  Description"),
+        signed(Ed25519PrivateKey.generate(), DRAFT),
+        APPROVED,
+    ):
         assert store.store("c", body)["status"] == "Draft"
         assert store.load("c")["source"] == re.sub("# Status: .*", "# Status: Draft", body)
         assert "reason" in refused("SK403", store.update_status, "c", "Approved")
@@ -310,7 +492,10 @@ def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, appro
     assert refused("SK403", store.update_status, "a", "Approved")["reason"] == "there is no registered approver"
     store.connection.execute("RESET skill_system.tenant")
     other = Ed25519PrivateKey.generate()
-    other_id = db.execute("SELECT skill_system.add_skill_approver(%s, 'leaves')", [other.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()]).fetchone()[0]
+    other_id = db.execute(
+        "SELECT skill_system.add_skill_approver(%s, 'leaves')",
+        [other.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()],
+    ).fetchone()[0]
     assert store.store("g", signed(other, DRAFT))["status"] == "Approved"
     db.execute("SELECT skill_system.revoke_skill_approver(%s)", [other_id])
     assert store.metadata("g")["status"] == "Approved" and store.store("h", signed(other, DRAFT))["status"] == "Draft"
@@ -326,6 +511,7 @@ def test_without_secured_mode_a_valid_signature_is_kept_too(store, approver):
 
 
 # --- The token ---
+
 
 def test_the_token_moves_with_every_change(store):
     assert store.version() == EMPTY
@@ -373,7 +559,9 @@ def test_the_token_is_never_that_of_what_was_rolled_back(connect, store):
         one.connection.execute("RELEASE s")
         one.store("r", DRAFT)
         mine = one.version()
-        assert mine == token_of(("a", "Draft", info["version"]), ("y", "Draft", info["version"]), ("r", "Draft", info["version"]))
+        assert mine == token_of(
+            ("a", "Draft", info["version"]), ("y", "Draft", info["version"]), ("r", "Draft", info["version"])
+        )
         assert two.version() == expected
     assert one.version() == two.version() == mine
 
@@ -425,16 +613,23 @@ def test_an_extension_made_anew_has_its_own_tokens(connect, fresh_database):
 
 def test_a_polled_token_costs_little(connect, store):
     db = store.connection
-    db.execute("SELECT count(skill_system.skill_store_store('s' || i, '# Skill: s', namespace => %s)) FROM generate_series(1, 500) i", [store.namespace])
+    db.execute(
+        "SELECT count(skill_system.skill_store_store('s' || i, '# Skill: s', namespace => %s)) FROM generate_series(1, 500) i",
+        [store.namespace],
+    )
     for connection in (db, connect()):
         expected = connection.execute("SELECT skill_system.skill_store_version(%s)", [store.namespace]).fetchone()[0]
         began = time.monotonic()
-        same = connection.execute("SELECT count(DISTINCT skill_system.skill_store_version(%s || left(i::text, 0))), min(skill_system.skill_store_version(%s)) FROM generate_series(1, 2000) i", [store.namespace, store.namespace]).fetchone()
+        same = connection.execute(
+            "SELECT count(DISTINCT skill_system.skill_store_version(%s || left(i::text, 0))), min(skill_system.skill_store_version(%s)) FROM generate_series(1, 2000) i",
+            [store.namespace, store.namespace],
+        ).fetchone()
         assert same == (1, expected)
         assert (time.monotonic() - began) / 2000 < 0.001
 
 
 # --- Two at once ---
+
 
 class Later:
     """A call in another session that is expected to wait."""
@@ -447,12 +642,15 @@ class Later:
                 self.result = call(*arguments)
             except psycopg.Error as error:
                 self.error = error
+
         self.thread = threading.Thread(target=run)
         self.thread.start()
 
     def waits(self, watcher, connection):
         for _ in range(500):
-            if watcher.execute("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", [connection.info.backend_pid]).fetchone()[0]:
+            if watcher.execute(
+                "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", [connection.info.backend_pid]
+            ).fetchone()[0]:
                 return True
             if not self.thread.is_alive():
                 return False
@@ -537,6 +735,7 @@ def test_many_writers_lose_nothing(connect, store):
                 mine.update_status("shared", ("Approved", "Disabled", "Draft")[i % 3])
         except psycopg.Error as error:
             failures.append(error)
+
     threads = [threading.Thread(target=work, args=(mine, number)) for number, mine in enumerate(stores)]
     for thread in threads:
         thread.start()
@@ -544,13 +743,22 @@ def test_many_writers_lose_nothing(connect, store):
         thread.join()
     assert failures == []
     loaded, versions = store.load("shared"), store.versions("shared")
-    assert sha(loaded["source"]) == loaded["content_hash"] and f"# Status: {loaded['metadata']['status']}" in loaded["source"]
+    assert (
+        sha(loaded["source"]) == loaded["content_hash"]
+        and f"# Status: {loaded['metadata']['status']}" in loaded["source"]
+    )
     assert len({info["version"] for info in versions}) == len(versions) >= 100
-    revisions = [row[0] for row in store.connection.execute("SELECT revision FROM skill_system.skill_history WHERE namespace = %s ORDER BY 1", [store.namespace])]
+    revisions = [
+        row[0]
+        for row in store.connection.execute(
+            "SELECT revision FROM skill_system.skill_history WHERE namespace = %s ORDER BY 1", [store.namespace]
+        )
+    ]
     assert revisions == list(range(1, len(revisions) + 1))
 
 
 # --- Vectors of the program behind seed 2 ---
+
 
 @pytest.fixture(scope="module")
 def vectors():
@@ -571,9 +779,15 @@ ONE_LINE = {
 }
 # update_status(Approved) of a validly signed body leaves it signed; there, the signature is lost and the body refused.
 STAYS_SIGNED = {"signed", "signed_crlf", "signed_tags_edited", "signed_two_status", "signed_no_status"}
-REASONS = {"has no `# Status:`": "the body does not say Approved", "status is '": "the body does not say Approved", "no valid approval signature": "the body says Approved without a signature",
-           "is not accepted": "only approval tokens of the version v3 are accepted", "is reserved": "the version v0 of approval tokens is reserved", "invalid shape": "the approval's token is not of the form vN:token",
-           "signature is invalid": "no registered approver signed this text"}
+REASONS = {
+    "has no `# Status:`": "the body does not say Approved",
+    "status is '": "the body does not say Approved",
+    "no valid approval signature": "the body says Approved without a signature",
+    "is not accepted": "only approval tokens of the version v3 are accepted",
+    "is reserved": "the version v0 of approval tokens is reserved",
+    "invalid shape": "the approval's token is not of the form vN:token",
+    "signature is invalid": "no registered approver signed this text",
+}
 
 
 def attempt(user, call, *arguments):
@@ -589,7 +803,12 @@ def attempt(user, call, *arguments):
         if not isinstance(value, dict):
             return value
         assert not TIMES & set(value) or all(type(value[key]) is int for key in TIMES & set(value))
-        return {key: plain(one) for key, one in value.items() if key not in TIMES and not (key == "changed_by" and one == user)}
+        return {
+            key: plain(one)
+            for key, one in value.items()
+            if key not in TIMES and not (key == "changed_by" and one == user)
+        }
+
     return {"ok": plain(result) if result != "" else None}
 
 
@@ -601,7 +820,12 @@ def there(result):
 def test_vectors_of_bodies(connect, fresh_database, vectors, mode):
     connection = connect(dbname=fresh_database())
     connection.execute(f"SET skill_system.signed_approvals = {'on' if mode == 'secured' else 'off'}")
-    connection.execute("SELECT skill_system.add_skill_approver(%s, 'vectors')", [vectors["test_key"]["public_pem"]] if mode == "secured" else [Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()])
+    connection.execute(
+        "SELECT skill_system.add_skill_approver(%s, 'vectors')",
+        [vectors["test_key"]["public_pem"]]
+        if mode == "secured"
+        else [Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()],
+    )
     user, differ, compared = os.environ["PGUSER"], set(), 0
     assert len(vectors["bodies"]) == 31
     for name, case in vectors["bodies"].items():
@@ -617,14 +841,26 @@ def test_vectors_of_bodies(connect, fresh_database, vectors, mode):
                 source = ONE_LINE[name].format(expected["info"]["ok"]["status"])
                 about = {"version": sha(source)[:12], "content_hash": sha(source)}
                 described = {"description": "d"} if name == "empty_status" else {}
-                ours = {"info": {"ok": {**wanted["info"]["ok"], **about}}, "loaded": {"ok": {**wanted["loaded"]["ok"], **about, "source": source, "metadata": {**wanted["loaded"]["ok"]["metadata"], **about, **described}}}}
+                ours = {
+                    "info": {"ok": {**wanted["info"]["ok"], **about}},
+                    "loaded": {
+                        "ok": {
+                            **wanted["loaded"]["ok"],
+                            **about,
+                            "source": source,
+                            "metadata": {**wanted["loaded"]["ok"]["metadata"], **about, **described},
+                        }
+                    },
+                }
                 assert ours != wanted
                 differ.add((name, "store"))
                 wanted = ours
             assert {"info": info, "loaded": loaded} == wanted, (mode, name, said)
             compared += 1
             if said == "none":
-                assert (info["ok"]["version"] == case["version"] and info["ok"]["content_hash"] == case["sha256"]) is not forced
+                assert (
+                    info["ok"]["version"] == case["version"] and info["ok"]["content_hash"] == case["sha256"]
+                ) is not forced
                 # The gate says yes exactly to what is stored as approved.
                 assert case[f"gate_{mode}"]["ok"] is (info["ok"]["status"] == "Approved"), (mode, name)
         for status, expected in case[f"update_status_{mode}"].items():
@@ -639,7 +875,12 @@ def test_vectors_of_bodies(connect, fresh_database, vectors, mode):
                 kept = mode == "secured" and status == "Approved" and name in STAYS_SIGNED
                 if kept or name in ONE_LINE:
                     source = body if kept else ONE_LINE[name].format(status)
-                    different = {"info": {"ok": {**wanted["info"]["ok"], "version": sha(source)[:12], "content_hash": sha(source)}}, "source_after": source}
+                    different = {
+                        "info": {
+                            "ok": {**wanted["info"]["ok"], "version": sha(source)[:12], "content_hash": sha(source)}
+                        },
+                        "source_after": source,
+                    }
                     assert different != wanted, (mode, name, status)
                     differ.add((name, "stays signed" if kept else "update_status"))
                     wanted = different
@@ -651,10 +892,16 @@ def test_vectors_of_bodies(connect, fresh_database, vectors, mode):
         if mode == "secured":
             # What the program itself stamped is approved.
             assert f"v3:{case['v3_token_seed0']}" in case["stamped_seed0"]
-            assert attempt(user, Store(connection).store, "n", case["stamped_seed0"])["ok"]["status"] == "Approved", name
+            assert attempt(user, Store(connection).store, "n", case["stamped_seed0"])["ok"]["status"] == "Approved", (
+                name
+            )
     assert compared == 31 * 7
     assert differ == {(name, "update_status") for name in ONE_LINE} | (
-        {(name, "store") for name in ONE_LINE if name != "signed_crlf"} | {(name, "stays signed") for name in STAYS_SIGNED} if mode == "secured" else set())
+        {(name, "store") for name in ONE_LINE if name != "signed_crlf"}
+        | {(name, "stays signed") for name in STAYS_SIGNED}
+        if mode == "secured"
+        else set()
+    )
 
 
 def info(name, body, status, **more):
@@ -662,7 +909,11 @@ def info(name, body, status, **more):
 
 
 def source(name, body, status, **more):
-    return {**{key: value for key, value in info(name, body, status).items() if key != "status"}, "source": body, "metadata": info(name, body, status, **more)}
+    return {
+        **{key: value for key, value in info(name, body, status).items() if key != "status"},
+        "source": body,
+        "metadata": info(name, body, status, **more),
+    }
 
 
 def foo(name, tags):
@@ -713,7 +964,9 @@ def test_vectors_of_sequences(connect, vectors):
                 if case["op"] == "versions" and "ok" in ours:
                     # The vectors were made within one second, so theirs are as they came.
                     listed, came = store.versions(*case["args"]), [entry["version"] for entry in wanted["ok"]]
-                    assert listed == sorted(listed, key=lambda entry: (entry["changed_at"], came.index(entry["version"])))
+                    assert listed == sorted(
+                        listed, key=lambda entry: (entry["changed_at"], came.index(entry["version"]))
+                    )
                     ours["ok"].sort(key=lambda entry: came.index(entry["version"]))
                 assert ours == wanted, (place, case["op"], case["args"])
                 steps += 1

@@ -1,4 +1,5 @@
 """Versions as a whole: resolving, requirements, pins, channels, differences, changes, and the version that a run used."""
+
 import json
 import subprocess
 import threading
@@ -20,7 +21,9 @@ def source(name, semver=None, text="Use it.", requires=None, conflicts=None):
 
 
 def register(db, name, semver=None, approve=True, namespace="default", **more):
-    version = db.execute("SELECT version FROM skill_system.register_skill(%s, %s)", [source(name, semver, **more), namespace]).fetchone()[0]
+    version = db.execute(
+        "SELECT version FROM skill_system.register_skill(%s, %s)", [source(name, semver, **more), namespace]
+    ).fetchone()[0]
     if approve:
         db.execute("SELECT skill_system.set_skill_status(%s, 'approved', %s)", [f"{namespace}/{name}", version])
     return version
@@ -31,11 +34,16 @@ def new_name(prefix="s"):
 
 
 def resolve(db, skill, requirement=None):
-    return db.execute("SELECT version, semver, status FROM skill_system.resolve_skill(%s, %s)", [skill, requirement]).fetchone()
+    return db.execute(
+        "SELECT version, semver, status FROM skill_system.resolve_skill(%s, %s)", [skill, requirement]
+    ).fetchone()
 
 
 def problems(db, *skills):
-    return db.execute("SELECT problem, skill, other_skill, version_range, detail FROM skill_system.check_dependencies(VARIADIC %s::text[])", [list(skills)]).fetchall()
+    return db.execute(
+        "SELECT problem, skill, other_skill, version_range, detail FROM skill_system.check_dependencies(VARIADIC %s::text[])",
+        [list(skills)],
+    ).fetchall()
 
 
 def served(db, name):
@@ -43,11 +51,17 @@ def served(db, name):
 
 
 def history(db, name):
-    return db.execute("SELECT action, version, channel, reason FROM skill_system.skill_history WHERE skill_name = %s ORDER BY revision", [name]).fetchall()
+    return db.execute(
+        "SELECT action, version, channel, reason FROM skill_system.skill_history WHERE skill_name = %s ORDER BY revision",
+        [name],
+    ).fetchall()
 
 
 def audited(db, name, event):
-    return db.execute("SELECT event_data FROM skill_system.audit_logs WHERE event_type = %s AND event_data->>'skill_name' = %s ORDER BY id", [event, name]).fetchall()
+    return db.execute(
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = %s AND event_data->>'skill_name' = %s ORDER BY id",
+        [event, name],
+    ).fetchall()
 
 
 @pytest.fixture
@@ -61,18 +75,37 @@ def many(db):
 
 def test_resolving(db, many):
     name, versions = many
-    for requirement, semver in [("^1.2", "1.10.0"), ("1.2.0", "1.2.0"), ("<2", "1.10.0"), ("*", "2.0.0"), (">=1, <3", "2.0.0"), (">=2.1.0-alpha", "2.1.0-beta.2"),
-                                ("2.1.0-beta.2", "2.1.0-beta.2"), (versions["1.2.0"], "1.2.0"), (None, "2.1.0-beta.2")]:
+    for requirement, semver in [
+        ("^1.2", "1.10.0"),
+        ("1.2.0", "1.2.0"),
+        ("<2", "1.10.0"),
+        ("*", "2.0.0"),
+        (">=1, <3", "2.0.0"),
+        (">=2.1.0-alpha", "2.1.0-beta.2"),
+        ("2.1.0-beta.2", "2.1.0-beta.2"),
+        (versions["1.2.0"], "1.2.0"),
+        (None, "2.1.0-beta.2"),
+    ]:
         assert resolve(db, name, requirement) == (versions[semver], semver, "approved"), requirement
         assert resolve(db, f"default/{name}", requirement)[1] == semver
-    row = db.execute("SELECT skill_id, version_id, namespace, skill_name FROM skill_system.resolve_skill(%s, '^2')", [name]).fetchone()
+    row = db.execute(
+        "SELECT skill_id, version_id, namespace, skill_name FROM skill_system.resolve_skill(%s, '^2')", [name]
+    ).fetchone()
     assert row[2:] == ("default", name)
-    assert db.execute("SELECT version FROM skill_system.skill_versions WHERE skill_id = %s AND id = %s", row[:2]).fetchone() == (versions["2.0.0"],)
+    assert db.execute(
+        "SELECT version FROM skill_system.skill_versions WHERE skill_id = %s AND id = %s", row[:2]
+    ).fetchone() == (versions["2.0.0"],)
 
 
 def test_what_does_not_resolve(db, many, connect):
     name, versions = many
-    for requirement, says in [("^9", "2.0.0"), ("3.0.0", "2.1.0-beta.2"), (versions["3.0.0"], "2.0.0"), ("0123456789ab", "1.10.0"), ("stable", "no channels")]:
+    for requirement, says in [
+        ("^9", "2.0.0"),
+        ("3.0.0", "2.1.0-beta.2"),
+        (versions["3.0.0"], "2.0.0"),
+        ("0123456789ab", "1.10.0"),
+        ("stable", "no channels"),
+    ]:
         with pytest.raises(psycopg.Error) as told:
             resolve(db, name, requirement)
         assert told.value.sqlstate == "SK405" and says in told.value.diag.message_detail, requirement
@@ -114,20 +147,44 @@ def test_closure(db):
         register(db, c, semver, namespace="team:docs")
     register(db, a, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "^1"}])
     register(db, b, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "<1.5"}])
-    version = register(db, top, "1.0.0", requires=[a, {"skill": b, "version": "^1"}], conflicts=[{"skill": f"team:docs/{c}", "version": "^2"}])
-    rows = db.execute("SELECT depth, namespace, skill_name, semver, required_by FROM skill_system.resolve_dependencies(%s)", [top]).fetchall()
-    assert rows == [(0, "default", top, "1.0.0", None), (1, "default", a, "1.0.0", f"default/{top}"), (1, "default", b, "1.0.0", f"default/{top}"),
-                    (2, "team:docs", c, "1.4.0", f"default/{a}")]
-    ids = db.execute("SELECT r.skill_id = v.skill_id, r.version = v.version FROM skill_system.resolve_dependencies(%s) r "
-                     "LEFT JOIN skill_system.skill_versions v ON v.id = r.version_id", [f"{top}@{version}"]).fetchall()
+    version = register(
+        db,
+        top,
+        "1.0.0",
+        requires=[a, {"skill": b, "version": "^1"}],
+        conflicts=[{"skill": f"team:docs/{c}", "version": "^2"}],
+    )
+    rows = db.execute(
+        "SELECT depth, namespace, skill_name, semver, required_by FROM skill_system.resolve_dependencies(%s)", [top]
+    ).fetchall()
+    assert rows == [
+        (0, "default", top, "1.0.0", None),
+        (1, "default", a, "1.0.0", f"default/{top}"),
+        (1, "default", b, "1.0.0", f"default/{top}"),
+        (2, "team:docs", c, "1.4.0", f"default/{a}"),
+    ]
+    ids = db.execute(
+        "SELECT r.skill_id = v.skill_id, r.version = v.version FROM skill_system.resolve_dependencies(%s) r "
+        "LEFT JOIN skill_system.skill_versions v ON v.id = r.version_id",
+        [f"{top}@{version}"],
+    ).fetchall()
     assert ids == [(True, True)] * 4
     assert problems(db, top) == []
-    kept = db.execute("SELECT kind, namespace, skill_name, version_range FROM skill_system.skill_dependencies d JOIN skill_system.skill_versions v ON v.id = d.version_id "
-                      "WHERE v.version = %s ORDER BY kind, skill_name", [version]).fetchall()
-    assert kept == sorted([("conflicts", "team:docs", c, "^2"), ("requires", "default", a, None), ("requires", "default", b, "^1")], key=lambda row: (row[0], row[2]))
+    kept = db.execute(
+        "SELECT kind, namespace, skill_name, version_range FROM skill_system.skill_dependencies d JOIN skill_system.skill_versions v ON v.id = d.version_id "
+        "WHERE v.version = %s ORDER BY kind, skill_name",
+        [version],
+    ).fetchall()
+    assert kept == sorted(
+        [("conflicts", "team:docs", c, "^2"), ("requires", "default", a, None), ("requires", "default", b, "^1")],
+        key=lambda row: (row[0], row[2]),
+    )
     # Asked for together, what excludes each other is found.
     assert [row[:4] for row in problems(db, top, f"team:docs/{c}@^2")] == [
-        ("version", f"default/{a}", f"team:docs/{c}", "^1"), ("version", f"default/{b}", f"team:docs/{c}", "<1.5"), ("conflict", f"default/{top}", f"team:docs/{c}", "^2")]
+        ("version", f"default/{a}", f"team:docs/{c}", "^1"),
+        ("version", f"default/{b}", f"team:docs/{c}", "<1.5"),
+        ("conflict", f"default/{top}", f"team:docs/{c}", "^2"),
+    ]
 
 
 def test_problems_and_the_warning_on_approval(db):
@@ -136,9 +193,13 @@ def test_problems_and_the_warning_on_approval(db):
     version = register(db, name, "1.0.0", approve=False, requires=[missing, {"skill": draft, "version": "^1"}])
     # The draft itself can be asked about before anybody approves it.
     assert [row[:4] for row in problems(db, f"{name}@{version}")] == [
-        ("version", f"default/{name}", f"default/{draft}", "^1"), ("missing", f"default/{name}", f"default/{missing}", None)]
+        ("version", f"default/{name}", f"default/{draft}", "^1"),
+        ("missing", f"default/{name}", f"default/{missing}", None),
+    ]
     notices = []
-    db.add_notice_handler(lambda notice: notices.append((notice.severity, notice.message_primary, notice.message_detail)))
+    db.add_notice_handler(
+        lambda notice: notices.append((notice.severity, notice.message_primary, notice.message_detail))
+    )
     db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [name])
     assert [notice[0] for notice in notices] == ["WARNING"] and missing in notices[0][2]
     with pytest.raises(psycopg.Error) as told:
@@ -156,7 +217,9 @@ def test_cycles(db):
     register(db, c, requires=[{"skill": a}])
     register(db, b, requires=[{"skill": c}])
     register(db, a, requires=[{"skill": b}])
-    assert problems(db, a) == [("cycle", f"default/{c}", f"default/{a}", None, f"default/{a} -> default/{b} -> default/{c} -> default/{a}.")]
+    assert problems(db, a) == [
+        ("cycle", f"default/{c}", f"default/{a}", None, f"default/{a} -> default/{b} -> default/{c} -> default/{a}.")
+    ]
     # Without a skill all enabled ones are looked at, each for itself.
     found = {row[:3] for row in problems(db)}
     assert ("cycle", f"default/{c}", f"default/{a}") in found
@@ -165,8 +228,22 @@ def test_cycles(db):
     assert not any(name in row[1] for row in problems(db) for name in (a, b, c))
 
 
-@pytest.mark.parametrize("requires", [{"a": "^1"}, "a", [1], [{"skill": 7}], [{"version": "^1"}], [{"skill": "a", "version": "^"}], [{"skill": "a", "version": 1}],
-                                      [{"skill": "a", "range": "^1"}], ["a", {"skill": "default/a"}], [""], ["a"] * 101])
+@pytest.mark.parametrize(
+    "requires",
+    [
+        {"a": "^1"},
+        "a",
+        [1],
+        [{"skill": 7}],
+        [{"version": "^1"}],
+        [{"skill": "a", "version": "^"}],
+        [{"skill": "a", "version": 1}],
+        [{"skill": "a", "range": "^1"}],
+        ["a", {"skill": "default/a"}],
+        [""],
+        ["a"] * 101,
+    ],
+)
 def test_malformed_requirements_are_refused(db, requires):
     name = new_name()
     with pytest.raises(errors.InvalidParameterValue) as told:
@@ -180,8 +257,14 @@ def test_a_chain_too_long_is_refused_and_a_long_one_ends_soon(db):
     bodies = [source(f"{prefix}-{i}", requires=[f"{prefix}-{i + 1}"]) for i in range(1100)]
     db.execute("SELECT count(skill_system.register_skill(body)) FROM unnest(%s::text[]) body", [bodies])
     # By hand: approving each would follow its chain to the end.
-    db.execute("UPDATE skill_system.skill_versions v SET status = 'approved' FROM skill_system.skill_heads h WHERE h.id = v.skill_id AND h.skill_name LIKE %s", [prefix + "%"])
-    db.execute("UPDATE skill_system.skill_heads SET status = 'approved', enabled = true WHERE skill_name LIKE %s", [prefix + "%"])
+    db.execute(
+        "UPDATE skill_system.skill_versions v SET status = 'approved' FROM skill_system.skill_heads h WHERE h.id = v.skill_id AND h.skill_name LIKE %s",
+        [prefix + "%"],
+    )
+    db.execute(
+        "UPDATE skill_system.skill_heads SET status = 'approved', enabled = true WHERE skill_name LIKE %s",
+        [prefix + "%"],
+    )
     with pytest.raises(errors.ProgramLimitExceeded):
         problems(db, f"{prefix}-0")
     assert ("limit", f"default/{prefix}-0") in [row[:2] for row in problems(db)]
@@ -192,7 +275,9 @@ def test_a_chain_too_long_is_refused_and_a_long_one_ends_soon(db):
 def test_pin(db):
     name = new_name()
     one, two = register(db, name, "1.0.0"), register(db, name, "2.0.0")
-    state = db.execute("SELECT current_version, version FROM skill_system.pin_skill(%s, '1.0.0', 'audit')", [name]).fetchone()
+    state = db.execute(
+        "SELECT current_version, version FROM skill_system.pin_skill(%s, '1.0.0', 'audit')", [name]
+    ).fetchone()
     assert state == (one, one) and served(db, name) == one
     # What comes later is not served, approved or not.
     three = register(db, name, "3.0.0")
@@ -220,23 +305,33 @@ def test_rollback(db):
     three = register(db, name, "3.0.0", text="third")
     assert served(db, name) == three
     # The draft between them is passed over.
-    assert db.execute("SELECT current_version FROM skill_system.rollback_skill(%s, reason => 'wrong form')", [name]).fetchone() == (two,)
+    assert db.execute(
+        "SELECT current_version FROM skill_system.rollback_skill(%s, reason => 'wrong form')", [name]
+    ).fetchone() == (two,)
     assert "second" in db.execute("SELECT body FROM skill_system.skills WHERE skill_name = %s", [name]).fetchone()[0]
     assert db.execute("SELECT current_version FROM skill_system.rollback_skill(%s)", [name]).fetchone() == (one,)
     with pytest.raises(psycopg.Error) as told:
         db.execute("SELECT skill_system.rollback_skill(%s)", [name])
     assert told.value.sqlstate == "SK405" and "3.0.0" in told.value.diag.message_detail
-    assert db.execute("SELECT current_version FROM skill_system.rollback_skill(%s, %s)", [name, three]).fetchone() == (three,)
+    assert db.execute("SELECT current_version FROM skill_system.rollback_skill(%s, %s)", [name, three]).fetchone() == (
+        three,
+    )
     with pytest.raises(psycopg.Error, match="is draft"):
         db.execute("SELECT skill_system.rollback_skill(%s, %s)", [name, draft])
-    assert [row[1:] for row in history(db, name) if row[0] == "current"] == [(two, None, "wrong form"), (one, None, None), (three, None, None)]
+    assert [row[1:] for row in history(db, name) if row[0] == "current"] == [
+        (two, None, "wrong form"),
+        (one, None, None),
+        (three, None, None),
+    ]
     assert [row[0]["reason"] for row in audited(db, name, "skill.current")] == ["wrong form", None, None]
 
 
 def test_channels(db, many):
     name, versions = many
+
     def put(channel, version=None):
         db.execute("SELECT skill_system.set_skill_channel(%s, %s, %s)", [name, channel, version])
+
     before = served(db, name)
     put("beta", "^2")
     put("nightly")
@@ -255,41 +350,93 @@ def test_channels(db, many):
     db.execute("SELECT skill_system.set_skill_status(%s, 'disabled', %s)", [name, versions["2.0.0"]])
     with pytest.raises(psycopg.Error, match="is disabled"):
         resolve(db, name, "stable")
-    assert db.execute("SELECT skill_system.drop_skill_channel(%s, 'beta'), skill_system.drop_skill_channel(%s, 'beta')", [name, name]).fetchone() == (True, False)
+    assert db.execute(
+        "SELECT skill_system.drop_skill_channel(%s, 'beta'), skill_system.drop_skill_channel(%s, 'beta')", [name, name]
+    ).fetchone() == (True, False)
     with pytest.raises(psycopg.Error) as told:
         resolve(db, name, "beta")
     assert told.value.sqlstate == "SK405" and "nightly, stable" in told.value.diag.message_detail
     noted = [(channel, version) for action, version, channel, _ in history(db, name) if action == "channel"]
-    assert noted == [("beta", versions["2.0.0"]), ("nightly", before), ("stable", versions["2.0.0"]), ("beta", versions["2.1.0-beta.2"]), ("beta", None)]
-    assert [row[0]["channel"] for row in audited(db, name, "skill.channel")] == ["beta", "nightly", "stable", "beta", "beta"]
-    listed = db.execute("SELECT semver, status, served, channels FROM skill_system.skill_version_list(%s)", [name]).fetchall()
-    assert listed == [("3.0.0", "draft", False, []), ("2.1.0-beta.2", "approved", True, ["nightly"]), ("2.0.0", "disabled", False, ["stable"]),
-                      ("1.10.0", "approved", False, []), ("1.2.0", "approved", False, [])]
+    assert noted == [
+        ("beta", versions["2.0.0"]),
+        ("nightly", before),
+        ("stable", versions["2.0.0"]),
+        ("beta", versions["2.1.0-beta.2"]),
+        ("beta", None),
+    ]
+    assert [row[0]["channel"] for row in audited(db, name, "skill.channel")] == [
+        "beta",
+        "nightly",
+        "stable",
+        "beta",
+        "beta",
+    ]
+    listed = db.execute(
+        "SELECT semver, status, served, channels FROM skill_system.skill_version_list(%s)", [name]
+    ).fetchall()
+    assert listed == [
+        ("3.0.0", "draft", False, []),
+        ("2.1.0-beta.2", "approved", True, ["nightly"]),
+        ("2.0.0", "disabled", False, ["stable"]),
+        ("1.10.0", "approved", False, []),
+        ("1.2.0", "approved", False, []),
+    ]
 
 
 def test_a_diff_is_what_patch_takes(db, tmp_path):
     name = new_name()
-    old = {"references/a.md": "one\ntwo\n", "scripts/gone.sh": "echo\n", "assets/x.bin": {"base64": "AAEC"}, "assets/same.txt": "same"}
-    new = {"references/a.md": "one\n2\nthree", "scripts/new.sh": "echo new\n", "assets/x.bin": {"base64": "AAED"}, "assets/same.txt": "same"}
+    old = {
+        "references/a.md": "one\ntwo\n",
+        "scripts/gone.sh": "echo\n",
+        "assets/x.bin": {"base64": "AAEC"},
+        "assets/same.txt": "same",
+    }
+    new = {
+        "references/a.md": "one\n2\nthree",
+        "scripts/new.sh": "echo new\n",
+        "assets/x.bin": {"base64": "AAED"},
+        "assets/same.txt": "same",
+    }
     bodies = [source(name, "1.0.0", "First.\r\nLine."), source(name, "1.1.0", "First.\r\nOther line.\nMore.")]
-    versions = [db.execute("SELECT version FROM skill_system.register_skill(%s, files => %s)", [body, json.dumps(files)]).fetchone()[0] for body, files in zip(bodies, (old, new))]
-    rows = db.execute("SELECT path, change, added, removed, diff FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, *versions]).fetchall()
-    assert [row[:4] for row in rows] == [("SKILL.md", "changed", 3, 2), ("assets/x.bin", "changed", None, None), ("references/a.md", "changed", 2, 1),
-                                         ("scripts/gone.sh", "removed", 0, 1), ("scripts/new.sh", "added", 1, 0)]
+    versions = [
+        db.execute(
+            "SELECT version FROM skill_system.register_skill(%s, files => %s)", [body, json.dumps(files)]
+        ).fetchone()[0]
+        for body, files in zip(bodies, (old, new))
+    ]
+    rows = db.execute(
+        "SELECT path, change, added, removed, diff FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, *versions]
+    ).fetchall()
+    assert [row[:4] for row in rows] == [
+        ("SKILL.md", "changed", 3, 2),
+        ("assets/x.bin", "changed", None, None),
+        ("references/a.md", "changed", 2, 1),
+        ("scripts/gone.sh", "removed", 0, 1),
+        ("scripts/new.sh", "added", 1, 0),
+    ]
     assert rows[1][4] is None
     (tmp_path / "SKILL.md").write_bytes(bodies[0].encode())
     for path, content in old.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(content.encode() if isinstance(content, str) else b"")
     patch = "".join(row[4] for row in rows if row[4])
-    done = subprocess.run(["git", "apply", "-p1", "--whitespace=nowarn", "-"], input=patch.encode(), cwd=tmp_path, capture_output=True)
+    done = subprocess.run(
+        ["git", "apply", "-p1", "--whitespace=nowarn", "-"], input=patch.encode(), cwd=tmp_path, capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "SKILL.md").read_bytes() == bodies[1].encode()
-    assert (tmp_path / "references/a.md").read_text() == "one\n2\nthree" and (tmp_path / "scripts/new.sh").read_text() == "echo new\n"
+    assert (tmp_path / "references/a.md").read_text() == "one\n2\nthree" and (
+        tmp_path / "scripts/new.sh"
+    ).read_text() == "echo new\n"
     assert not (tmp_path / "scripts/gone.sh").exists()
-    assert db.execute("SELECT count(*) FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, versions[0], versions[0]]).fetchone() == (0,)
+    assert db.execute(
+        "SELECT count(*) FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, versions[0], versions[0]]
+    ).fetchone() == (0,)
     # By default from what is served to what is newest: what a reviewer looks at.
-    assert db.execute("SELECT path FROM skill_system.diff_skill_versions(%s) LIMIT 1", [name]).fetchone() in (("SKILL.md",), None)
+    assert db.execute("SELECT path FROM skill_system.diff_skill_versions(%s) LIMIT 1", [name]).fetchone() in (
+        ("SKILL.md",),
+        None,
+    )
 
 
 def test_a_diff_of_large_texts_ends(db):
@@ -297,13 +444,18 @@ def test_a_diff_of_large_texts_ends(db):
     lines = lambda seed: "\n".join(str((i * 7919 + seed) % 100003) for i in range(200_000))
     a, b = (register(db, name, approve=False, text=lines(seed)) for seed in (1, 50_000))
     db.execute("SET statement_timeout = '60s'")
-    change, added = db.execute("SELECT change, added FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, a, b]).fetchone()
+    change, added = db.execute(
+        "SELECT change, added FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, a, b]
+    ).fetchone()
     db.execute("RESET statement_timeout")
     assert change == "changed" and added > 0
 
 
 def changes(db, since=None, namespace=None, max_results=1000):
-    return db.execute("SELECT namespace, revision, action, skill_name, token FROM skill_system.skill_changes(%s, %s, %s)", [since, namespace, max_results]).fetchall()
+    return db.execute(
+        "SELECT namespace, revision, action, skill_name, token FROM skill_system.skill_changes(%s, %s, %s)",
+        [since, namespace, max_results],
+    ).fetchall()
 
 
 def test_what_changed_since_a_token(db):
@@ -314,7 +466,12 @@ def test_what_changed_since_a_token(db):
     register(db, name, namespace=first)
     register(db, name, namespace=second)
     rows = changes(db, token)
-    assert [row[:4] for row in rows] == [(first, 1, "registered", name), (first, 2, "status", name), (second, 1, "registered", name), (second, 2, "status", name)]
+    assert [row[:4] for row in rows] == [
+        (first, 1, "registered", name),
+        (first, 2, "status", name),
+        (second, 1, "registered", name),
+        (second, 2, "status", name),
+    ]
     assert rows[-1][4] == db.execute("SELECT skill_system.skills_token()").fetchone()[0]
     # Row by row, with the token of each, nothing is missed and nothing comes twice.
     seen, since = [], token
@@ -343,7 +500,9 @@ def test_no_change_is_ever_missed(db, connect):
     slow, quick, reader = connect(), connect(), connect()
     slow.autocommit = False
     slow.execute("SELECT skill_system.register_skill(%s, %s)", [source("slow"), namespace])
-    waiting = threading.Thread(target=register, args=(quick, "quick"), kwargs={"namespace": namespace, "approve": False})
+    waiting = threading.Thread(
+        target=register, args=(quick, "quick"), kwargs={"namespace": namespace, "approve": False}
+    )
     waiting.start()
     waiting.join(1)
     # The second writer of a namespace waits for the first, so that no higher revision is seen before a lower one.
@@ -352,7 +511,10 @@ def test_no_change_is_ever_missed(db, connect):
     assert token == "{}" and changes(reader, None, namespace) == []
     slow.commit()
     waiting.join(20)
-    assert [row[1:4] for row in changes(reader, token, namespace)] == [(1, "registered", "slow"), (2, "registered", "quick")]
+    assert [row[1:4] for row in changes(reader, token, namespace)] == [
+        (1, "registered", "slow"),
+        (2, "registered", "quick"),
+    ]
     # What is rolled back leaves no hole.
     slow.execute("SELECT skill_system.register_skill(%s, %s)", [source("never"), namespace])
     slow.rollback()
@@ -370,7 +532,9 @@ def test_a_reader_beside_many_writers_gets_everything_once(db, connect):
         try:
             for i in range(12):
                 with connection.transaction():
-                    connection.execute("SELECT skill_system.register_skill(%s, %s)", [source(f"w{n}-{i}"), namespaces[(n + i) % 2]])
+                    connection.execute(
+                        "SELECT skill_system.register_skill(%s, %s)", [source(f"w{n}-{i}"), namespaces[(n + i) % 2]]
+                    )
                     connection.execute("SELECT pg_sleep(0.002)")
         except psycopg.Error as error:
             failed.append(error)
@@ -384,6 +548,7 @@ def test_a_reader_beside_many_writers_gets_everything_once(db, connect):
             since = rows[-1][4] if rows else since
             if last and not rows:
                 return
+
     threads = [threading.Thread(target=write, args=pair) for pair in enumerate(writers)]
     reading = threading.Thread(target=read)
     for thread in [*threads, reading]:
@@ -400,12 +565,17 @@ def test_a_reader_beside_many_writers_gets_everything_once(db, connect):
 
 
 def linked(db, run):
-    return db.execute("SELECT r.skill_version_id, e.skill_version_id, e.payload->>'skill_version' FROM skill_system.runs r JOIN skill_system.run_events e ON e.run_id = r.id "
-                      "WHERE r.id = %s", [run]).fetchone()
+    return db.execute(
+        "SELECT r.skill_version_id, e.skill_version_id, e.payload->>'skill_version' FROM skill_system.runs r JOIN skill_system.run_events e ON e.run_id = r.id "
+        "WHERE r.id = %s",
+        [run],
+    ).fetchone()
 
 
 def log(db, skill, **more):
-    return db.execute("SELECT skill_system.log_run(%s, 'fill', 'ok', payload => %s)", [skill, json.dumps(more)]).fetchone()[0]
+    return db.execute(
+        "SELECT skill_system.log_run(%s, 'fill', 'ok', payload => %s)", [skill, json.dumps(more)]
+    ).fetchone()[0]
 
 
 def test_a_run_is_linked_to_its_version(db, connect):
@@ -413,7 +583,9 @@ def test_a_run_is_linked_to_its_version(db, connect):
     assert linked(db, log(db, name)) == (None, None, None)
     other = connect()
     one = register(db, name, "1.0.0")
-    ids = lambda version: db.execute("SELECT id FROM skill_system.skill_versions WHERE version = %s", [version]).fetchone()[0]
+    ids = lambda version: db.execute(
+        "SELECT id FROM skill_system.skill_versions WHERE version = %s", [version]
+    ).fetchone()[0]
     expected = (ids(one), ids(one), one)
     # By name, with its namespace, by UUID; also in a session that found nothing before.
     skill_id = db.execute("SELECT id FROM skill_system.skills WHERE skill_name = %s", [name]).fetchone()[0]
@@ -433,9 +605,13 @@ def test_a_run_is_linked_to_its_version(db, connect):
         db.execute("SELECT skill_system.rollback_skill(%s, %s)", [name, two])
         assert linked(db, log(db, name))[2] == two
     assert linked(db, log(db, name))[2] == one
-    record = db.execute("SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'run.logged' ORDER BY id DESC LIMIT 1").fetchone()[0]
+    record = db.execute(
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'run.logged' ORDER BY id DESC LIMIT 1"
+    ).fetchone()[0]
     assert record["skill_version"] == one
-    shown = db.execute("SELECT version, semver, version_status, namespace, skill_name, operation FROM skill_system.run_skill_versions ORDER BY event_id DESC LIMIT 1").fetchone()
+    shown = db.execute(
+        "SELECT version, semver, version_status, namespace, skill_name, operation FROM skill_system.run_skill_versions ORDER BY event_id DESC LIMIT 1"
+    ).fetchone()
     assert shown == (one, "1.0.0", "approved", "default", name, "fill")
     db.execute("SELECT skill_system.delete_skill(%s)", [name])
     assert linked(db, log(db, name)) == (None, None, None)
@@ -455,7 +631,9 @@ def test_by_manifest_id_unless_it_is_ambiguous(db):
 
 
 def served_in(db, namespace, name):
-    return db.execute("SELECT current_version FROM skill_system.skills WHERE namespace = %s AND skill_name = %s", [namespace, name]).fetchone()[0]
+    return db.execute(
+        "SELECT current_version FROM skill_system.skills WHERE namespace = %s AND skill_name = %s", [namespace, name]
+    ).fetchone()[0]
 
 
 def test_steps_are_linked_and_agents_may_log(db, roles, connect):
@@ -463,21 +641,36 @@ def test_steps_are_linked_and_agents_may_log(db, roles, connect):
     version = register(db, name)
     agent = connect("test_agent")
     run = agent.execute("SELECT skill_system.start_run('two steps')").fetchone()[0]
-    agent.execute("SELECT skill_system.log_step(%s, %s, 'read'), skill_system.log_step(%s, 'unknown', 'read')", [run, name, run])
-    rows = db.execute("SELECT payload->>'skill_version', skill_version_id IS NOT NULL FROM skill_system.run_events WHERE run_id = %s ORDER BY id", [run]).fetchall()
+    agent.execute(
+        "SELECT skill_system.log_step(%s, %s, 'read'), skill_system.log_step(%s, 'unknown', 'read')", [run, name, run]
+    )
+    rows = db.execute(
+        "SELECT payload->>'skill_version', skill_version_id IS NOT NULL FROM skill_system.run_events WHERE run_id = %s ORDER BY id",
+        [run],
+    ).fetchall()
     assert rows == [(version, True), (None, False)]
     assert linked(db, log(agent, name))[2] == version
-    assert agent.execute("SELECT count(*) FROM skill_system.run_skill_versions WHERE run_id = %s", [run]).fetchone() == (1,)
+    assert agent.execute(
+        "SELECT count(*) FROM skill_system.run_skill_versions WHERE run_id = %s", [run]
+    ).fetchone() == (1,)
     other = connect()
     other.execute("SET skill_system.tenant = 'elsewhere'")
     log(other, name)
-    assert other.execute("SELECT skill_version_id FROM skill_system.runs WHERE tenant_id = 'elsewhere' ORDER BY id DESC LIMIT 1").fetchone() == (None,)
+    assert other.execute(
+        "SELECT skill_version_id FROM skill_system.runs WHERE tenant_id = 'elsewhere' ORDER BY id DESC LIMIT 1"
+    ).fetchone() == (None,)
 
 
 def test_who_may_decide_what_is_served(db, roles, connect):
     name = new_name()
     register(db, name, "1.0.0")
-    calls = ["pin_skill(%s)", "unpin_skill(%s)", "rollback_skill(%s, '1.0.0')", "set_skill_channel(%s, 'beta')", "drop_skill_channel(%s, 'beta')"]
+    calls = [
+        "pin_skill(%s)",
+        "unpin_skill(%s)",
+        "rollback_skill(%s, '1.0.0')",
+        "set_skill_channel(%s, 'beta')",
+        "drop_skill_channel(%s, 'beta')",
+    ]
     for role, may in (("test_agent", False), ("test_auditor", False), ("test_reviewer", True), ("test_admin", True)):
         connection = connect(role)
         for call in calls:

@@ -1,4 +1,5 @@
 """The stage of the attack corpus: servers with and without the guard, logs to attack, and the book of what came of it."""
+
 import base64
 import os
 import subprocess
@@ -72,7 +73,9 @@ class Trial:
         """The statement raises this SQLSTATE with this text."""
         with pytest.raises(psycopg.Error) as caught:
             connection.execute(statement, parameters)
-        assert (caught.value.sqlstate, text in str(caught.value)) == (state, True), f"{caught.value.sqlstate} {caught.value}"
+        assert (caught.value.sqlstate, text in str(caught.value)) == (state, True), (
+            f"{caught.value.sqlstate} {caught.value}"
+        )
         self.note("prevented", f"{state} “{text}”")
 
     def guarded(self, connection, statement):
@@ -104,7 +107,10 @@ class Trial:
 
 def findings(connection):
     """problem and detail of each row of verify_audit()."""
-    return [": ".join(row) for row in connection.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall()]
+    return [
+        ": ".join(row)
+        for row in connection.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall()
+    ]
 
 
 def program():
@@ -132,8 +138,17 @@ class Server:
         self.preloaded = preloaded
         # Sealing is called for where a test wants it; the worker would do it in between.
         guard = ("shared_preload_libraries=skill_system", "skill_system.seal_interval=1h") if preloaded else ()
-        self.cluster = Cluster(Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6],
-                               (*guard, "autovacuum=off", "wal_level=logical", "fsync=off", "max_connections=50", "max_worker_processes=64"))
+        self.cluster = Cluster(
+            Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6],
+            (
+                *guard,
+                "autovacuum=off",
+                "wal_level=logical",
+                "fsync=off",
+                "max_connections=50",
+                "max_worker_processes=64",
+            ),
+        )
 
     def start(self):
         self.cluster.start()
@@ -142,7 +157,9 @@ class Server:
         self.shared = Log(self, "shared", owner="chief")
         with self.shared.connect() as admin:
             make_roles(admin)
-            admin.execute("GRANT skill_system_auditor TO chief; ALTER ROLE chief NOSUPERUSER; GRANT CREATE ON SCHEMA public TO chief")
+            admin.execute(
+                "GRANT skill_system_auditor TO chief; ALTER ROLE chief NOSUPERUSER; GRANT CREATE ON SCHEMA public TO chief"
+            )
 
     def connect(self, dbname, role=None):
         return self.cluster.connect(role, dbname)
@@ -153,7 +170,9 @@ class Server:
         between()
         settings = self.cluster.settings
         if preload is False:
-            self.cluster.settings = tuple(setting for setting in settings if not setting.startswith(("shared_preload", "skill_system.")))
+            self.cluster.settings = tuple(
+                setting for setting in settings if not setting.startswith(("shared_preload", "skill_system."))
+            )
         self.cluster.start()
         self.cluster.settings = settings
 
@@ -172,20 +191,33 @@ class Log:
         with server.connect("postgres") as admin:
             admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
             if owner:
-                admin.execute(sql.SQL("GRANT ALL ON DATABASE {} TO {}").format(sql.Identifier(name), sql.Identifier(owner)))
+                admin.execute(
+                    sql.SQL("GRANT ALL ON DATABASE {} TO {}").format(sql.Identifier(name), sql.Identifier(owner))
+                )
         with self.connect(owner) as connection:
             connection.execute("CREATE EXTENSION skill_system")
             connection.execute("SELECT skill_system.create_audit_partition('2041-01-01')")
-            connection.execute("SELECT count(skill_system.append_audit('filed', jsonb_build_object('n', g, 'text', 'permit ' || g), 'agent ' || g %% 7)) FROM generate_series(1, %s) g", [self.RECORDS])
-            connection.execute("INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) SELECT 'later', '{}', '2041-01-05' FROM generate_series(1, 5)")
+            connection.execute(
+                "SELECT count(skill_system.append_audit('filed', jsonb_build_object('n', g, 'text', 'permit ' || g), 'agent ' || g %% 7)) FROM generate_series(1, %s) g",
+                [self.RECORDS],
+            )
+            connection.execute(
+                "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) SELECT 'later', '{}', '2041-01-05' FROM generate_series(1, 5)"
+            )
         self.settle()
         with self.connect() as connection:
-            connection.execute("CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
-            connection.execute("CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.event_data := '{\"n\": 0}'; RETURN NEW; END$$")
+            connection.execute(
+                "CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+            )
+            connection.execute(
+                "CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.event_data := '{\"n\": 0}'; RETURN NEW; END$$"
+            )
             seal(connection)
             assert findings(connection) == []
             self.checkpoint = connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
-            self.key = connection.execute("SELECT verifier_key FROM skill_system.audit_public_key() WHERE active").fetchone()[0]
+            self.key = connection.execute(
+                "SELECT verifier_key FROM skill_system.audit_public_key() WHERE active"
+            ).fetchone()[0]
             self.log_id = str(connection.execute("SELECT log_id FROM skill_system.audit_state").fetchone()[0])
             self.size = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
 
@@ -195,7 +227,10 @@ class Log:
             return
         deadline = time.monotonic() + 30
         with self.server.connect("postgres") as admin:
-            while not admin.execute("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'skill_system sealer' AND datname = %s AND state = 'idle' AND query_start IS NOT NULL", [self.name]).fetchone():
+            while not admin.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'skill_system sealer' AND datname = %s AND state = 'idle' AND query_start IS NOT NULL",
+                [self.name],
+            ).fetchone():
                 assert time.monotonic() < deadline, "no sealer"
                 time.sleep(0.02)
 
@@ -216,7 +251,9 @@ class Log:
 
     def path(self, connection, relation):
         """The file of a relation."""
-        return self.server.cluster.data / connection.execute("SELECT pg_relation_filepath(%s)", [relation]).fetchone()[0]
+        return (
+            self.server.cluster.data / connection.execute("SELECT pg_relation_filepath(%s)", [relation]).fetchone()[0]
+        )
 
     def export(self, connection):
         return [row[0] for row in connection.execute("SELECT * FROM skill_system.audit_export()").fetchall()]
@@ -224,13 +261,19 @@ class Log:
 
 def seal(connection):
     """Until nothing is left, the records that sealing itself writes included."""
-    while connection.execute("SELECT sealed, unsealed, blocked_by FROM skill_system.seal_audit()").fetchone() != (0, 0, None):
+    while connection.execute("SELECT sealed, unsealed, blocked_by FROM skill_system.seal_audit()").fetchone() != (
+        0,
+        0,
+        None,
+    ):
         pass
 
 
 def victim(connection, n=17):
     """The id of one of the sealed records."""
-    return connection.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'filed' AND event_data ->> 'n' = %s", [str(n)]).fetchone()[0]
+    return connection.execute(
+        "SELECT id FROM skill_system.audit_logs WHERE event_type = 'filed' AND event_data ->> 'n' = %s", [str(n)]
+    ).fetchone()[0]
 
 
 def values(connection, id):
@@ -247,7 +290,9 @@ def resign(record, log_id, keyring):
 
 def put(connection, record):
     """A record as its owner restores it: with its signature."""
-    connection.execute(f"INSERT INTO skill_system.audit_logs ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})", record)
+    connection.execute(
+        f"INSERT INTO skill_system.audit_logs ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})", record
+    )
 
 
 def keyring(connection):
@@ -256,8 +301,11 @@ def keyring(connection):
 
 
 def triggers(connection, how, table="skill_system.audit_logs"):
-    connection.execute(f"ALTER TABLE {table} {how} TRIGGER ALL" if how == "DISABLE" else
-                       f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER audit_logs_sign, ENABLE ALWAYS TRIGGER audit_logs_no_change, ENABLE ALWAYS TRIGGER audit_logs_no_truncate")
+    connection.execute(
+        f"ALTER TABLE {table} {how} TRIGGER ALL"
+        if how == "DISABLE"
+        else f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER audit_logs_sign, ENABLE ALWAYS TRIGGER audit_logs_no_change, ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
+    )
 
 
 def edit(path, old, new):
@@ -311,7 +359,9 @@ def listed(told):
 def cell(trial):
     told = listed(by for _, by, insisting in trial.lines if not insisting)
     after = listed(by for _, by, insisting in trial.lines if insisting)
-    return f"**{'prevented' if trial.verdict == INSISTING else trial.verdict}** {told}" + (f"<br>*insisting:* **detected** {after}" if after else "")
+    return f"**{'prevented' if trial.verdict == INSISTING else trial.verdict}** {told}" + (
+        f"<br>*insisting:* **detected** {after}" if after else ""
+    )
 
 
 def summary(trials):
@@ -323,4 +373,8 @@ def summary(trials):
 
 
 def row(number, title, each):
-    return f"| {number} | {title} | " + " | ".join(cell(each[configuration]).replace("|", "\\|") for configuration in CONFIGURATIONS) + " |"
+    return (
+        f"| {number} | {title} | "
+        + " | ".join(cell(each[configuration]).replace("|", "\\|") for configuration in CONFIGURATIONS)
+        + " |"
+    )

@@ -1,5 +1,6 @@
 """What the tests of sealing, adoption and crashes share: is every committed record exactly one leaf, and is what somebody
 outside holds still true?"""
+
 import base64
 import hashlib
 import os
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 # ---- checkpoints held outside
+
 
 def read_note(note):
     """Origin, size and root of a checkpoint (C2SP tlog-checkpoint)."""
@@ -79,17 +81,27 @@ class Outside:
         for (name, size), note in sorted(self.notes.items()):
             if origin is not None and name != origin:
                 continue
-            assert size <= state[0], f"a checkpoint of {size} leaves is held, and the tree has {state[0]}: leaves are lost"
+            assert size <= state[0], (
+                f"a checkpoint of {size} leaves is held, and the tree has {state[0]}: leaves are lost"
+            )
             root = read_note(note)[2]
-            proof = connection.execute("SELECT old_root_hash, hashes FROM skill_system.audit_consistency_proof(%s, %s)", [size, state[0]]).fetchone()
-            assert proof[0] == root, f"a second history: the tree of {size} leaves is not the one of the checkpoint held"
-            assert consistent(size, state[0], root, state[1], proof[1]), f"the proof from {size} to {state[0]} proves nothing"
+            proof = connection.execute(
+                "SELECT old_root_hash, hashes FROM skill_system.audit_consistency_proof(%s, %s)", [size, state[0]]
+            ).fetchone()
+            assert proof[0] == root, (
+                f"a second history: the tree of {size} leaves is not the one of the checkpoint held"
+            )
+            assert consistent(size, state[0], root, state[1], proof[1]), (
+                f"the proof from {size} to {state[0]} proves nothing"
+            )
             checked += 1
         return checked
 
 
 def origin(connection):
-    return connection.execute("SELECT 'skill_system/' || log_id || '/' || incarnation FROM skill_system.audit_state, skill_system.audit_seal_state").fetchone()[0]
+    return connection.execute(
+        "SELECT 'skill_system/' || log_id || '/' || incarnation FROM skill_system.audit_state, skill_system.audit_seal_state"
+    ).fetchone()[0]
 
 
 def skill_verify():
@@ -105,7 +117,9 @@ def compare(program, directory, connection, old, new):
     tree = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
     command = [program, "compare", directory / "old", directory / "new"]
     if sizes[0] < sizes[1] <= tree:
-        (directory / "proof").write_text(connection.execute("SELECT proof FROM skill_system.audit_consistency_proof(%s, %s)", sizes).fetchone()[0])
+        (directory / "proof").write_text(
+            connection.execute("SELECT proof FROM skill_system.audit_consistency_proof(%s, %s)", sizes).fetchone()[0]
+        )
         command += ["--proof", directory / "proof"]
     keys = [row[0] for row in connection.execute("SELECT verifier_key FROM skill_system.audit_public_key()")]
     for key in keys:
@@ -116,9 +130,12 @@ def compare(program, directory, connection, old, new):
 
 # ---- records and leaves
 
+
 def seal(connection, rows=None):
     """(sealed, tree_size, unsealed, blocked_by)"""
-    return connection.execute("SELECT sealed, tree_size, unsealed, blocked_by FROM skill_system.seal_audit(%s)", [rows]).fetchone()
+    return connection.execute(
+        "SELECT sealed, tree_size, unsealed, blocked_by FROM skill_system.seal_audit(%s)", [rows]
+    ).fetchone()
 
 
 def seal_all(connection, quiet=True):
@@ -131,13 +148,21 @@ def seal_all(connection, quiet=True):
             time.sleep(0.005)
         elif sealed == 0 and unsealed == 0:
             return size
-        elif not quiet and connection.execute("SELECT target IS NULL AND pg_snapshot_xmax(snapshot)::text::bigint >= %s FROM skill_system.audit_seal_state", [wanted]).fetchone()[0]:
+        elif (
+            not quiet
+            and connection.execute(
+                "SELECT target IS NULL AND pg_snapshot_xmax(snapshot)::text::bigint >= %s FROM skill_system.audit_seal_state",
+                [wanted],
+            ).fetchone()[0]
+        ):
             return size
     raise AssertionError("there is always something left to seal")
 
 
 def problems(connection):
-    return connection.execute("SELECT partition::text, id::text, problem, detail FROM skill_system.verify_audit()").fetchall()
+    return connection.execute(
+        "SELECT partition::text, id::text, problem, detail FROM skill_system.verify_audit()"
+    ).fetchall()
 
 
 def exactly_once(connection, committed=(), never=(), quiet=True):
@@ -146,14 +171,17 @@ def exactly_once(connection, committed=(), never=(), quiet=True):
     seal_all(connection, quiet)
     with connection.transaction():
         # One statement, one snapshot: a background worker may be sealing, and the last seal may have written a heartbeat.
-        twice, lost, strange, leaves, first, last = connection.execute("""
+        twice, lost, strange, leaves, first, last = connection.execute(
+            """
             WITH leaves AS MATERIALIZED (SELECT * FROM skill_system.audit_leaves()),
                  records AS MATERIALIZED (SELECT id, event_type, recorded_at, transaction_id::text::xid8 AS xid FROM skill_system.audit_logs)
             SELECT (SELECT array_agg(id) FROM (SELECT id FROM leaves GROUP BY id HAVING count(*) > 1) q),
                    (SELECT array_agg(id) FROM records r WHERE NOT (event_type = 'audit.heartbeat' AND recorded_at > now() - interval '10 s')
                        AND (%s OR pg_visible_in_snapshot(r.xid, (SELECT snapshot FROM skill_system.audit_seal_state))) AND NOT EXISTS (SELECT FROM leaves l WHERE l.id = r.id)),
                    (SELECT array_agg(id) FROM leaves l WHERE NOT EXISTS (SELECT FROM records r WHERE r.id = l.id)),
-                   (SELECT count(*) FROM leaves), (SELECT min(leaf) FROM leaves), (SELECT max(leaf) FROM leaves)""", [quiet]).fetchone()
+                   (SELECT count(*) FROM leaves), (SELECT min(leaf) FROM leaves), (SELECT max(leaf) FROM leaves)""",
+            [quiet],
+        ).fetchone()
     assert twice is None, f"sealed twice: {twice[:5]}"
     assert strange is None, f"leaves without a record: {strange[:5]}"
     assert (first, last) in ((0, leaves - 1), (None, None)), "the leaves have gaps"
@@ -174,11 +202,29 @@ class Writer(threading.Thread):
     """Writes in every way there is, and notes which records were committed, which were not, and of which nobody can know.
     Loses its connection now and then, and opens a new one."""
 
-    KINDS = ["plain", "plain", "savepoint", "nested", "rollback", "long", "many", "exception", "twophase", "select", "asynchronous"]
+    KINDS = [
+        "plain",
+        "plain",
+        "savepoint",
+        "nested",
+        "rollback",
+        "long",
+        "many",
+        "exception",
+        "twophase",
+        "select",
+        "asynchronous",
+    ]
 
     def __init__(self, connect, seed, until, kinds=KINDS, pause=0.0):
         super().__init__(daemon=True)
-        self.connect, self.random, self.until, self.kinds, self.pause = connect, random.Random(seed), until, kinds, pause
+        self.connect, self.random, self.until, self.kinds, self.pause = (
+            connect,
+            random.Random(seed),
+            until,
+            kinds,
+            pause,
+        )
         self.name, self.count = f"w{seed}", 0
         self.committed, self.never, self.doubtful, self.spans, self.prepared = [], [], [], [], {}
         self.lost, self.error = 0, None
@@ -287,12 +333,22 @@ class Writer(threading.Thread):
             execute("""DO $$ BEGIN PERFORM skill_system.append_audit('test', '{"gone": true}'); RAISE division_by_zero;
                        EXCEPTION WHEN division_by_zero THEN PERFORM skill_system.append_audit('test', '{}'); END $$""")
         elif kind == "many":
-            mine += [row[0] for row in execute("SELECT skill_system.append_audit('test', '{}') FROM generate_series(1, %s)", [self.random.randint(1, 300)])]
+            mine += [
+                row[0]
+                for row in execute(
+                    "SELECT skill_system.append_audit('test', '{}') FROM generate_series(1, %s)",
+                    [self.random.randint(1, 300)],
+                )
+            ]
         elif kind == "select":
             execute("SELECT count(*) FROM skill_system.audit_logs")
         elif kind == "elsewhen":
-            mine.append(execute("INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('test', '{}', now() + make_interval(months => %s)) RETURNING id",
-                                [self.random.randint(-2, 30)]).fetchone()[0])
+            mine.append(
+                execute(
+                    "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('test', '{}', now() + make_interval(months => %s)) RETURNING id",
+                    [self.random.randint(-2, 30)],
+                ).fetchone()[0]
+            )
         elif kind == "denial":
             mine.append(append(connection))
             # Committed by itself, whatever becomes of this transaction.
@@ -310,14 +366,19 @@ def behind_the_triggers(connection, table, statement, *arguments):
         connection.execute("SET LOCAL skill_system.allow_unprotected = on")
         connection.execute(f"ALTER TABLE skill_system.{table} DISABLE TRIGGER USER")
         connection.execute(statement, arguments)
-        for (trigger,) in connection.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = %s::regclass", [f"skill_system.{table}"]).fetchall():
+        for (trigger,) in connection.execute(
+            "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = %s::regclass", [f"skill_system.{table}"]
+        ).fetchall():
             connection.execute(f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER {trigger}")
 
 
 # ---- servers
 
+
 def bindir():
-    return subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def as_server(*command, **more):
@@ -351,7 +412,22 @@ class Copy:
 
     def backup(self, cluster, *options):
         where = cluster.environment
-        as_server(f"{bindir()}/pg_basebackup", "-h", where["PGHOST"], "-p", where["PGPORT"], "-U", where["PGUSER"], "-D", self.data, "-X", "stream", "-c", "fast", *options)
+        as_server(
+            f"{bindir()}/pg_basebackup",
+            "-h",
+            where["PGHOST"],
+            "-p",
+            where["PGPORT"],
+            "-U",
+            where["PGUSER"],
+            "-D",
+            self.data,
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            *options,
+        )
         return self
 
     def files(self, data):
@@ -359,10 +435,25 @@ class Copy:
         return self
 
     def start(self, *settings):
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self.home}' -c port={self.environment['PGPORT']}"
+        options = (
+            f"-c listen_addresses='' -c unix_socket_directories='{self.home}' -c port={self.environment['PGPORT']}"
+        )
         for setting in settings:
             options += f" -c {setting}"
-        as_server(f"{bindir()}/pg_ctl", "-s", "-w", "-t", "120", "-D", self.data, "-l", self.home / "log", "-o", options, "start")
+        as_server(
+            f"{bindir()}/pg_ctl",
+            "-s",
+            "-w",
+            "-t",
+            "120",
+            "-D",
+            self.data,
+            "-l",
+            self.home / "log",
+            "-o",
+            options,
+            "start",
+        )
         return self
 
     def stop(self, mode="fast"):
@@ -370,7 +461,9 @@ class Copy:
 
     def connect(self, role=None, dbname="governed"):
         where = self.environment
-        return psycopg.connect(host=where["PGHOST"], port=where["PGPORT"], user=role or where["PGUSER"], dbname=dbname, autocommit=True)
+        return psycopg.connect(
+            host=where["PGHOST"], port=where["PGPORT"], user=role or where["PGUSER"], dbname=dbname, autocommit=True
+        )
 
     def promote(self):
         with self.connect(dbname="postgres") as admin:

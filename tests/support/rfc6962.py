@@ -1,4 +1,5 @@
 """The Merkle tree of RFC 6962, word for word from its section 2.1, over entries; slow and plain on purpose."""
+
 import hashlib
 
 

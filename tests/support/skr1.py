@@ -3,6 +3,7 @@
 Takes every value as the text that the server prints, so that it also shows that the signed bytes follow from what a
 person sees in the table.
 """
+
 import base64
 import hashlib
 import hmac
@@ -12,13 +13,27 @@ import struct
 import uuid
 from datetime import date
 
-COLUMNS = ("id", "tenant_id", "event_type", "event_data", "actor_id", "actor_type", "created_at", "recorded_at",
-           "transaction_id", "session_user_name", "current_user_name", "key_id")
+COLUMNS = (
+    "id",
+    "tenant_id",
+    "event_type",
+    "event_data",
+    "actor_id",
+    "actor_type",
+    "created_at",
+    "recorded_at",
+    "transaction_id",
+    "session_user_name",
+    "current_user_name",
+    "key_id",
+)
 NULLABLE = ("actor_id", "actor_type")
 CONTEXT = b"skill_system/row-mac/v1\0"
 LONGEST_JSON = 32 * 1024
 DEEPEST_JSON = 256
-TIME = re.compile(r"(\d{4,})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?(?:Z|([+-])(\d\d)(?::(\d\d))?(?::(\d\d))?)( BC)?")
+TIME = re.compile(
+    r"(\d{4,})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?(?:Z|([+-])(\d\d)(?::(\d\d))?(?::(\d\d))?)( BC)?"
+)
 
 
 class Number(str):
@@ -49,7 +64,11 @@ def walk(value, room=DEEPEST_JSON):
     if isinstance(value, list):
         return b"\x05" + struct.pack(">I", len(value)) + b"".join(walk(item, room - 1) for item in value)
     members = sorted((key.encode(), item) for key, item in value.items())
-    return b"\x06" + struct.pack(">I", len(members)) + b"".join(counted(key) + walk(item, room - 1) for key, item in members)
+    return (
+        b"\x06"
+        + struct.pack(">I", len(members))
+        + b"".join(counted(key) + walk(item, room - 1) for key, item in members)
+    )
 
 
 def microseconds(text):
@@ -96,6 +115,7 @@ def encode(row, log_id):
 def keys(keyring_text):
     def raw(text):
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
     return {key["kid"]: raw(key["k"]) for key in json.loads(keyring_text)["keys"] if key["kty"] == "oct"}
 
 

@@ -1,4 +1,5 @@
 """The inventory of comments: whoever looks at the catalogue, person or model, is told what everything is for."""
+
 import pytest
 
 # Called by the server, verify_audit() or seal_audit() only, never by a person: an example would mislead.
@@ -24,23 +25,43 @@ def test_everything_has_a_comment(db):
     kinds = {kind for kind, *_ in found}
     assert {"table", "view", "column", "function", "type"} <= kinds, f"the inventory sees only {kinds}"
     assert [(kind, name) for kind, name, comment in found if not (comment or "").strip()] == []
-    too_short = [(kind, name, comment) for kind, name, comment in found if kind in ("table", "view", "function", "type") and len(comment or "") < 40]
+    too_short = [
+        (kind, name, comment)
+        for kind, name, comment in found
+        if kind in ("table", "view", "function", "type") and len(comment or "") < 40
+    ]
     assert too_short == []
 
 
 def test_comments_of_functions_show_an_example(db):
-    found = db.execute("SELECT proname::text, oid::regprocedure::text, obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prorettype <> 'trigger'::regtype").fetchall()
+    found = db.execute(
+        "SELECT proname::text, oid::regprocedure::text, obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prorettype <> 'trigger'::regtype"
+    ).fetchall()
     assert len(found) > 20
-    assert [signature for name, signature, comment in found if name not in NO_EXAMPLE and "Example" not in (comment or "")] == []
+    assert [
+        signature for name, signature, comment in found if name not in NO_EXAMPLE and "Example" not in (comment or "")
+    ] == []
     assert NO_EXAMPLE <= {name for name, *_ in found}, "the list of exceptions names a function that is gone"
     # Each example calls its own function.
-    assert [signature for name, signature, comment in found if name not in NO_EXAMPLE and f"skill_system.{name}(" not in comment] == []
+    assert [
+        signature
+        for name, signature, comment in found
+        if name not in NO_EXAMPLE and f"skill_system.{name}(" not in comment
+    ] == []
 
 
 def test_settings_are_described(db):
     db.execute("LOAD 'skill_system'")
-    found = db.execute("SELECT name, short_desc, extra_desc FROM pg_settings WHERE name LIKE 'skill\\_system.%'").fetchall()
-    assert {"skill_system.tenant", "skill_system.keyring_file", "skill_system.keyring_command", "skill_system.run_retention", "skill_system.stuck_after"} <= {name for name, *_ in found}
+    found = db.execute(
+        "SELECT name, short_desc, extra_desc FROM pg_settings WHERE name LIKE 'skill\\_system.%'"
+    ).fetchall()
+    assert {
+        "skill_system.tenant",
+        "skill_system.keyring_file",
+        "skill_system.keyring_command",
+        "skill_system.run_retention",
+        "skill_system.stuck_after",
+    } <= {name for name, *_ in found}
     assert [name for name, short, extra in found if not (short or "").strip() or not (extra or "").strip()] == []
 
 
@@ -51,4 +72,6 @@ def test_partitions_made_later_have_comments_too(db):
 
 @pytest.mark.parametrize("what", ["EXTENSION"])
 def test_the_extension_itself_has_one(db, what):
-    assert db.execute("SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'skill_system'").fetchone()[0]
+    assert db.execute(
+        "SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'skill_system'"
+    ).fetchone()[0]

@@ -1,4 +1,5 @@
 """kill -9 of the whole server under load, twenty times: whatever was acknowledged is there, and every signature is true."""
+
 import ctypes
 import os
 import subprocess
@@ -24,9 +25,16 @@ def adopt_orphans(yes):
 def kill_hard(data):
     """SIGKILL for the postmaster and all its children."""
     as_root = os.geteuid() == 0
-    read = subprocess.run((["runuser", "-u", "postgres", "--"] if as_root else []) + ["cat", str(data / "postmaster.pid")], capture_output=True, text=True, check=True)
+    read = subprocess.run(
+        (["runuser", "-u", "postgres", "--"] if as_root else []) + ["cat", str(data / "postmaster.pid")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     postmaster = int(read.stdout.splitlines()[0])
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True).stdout.split()
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True
+    ).stdout.split()
     found = [postmaster, *map(int, children)]
     subprocess.run(["kill", "-9", *map(str, found)], capture_output=True)
     deadline = time.monotonic() + 30
@@ -66,14 +74,22 @@ def test_what_was_acknowledged_survives_twenty_crashes(orphans, new_cluster):
             with cluster.connect(dbname="governed") as connection:
                 for i in range(100_000):
                     key = f"{round_}/{number}/{i}"
-                    run = connection.execute("SELECT skill_system.log_run('skill', 'op', 'ok', %s, policy_name => 'dev', idempotency_key => %s)", [i, key]).fetchone()[0]
+                    run = connection.execute(
+                        "SELECT skill_system.log_run('skill', 'op', 'ok', %s, policy_name => 'dev', idempotency_key => %s)",
+                        [i, key],
+                    ).fetchone()[0]
                     with lock:
                         runs.add((run, key))
-                    record = connection.execute("SELECT skill_system.append_audit('crash', jsonb_build_object('key', %s::text))::text", [key]).fetchone()[0]
+                    record = connection.execute(
+                        "SELECT skill_system.append_audit('crash', jsonb_build_object('key', %s::text))::text", [key]
+                    ).fetchone()[0]
                     with lock:
                         records.add((record, key))
                     if i % 10 == 0 and number == 0:
-                        version = connection.execute("UPDATE skill_system.policy_profiles SET metadata = jsonb_build_object('key', %s::text) WHERE name = 'locked' RETURNING id", [key]).fetchone()
+                        version = connection.execute(
+                            "UPDATE skill_system.policy_profiles SET metadata = jsonb_build_object('key', %s::text) WHERE name = 'locked' RETURNING id",
+                            [key],
+                        ).fetchone()
                         with lock:
                             policies[key] = version[0]
         except psycopg.Error as error:
@@ -100,15 +116,36 @@ def test_what_was_acknowledged_survives_twenty_crashes(orphans, new_cluster):
         with cluster.connect(dbname="governed") as connection:
             found = set(connection.execute("SELECT id, idempotency_key FROM skill_system.runs").fetchall())
             assert runs <= found, f"round {round_}: lost {sorted(runs - found)[:5]}"
-            steps = dict(connection.execute("SELECT run_id, count(*) FROM skill_system.run_events GROUP BY run_id").fetchall())
+            steps = dict(
+                connection.execute("SELECT run_id, count(*) FROM skill_system.run_events GROUP BY run_id").fetchall()
+            )
             assert [run for run, _ in runs if steps.get(run) != 1] == [], "a run without its step"
-            found = set(connection.execute("SELECT id::text, event_data ->> 'key' FROM skill_system.audit_logs WHERE event_type = 'crash'").fetchall())
+            found = set(
+                connection.execute(
+                    "SELECT id::text, event_data ->> 'key' FROM skill_system.audit_logs WHERE event_type = 'crash'"
+                ).fetchall()
+            )
             assert records <= found, f"round {round_}: lost {sorted(records - found)[:5]}"
-            logged = connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'run.logged'").fetchone()[0]
-            assert logged == connection.execute("SELECT count(*) FROM skill_system.runs").fetchone()[0], "a run without its audit record, or the other way round"
+            logged = connection.execute(
+                "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'run.logged'"
+            ).fetchone()[0]
+            assert logged == connection.execute("SELECT count(*) FROM skill_system.runs").fetchone()[0], (
+                "a run without its audit record, or the other way round"
+            )
             assert connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
-            kept = {row[0] for row in connection.execute("SELECT content ->> 'metadata' FROM skill_system.policy_versions WHERE name = 'locked'")}
+            kept = {
+                row[0]
+                for row in connection.execute(
+                    "SELECT content ->> 'metadata' FROM skill_system.policy_versions WHERE name = 'locked'"
+                )
+            }
             assert [key for key in policies if not any(key in (text or "") for text in kept)] == []
-            assert connection.execute("SELECT count(*) FROM skill_system.policy_versions WHERE name = 'locked'").fetchone()[0] == connection.execute(
-                "SELECT version FROM skill_system.policy_profiles WHERE name = 'locked'").fetchone()[0]
+            assert (
+                connection.execute(
+                    "SELECT count(*) FROM skill_system.policy_versions WHERE name = 'locked'"
+                ).fetchone()[0]
+                == connection.execute(
+                    "SELECT version FROM skill_system.policy_profiles WHERE name = 'locked'"
+                ).fetchone()[0]
+            )
     assert len(runs) > ROUNDS * 40 and len(policies) >= ROUNDS

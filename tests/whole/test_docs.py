@@ -2,11 +2,11 @@
 
 A block that begins with ```sql error=42501 must fail with that SQLSTATE.
 """
+
 import re
 
 import psycopg
 import pytest
-
 from conftest import ROOT, open_connection
 
 BLOCK = re.compile(r"^```sql(?: error=(?P<error>\w{5}))?\n(?P<text>.*?)^```$", re.M | re.S)
@@ -20,6 +20,7 @@ def clean_roles():
         with open_connection() as connection:
             for role in CREATED:
                 connection.execute(f"DROP ROLE IF EXISTS {role}")
+
     drop()
     yield
     drop()
@@ -54,12 +55,16 @@ def test_blocks(page, least, clean_roles, fresh_database):
 
 
 def test_readme_names_every_function_and_view(db):
-    names = [row[0] for row in db.execute(
-        """SELECT DISTINCT p.proname FROM pg_proc p
+    names = [
+        row[0]
+        for row in db.execute(
+            """SELECT DISTINCT p.proname FROM pg_proc p
            JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
            WHERE p.pronamespace = 'skill_system'::regnamespace AND p.prorettype <> 'trigger'::regtype
            UNION
-           SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind = 'v'""")]
+           SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind = 'v'"""
+        )
+    ]
     assert len(names) > 20
     assert [name for name in sorted(names) if f"`{name}`" not in README] == []
     # And the other way round: the table names nothing that is not there.

@@ -1,22 +1,36 @@
 """pg_dump | restore into another cluster loses nothing, doubles nothing, and goes on from there."""
+
 import json
 import os
 import subprocess
 
 import psycopg
 import pytest
+import skill_content
 from psycopg import errors
 
-import skill_content
-
-TABLES = ["policy_profiles", "policy_versions", "runs", "run_events", "audit_logs", "audit_seal_state", "audit_tiles", "audit_map", "audit_checkpoints", "audit_kept", "audit_state"] + skill_content.TABLES
+TABLES = [
+    "policy_profiles",
+    "policy_versions",
+    "runs",
+    "run_events",
+    "audit_logs",
+    "audit_seal_state",
+    "audit_tiles",
+    "audit_map",
+    "audit_checkpoints",
+    "audit_kept",
+    "audit_state",
+] + skill_content.TABLES
 SEQUENCES = ["policy_profiles_id_seq", "runs_id_seq", "run_events_id_seq"]
 # Restored with one job: pg_dump does not tell pg_restore -j which of an extension's tables refer to which.
 FORMS = {"custom": ["-Fc"], "plain": ["-Fp"], "inserts": ["-Fp", "--inserts"], "directory": ["-Fd", "-j2"]}
 
 
 def bindir():
-    return subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def as_server(*command, **more):
@@ -36,30 +50,45 @@ def run(*command, environment, **more):
 def source(database, db):
     """Every room filled: two tenants, heirs that are older and newer than what they inherit, renamed and deleted ones, several partitions."""
     db.execute("LOAD 'skill_system'")
-    db.execute("SELECT skill_system.create_audit_partition('2046-03-01'), skill_system.create_audit_partition('2046-04-01')")
+    db.execute(
+        "SELECT skill_system.create_audit_partition('2046-03-01'), skill_system.create_audit_partition('2046-04-01')"
+    )
     for tenant in ("default", "acme"):
         db.execute("SELECT set_config('skill_system.tenant', %s, false)", [tenant])
         db.execute("SELECT * FROM skill_system.install_starter_policies()")
         # The heir stands before its parent in the table, and gets it only by an update; a name changes on the way.
         db.execute("SELECT skill_system.create_policy('heir', allow => '{db.read}')")
-        db.execute("SELECT skill_system.create_policy('parent', deny => '{net.**}', metadata => '{\"a\": [1.50, \"ü😀\"]}')")
+        db.execute(
+            "SELECT skill_system.create_policy('parent', deny => '{net.**}', metadata => '{\"a\": [1.50, \"ü😀\"]}')"
+        )
         db.execute("UPDATE skill_system.policy_profiles SET inherits = '{parent,readonly}' WHERE name = 'heir'")
         db.execute("UPDATE skill_system.policy_profiles SET name = 'heir renamed' WHERE name = 'heir'")
-        db.execute("WITH p AS (SELECT 1) UPDATE skill_system.policy_profiles SET name = CASE name WHEN 'parent' THEN 'elder' ELSE name END, inherits = array_replace(inherits, 'parent', 'elder')")
+        db.execute(
+            "WITH p AS (SELECT 1) UPDATE skill_system.policy_profiles SET name = CASE name WHEN 'parent' THEN 'elder' ELSE name END, inherits = array_replace(inherits, 'parent', 'elder')"
+        )
         db.execute("SELECT skill_system.create_policy('short lived')")
         db.execute("DELETE FROM skill_system.policy_profiles WHERE name = 'short lived'")
-        db.execute("SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'heir renamed', idempotency_key => 'k', goal => %s)", [f"goal of {tenant} \\ \t \"'"])
+        db.execute(
+            "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'heir renamed', idempotency_key => 'k', goal => %s)",
+            [f"goal of {tenant} \\ \t \"'"],
+        )
         run_id = db.execute("SELECT skill_system.start_run('two steps', 'agent', 'dev')").fetchone()[0]
         db.execute("SELECT skill_system.log_step(%s, 's', 'o', 'ok', 7)", [run_id])
         db.execute("SELECT skill_system.finish_run(%s, 'failed', 'why')", [run_id])
         db.execute("SELECT skill_system.start_run('goes on')")
-        db.execute("INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) VALUES ('march', '{\"n\": 1e400}', 'é', NULL, '2046-03-05Z'), ('april', '[]', NULL, 'user', '2046-04-30 23:59:59.999999Z'), ('may', '\"\\\\x\"', NULL, NULL, '2046-05-01Z')")
+        db.execute(
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) VALUES ('march', '{\"n\": 1e400}', 'é', NULL, '2046-03-05Z'), ('april', '[]', NULL, 'user', '2046-04-30 23:59:59.999999Z'), ('may', '\"\\\\x\"', NULL, NULL, '2046-05-01Z')"
+        )
         skill_content.fill(db, f"of {tenant}")
         db.execute("SELECT skill_system.log_run('a', 'op', 'ok')")
     db.execute("RESET skill_system.tenant")
     # A table of the user's, audited and protected, comes along.
-    db.execute("CREATE TABLE public.wells (id int PRIMARY KEY, note text); SELECT skill_system.audit_table('public.wells'); INSERT INTO public.wells VALUES (1, 'a'); UPDATE public.wells SET note = 'b'")
-    db.execute("CREATE TABLE public.invoices (id int); SELECT skill_system.make_append_only('public.invoices'); INSERT INTO public.invoices VALUES (1)")
+    db.execute(
+        "CREATE TABLE public.wells (id int PRIMARY KEY, note text); SELECT skill_system.audit_table('public.wells'); INSERT INTO public.wells VALUES (1, 'a'); UPDATE public.wells SET note = 'b'"
+    )
+    db.execute(
+        "CREATE TABLE public.invoices (id int); SELECT skill_system.make_append_only('public.invoices'); INSERT INTO public.invoices VALUES (1)"
+    )
     # Sealed and signed, so that the ledger comes along, and records after it.
     db.execute("SELECT * FROM skill_system.seal_audit()")
     db.execute("SELECT skill_system.audit_checkpoint()")
@@ -74,17 +103,38 @@ def problems(connection):
 
 def contents(connection):
     connection.execute("SET TimeZone = 'UTC'")
-    found = {table: connection.execute(f"SELECT t::text FROM skill_system.{table} t ORDER BY 1").fetchall() for table in TABLES}
-    found["partitions"] = connection.execute("SELECT tableoid::regclass::text, count(*) FROM skill_system.audit_logs GROUP BY 1 ORDER BY 1").fetchall()
-    found["sequences"] = [connection.execute(f"SELECT last_value, is_called FROM skill_system.{name}").fetchone() for name in SEQUENCES]
-    found["public"] = connection.execute("SELECT (SELECT jsonb_agg(w) FROM public.wells w), (SELECT jsonb_agg(i) FROM public.invoices i)").fetchone()
+    found = {
+        table: connection.execute(f"SELECT t::text FROM skill_system.{table} t ORDER BY 1").fetchall()
+        for table in TABLES
+    }
+    found["partitions"] = connection.execute(
+        "SELECT tableoid::regclass::text, count(*) FROM skill_system.audit_logs GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    found["sequences"] = [
+        connection.execute(f"SELECT last_value, is_called FROM skill_system.{name}").fetchone() for name in SEQUENCES
+    ]
+    found["public"] = connection.execute(
+        "SELECT (SELECT jsonb_agg(w) FROM public.wells w), (SELECT jsonb_agg(i) FROM public.invoices i)"
+    ).fetchone()
     # What protects a table is as important as what is in it.
-    found["triggers"] = connection.execute("SELECT tgrelid::regclass::text, tgname, tgenabled, tgtype, encode(tgargs, 'hex') FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE NOT (tgisinternal AND tgparentid = 0) AND c.relnamespace IN ('skill_system'::regnamespace, 'public'::regnamespace) ORDER BY 1, 2").fetchall()
-    found["tables"] = connection.execute("SELECT relname, relkind, relrowsecurity, relacl::text, relpersistence, pg_get_expr(relpartbound, oid), obj_description(oid) FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind <> 'c' ORDER BY 1").fetchall()
-    found["policies"] = connection.execute("SELECT tablename, policyname, roles::text, cmd, qual, with_check FROM pg_policies WHERE schemaname = 'skill_system' ORDER BY 1, 2").fetchall()
+    found["triggers"] = connection.execute(
+        "SELECT tgrelid::regclass::text, tgname, tgenabled, tgtype, encode(tgargs, 'hex') FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE NOT (tgisinternal AND tgparentid = 0) AND c.relnamespace IN ('skill_system'::regnamespace, 'public'::regnamespace) ORDER BY 1, 2"
+    ).fetchall()
+    found["tables"] = connection.execute(
+        "SELECT relname, relkind, relrowsecurity, relacl::text, relpersistence, pg_get_expr(relpartbound, oid), obj_description(oid) FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind <> 'c' ORDER BY 1"
+    ).fetchall()
+    found["policies"] = connection.execute(
+        "SELECT tablename, policyname, roles::text, cmd, qual, with_check FROM pg_policies WHERE schemaname = 'skill_system' ORDER BY 1, 2"
+    ).fetchall()
     # Whether the library was preloaded is a matter of the server.
-    found["fingerprint"] = [row for row in connection.execute("SELECT item, state FROM skill_system.audit_fingerprint() ORDER BY 1").fetchall() if row[0] != "library"]
-    found["indexes"] = connection.execute("SELECT indexdef FROM pg_indexes WHERE schemaname = 'skill_system' ORDER BY 1").fetchall()
+    found["fingerprint"] = [
+        row
+        for row in connection.execute("SELECT item, state FROM skill_system.audit_fingerprint() ORDER BY 1").fetchall()
+        if row[0] != "library"
+    ]
+    found["indexes"] = connection.execute(
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'skill_system' ORDER BY 1"
+    ).fetchall()
     return found
 
 
@@ -98,7 +148,18 @@ def restore(form, source, cluster, tmp_path, keyring):
     dump = tmp_path / "dump"
     run(f"{bindir()}/pg_dump", *FORMS[form], "-f", str(dump), source, environment={})
     if "-Fp" in FORMS[form]:
-        run(f"{bindir()}/psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "restored", "-f", str(dump), environment=cluster.environment)
+        run(
+            f"{bindir()}/psql",
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            "restored",
+            "-f",
+            str(dump),
+            environment=cluster.environment,
+        )
     else:
         run(f"{bindir()}/pg_restore", "--exit-on-error", "-d", "restored", str(dump), environment=cluster.environment)
     return cluster.connect(dbname="restored")
@@ -120,9 +181,13 @@ def test_a_restored_database_is_the_same_and_goes_on(form, settings, source, db,
     # It is whole, and nothing is sealed in another server before somebody says that this is now the log.
     assert problems(connection) == [("sealed_elsewhere",)]
     size = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
-    assert connection.execute("SELECT incarnation, continued, tree_size > %s, sealed > 0 FROM skill_system.adopt_log('restored')", [size]).fetchone() == (1, True, True, True)
+    assert connection.execute(
+        "SELECT incarnation, continued, tree_size > %s, sealed > 0 FROM skill_system.adopt_log('restored')", [size]
+    ).fetchone() == (1, True, True, True)
     assert problems(connection) == []
-    unhealthy = connection.execute("SELECT \"check\", status, detail FROM skill_system.health() WHERE status = 'error'").fetchall()
+    unhealthy = connection.execute(
+        "SELECT \"check\", status, detail FROM skill_system.health() WHERE status = 'error'"
+    ).fetchall()
     assert unhealthy == []
     goes_on(connection, before)
     # And once more, from there: a dump of a restored database.
@@ -134,25 +199,54 @@ def goes_on(connection, before):
     connection.execute("SELECT skill_system.current_tenant()")
     for tenant in ("default", "acme"):
         connection.execute("SELECT set_config('skill_system.tenant', %s, false)", [tenant])
-        assert connection.execute("SELECT allowed FROM skill_system.check_policy('heir renamed', '{db.read}'::text[])").fetchone()[0] is True
-        assert connection.execute("SELECT decision, blocked_effects FROM skill_system.check_policy('heir renamed', '{net.fetch}'::text[])").fetchone() == ("deny", ["net.fetch"])
+        assert (
+            connection.execute(
+                "SELECT allowed FROM skill_system.check_policy('heir renamed', '{db.read}'::text[])"
+            ).fetchone()[0]
+            is True
+        )
+        assert connection.execute(
+            "SELECT decision, blocked_effects FROM skill_system.check_policy('heir renamed', '{net.fetch}'::text[])"
+        ).fetchone() == ("deny", ["net.fetch"])
         highest = connection.execute("SELECT max(id) FROM skill_system.runs").fetchone()[0]
         new = connection.execute("SELECT skill_system.log_run('s', 'o', 'ok', idempotency_key => 'new')").fetchone()[0]
         assert new > highest
-        assert connection.execute("SELECT skill_system.log_run('s', 'o', 'ok', idempotency_key => 'k')").fetchone()[0] < new, "the old key is forgotten"
-        versions = dict(connection.execute("SELECT name, version FROM skill_system.policy_profiles WHERE tenant_id = %s", [tenant]).fetchall())
-        connection.execute("UPDATE skill_system.policy_profiles SET denied_effects = '{mail.**}' WHERE name = 'elder' AND tenant_id = %s", [tenant])
-        now = dict(connection.execute("SELECT name, version FROM skill_system.policy_profiles WHERE tenant_id = %s", [tenant]).fetchall())
+        assert (
+            connection.execute("SELECT skill_system.log_run('s', 'o', 'ok', idempotency_key => 'k')").fetchone()[0]
+            < new
+        ), "the old key is forgotten"
+        versions = dict(
+            connection.execute(
+                "SELECT name, version FROM skill_system.policy_profiles WHERE tenant_id = %s", [tenant]
+            ).fetchall()
+        )
+        connection.execute(
+            "UPDATE skill_system.policy_profiles SET denied_effects = '{mail.**}' WHERE name = 'elder' AND tenant_id = %s",
+            [tenant],
+        )
+        now = dict(
+            connection.execute(
+                "SELECT name, version FROM skill_system.policy_profiles WHERE tenant_id = %s", [tenant]
+            ).fetchall()
+        )
         assert {name for name in now if now[name] != versions[name]} == {"elder", "heir renamed"}
         assert all(now[name] == versions[name] + 1 for name in ("elder", "heir renamed"))
         connection.execute("SELECT skill_system.create_policy('made after')")
         connection.execute("SELECT skill_system.append_audit('after', '{}')")
-    gaps = connection.execute("SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id HAVING max(version) <> count(*)").fetchall()
+    gaps = connection.execute(
+        "SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id HAVING max(version) <> count(*)"
+    ).fetchall()
     assert gaps == []
     count = connection.execute("SELECT count(*) FROM skill_system.audit_logs").fetchone()[0]
     connection.execute("INSERT INTO public.wells VALUES (2, 'c')")
     assert connection.execute("SELECT count(*) FROM skill_system.audit_logs").fetchone()[0] == count + 1
-    for statement in ("DELETE FROM public.invoices", "DELETE FROM skill_system.audit_logs", "TRUNCATE skill_system.audit_logs_2046_03", "UPDATE skill_system.policy_versions SET name = 'x'", "DELETE FROM skill_system.run_events"):
+    for statement in (
+        "DELETE FROM public.invoices",
+        "DELETE FROM skill_system.audit_logs",
+        "TRUNCATE skill_system.audit_logs_2046_03",
+        "UPDATE skill_system.policy_versions SET name = 'x'",
+        "DELETE FROM skill_system.run_events",
+    ):
         with pytest.raises(errors.ObjectNotInPrerequisiteState):
             connection.execute(statement)
     assert problems(connection) == []
@@ -164,7 +258,12 @@ def test_without_the_keyring_nothing_is_signed_until_there_is_a_new_one(source, 
     connection = restore("custom", source, cluster, tmp_path, None)
     after = contents(connection)
     assert {part: after[part] for part in TABLES} == {part: before[part] for part in TABLES}
-    for statement in ("SELECT skill_system.append_audit('x', '{}')", "SELECT skill_system.log_run('s', 'o', 'ok')", "SELECT skill_system.create_policy('x')", "INSERT INTO public.wells VALUES (3, 'x')"):
+    for statement in (
+        "SELECT skill_system.append_audit('x', '{}')",
+        "SELECT skill_system.log_run('s', 'o', 'ok')",
+        "SELECT skill_system.create_policy('x')",
+        "INSERT INTO public.wells VALUES (3, 'x')",
+    ):
         with pytest.raises(errors.ConfigFileError) as caught:
             connection.execute(statement)
         assert "create_keyring()" in caught.value.diag.message_hint
@@ -173,9 +272,14 @@ def test_without_the_keyring_nothing_is_signed_until_there_is_a_new_one(source, 
     with pytest.raises(errors.ConfigFileError):
         connection.execute("SELECT * FROM skill_system.verify_audit()")
     assert connection.execute("SELECT DISTINCT key_present FROM skill_system.audit_status()").fetchall() == [(False,)]
-    assert connection.execute("SELECT status FROM skill_system.health() WHERE \"check\" = 'keyring'").fetchall() == [("error",)]
+    assert connection.execute("SELECT status FROM skill_system.health() WHERE \"check\" = 'keyring'").fetchall() == [
+        ("error",)
+    ]
     # Decisions need no key.
-    assert connection.execute("SELECT allowed FROM skill_system.check_policy('dev', '{db.read}'::text[])").fetchone()[0] is True
+    assert (
+        connection.execute("SELECT allowed FROM skill_system.check_policy('dev', '{db.read}'::text[])").fetchone()[0]
+        is True
+    )
     connection.execute("SELECT skill_system.create_keyring()")
     connection.execute("SELECT skill_system.append_audit('x', '{}')")
     connection.execute("SELECT * FROM skill_system.adopt_log('restored without the keyring')")

@@ -2,6 +2,7 @@
 
 UPDATE_GOLDEN=1 writes the golden file anew; read the difference before you commit it.
 """
+
 import os
 from pathlib import Path
 
@@ -68,12 +69,21 @@ def test_the_matrix_is_the_golden_one(db, nobody):
 
 
 def test_nobody_holds_grant_options_or_owns_anything(db, roles):
-    owners = db.execute("SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace UNION SELECT pg_get_userbyid(proowner)::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace").fetchall()
+    owners = db.execute(
+        "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace UNION SELECT pg_get_userbyid(proowner)::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace"
+    ).fetchall()
     assert owners == [(db.info.user,)]
-    grantable = db.execute("SELECT relname, a.grantee::regrole FROM pg_class, aclexplode(relacl) a WHERE relnamespace = 'skill_system'::regnamespace AND a.is_grantable AND a.grantee <> relowner "
-                           "UNION ALL SELECT proname, a.grantee::regrole FROM pg_proc, aclexplode(proacl) a WHERE pronamespace = 'skill_system'::regnamespace AND a.is_grantable AND a.grantee <> proowner").fetchall()
+    grantable = db.execute(
+        "SELECT relname, a.grantee::regrole FROM pg_class, aclexplode(relacl) a WHERE relnamespace = 'skill_system'::regnamespace AND a.is_grantable AND a.grantee <> relowner "
+        "UNION ALL SELECT proname, a.grantee::regrole FROM pg_proc, aclexplode(proacl) a WHERE pronamespace = 'skill_system'::regnamespace AND a.is_grantable AND a.grantee <> proowner"
+    ).fetchall()
     assert grantable == []
-    assert db.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'skill\\_system\\_%' AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)").fetchall() == []
+    assert (
+        db.execute(
+            "SELECT rolname FROM pg_roles WHERE rolname LIKE 'skill\\_system\\_%' AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)"
+        ).fetchall()
+        == []
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +93,9 @@ def stocked(db, roles):
     db.execute("SELECT skill_system.append_audit('x', '{}')")
     db.execute("SELECT skill_system.log_run('s', 'o', 'ok', 1)")
     db.execute("SELECT skill_system.create_audit_partition('2044-01-01')")
-    db.execute("CREATE TABLE public.others (id int PRIMARY KEY); GRANT ALL ON public.others TO PUBLIC; CREATE SCHEMA play; GRANT ALL ON SCHEMA play TO PUBLIC")
+    db.execute(
+        "CREATE TABLE public.others (id int PRIMARY KEY); GRANT ALL ON public.others TO PUBLIC; CREATE SCHEMA play; GRANT ALL ON SCHEMA play TO PUBLIC"
+    )
     return db
 
 
@@ -95,63 +107,180 @@ CLAIMS = "event_type, event_data"
 
 EVERYBODY = [
     # the keyring and the settings
-    "SHOW skill_system.keyring_file", "SHOW skill_system.keyring_command", "SELECT current_setting('skill_system.keyring_file')",
-    "SET skill_system.keyring_file = '/tmp/x'", "SELECT set_config('skill_system.keyring_file', '/tmp/x', false)", "SET skill_system.keyring_command = 'id'",
-    "ALTER SYSTEM SET skill_system.keyring_file = 'x'", "ALTER ROLE CURRENT_USER SET skill_system.keyring_file = 'x'", "ALTER ROLE CURRENT_USER SET skill_system.keyring_command = 'x'",
-    "SELECT pg_read_file('skill_system_keyring.json')", "SELECT pg_read_binary_file('skill_system_keyring.json')", "SELECT pg_stat_file('skill_system_keyring.json')", "SELECT pg_ls_dir('.')",
-    "COPY (SELECT 1) TO PROGRAM 'id'", "CREATE TEMP TABLE k (t text); COPY k FROM '/etc/passwd'", "SELECT lo_import('/etc/passwd')",
-    "SELECT skill_system.create_keyring()", "SELECT skill_system.create_audit_partition('2045-01-01')", "SELECT * FROM skill_system.import_legacy('x')",
-    "SET skill_system.tenant = 'other'", "SET LOCAL skill_system.tenant = 'other'", "SELECT set_config('skill_system.tenant', 'other', false)", "SELECT set_config('skill_system.tenant', 'other', true)",
-    "ALTER ROLE CURRENT_USER SET skill_system.tenant = 'other'", "ALTER SYSTEM SET skill_system.tenant = 'other'", "ALTER DATABASE {database} SET skill_system.tenant = 'other'",
-    "SET skill_system.run_retention = 1", "SET skill_system.invented = 'x'", "GRANT SET ON PARAMETER skill_system.tenant TO CURRENT_USER",
-    "CREATE FUNCTION skill_system.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "CREATE TABLE skill_system.mine (x int)", "DROP EXTENSION skill_system", "ALTER EXTENSION skill_system UPDATE",
-    "SET session_replication_role = replica", "SET ROLE skill_system_other", "SET ROLE postgres", "SET SESSION AUTHORIZATION postgres",
+    "SHOW skill_system.keyring_file",
+    "SHOW skill_system.keyring_command",
+    "SELECT current_setting('skill_system.keyring_file')",
+    "SET skill_system.keyring_file = '/tmp/x'",
+    "SELECT set_config('skill_system.keyring_file', '/tmp/x', false)",
+    "SET skill_system.keyring_command = 'id'",
+    "ALTER SYSTEM SET skill_system.keyring_file = 'x'",
+    "ALTER ROLE CURRENT_USER SET skill_system.keyring_file = 'x'",
+    "ALTER ROLE CURRENT_USER SET skill_system.keyring_command = 'x'",
+    "SELECT pg_read_file('skill_system_keyring.json')",
+    "SELECT pg_read_binary_file('skill_system_keyring.json')",
+    "SELECT pg_stat_file('skill_system_keyring.json')",
+    "SELECT pg_ls_dir('.')",
+    "COPY (SELECT 1) TO PROGRAM 'id'",
+    "CREATE TEMP TABLE k (t text); COPY k FROM '/etc/passwd'",
+    "SELECT lo_import('/etc/passwd')",
+    "SELECT skill_system.create_keyring()",
+    "SELECT skill_system.create_audit_partition('2045-01-01')",
+    "SELECT * FROM skill_system.import_legacy('x')",
+    "SET skill_system.tenant = 'other'",
+    "SET LOCAL skill_system.tenant = 'other'",
+    "SELECT set_config('skill_system.tenant', 'other', false)",
+    "SELECT set_config('skill_system.tenant', 'other', true)",
+    "ALTER ROLE CURRENT_USER SET skill_system.tenant = 'other'",
+    "ALTER SYSTEM SET skill_system.tenant = 'other'",
+    "ALTER DATABASE {database} SET skill_system.tenant = 'other'",
+    "SET skill_system.run_retention = 1",
+    "SET skill_system.invented = 'x'",
+    "GRANT SET ON PARAMETER skill_system.tenant TO CURRENT_USER",
+    "CREATE FUNCTION skill_system.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE TABLE skill_system.mine (x int)",
+    "DROP EXTENSION skill_system",
+    "ALTER EXTENSION skill_system UPDATE",
+    "SET session_replication_role = replica",
+    "SET ROLE skill_system_other",
+    "SET ROLE postgres",
+    "SET SESSION AUTHORIZATION postgres",
     # the trigger functions
     "CREATE TEMP TABLE mine (id uuid); CREATE TRIGGER t BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION skill_system.sign_audit_row()",
     "CREATE TEMP TABLE mine (id uuid); CREATE TRIGGER t AFTER INSERT ON mine FOR EACH STATEMENT EXECUTE FUNCTION skill_system.record_policy_change()",
     "CREATE TEMP TABLE mine (tenant_id text, name text, id bigint, version int, content_hash text); CREATE TRIGGER t AFTER DELETE ON mine FOR EACH ROW EXECUTE FUNCTION skill_system.record_policy_deletion()",
     # somebody else's tables
-    "SELECT skill_system.make_append_only('public.others')", "SELECT skill_system.audit_table('public.others')", "SELECT skill_system.make_append_only('pg_catalog.pg_class')",
-    "SELECT skill_system.make_append_only('skill_system.policy_profiles')", "SELECT skill_system.audit_table('skill_system.audit_logs')",
+    "SELECT skill_system.make_append_only('public.others')",
+    "SELECT skill_system.audit_table('public.others')",
+    "SELECT skill_system.make_append_only('pg_catalog.pg_class')",
+    "SELECT skill_system.make_append_only('skill_system.policy_profiles')",
+    "SELECT skill_system.audit_table('skill_system.audit_logs')",
     # history
-    "UPDATE skill_system.policy_versions SET name = 'x'", "DELETE FROM skill_system.policy_versions", "TRUNCATE skill_system.policy_versions", "INSERT INTO skill_system.policy_versions (policy_profile_id, version, name) VALUES (1, 99, 'x')",
-    "UPDATE skill_system.run_events SET level = 'x'", "DELETE FROM skill_system.run_events", "TRUNCATE skill_system.run_events", "DELETE FROM skill_system.runs", "TRUNCATE skill_system.runs CASCADE", "TRUNCATE skill_system.policy_profiles CASCADE",
-    "SELECT setval('skill_system.runs_id_seq', 1)", "SELECT setval('skill_system.policy_profiles_id_seq', 1)",
-    "UPDATE skill_system.runs SET tenant_id = 'other'", "UPDATE skill_system.runs SET effective_policy = '{{}}'", "UPDATE skill_system.runs SET id = 99", "UPDATE skill_system.runs SET created_at = now()",
-    "INSERT INTO skill_system.runs (id, goal) VALUES (999, 'x')", "INSERT INTO skill_system.runs (tenant_id, goal) VALUES ('other', 'x')", "INSERT INTO skill_system.runs (created_at, goal) VALUES (now(), 'x')",
-    "INSERT INTO skill_system.run_events (id, run_id, event_type) VALUES (999, 1, 'x')", "INSERT INTO skill_system.run_events (tenant_id, run_id, event_type) VALUES ('other', 1, 'x')",
-    *[f"{verb} skill_system.{table} {rest}" for table in AUDIT_TABLES for verb, rest in [("DELETE FROM", ""), ("TRUNCATE", ""), ("LOCK TABLE", "IN ACCESS EXCLUSIVE MODE")]],
-    *[f"UPDATE skill_system.{table} SET {column} = {column}" for table in AUDIT_TABLES[:3] for column in ["event_type", "signature", "tenant_id", "event_data"]], "UPDATE skill_system.audit_state SET log_id = log_id",
-    *[f"INSERT INTO skill_system.{table} ({CLAIMS}, {column}) VALUES ('x', '{{{{}}}}', {value})" for table in AUDIT_TABLES[:2] for column, value in [
-        ("id", "gen_random_uuid()"), ("tenant_id", "'other'"), ("created_at", "now()"), ("signature", "'v1:k:00'"), ("recorded_at", "now()"), ("transaction_id", "1"), ("session_user_name", "'x'"),
-        ("current_user_name", "'x'"), ("key_id", "'x'")]],
-    "INSERT INTO skill_system.audit_logs_default (event_type, event_data) VALUES ('x', '{{}}')", "COPY skill_system.audit_logs FROM STDIN",
+    "UPDATE skill_system.policy_versions SET name = 'x'",
+    "DELETE FROM skill_system.policy_versions",
+    "TRUNCATE skill_system.policy_versions",
+    "INSERT INTO skill_system.policy_versions (policy_profile_id, version, name) VALUES (1, 99, 'x')",
+    "UPDATE skill_system.run_events SET level = 'x'",
+    "DELETE FROM skill_system.run_events",
+    "TRUNCATE skill_system.run_events",
+    "DELETE FROM skill_system.runs",
+    "TRUNCATE skill_system.runs CASCADE",
+    "TRUNCATE skill_system.policy_profiles CASCADE",
+    "SELECT setval('skill_system.runs_id_seq', 1)",
+    "SELECT setval('skill_system.policy_profiles_id_seq', 1)",
+    "UPDATE skill_system.runs SET tenant_id = 'other'",
+    "UPDATE skill_system.runs SET effective_policy = '{{}}'",
+    "UPDATE skill_system.runs SET id = 99",
+    "UPDATE skill_system.runs SET created_at = now()",
+    "INSERT INTO skill_system.runs (id, goal) VALUES (999, 'x')",
+    "INSERT INTO skill_system.runs (tenant_id, goal) VALUES ('other', 'x')",
+    "INSERT INTO skill_system.runs (created_at, goal) VALUES (now(), 'x')",
+    "INSERT INTO skill_system.run_events (id, run_id, event_type) VALUES (999, 1, 'x')",
+    "INSERT INTO skill_system.run_events (tenant_id, run_id, event_type) VALUES ('other', 1, 'x')",
+    *[
+        f"{verb} skill_system.{table} {rest}"
+        for table in AUDIT_TABLES
+        for verb, rest in [("DELETE FROM", ""), ("TRUNCATE", ""), ("LOCK TABLE", "IN ACCESS EXCLUSIVE MODE")]
+    ],
+    *[
+        f"UPDATE skill_system.{table} SET {column} = {column}"
+        for table in AUDIT_TABLES[:3]
+        for column in ["event_type", "signature", "tenant_id", "event_data"]
+    ],
+    "UPDATE skill_system.audit_state SET log_id = log_id",
+    *[
+        f"INSERT INTO skill_system.{table} ({CLAIMS}, {column}) VALUES ('x', '{{{{}}}}', {value})"
+        for table in AUDIT_TABLES[:2]
+        for column, value in [
+            ("id", "gen_random_uuid()"),
+            ("tenant_id", "'other'"),
+            ("created_at", "now()"),
+            ("signature", "'v1:k:00'"),
+            ("recorded_at", "now()"),
+            ("transaction_id", "1"),
+            ("session_user_name", "'x'"),
+            ("current_user_name", "'x'"),
+            ("key_id", "'x'"),
+        ]
+    ],
+    "INSERT INTO skill_system.audit_logs_default (event_type, event_data) VALUES ('x', '{{}}')",
+    "COPY skill_system.audit_logs FROM STDIN",
     "INSERT INTO skill_system.audit_state (log_id) VALUES (gen_random_uuid())",
-    "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL", "DROP TABLE skill_system.audit_logs_default", "ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default",
-    "CREATE TABLE mine PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01')", "CREATE TRIGGER t BEFORE INSERT ON skill_system.audit_logs FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change()",
-    "CREATE RULE r AS ON INSERT TO skill_system.audit_logs DO INSTEAD NOTHING", "CREATE POLICY p ON skill_system.audit_logs USING (true)", "ALTER TABLE skill_system.audit_logs DISABLE ROW LEVEL SECURITY",
+    "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL",
+    "DROP TABLE skill_system.audit_logs_default",
+    "ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default",
+    "CREATE TABLE mine PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01')",
+    "CREATE TRIGGER t BEFORE INSERT ON skill_system.audit_logs FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change()",
+    "CREATE RULE r AS ON INSERT TO skill_system.audit_logs DO INSTEAD NOTHING",
+    "CREATE POLICY p ON skill_system.audit_logs USING (true)",
+    "ALTER TABLE skill_system.audit_logs DISABLE ROW LEVEL SECURITY",
     "CREATE TABLE play.mine (t text, n text, FOREIGN KEY (t, n) REFERENCES skill_system.policy_profiles (tenant_id, name))",
 ]
 CHANGES_POLICIES = [
-    "INSERT INTO skill_system.policy_profiles (name) VALUES ('mine')", "UPDATE skill_system.policy_profiles SET allowed_effects = '{{**}}'", "DELETE FROM skill_system.policy_profiles",
-    "SELECT skill_system.create_policy('mine')", "SELECT * FROM skill_system.install_starter_policies()", "MERGE INTO skill_system.policy_profiles p USING (VALUES (1)) v(x) ON true WHEN MATCHED THEN DELETE",
-    "SELECT * FROM skill_system.policy_profiles FOR UPDATE", "SELECT * FROM skill_system.maintain()",
+    "INSERT INTO skill_system.policy_profiles (name) VALUES ('mine')",
+    "UPDATE skill_system.policy_profiles SET allowed_effects = '{{**}}'",
+    "DELETE FROM skill_system.policy_profiles",
+    "SELECT skill_system.create_policy('mine')",
+    "SELECT * FROM skill_system.install_starter_policies()",
+    "MERGE INTO skill_system.policy_profiles p USING (VALUES (1)) v(x) ON true WHEN MATCHED THEN DELETE",
+    "SELECT * FROM skill_system.policy_profiles FOR UPDATE",
+    "SELECT * FROM skill_system.maintain()",
 ]
-READS_AUDIT = ["SELECT * FROM skill_system.audit_logs", "SELECT event_type FROM skill_system.audit_logs", "SELECT * FROM skill_system.audit_logs_default", "SELECT * FROM skill_system.audit_state", "SELECT * FROM skill_system.verify_audit()",
-               "SELECT * FROM skill_system.audit_status()", "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{{}}') RETURNING id", "TABLE skill_system.audit_logs_2044_01"]
-WRITES_RUNS = ["SELECT skill_system.log_run('s', 'o', 'ok')", "SELECT skill_system.start_run('g')", "SELECT skill_system.finish_run(1, 'ok')", "SELECT skill_system.log_event(1, 'x')", "SELECT skill_system.log_step(1, 's', 'o')",
-               "SELECT skill_system.log_events(1, '[]')", "INSERT INTO skill_system.runs (goal) VALUES ('x')", "UPDATE skill_system.runs SET goal = 'x'", "INSERT INTO skill_system.run_events (run_id, event_type) VALUES (1, 'x')"]
-WRITES_AUDIT = ["SELECT skill_system.append_audit('x', '{{}}')", "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{{}}')"]
-POLICY_COLUMNS = [f"UPDATE skill_system.policy_profiles SET {column} = {column}" for column in ["id", "version", "content_hash", "tenant_id", "created_at"]] + [
-    f"INSERT INTO skill_system.policy_profiles (name, {column}) VALUES ('mine', {value})" for column, value in [("id", "999"), ("version", "9"), ("content_hash", "'x'"), ("tenant_id", "'other'"), ("created_at", "now()")]]
+READS_AUDIT = [
+    "SELECT * FROM skill_system.audit_logs",
+    "SELECT event_type FROM skill_system.audit_logs",
+    "SELECT * FROM skill_system.audit_logs_default",
+    "SELECT * FROM skill_system.audit_state",
+    "SELECT * FROM skill_system.verify_audit()",
+    "SELECT * FROM skill_system.audit_status()",
+    "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{{}}') RETURNING id",
+    "TABLE skill_system.audit_logs_2044_01",
+]
+WRITES_RUNS = [
+    "SELECT skill_system.log_run('s', 'o', 'ok')",
+    "SELECT skill_system.start_run('g')",
+    "SELECT skill_system.finish_run(1, 'ok')",
+    "SELECT skill_system.log_event(1, 'x')",
+    "SELECT skill_system.log_step(1, 's', 'o')",
+    "SELECT skill_system.log_events(1, '[]')",
+    "INSERT INTO skill_system.runs (goal) VALUES ('x')",
+    "UPDATE skill_system.runs SET goal = 'x'",
+    "INSERT INTO skill_system.run_events (run_id, event_type) VALUES (1, 'x')",
+]
+WRITES_AUDIT = [
+    "SELECT skill_system.append_audit('x', '{{}}')",
+    "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{{}}')",
+]
+POLICY_COLUMNS = [
+    f"UPDATE skill_system.policy_profiles SET {column} = {column}"
+    for column in ["id", "version", "content_hash", "tenant_id", "created_at"]
+] + [
+    f"INSERT INTO skill_system.policy_profiles (name, {column}) VALUES ('mine', {value})"
+    for column, value in [
+        ("id", "999"),
+        ("version", "9"),
+        ("content_hash", "'x'"),
+        ("tenant_id", "'other'"),
+        ("created_at", "now()"),
+    ]
+]
 
 FORBIDDEN = {
     "test_agent": EVERYBODY + CHANGES_POLICIES + READS_AUDIT + POLICY_COLUMNS,
     "test_reviewer": EVERYBODY + CHANGES_POLICIES + READS_AUDIT + WRITES_RUNS + POLICY_COLUMNS,
     "test_auditor": EVERYBODY + CHANGES_POLICIES + WRITES_RUNS + WRITES_AUDIT + POLICY_COLUMNS,
     "test_admin": EVERYBODY + WRITES_RUNS + POLICY_COLUMNS,
-    "test_nobody": EVERYBODY + CHANGES_POLICIES + READS_AUDIT + WRITES_RUNS + WRITES_AUDIT + [
-        "SELECT skill_system.check_policy('dev', '{{db.read}}')", "SELECT skill_system.current_tenant()", "SELECT * FROM skill_system.runs", "SELECT * FROM skill_system.run_stats", "SELECT * FROM skill_system.policy_profiles"],
+    "test_nobody": EVERYBODY
+    + CHANGES_POLICIES
+    + READS_AUDIT
+    + WRITES_RUNS
+    + WRITES_AUDIT
+    + [
+        "SELECT skill_system.check_policy('dev', '{{db.read}}')",
+        "SELECT skill_system.current_tenant()",
+        "SELECT * FROM skill_system.runs",
+        "SELECT * FROM skill_system.run_stats",
+        "SELECT * FROM skill_system.policy_profiles",
+    ],
 }
 
 
@@ -165,7 +294,12 @@ def settings_are_true(connection, role):
     except errors.InsufficientPrivilege:
         # The library may as well refuse to work in such a session.
         return True
-    return connection.execute("SELECT count(*) FROM pg_settings WHERE name LIKE 'skill\\_system.%' AND source IN ('session', 'client', 'user', 'database')").fetchone()[0] == 0
+    return (
+        connection.execute(
+            "SELECT count(*) FROM pg_settings WHERE name LIKE 'skill\\_system.%' AND source IN ('session', 'client', 'user', 'database')"
+        ).fetchone()[0]
+        == 0
+    )
 
 
 @pytest.mark.parametrize("role", FORBIDDEN)
@@ -210,33 +344,82 @@ def test_what_a_role_must_not_do(stocked, nobody, connect, role):
 
 
 ALLOWED = {
-    "test_agent": ["SELECT * FROM skill_system.check_policy('dev', '{{db.read}}')", "SELECT skill_system.enforce_policy('dev', '{{db.read}}'::text[])", "SELECT * FROM skill_system.explain_policy('dev', '{{db.read}}')", "SELECT * FROM skill_system.policy_profiles",
-                   "SELECT allowed_effects FROM skill_system.policy_profiles WHERE name = 'dev'", "INSERT INTO skill_system.runs (task_spec_id, status, started_at, effective_policy) VALUES (1, 'running', now(), '{{}}') RETURNING id",
-                   "SELECT * FROM skill_system.run_stats", "SELECT * FROM skill_system.stuck_runs", *WRITES_RUNS[:2], *WRITES_AUDIT, "SELECT skill_system.current_tenant()"],
-    "test_reviewer": ["SELECT * FROM skill_system.check_policy('dev', '{{db.read}}')", "SELECT * FROM skill_system.runs", *WRITES_AUDIT],
-    "test_auditor": ["SELECT * FROM skill_system.audit_logs", "SELECT * FROM skill_system.audit_state", "SELECT * FROM skill_system.verify_audit()", "SELECT * FROM skill_system.audit_status()", "SELECT * FROM skill_system.runs",
-                     "SELECT * FROM skill_system.policy_versions", "SELECT * FROM skill_system.audit_logs_2044_01"],
-    "test_admin": ["SELECT skill_system.create_policy('mine')", "SELECT * FROM skill_system.install_starter_policies()", "UPDATE skill_system.policy_profiles SET ask_effects = '{{mail.send}}' WHERE name = 'dev'", "DELETE FROM skill_system.policy_profiles WHERE name = 'locked'",
-                   "INSERT INTO skill_system.policy_profiles (name, allowed_effects) VALUES ('mine too', '{{db.read}}') RETURNING id", "SELECT * FROM skill_system.audit_logs", "SELECT * FROM skill_system.maintain()", "SELECT * FROM skill_system.health()", *WRITES_AUDIT,
-                   "CREATE TEMP TABLE own (id int PRIMARY KEY); SELECT skill_system.audit_table('own'); INSERT INTO own VALUES (1)", "CREATE TEMP TABLE own2 (id int); SELECT skill_system.make_append_only('own2')"],
+    "test_agent": [
+        "SELECT * FROM skill_system.check_policy('dev', '{{db.read}}')",
+        "SELECT skill_system.enforce_policy('dev', '{{db.read}}'::text[])",
+        "SELECT * FROM skill_system.explain_policy('dev', '{{db.read}}')",
+        "SELECT * FROM skill_system.policy_profiles",
+        "SELECT allowed_effects FROM skill_system.policy_profiles WHERE name = 'dev'",
+        "INSERT INTO skill_system.runs (task_spec_id, status, started_at, effective_policy) VALUES (1, 'running', now(), '{{}}') RETURNING id",
+        "SELECT * FROM skill_system.run_stats",
+        "SELECT * FROM skill_system.stuck_runs",
+        *WRITES_RUNS[:2],
+        *WRITES_AUDIT,
+        "SELECT skill_system.current_tenant()",
+    ],
+    "test_reviewer": [
+        "SELECT * FROM skill_system.check_policy('dev', '{{db.read}}')",
+        "SELECT * FROM skill_system.runs",
+        *WRITES_AUDIT,
+    ],
+    "test_auditor": [
+        "SELECT * FROM skill_system.audit_logs",
+        "SELECT * FROM skill_system.audit_state",
+        "SELECT * FROM skill_system.verify_audit()",
+        "SELECT * FROM skill_system.audit_status()",
+        "SELECT * FROM skill_system.runs",
+        "SELECT * FROM skill_system.policy_versions",
+        "SELECT * FROM skill_system.audit_logs_2044_01",
+    ],
+    "test_admin": [
+        "SELECT skill_system.create_policy('mine')",
+        "SELECT * FROM skill_system.install_starter_policies()",
+        "UPDATE skill_system.policy_profiles SET ask_effects = '{{mail.send}}' WHERE name = 'dev'",
+        "DELETE FROM skill_system.policy_profiles WHERE name = 'locked'",
+        "INSERT INTO skill_system.policy_profiles (name, allowed_effects) VALUES ('mine too', '{{db.read}}') RETURNING id",
+        "SELECT * FROM skill_system.audit_logs",
+        "SELECT * FROM skill_system.maintain()",
+        "SELECT * FROM skill_system.health()",
+        *WRITES_AUDIT,
+        "CREATE TEMP TABLE own (id int PRIMARY KEY); SELECT skill_system.audit_table('own'); INSERT INTO own VALUES (1)",
+        "CREATE TEMP TABLE own2 (id int); SELECT skill_system.make_append_only('own2')",
+    ],
 }
 
 
-@pytest.mark.parametrize("role, statement", [(role, statement) for role, list_ in ALLOWED.items() for statement in list_])
+@pytest.mark.parametrize(
+    "role, statement", [(role, statement) for role, list_ in ALLOWED.items() for statement in list_]
+)
 def test_what_a_role_is_for(stocked, connect, role, statement):
     connection = connect(role)
     connection.execute(statement.format())
-    assert stocked.execute("SELECT problem FROM skill_system.verify_audit() WHERE problem <> 'protection_missing'").fetchall() == []
+    assert (
+        stocked.execute(
+            "SELECT problem FROM skill_system.verify_audit() WHERE problem <> 'protection_missing'"
+        ).fetchall()
+        == []
+    )
 
 
 def test_an_auditor_and_a_plain_member_of_two_roles(stocked, connect):
     """Rights add up and nothing more: an agent who audits too still cannot touch what is written."""
-    stocked.execute("CREATE ROLE test_both LOGIN; GRANT skill_system_agent, skill_system_auditor, skill_system_admin, skill_system_reviewer TO test_both")
+    stocked.execute(
+        "CREATE ROLE test_both LOGIN; GRANT skill_system_agent, skill_system_auditor, skill_system_admin, skill_system_reviewer TO test_both"
+    )
     try:
         connection = connect("test_both")
         connection.execute("SELECT skill_system.current_tenant()")
-        for statement in ["UPDATE skill_system.audit_logs SET event_type = 'x'", "DELETE FROM skill_system.audit_logs", "TRUNCATE skill_system.audit_logs", "INSERT INTO skill_system.audit_logs (event_type, event_data, signature) VALUES ('x', '{}', 'v1:k:00')",
-                          "SELECT skill_system.create_keyring()", "SET skill_system.tenant = 'other'", "SHOW skill_system.keyring_file", "DELETE FROM skill_system.run_events", "DELETE FROM skill_system.policy_versions"]:
+        for statement in [
+            "UPDATE skill_system.audit_logs SET event_type = 'x'",
+            "DELETE FROM skill_system.audit_logs",
+            "TRUNCATE skill_system.audit_logs",
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, signature) VALUES ('x', '{}', 'v1:k:00')",
+            "SELECT skill_system.create_keyring()",
+            "SET skill_system.tenant = 'other'",
+            "SHOW skill_system.keyring_file",
+            "DELETE FROM skill_system.run_events",
+            "DELETE FROM skill_system.policy_versions",
+        ]:
             with pytest.raises(PROTECTED):
                 connection.execute(statement)
         connection.close()

@@ -1,5 +1,6 @@
 """Attacks by search_path: objects of the attacker's, first in the path, must never be run with another's rights, nor
 change what a function of the extension answers."""
+
 import io
 import zipfile
 
@@ -9,25 +10,56 @@ import pytest
 # C functions on hot paths that run no SQL by search_path: what they run through SPI is run with search_path pinned in
 # the library. Each is called by an attacker below.
 PINNED_IN_THE_LIBRARY = {
-    "current_tenant", "uuid_v7", "check_policy", "enforce_policy", "check_exec", "check_write", "append_audit", "log_denial", "audit_problem", "verify_audit",
-    "audit_record_digest", "audit_leaf_hash", "audit_leaves", "audit_verify_progress_entries", "seal_audit", "adopt_log", "audit_public_key",
-    "audit_inclusion_proof", "audit_consistency_proof", "audit_export",
-    "log_run", "start_run", "log_event", "log_step",
+    "current_tenant",
+    "uuid_v7",
+    "check_policy",
+    "enforce_policy",
+    "check_exec",
+    "check_write",
+    "append_audit",
+    "log_denial",
+    "audit_problem",
+    "verify_audit",
+    "audit_record_digest",
+    "audit_leaf_hash",
+    "audit_leaves",
+    "audit_verify_progress_entries",
+    "seal_audit",
+    "adopt_log",
+    "audit_public_key",
+    "audit_inclusion_proof",
+    "audit_consistency_proof",
+    "audit_export",
+    "log_run",
+    "start_run",
+    "log_event",
+    "log_step",
     # trigger functions
-    "sign_audit_row", "refuse_change", "capture_change", "check_policy_row", "record_policy_change", "record_policy_deletion",
-    "lock_policies", "guard_run",
+    "sign_audit_row",
+    "refuse_change",
+    "capture_change",
+    "check_policy_row",
+    "record_policy_change",
+    "record_policy_deletion",
+    "lock_policies",
+    "guard_run",
 }
 
 
 def functions(db):
     return db.execute(
         "SELECT p.proname::text, p.oid::regprocedure::text, l.lanname::text, p.prosecdef, p.proconfig, p.proacl::text[], p.prosqlbody IS NOT NULL FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang "
-        "WHERE p.pronamespace = 'skill_system'::regnamespace ORDER BY 2").fetchall()
+        "WHERE p.pronamespace = 'skill_system'::regnamespace ORDER BY 2"
+    ).fetchall()
 
 
 def test_every_function_pins_its_search_path_or_is_known_to_need_none(db):
     found = functions(db)
-    unpinned = {name for name, _, language, _, config, *_ in found if not any(c.startswith("search_path=") for c in config or [])}
+    unpinned = {
+        name
+        for name, _, language, _, config, *_ in found
+        if not any(c.startswith("search_path=") for c in config or [])
+    }
     assert unpinned <= PINNED_IN_THE_LIBRARY
     assert PINNED_IN_THE_LIBRARY <= unpinned, "the list of exceptions is longer than need be"
     assert [s for name, s, language, *_ in found if name in PINNED_IN_THE_LIBRARY and language != "c"] == []
@@ -46,11 +78,15 @@ def test_no_function_is_security_definer(db):
 
 
 def test_no_function_is_for_everybody(db):
-    assert [s for _, s, _, _, _, acl, _ in functions(db) if acl is None or any(entry.startswith("=") for entry in acl)] == []
+    assert [
+        s for _, s, _, _, _, acl, _ in functions(db) if acl is None or any(entry.startswith("=") for entry in acl)
+    ] == []
 
 
 def test_views_run_with_the_rights_of_the_caller(db):
-    views = db.execute("SELECT relname::text, coalesce(reloptions::text[], '{}') FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('v', 'm')").fetchall()
+    views = db.execute(
+        "SELECT relname::text, coalesce(reloptions::text[], '{}') FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('v', 'm')"
+    ).fetchall()
     assert views
     assert [name for name, options in views if "security_invoker=true" not in options] == []
 
@@ -111,6 +147,8 @@ CREATE TYPE evil.timestamptz AS ENUM ('x');
 FILING = "(SELECT id FROM skill_system.filing_checklists WHERE entity_id OPERATOR(pg_catalog.=) '42-501-20130')"
 PROPOSAL = "(SELECT id FROM skill_system.rule_versions WHERE version OPERATOR(pg_catalog.=) 2)"
 FROZEN = "(SELECT id FROM skill_system.filing_rule_snapshots WHERE NOT is_current)"
+
+
 # A call of every function of the extension, in an order that makes sense.
 def zipped(files):
     """A zip as a bytea literal, the same each time."""
@@ -164,13 +202,13 @@ CALLS = [
     "INSERT INTO public.watched VALUES (1, 'x') RETURNING id",
     "UPDATE public.watched SET note = 'y' RETURNING note",
     "SELECT library IS NULL FROM skill_system.version_info()",
-    "SELECT \"check\", status FROM skill_system.health()",
+    'SELECT "check", status FROM skill_system.health()',
     "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'dev', idempotency_key => 'k') IS NULL",
     "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'dev', idempotency_key => 'k') IS NULL",
     "SELECT skill_system.start_run('goal', 'agent', 'dev') IS NULL",
     "SELECT skill_system.log_event((SELECT pg_catalog.max(id) FROM skill_system.runs), 'note') IS NULL",
     "SELECT skill_system.log_step((SELECT pg_catalog.max(id) FROM skill_system.runs), 'skill', 'op', 'ok', 7) IS NULL",
-    "SELECT skill_system.log_events((SELECT pg_catalog.max(id) FROM skill_system.runs), '[{\"event_type\": \"x\"}]')",
+    'SELECT skill_system.log_events((SELECT pg_catalog.max(id) FROM skill_system.runs), \'[{"event_type": "x"}]\')',
     "SELECT skill_system.finish_run((SELECT pg_catalog.max(id) FROM skill_system.runs), 'ok')",
     "SELECT count, succeeded, p50_duration_ms FROM skill_system.run_stats",
     "SELECT id FROM skill_system.runs_in_progress",
@@ -196,7 +234,7 @@ CALLS = [
     "INSERT INTO skill_system.rrc_field_mappings (type_id, rrc_field_key, entity_field_id) SELECT type_id, 'API_NO', field_id FROM skill_system.entity_field_definitions RETURNING rrc_field_key",
     "SELECT * FROM skill_system.validate_entity('well', '{\"api\": \"x\"}')",
     "SELECT skill_system.entity_json_schema('well') OPERATOR(pg_catalog.->>) 'title'",
-    "SELECT * FROM skill_system.map_import('well', '{\"API_NO\": \"4250120130\", \"X\": 1}')",
+    'SELECT * FROM skill_system.map_import(\'well\', \'{"API_NO": "4250120130", "X": 1}\')',
     "SELECT skill_system.text_key('a')",
     "SELECT version FROM skill_system.publish_rule('SWR_37', 'spacing', '2020-01-01', '{\"feet\": 467}', 'manual')",
     "SELECT version FROM skill_system.create_template('rule_37', '[{\"label\": \"Plat\"}]', '[0]')",
@@ -233,7 +271,7 @@ CALLS = [
     "SELECT pg_catalog.jsonb_typeof(skill_system.oscal_assessment_results())",
     # skills
     f"SELECT * FROM skill_system.validate_skill({SKILL.format(name='forms', more='', version='1.0.0')})",
-    f"SELECT skill_name, version, status FROM skill_system.register_skill({SKILL.format(name='forms', more='One.', version='1.0.0')}, files => '{{\"references/a.md\": \"a\"}}')",
+    f'SELECT skill_name, version, status FROM skill_system.register_skill({SKILL.format(name="forms", more="One.", version="1.0.0")}, files => \'{{"references/a.md": "a"}}\')',
     "SELECT skill_system.skill_approval_text('forms')",
     "SELECT skill_system.add_skill_approver('d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a', 'alice')",
     "SELECT skill_system.revoke_skill_approver('21fe31dfa154a261')",
@@ -266,7 +304,7 @@ CALLS = [
     "SELECT skill_system.skill_store_update_status('hello', 'Approved') OPERATOR(pg_catalog.->>) 'version'",
     "SELECT skill_system.skill_store_load('hello') OPERATOR(pg_catalog.->>) 'source'",
     "SELECT skill_system.skill_store_metadata('hello') OPERATOR(pg_catalog.->>) 'status'",
-    "SELECT pg_catalog.jsonb_array_length(skill_system.skill_store_query('{\"name_pattern\": \"^h\"}'))",
+    'SELECT pg_catalog.jsonb_array_length(skill_system.skill_store_query(\'{"name_pattern": "^h"}\'))',
     "SELECT pg_catalog.jsonb_array_length(skill_system.skill_store_versions('hello'))",
     "SELECT skill_system.skill_store_version()",
     "SELECT skill_system.skill_store_manifest() IS NULL",
@@ -280,7 +318,7 @@ CALLS = [
     "SELECT mention, found, code FROM skill_system.resolve_mentions('use $[default].forms and $[default].nothing')",
     "SELECT skill_system.inject_skill('forms') IS NULL",
     "SELECT skill_name, code FROM skill_system.scan_skills('default')",
-    "SELECT * FROM skill_system.preflight_skills('{\"spaces\": [{\"id\": \"a\", \"namespace\": \"X\", \"sources\": []}]}')",
+    'SELECT * FROM skill_system.preflight_skills(\'{"spaces": [{"id": "a", "namespace": "X", "sources": []}]}\')',
     "SELECT * FROM skill_system.preflight_skills_yaml('spaces: [{id: a, namespace: X, sources: []}]')",
     f"SELECT * FROM skill_system.check_skill_bundle({zipped({'actions/run.sh': 'echo'})})",
     f"SELECT version FROM skill_system.register_skill_bundle('forms', {zipped({'actions/run.sh': 'echo'})})",
@@ -305,15 +343,17 @@ CALLS = [
     "SELECT skill_system.skills_index() OPERATOR(pg_catalog.-) 'generated_at'::pg_catalog.text",
     "SELECT skill_system.delete_skill('forms')",
 ]
-PREPARE = ("CREATE TABLE public.kept (id int); CREATE TABLE public.watched (id int PRIMARY KEY, note text); SELECT * FROM skill_system.install_starter_policies();"
-           "SELECT skill_system.create_policy('watched', mode => 'observe');"
-           "CREATE SCHEMA legacy; CREATE TABLE legacy.policy_profiles (id bigserial PRIMARY KEY, name text NOT NULL UNIQUE, allowed_effects text[] NOT NULL DEFAULT '{}', allowed_exec text[] NOT NULL DEFAULT '{}',"
-           "allowed_write_roots text[] NOT NULL DEFAULT '{}', metadata jsonb NOT NULL DEFAULT '{}', created_at timestamptz NOT NULL DEFAULT now());"
-           "CREATE TABLE legacy.runs (id bigserial PRIMARY KEY, task_spec_id bigint, status text NOT NULL DEFAULT 'queued', started_at timestamptz, ended_at timestamptz, effective_policy jsonb NOT NULL DEFAULT '{}',"
-           "metrics jsonb NOT NULL DEFAULT '{}', error text, created_at timestamptz NOT NULL DEFAULT now());"
-           "CREATE TABLE legacy.run_events (id bigserial PRIMARY KEY, run_id bigint NOT NULL, ts timestamptz NOT NULL DEFAULT now(), level text NOT NULL DEFAULT 'info', event_type text NOT NULL, payload jsonb NOT NULL DEFAULT '{}');"
-           "INSERT INTO legacy.runs (id, status) VALUES (700, 'succeeded'); INSERT INTO legacy.run_events (id, run_id, event_type) VALUES (900, 700, 'note');"
-           "INSERT INTO legacy.policy_profiles (id, name, allowed_effects) VALUES (77, 'old', '{db.read}')")
+PREPARE = (
+    "CREATE TABLE public.kept (id int); CREATE TABLE public.watched (id int PRIMARY KEY, note text); SELECT * FROM skill_system.install_starter_policies();"
+    "SELECT skill_system.create_policy('watched', mode => 'observe');"
+    "CREATE SCHEMA legacy; CREATE TABLE legacy.policy_profiles (id bigserial PRIMARY KEY, name text NOT NULL UNIQUE, allowed_effects text[] NOT NULL DEFAULT '{}', allowed_exec text[] NOT NULL DEFAULT '{}',"
+    "allowed_write_roots text[] NOT NULL DEFAULT '{}', metadata jsonb NOT NULL DEFAULT '{}', created_at timestamptz NOT NULL DEFAULT now());"
+    "CREATE TABLE legacy.runs (id bigserial PRIMARY KEY, task_spec_id bigint, status text NOT NULL DEFAULT 'queued', started_at timestamptz, ended_at timestamptz, effective_policy jsonb NOT NULL DEFAULT '{}',"
+    "metrics jsonb NOT NULL DEFAULT '{}', error text, created_at timestamptz NOT NULL DEFAULT now());"
+    "CREATE TABLE legacy.run_events (id bigserial PRIMARY KEY, run_id bigint NOT NULL, ts timestamptz NOT NULL DEFAULT now(), level text NOT NULL DEFAULT 'info', event_type text NOT NULL, payload jsonb NOT NULL DEFAULT '{}');"
+    "INSERT INTO legacy.runs (id, status) VALUES (700, 'succeeded'); INSERT INTO legacy.run_events (id, run_id, event_type) VALUES (900, 700, 'note');"
+    "INSERT INTO legacy.policy_profiles (id, name, allowed_effects) VALUES (77, 'old', '{db.read}')"
+)
 
 
 def answers(connection):
@@ -348,9 +388,21 @@ def test_every_function_answers_as_without_the_attack(db, connect, fresh_databas
 
 def test_the_list_of_calls_names_every_function(db):
     named = " ".join(CALLS)
-    known = {row[0] for row in db.execute("SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prorettype <> 'trigger'::regtype")}
+    known = {
+        row[0]
+        for row in db.execute(
+            "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prorettype <> 'trigger'::regtype"
+        )
+    }
     # create_keyring() and rotate_audit_key() change the keyring, which both databases share, the next three are called by verify_audit() and seal_audit(), and nothing is adopted here.
-    assert {name for name in known if f"skill_system.{name}(" not in named} <= {"create_keyring", "rotate_audit_key", "audit_problem", "audit_record_digest", "audit_leaf_hash", "adopt_log"}
+    assert {name for name in known if f"skill_system.{name}(" not in named} <= {
+        "create_keyring",
+        "rotate_audit_key",
+        "audit_problem",
+        "audit_record_digest",
+        "audit_leaf_hash",
+        "adopt_log",
+    }
 
 
 def test_the_attack_is_one(connect, fresh_database):
@@ -359,15 +411,23 @@ def test_the_attack_is_one(connect, fresh_database):
     connection.execute(ATTACK)
     connection.execute("SELECT set_config('search_path', 'evil, public, pg_catalog, pg_temp', false)")
     connection.execute("SELECT 'a'::pg_catalog.text = 'b'::pg_catalog.text, now()")
-    assert {what for what, in connection.execute("SELECT what FROM evil.proof")} >= {"operator text", "now() RETURNS timestamptz"}
+    assert {what for (what,) in connection.execute("SELECT what FROM evil.proof")} >= {
+        "operator text",
+        "now() RETURNS timestamptz",
+    }
 
 
 def test_temporary_objects_do_not_shadow(connect, database, roles):
     connection = connect("test_agent")
-    connection.execute("CREATE TEMP TABLE policy_profiles AS SELECT 'locked'::text AS name, '{**}'::text[] AS allowed_effects")
+    connection.execute(
+        "CREATE TEMP TABLE policy_profiles AS SELECT 'locked'::text AS name, '{**}'::text[] AS allowed_effects"
+    )
     connection.execute("CREATE TEMP TABLE audit_state AS SELECT '00000000-0000-0000-0000-000000000000'::uuid AS log_id")
     connection.execute("CREATE TEMP TABLE pg_trigger AS SELECT 1 AS x")
     connect().execute("SELECT * FROM skill_system.install_starter_policies()")
-    assert connection.execute("SELECT allowed FROM skill_system.check_policy('locked', '{db.read}'::text)").fetchone()[0] is False
+    assert (
+        connection.execute("SELECT allowed FROM skill_system.check_policy('locked', '{db.read}'::text)").fetchone()[0]
+        is False
+    )
     connection.execute("SELECT skill_system.append_audit('x', '{}')")
     assert connect().execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []

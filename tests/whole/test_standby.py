@@ -1,4 +1,5 @@
 """A hot standby decides, explains and verifies; it writes nothing; and a change on the primary counts there after replay."""
+
 import os
 import subprocess
 import time
@@ -27,15 +28,42 @@ def pair(new_cluster):
         connection.execute("CREATE EXTENSION skill_system")
         connection.execute("SELECT * FROM skill_system.install_starter_policies()")
         connection.execute("SELECT skill_system.log_run('skill', 'op', 'ok', 5)")
-    bindir = subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    bindir = subprocess.run(
+        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     home = Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6]
     home.mkdir()
     if os.geteuid() == 0:
         subprocess.run(["chown", "postgres:", str(home)], check=True)
     environment = primary.environment
-    as_server(f"{bindir}/pg_basebackup", "-h", environment["PGHOST"], "-p", environment["PGPORT"], "-U", environment["PGUSER"], "-D", str(home / "data"), "-R", "-X", "stream", "-c", "fast")
-    as_server(f"{bindir}/pg_ctl", "-s", "-w", "-D", str(home / "data"), "-l", str(home / "log"), "-o",
-              f"-c listen_addresses='' -c unix_socket_directories='{home}' -c port={environment['PGPORT']} -c hot_standby=on", "start")
+    as_server(
+        f"{bindir}/pg_basebackup",
+        "-h",
+        environment["PGHOST"],
+        "-p",
+        environment["PGPORT"],
+        "-U",
+        environment["PGUSER"],
+        "-D",
+        str(home / "data"),
+        "-R",
+        "-X",
+        "stream",
+        "-c",
+        "fast",
+    )
+    as_server(
+        f"{bindir}/pg_ctl",
+        "-s",
+        "-w",
+        "-D",
+        str(home / "data"),
+        "-l",
+        str(home / "log"),
+        "-o",
+        f"-c listen_addresses='' -c unix_socket_directories='{home}' -c port={environment['PGPORT']} -c hot_standby=on",
+        "start",
+    )
     yield primary, {**environment, "PGHOST": str(home)}
     as_server(f"{bindir}/pg_ctl", "-s", "-w", "-m", "immediate", "-D", str(home / "data"), "stop")
     subprocess.run(["rm", "-rf", str(home)], check=True)
@@ -53,25 +81,57 @@ def wait(primary, standby):
 def test_a_standby(pair):
     cluster, where = pair
     primary = cluster.connect(dbname="governed")
-    connect = lambda: psycopg.connect(host=where["PGHOST"], port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True)
+    connect = lambda: psycopg.connect(
+        host=where["PGHOST"], port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True
+    )
     standby = connect()
     wait(primary, standby)
     assert standby.execute("SELECT pg_is_in_recovery()").fetchone()[0] is True
-    check = lambda effect="db.read": standby.execute("SELECT allowed FROM skill_system.check_policy('dev', %s::text[])", [[effect]]).fetchone()[0]
+    check = lambda effect="db.read": standby.execute(
+        "SELECT allowed FROM skill_system.check_policy('dev', %s::text[])", [[effect]]
+    ).fetchone()[0]
     assert check() is True and check("net.fetch") is False
-    for statement in ["SELECT * FROM skill_system.explain_policy('dev', '{db.read}')", "SELECT * FROM skill_system.effective_policy('dev')", "SELECT * FROM skill_system.lint_policy('dev')", "SELECT skill_system.check_exec('dev', '{git}')",
-                      "SELECT skill_system.check_write('dev', '/x')", "SELECT skill_system.enforce_policy('dev', '{db.read}'::text[])", "SELECT skill_system.assert_allows('dev', 'db.read')", "SELECT * FROM skill_system.run_stats",
-                      "SELECT * FROM skill_system.stuck_runs", "SELECT * FROM skill_system.audit_status()", "SELECT * FROM skill_system.health()", "SELECT * FROM skill_system.version_info()"]:
+    for statement in [
+        "SELECT * FROM skill_system.explain_policy('dev', '{db.read}')",
+        "SELECT * FROM skill_system.effective_policy('dev')",
+        "SELECT * FROM skill_system.lint_policy('dev')",
+        "SELECT skill_system.check_exec('dev', '{git}')",
+        "SELECT skill_system.check_write('dev', '/x')",
+        "SELECT skill_system.enforce_policy('dev', '{db.read}'::text[])",
+        "SELECT skill_system.assert_allows('dev', 'db.read')",
+        "SELECT * FROM skill_system.run_stats",
+        "SELECT * FROM skill_system.stuck_runs",
+        "SELECT * FROM skill_system.audit_status()",
+        "SELECT * FROM skill_system.health()",
+        "SELECT * FROM skill_system.version_info()",
+    ]:
         standby.execute(statement)
     # Base backups carry the keyring, so a standby can verify.
     assert standby.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
     assert standby.execute("SELECT key_present FROM skill_system.audit_status()").fetchall() == [(True,)]
     # Nothing is written there, and the error says why.
-    for statement in ["SELECT skill_system.append_audit('x', '{}')", "SELECT skill_system.log_denial('x', '{}')", "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')", "SELECT skill_system.log_run('s', 'o', 'ok')", "SELECT skill_system.start_run('g')",
-                      "SELECT skill_system.log_event(1, 'x')", "SELECT skill_system.log_step(1, 's', 'o')", "SELECT skill_system.log_events(1, '[{\"event_type\": \"x\"}]')", "SELECT skill_system.finish_run(1, 'failed')", "SELECT skill_system.create_policy('x')",
-                      "SELECT * FROM skill_system.install_starter_policies()", "SELECT skill_system.create_audit_partition('2045-01-01')", "SELECT * FROM skill_system.maintain()", "SELECT skill_system.make_append_only('skill_system.runs')",
-                      "SELECT skill_system.audit_table('skill_system.runs')", "SELECT * FROM skill_system.seal_audit()", "SELECT skill_system.audit_checkpoint()", "SELECT * FROM skill_system.adopt_log('why')",
-                      "SELECT skill_system.rotate_audit_key()", "SELECT skill_system.set_legal_hold('2026-01-01', NULL, 'why')"]:
+    for statement in [
+        "SELECT skill_system.append_audit('x', '{}')",
+        "SELECT skill_system.log_denial('x', '{}')",
+        "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')",
+        "SELECT skill_system.log_run('s', 'o', 'ok')",
+        "SELECT skill_system.start_run('g')",
+        "SELECT skill_system.log_event(1, 'x')",
+        "SELECT skill_system.log_step(1, 's', 'o')",
+        'SELECT skill_system.log_events(1, \'[{"event_type": "x"}]\')',
+        "SELECT skill_system.finish_run(1, 'failed')",
+        "SELECT skill_system.create_policy('x')",
+        "SELECT * FROM skill_system.install_starter_policies()",
+        "SELECT skill_system.create_audit_partition('2045-01-01')",
+        "SELECT * FROM skill_system.maintain()",
+        "SELECT skill_system.make_append_only('skill_system.runs')",
+        "SELECT skill_system.audit_table('skill_system.runs')",
+        "SELECT * FROM skill_system.seal_audit()",
+        "SELECT skill_system.audit_checkpoint()",
+        "SELECT * FROM skill_system.adopt_log('why')",
+        "SELECT skill_system.rotate_audit_key()",
+        "SELECT skill_system.set_legal_hold('2026-01-01', NULL, 'why')",
+    ]:
         with pytest.raises(errors.ReadOnlySqlTransaction):
             standby.execute(statement)
     # What is denied there is denied, and the error says that no record was made of it.
@@ -104,7 +164,10 @@ def test_a_standby(pair):
     # Observing is recorded on a primary only; on a standby it must neither fail nor write.
     primary.execute("UPDATE skill_system.policy_profiles SET mode = 'observe' WHERE name = 'dev'")
     wait(primary, standby)
-    assert standby.execute("SELECT allowed FROM skill_system.enforce_policy('dev', '{db.read}'::text[])").fetchone()[0] is False
+    assert (
+        standby.execute("SELECT allowed FROM skill_system.enforce_policy('dev', '{db.read}'::text[])").fetchone()[0]
+        is False
+    )
     assert standby.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
     # After promotion it writes, and the record goes on.
     standby.execute("SELECT pg_promote()")
