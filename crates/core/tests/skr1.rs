@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use skill_system_core::audit::keyring::Keyring;
-use skill_system_core::audit::skr1::{EncodeError, JsonWriter, MAX_JSON_BYTES};
-use skill_system_core::audit::{Record, damaged_leaf_hash, leaf_hash, sign, verify};
+use skill_core::audit::keyring::Keyring;
+use skill_core::audit::skr1::{EncodeError, JsonWriter, MAX_JSON_BYTES};
+use skill_core::audit::{Record, damaged_leaf_hash, leaf_hash, sign, verify};
 
 // ---- the vectors
 
