@@ -1,26 +1,23 @@
 //! Arguments and values as the rooms' functions take and give them.
 
-use pgrx::datum::IntoDatum;
-use pgrx::pg_sys;
+use skill_pg::{Arg, Call, Uuid, arg, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
 use serde_json::Value;
 use skill_core::input::{optional, parse_json};
 use skill_core::{Code, Fault};
 
-use crate::pg::call::Call;
-use crate::pg::spi::{self, Access, Arg, given};
-use crate::pg::sys;
 
 /// A required argument that is not there.
 pub fn missing(what: &str) -> Fault {
     Fault::new(Code::InvalidParameterValue, format!("{what} must not be NULL"))
 }
 
-pub fn uuid(call: &Call, n: usize, what: &str) -> Result<pgrx::Uuid, Fault> {
-    call.get(n).ok_or_else(|| missing(what))
+pub fn uuid(call: &Call, n: usize, what: &str) -> Result<Uuid, Fault> {
+    call.get::<Option<_>>(n).ok_or_else(|| missing(what))
 }
 
-pub fn uuid_datum(id: pgrx::Uuid) -> Option<pg_sys::Datum> {
-    id.into_datum()
+pub fn uuid_datum(id: Uuid) -> Option<pg_sys::Datum> {
+    arg(id)
 }
 
 /// A jsonb argument, read as text: a number beyond a double would make the other way raise something else.
@@ -32,7 +29,7 @@ pub fn read_json(datum: Option<pg_sys::Datum>, what: &str) -> Result<Option<Valu
     let Some(datum) = datum else {
         return Ok(None);
     };
-    let text = spi::one::<String>("SELECT $1::text", Access::Read, &[given(Some(datum), pg_sys::JSONBOID)]);
+    let text = spi::one::<String>("SELECT $1::text", As::Caller, See::Statement, &[given(Some(datum), pg_sys::JSONBOID)]);
     parse_json(what, &text.unwrap_or_default()).map(Some)
 }
 
@@ -42,7 +39,7 @@ pub fn stored(text: Option<String>) -> Value {
 }
 
 pub fn jsonb_datum(value: Value) -> Option<pg_sys::Datum> {
-    pgrx::JsonB(value).into_datum()
+    pgrx::JsonB(valuearg())
 }
 
 pub fn jsonb(value: Value) -> Arg {

@@ -1,16 +1,17 @@
 //! `skill_system`: policy, run log and signed audit trail for AI agents, inside PostgreSQL.
 //!
-//! This is the face towards the server: thin functions, one file per room. What
-//! needs no server is in `core/`, what SQL says best is in `sql/`, and everything
-//! that touches its memory is in `src/pg/`.
+//! Thin functions, one folder per module. What needs no server is in `crates/core`, what SQL says best is in `sql/`, and
+//! everything that touches the server's memory is in `crates/pg`.
 
 mod args;
 mod audit;
+mod compat;
 mod compliance;
 mod ledger;
-mod pg;
+mod modules;
 mod policy;
 mod runs;
+mod settings;
 mod skills;
 mod system;
 
@@ -19,9 +20,11 @@ pgrx::pg_module_magic!(name, version);
 /// Called by the server when it loads the library.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    pg::error::register();
-    pg::guc::register();
-    pg::cache::register();
-    pg::utility::register();
-    pg::worker::register();
+    skill_pg::register();
+    settings::register();
+    for module in modules::ALL {
+        (module.load)();
+        skill_pg::cached::listen(module.caches);
+        module.transaction_ends.iter().for_each(|listener| skill_pg::xact::listen(*listener));
+    }
 }

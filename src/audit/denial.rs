@@ -1,16 +1,12 @@
 //! Denied actions: their records survive the rollback of what was denied.
 
-use pgrx::datum::IntoDatum;
-use pgrx::prelude::*;
+use skill_pg::{Answer, Call, Uuid, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use crate::{settings};
 use skill_core::audit::check_claims;
 use skill_core::{Code, Fault};
 
 use crate::audit::missing;
-use crate::pg::call::{Answer, Call};
-use crate::pg::denial::{Denial, commit_elsewhere};
-use crate::pg::spi::{self, Access, given};
-use crate::pg::{guc, sys};
-use crate::pg_function;
 
 /// The most that one denial may say, in bytes of JSON.
 const MAX_DATA: usize = 1 << 20;
@@ -28,7 +24,7 @@ pub fn record(
     let event_data = spi::one::<String>(
         "SELECT ($1 || jsonb_build_object('denied_in', jsonb_build_object('pid', pg_backend_pid(), \
              'transaction_id', pg_current_xact_id_if_assigned()::text::numeric)))::text WHERE jsonb_typeof($1) = 'object'",
-        Access::Read,
+        As::Caller, See::Statement,
         &[given(event_data, pg_sys::JSONBOID)],
     );
     let Some(event_data) = event_data else {
@@ -44,7 +40,7 @@ pub fn record(
         database: sys::database().to_u32(),
         session_user: sys::authenticated_user().to_u32(),
         current_user: sys::current_user().to_u32(),
-        tenant: guc::tenant(),
+        tenant: settings::tenant(),
         event_type: event_type.to_owned(),
         event_data,
         actor_id: actor_id.map(str::to_owned),
@@ -52,11 +48,11 @@ pub fn record(
     })
 }
 
-pg_function!(pg_finfo_skill_log_denial, skill_log_denial, log_denial);
+pg_function!(log_denial);
 /// `log_denial(event_type, event_data, actor_id, actor_type)` → id of the record.
 fn log_denial(call: &Call) -> Answer {
     let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
     let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
     let id = record(event_type, Some(event_data), call.text(2), call.text(3))?;
-    Ok(pgrx::Uuid::from_bytes(id).into_datum().unwrap_or_else(|| call.null()))
+    Ok(Uuid::from_bytes(idarg()).unwrap_or_else(|| call.null()))
 }

@@ -4,15 +4,16 @@
 //! `src/pg/utility.rs` reads the statements; here stands which of them are refused, and why, in words. What comes
 //! in by another door (a server without the library, DML on catalogues, files) is found by `protection.rs`.
 
+use skill_pg::{Oid, arg, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{raise};
+use crate::{settings};
 use std::ffi::{CStr, CString};
 
-use pgrx::pg_sys;
 use pgrx::pg_sys::AlterTableType as At;
 use skill_core::{Code, Fault};
 
 use crate::audit;
-use crate::pg::error::raise;
-use crate::pg::{cache, guc, spi, sys};
 
 /// What a statement changes.
 pub enum Target<'a> {
@@ -21,13 +22,13 @@ pub enum Target<'a> {
     /// A function, as the statement names it.
     Function(Name<'a>),
     /// A function that would be made in this schema.
-    NewFunction(pg_sys::Oid, &'a CStr),
+    NewFunction(Oid, &'a CStr),
     /// A schema.
     Schema(&'a CStr),
     /// An extension.
     Extension(&'a CStr),
     /// Everything that belongs to a role.
-    BelongingTo(pg_sys::Oid),
+    BelongingTo(Oid),
 }
 
 /// A name as it stands in a statement.
@@ -44,9 +45,9 @@ pub enum Dropped {
     /// An object of the catalogue `class`: a relation or a column of it, a trigger, a rule, a policy, a function.
     Object {
         /// The catalogue's oid.
-        class: pg_sys::Oid,
+        class: Oid,
         /// The object's.
-        oid: pg_sys::Oid,
+        oid: Oid,
     },
     /// An extension or a schema of this name.
     Named(CString),
@@ -72,8 +73,8 @@ fn qualified(name: &CStr) -> String {
 /// Protection is in force: there is a log, and neither we ourselves nor a superuser who said so are changing it.
 /// Before the first record nothing is guarded, so that a restore can make everything anew.
 fn in_force() -> bool {
-    !guc::allow_unprotected()
-        && !cache::opened(cache::Opened::Definition)
+    !settings::allow_unprotected()
+        && !bypass::is_active(Bypass::Definition)
         && sys::find_relation(c"audit_logs").is_some()
         && sys::find_relation(c"audit_state").is_some()
         && !sys::in_own_script()
@@ -113,8 +114,8 @@ pub fn check_drop(object: &Dropped) {
                                        WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = $2) END \
                  UNION ALL \
                  SELECT proname FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND oid = $2 AND $1 = 'pg_proc'::regclass) found",
-            spi::Access::ReadLatest,
-            &[spi::arg(*class), spi::arg(*oid)],
+            As::Caller, See::Latest,
+            &[arg(*class), arg(*oid)],
         )
         .map(|name| (name, "drop, or drop a part of,")),
         Dropped::Named(name) => (name.as_c_str() == EXTENSION).then(|| ("skill_system".to_owned(), "drop the audit trail with")),
@@ -140,11 +141,11 @@ fn refuse(name: &str, loss: &str) -> ! {
 }
 
 fn is_function(name: &CStr) -> bool {
-    sys::schema() != pg_sys::InvalidOid
+    sys::schema() != Oid::INVALID
         && spi::one::<bool>(
             "SELECT EXISTS (SELECT FROM pg_proc WHERE proname = $1 AND pronamespace = 'skill_system'::regnamespace)",
-            spi::Access::ReadLatest,
-            &[spi::arg(name.to_string_lossy().as_ref())],
+            As::Caller, See::Latest,
+            &[arg(name.to_string_lossy().as_ref())],
         ) == Some(true)
 }
 

@@ -1,27 +1,28 @@
 //! The audit trail: signing at insert, appending, protecting tables, verifying.
 
+mod audit_table;
+pub mod bypass;
+mod capture;
 pub mod denial;
 pub mod guard;
+pub mod keys;
 pub mod protection;
+mod recorder;
+pub mod utility;
 
+use skill_pg::{Answer, Call, Event, Oid, Trigger, Uuid, arg, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{OrRaise, raise};
+use crate::{settings, compat};
 use std::cell::{Cell, RefCell};
 
-use pgrx::datum::IntoDatum;
 use pgrx::iter::TableIterator;
-use pgrx::prelude::*;
 use skill_core::audit::{Record, check_claims, damaged_leaf_hash, leaf_hash, sign, verify};
 use skill_core::jsonb;
 use skill_core::ledger::tree::{self, Hash};
 use skill_core::{Code, Fault};
 
-use crate::pg::audit_table::{AuditRow, Column, Inserter};
-use crate::pg::cache::Opened;
-use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
-use crate::pg::error::{OrRaise, raise};
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::trigger::{Event, Trigger};
-use crate::pg::{cache, capture, guc, keys, sys, worker};
-use crate::{ledger, pg_function};
+use crate::ledger;
 
 thread_local! {
     static LOG_ID: Cell<Option<[u8; 16]>> = const { Cell::new(None) };
@@ -37,7 +38,7 @@ fn log_id() -> Option<[u8; 16]> {
     }
     cache::watch_identity();
     let id = spi::as_owner(|| {
-        spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::ReadLatest, &[])
+        spi::one::<Uuid>("SELECT log_id FROM skill_system.audit_state", As::Caller, See::Latest, &[])
     })
     .map(|id| *id.as_bytes());
     LOG_ID.set(id);
@@ -56,10 +57,10 @@ fn log_id_or_new() -> Result<[u8; 16], Fault> {
     }
     // One first writer; the others wait for its commit and then read what it made.
     let state = sys::relation(c"audit_state");
-    sys::lock_writers_out(state);
+    sys::lock_exclusive(state);
     if let Some(id) = log_id() {
         // Kept to the end of what may be a long transaction, it would hold up the others that wait.
-        sys::let_writers_in(state);
+        sys::unlock_exclusive(state);
         return Ok(id);
     }
     if !keys::exists() {
@@ -67,8 +68,8 @@ fn log_id_or_new() -> Result<[u8; 16], Fault> {
     }
     let id = sys::new_uuid_v7();
     spi::as_owner(|| {
-        let uuid = pgrx::Uuid::from_bytes(id);
-        spi::run("INSERT INTO skill_system.audit_state (log_id) VALUES ($1)", Access::Write, &[arg(uuid)], |_| ());
+        let uuid = Uuid::from_bytes(id);
+        compat::run("INSERT INTO skill_system.audit_state (log_id) VALUES ($1)", As::Caller, See::OwnWrites, &[arg(uuid)], |_| ());
     });
     LOG_ID.set(Some(id));
     Ok(id)
@@ -80,7 +81,7 @@ fn finite(timestamp: Option<i64>, column: &str) -> Result<i64, Fault> {
     })
 }
 
-pg_function!(pg_finfo_skill_audit_sign, skill_audit_sign, sign_row);
+pg_function!(audit_sign);
 /// BEFORE INSERT on every partition: sets what the server knows better than the caller, and signs.
 fn sign_row(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
@@ -93,7 +94,7 @@ fn sign_row(call: &Call) -> Answer {
         return Ok(trigger.proceed());
     }
     let tenant_id = row.text(Column::TenantId).unwrap_or_default();
-    if !guc::is_tenant(tenant_id) && !sys::has_rights_of(sys::owner()) {
+    if !settings::is_tenant(tenant_id) && !sys::has_rights_of(sys::owner()) {
         return Err(Fault::new(Code::InsufficientPrivilege, "an audit record belongs to the tenant of its session")
             .hint("Leave tenant_id out."));
     }
@@ -105,7 +106,7 @@ fn sign_row(call: &Call) -> Answer {
     })?;
     let event_type = row.text(Column::EventType).unwrap_or_default();
     check_claims(event_type, row.text(Column::ActorId), row.text(Column::ActorType))?;
-    if event_type.starts_with(OWN) && !cache::opened(Opened::OwnRecord) {
+    if event_type.starts_with(OWN) && !bypass::is_active(Bypass::OwnRecord) {
         return Err(Fault::new(
             Code::InsufficientPrivilege,
             format!("event types that begin with \"{OWN}\" are for records of the log about itself"),
@@ -140,19 +141,19 @@ fn sign_row(call: &Call) -> Answer {
         .encode(buffer, &log_id, |writer| jsonb::tell(event_data, writer))?;
         let mut signature = Vec::with_capacity(160);
         sign(key, buffer, &mut signature);
-        Ok(text_datum(std::str::from_utf8(&signature).unwrap_or_default()))
+        Ok(arg(std::str::from_utf8(&signature).unwrap_or_default()))
     })?;
-    row.set(Column::Id, pgrx::Uuid::from_bytes(id).into_datum());
+    row.set(Column::Id, Uuid::from_bytes(idarg()));
     row.set(Column::Signature, signature);
     row.set(Column::RecordedAt, Some(pg_sys::Datum::from(now)));
     row.set(Column::TransactionId, Some(pg_sys::Datum::from(transaction_id as i64)));
-    row.set(Column::SessionUser, text_datum(session_name));
-    row.set(Column::CurrentUser, text_datum(current_name));
-    row.set(Column::KeyId, text_datum(&key.id));
+    row.set(Column::SessionUser, arg(session_name));
+    row.set(Column::CurrentUser, arg(current_name));
+    row.set(Column::KeyId, arg(&key.id));
     Ok(pg_sys::Datum::from(row.into_tuple(relation)))
 }
 
-pg_function!(pg_finfo_skill_refuse_change, skill_refuse_change, refuse_change);
+pg_function!(refuse_change);
 /// UPDATE, DELETE and TRUNCATE on append-only tables.
 fn refuse_change(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
@@ -163,8 +164,8 @@ fn refuse_change(call: &Call) -> Answer {
         Event::Insert => return Ok(trigger.proceed()),
     };
     let opened = match trigger.event() {
-        Event::Delete => cache::opened(Opened::Retention),
-        Event::Update => cache::opened(Opened::Sealing),
+        Event::Delete => bypass::is_active(Bypass::Retention),
+        Event::Update => bypass::is_active(Bypass::Sealing),
         _ => false,
     };
     if opened {
@@ -180,7 +181,7 @@ fn refuse_change(call: &Call) -> Answer {
 
 /// Appends a record for the current tenant on behalf of the current user.
 pub fn append(event_type: &str, event_data: serde_json::Value, actor_id: Option<&str>, actor_type: Option<&str>) {
-    append_for(&guc::tenant(), event_type, pgrx::JsonB(event_data).into_datum(), actor_id, actor_type);
+    append_for(&settings::tenant(), event_type, pgrx::JsonB(event_dataarg()), actor_id, actor_type);
 }
 
 /// Event types of the log's own records begin so.
@@ -201,11 +202,11 @@ pub fn signing_with<T>(key_id: &str, body: impl FnOnce() -> T) -> T {
 
 /// Appends a record of the log about itself, for the default tenant.
 pub fn append_system(event_type: &str, event_data: serde_json::Value) -> [u8; 16] {
-    let data = pgrx::JsonB(event_data).into_datum();
+    let data = pgrx::JsonB(event_dataarg());
     // With the rights of the owner, because it belongs to no tenant.
     spi::as_owner(|| {
-        cache::opening(Opened::OwnRecord, || {
-            append_for(guc::DEFAULT_TENANT, event_type, data, Some("skill_system"), Some("system"))
+        bypass::with(Bypass::OwnRecord, || {
+            append_for(settings::DEFAULT_TENANT, event_type, data, Some("skill_system"), Some("system"))
         })
     })
 }
@@ -229,10 +230,10 @@ pub fn append_all(
     actor_id: Option<&str>,
     actor_type: Option<&str>,
 ) {
-    let (tenant, now) = (guc::tenant(), sys::transaction_timestamp());
+    let (tenant, now) = (settings::tenant(), sys::transaction_timestamp());
     let inserter = Inserter::open(now);
     for event in events {
-        inserter.insert(&claims(&tenant, event_type, pgrx::JsonB(event).into_datum(), actor_id, actor_type, now));
+        inserter.insert(&claims(&tenant, event_type, pgrx::JsonB(eventarg()), actor_id, actor_type, now));
     }
 }
 
@@ -246,8 +247,8 @@ fn claims(
     created_at: i64,
 ) -> AuditRow {
     let mut row = AuditRow::new();
-    row.set(Column::TenantId, text_datum(tenant));
-    row.set(Column::EventType, text_datum(event_type));
+    row.set(Column::TenantId, arg(tenant));
+    row.set(Column::EventType, arg(event_type));
     row.set(Column::EventData, event_data);
     row.set(Column::ActorId, actor_id.and_then(text_datum));
     row.set(Column::ActorType, actor_type.and_then(text_datum));
@@ -260,26 +261,26 @@ pub fn missing(column: &str) -> Fault {
     Fault::new(Code::InvalidParameterValue, format!("{column} of an audit record must not be NULL"))
 }
 
-pg_function!(pg_finfo_skill_append_audit, skill_append_audit, append_audit);
+pg_function!(append_audit);
 /// `append_audit(event_type, event_data, actor_id, actor_type)` → id of the record.
 fn append_audit(call: &Call) -> Answer {
     let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
     let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
-    let id = append_for(&guc::tenant(), event_type, Some(event_data), call.text(2), call.text(3));
-    Ok(pgrx::Uuid::from_bytes(id).into_datum().unwrap_or_else(|| call.null()))
+    let id = append_for(&settings::tenant(), event_type, Some(event_data), call.text(2), call.text(3));
+    Ok(Uuid::from_bytes(idarg()).unwrap_or_else(|| call.null()))
 }
 
-pg_function!(pg_finfo_skill_audit_problem, skill_audit_problem, audit_problem);
+pg_function!(audit_problem);
 /// What is wrong with one row, given all its columns and the log's id; NULL when nothing is.
 fn audit_problem(call: &Call) -> Answer {
-    let Some(log_id) = call.get::<pgrx::Uuid>(0) else {
+    let Some(log_id) = call.get::<Option<Uuid>>(0) else {
         return Ok(call.null());
     };
     let problem = match judge(call, log_id.as_bytes())? {
         Ok(()) => return Ok(call.null()),
         Err(code) => code,
     };
-    Ok(text_datum(problem).unwrap_or_else(|| call.null()))
+    Ok(arg(problem).unwrap_or_else(|| call.null()))
 }
 
 /// The values of a record as `audit_problem` and `audit_leaf_hash` get them; `None` where the table's NOT NULL is broken.
@@ -300,7 +301,7 @@ impl<'c> Values<'c> {
             actor_type: call.text(6),
             created_at: time(7)?,
             recorded_at: time(8)?,
-            transaction_id: call.get::<i64>(9)? as u64,
+            transaction_id: call.get::<Option<i64>>(9)? as u64,
             session_user: call.text(10)?,
             current_user: call.text(11)?,
             key_id: call.text(12)?,
@@ -316,7 +317,7 @@ impl<'c> Values<'c> {
 }
 
 fn judge(call: &Call, log_id: &[u8; 16]) -> Result<Result<(), &'static str>, Fault> {
-    let id = call.get::<pgrx::Uuid>(1);
+    let id = call.get::<Option<Uuid>>(1);
     let Some(values) = id.as_ref().and_then(|id| Values::of(call, id.as_bytes())) else {
         return Ok(Err("value_missing"));
     };
@@ -327,10 +328,10 @@ fn judge(call: &Call, log_id: &[u8; 16]) -> Result<Result<(), &'static str>, Fau
     }))
 }
 
-pg_function!(pg_finfo_skill_audit_leaf_hash, skill_audit_leaf_hash, audit_leaf_hash);
+pg_function!(audit_leaf_hash);
 /// The leaf hash of one row, given all its columns and the log's id.
 fn audit_leaf_hash(call: &Call) -> Answer {
-    let (Some(log_id), Some(id)) = (call.get::<pgrx::Uuid>(0), call.get::<pgrx::Uuid>(1)) else {
+    let (Some(log_id), Some(id)) = (call.get::<Option<Uuid>>(0), call.get::<Option<Uuid>>(1)) else {
         return Ok(call.null());
     };
     let hash = BUFFER.with_borrow_mut(|buffer| {
@@ -340,13 +341,13 @@ fn audit_leaf_hash(call: &Call) -> Answer {
             None => damaged_leaf_hash(log_id.as_bytes(), id.as_bytes()),
         }
     });
-    Ok(bytea_datum(&hash))
+    Ok(arg(&hash))
 }
 
-pg_function!(pg_finfo_skill_audit_record_digest, skill_audit_record_digest, audit_record_digest);
+pg_function!(audit_record_digest);
 /// A number that stands for one record and its leaf in the sums of a verification; NULL when the signature is wrong.
 fn audit_record_digest(call: &Call) -> Answer {
-    let (Some(log_id), Some(id)) = (call.get::<pgrx::Uuid>(0), call.get::<pgrx::Uuid>(1)) else {
+    let (Some(log_id), Some(id)) = (call.get::<Option<Uuid>>(0), call.get::<Option<Uuid>>(1)) else {
         return Ok(call.null());
     };
     // The nonce is new for each verification, so nobody can have chosen records that cancel out.
@@ -412,15 +413,15 @@ fn audit_status() -> TableIterator<
 > {
     let ring = keys::keyring().ok();
     let mut rows = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT key_id, count(*), min(recorded_at), max(recorded_at) FROM skill_system.audit_logs GROUP BY key_id ORDER BY min(recorded_at)",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
         |row| {
-            let key_id: String = row.get(1).unwrap_or_default();
+            let key_id: String = row.get(1);
             let present = ring.as_ref().is_some_and(|ring| ring.get(&key_id).is_some());
             let active = ring.as_ref().is_some_and(|ring| ring.active().id == key_id);
-            rows.push((key_id, row.get(2).unwrap_or(0), row.get(3), row.get(4), present, active));
+            rows.push((key_id, row.get::<Option<_>>(2).unwrap_or(0), row.get(3), row.get(4), present, active));
         },
     );
     TableIterator::new(rows)
@@ -443,27 +444,27 @@ fn create_keyring() {
 
 /// Locks what a new partition changes; false when others use it.
 pub fn partitions_lockable() -> bool {
-    sys::try_lock_out(&[sys::relation(c"audit_logs"), sys::relation(c"audit_logs_default")])
+    sys::try_lock_access_exclusive(&[sys::relation(c"audit_logs"), sys::relation(c"audit_logs_default")])
 }
 
 #[pg_extern(sql = false)]
-fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
+fn create_audit_partition(month: Option<pgrx::datum::Date>) -> Oid {
     sys::prevent_if_read_only(c"create_audit_partition()");
-    let mut answer = (String::new(), String::new(), String::new(), None::<pg_sys::Oid>);
+    let mut answer = (String::new(), String::new(), String::new(), None::<Oid>);
     // Months are months of UTC, so that the bounds do not depend on who makes them.
-    spi::run(
+    compat::run(
         "WITH month AS (SELECT date_trunc('month', coalesce($1::timestamp, (now() AT TIME ZONE 'UTC') + interval '1 month')) AS start), \
               bounds AS (SELECT start AT TIME ZONE 'UTC' AS lower, (start + interval '1 month') AT TIME ZONE 'UTC' AS upper, \
                                 'audit_logs_' || to_char(start, 'YYYY_MM') AS name FROM month) \
          SELECT name, to_char(lower AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ' 00:00:00+00', to_char(upper AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ' 00:00:00+00', \
                 to_regclass('skill_system.' || quote_ident(name))::oid FROM bounds",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[arg(month)],
         |row| {
             answer = (
-                row.get(1).unwrap_or_default(),
-                row.get(2).unwrap_or_default(),
-                row.get(3).unwrap_or_default(),
+                row.get(1),
+                row.get(2),
+                row.get(3),
                 row.get(4),
             )
         },
@@ -474,7 +475,7 @@ fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
     }
     let held = spi::one::<bool>(
         "SELECT EXISTS (SELECT FROM skill_system.audit_logs_default WHERE created_at >= $1::timestamptz AND created_at < $2::timestamptz)",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[arg(lower.as_str()), arg(upper.as_str())],
     );
     if held == Some(true) {
@@ -515,31 +516,31 @@ fn create_audit_partition(month: Option<pgrx::datum::Date>) -> pg_sys::Oid {
             "COMMENT ON TABLE skill_system.{name} IS 'Partition of audit_logs for one month of UTC. Made by create_audit_partition().'"
         ),
     ];
-    cache::opening(Opened::Definition, || {
+    bypass::with(Bypass::Definition, || {
         for sql in statements {
-            spi::run_once(&sql, Access::Write, &[], |_| ());
+            compat::run_once(&sql, As::Caller, See::OwnWrites, &[], |_| ());
         }
     });
-    spi::run_once(&format!("SELECT 'skill_system.{name}'::regclass::oid"), Access::Write, &[], |row| {
+    compat::run_once(&format!("SELECT 'skill_system.{name}'::regclass::oid"), As::Caller, See::OwnWrites, &[], |row| {
         answer.3 = row.get(1)
     });
-    answer.3.unwrap_or(pg_sys::InvalidOid)
+    answer.3.unwrap_or(Oid::INVALID)
 }
 
 /// The table's qualified name, its partitions included, parents first.
-fn table_and_partitions(table: Option<pg_sys::Oid>) -> Vec<String> {
+fn table_and_partitions(table: Option<Oid>) -> Vec<String> {
     let Some(table) = table else {
         raise(Fault::new(Code::InvalidParameterValue, "the table is NULL"));
     };
     let mut names = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT format('%I.%I', n.nspname, c.relname) FROM (SELECT $1 AS oid, 0 AS level WHERE (SELECT relkind FROM pg_class WHERE oid = $1) = 'r' \
              UNION ALL SELECT relid, level FROM pg_partition_tree($1)) t \
          JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') \
          GROUP BY 1 ORDER BY min(t.level), 1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(table)],
-        |row| names.extend(row.get::<String>(1)),
+        |row| names.extend(row.get::<Option<String>>(1)),
     );
     if names.is_empty() {
         raise(
@@ -550,7 +551,7 @@ fn table_and_partitions(table: Option<pg_sys::Oid>) -> Vec<String> {
 }
 
 #[pg_extern(sql = false)]
-fn make_append_only(table: Option<pg_sys::Oid>) {
+fn make_append_only(table: Option<Oid>) {
     let names = table_and_partitions(table);
     for (i, name) in names.iter().enumerate() {
         // Row triggers are cloned to partitions, statement triggers are not.
@@ -559,11 +560,11 @@ fn make_append_only(table: Option<pg_sys::Oid>) {
             triggers.push(("skill_system_no_change", "BEFORE UPDATE OR DELETE", "ROW"));
         }
         for (trigger, when, level) in triggers {
-            spi::run_once(
+            compat::run_once(
                 &format!(
                     "CREATE OR REPLACE TRIGGER {trigger} {when} ON {name} FOR EACH {level} EXECUTE FUNCTION skill_system.refuse_change()"
                 ),
-                Access::Write,
+                As::Caller, See::OwnWrites,
                 &[],
                 |_| (),
             );
@@ -571,14 +572,14 @@ fn make_append_only(table: Option<pg_sys::Oid>) {
     }
     for name in &names {
         for trigger in ["skill_system_no_truncate", "skill_system_no_change"] {
-            spi::run_once(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"), Access::Write, &[], |_| ());
+            compat::run_once(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"), As::Caller, See::OwnWrites, &[], |_| ());
         }
     }
     append("table.append_only", serde_json::json!({"table": names[0]}), None, None);
 }
 
 #[pg_extern(sql = false)]
-fn audit_table(table: Option<pg_sys::Oid>, columns: Option<Vec<Option<String>>>, ignored: Option<Vec<Option<String>>>) {
+fn audit_table(table: Option<Oid>, columns: Option<Vec<Option<String>>>, ignored: Option<Vec<Option<String>>>) {
     let names = table_and_partitions(table);
     // Each record would call for another one, without end.
     if names.iter().any(|name| name.starts_with("skill_system.audit_logs")) {
@@ -589,11 +590,11 @@ fn audit_table(table: Option<pg_sys::Oid>, columns: Option<Vec<Option<String>>>,
     }
     let known: Vec<String> = {
         let mut known = Vec::new();
-        spi::run(
+        compat::run(
             "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(table)],
-            |row| known.extend(row.get::<String>(1)),
+            |row| known.extend(row.get::<Option<String>>(1)),
         );
         known
     };
@@ -618,37 +619,37 @@ fn audit_table(table: Option<pg_sys::Oid>, columns: Option<Vec<Option<String>>>,
         Some(_) => std::iter::once("only".to_owned()).chain(chosen.iter().map(|c| (*c).clone())).collect(),
         None => std::iter::once("except".to_owned()).chain(ignored_given.clone()).collect(),
     };
-    let literals = arguments.iter().map(|text| crate::pg::sys::quote_literal(text)).collect::<Vec<_>>().join(", ");
-    spi::run_once(
+    let literals = arguments.iter().map(|text| skill_pg::sys::quote_literal(text)).collect::<Vec<_>>().join(", ");
+    compat::run_once(
         &format!(
             "CREATE OR REPLACE TRIGGER skill_system_audit AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW \
                   EXECUTE FUNCTION skill_system.capture_change({literals})",
             names[0]
         ),
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[],
         |_| (),
     );
     for name in &names {
-        spi::run_once(
+        compat::run_once(
             &format!(
                 "CREATE OR REPLACE TRIGGER skill_system_audit_truncate AFTER TRUNCATE ON {name} FOR EACH STATEMENT \
                       EXECUTE FUNCTION skill_system.capture_change()"
             ),
-            Access::Write,
+            As::Caller, See::OwnWrites,
             &[],
             |_| (),
         );
     }
     for name in &names {
         for trigger in ["skill_system_audit", "skill_system_audit_truncate"] {
-            spi::run_once(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"), Access::Write, &[], |_| ());
+            compat::run_once(&format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"), As::Caller, See::OwnWrites, &[], |_| ());
         }
     }
     append("table.audited", serde_json::json!({"table": names[0], "columns": chosen}), None, None);
 }
 
-pg_function!(pg_finfo_skill_capture_change, skill_capture_change, capture_change);
+pg_function!(capture_change);
 /// AFTER INSERT, UPDATE, DELETE for each row and TRUNCATE: the change becomes an audit record.
 fn capture_change(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
@@ -661,7 +662,7 @@ fn capture_change(call: &Call) -> Answer {
     capture::with_statement(call, &trigger, |statement| {
         if let Some(change) = statement.change(&trigger)? {
             let now = sys::transaction_timestamp();
-            let row = claims(&guc::tenant(), event_type, Some(change), None, None, now);
+            let row = claims(&settings::tenant(), event_type, Some(change), None, None, now);
             statement.inserter(now).insert(&row);
         }
         Ok(trigger.done())

@@ -4,23 +4,23 @@
 //! database. `fingerprint()` writes the same state down, so that a change and its taking back both leave a trace in the log.
 //! Audit tables are all tables of the schema named audit_...; their rows are the business of `audit.rs`.
 
+use skill_pg::{Arg, Oid, arg, sys};
+use skill_pg::spi::{self, As, See};
+use crate::{compat};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use pgrx::iter::TableIterator;
-use pgrx::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use skill_core::audit::shipped;
 
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::{cache, sys, utility};
 
 /// The install script, in parts.
 const SCRIPTS: &[&str] = include!(concat!(env!("OUT_DIR"), "/install_scripts.rs"));
 
 /// What the scripts declare, as parameters of the checks.
-fn shipped() -> [spi::Arg; 2] {
+fn shipped() -> [Arg; 2] {
     let mut all = shipped::Shipped::default();
     for script in SCRIPTS {
         let part = shipped::read(script);
@@ -36,7 +36,7 @@ fn shipped() -> [spi::Arg; 2] {
 /// Something that is not as it should be.
 pub struct Problem {
     /// The table, where it is about one.
-    pub table: Option<pg_sys::Oid>,
+    pub table: Option<Oid>,
     /// What is wrong with it, or on the whole.
     pub detail: String,
 }
@@ -54,8 +54,8 @@ impl std::fmt::Display for Problem {
 pub fn problems() -> Vec<Problem> {
     let mut found = Vec::new();
     spi::with_plain_text(|| {
-        spi::run(PROBLEMS, Access::Read, &shipped(), |row| {
-            found.push(Problem { table: row.get(1), detail: row.get(2).unwrap_or_default() })
+        compat::run(PROBLEMS, As::Caller, See::Statement, &shipped(), |row| {
+            found.push(Problem { table: row.get(1), detail: row.get(2) })
         });
     });
     found
@@ -194,7 +194,7 @@ thread_local! {
 /// bytes, no white space. The same before and after dump and restore. Cheap while nothing changes: then only
 /// the versions of the catalogue rows are looked at, which tell also of DML on catalogues that sends no invalidation.
 pub fn fingerprint() -> (Value, [u8; 32]) {
-    let versions: String = spi::one(VERSIONS, Access::ReadLatest, &[]).unwrap_or_default();
+    let versions: String = spi::one(VERSIONS, As::Caller, See::Latest, &[]).unwrap_or_default();
     let roles_same = cache::roles_unchanged();
     if let Some(last) = LAST.with_borrow(|last| {
         last.as_ref().filter(|last| roles_same && last.0 == versions).map(|last| (last.1.clone(), last.2))
@@ -215,8 +215,8 @@ fn items() -> Vec<(String, String)> {
         format!("{}, {}", env!("CARGO_PKG_VERSION"), if utility::installed() { "preloaded" } else { "not preloaded" }),
     )];
     spi::with_plain_text(|| {
-        spi::run(STATE, Access::ReadLatest, &[], |row| {
-            found.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default()))
+        compat::run(STATE, As::Caller, See::Latest, &[], |row| {
+            found.push((row.get(1), row.get(2)))
         });
     });
     found

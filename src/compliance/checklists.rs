@@ -1,7 +1,8 @@
 //! Checklists: from the template to the filing.
 
-use pgrx::pg_sys;
-use pgrx::prelude::*;
+use skill_pg::{Answer, Call, Event, Trigger, Uuid, arg, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use crate::{compat};
 use serde_json::{Value, json};
 use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, MAX_CONTENT, TRANSITIONS};
 use skill_core::input::{optional, required, sha256, word};
@@ -9,11 +10,6 @@ use skill_core::{Code, Fault};
 
 use super::{RuleLock, lock_rules, record, rules, text, unknown};
 use crate::args::{json as json_argument, jsonb, missing, stored, uuid, uuid_datum, who};
-use crate::pg::call::{Answer, Call};
-use crate::pg::spi::{self, Access, arg, given};
-use crate::pg::sys;
-use crate::pg::trigger::{Event, Trigger};
-use crate::pg_function;
 
 /// Statuses of a filing that has not ended.
 pub const OPEN: [&str; 6] = ["draft", "in_progress", "ready_for_review", "in_review", "approved", "rejected"];
@@ -23,7 +19,7 @@ const ARTIFACT_TYPES: [&str; 6] = ["document", "pdf", "plat_draft", "data_export
 
 /// A checklist whose row is locked until the transaction ends.
 pub struct Checklist {
-    id: pgrx::Uuid,
+    id: Uuid,
     pub status: String,
     version: i32,
     items: Value,
@@ -37,25 +33,25 @@ pub struct Checklist {
 }
 
 /// Locks a checklist of the session's tenant.
-pub fn locked(id: pgrx::Uuid) -> Result<Checklist, Fault> {
+pub fn locked(id: Uuid) -> Result<Checklist, Fault> {
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT c.status::text, c.version, c.items::text, c.metadata::text, t.min_required_items::text, \
              to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), t.rule_domains, c.entity_field::text, \
              jsonb_build_object('entity_id', c.entity_id, 'compliance_domain', c.compliance_domain)::text \
          FROM skill_system.filing_checklists c LEFT JOIN skill_system.checklist_templates t ON t.tenant_id = c.tenant_id AND t.id = c.template_id \
          WHERE c.tenant_id = skill_system.current_tenant() AND c.id = $1 FOR NO KEY UPDATE OF c",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(id)],
         |row| {
             found = Some(Checklist {
                 id,
-                status: row.get(1).unwrap_or_default(),
-                version: row.get(2).unwrap_or_default(),
+                status: row.get(1),
+                version: row.get(2),
                 items: stored(row.get(3)),
                 metadata: stored(row.get(4)),
                 required_items: stored(row.get(5)),
-                now: row.get(6).unwrap_or_default(),
+                now: row.get(6),
                 rule_domains: row.get(7),
                 entity_field: row.get(8),
                 entity: stored(row.get(9)),
@@ -97,10 +93,10 @@ pub fn set_status(
     more: Value,
 ) -> Result<(&'static str, i32), Fault> {
     let status = logic::next(action, &checklist.status, decision)?;
-    spi::run(
+    compat::run(
         "UPDATE skill_system.filing_checklists SET status = $2, items = $3, metadata = $4, version = version + 1, updated_at = clock_timestamp() \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(checklist.id), arg(status), jsonb(checklist.items.clone()), jsonb(checklist.metadata.clone())],
         |_| (),
     );
@@ -123,11 +119,11 @@ pub fn set_status(
     Ok((status, version))
 }
 
-fn state(call: &Call, id: pgrx::Uuid, (status, version): (&str, i32)) -> pg_sys::Datum {
-    call.row(&mut [uuid_datum(id), text(status), Some(pg_sys::Datum::from(version))])
+fn state(call: &Call, id: Uuid, (status, version): (&str, i32)) -> pg_sys::Datum {
+    call.row(&[uuid_datum(id), text(status), Some(pg_sys::Datum::from(version))])
 }
 
-pg_function!(pg_finfo_skill_create_template, skill_create_template, create_template);
+pg_function!(create_template);
 /// `create_template(compliance_domain, items, min_required_items, rule_domains)`
 fn create_template(call: &Call) -> Answer {
     let domain = required("compliance_domain", call.text(0), 50)?;
@@ -139,33 +135,33 @@ fn create_template(call: &Call) -> Answer {
     // One at a time, so that versions have no gaps.
     lock_rules(RuleLock::Exclusive);
     let mut made = [None, None];
-    spi::run(
+    compat::run(
         "INSERT INTO skill_system.checklist_templates (compliance_domain, version, items, min_required_items, rule_domains) \
          SELECT $1, coalesce(max(t.version), 0) + 1, $2, $3, $4 FROM skill_system.checklist_templates t \
          WHERE t.tenant_id = skill_system.current_tenant() AND t.compliance_domain = $1 RETURNING id, version",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[
             arg(domain),
-            given(call.datum(1), pg_sys::JSONBOID),
-            given(call.datum(2), pg_sys::JSONBOID),
-            given(call.datum(3), pg_sys::TEXTARRAYOID),
+            call.arg(1),
+            call.arg(2),
+            call.arg(3),
         ],
-        |row| made = [row.get::<pgrx::Uuid>(1).and_then(uuid_datum), row.datum(2)],
+        |row| made = [row.get::<Option<Uuid>>(1).and_then(uuid_datum), row.arg(2)],
     );
     Ok(call.row(&mut made))
 }
 
-pg_function!(pg_finfo_skill_guard_template, skill_guard_template, guard_template);
+pg_function!(guard_template);
 /// BEFORE INSERT, UPDATE or DELETE on `checklist_templates`.
 fn guard_template(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
     if trigger.event() != Event::Insert {
-        let id: Option<pgrx::Uuid> = trigger.old(c"id");
+        let id: Option<Uuid> = trigger.old(c"id");
         let tenant: Option<String> = trigger.old(c"tenant_id");
         let used = spi::as_owner(|| {
             spi::one::<bool>(
                 "SELECT EXISTS (SELECT FROM skill_system.filing_checklists WHERE tenant_id = $1 AND template_id = $2)",
-                Access::ReadLatest,
+                As::Caller, See::Latest,
                 &[arg(tenant), arg(id)],
             )
         });
@@ -186,7 +182,7 @@ fn guard_template(call: &Call) -> Answer {
     Ok(trigger.proceed())
 }
 
-pg_function!(pg_finfo_skill_guard_checklist, skill_guard_checklist, guard_checklist);
+pg_function!(guard_checklist);
 /// BEFORE UPDATE on `filing_checklists`: whoever writes, only legal changes pass.
 fn guard_checklist(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
@@ -214,7 +210,7 @@ fn guard_checklist(call: &Call) -> Answer {
     Ok(trigger.proceed())
 }
 
-pg_function!(pg_finfo_skill_create_checklist, skill_create_checklist, create_checklist);
+pg_function!(create_checklist);
 /// `create_checklist(entity_id, entity_type, compliance_domain, entity_name, deadline, entity_field, entity_district, metadata, created_by)`
 fn create_checklist(call: &Call) -> Answer {
     let entity_id = required("entity_id", call.text(0), 255)?;
@@ -238,14 +234,14 @@ fn create_checklist(call: &Call) -> Answer {
     lock_rules(RuleLock::Shared);
     let mut template = None;
     // The lock lets nobody change the template before this filing uses it.
-    spi::run(
+    compat::run(
         "SELECT id, version, items::text, rule_domains FROM skill_system.checklist_templates \
          WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1 FOR SHARE",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(domain)],
         |row| {
             template =
-                Some((row.get::<pgrx::Uuid>(1), row.get::<i32>(2), stored(row.get(3)), row.get::<Vec<String>>(4)))
+                Some((row.get::<Option<Uuid>>(1), row.get::<Option<i32>>(2), stored(row.get(3)), row.get::<Option<Vec<String>>>(4)))
         },
     );
     let Some((template_id, template_version, items, rule_domains)) = template else {
@@ -255,11 +251,11 @@ fn create_checklist(call: &Call) -> Answer {
         )
         .hint("An administrator makes it with create_template()."));
     };
-    let id = spi::one::<pgrx::Uuid>(
+    let id = spi::one::<Uuid>(
         "INSERT INTO skill_system.filing_checklists (entity_id, entity_type, entity_name, compliance_domain, template_id, deadline, items, metadata, \
              created_by, entity_field, entity_district) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[
             arg(entity_id),
             arg(entity_type),
@@ -284,11 +280,11 @@ fn create_checklist(call: &Call) -> Answer {
     Ok(state(call, id, ("draft", 1)))
 }
 
-pg_function!(pg_finfo_skill_update_checklist_item, skill_update_checklist_item, update_checklist_item);
+pg_function!(update_checklist_item);
 /// `update_checklist_item(checklist_id, item_index, status, expected_version, note, data, updated_by)`
 fn update_checklist_item(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let index: i32 = call.get(1).ok_or_else(|| missing("item_index"))?;
+    let index: i32 = call.get::<Option<_>>(1).ok_or_else(|| missing("item_index"))?;
     let status = word("status", call.text(2), &ITEM_STATUSES)?;
     let note = optional("note", call.text(4), 10_000)?;
     let data = json_argument(call, 5, "data")?;
@@ -305,28 +301,28 @@ fn update_checklist_item(call: &Call) -> Answer {
     Ok(state(call, id, now))
 }
 
-pg_function!(pg_finfo_skill_missing_items, skill_missing_items, missing_items);
+pg_function!(missing_items);
 /// `missing_items(checklist_id)`
 fn missing_items(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT c.items::text, t.min_required_items::text FROM skill_system.filing_checklists c \
          LEFT JOIN skill_system.checklist_templates t ON t.tenant_id = c.tenant_id AND t.id = c.template_id \
          WHERE c.tenant_id = skill_system.current_tenant() AND c.id = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(id)],
         |row| found = Some(logic::missing(&stored(row.get(1)), &stored(row.get(2)))),
     );
     let found = found.ok_or_else(|| unknown("checklist", id))?;
     let mut rows = call.row_set();
     for item in found {
-        rows.push(&mut [Some(pg_sys::Datum::from(item.index)), text(&item.label), text(&item.status)]);
+        rows.push(&[Some(pg_sys::Datum::from(item.index)), text(&item.label), text(&item.status)]);
     }
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_submit_checklist, skill_submit_checklist, submit_checklist);
+pg_function!(submit_checklist);
 /// `submit_checklist(checklist_id, submitted_by, expected_version)`
 fn submit_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
@@ -339,7 +335,7 @@ fn submit_checklist(call: &Call) -> Answer {
     Ok(state(call, id, now))
 }
 
-pg_function!(pg_finfo_skill_review_checklist, skill_review_checklist, review_checklist);
+pg_function!(review_checklist);
 /// `review_checklist(checklist_id, decision, reviewer, comment, expected_version)`
 fn review_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
@@ -354,7 +350,7 @@ fn review_checklist(call: &Call) -> Answer {
     Ok(state(call, id, now))
 }
 
-pg_function!(pg_finfo_skill_file_checklist, skill_file_checklist, file_checklist);
+pg_function!(file_checklist);
 /// `file_checklist(checklist_id, filed_by, reference)`
 fn file_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
@@ -371,7 +367,7 @@ fn file_checklist(call: &Call) -> Answer {
     Ok(state(call, id, now))
 }
 
-pg_function!(pg_finfo_skill_mark_exception, skill_mark_exception, mark_exception);
+pg_function!(mark_exception);
 /// `mark_exception(checklist_id, reason, marked_by, expected_version)`
 fn mark_exception(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
@@ -400,11 +396,11 @@ fn checklist_transitions() -> TableIterator<
     TableIterator::new(TRANSITIONS.iter().map(|t| (t.action, t.from, t.to, t.condition)))
 }
 
-pg_function!(pg_finfo_skill_add_artifact, skill_add_artifact, add_artifact);
+pg_function!(add_artifact);
 /// `add_artifact(checklist_id, item_index, artifact_type, name, content, content_type, file_path, content_sha256, size_bytes, generated_by, metadata, expires_at)`
 fn add_artifact(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let index: i32 = call.get(1).ok_or_else(|| missing("item_index"))?;
+    let index: i32 = call.get::<Option<_>>(1).ok_or_else(|| missing("item_index"))?;
     let kind = word("artifact_type", call.text(2), &ARTIFACT_TYPES)?;
     let name = required("name", call.text(3), 500)?;
     let content_type = optional("content_type", call.text(5), 100)?;
@@ -427,7 +423,7 @@ fn add_artifact(call: &Call) -> Answer {
         (Some(content), _) => (sha256(content.as_bytes()), content.len() as i64),
         (None, Some(_)) => {
             let digest = required("content_sha256", call.text(7), 71)?;
-            let size: i64 = call.get(8).ok_or_else(|| missing("size_bytes"))?;
+            let size: i64 = call.get::<Option<_>>(8).ok_or_else(|| missing("size_bytes"))?;
             let hex = digest.strip_prefix("sha256:").unwrap_or_default();
             if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) || size < 0 {
                 return Err(Fault::new(
@@ -442,7 +438,7 @@ fn add_artifact(call: &Call) -> Answer {
         }
     };
     let differs =
-        call.text(7).is_some_and(|given| given != digest) || call.get::<i64>(8).is_some_and(|given| given != size);
+        call.text(7).is_some_and(|given| given != digest) || call.get::<Option<i64>>(8).is_some_and(|given| given != size);
     if differs {
         return Err(Fault::new(Code::InvalidParameterValue, "content_sha256 or size_bytes is not that of the content")
             .detail(format!("The content has {digest} and {size} bytes.")));
@@ -454,24 +450,24 @@ fn add_artifact(call: &Call) -> Answer {
         return Err(Fault::new(Code::UndefinedObject, format!("the checklist has no item {index}"))
             .detail(format!("It has {count} items, counted from 0.")));
     }
-    let artifact = spi::one::<pgrx::Uuid>(
+    let artifact = spi::one::<Uuid>(
         "INSERT INTO skill_system.checklist_artifacts (checklist_id, item_index, artifact_type, name, content_type, content, file_path, metadata, \
              generated_by, content_sha256, size_bytes, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[
             arg(id),
             arg(index),
             arg(kind),
             arg(name),
             arg(content_type),
-            given(call.datum(4), pg_sys::TEXTOID),
+            call.arg(4),
             arg(file_path),
             jsonb(metadata),
             arg(generated_by),
             arg(digest.as_str()),
             arg(size),
-            given(call.datum(11), pg_sys::TIMESTAMPTZOID),
+            call.arg(11),
         ],
     );
     let artifact = artifact.ok_or_else(|| Fault::new(Code::Internal, "the artifact was not written"))?;
@@ -480,5 +476,5 @@ fn add_artifact(call: &Call) -> Answer {
         "size_bytes": size, "generated_by": generated_by,
     });
     record("filing.artifact_added", data, sys::role_name(sys::session_user()));
-    Ok(call.row(&mut [uuid_datum(artifact), text(&digest), Some(pg_sys::Datum::from(size))]))
+    Ok(call.row(&[uuid_datum(artifact), text(&digest), Some(pg_sys::Datum::from(size))]))
 }

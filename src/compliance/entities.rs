@@ -1,8 +1,10 @@
 //! Entities: the definitions in the tables, read for `core`.
 
+use skill_pg::{Answer, Call, Event, Trigger, Uuid, arg, pg_function, pg_sys};
+use skill_pg::spi::{self, As, See};
+use crate::{settings, compat};
 use std::collections::BTreeMap;
 
-use pgrx::pg_sys;
 use skill_core::compliance::entities::{EntityType, Field, InputType, PRESETS, Preset, Relation};
 use skill_core::input::required;
 use skill_core::policy::effect::shorten;
@@ -10,36 +12,31 @@ use skill_core::{Code, Fault};
 
 use super::text;
 use crate::args::{json, jsonb_datum, missing, stored};
-use crate::pg::call::{Answer, Call, text_array_datum};
-use crate::pg::guc;
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::trigger::{Event, Trigger};
-use crate::pg_function;
 
 /// A kind of entity of the session's tenant, with its id.
-fn entity_type(call: &Call) -> Result<(pgrx::Uuid, EntityType), Fault> {
+fn entity_type(call: &Call) -> Result<(Uuid, EntityType), Fault> {
     let key = required("type_key", call.text(0), 64)?;
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT type_id, display_name::text FROM skill_system.entity_type_definitions WHERE tenant_id = skill_system.current_tenant() AND type_key = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(key)],
-        |row| found = row.get::<pgrx::Uuid>(1).zip(row.get::<String>(2)),
+        |row| found = row.get::<Option<Uuid>>(1).zip(row.get::<Option<String>>(2)),
     );
     let (id, name) = found.ok_or_else(|| {
         Fault::new(Code::UndefinedObject, format!("entity type \"{}\" does not exist", shorten(key)))
             .hint("SELECT type_key FROM skill_system.entity_type_definitions;")
     })?;
     let (mut fields, mut broken) = (Vec::new(), None);
-    spi::run(
+    compat::run(
         "SELECT f.field_key::text, f.label::text, f.input_type::text, f.required, f.options::text, p.pattern, p.description \
          FROM skill_system.entity_field_definitions f LEFT JOIN skill_system.validation_presets p \
              ON p.tenant_id = f.tenant_id AND p.preset_key = f.validation_preset \
          WHERE f.tenant_id = skill_system.current_tenant() AND f.type_id = $1 ORDER BY f.sort_order, f.field_key",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(id)],
         |row| {
-            let preset = match (row.get::<String>(6), row.get::<String>(7)) {
+            let preset = match (row.get::<Option<String>>(6), row.get::<Option<String>>(7)) {
                 (Some(pattern), Some(description)) => match Preset::new(&pattern, &description) {
                     Ok(preset) => Some(preset),
                     Err(fault) => {
@@ -50,10 +47,10 @@ fn entity_type(call: &Call) -> Result<(pgrx::Uuid, EntityType), Fault> {
                 _ => None,
             };
             fields.push(Field {
-                key: row.get(1).unwrap_or_default(),
-                label: row.get(2).unwrap_or_default(),
-                input: InputType::parse(&row.get::<String>(3).unwrap_or_default()),
-                required: row.get(4).unwrap_or_default(),
+                key: row.get(1),
+                label: row.get(2),
+                input: InputType::parse(&row.get::<Option<String>>(3).unwrap_or_default()),
+                required: row.get(4),
                 preset,
                 options: Field::read_options(Some(&stored(row.get(5)))),
             });
@@ -63,27 +60,27 @@ fn entity_type(call: &Call) -> Result<(pgrx::Uuid, EntityType), Fault> {
         return Err(fault);
     }
     let mut relations = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT o.type_key::text, r.cardinality::text, r.required, r.child_type_id = $1 \
          FROM skill_system.entity_relationship_rules r JOIN skill_system.entity_type_definitions o ON o.tenant_id = r.tenant_id \
              AND o.type_id = CASE WHEN r.child_type_id = $1 THEN r.parent_type_id ELSE r.child_type_id END \
          WHERE r.tenant_id = skill_system.current_tenant() AND $1 IN (r.child_type_id, r.parent_type_id) ORDER BY 4 DESC, 1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(id)],
         |row| {
-            let (cardinality, required) = (row.get::<String>(2).unwrap_or_default(), row.get(3).unwrap_or_default());
+            let (cardinality, required) = (row.get::<Option<String>>(2).unwrap_or_default(), row.get(3));
             relations.push(Relation::of(
-                row.get(1).unwrap_or_default(),
+                row.get(1),
                 &cardinality,
                 required,
-                row.get(4).unwrap_or_default(),
+                row.get(4),
             ));
         },
     );
     Ok((id, EntityType { key: key.to_owned(), name, fields, relations }))
 }
 
-pg_function!(pg_finfo_skill_validate_entity, skill_validate_entity, validate_entity);
+pg_function!(validate_entity);
 /// `validate_entity(type_key, data)`
 fn validate_entity(call: &Call) -> Answer {
     let (_, kind) = entity_type(call)?;
@@ -91,57 +88,57 @@ fn validate_entity(call: &Call) -> Answer {
     let problems = kind.validate(&data)?;
     let mut rows = call.row_set();
     for problem in problems {
-        rows.push(&mut [text(&problem.field), text(problem.code), text(&problem.message)]);
+        rows.push(&[text(&problem.field), text(problem.code), text(&problem.message)]);
     }
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_entity_json_schema, skill_entity_json_schema, entity_json_schema);
+pg_function!(entity_json_schema);
 /// `entity_json_schema(type_key)`
 fn entity_json_schema(call: &Call) -> Answer {
     let (id, kind) = entity_type(call)?;
     Ok(jsonb_datum(kind.json_schema(&format!("urn:uuid:{id}"))).unwrap_or_else(|| call.null()))
 }
 
-pg_function!(pg_finfo_skill_map_import, skill_map_import, map_import);
+pg_function!(map_import);
 /// `map_import(type_key, record)`
 fn map_import(call: &Call) -> Answer {
     let (id, kind) = entity_type(call)?;
     let record = json(call, 1, "record")?.ok_or_else(|| missing("record"))?;
     let mut mappings: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    spi::run(
+    compat::run(
         "SELECT m.rrc_field_key::text, f.field_key::text FROM skill_system.rrc_field_mappings m \
          JOIN skill_system.entity_field_definitions f ON f.tenant_id = m.tenant_id AND f.field_id = m.entity_field_id \
          WHERE m.tenant_id = skill_system.current_tenant() AND m.type_id = $1 ORDER BY m.created_at, m.mapping_id",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(id)],
-        |row| mappings.entry(row.get(1).unwrap_or_default()).or_default().push(row.get(2).unwrap_or_default()),
+        |row| mappings.entry(row.get(1)).or_default().push(row.get(2)),
     );
     let (entity, unmapped, empty) = kind.import(&mappings, &record)?;
-    Ok(call.row(&mut [jsonb_datum(entity), jsonb_datum(unmapped), text_array_datum(&empty)]))
+    Ok(call.row(&[jsonb_datum(entity), jsonb_datum(unmapped), arg(&empty)]))
 }
 
-pg_function!(pg_finfo_skill_install_validation_presets, skill_install_validation_presets, install_validation_presets);
+pg_function!(install_validation_presets);
 /// `install_validation_presets()`
 fn install_validation_presets(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for [key, pattern, description, example] in PRESETS {
-        let installed = spi::run(
+        let installed = compat::run(
             "INSERT INTO skill_system.validation_presets (preset_key, pattern, description, example) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-            Access::Write,
+            As::Caller, See::OwnWrites,
             &[arg(key), arg(pattern), arg(description), arg(example)],
             |_| (),
         ) == 1;
-        rows.push(&mut [text(key), Some(pg_sys::Datum::from(installed))]);
+        rows.push(&[text(key), Some(pg_sys::Datum::from(installed))]);
     }
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_guard_preset, skill_guard_preset, guard_preset);
+pg_function!(guard_preset);
 /// BEFORE INSERT OR UPDATE on `validation_presets`.
 fn guard_preset(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
-    let column = |name| trigger.new_value::<String>(name).unwrap_or_default();
+    let column = |name| trigger.new_value::<Option<String>>(name).unwrap_or_default();
     let preset = Preset::new(&column(c"pattern"), &column(c"description"))?;
     if !preset.matches(&column(c"example")) {
         return Err(Fault::new(
@@ -153,11 +150,11 @@ fn guard_preset(call: &Call) -> Answer {
     Ok(trigger.proceed())
 }
 
-pg_function!(pg_finfo_skill_guard_entity_type, skill_guard_entity_type, guard_entity_type);
+pg_function!(guard_entity_type);
 /// BEFORE UPDATE OR DELETE on `entity_type_definitions`.
 fn guard_entity_type(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
-    if trigger.old::<bool>(c"is_system_type") != Some(true) {
+    if trigger.old::<Option<bool>>(c"is_system_type") != Some(true) {
         return Ok(trigger.proceed());
     }
     let refused = match trigger.event() {
@@ -171,10 +168,10 @@ fn guard_entity_type(call: &Call) -> Answer {
         }
         _ => return Ok(trigger.proceed()),
     };
-    let key = trigger.old::<String>(c"type_key").unwrap_or_default();
+    let key = trigger.old::<Option<String>>(c"type_key").unwrap_or_default();
     Err(Fault::new(
         Code::NotInPrerequisiteState,
-        format!("system type \"{key}\" of tenant \"{}\" cannot be {refused}", guc::tenant()),
+        format!("system type \"{key}\" of tenant \"{}\" cannot be {refused}", settings::tenant()),
     )
     .hint("Set compliance_footprint to false to take it out of sight."))
 }

@@ -11,19 +11,17 @@ mod rules;
 mod snapshot;
 mod status;
 
-use pgrx::pg_sys;
+use skill_pg::{Answer, Call, Trigger, Uuid, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{OrRaise};
+use crate::{compat};
 use serde_json::Value;
 use skill_core::{Code, Fault};
 
 use crate::audit;
-use crate::pg::call::{Answer, Call, text_datum as text};
-use crate::pg::spi::{self, Access};
-use crate::pg::sys;
-use crate::pg::trigger::Trigger;
-use crate::pg_function;
 
 /// A row that this tenant has not.
-fn unknown(what: &str, id: pgrx::Uuid) -> Fault {
+fn unknown(what: &str, id: Uuid) -> Fault {
     Fault::new(Code::UndefinedObject, format!("{what} {id} does not exist"))
 }
 
@@ -58,24 +56,24 @@ fn lock_rules(lock: RuleLock) {
             "UPDATE skill_system.rule_books SET revision = revision + 1 WHERE tenant_id = skill_system.current_tenant()"
         }
     };
-    if spi::run(sql, Access::WriteAsOwner, &[], |_| ()) == 0 {
-        spi::run(
+    if compat::run(sql, As::Owner, See::OwnWrites, &[], |_| ()) == 0 {
+        compat::run(
             "INSERT INTO skill_system.rule_books DEFAULT VALUES ON CONFLICT DO NOTHING",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[],
             |_| (),
         );
-        spi::run(sql, Access::WriteAsOwner, &[], |_| ());
+        compat::run(sql, As::Owner, See::OwnWrites, &[], |_| ());
     }
 }
 
-pg_function!(pg_finfo_skill_keep_updated_at, skill_keep_updated_at, keep_updated_at);
+pg_function!(keep_updated_at);
 /// BEFORE UPDATE: `updated_at` is now.
 fn keep_updated_at(call: &Call) -> Answer {
     Ok(Trigger::new(call).proceed_with(&[(c"updated_at", pg_sys::Datum::from(sys::clock_timestamp()))]))
 }
 
-pg_function!(pg_finfo_skill_guard_columns, skill_guard_columns, guard_columns);
+pg_function!(guard_columns);
 /// BEFORE UPDATE: only the columns in the trigger's arguments may change.
 fn guard_columns(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
@@ -94,7 +92,7 @@ fn guard_columns(call: &Call) -> Answer {
 
 #[pgrx::pg_extern(sql = false)]
 fn text_key(value: &str) -> pgrx::AnyNumeric {
-    use crate::pg::error::OrRaise;
+    use skill_pg::error::OrRaise;
     let digits = skill_core::compliance::text_key(value).or_raise();
     pgrx::AnyNumeric::try_from(digits.as_str())
         .map_err(|error| Fault::new(Code::Internal, error.to_string()))

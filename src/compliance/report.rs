@@ -1,5 +1,8 @@
 //! What is told about the matrix: the report and OSCAL.
 
+use skill_pg::{Answer, Arg, Call, Row, arg, pg_function};
+use skill_pg::spi::{self, As, See};
+use crate::{settings, compat};
 use serde_json::{Value, json};
 use skill_core::compliance::oscal::{About, Cell, Evidence, assessment_results};
 use skill_core::compliance::report::{MAX_ROWS, render};
@@ -9,16 +12,12 @@ use skill_core::{Code, Fault};
 
 use super::text;
 use crate::args::{jsonb_datum, missing, stored};
-use crate::pg::call::{Answer, Call};
-use crate::pg::guc;
-use crate::pg::spi::{self, Access, Arg, Row, arg};
-use crate::pg_function;
 
 /// What is not done and can be late.
 const NOT_DONE: [&str; 3] = ["overdue", "action_needed", "in_review"];
 
 fn bounded(call: &Call, n: usize, what: &str, most: i32) -> Result<i32, Fault> {
-    let given: i32 = call.get(n).ok_or_else(|| missing(what))?;
+    let given: i32 = call.get::<Option<_>>(n).ok_or_else(|| missing(what))?;
     if (1..=most).contains(&given) {
         return Ok(given);
     }
@@ -28,11 +27,11 @@ fn bounded(call: &Call, n: usize, what: &str, most: i32) -> Result<i32, Fault> {
 /// The rows of a statement whose one column is jsonb as text.
 fn list(sql: &'static str, args: &[Arg]) -> Vec<Value> {
     let mut found = Vec::new();
-    spi::run(sql, Access::Read, args, |row| found.push(stored(row.get(1))));
+    compat::run(sql, As::Caller, See::Statement, args, |row| found.push(stored(row.get(1))));
     found
 }
 
-pg_function!(pg_finfo_skill_compliance_report, skill_compliance_report, compliance_report);
+pg_function!(compliance_report);
 /// `compliance_report(format, title, max_rows)`
 fn compliance_report(call: &Call) -> Answer {
     let title = required("title", call.text(1), 300)?;
@@ -46,7 +45,7 @@ fn compliance_report(call: &Call) -> Answer {
     .unwrap_or_default();
     let (counts, domains, districts) = tallies();
     data["title"] = title.into();
-    data["tenant"] = guc::tenant().into();
+    data["tenant"] = settings::tenant().into();
     data["rows"] = rows.into();
     data["cells"] = counts.values().filter_map(Value::as_i64).sum::<i64>().into();
     data["counts"] = counts.into();
@@ -82,14 +81,14 @@ fn tallies() -> (serde_json::Map<String, Value>, Vec<String>, Vec<Value>) {
     let mut domains: Vec<String> = Vec::new();
     let mut by_district: std::collections::BTreeMap<String, std::collections::HashMap<String, [i64; 3]>> =
         std::collections::BTreeMap::new();
-    spi::run(
+    compat::run(
         "SELECT compliance_domain::text, coalesce(entity_district, '–')::text, status, sum(entities)::bigint FROM skill_system.compliance_counts \
          WHERE tenant_id = skill_system.current_tenant() GROUP BY 1, 2, 3 ORDER BY 1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
         |row| {
-            let [domain, district, status] = [1, 2, 3].map(|n| row.get::<String>(n).unwrap_or_default());
-            let entities: i64 = row.get(4).unwrap_or_default();
+            let [domain, district, status] = [1, 2, 3].map(|n| row.get::<Option<String>>(n).unwrap_or_default());
+            let entities: i64 = row.get(4);
             let [open, overdue, total] = by_district.entry(district).or_default().entry(domain.clone()).or_default();
             *total += entities;
             *open += if NOT_DONE.contains(&status.as_str()) { entities } else { 0 };
@@ -158,7 +157,7 @@ fn stale(rows: i32) -> Vec<Value> {
 }
 
 fn cell(row: &Row) -> Cell {
-    let required = |n| row.get::<String>(n).unwrap_or_default();
+    let required = |n| row.get::<Option<String>>(n).unwrap_or_default();
     let known = stored(row.get(9));
     let word = |value: &Value| value.as_str().map(str::to_owned);
     let evidence = |value: &Value| Evidence {
@@ -182,7 +181,7 @@ fn cell(row: &Row) -> Cell {
     }
 }
 
-pg_function!(pg_finfo_skill_oscal_assessment_results, skill_oscal_assessment_results, oscal_assessment_results);
+pg_function!(oscal_assessment_results);
 /// `oscal_assessment_results(entity_id, compliance_domain, title, max_findings)`
 fn oscal_assessment_results(call: &Call) -> Answer {
     let entity = optional("entity_id", call.text(0), 255)?;
@@ -191,7 +190,7 @@ fn oscal_assessment_results(call: &Call) -> Answer {
     let most = bounded(call, 3, "max_findings", 10_000)?;
     let mut cells = Vec::new();
     // At most a thousand pieces of evidence a cell, so that the document stays one.
-    spi::run(
+    compat::run(
         "SELECT s.entity_id::text, s.entity_type::text, s.entity_name::text, s.compliance_domain::text, s.status, \
              CASE WHEN isfinite(s.deadline) THEN to_char(s.deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') END, \
              to_char(s.last_assessed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), s.checklist_id::text, \
@@ -203,15 +202,15 @@ fn oscal_assessment_results(call: &Call) -> Answer {
                      WHERE f.tenant_id = s.tenant_id AND f.checklist_id = s.checklist_id AND f.replaced_by IS NULL))::text \
          FROM skill_system.compliance_cells s WHERE s.tenant_id = skill_system.current_tenant() \
              AND ($1 IS NULL OR s.entity_id = $1) AND ($2 IS NULL OR s.compliance_domain = $2) ORDER BY s.entity_id, s.compliance_domain LIMIT $3::bigint + 1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(entity), arg(domain), arg(most)],
         |row| cells.push(cell(row)),
     );
     let truncated = cells.len() > most as usize;
     cells.truncate(most as usize);
     let at: String =
-        spi::one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')", Access::Read, &[])
+        spi::one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')", As::Caller, See::Statement, &[])
             .unwrap_or_default();
-    let about = About { title, tenant: &guc::tenant(), at: &at, truncated };
+    let about = About { title, tenant: &settings::tenant(), at: &at, truncated };
     Ok(jsonb_datum(assessment_results(&about, &cells)).unwrap_or_else(|| call.null()))
 }

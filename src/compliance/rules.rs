@@ -1,6 +1,8 @@
 //! Rules: publishing versions, and the copies that filings froze.
 
-use pgrx::pg_sys;
+use skill_pg::{Answer, Arg, Call, Uuid, arg, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use crate::{compat};
 use serde_json::{Value, json};
 use skill_core::compliance::rules::difference;
 use skill_core::input::{canonical, optional, required, sha256, word};
@@ -9,17 +11,13 @@ use skill_core::{Code, Fault};
 use super::checklists::{self, EDITABLE, OPEN};
 use super::{RuleLock, lock_rules, record, record_all, text, unknown};
 use crate::args::{json as json_argument, jsonb_datum, missing, stored, uuid, uuid_datum, who};
-use crate::pg::call::{Answer, Call, text_array_datum};
-use crate::pg::spi::{self, Access, Arg, arg, given};
-use crate::pg::sys;
-use crate::pg_function;
 
 const SOURCES: [&str; 4] = ["rrc_ingestion", "rule_monitor_agent", "manual", "docket_hearing"];
 const TYPES: [&str; 3] = ["statewide", "field_specific", "notice"];
 
 /// The version in force, or to come, that has no successor.
 struct Current {
-    id: pgrx::Uuid,
+    id: Uuid,
     version: i32,
     /// The new version may take effect on the given day.
     may_be_followed: bool,
@@ -28,17 +26,17 @@ struct Current {
 
 fn current(identifier: &str, effective_date: &Arg) -> Option<Current> {
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT id, version, effective_date <= $2, effective_date::text FROM skill_system.rule_versions \
          WHERE tenant_id = skill_system.current_tenant() AND rule_identifier = $1 AND status = 'active'",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(identifier), effective_date.clone()],
         |row| {
-            found = row.get(1).map(|id| Current {
+            found = row.get::<Option<_>>(1).map(|id| Current {
                 id,
-                version: row.get(2).unwrap_or_default(),
-                may_be_followed: row.get(3).unwrap_or_default(),
-                effective_date: row.get(4).unwrap_or_default(),
+                version: row.get(2),
+                may_be_followed: row.get(3),
+                effective_date: row.get(4),
             });
         },
     );
@@ -67,9 +65,9 @@ fn supersede(identifier: &str, effective_date: &Arg) -> Result<Option<Current>, 
             .detail(format!("Version {} of {identifier} is in force from {}.", current.version, current.effective_date))
             .hint("A later version cannot begin before an earlier one; it may begin on the same day."));
         }
-        spi::run(
+        compat::run(
             "UPDATE skill_system.rule_versions SET status = 'superseded', superseded_date = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[arg(current.id), effective_date.clone()],
             |_| (),
         );
@@ -79,9 +77,9 @@ fn supersede(identifier: &str, effective_date: &Arg) -> Result<Option<Current>, 
 
 /// Every open filing that froze another version of the rule becomes stale, also one
 /// whose change to an earlier version was acknowledged. Returns how many copies.
-fn make_stale(identifier: &str, version: i32, id: pgrx::Uuid, by: &str) -> i64 {
+fn make_stale(identifier: &str, version: i32, id: Uuid, by: &str) -> i64 {
     let mut stale = Vec::new();
-    spi::run(
+    compat::run(
         "UPDATE skill_system.filing_rule_snapshots s \
          SET is_current = false, superseded_by = $2, acknowledged = false, acknowledged_by = NULL, acknowledged_at = NULL, acknowledged_comment = NULL \
          FROM skill_system.rule_versions v, skill_system.filing_checklists c \
@@ -89,11 +87,11 @@ fn make_stale(identifier: &str, version: i32, id: pgrx::Uuid, by: &str) -> i64 {
              AND s.tenant_id = v.tenant_id AND s.rule_version_id = v.id AND s.replaced_by IS NULL \
              AND c.tenant_id = s.tenant_id AND c.id = s.checklist_id AND c.status NOT IN ('filed', 'exception') \
          RETURNING s.id, s.checklist_id, v.version",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(identifier), arg(id)],
-        |row| stale.push((row.get::<pgrx::Uuid>(1), row.get::<pgrx::Uuid>(2), row.get::<i32>(3))),
+        |row| stale.push((row.get::<Option<Uuid>>(1), row.get::<Option<Uuid>>(2), row.get::<Option<i32>>(3))),
     );
-    let name = |id: &Option<pgrx::Uuid>| id.map(|id| id.to_string());
+    let name = |id: &Option<Uuid>| id.map(|id| id.to_string());
     let changes = stale.iter().map(|(snapshot, checklist, from)| {
         json!({"checklist_id": name(checklist), "snapshot_id": name(snapshot), "rule_identifier": identifier, "from": from, "to": version})
     });
@@ -131,8 +129,8 @@ fn add_version(call: &Call, status: &str) -> Answer {
     let content = canonical(&data);
     let exact = spi::one::<bool>(
         "SELECT $1::jsonb = $2",
-        Access::Read,
-        &[arg(content.as_str()), given(call.datum(3), pg_sys::JSONBOID)],
+        As::Caller, See::Statement,
+        &[arg(content.as_str()), call.arg(3)],
     );
     if exact != Some(true) {
         return Err(Fault::new(
@@ -148,15 +146,15 @@ fn add_version(call: &Call, status: &str) -> Answer {
     lock_rules(RuleLock::Exclusive);
     let previous = if active { supersede(identifier, &date)? } else { current(identifier, &date) };
     let by = detected_by.unwrap_or_else(|| sys::role_name(sys::session_user()));
-    let (mut id, mut version) = (None::<pgrx::Uuid>, 0i32);
-    spi::run(
+    let (mut id, mut version) = (None::<Uuid>, 0i32);
+    compat::run(
         "INSERT INTO skill_system.rule_versions (rule_type, rule_domain, rule_identifier, version, effective_date, source, source_reference, \
              rule_data, graph_node_id, change_summary, detected_by, status, content_sha256, approved_by, approved_at) \
          SELECT $1, $2, $3, coalesce(max(v.version), 0) + 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
              CASE WHEN $11 = 'active' THEN $13 END, CASE WHEN $11 = 'active' THEN clock_timestamp() END \
          FROM skill_system.rule_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.rule_identifier = $3 \
          RETURNING id, version",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[
             arg(kind),
             arg(domain),
@@ -164,7 +162,7 @@ fn add_version(call: &Call, status: &str) -> Answer {
             date,
             arg(source),
             arg(reference),
-            given(call.datum(3), pg_sys::JSONBOID),
+            call.arg(3),
             arg(node),
             arg(summary),
             arg(detected_by),
@@ -172,7 +170,7 @@ fn add_version(call: &Call, status: &str) -> Answer {
             arg(sha256(content.as_bytes()).as_str()),
             arg(by),
         ],
-        |row| (id, version) = (row.get(1), row.get(2).unwrap_or_default()),
+        |row| (id, version) = (row.get(1), row.get(2)),
     );
     let id = id.ok_or_else(|| Fault::new(Code::Internal, "the version was not written"))?;
     let stale = if active { make_stale(identifier, version, id, by) } else { 0 };
@@ -188,14 +186,14 @@ fn add_version(call: &Call, status: &str) -> Answer {
 
 fn state(
     call: &Call,
-    id: pgrx::Uuid,
+    id: Uuid,
     identifier: &str,
     version: i32,
     status: &str,
-    supersedes: Option<pgrx::Uuid>,
+    supersedes: Option<Uuid>,
     stale: i64,
 ) -> pg_sys::Datum {
-    call.row(&mut [
+    call.row(&[
         uuid_datum(id),
         text(identifier),
         Some(pg_sys::Datum::from(version)),
@@ -205,16 +203,16 @@ fn state(
     ])
 }
 
-pg_function!(pg_finfo_skill_publish_rule, skill_publish_rule, publish_rule);
+pg_function!(publish_rule);
 /// `publish_rule(rule_identifier, rule_domain, effective_date, rule_data, source, rule_type, source_reference, change_summary, graph_node_id, detected_by)`
 fn publish_rule(call: &Call) -> Answer {
     add_version(call, "active")
 }
 
-pg_function!(pg_finfo_skill_propose_rule, skill_propose_rule, propose_rule);
+pg_function!(propose_rule);
 /// As `publish_rule`, and `draft`.
 fn propose_rule(call: &Call) -> Answer {
-    let draft: bool = call.get(10).ok_or_else(|| missing("draft"))?;
+    let draft: bool = call.get::<Option<_>>(10).ok_or_else(|| missing("draft"))?;
     add_version(call, if draft { "draft" } else { "pending_review" })
 }
 
@@ -226,19 +224,19 @@ struct Proposal {
     date: Arg,
 }
 
-fn proposal(id: pgrx::Uuid) -> Result<Proposal, Fault> {
+fn proposal(id: Uuid) -> Result<Proposal, Fault> {
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT rule_identifier::text, version, status::text, effective_date FROM skill_system.rule_versions \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1 FOR NO KEY UPDATE",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(id)],
         |row| {
             found = Some(Proposal {
-                identifier: row.get(1).unwrap_or_default(),
-                version: row.get(2).unwrap_or_default(),
-                status: row.get(3).unwrap_or_default(),
-                date: given(row.datum(4), pg_sys::DATEOID),
+                identifier: row.get(1),
+                version: row.get(2),
+                status: row.get(3),
+                date: given(row.arg(4), pg_sys::DATEOID),
             });
         },
     );
@@ -260,17 +258,17 @@ fn need_status(proposal: &Proposal, wanted: &str, what: &str) -> Result<(), Faul
     .hint("propose_rule() makes a version that waits for review; submit_rule() hands in a draft."))
 }
 
-fn set_status(id: pgrx::Uuid, status: &str, approved_by: Option<&str>) {
-    spi::run(
+fn set_status(id: Uuid, status: &str, approved_by: Option<&str>) {
+    compat::run(
         "UPDATE skill_system.rule_versions SET status = $2, approved_by = $3, approved_at = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(id), arg(status), arg(approved_by)],
         |_| (),
     );
 }
 
-pg_function!(pg_finfo_skill_submit_rule, skill_submit_rule, submit_rule);
+pg_function!(submit_rule);
 /// `submit_rule(rule_version_id, submitted_by)`
 fn submit_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
@@ -284,7 +282,7 @@ fn submit_rule(call: &Call) -> Answer {
     Ok(state(call, id, &proposal.identifier, proposal.version, "pending_review", None, 0))
 }
 
-pg_function!(pg_finfo_skill_review_rule, skill_review_rule, review_rule);
+pg_function!(review_rule);
 /// `review_rule(rule_version_id, decision, reviewer, comment)`
 fn review_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
@@ -321,27 +319,27 @@ fn review_rule(call: &Call) -> Answer {
     Ok(state(call, id, identifier, version, status, previous.map(|previous| previous.id), stale))
 }
 
-fn rule_data(id: pgrx::Uuid) -> Result<Value, Fault> {
+fn rule_data(id: Uuid) -> Result<Value, Fault> {
     let text = spi::one::<String>(
         "SELECT rule_data::text FROM skill_system.rule_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(id)],
     );
     text.map(|text| stored(Some(text))).ok_or_else(|| unknown("rule version", id))
 }
 
-pg_function!(pg_finfo_skill_diff_rules, skill_diff_rules, diff_rules);
+pg_function!(diff_rules);
 /// `diff_rules(a, b)`
 fn diff_rules(call: &Call) -> Answer {
     let (a, b) = (rule_data(uuid(call, 0, "a")?)?, rule_data(uuid(call, 1, "b")?)?);
     let (patch, lines) = difference(&a, &b);
-    Ok(call.row(&mut [jsonb_datum(patch), text_array_datum(&lines)]))
+    Ok(call.row(&[jsonb_datum(patch), arg(&lines)]))
 }
 
 /// Freezes for a filing what applies today and is not frozen yet, which is everything
 /// for a new one; the caller holds the lock.
-pub fn freeze(checklist: pgrx::Uuid, new: bool, domains: Option<Vec<String>>, field: Option<&str>) -> i32 {
-    let frozen = spi::run(
+pub fn freeze(checklist: Uuid, new: bool, domains: Option<Vec<String>>, field: Option<&str>) -> i32 {
+    let frozen = compat::run(
         "INSERT INTO skill_system.filing_rule_snapshots (checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256, is_current, superseded_by) \
          SELECT $1, v.id, v.rule_data, v.content_sha256, n.id IS NULL, n.id FROM skill_system.rule_versions v \
          LEFT JOIN skill_system.rule_versions n ON n.tenant_id = v.tenant_id AND n.rule_identifier = v.rule_identifier AND n.status = 'active' AND n.id <> v.id \
@@ -351,14 +349,14 @@ pub fn freeze(checklist: pgrx::Uuid, new: bool, domains: Option<Vec<String>>, fi
              AND ($4 OR v.rule_identifier <> ALL (ARRAY(SELECT o.rule_identifier FROM (SELECT s.rule_version_id FROM skill_system.filing_rule_snapshots s \
                  WHERE s.tenant_id = skill_system.current_tenant() AND s.checklist_id = $1 OFFSET 0) f \
                  JOIN skill_system.rule_versions o ON o.tenant_id = skill_system.current_tenant() AND o.id = f.rule_version_id)))",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(checklist), arg(domains), arg(field), arg(new)],
         |_| (),
     );
     frozen as i32
 }
 
-pg_function!(pg_finfo_skill_snapshot_rules, skill_snapshot_rules, snapshot_rules);
+pg_function!(snapshot_rules);
 /// `snapshot_rules(checklist_id)`
 fn snapshot_rules(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
@@ -375,41 +373,41 @@ fn snapshot_rules(call: &Call) -> Answer {
 
 /// A frozen copy that the caller is about to settle.
 struct Frozen {
-    checklist: pgrx::Uuid,
+    checklist: Uuid,
     identifier: String,
     version: i32,
-    newest: Option<(pgrx::Uuid, i32)>,
+    newest: Option<(Uuid, i32)>,
     acknowledged_by: Option<String>,
     replaced: bool,
 }
 
 /// Locks a frozen copy, which must be stale, and the filing it belongs to.
-fn locked_stale(id: pgrx::Uuid) -> Result<(Frozen, checklists::Checklist), Fault> {
+fn locked_stale(id: Uuid) -> Result<(Frozen, checklists::Checklist), Fault> {
     lock_rules(RuleLock::Shared);
-    let checklist_id = spi::one::<pgrx::Uuid>(
+    let checklist_id = spi::one::<Uuid>(
         "SELECT checklist_id FROM skill_system.filing_rule_snapshots WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(id)],
     );
     let checklist_id = checklist_id.ok_or_else(|| unknown("snapshot", id))?;
     let checklist = checklists::locked(checklist_id)?;
     checklists::need_open(&checklist, &OPEN)?;
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT v.rule_identifier::text, v.version, s.superseded_by, n.version, CASE WHEN s.acknowledged THEN s.acknowledged_by::text END, s.replaced_by IS NOT NULL \
          FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.tenant_id = s.tenant_id AND v.id = s.rule_version_id \
          LEFT JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by \
          WHERE s.tenant_id = skill_system.current_tenant() AND s.id = $1 FOR NO KEY UPDATE OF s",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(id)],
         |row| {
             found = Some(Frozen {
                 checklist: checklist_id,
-                identifier: row.get(1).unwrap_or_default(),
-                version: row.get(2).unwrap_or_default(),
-                newest: row.get::<pgrx::Uuid>(3).zip(row.get::<i32>(4)),
+                identifier: row.get(1),
+                version: row.get(2),
+                newest: row.get::<Option<Uuid>>(3).zip(row.get::<Option<i32>>(4)),
                 acknowledged_by: row.get(5),
-                replaced: row.get(6).unwrap_or_default(),
+                replaced: row.get(6),
             });
         },
     );
@@ -427,7 +425,7 @@ fn locked_stale(id: pgrx::Uuid) -> Result<(Frozen, checklists::Checklist), Fault
     Ok((frozen, checklist))
 }
 
-pg_function!(pg_finfo_skill_acknowledge_stale, skill_acknowledge_stale, acknowledge_stale);
+pg_function!(acknowledge_stale);
 /// `acknowledge_stale(snapshot_id, acknowledged_by, comment, seen_version)`
 fn acknowledge_stale(call: &Call) -> Answer {
     let id = uuid(call, 0, "snapshot_id")?;
@@ -450,10 +448,10 @@ fn acknowledge_stale(call: &Call) -> Answer {
         )
         .detail(format!("By {other}.")));
     }
-    spi::run(
+    compat::run(
         "UPDATE skill_system.filing_rule_snapshots SET acknowledged = true, acknowledged_by = $2, acknowledged_at = clock_timestamp(), acknowledged_comment = $3 \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(id), arg(by), arg(comment)],
         |_| (),
     );
@@ -465,23 +463,23 @@ fn acknowledge_stale(call: &Call) -> Answer {
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_refresh_snapshot, skill_refresh_snapshot, refresh_snapshot);
+pg_function!(refresh_snapshot);
 /// `refresh_snapshot(snapshot_id, refreshed_by)`
 fn refresh_snapshot(call: &Call) -> Answer {
     let id = uuid(call, 0, "snapshot_id")?;
     let by = who(call, 1, "refreshed_by")?;
     let (frozen, checklist) = locked_stale(id)?;
     let (rule, newest) = frozen.newest.ok_or_else(|| unknown("snapshot", id))?;
-    let fresh = spi::one::<pgrx::Uuid>(
+    let fresh = spi::one::<Uuid>(
         "INSERT INTO skill_system.filing_rule_snapshots (checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256) \
          SELECT $2, v.id, v.rule_data, v.content_sha256 FROM skill_system.rule_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.id = $1 RETURNING id",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(rule), arg(frozen.checklist)],
     );
     let fresh = fresh.ok_or_else(|| unknown("rule version", rule))?;
-    spi::run(
+    compat::run(
         "UPDATE skill_system.filing_rule_snapshots SET replaced_by = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(id), arg(fresh)],
         |_| (),
     );
@@ -496,49 +494,49 @@ fn refresh_snapshot(call: &Call) -> Answer {
     Ok(uuid_datum(fresh).unwrap_or_else(|| call.null()))
 }
 
-pg_function!(pg_finfo_skill_snapshot_diff, skill_snapshot_diff, snapshot_diff);
+pg_function!(snapshot_diff);
 /// `snapshot_diff(snapshot_id)`
 fn snapshot_diff(call: &Call) -> Answer {
     let id = uuid(call, 0, "snapshot_id")?;
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT v.rule_identifier::text, v.version, coalesce(n.version, v.version), s.is_current, s.acknowledged, s.rule_data_at_snapshot::text, coalesce(n.rule_data, v.rule_data)::text \
          FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.tenant_id = s.tenant_id AND v.id = s.rule_version_id \
          LEFT JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by \
          WHERE s.tenant_id = skill_system.current_tenant() AND s.id = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(id)],
         |row| {
             let (patch, lines) = difference(&stored(row.get(6)), &stored(row.get(7)));
-            let identifier = row.get::<String>(1).unwrap_or_default();
-            found = Some((identifier, [2, 3, 4, 5].map(|n| row.datum(n)), patch, lines));
+            let identifier = row.get::<Option<String>>(1).unwrap_or_default();
+            found = Some((identifier, [2, 3, 4, 5].map(|n| row.arg(n)), patch, lines));
         },
     );
     let (identifier, [frozen, newest, is_current, acknowledged], patch, lines) =
         found.ok_or_else(|| unknown("snapshot", id))?;
-    Ok(call.row(&mut [
+    Ok(call.row(&[
         text(&identifier),
         frozen,
         newest,
         is_current,
         acknowledged,
         jsonb_datum(patch),
-        text_array_datum(&lines),
+        arg(&lines),
     ]))
 }
 
 /// Refuses to file while a frozen rule has changed and nobody has said that this is known.
-pub fn check_not_stale(checklist: pgrx::Uuid) -> Result<(), Fault> {
+pub fn check_not_stale(checklist: Uuid) -> Result<(), Fault> {
     let mut changes = Vec::new();
     // Also what was published since the snapshot of an older transaction was taken.
     spi::as_owner(|| {
-        spi::run(
+        compat::run(
             "SELECT v.rule_identifier::text, v.version, n.version, s.rule_data_at_snapshot::text, n.rule_data::text FROM skill_system.filing_rule_snapshots s \
              JOIN skill_system.rule_versions v ON v.tenant_id = s.tenant_id AND v.id = s.rule_version_id \
              JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by \
              WHERE s.tenant_id = skill_system.current_tenant() AND s.checklist_id = $1 AND NOT s.is_current AND NOT s.acknowledged AND s.replaced_by IS NULL \
              ORDER BY v.rule_identifier LIMIT 20",
-            Access::ReadLatest,
+            As::Caller, See::Latest,
             &[arg(checklist)],
             |row| {
                 let (_, lines) = difference(&stored(row.get(4)), &stored(row.get(5)));
@@ -547,10 +545,10 @@ pub fn check_not_stale(checklist: pgrx::Uuid) -> Result<(), Fault> {
                 } else {
                     lines[..lines.len().min(10)].join(", ")
                 };
-                let version = |n| row.get::<i32>(n).unwrap_or_default();
+                let version = |n| row.get::<Option<i32>>(n).unwrap_or_default();
                 changes.push(format!(
                     "{} version {} is superseded by {}: {how}",
-                    row.get::<String>(1).unwrap_or_default(),
+                    row.get::<Option<String>>(1).unwrap_or_default(),
                     version(2),
                     version(3)
                 ));

@@ -1,15 +1,15 @@
 //! One filing as one signed document.
 
+use skill_pg::{Answer, Call, arg, pg_function};
+use skill_pg::spi::{self, As, See};
+use crate::{compat};
 use serde_json::Value;
 use skill_core::compliance::snapshot::{Statement, VERSION_MEMBER, digest};
 use skill_core::jsonb::{self, JsonbError};
 
 use super::{text, unknown};
 use crate::args::uuid;
-use crate::pg::call::{Answer, Call};
-use crate::pg::keys;
-use crate::pg::spi::{self, Access, arg};
-use crate::{ledger, pg_function};
+use crate::ledger;
 
 /// The payload. `$1` is the filing, `$2` the log. The records are looked for from the
 /// filing's first day on; what an artifact says is not told, only its digest.
@@ -34,7 +34,7 @@ const PAYLOAD: &str = "SELECT jsonb_build_object( \
         WHERE l.tenant_id = c.tenant_id AND l.created_at >= c.created_at AND l.event_data->>'checklist_id' = $1::text)) \
     FROM skill_system.filing_checklists c WHERE c.tenant_id = skill_system.current_tenant() AND c.id = $1";
 
-pg_function!(pg_finfo_skill_compliance_snapshot, skill_compliance_snapshot, compliance_snapshot);
+pg_function!(compliance_snapshot);
 /// `compliance_snapshot(checklist_id)`
 fn compliance_snapshot(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
@@ -42,13 +42,13 @@ fn compliance_snapshot(call: &Call) -> Answer {
     let mut found = None;
     spi::as_owner(|| {
         // The text is what the jsonb says, so that every number keeps its digits.
-        spi::run_once(
+        compat::run_once(
             &format!("SELECT p, p::text FROM ({PAYLOAD}) AS payload(p)"),
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(id), arg(origin.as_str())],
             |row| {
                 let encoded = row.bytes(1).map(|root| digest(id.as_bytes(), |writer| jsonb::tell(root, writer)));
-                found = encoded.zip(row.get::<String>(2));
+                found = encoded.zip(row.get::<Option<String>>(2));
             },
         );
     });

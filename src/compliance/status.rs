@@ -1,6 +1,8 @@
 //! The status matrix: kept true by what happens to checklists.
 
-use pgrx::pg_sys;
+use skill_pg::{Answer, Call, Trigger, arg, pg_function};
+use skill_pg::spi::{self, As, See};
+use crate::{settings, compat};
 use serde_json::{Value, json};
 use skill_core::input::{optional, required, word};
 use skill_core::policy::effect::shorten;
@@ -8,11 +10,6 @@ use skill_core::{Code, Fault};
 
 use super::{record, text};
 use crate::args::{json as json_argument, who};
-use crate::pg::call::{Answer, Call};
-use crate::pg::guc;
-use crate::pg::spi::{self, Access, arg, given};
-use crate::pg::trigger::Trigger;
-use crate::pg_function;
 
 /// Works out one cell from the newest checklist of the entity in the domain.
 fn assess(tenant: &str, entity: &str, domain: &str) {
@@ -22,10 +19,10 @@ fn assess(tenant: &str, entity: &str, domain: &str) {
     }
     if !write_cell(tenant, entity, domain) {
         // Its only checklist was deleted, so nothing is known any more.
-        spi::run(
+        compat::run(
             "UPDATE skill_system.compliance_status SET status = 'action_needed', checklist_id = NULL, details = details - 'checklist_status', last_assessed_at = clock_timestamp() \
              WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 AND details ? 'checklist_status'",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[arg(tenant), arg(entity), arg(domain)],
             |_| (),
         );
@@ -34,7 +31,7 @@ fn assess(tenant: &str, entity: &str, domain: &str) {
 
 /// Makes the cell say what the newest checklist says; false when there is none.
 fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
-    let found = spi::run(
+    let found = compat::run(
         "INSERT INTO skill_system.compliance_status AS s (tenant_id, entity_id, entity_type, entity_name, entity_field, entity_district, compliance_domain, \
              status, deadline, checklist_id, details, last_assessed_at) \
          SELECT c.tenant_id, c.entity_id, c.entity_type, c.entity_name, c.entity_field, c.entity_district, c.compliance_domain, \
@@ -47,7 +44,7 @@ fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
              entity_name = coalesce(EXCLUDED.entity_name, s.entity_name), entity_field = coalesce(EXCLUDED.entity_field, s.entity_field), \
              entity_district = coalesce(EXCLUDED.entity_district, s.entity_district), status = EXCLUDED.status, deadline = EXCLUDED.deadline, \
              checklist_id = EXCLUDED.checklist_id, details = s.details || EXCLUDED.details, last_assessed_at = EXCLUDED.last_assessed_at",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(tenant), arg(entity), arg(domain)],
         |_| (),
     );
@@ -56,20 +53,20 @@ fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
 
 /// One at a time: the statement after it sees what the others made of the cell. False when there is no such cell yet.
 fn lock_cell(tenant: &str, entity: &str, domain: &str) -> bool {
-    let found = spi::run(
+    let found = compat::run(
         "SELECT FROM skill_system.compliance_status WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 FOR NO KEY UPDATE",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(tenant), arg(entity), arg(domain)],
         |_| (),
     );
     found > 0
 }
 
-pg_function!(pg_finfo_skill_assess_checklist, skill_assess_checklist, assess_checklist);
+pg_function!(assess_checklist);
 /// AFTER INSERT, UPDATE and DELETE on `filing_checklists`.
 fn assess_checklist(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
-    let column = |name| trigger.old::<String>(name).unwrap_or_default();
+    let column = |name| trigger.old::<Option<String>>(name).unwrap_or_default();
     assess(&column(c"tenant_id"), &column(c"entity_id"), &column(c"compliance_domain"));
     Ok(trigger.done())
 }
@@ -77,23 +74,23 @@ fn assess_checklist(call: &Call) -> Answer {
 /// Status of a cell and whether an open checklist decides it.
 fn cell(entity: &str, domain: &str) -> (Option<String>, bool) {
     let mut found = (None, false);
-    spi::run(
+    compat::run(
         "SELECT s.status::text, EXISTS (SELECT FROM skill_system.filing_checklists c WHERE c.tenant_id = skill_system.current_tenant() \
              AND c.entity_id = $1 AND c.compliance_domain = $2 AND c.status NOT IN ('filed', 'exception')) \
          FROM (SELECT) one LEFT JOIN skill_system.compliance_status s \
              ON s.tenant_id = skill_system.current_tenant() AND s.entity_id = $1 AND s.compliance_domain = $2",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(entity), arg(domain)],
-        |row| found = (row.get(1), row.get(2).unwrap_or_default()),
+        |row| found = (row.get(1), row.get(2)),
     );
     found
 }
 
-pg_function!(pg_finfo_skill_assess_compliance, skill_assess_compliance, assess_compliance);
+pg_function!(assess_compliance);
 /// `assess_compliance(tenant_id, entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details, assessed_by)`
 fn assess_compliance(call: &Call) -> Answer {
     let tenant = required("tenant_id", call.text(0), usize::MAX)?;
-    if !guc::is_tenant(tenant) {
+    if !settings::is_tenant(tenant) {
         return Err(Fault::new(Code::InsufficientPrivilege, "this session belongs to another tenant")
             .hint("SELECT skill_system.current_tenant();"));
     }
@@ -112,13 +109,13 @@ fn assess_compliance(call: &Call) -> Answer {
         ));
     } else {
         let mut domains = Vec::new();
-        spi::run(
+        compat::run(
             "SELECT compliance_domain::text FROM skill_system.compliance_status WHERE tenant_id = skill_system.current_tenant() AND entity_id = $1 AND ($2 IS NULL OR compliance_domain = $2) \
              UNION SELECT compliance_domain::text FROM skill_system.filing_checklists WHERE tenant_id = skill_system.current_tenant() AND entity_id = $1 AND ($2 IS NULL OR compliance_domain = $2) \
              ORDER BY 1",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[arg(entity), arg(domain)],
-            |row| domains.extend(row.get::<String>(1)),
+            |row| domains.extend(row.get::<Option<String>>(1)),
         );
         if domains.is_empty() {
             return Err(Fault::new(Code::UndefinedObject, format!("nothing is known of entity \"{}\"", shorten(entity)))
@@ -139,7 +136,7 @@ fn assess_compliance(call: &Call) -> Answer {
                 &by,
             );
         }
-        rows.push(&mut [text(&domain), before.as_deref().and_then(text), after.as_deref().and_then(text)]);
+        rows.push(&[text(&domain), before.as_deref().and_then(text), after.as_deref().and_then(text)]);
     }
     Ok(call.null())
 }
@@ -164,19 +161,19 @@ fn set(
         arg(entity_type),
         arg(domain),
         arg(status),
-        given(call.datum(5), pg_sys::TIMESTAMPTZOID),
+        call.arg(5),
         arg(name),
         arg(field),
         arg(district),
-        given(call.datum(9), pg_sys::JSONBOID),
+        call.arg(9),
     ];
-    let tenant = guc::tenant();
+    let tenant = settings::tenant();
     if !lock_cell(&tenant, entity, domain) {
         required("entity_type", entity_type, 50)?;
-        let made = spi::run(
+        let made = compat::run(
             "INSERT INTO skill_system.compliance_status (entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, '{}')) ON CONFLICT (tenant_id, entity_id, compliance_domain) DO NOTHING",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &values,
             |_| (),
         );
@@ -194,12 +191,12 @@ fn set(
         )
         .hint("Work on the checklist, or end it with mark_exception()."));
     }
-    spi::run(
+    compat::run(
         "UPDATE skill_system.compliance_status s SET entity_type = coalesce($2, s.entity_type), status = $4, deadline = $5, \
              entity_name = coalesce($6, s.entity_name), entity_field = coalesce($7, s.entity_field), entity_district = coalesce($8, s.entity_district), \
              details = (s.details - 'checklist_status') || coalesce($9, '{}'), last_assessed_at = clock_timestamp() \
          WHERE s.tenant_id = skill_system.current_tenant() AND s.entity_id = $1 AND s.compliance_domain = $3",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &values,
         |_| (),
     );

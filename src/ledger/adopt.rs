@@ -1,6 +1,9 @@
 //! Going on in another server, or in this one at another time.
 
-use pgrx::datum::IntoDatum;
+use skill_pg::{Answer, Call, arg, pg_function, fault_point, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{check_for_interrupts};
+use crate::{compat};
 use skill_core::ledger::checkpoint::Checkpoint;
 use skill_core::ledger::tree::{self, Appender, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
@@ -9,18 +12,13 @@ use super::proof::{nothing_sealed, origin, verifier_keys};
 use super::seal::Leaves;
 use super::state::{Place, Snapshot, State};
 use super::tiles::{HASH, StoredTiles};
-use crate::pg::cache::{self, Opened};
-use crate::pg::call::{Answer, Call, text_datum};
-use crate::pg::error::check_for_interrupts;
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::{fault_point, sys, worker};
-use crate::{audit, pg_function};
+use crate::audit;
 
 fn not_now(message: impl Into<String>) -> Fault {
     Fault::new(Code::NotInPrerequisiteState, message)
 }
 
-pg_function!(pg_finfo_skill_adopt_log, skill_adopt_log, adopt_log);
+pg_function!(adopt_log);
 /// `adopt_log(reason, last_checkpoint)`.
 fn adopt_log(call: &Call) -> Answer {
     let Some(reason) = call.text(0).map(str::trim).filter(|reason| !reason.is_empty()) else {
@@ -34,12 +32,12 @@ fn adopt_log(call: &Call) -> Answer {
     }
     let row = spi::with_latest_snapshot(|| adopt(reason, call.text(1)))?;
     worker::mended();
-    call.row_set().push(&mut [
-        row.incarnation.into_datum(),
-        row.continued.into_datum(),
-        (row.size as i64).into_datum(),
-        (row.sealed as i64).into_datum(),
-        text_datum(&row.detail),
+    call.row_set().push(&[
+        arg(row.incarnation),
+        arg(row.continued),
+        (row.size as i64arg()),
+        (row.sealed as i64arg()),
+        arg(&row.detail),
     ]);
     Ok(call.null())
 }
@@ -69,7 +67,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
     let snapshot = Snapshot::active()?;
     let before = state.size;
     spi::as_owner(|| {
-        cache::opening(Opened::Sealing, || {
+        bypass::with(Bypass::Sealing, || {
             let mut leaves = Leaves::resume(state.size)?;
             leaves.push_unmapped("true", &[])?;
             (state.size, state.root) = leaves.finish()?;
@@ -162,11 +160,11 @@ pub fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Faul
         });
     }
     let mut stored = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT tree_size, root_hash FROM skill_system.audit_checkpoints WHERE incarnation = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(state.incarnation)],
-        |row| stored.extend(row.get::<i64>(1).zip(row.bytes(2).and_then(|root| tree::Hash::try_from(root).ok()))),
+        |row| stored.extend(row.get::<Option<i64>>(1).zip(row.bytes(2).and_then(|root| tree::Hash::try_from(root).ok()))),
     );
     let mut loss = None;
     for (size, root) in &stored {

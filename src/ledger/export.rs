@@ -1,11 +1,14 @@
 //! The sealed records as JSON Lines, with all that proves them.
 
+use skill_pg::{Answer, Call, Row, Uuid, arg, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{check_for_interrupts};
+use crate::{compat};
 use std::collections::HashMap;
 use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pgrx::pg_sys;
 use serde_json::json;
 use skill_core::ledger::checkpoint::Checkpoint;
 use skill_core::ledger::tree::{self, Hash, TILE_WIDTH, Tiles};
@@ -15,13 +18,8 @@ use super::proof::{self, Stored};
 use super::retention;
 use super::state::{self, State};
 use super::tiles::{ID, LeafFinder, StoredTiles, hash_in, read_ids};
-use crate::pg::call::{Answer, Call, text_datum};
-use crate::pg::error::check_for_interrupts;
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::sys;
-use crate::pg_function;
 
-pg_function!(pg_finfo_skill_audit_export, skill_audit_export, audit_export);
+pg_function!(audit_export);
 /// `audit_export(since, until)`: manifest, one line a leaf, manifest.
 fn audit_export(call: &Call) -> Answer {
     let (Some(since), Some(until)) = (call.datum(0), call.datum(1)) else {
@@ -51,10 +49,10 @@ fn audit_export(call: &Call) -> Answer {
             "root": STANDARD.encode(root), "since": moment(since), "until": moment(until), "left": base64(&edges.0), "right": base64(&edges.1),
             "checkpoint": note,
         });
-        lines.push(&mut [text_datum(&manifest.to_string())]);
+        lines.push(&[arg(&manifest.to_string())]);
         let gone = retention::retired_leaves()?;
         let mut writer = Writer { tiles, gone, records: 0, missing: 0, retired: 0, line: Vec::new() };
-        spi::as_owner(|| writer.leaves(range, &mut |line| lines.push(&mut [text_datum(line)])))?;
+        spi::as_owner(|| writer.leaves(range, &mut |line| lines.push(&[arg(line)])))?;
         if let Some(members) = manifest.as_object_mut() {
             members.remove("skill_system_export");
             members.insert("skill_system_export_end".into(), json!(1));
@@ -62,7 +60,7 @@ fn audit_export(call: &Call) -> Answer {
             members.insert("missing".into(), json!(writer.missing));
             members.insert("retired".into(), json!(writer.retired));
         }
-        lines.push(&mut [text_datum(&manifest.to_string())]);
+        lines.push(&[arg(&manifest.to_string())]);
         Ok(call.null())
     })
 }
@@ -75,8 +73,8 @@ fn base64(hashes: &[Hash]) -> Vec<String> {
 fn moment(timestamp: pg_sys::Datum) -> Option<String> {
     spi::one(
         "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') WHERE isfinite($1)",
-        Access::Read,
-        &[spi::timestamptz(timestamp)],
+        As::Caller, See::Statement,
+        &[arg(timestamp)],
     )
 }
 
@@ -92,9 +90,9 @@ fn leaves_of(since: pg_sys::Datum, until: pg_sys::Datum, size: u64) -> Result<Ra
     let mut finder = LeafFinder::default();
     spi::stream(
         "SELECT id FROM skill_system.audit_logs WHERE created_at >= $1 AND created_at < $2",
-        &[spi::timestamptz(since), spi::timestamptz(until)],
+        &[arg(since), arg(until)],
         |row| {
-            let leaf = row.get::<pgrx::Uuid>(1).and_then(|id| finder.find(id.as_bytes())).filter(|leaf| *leaf < size);
+            let leaf = row.get::<Option<Uuid>>(1).and_then(|id| finder.find(id.as_bytes())).filter(|leaf| *leaf < size);
             if let Some(leaf) = leaf {
                 (first, end) = (first.min(leaf), end.max(leaf + 1));
             }
@@ -165,19 +163,19 @@ impl Writer {
 
     /// The records with these ids, each as the rest of its line.
     fn records(&mut self, ids: &[u8]) -> HashMap<[u8; ID], Vec<u8>> {
-        let wanted: Vec<pgrx::Uuid> =
-            ids.chunks_exact(ID).filter_map(|id| id.try_into().ok()).map(pgrx::Uuid::from_bytes).collect();
+        let wanted: Vec<Uuid> =
+            ids.chunks_exact(ID).filter_map(|id| id.try_into().ok()).map(Uuid::from_bytes).collect();
         let mut found = HashMap::with_capacity(wanted.len());
-        spi::run(
+        compat::run(
             "SELECT id, tenant_id, event_type::text, event_data::text, actor_id::text, actor_type::text, \
                  to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN created_at < $2 THEN ' BC' ELSE '' END, \
                  to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN recorded_at < $2 THEN ' BC' ELSE '' END, \
                  transaction_id, session_user_name, current_user_name, key_id, signature::text \
              FROM skill_system.audit_logs WHERE id = ANY ($1)",
-            Access::Read,
-            &[arg(wanted), spi::timestamptz(pg_sys::Datum::from(FIRST_OF_OUR_ERA))],
+            As::Caller, See::Statement,
+            &[arg(wanted), arg(pg_sys::Datum::from(FIRST_OF_OUR_ERA))],
             |row| {
-                if let Some(id) = row.get::<pgrx::Uuid>(1) {
+                if let Some(id) = row.get::<Option<Uuid>>(1) {
                     found.insert(*id.as_bytes(), record_json(&id, row));
                 }
             },
@@ -187,7 +185,7 @@ impl Writer {
 }
 
 /// The members of a record in their order, after `"leaf"`.
-fn record_json(id: &pgrx::Uuid, row: &spi::Row) -> Vec<u8> {
+fn record_json(id: &Uuid, row: &Row) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let mut member = |name: &str, value: Option<&str>, quoted: bool| {
         out.extend_from_slice(if name == "id" { b"\"" } else { b",\"" });
@@ -208,7 +206,7 @@ fn record_json(id: &pgrx::Uuid, row: &spi::Row) -> Vec<u8> {
     member("actor_type", row.text(6), true);
     member("created_at", row.text(7), true);
     member("recorded_at", row.text(8), true);
-    member("transaction_id", row.get::<i64>(9).map(|id| id.to_string()).as_deref(), false);
+    member("transaction_id", row.get::<Option<i64>>(9).map(|id| id.to_string()).as_deref(), false);
     member("session_user_name", row.text(10), true);
     member("current_user_name", row.text(11), true);
     member("key_id", row.text(12), true);

@@ -11,6 +11,9 @@ pub mod sealer;
 mod state;
 mod tiles;
 mod verify;
+pub mod worker;
+
+
 
 pub use proof::current_origin;
 pub use rotation::{announce_new_keyring, key_warning, keyring_is_foreign};

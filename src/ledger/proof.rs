@@ -1,19 +1,17 @@
 //! Checkpoints, public keys and proofs.
 
+use skill_pg::{Answer, Call, Uuid, arg, pg_function, fault_point, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{OrRaise, raise};
+use crate::{compat};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use pgrx::prelude::*;
 use skill_core::ledger::checkpoint::{Checkpoint, Proof, VerifierKey, verifier_key};
 use skill_core::ledger::tree::{self, Hash};
 use skill_core::{Code, Fault};
 
 use super::state::{self, State};
 use super::tiles::{self, StoredTiles};
-use crate::pg::call::{Answer, Call, bytea_array_datum, bytea_datum, text_datum};
-use crate::pg::error::{OrRaise, raise};
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::{cache, fault_point, keys, sys};
-use crate::pg_function;
 
 /// There is no tree.
 pub fn nothing_sealed() -> Fault {
@@ -61,13 +59,13 @@ pub struct Stored {
 pub fn newest(state: &State) -> Result<Option<Stored>, Fault> {
     let mut found = None;
     spi::as_owner(|| {
-        spi::run(
+        compat::run(
             "SELECT tree_size, root_hash, note FROM skill_system.audit_checkpoints WHERE incarnation = $1 ORDER BY tree_size DESC LIMIT 1",
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(state.incarnation)],
             |row| {
                 let root: Option<Hash> = row.bytes(2).and_then(|root| root.try_into().ok());
-                found = row.get::<i64>(1).zip(root).zip(row.get::<String>(3));
+                found = row.get::<Option<i64>>(1).zip(root).zip(row.get::<Option<String>>(3));
             },
         );
     });
@@ -106,14 +104,14 @@ pub fn sign_checkpoint() -> Result<Stored, Fault> {
         fault_point::reached("checkpoint_signed");
         spi::as_owner(|| {
             // Two sessions may sign the same tree at once: the notes are equal.
-            spi::run(
+            compat::run(
                 "INSERT INTO skill_system.audit_checkpoints (incarnation, tree_size, root_hash, key_id, note) VALUES ($1, $2, $3, $4, $5) \
                  ON CONFLICT DO NOTHING",
-                Access::Write,
+                As::Caller, See::OwnWrites,
                 &[
                     arg(state.incarnation),
                     arg(state.size as i64),
-                    spi::bytea(&state.root),
+                    arg(&state.root),
                     arg(key.id.as_str()),
                     arg(note.as_str()),
                 ],
@@ -126,7 +124,7 @@ pub fn sign_checkpoint() -> Result<Stored, Fault> {
     })
 }
 
-pg_function!(pg_finfo_skill_audit_public_key, skill_audit_public_key, audit_public_key);
+pg_function!(audit_public_key);
 /// `audit_public_key()` → one row a key.
 fn audit_public_key(call: &Call) -> Answer {
     let mut rows = call.row_set();
@@ -136,20 +134,20 @@ fn audit_public_key(call: &Call) -> Answer {
     let (origin, ring) = (origin(state.incarnation)?, keys::keyring()?);
     let active = ring.signing().map(|key| key.id.as_str());
     for key in ring.verifying() {
-        rows.push(&mut [
-            text_datum(&key.id),
-            (active == Some(key.id.as_str())).into_datum(),
-            text_datum(&verifier_key(&origin, &key.key)),
-            pgrx::JsonB(public_jwk(&key.id, key.key.as_bytes())).into_datum(),
+        rows.push(&[
+            arg(&key.id),
+            arg(active == Some(key.id.as_str())),
+            arg(&verifier_key(&origin, &key.key)),
+            arg(public_jwk(&key.id, key.key.as_bytes())),
         ]);
     }
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_audit_inclusion_proof, skill_audit_inclusion_proof, audit_inclusion_proof);
+pg_function!(audit_inclusion_proof);
 /// `audit_inclusion_proof(id)` → the leaf and its path in the tree of the newest checkpoint.
 fn audit_inclusion_proof(call: &Call) -> Answer {
-    let Some(id) = call.get::<pgrx::Uuid>(0) else {
+    let Some(id) = call.get::<Option<Uuid>>(0) else {
         return Err(Fault::new(Code::InvalidParameterValue, "the id of the record must not be NULL"));
     };
     let Some(leaf) = spi::as_owner(|| tiles::leaf_of(id.as_bytes())) else {
@@ -168,22 +166,22 @@ fn audit_inclusion_proof(call: &Call) -> Answer {
         Ok::<_, Fault>((hash, tree::inclusion_proof(leaf, size, &tiles)?))
     })?;
     let text = Proof { index: leaf, hashes: hashes.clone(), extra: None, checkpoint: stored.note }.print();
-    call.row_set().push(&mut [
-        (leaf as i64).into_datum(),
-        (size as i64).into_datum(),
-        Some(bytea_datum(&hash)),
-        Some(bytea_datum(&root)),
-        Some(bytea_array_datum(&hashes)),
-        text_datum(&text),
+    call.row_set().push(&[
+        (leaf as i64arg()),
+        (size as i64arg()),
+        arg(&hash),
+        arg(&root),
+        arg(&hashes),
+        arg(&text),
     ]);
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_audit_consistency_proof, skill_audit_consistency_proof, audit_consistency_proof);
+pg_function!(audit_consistency_proof);
 /// `audit_consistency_proof(old_size, new_size)` → both roots and what leads from one to the other.
 fn audit_consistency_proof(call: &Call) -> Answer {
     let state = spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?;
-    let (old, new) = (call.get::<i64>(0), call.get::<i64>(1).unwrap_or(state.size as i64));
+    let (old, new) = (call.get::<Option<i64>>(0), call.get::<Option<i64>>(1).unwrap_or(state.size as i64));
     let Some(old) = old.filter(|old| (0..=new).contains(old) && new <= state.size as i64) else {
         return Err(Fault::new(Code::InvalidParameterValue, "the sizes must be 0 <= old_size <= new_size")
             .detail(format!("The sealed tree has {} leaves.", state.size)));
@@ -194,11 +192,11 @@ fn audit_consistency_proof(call: &Call) -> Answer {
         Ok::<_, Fault>((tree::root(old, &tiles)?, tree::root(new, &tiles)?, tree::consistency_proof(old, new, &tiles)?))
     })?;
     let text: String = hashes.iter().map(|hash| STANDARD.encode(hash) + "\n").collect();
-    call.row_set().push(&mut [
-        Some(bytea_datum(&old_root)),
-        Some(bytea_datum(&new_root)),
-        Some(bytea_array_datum(&hashes)),
-        text_datum(&text),
+    call.row_set().push(&[
+        arg(&old_root),
+        arg(&new_root),
+        arg(&hashes),
+        arg(&text),
     ]);
     Ok(call.null())
 }

@@ -1,10 +1,12 @@
 //! Legal holds, and the retirement of old partitions by two persons.
 
+use skill_pg::{Answer, Call, Uuid, arg, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{OrRaise, check_for_interrupts, raise};
+use crate::{compat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use pgrx::datum::IntoDatum;
-use pgrx::pg_sys;
 use skill_core::ledger::tree::{Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
@@ -14,12 +16,6 @@ use super::proof::{newest, nothing_sealed};
 use super::state::{self, State};
 use super::tiles::{ID, LeafFinder, StoredTiles, read_ids};
 use crate::audit::{LEAF_HASH, PROBLEM};
-use crate::pg::cache::{self, Opened};
-use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
-use crate::pg::error::{OrRaise, check_for_interrupts, raise};
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::sys;
-use crate::pg_function;
 
 /// No record is removed before this age: six months, EU AI Act, Art. 19(1) and 26(6).
 const MIN_AGE_DAYS: i32 = 183;
@@ -50,17 +46,17 @@ struct Month {
 impl Month {
     fn of(date: Option<pg_sys::Datum>) -> Result<Self, Fault> {
         let mut found = None;
-        spi::run(
+        compat::run(
             "WITH month AS (SELECT date_trunc('month', $1::timestamp) AS start WHERE isfinite($1)), \
                   bounds AS (SELECT start, start + interval '1 month' AS stop, start + interval '1 month' + make_interval(days => $2) AS old FROM month) \
              SELECT to_char(start, 'YYYY-MM'), 'audit_logs_' || to_char(start, 'YYYY_MM'), start AT TIME ZONE 'UTC', stop AT TIME ZONE 'UTC', \
                  to_char(start, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), to_char(stop, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
                  to_char(old, 'YYYY-MM-DD'), old <= now() AT TIME ZONE 'UTC' FROM bounds",
-            Access::Read,
+            As::Caller, See::Statement,
             &[spi::given(date, pg_sys::DATEOID), arg(MIN_AGE_DAYS)],
             |row| {
-                let time = |n| row.datum(n).map_or(0, |datum| datum.value() as i64);
-                let text = |n| row.get::<String>(n).unwrap_or_default();
+                let time = |n| row.arg(n).map_or(0, |datum| datum.value() as i64);
+                let text = |n| row.get::<Option<String>>(n).unwrap_or_default();
                 found = Some(Month {
                     name: text(1),
                     partition: text(2),
@@ -69,7 +65,7 @@ impl Month {
                     since_text: text(5),
                     until_text: text(6),
                     retirable_on: text(7),
-                    old_enough: row.get(8).unwrap_or(false),
+                    old_enough: row.get::<Option<_>>(8).unwrap_or(false),
                 });
             },
         );
@@ -101,7 +97,7 @@ impl Month {
         let there = spi::one::<bool>(
             "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid WHERE c.relnamespace = 'skill_system'::regnamespace \
                  AND c.relname = $1 AND i.inhparent = 'skill_system.audit_logs'::regclass)",
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(self.partition.as_str())],
         );
         if there == Some(true) {
@@ -122,12 +118,12 @@ impl Hold<'_> {
     fn overlaps(&self, month: &Month) -> bool {
         spi::one::<bool>(
             "SELECT tstzrange($1::timestamptz, $2::timestamptz) && tstzrange($3, $4)",
-            Access::Read,
+            As::Caller, See::Statement,
             &[
                 arg(self.kept.text("since")),
                 arg(self.kept.text("until")),
-                spi::timestamptz(pg_sys::Datum::from(month.since)),
-                spi::timestamptz(pg_sys::Datum::from(month.until)),
+                arg(pg_sys::Datum::from(month.since)),
+                arg(pg_sys::Datum::from(month.until)),
             ],
         ) == Some(true)
     }
@@ -149,7 +145,7 @@ fn holds(kept: &[Kept]) -> impl Iterator<Item = Hold<'_>> {
         })
 }
 
-pg_function!(pg_finfo_skill_set_legal_hold, skill_set_legal_hold, set_legal_hold);
+pg_function!(set_legal_hold);
 /// `set_legal_hold(since, until, reason)` → id.
 fn set_legal_hold(call: &Call) -> Answer {
     let invalid = |message: &str| {
@@ -168,19 +164,19 @@ fn set_legal_hold(call: &Call) -> Answer {
         "audit.legal_hold_set",
         serde_json::json!({"hold": id, "since": moment(since), "until": moment(until), "reason": reason}),
     );
-    Ok(id.into_datum().unwrap_or_else(|| call.null()))
+    Ok(arg(id).unwrap_or_else(|| call.null()))
 }
 
 /// A bound of a hold; NULL is none, which is also what a time before our era amounts to.
 fn moment(time: pg_sys::Datum) -> Option<String> {
     spi::one(
         "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') WHERE isfinite($1) AND $1 >= '0001-01-02 00:00:00+00'",
-        Access::Read,
-        &[spi::timestamptz(time)],
+        As::Caller, See::Statement,
+        &[arg(time)],
     )
 }
 
-pg_function!(pg_finfo_skill_release_legal_hold, skill_release_legal_hold, release_legal_hold);
+pg_function!(release_legal_hold);
 /// `release_legal_hold(id, reason)`.
 fn release_legal_hold(call: &Call) -> Answer {
     let id = call
@@ -230,7 +226,7 @@ fn person() -> Result<&'static str, Fault> {
 fn check_administrator(name: &str) -> Result<(), Fault> {
     let is = spi::one::<bool>(
         "SELECT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = $1 AND pg_has_role(r.oid, 'skill_system_admin', 'MEMBER'))",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(name)],
     );
     if is == Some(true) {
@@ -240,7 +236,7 @@ fn check_administrator(name: &str) -> Result<(), Fault> {
         .detail("Both persons who retire a partition must be."))
 }
 
-pg_function!(pg_finfo_skill_withdraw_audit_retirement, skill_withdraw_audit_retirement, withdraw_audit_retirement);
+pg_function!(withdraw_audit_retirement);
 /// `withdraw_audit_retirement(month, reason)`.
 fn withdraw_audit_retirement(call: &Call) -> Answer {
     let month = Month::of(call.datum(0))?;
@@ -257,7 +253,7 @@ fn withdraw_audit_retirement(call: &Call) -> Answer {
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_retire_audit_partition, skill_retire_audit_partition, retire_audit_partition);
+pg_function!(retire_audit_partition);
 /// `retire_audit_partition(month, policy_reference)` → what was done.
 fn retire_audit_partition(call: &Call) -> Answer {
     let month = Month::of(call.datum(0))?;
@@ -266,12 +262,12 @@ fn retire_audit_partition(call: &Call) -> Answer {
     let person = person()?;
     let mut rows = call.row_set();
     let mut answer = |step: &str, retired: Option<&Content>, detail: &str| {
-        rows.push(&mut [
-            text_datum(step),
-            text_datum(&month.partition),
-            retired.and_then(|retired| (retired.count as i64).into_datum()),
-            retired.map(|retired| bytea_datum(&retired.root)),
-            text_datum(detail),
+        rows.push(&[
+            arg(step),
+            arg(&month.partition),
+            retired.and_then(|retired| (retired.count as i64arg())),
+            retired.map(|retired| arg(&retired.root)),
+            arg(detail),
         ]);
     };
     let (all, state) = spi::with_latest_snapshot(|| {
@@ -305,9 +301,9 @@ fn retire_audit_partition(call: &Call) -> Answer {
     check_administrator(&request.by)?;
     let content = spi::as_owner(|| {
         // Nobody adds a row from here on, so what is read now is all that will be dropped.
-        spi::run_once(
+        compat::run_once(
             &format!("LOCK TABLE ONLY skill_system.{} IN SHARE MODE", month.partition),
-            Access::Write,
+            As::Caller, See::OwnWrites,
             &[],
             |_| (),
         );
@@ -326,9 +322,9 @@ fn retire_audit_partition(call: &Call) -> Answer {
     spi::as_owner(|| {
         // Every writer would wait behind this lock, so it does not wait long itself.
         spi::with_settings(&[(c"lock_timeout", c"5s")], || {
-            cache::opening(Opened::Definition, || {
+            bypass::with(Bypass::Definition, || {
                 // Detaches it too.
-                spi::run_once(&format!("DROP TABLE skill_system.{}", month.partition), Access::Write, &[], |_| ());
+                compat::run_once(&format!("DROP TABLE skill_system.{}", month.partition), As::Caller, See::OwnWrites, &[], |_| ());
             });
         });
     });
@@ -365,11 +361,11 @@ impl Content {
             month.partition
         );
         spi::stream(&sql, &[arg(log_id)], |row| {
-            let time = |n| row.datum(n).map(|datum| datum.value() as i64);
-            let Some(id) = row.get::<pgrx::Uuid>(1) else {
+            let time = |n| row.arg(n).map(|datum| datum.value() as i64);
+            let Some(id) = row.get::<Option<Uuid>>(1) else {
                 raise(tampered(format!("{} has a record without an id", month.partition)));
             };
-            if let Some(problem) = row.get::<String>(6) {
+            if let Some(problem) = row.get::<Option<String>>(6) {
                 raise(tampered(format!("record {id} of {} is not as it was signed: {problem}", month.partition)));
             }
             let Some(leaf) = finder.find(id.as_bytes()).filter(|leaf| *leaf < state.size) else {
@@ -442,15 +438,15 @@ fn check_gaps(leaves: &[Range<u64>], retired: &[Range<u64>]) -> Result<(), Fault
                 (at / width, gap.end.min((at / width + 1) * width).min(next.map_or(u64::MAX, |range| range.start)));
             let ids = read_ids(n);
             let slots = (at - n * width) as usize * ID..(end - n * width) as usize * ID;
-            let ids: Vec<pgrx::Uuid> = ids
+            let ids: Vec<Uuid> = ids
                 .get(slots)
                 .unwrap_or_default()
                 .chunks_exact(ID)
-                .filter_map(|id| Some(pgrx::Uuid::from_bytes(id.try_into().ok()?)))
+                .filter_map(|id| Some(Uuid::from_bytes(id.try_into().ok()?)))
                 .collect();
             let there = spi::one::<i64>(
                 "SELECT count(DISTINCT id) FROM skill_system.audit_logs WHERE id = ANY ($1)",
-                Access::Read,
+                As::Caller, See::Statement,
                 &[arg(ids)],
             );
             if there != Some((end - at) as i64) {
@@ -547,8 +543,8 @@ pub fn retired_between(since: pg_sys::Datum, until: pg_sys::Datum) -> Result<Vec
     let overlapping = retirements(&kept).filter(|(record, _)| {
         spi::one::<bool>(
             "SELECT tstzrange($1::timestamptz, $2::timestamptz) && tstzrange($3, $4)",
-            Access::Read,
-            &[arg(record.text("since")), arg(record.text("until")), spi::timestamptz(since), spi::timestamptz(until)],
+            As::Caller, See::Statement,
+            &[arg(record.text("since")), arg(record.text("until")), arg(since), arg(until)],
         ) == Some(true)
     });
     Ok(joined(overlapping.flat_map(|(_, ranges)| ranges).collect()))

@@ -3,6 +3,9 @@
 //! The log knows the key of its first record, and each key that an `audit.key_rotated` record names which a known key
 //! signed. `audit.keyring_created` begins anew after the loss of all keys.
 
+use skill_pg::{Answer, Call, Uuid, arg, pg_function};
+use skill_pg::spi::{self, As, See};
+use crate::{compat};
 use skill_core::audit::keyring::Keyring;
 use skill_core::ledger::checkpoint::verifier_key;
 use skill_core::{Code, Fault};
@@ -12,10 +15,7 @@ use super::proof::{origin, public_jwk};
 use super::retention::retired_first_key;
 use super::state::State;
 use super::tiles::{ID, read_ids};
-use crate::pg::call::{Answer, Call, text_datum};
-use crate::pg::keys;
-use crate::pg::spi::{self, Access, arg};
-use crate::{audit, pg_function};
+use crate::audit;
 
 const ROTATED: &str = "audit.key_rotated";
 const CREATED: &str = "audit.keyring_created";
@@ -39,11 +39,11 @@ fn first_key(kept: &[Kept]) -> Option<String> {
     let there = spi::as_owner(|| match read_ids(0).get(..ID).and_then(|id| id.try_into().ok()) {
         Some(id) => spi::one::<String>(
             "SELECT key_id FROM skill_system.audit_logs WHERE id = $1",
-            Access::Read,
-            &[arg(pgrx::Uuid::from_bytes(id))],
+            As::Caller, See::Statement,
+            &[arg(Uuid::from_bytes(id))],
         ),
         None => {
-            spi::one("SELECT key_id FROM skill_system.audit_logs ORDER BY recorded_at, id LIMIT 1", Access::Read, &[])
+            spi::one("SELECT key_id FROM skill_system.audit_logs ORDER BY recorded_at, id LIMIT 1", As::Caller, See::Statement, &[])
         }
     });
     there.or_else(|| retired_first_key(kept).map(str::to_owned))
@@ -62,11 +62,11 @@ fn unknown(known: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     if !known.is_empty() {
         spi::as_owner(|| {
-            spi::run(
+            compat::run(
                 "SELECT DISTINCT key_id FROM skill_system.audit_logs WHERE key_id <> ALL ($1) ORDER BY 1",
-                Access::Read,
+                As::Caller, See::Statement,
                 &[arg(known.to_vec())],
-                |row| found.extend(row.get::<String>(1)),
+                |row| found.extend(row.get::<Option<String>>(1)),
             );
         });
     }
@@ -117,7 +117,7 @@ fn announcement(ring: &Keyring, used: &[String]) -> Result<serde_json::Value, Fa
     Ok(data)
 }
 
-pg_function!(pg_finfo_skill_rotate_audit_key, skill_rotate_audit_key, rotate_audit_key);
+pg_function!(rotate_audit_key);
 /// `rotate_audit_key()` → id of the key that signs records from the commit on.
 fn rotate_audit_key(call: &Call) -> Answer {
     kept::begin(c"rotate_audit_key()")?;
@@ -138,7 +138,7 @@ fn rotate_audit_key(call: &Call) -> Answer {
     let used = spi::with_latest_snapshot(|| unknown(&known));
     // A key that the log does not know yet is announced before there is another one.
     let data = if signer == active { announcement(&keys::rotate()?, &used)? } else { announcement(&ring, &used)? };
-    let next = text_datum(data["active_key_id"].as_str().unwrap_or_default());
+    let next = arg(data["active_key_id"].as_str().unwrap_or_default());
     audit::signing_with(signer, || kept::keep(ROTATED, data));
     spi::commit_synchronously();
     Ok(next.unwrap_or_else(|| call.null()))

@@ -3,8 +3,11 @@
 //! What is new is the difference of two snapshots: records of transactions that the last one did not see and this one
 //! does. So nobody waits for anybody, no record is lost that commits late, and none is taken twice.
 
+use skill_pg::{Answer, Arg, Call, Oid, Uuid, arg, pg_function, fault_point, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{OrRaise};
+use crate::{compat};
 use pgrx::datum::{Interval, IntoDatum};
-use pgrx::pg_sys;
 use skill_core::ledger::tree::{Appender, TILE_WIDTH};
 use skill_core::{Code, Fault};
 
@@ -12,13 +15,6 @@ use super::state::{self, Snapshot, State};
 use super::tiles::{self, ID, LeafFinder, StoredTiles};
 use crate::audit::protection;
 use crate::audit::{self, LEAF_HASH};
-use crate::pg::cache::{self, Opened};
-use crate::pg::call::{Answer, Call, bytea_datum};
-use crate::pg::error::OrRaise;
-use crate::pg::fault_point;
-use crate::pg::spi::{self, Access, Arg, arg};
-use crate::pg::sys;
-use crate::pg_function;
 
 /// An idle log is sealed this often all the same, in microseconds: a stretch without any leaf could hide a removal.
 const HEARTBEAT: i64 = 60_000_000;
@@ -66,7 +62,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         let changed = state.fingerprint.as_deref() != Some(&fingerprint);
         state.fingerprint = Some(fingerprint.to_vec());
         spi::as_owner(|| {
-            cache::opening(Opened::Sealing, || {
+            bypass::with(Bypass::Sealing, || {
                 let mut leaves = Leaves::resume(state.size)?;
                 if first {
                     leaves.push_restored(&mut state, &snapshot)?;
@@ -111,7 +107,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
 fn seal_batch(
     state: &mut State,
     leaves: &mut Leaves,
-    log_id: pgrx::Uuid,
+    log_id: Uuid,
     now: &Snapshot,
     left: &mut Option<i64>,
 ) -> Result<(), Fault> {
@@ -131,9 +127,9 @@ fn seal_batch(
     // Kept off: a plan that reads the whole table where the index on transactions would do.
     spi::with_settings(&[(c"enable_seqscan", c"off"), (c"work_mem", c"64MB"), (c"jit", c"off")], || {
         spi::stream(&sql, &cut.args(log_id), |row| {
-            let id: Option<pgrx::Uuid> = row.get(2);
+            let id: Option<Uuid> = row.get(2);
             let (Some(transaction), Some(id), Some(hash)) =
-                (row.get::<i64>(1), id, row.bytes(3).and_then(|hash| hash.try_into().ok()))
+                (row.get::<Option<i64>>(1), id, row.bytes(3).and_then(|hash| hash.try_into().ok()))
             else {
                 return;
             };
@@ -159,17 +155,17 @@ fn seal_batch(
 /// Lets the index on transactions know the newest pages, or the next seal would read them all again.
 fn summarize_index() {
     let mut indexes = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT i.indexrelid, i.indrelid FROM pg_inherits h JOIN pg_index i ON i.indrelid = h.inhrelid JOIN pg_class c ON c.oid = i.indexrelid \
              JOIN pg_am m ON m.oid = c.relam WHERE h.inhparent = 'skill_system.audit_logs'::regclass AND m.amname = 'brin'",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
-        |row| indexes.extend(row.get::<pg_sys::Oid>(1).zip(row.get::<pg_sys::Oid>(2))),
+        |row| indexes.extend(row.get::<Option<Oid>>(1).zip(row.get::<Option<Oid>>(2))),
     );
     for (index, partition) in indexes {
         // Never waiting for a VACUUM, which would be cancelled for it.
         if sys::try_lock(partition) {
-            spi::run("SELECT brin_summarize_new_values($1::regclass)", Access::Write, &[arg(index)], |_| ());
+            compat::run("SELECT brin_summarize_new_values($1::regclass)", As::Caller, See::OwnWrites, &[arg(index)], |_| ());
         }
     }
 }
@@ -194,7 +190,7 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
         }
         let before = state.size;
         let ids = spi::as_owner(|| {
-            cache::opening(Opened::Sealing, || {
+            bypass::with(Bypass::Sealing, || {
                 let mut leaves = Leaves::resume(state.size)?;
                 let ids = leaves.push_unmapped(LATE, &late.args())?;
                 (state.size, state.root) = leaves.finish()?;
@@ -241,7 +237,7 @@ impl Late {
         let mut args = vec![arg(None::<i32>)];
         args.extend(self.args());
         spi::stream(&format!("SELECT a.id FROM skill_system.audit_logs a WHERE {condition}"), &args, |row| {
-            found = found || row.get::<pgrx::Uuid>(1).is_some_and(|id| finder.find(id.as_bytes()).is_none());
+            found = found || row.get::<Option<Uuid>>(1).is_some_and(|id| finder.find(id.as_bytes()).is_none());
         });
         found
     }
@@ -262,7 +258,7 @@ struct Cut<'s> {
 }
 
 impl Cut<'_> {
-    fn args(&self, log_id: pgrx::Uuid) -> Vec<Arg> {
+    fn args(&self, log_id: Uuid) -> Vec<Arg> {
         vec![
             arg(log_id),
             arg(self.from.xmax),
@@ -271,7 +267,7 @@ impl Cut<'_> {
             arg(self.to.in_progress.clone()),
             arg(self.foreign_below),
             arg(self.position.map(|(transaction, _)| transaction)),
-            arg(self.position.map(|(_, id)| pgrx::Uuid::from_bytes(id))),
+            arg(self.position.map(|(_, id)| Uuid::from_bytes(id))),
         ]
     }
 }
@@ -324,7 +320,7 @@ impl Leaves {
         spi::with_settings(&[(c"work_mem", c"64MB"), (c"jit", c"off")], || {
             spi::stream(&sql, &all, |row| {
                 if let (Some(id), Some(hash)) =
-                    (row.get::<pgrx::Uuid>(1), row.bytes(2).and_then(|hash| hash.try_into().ok()))
+                    (row.get::<Option<Uuid>>(1), row.bytes(2).and_then(|hash| hash.try_into().ok()))
                 {
                     self.push(id.as_bytes(), hash).or_raise();
                     if first.len() < 100 {
@@ -364,10 +360,10 @@ fn write(level: u8, n: u64, hashes: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-pg_function!(pg_finfo_skill_seal_audit, skill_seal_audit, seal_audit);
+pg_function!(seal_audit);
 /// `seal_audit(max_rows)` → what was sealed and what is left.
 fn seal_audit(call: &Call) -> Answer {
-    let max_rows = call.get::<i32>(0);
+    let max_rows = call.get::<Option<i32>>(0);
     if max_rows.is_some_and(|rows| rows < 1) {
         return Err(Fault::new(Code::InvalidParameterValue, "max_rows must be at least 1")
             .hint("Leave it out to seal everything."));
@@ -390,13 +386,13 @@ fn seal_audit(call: &Call) -> Answer {
         }
     };
     let (unsealed, age) = left;
-    call.row_set().push(&mut [
-        (sealed as i64).into_datum(),
-        (state.size as i64).into_datum(),
-        Some(bytea_datum(&state.root)),
-        unsealed.into_datum(),
-        age.into_datum(),
-        blocked_by.into_datum(),
+    call.row_set().push(&[
+        (sealed as i64arg()),
+        (state.size as i64arg()),
+        arg(&state.root),
+        arg(unsealed),
+        arg(age),
+        arg(blocked_by),
     ]);
     Ok(call.null())
 }
@@ -420,15 +416,15 @@ fn unsealed(state: &State, now: &Snapshot) -> (i64, Option<Interval>) {
         spi::as_owner(|| {
             spi::with_settings(&[(c"enable_seqscan", c"off"), (c"jit", c"off")], || {
                 // Every cut has the same parameters, the first of which only the leaf hash needs.
-                spi::run_once(
+                compat::run_once(
                     &format!(
                         "SELECT count(*), min(a.recorded_at) FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND {CUT}"
                     ),
-                    Access::Read,
-                    &cut.args(pgrx::Uuid::from_bytes([0; 16])),
+                    As::Caller, See::Statement,
+                    &cut.args(Uuid::from_bytes([0; 16])),
                     |row| {
-                        count += row.get::<i64>(1).unwrap_or_default();
-                        let first = row.datum(2).map(|datum| datum.value() as i64);
+                        count += row.get::<Option<i64>>(1).unwrap_or_default();
+                        let first = row.arg(2).map(|datum| datum.value() as i64);
                         oldest = oldest.into_iter().chain(first).min();
                     },
                 );
@@ -451,7 +447,7 @@ pub fn backlog() -> Result<Option<String>, Fault> {
             spi::one::<bool>(
                 "SELECT EXISTS (SELECT FROM skill_system.audit_logs WHERE (transaction_id >= $1 OR transaction_id = ANY ($2)) \
                      AND recorded_at < now() - interval '5 minutes')",
-                Access::Read,
+                As::Caller, See::Statement,
                 &[arg(from.xmax), arg(from.in_progress)],
             )
         })
@@ -472,7 +468,7 @@ fn oldest_open(snapshot: &Snapshot) -> Option<String> {
                                 date_trunc('second', p.prepared)) \
                   FROM pg_prepared_xacts p WHERE p.transaction::text::bigint = $1 % 4294967296), \
                  format('transaction %s', $1))",
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(oldest)],
         )
     })

@@ -1,10 +1,10 @@
 //! What a sealer does at each of its steps; `pg::worker` is the process around it.
 
+use skill_pg::error::{OrRaise};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::ledger::{self, Step};
-use crate::pg::error::OrRaise;
 
 /// Records that one step seals at most, so that it neither holds its transaction open for long nor needs much memory.
 const MOST: u32 = 100_000;

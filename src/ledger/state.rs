@@ -1,16 +1,16 @@
 //! How far the log is sealed, in which server, and snapshots.
 
-use pgrx::pg_sys;
+use skill_pg::{Oid, Row, Uuid, arg, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use crate::{compat};
 use skill_core::ledger::tree::Hash;
 use skill_core::{Code, Fault};
 
 use super::tiles::ID;
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::sys;
 
 /// What tells this log from any other, as the active snapshot sees it; `None` before the first record.
-pub fn log_id() -> Option<pgrx::Uuid> {
-    spi::one::<pgrx::Uuid>("SELECT log_id FROM skill_system.audit_state", Access::Read, &[])
+pub fn log_id() -> Option<Uuid> {
+    spi::one::<Uuid>("SELECT log_id FROM skill_system.audit_state", As::Caller, See::Statement, &[])
 }
 
 /// The top-level transaction of this session, if it has an id.
@@ -35,7 +35,7 @@ impl Snapshot {
 
     /// The active snapshot.
     pub fn active() -> Result<Self, Fault> {
-        let text = spi::one::<String>("SELECT pg_current_snapshot()::text", Access::Read, &[]).unwrap_or_default();
+        let text = spi::one::<String>("SELECT pg_current_snapshot()::text", As::Caller, See::Statement, &[]).unwrap_or_default();
         let mut snapshot = Snapshot::parse(&text)?;
         // The server leaves out the caller's own transaction, which may yet write records or be rolled back.
         if let Some(own) = own_transaction().filter(|own| *own < snapshot.xmax) {
@@ -71,7 +71,7 @@ pub struct Place {
     /// `pg_control_system()`
     pub system_identifier: i64,
     /// `pg_database.oid`
-    pub database: pg_sys::Oid,
+    pub database: Oid,
     /// WAL timeline
     pub timeline: i32,
 }
@@ -79,7 +79,7 @@ pub struct Place {
 impl Place {
     /// This one.
     pub fn here() -> Self {
-        let (system_identifier, database, timeline) = sys::place();
+        let (system_identifier, database, timeline) = sys::cluster_identity();
         Place { system_identifier: system_identifier as i64, database, timeline: timeline as i32 }
     }
 }
@@ -126,52 +126,52 @@ impl State {
     /// As the active snapshot sees it; `None` before the first seal.
     pub fn read() -> Result<Option<Self>, Fault> {
         let mut found = None;
-        spi::run(
+        compat::run(
             "SELECT incarnation, tree_size, root_hash, snapshot::text, target::text, position_transaction, position_id, foreign_below, \
                  system_identifier, database_oid, timeline, fingerprint, sealed_at FROM skill_system.audit_seal_state",
-            Access::Read,
+            As::Caller, See::Statement,
             &[],
             |row| found = Some(State::from_row(row)),
         );
         found.transpose()
     }
 
-    fn from_row(row: &spi::Row) -> Result<Self, Fault> {
+    fn from_row(row: &Row) -> Result<Self, Fault> {
         let missing = || Fault::new(Code::DataCorrupted, "audit_seal_state has a NULL where none can be");
-        let target = match (row.get::<String>(5), row.get::<i64>(6), row.get::<pgrx::Uuid>(7)) {
+        let target = match (row.get::<Option<String>>(5), row.get::<Option<i64>>(6), row.get::<Option<Uuid>>(7)) {
             (Some(target), Some(transaction), Some(id)) => {
                 Some((Snapshot::parse(&target)?, transaction, *id.as_bytes()))
             }
             _ => None,
         };
         Ok(State {
-            incarnation: row.get(1).ok_or_else(missing)?,
-            size: row.get::<i64>(2).ok_or_else(missing)? as u64,
+            incarnation: row.get::<Option<_>>(1).ok_or_else(missing)?,
+            size: row.get::<Option<i64>>(2).ok_or_else(missing)? as u64,
             root: row.bytes(3).and_then(|root| root.try_into().ok()).ok_or_else(missing)?,
-            snapshot: Snapshot::parse(&row.get::<String>(4).ok_or_else(missing)?)?,
+            snapshot: Snapshot::parse(&row.get::<Option<String>>(4).ok_or_else(missing)?)?,
             target,
-            foreign_below: row.get(8).ok_or_else(missing)?,
+            foreign_below: row.get::<Option<_>>(8).ok_or_else(missing)?,
             place: Place {
-                system_identifier: row.get(9).ok_or_else(missing)?,
-                database: row.get(10).ok_or_else(missing)?,
-                timeline: row.get(11).ok_or_else(missing)?,
+                system_identifier: row.get::<Option<_>>(9).ok_or_else(missing)?,
+                database: row.get::<Option<_>>(10).ok_or_else(missing)?,
+                timeline: row.get::<Option<_>>(11).ok_or_else(missing)?,
             },
             fingerprint: row.bytes(12).map(<[u8]>::to_vec),
-            sealed_at: row.datum(13).ok_or_else(missing)?.value() as i64,
+            sealed_at: row.arg(13).ok_or_else(missing)?.value() as i64,
         })
     }
 
     /// Records with transaction ids that mean nothing in this server have been sealed: when this server comes to the same
     /// numbers, a seal must not take them again.
     pub fn expect_foreign(&mut self) {
-        let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", Access::Read, &[]);
+        let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", As::Caller, See::Statement, &[]);
         self.foreign_below = highest.unwrap_or(0).saturating_add(1).max(self.foreign_below);
     }
 
     /// Writes the row.
     pub fn write(&self) {
         let target = self.target.as_ref();
-        spi::run(
+        compat::run(
             "INSERT INTO skill_system.audit_seal_state (incarnation, tree_size, root_hash, snapshot, target, position_transaction, position_id, \
                  foreign_below, system_identifier, database_oid, timeline, fingerprint, sealed_at) \
              VALUES ($1, $2, $3, $4::pg_snapshot, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, $12, $13) \
@@ -181,21 +181,21 @@ impl State {
                  foreign_below = EXCLUDED.foreign_below, system_identifier = EXCLUDED.system_identifier, \
                  database_oid = EXCLUDED.database_oid, timeline = EXCLUDED.timeline, fingerprint = EXCLUDED.fingerprint, \
                  sealed_at = EXCLUDED.sealed_at",
-            Access::Write,
+            As::Caller, See::OwnWrites,
             &[
                 arg(self.incarnation),
                 arg(self.size as i64),
-                spi::bytea(&self.root),
+                arg(&self.root),
                 arg(self.snapshot.text()),
                 arg(target.map(|(snapshot, ..)| snapshot.text())),
                 arg(target.map(|(_, transaction, _)| *transaction)),
-                arg(target.map(|(.., id)| pgrx::Uuid::from_bytes(*id))),
+                arg(target.map(|(.., id)| Uuid::from_bytes(*id))),
                 arg(self.foreign_below),
                 arg(self.place.system_identifier),
                 arg(self.place.database),
                 arg(self.place.timeline),
-                spi::bytea_or_null(self.fingerprint.as_deref()),
-                spi::timestamptz(pg_sys::Datum::from(self.sealed_at)),
+                arg(self.fingerprint.as_deref()),
+                arg(pg_sys::Datum::from(self.sealed_at)),
             ],
             |_| (),
         );

@@ -1,17 +1,15 @@
 //! The tree and the map as they lie in `audit_tiles` and `audit_map`.
 
+use skill_pg::{Answer, Call, Uuid, arg, pg_function};
+use skill_pg::spi::{self, As, See};
+use crate::{compat};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use pgrx::prelude::*;
 use skill_core::ledger::tree::{Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 
-use crate::pg::cache;
-use crate::pg::call::{Answer, Call, bytea_datum};
-use crate::pg::spi::{self, Access, arg};
-use crate::pg_function;
 
 /// Bytes of an id in `audit_map`.
 pub const ID: usize = 16;
@@ -60,9 +58,9 @@ impl StoredTiles {
 /// One tile; `None` when there is no such tile.
 pub fn read_tile(level: u8, n: u64) -> Result<Option<Rc<[u8]>>, Fault> {
     let mut found: Option<Rc<[u8]>> = None;
-    spi::run(
+    compat::run(
         "SELECT hashes FROM skill_system.audit_tiles WHERE level = $1 AND n = $2",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(level as i16), arg(n as i64)],
         |row| found = row.bytes(1).map(Rc::from),
     );
@@ -82,11 +80,11 @@ pub fn hash_in(tile: &[u8], leaf: u64) -> Option<&[u8]> {
 
 /// Writes a tile, or extends the last one of its level.
 pub fn write_tile(level: u8, n: u64, hashes: &[u8]) {
-    spi::run(
+    compat::run(
         "INSERT INTO skill_system.audit_tiles (level, n, hashes) VALUES ($1, $2, $3) \
          ON CONFLICT (level, n) DO UPDATE SET hashes = EXCLUDED.hashes",
-        Access::Write,
-        &[arg(level as i16), arg(n as i64), spi::bytea(hashes)],
+        As::Caller, See::OwnWrites,
+        &[arg(level as i16), arg(n as i64), arg(hashes)],
         |_| (),
     );
 }
@@ -94,7 +92,7 @@ pub fn write_tile(level: u8, n: u64, hashes: &[u8]) {
 /// The ids of level-0 tile `n`, 16 bytes each; empty when there are none.
 pub fn read_ids(n: u64) -> Vec<u8> {
     let mut ids = Vec::new();
-    spi::run("SELECT ids FROM skill_system.audit_map WHERE n = $1", Access::Read, &[arg(n as i64)], |row| {
+    compat::run("SELECT ids FROM skill_system.audit_map WHERE n = $1", As::Caller, See::Statement, &[arg(n as i64)], |row| {
         ids.extend_from_slice(row.bytes(1).unwrap_or_default());
     });
     ids
@@ -104,11 +102,11 @@ pub fn read_ids(n: u64) -> Vec<u8> {
 pub fn write_ids(n: u64, ids: &[u8]) {
     let keys = || ids.chunks_exact(ID).map(id_key);
     let (low, high) = (keys().min().unwrap_or_default(), keys().max().unwrap_or_default());
-    spi::run(
+    compat::run(
         "INSERT INTO skill_system.audit_map (n, ids, span) VALUES ($1, $2, int8range($3, $4, '[]')) \
          ON CONFLICT (n) DO UPDATE SET ids = EXCLUDED.ids, span = EXCLUDED.span",
-        Access::Write,
-        &[arg(n as i64), spi::bytea(ids), arg(low), arg(high)],
+        As::Caller, See::OwnWrites,
+        &[arg(n as i64), arg(ids), arg(low), arg(high)],
         |_| (),
     );
 }
@@ -123,9 +121,9 @@ fn id_key(id: &[u8]) -> i64 {
 /// The leaf of the record with this id.
 pub fn leaf_of(id: &[u8; ID]) -> Option<u64> {
     let mut leaf = None;
-    spi::run("SELECT n, ids FROM skill_system.audit_map WHERE span @> $1", Access::Read, &[arg(id_key(id))], |row| {
+    compat::run("SELECT n, ids FROM skill_system.audit_map WHERE span @> $1", As::Caller, See::Statement, &[arg(id_key(id))], |row| {
         let slot = row.bytes(2).unwrap_or_default().chunks_exact(ID).position(|other| other == id);
-        if let (Some(slot), Some(n)) = (slot, row.get::<i64>(1)) {
+        if let (Some(slot), Some(n)) = (slot, row.get::<Option<i64>>(1)) {
             leaf = Some(n as u64 * TILE_WIDTH as u64 + slot as u64);
         }
     });
@@ -167,7 +165,7 @@ thread_local! {
 }
 
 #[pg_extern(sql = false)]
-fn audit_leaf_index(id: Option<pgrx::Uuid>) -> Option<i64> {
+fn audit_leaf_index(id: Option<Uuid>) -> Option<i64> {
     let id = id?;
     // A query asks for many, and after a restore a verification for every record.
     FINDER.with_borrow_mut(|finder| {
@@ -178,10 +176,10 @@ fn audit_leaf_index(id: Option<pgrx::Uuid>) -> Option<i64> {
     })
 }
 
-pg_function!(pg_finfo_skill_audit_leaves, skill_audit_leaves, audit_leaves);
+pg_function!(audit_leaves);
 /// `audit_leaves(first, count)` → leaf, id, leaf hash.
 fn audit_leaves(call: &Call) -> Answer {
-    let (Some(first), count) = (call.get::<i64>(0), call.get::<i64>(1)) else {
+    let (Some(first), count) = (call.get::<Option<i64>>(0), call.get::<Option<i64>>(1)) else {
         return Err(
             Fault::new(Code::InvalidParameterValue, "first must not be NULL").hint("Leaves are counted from 0.")
         );
@@ -196,7 +194,7 @@ fn audit_leaves(call: &Call) -> Answer {
          WHERE m.n >= $1 AND m.n <= $2 ORDER BY m.n",
         &[arg(first / TILE_WIDTH as i64), arg(end / TILE_WIDTH as i64)],
         |row| {
-            let start = row.get::<i64>(1).unwrap_or_default() * TILE_WIDTH as i64;
+            let start = row.get::<Option<i64>>(1).unwrap_or_default() * TILE_WIDTH as i64;
             let leaves = row
                 .bytes(2)
                 .unwrap_or_default()
@@ -205,10 +203,10 @@ fn audit_leaves(call: &Call) -> Answer {
             for (leaf, (id, hash)) in (start..).zip(leaves).filter(|(leaf, _)| (first..end).contains(leaf)) {
                 let mut bytes = [0; ID];
                 bytes.copy_from_slice(id);
-                rows.push(&mut [
-                    leaf.into_datum(),
-                    pgrx::Uuid::from_bytes(bytes).into_datum(),
-                    Some(bytea_datum(hash)),
+                rows.push(&[
+                    arg(leaf),
+                    Uuid::from_bytes(bytesarg()),
+                    arg(hash),
                 ]);
             }
         },

@@ -4,10 +4,12 @@
 //! leaf: the sums are equal only if records and leaves are the same set. Only when they differ does it go through the
 //! leaves one by one to say which.
 
+use skill_pg::{Answer, Arg, Call, Oid, Row, RowSet, Uuid, arg, pg_function, pg_sys, progress, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{OrRaise, check_for_interrupts, info};
+use crate::{compat};
 use std::ops::Range;
 
-use pgrx::datum::IntoDatum;
-use pgrx::pg_sys;
 use skill_core::ledger::checkpoint::Checkpoint;
 use skill_core::ledger::tree::{self, Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
@@ -19,16 +21,11 @@ use super::state::{self, Snapshot, State};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
 use crate::audit::protection;
 use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest};
-use crate::pg::call::{Answer, Call, RowSet, text_datum};
-use crate::pg::error::{OrRaise, check_for_interrupts, info};
-use crate::pg::spi::{self, Access, Arg, arg};
-use crate::pg::{progress, sys};
-use crate::pg_function;
 
-pg_function!(pg_finfo_skill_verify_audit, skill_verify_audit, verify_audit);
+pg_function!(verify_audit);
 /// `verify_audit(since, until, since_checkpoint)`: one row per problem.
 fn verify_audit(call: &Call) -> Answer {
-    let (Some(since), Some(until), from_leaf) = (call.datum(0), call.datum(1), call.get::<i64>(2)) else {
+    let (Some(since), Some(until), from_leaf) = (call.datum(0), call.datum(1), call.get::<Option<i64>>(2)) else {
         return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL")
             .hint("Leave them out to verify everything."));
     };
@@ -61,7 +58,7 @@ pub fn count_record() {
 
 struct Verification {
     rows: RowSet,
-    log_id: Option<pgrx::Uuid>,
+    log_id: Option<Uuid>,
     state: Option<State>,
     covered: i64,
 }
@@ -85,14 +82,14 @@ const NOT_SEALED: &str =
     "the record should have been sealed: it was added behind the server's back, or its transaction_id is not true";
 
 impl Verification {
-    fn problem(&mut self, row: Option<&spi::Row>, problem: &str, detail: &str) {
-        let at = |n| row.and_then(|row| row.datum(n));
-        self.rows.push(&mut [at(1), at(2), at(3), text_datum(problem), text_datum(detail)]);
+    fn problem(&mut self, row: Option<&Row>, problem: &str, detail: &str) {
+        let at = |n| row.and_then(|row| row.arg(n));
+        self.rows.push(&[at(1), at(2), at(3), arg(problem), arg(detail)]);
     }
 
     fn about_id(&mut self, id: &[u8], problem: &str, detail: &str) {
-        let id = <[u8; ID]>::try_from(id).ok().and_then(|id| pgrx::Uuid::from_bytes(id).into_datum());
-        self.rows.push(&mut [None, id, None, text_datum(problem), text_datum(detail)]);
+        let id = <[u8; ID]>::try_from(id).ok().and_then(|id| Uuid::from_bytes(idarg()));
+        self.rows.push(&[None, id, None, arg(problem), arg(detail)]);
     }
 
     /// `$1` to `$8` of [`UNSEALED`].
@@ -109,7 +106,7 @@ impl Verification {
             arg(target.map(|(target, ..)| target.xmax)),
             arg(target.map(|(target, ..)| target.in_progress.clone())),
             arg(target.map(|(_, transaction, _)| *transaction)),
-            arg(target.map(|(.., id)| pgrx::Uuid::from_bytes(*id))),
+            arg(target.map(|(.., id)| Uuid::from_bytes(*id))),
         ]
     }
 
@@ -123,7 +120,7 @@ impl Verification {
         let expected = spi::one::<i64>(
             "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid IN \
                  (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'skill_system.audit_logs'::regclass)",
-            Access::Read,
+            As::Caller, See::Statement,
             &[],
         );
         progress::start(0, expected.unwrap_or(0).max(self.size() as i64));
@@ -157,21 +154,21 @@ impl Verification {
     fn sums(&self, nonce: &[u8; 32], condition: &str) -> Sums {
         let mut sums = Sums::default();
         let mut args = self.unsealed_args();
-        args.push(spi::bytea(nonce));
+        args.push(arg(nonce));
         // The aggregate may run in parallel workers. Every condition has the same parameters.
-        spi::run_once(
+        compat::run_once(
             &format!(
                 "SELECT count(*), count(d), sum(d)::text, key_id FROM (SELECT {RECORD_DIGEST} AS d, key_id FROM skill_system.audit_logs a WHERE {condition}) q \
                  WHERE $2 IS NOT NULL AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $6 IS NOT NULL) AND ($7 IS NULL OR $8 IS NOT NULL) \
                  GROUP BY key_id"
             ),
-            Access::Read,
+            As::Caller, See::Statement,
             &args,
             |row| {
-                sums.records += row.get::<i64>(1).unwrap_or(0);
-                sums.true_records += row.get::<i64>(2).unwrap_or(0);
+                sums.records += row.get::<Option<i64>>(1).unwrap_or(0);
+                sums.true_records += row.get::<Option<i64>>(2).unwrap_or(0);
                 sums.digest += row.text(3).and_then(|sum| sum.parse::<i128>().ok()).unwrap_or(0);
-                sums.keys.extend(row.get::<String>(4));
+                sums.keys.extend(row.get::<Option<String>>(4));
             },
         );
         sums
@@ -233,7 +230,7 @@ impl Verification {
                 let (ids, hashes) = (row.bytes(2).unwrap_or_default(), row.bytes(3).unwrap_or_default());
                 let expected = (state.size - leaf.min(state.size)).min(TILE_WIDTH as u64) as usize;
                 let n = leaf / TILE_WIDTH as u64;
-                if row.get::<i64>(1) != Some(n as i64) || (ids.len() / ID, hashes.len() / HASH) != (expected, expected)
+                if row.get::<Option<i64>>(1) != Some(n as i64) || (ids.len() / ID, hashes.len() / HASH) != (expected, expected)
                 {
                     damage.push(format!(
                         "tile or map row {n}: {} ids and {} hashes instead of {expected} each",
@@ -278,7 +275,7 @@ impl Verification {
             "SELECT EXISTS (SELECT FROM skill_system.audit_tiles) OR EXISTS (SELECT FROM skill_system.audit_map) \
                  OR EXISTS (SELECT FROM skill_system.audit_checkpoints) \
                  OR EXISTS (SELECT FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint')",
-            Access::Read,
+            As::Caller, See::Statement,
             &[],
         );
         if sealed == Some(true) {
@@ -293,7 +290,7 @@ impl Verification {
     /// Tiles beyond the end of the tree.
     fn surplus(&mut self, state: &State) {
         let expected: i64 = (0..8).map(|level| (state.size >> (8 * level)).div_ceil(TILE_WIDTH as u64) as i64).sum();
-        let found = spi::one::<i64>("SELECT count(*) FROM skill_system.audit_tiles", Access::Read, &[]).unwrap_or(0);
+        let found = spi::one::<i64>("SELECT count(*) FROM skill_system.audit_tiles", As::Caller, See::Statement, &[]).unwrap_or(0);
         if found != expected {
             self.problem(None, "tile_damaged", &format!("audit_tiles has {found} rows instead of {expected}"));
         }
@@ -307,7 +304,7 @@ impl Verification {
             &[arg(state.incarnation)],
             |row| {
                 check_for_interrupts();
-                let (size, root) = (row.get::<i64>(1).unwrap_or(-1) as u64, row.bytes(2).unwrap_or_default());
+                let (size, root) = (row.get::<Option<i64>>(1).unwrap_or(-1) as u64, row.bytes(2).unwrap_or_default());
                 let note = Checkpoint::verify(row.text(3).unwrap_or_default(), &known);
                 if !note.as_ref().is_ok_and(|note| note.size == size && note.root == root) {
                     let why = note
@@ -349,12 +346,12 @@ impl Verification {
                     (at..range.end).contains(leaf) && !retired.iter().any(|range| range.contains(leaf))
                 })
                 .collect();
-            let wanted: Vec<pgrx::Uuid> =
-                leaves.iter().filter_map(|(_, id, _)| (*id).try_into().ok()).map(pgrx::Uuid::from_bytes).collect();
+            let wanted: Vec<Uuid> =
+                leaves.iter().filter_map(|(_, id, _)| (*id).try_into().ok()).map(Uuid::from_bytes).collect();
             let mut seen = vec![0u32; leaves.len()];
             let log_id = self.log_id;
-            spi::run_once(&sql, Access::Read, &[arg(log_id), arg(wanted)], |row| {
-                let id = row.get::<pgrx::Uuid>(2).map(|id| *id.as_bytes()).unwrap_or_default();
+            compat::run_once(&sql, As::Caller, See::Statement, &[arg(log_id), arg(wanted)], |row| {
+                let id = row.get::<Option<Uuid>>(2).map(|id| *id.as_bytes()).unwrap_or_default();
                 for (place, (leaf, _, hash)) in leaves.iter().enumerate().filter(|(_, (_, other, _))| *other == id) {
                     seen[place] += 1;
                     if row.bytes(4) != Some(hash) {
@@ -428,7 +425,7 @@ impl Verification {
              WHERE a.created_at >= $9 AND a.created_at < $10"
         );
         let mut args = self.unsealed_args();
-        args.extend([spi::timestamptz(since), spi::timestamptz(until)]);
+        args.extend([arg(since), arg(until)]);
         let (mut finder, mut first, mut end) = (LeafFinder::default(), u64::MAX, 0);
         spi::stream(&sql, &args, |row| {
             count_record();
@@ -439,7 +436,7 @@ impl Verification {
             if self.state.is_none() || row.get(5) == Some(true) {
                 return;
             }
-            match row.get::<pgrx::Uuid>(2).and_then(|id| finder.find(id.as_bytes())) {
+            match row.get::<Option<Uuid>>(2).and_then(|id| finder.find(id.as_bytes())) {
                 None => self.problem(Some(row), "record_not_sealed", NOT_SEALED),
                 Some(leaf) => (first, end) = (first.min(leaf), end.max(leaf + 1)),
             }
@@ -450,12 +447,12 @@ impl Verification {
     /// Each partition's key has the rows of its table: an index that leaves some out would hide them from queries.
     fn indexes(&mut self) {
         let mut partitions = Vec::new();
-        spi::run(
+        compat::run(
             "SELECT c.oid, c.oid::regclass::text, greatest(c.reltuples, 0)::bigint FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid \
              WHERE h.inhparent = 'skill_system.audit_logs'::regclass AND c.relkind = 'r'",
-            Access::Read,
+            As::Caller, See::Statement,
             &[],
-            |row| partitions.extend(row.get::<pg_sys::Oid>(1).zip(row.get::<String>(2)).zip(row.get::<i64>(3))),
+            |row| partitions.extend(row.get::<Option<Oid>>(1).zip(row.get::<Option<String>>(2)).zip(row.get::<Option<i64>>(3))),
         );
         progress::start(3, partitions.iter().map(|(_, rows)| rows).sum());
         let seed = i64::from_be_bytes(sys::new_uuid_v7()[8..].try_into().unwrap_or_default());
@@ -463,11 +460,11 @@ impl Verification {
             let sum = |settings: &[_]| {
                 let mut found = (0i64, None::<String>);
                 spi::with_settings(settings, || {
-                    spi::run_once(
+                    compat::run_once(
                         &format!("SELECT count(*), sum(uuid_hash_extended(id, $1))::text FROM {name}"),
-                        Access::Read,
+                        As::Caller, See::Statement,
                         &[arg(seed)],
-                        |row| found = (row.get(1).unwrap_or(0), row.get(2)),
+                        |row| found = (row.get::<Option<_>>(1).unwrap_or(0), row.get(2)),
                     );
                 });
                 found
@@ -483,7 +480,7 @@ impl Verification {
                     "the index of the primary key finds {} records, the table has {}: REINDEX it",
                     index.0, heap.0
                 );
-                self.rows.push(&mut [oid.into_datum(), None, None, text_datum("index_mismatch"), text_datum(&detail)]);
+                self.rows.push(&[arg(oid), None, None, arg("index_mismatch"), arg(&detail)]);
             }
             progress::advance(rows, |_| format!("verify_audit: index of {name}"));
         }
@@ -491,12 +488,12 @@ impl Verification {
 
     fn protection(&mut self) {
         for problem in protection::problems() {
-            self.rows.push(&mut [
-                problem.table.into_datum(),
+            self.rows.push(&[
+                arg(problem.table),
                 None,
                 None,
-                text_datum("protection_missing"),
-                text_datum(&problem.detail),
+                arg("protection_missing"),
+                arg(&problem.detail),
             ]);
         }
         let moved = if sys::in_recovery() { None } else { self.state.as_ref().and_then(State::moved) };
@@ -514,16 +511,16 @@ fn same_tile(level: u8, n: u64, hashes: &[u8], damage: &mut Vec<String>) -> Resu
     Ok(())
 }
 
-pg_function!(pg_finfo_skill_audit_verify_progress, skill_audit_verify_progress, audit_verify_progress);
+pg_function!(audit_verify_progress);
 /// `audit_verify_progress_entries()`: one row for each process that verifies.
 fn audit_verify_progress(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for entry in progress::entries() {
-        rows.push(&mut [
-            entry.pid.into_datum(),
-            text_datum(entry.phase),
-            entry.done.into_datum(),
-            entry.total.into_datum(),
+        rows.push(&[
+            arg(entry.pid),
+            arg(entry.phase),
+            arg(entry.done),
+            arg(entry.total),
         ]);
     }
     Ok(call.null())

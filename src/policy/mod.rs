@@ -1,12 +1,14 @@
 //! Policy decisions, and what a change of a profile sets in motion.
 
+use skill_pg::{Answer, Call, Event, Row, Trigger, arg, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{OrRaise, raise};
+use crate::{settings, compat};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use pgrx::datum::IntoDatum;
 use pgrx::iter::TableIterator;
-use pgrx::prelude::*;
 use skill_core::policy::effect::shorten;
 use skill_core::policy::{
     Decision, Finding, MAX_EFFECTS, MAX_NAME_BYTES, Mode, Policy, PolicyError, Profile, Unlisted, Verdict,
@@ -15,12 +17,6 @@ use skill_core::policy::{
 use skill_core::{Code, Fault};
 
 use crate::audit::{self, denial};
-use crate::pg::call::{Answer, Call, parse_text_array, text_array_datum, text_datum};
-use crate::pg::error::{OrRaise, raise};
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::trigger::{Event, Trigger};
-use crate::pg::{cache, guc, sys};
-use crate::pg_function;
 
 /// A policy, or why there is none.
 pub type Compiled = Rc<Result<Policy, PolicyError>>;
@@ -41,20 +37,20 @@ macro_rules! profile_columns {
     };
 }
 
-fn profile(row: &spi::Row) -> Profile {
-    let list = |n: i32| row.get::<Vec<Option<String>>>(n).unwrap_or_default().into_iter().flatten().collect();
+fn profile(row: &Row) -> Profile {
+    let list = |n: i32| row.get::<Option<Vec<Option<String>>>>(n).unwrap_or_default().into_iter().flatten().collect();
     Profile {
-        name: row.get(1).unwrap_or_default(),
-        version: row.get(2).unwrap_or_default(),
+        name: row.get(1),
+        version: row.get(2),
         allowed_effects: list(3),
         ask_effects: list(4),
         denied_effects: list(5),
         allowed_exec: list(6),
         allowed_write_roots: list(7),
         inherits: list(8),
-        unlisted: if row.get::<String>(9).as_deref() == Some("ask") { Unlisted::Ask } else { Unlisted::Deny },
-        mode: if row.get::<String>(10).as_deref() == Some("observe") { Mode::Observe } else { Mode::Enforce },
-        metadata: row.get(11).unwrap_or_default(),
+        unlisted: if row.get::<Option<String>>(9).as_deref() == Some("ask") { Unlisted::Ask } else { Unlisted::Deny },
+        mode: if row.get::<Option<String>>(10).as_deref() == Some("observe") { Mode::Observe } else { Mode::Enforce },
+        metadata: row.get(11),
     }
 }
 
@@ -64,7 +60,7 @@ pub fn policy(name: &str) -> Compiled {
     if name.len() > MAX_NAME_BYTES {
         return Rc::new(Err(PolicyError::Unknown { policy: shorten(name) }));
     }
-    let tenant = guc::tenant();
+    let tenant = settings::tenant();
     if !cache::policies_valid() {
         POLICIES.with_borrow_mut(HashMap::clear);
     } else if let Some(found) =
@@ -76,7 +72,7 @@ pub fn policy(name: &str) -> Compiled {
     // A profile's ancestors only, found level by level.
     let profiles = spi::as_owner(|| {
         let mut profiles = Vec::new();
-        spi::run(
+        compat::run(
             concat!(
                 "WITH RECURSIVE family(name) AS (SELECT $2 UNION SELECT unnest(p.inherits) FROM skill_system.policy_profiles p ",
                 "JOIN family f ON p.name = f.name WHERE p.tenant_id = $1) ",
@@ -84,7 +80,7 @@ pub fn policy(name: &str) -> Compiled {
                 profile_columns!(),
                 " FROM skill_system.policy_profiles p JOIN family f ON p.name = f.name WHERE p.tenant_id = $1"
             ),
-            Access::ReadLatest,
+            As::Caller, See::Latest,
             &[arg(tenant.as_str()), arg(name)],
             |row| profiles.push(profile(row)),
         );
@@ -191,14 +187,14 @@ fn check_effects(policy: &Policy, effects: &[std::borrow::Cow<'_, str>]) -> Deci
 /// A decision as a row of type `policy_decision`.
 pub fn decision_row(call: &Call, decision: &Decision, compiled: Option<&Compiled>) -> pg_sys::Datum {
     let policy = compiled.and_then(|compiled| compiled.as_ref().as_ref().ok());
-    call.row(&mut [
+    call.row(&[
         Some(decision.allowed.into()),
-        text_array_datum(&decision.blocked),
-        text_datum(decision.verdict.as_str()),
-        text_array_datum(&decision.ask),
-        text_datum(&decision.reason),
+        arg(&decision.blocked),
+        arg(decision.verdict.as_str()),
+        arg(&decision.ask),
+        arg(&decision.reason),
         policy.map(|policy| policy.version.into()),
-        policy.and_then(|policy| text_datum(&policy.hash)),
+        policy.and_then(|policy| arg(&policy.hash)),
     ])
 }
 
@@ -207,20 +203,20 @@ fn check(call: &Call, read: Read) -> Answer {
     Ok(decision_row(call, &decision, compiled.as_ref()))
 }
 
-pg_function!(pg_finfo_skill_check_policy_array, skill_check_policy_array, check_policy_array);
+pg_function!(check_policy_array);
 fn check_policy_array(call: &Call) -> Answer {
     check(call, array_argument)
 }
-pg_function!(pg_finfo_skill_check_policy_jsonb, skill_check_policy_jsonb, check_policy_jsonb);
+pg_function!(check_policy_jsonb);
 fn check_policy_jsonb(call: &Call) -> Answer {
     check(call, jsonb_argument)
 }
-pg_function!(pg_finfo_skill_check_policy_text, skill_check_policy_text, check_policy_text);
+pg_function!(check_policy_text);
 fn check_policy_text(call: &Call) -> Answer {
     check(call, literal_argument)
 }
 
-pg_function!(pg_finfo_skill_check_exec, skill_check_exec, check_exec);
+pg_function!(check_exec);
 fn check_exec(call: &Call) -> Answer {
     let (decision, compiled) =
         decide(call.text(0), from_array(call.text_array(1), "the command is"), |policy, argv| {
@@ -229,7 +225,7 @@ fn check_exec(call: &Call) -> Answer {
     Ok(decision_row(call, &decision, compiled.as_ref()))
 }
 
-pg_function!(pg_finfo_skill_check_write, skill_check_write, check_write);
+pg_function!(check_write);
 fn check_write(call: &Call) -> Answer {
     let path = match call.text(1) {
         Some(path) => Ok(vec![path.into()]),
@@ -320,7 +316,7 @@ fn record_denial(
         "policy": name.map(shorten), "version": policy.map(|p| p.version), "hash": policy.map(|p| &p.hash), "effects": asked,
         "blocked_effects": decision.blocked.iter().map(|effect| shorten(effect)).collect::<Vec<_>>(), "reason": decision.reason,
     });
-    denial::record("policy.denied", pgrx::JsonB(data).into_datum(), None, Some("agent"))?;
+    denial::record("policy.denied", pgrx::JsonB(dataarg()), None, Some("agent"))?;
     Ok("")
 }
 
@@ -335,15 +331,15 @@ fn shown(blocked: &[String]) -> String {
     }
 }
 
-pg_function!(pg_finfo_skill_enforce_policy_array, skill_enforce_policy_array, enforce_policy_array);
+pg_function!(enforce_policy_array);
 fn enforce_policy_array(call: &Call) -> Answer {
     enforce(call, array_argument)
 }
-pg_function!(pg_finfo_skill_enforce_policy_jsonb, skill_enforce_policy_jsonb, enforce_policy_jsonb);
+pg_function!(enforce_policy_jsonb);
 fn enforce_policy_jsonb(call: &Call) -> Answer {
     enforce(call, jsonb_argument)
 }
-pg_function!(pg_finfo_skill_enforce_policy_text, skill_enforce_policy_text, enforce_policy_text);
+pg_function!(enforce_policy_text);
 fn enforce_policy_text(call: &Call) -> Answer {
     enforce(call, literal_argument)
 }
@@ -495,7 +491,7 @@ fn choice(column: &'static str, given: Option<String>, words: [&'static str; 2])
     }
 }
 
-pg_function!(pg_finfo_skill_policy_check_row, skill_policy_check_row, check_row);
+pg_function!(policy_check_row);
 /// BEFORE INSERT OR UPDATE for each row: refuses what does not parse.
 fn check_row(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
@@ -522,17 +518,17 @@ fn check_row(call: &Call) -> Answer {
     Ok(trigger.proceed())
 }
 
-pg_function!(pg_finfo_skill_policy_lock, skill_policy_lock, lock);
+pg_function!(policy_lock);
 /// BEFORE each statement that changes `policy_profiles`: one at a time, because each
 /// computes hashes from the others, and before any row is locked, or two would wait
 /// for each other.
 fn lock(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
-    spi::run("LOCK TABLE skill_system.policy_versions IN SHARE ROW EXCLUSIVE MODE", Access::WriteAsOwner, &[], |_| ());
+    compat::run("LOCK TABLE skill_system.policy_versions IN SHARE ROW EXCLUSIVE MODE", As::Owner, See::OwnWrites, &[], |_| ());
     Ok(trigger.done())
 }
 
-pg_function!(pg_finfo_skill_policy_changed, skill_policy_changed, changed);
+pg_function!(policy_changed);
 /// AFTER each statement that changes `policy_profiles`: forget what was compiled,
 /// and write the history of every profile whose content is not what it was.
 fn changed(call: &Call) -> Answer {
@@ -543,7 +539,7 @@ fn changed(call: &Call) -> Answer {
     } else {
         let records = spi::as_owner(write_history).map_err(Fault::from)?;
         for (tenant, event, data) in records {
-            audit::append_for(&tenant, event, pgrx::JsonB(data).into_datum(), None, None);
+            audit::append_for(&tenant, event, pgrx::JsonB(dataarg()), None, None);
         }
     }
     Ok(trigger.done())
@@ -566,11 +562,11 @@ fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, Pol
         profile_columns!(),
         ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p ORDER BY p.tenant_id, p.id"
     );
-    spi::run(sql, Access::ReadLatest, &[], |row| {
+    compat::run(sql, As::Caller, See::Latest, &[], |row| {
         stored.push(Stored {
             profile: profile(row),
-            tenant: row.get(12).unwrap_or_default(),
-            id: row.get(13).unwrap_or_default(),
+            tenant: row.get(12),
+            id: row.get(13),
             hash: row.get(14),
         });
     });
@@ -585,7 +581,7 @@ fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, Pol
                 // A row that brings its hash is being restored and its parents may come later.
                 Err(PolicyError::UnknownParent { .. }) if was.hash.is_some() && restoring(was) => continue,
                 // What is broken in another tenant was not broken by this statement.
-                Err(_) if was.hash.is_some() && was.tenant != guc::tenant() => continue,
+                Err(_) if was.hash.is_some() && was.tenant != settings::tenant() => continue,
                 Err(error) => return Err(error),
             };
             if was.hash.as_ref() == Some(&hash) {
@@ -607,10 +603,10 @@ fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, Pol
         }
     }
     if !records.is_empty() {
-        spi::run(
+        compat::run(
             "INSERT INTO skill_system.policy_versions (tenant_id, policy_profile_id, version, content_hash, name, content) \
              SELECT t, i, v, h, n, c::jsonb FROM unnest($1, $2, $3, $4, $5, $6) AS new(t, i, v, h, n, c)",
-            Access::Write,
+            As::Caller, See::OwnWrites,
             &[
                 arg(tenants.clone()),
                 arg(ids.clone()),
@@ -622,10 +618,10 @@ fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, Pol
             |_| (),
         );
         // One statement: it fires this trigger again, which then finds every hash as it should be.
-        spi::run(
+        compat::run(
             "UPDATE skill_system.policy_profiles p SET version = v, content_hash = h \
              FROM unnest($1, $2, $3, $4) AS new(t, i, v, h) WHERE p.tenant_id = t AND p.id = i",
-            Access::Write,
+            As::Caller, See::OwnWrites,
             &[arg(tenants), arg(ids), arg(versions), arg(hashes)],
             |_| (),
         );
@@ -637,30 +633,30 @@ fn write_history() -> Result<Vec<(String, &'static str, serde_json::Value)>, Pol
 fn restoring(row: &Stored) -> bool {
     spi::one::<bool>(
         "SELECT NOT EXISTS (SELECT FROM skill_system.policy_versions WHERE tenant_id = $1 AND policy_profile_id = $2)",
-        Access::ReadLatest,
+        As::Caller, See::Latest,
         &[arg(row.tenant.as_str()), arg(row.id)],
     )
     .unwrap_or(false)
 }
 
-pg_function!(pg_finfo_skill_policy_deleted, skill_policy_deleted, deleted);
+pg_function!(policy_deleted);
 /// AFTER DELETE for each row: the history says that and by whom it was deleted.
 fn deleted(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
     let tenant: String = trigger.old(c"tenant_id").unwrap_or_default();
     let name: String = trigger.old(c"name").unwrap_or_default();
     let id: i64 = trigger.old(c"id").unwrap_or_default();
-    let version = trigger.old::<i32>(c"version").unwrap_or_default() + 1;
+    let version = trigger.old::<Option<i32>>(c"version").unwrap_or_default() + 1;
     spi::as_owner(|| {
-        spi::run(
+        compat::run(
             "INSERT INTO skill_system.policy_versions (tenant_id, policy_profile_id, version, content_hash, name, content) \
              VALUES ($1, $2, $3, NULL, $4, NULL)",
-            Access::Write,
+            As::Caller, See::OwnWrites,
             &[arg(tenant.as_str()), arg(id), arg(version), arg(name.as_str())],
             |_| (),
         );
     });
-    let data = serde_json::json!({"policy": name, "id": id, "version": version, "previous_hash": trigger.old::<String>(c"content_hash")});
-    audit::append_for(&tenant, "policy.deleted", pgrx::JsonB(data).into_datum(), None, None);
+    let data = serde_json::json!({"policy": name, "id": id, "version": version, "previous_hash": trigger.old::<Option<String>>(c"content_hash")});
+    audit::append_for(&tenant, "policy.deleted", pgrx::JsonB(dataarg()), None, None);
     Ok(trigger.done())
 }

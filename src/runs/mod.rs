@@ -1,8 +1,10 @@
 //! The run log: what ran, how long, at what cost, with which outcome.
 
-use pgrx::datum::IntoDatum;
+use skill_pg::{Answer, Arg, Call, Oid, Row, Trigger, arg, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{OrRaise, raise};
+use crate::{settings, compat};
 use pgrx::iter::TableIterator;
-use pgrx::prelude::*;
 use serde_json::Value;
 use skill_core::audit::MAX_ACTOR_ID;
 use skill_core::jsonb::Member;
@@ -12,14 +14,9 @@ use skill_core::runs::{RunError, Status, check_events, duration, name, optional_
 use skill_core::{Code, Fault};
 
 use crate::ledger::{self, Step};
-use crate::pg::call::{Answer, Call, jsonb_datum};
-use crate::pg::error::{OrRaise, raise};
-use crate::pg::spi::{self, Access, Arg, arg, given};
-use crate::pg::trigger::Trigger;
-use crate::pg::{cache, guc, sys};
 use crate::policy::policy;
 use crate::skills::{self, Ran};
-use crate::{audit, pg_function};
+use crate::audit;
 
 /// A jsonb argument that must be an object; NULL and the empty object are `None`.
 fn object(call: &Call, n: usize, what: &'static str) -> Result<Option<pg_sys::Datum>, RunError> {
@@ -51,7 +48,7 @@ fn id_datum(id: i64) -> pg_sys::Datum {
 }
 
 fn run_id(call: &Call) -> Result<i64, RunError> {
-    call.get(0).ok_or(RunError::Missing { what: "run_id" })
+    call.get::<Option<_>>(0).ok_or(RunError::Missing { what: "run_id" })
 }
 
 fn status(word: Option<&str>) -> Result<Status, RunError> {
@@ -77,10 +74,10 @@ fn policy_in_force(name: Option<&str>, full: bool) -> Result<(Option<i64>, Optio
     };
     let id = spi::one(
         "SELECT id FROM skill_system.policy_profiles WHERE tenant_id = skill_system.current_tenant() AND name = $1",
-        Access::ReadLatest,
+        As::Caller, See::Latest,
         &[arg(name)],
     );
-    Ok((id, pgrx::JsonB(content).into_datum()))
+    Ok((id, pgrx::JsonB(contentarg())))
 }
 
 /// ON CONFLICT costs a second WAL record for each row, so it is only there with a key.
@@ -107,7 +104,7 @@ const LOG_RUN: [&str; 2] = with_conflict!(
      SELECT id FROM r"
 );
 
-pg_function!(pg_finfo_skill_log_run, skill_log_run, log_run);
+pg_function!(log_run);
 /// `log_run(skill_id, operation, status, duration_ms, agent_id, goal, policy_name, error, metrics, payload, idempotency_key)`
 fn log_run(call: &Call) -> Answer {
     let skill_id = name(call.text(0), "skill_id")?;
@@ -172,7 +169,7 @@ fn ran(call: &Call, skill_id: &str, n: usize) -> Option<Ran> {
     const MEMBER: &[u8] = b"skill_version";
     let named = call.jsonb(n).is_some_and(|bytes| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
     let claimed = if named {
-        spi::one::<String>("SELECT $1->>'skill_version'", Access::Read, &[jsonb(call.datum(n))])
+        spi::one::<String>("SELECT $1->>'skill_version'", As::Caller, See::Statement, &[jsonb(call.datum(n))])
     } else {
         None
     };
@@ -183,7 +180,7 @@ fn ran(call: &Call, skill_id: &str, n: usize) -> Option<Ran> {
 fn audit_run(event_type: &str, record: pg_sys::Datum, agent_id: Option<&str>) {
     let actor = actor(agent_id);
     audit::append_for(
-        &guc::tenant(),
+        &settings::tenant(),
         event_type,
         Some(record),
         actor,
@@ -199,13 +196,13 @@ fn once(sql: &'static str, args: &[Arg], key: Option<&str>) -> Result<(i64, bool
     // The run that held the key may be deleted between the two statements; then the next turn makes one.
     for _ in 0..3 {
         let mut id: Option<i64> = None;
-        spi::run(sql, Access::WriteAsOwner, args, |row| id = row.get(1));
+        compat::run(sql, As::Owner, See::OwnWrites, args, |row| id = row.get(1));
         if let Some(id) = id {
             return Ok((id, true));
         }
         let id = spi::one(
             "SELECT id FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND idempotency_key = $1",
-            Access::ReadLatest,
+            As::Caller, See::Latest,
             &[arg(key)],
         );
         if let Some(id) = id {
@@ -221,7 +218,7 @@ const START_RUN: [&str; 2] = with_conflict!(
     "RETURNING id) SELECT id FROM r"
 );
 
-pg_function!(pg_finfo_skill_start_run, skill_start_run, start_run);
+pg_function!(start_run);
 /// `start_run(goal, agent_id, policy_name, metrics, idempotency_key)`
 fn start_run(call: &Call) -> Answer {
     let goal = call.text(0).ok_or(RunError::Missing { what: "goal" })?;
@@ -254,7 +251,7 @@ fn start_run(call: &Call) -> Answer {
     Ok(id_datum(id))
 }
 
-pg_function!(pg_finfo_skill_log_event, skill_log_event, log_event);
+pg_function!(log_event);
 /// `log_event(run_id, event_type, payload, level)`
 fn log_event(call: &Call) -> Answer {
     let run_id = run_id(call)?;
@@ -265,13 +262,13 @@ fn log_event(call: &Call) -> Answer {
         "INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
          SELECT r.id, $2, $3, $4, coalesce($5, '{}') FROM skill_system.runs r WHERE r.tenant_id = skill_system.current_tenant() AND r.id = $1 \
          RETURNING id",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[arg(run_id), timestamp(Some(sys::clock_timestamp())), arg(level), arg(event_type), jsonb(payload)],
     );
     Ok(id_datum(id.ok_or(RunError::Unknown { run_id })?))
 }
 
-pg_function!(pg_finfo_skill_log_step, skill_log_step, log_step);
+pg_function!(log_step);
 /// `log_step(run_id, skill_id, operation, status, duration_ms, metrics, payload)`
 fn log_step(call: &Call) -> Answer {
     let run_id = run_id(call)?;
@@ -284,7 +281,7 @@ fn log_step(call: &Call) -> Answer {
     let ran = ran(call, skill_id, 6);
     let (mut found, mut id) = (None::<String>, None::<i64>);
     // The lock makes finish_run() wait, so that it adds up every step.
-    spi::run(
+    compat::run(
         "WITH r AS (SELECT id, status FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1 FOR SHARE), \
          e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload, skill_version_id) \
              SELECT id, $2, $3, $4, coalesce($5, '{}') \
@@ -294,7 +291,7 @@ fn log_step(call: &Call) -> Answer {
                  || CASE WHEN $11 IS NULL THEN '{}' ELSE jsonb_build_object('skill_version', $11) END, $12 \
              FROM r WHERE status IN ('queued', 'running') RETURNING id) \
          SELECT r.status::text, (SELECT id FROM e) FROM r",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[
             arg(run_id),
             timestamp(Some(sys::clock_timestamp())),
@@ -318,35 +315,35 @@ fn log_step(call: &Call) -> Answer {
     }
 }
 
-pg_function!(pg_finfo_skill_log_events, skill_log_events, log_events);
+pg_function!(log_events);
 /// `log_events(run_id, events)`
 fn log_events(call: &Call) -> Answer {
     let run_id = run_id(call)?;
     call.datum(1).ok_or(RunError::Missing { what: "events" })?;
     // As text: a number beyond a double would make the parser raise.
-    let text = spi::one::<String>("SELECT $1::text", Access::Write, &[jsonb(call.datum(1))]);
+    let text = spi::one::<String>("SELECT $1::text", As::Caller, See::OwnWrites, &[jsonb(call.datum(1))]);
     let events = serde_json::from_str(&text.unwrap_or_default()).map_err(|error| {
         Fault::new(Code::InvalidParameterValue, "events cannot be read").detail(format!("{error}."))
     })?;
     let count = check_events(&events)?;
     let known = spi::one::<bool>(
         "SELECT true FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[arg(run_id)],
     );
     known.ok_or(RunError::Unknown { run_id })?;
-    spi::run(
+    compat::run(
         "INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
          SELECT $1, coalesce((e->>'ts')::timestamptz, clock_timestamp()), coalesce(e->>'level', 'info'), e->>'event_type', coalesce(e->'payload', '{}') \
          FROM jsonb_array_elements($2) WITH ORDINALITY AS given(e, n) ORDER BY n",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[arg(run_id), jsonb(call.datum(1))],
         |_| (),
     );
     Ok(id_datum(count as i64))
 }
 
-pg_function!(pg_finfo_skill_finish_run, skill_finish_run, finish_run);
+pg_function!(finish_run);
 /// `finish_run(run_id, status, error, metrics)`
 fn finish_run(call: &Call) -> Answer {
     let run_id = run_id(call)?;
@@ -356,12 +353,12 @@ fn finish_run(call: &Call) -> Answer {
     }
     let metrics = object(call, 3, "metrics")?;
     let (mut label, mut enum_value, mut agent_id) = (None::<String>, None, None::<String>);
-    spi::run(
+    compat::run(
         "SELECT status::text, $2::skill_system.run_status, agent_id FROM skill_system.runs \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1 FOR NO KEY UPDATE",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[arg(run_id), arg(wanted.as_str())],
-        |row| (label, enum_value, agent_id) = (row.get(1), row.datum(2), row.get(3)),
+        |row| (label, enum_value, agent_id) = (row.get(1), row.arg(2), row.get(3)),
     );
     let (Some(label), Some(enum_value)) = (label, enum_value) else {
         return Err(RunError::Unknown { run_id }.into());
@@ -377,7 +374,7 @@ fn finish_run(call: &Call) -> Answer {
     }
     let agent_id = actor(agent_id.as_deref());
     // The numbers in a payload are what agents wrote; only sensible ones are added up.
-    spi::run(
+    compat::run(
         "WITH raw AS (SELECT \
              CASE WHEN jsonb_typeof(payload->'duration_ms') = 'number' THEN (payload->>'duration_ms')::numeric END AS d, \
              CASE WHEN jsonb_typeof(payload->'metrics'->'gen_ai.usage.input_tokens') = 'number' THEN (payload->'metrics'->>'gen_ai.usage.input_tokens')::numeric END AS i, \
@@ -396,22 +393,22 @@ fn finish_run(call: &Call) -> Answer {
              metrics = CASE WHEN jsonb_typeof(metrics) = 'object' THEN metrics ELSE '{}' END || sums.added || coalesce($4, '{}') \
          FROM sums WHERE r.tenant_id = skill_system.current_tenant() AND r.id = $1 \
          RETURNING jsonb_strip_nulls(jsonb_build_object('run_id', r.id, 'status', $2, 'steps', sums.steps, 'error', left(r.error, 200)))",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[arg(run_id), arg(wanted.as_str()), arg(call.text(2)), jsonb(metrics)],
         |row| {
             let kind = if agent_id.is_some() { "agent" } else { "system" };
-            audit::append_for(&guc::tenant(), "run.finished", row.datum(1), agent_id, Some(kind));
+            audit::append_for(&settings::tenant(), "run.finished", row.arg(1), agent_id, Some(kind));
         },
     );
     Ok(enum_value)
 }
 
-pg_function!(pg_finfo_skill_guard_run, skill_guard_run, guard_run);
+pg_function!(guard_run);
 /// BEFORE UPDATE on `runs`: a run that has ended stays as it is, except that the
 /// foreign key takes away a deleted policy.
 fn guard_run(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
-    let Some(value) = trigger.old::<pg_sys::Oid>(c"status") else {
+    let Some(value) = trigger.old::<Option<Oid>>(c"status") else {
         return Ok(trigger.proceed());
     };
     let (status, ..) = pgrx::enum_helper::lookup_enum_by_oid(value);
@@ -420,7 +417,7 @@ fn guard_run(call: &Call) -> Answer {
     }
     let changed = trigger.changed_columns();
     let policy_taken_away =
-        changed == ["policy_profile_id"] && trigger.new_value::<i64>(c"policy_profile_id").is_none();
+        changed == ["policy_profile_id"] && trigger.new_value::<Option<i64>>(c"policy_profile_id").is_none();
     if changed.is_empty() || policy_taken_away {
         return Ok(trigger.proceed());
     }
@@ -430,7 +427,7 @@ fn guard_run(call: &Call) -> Answer {
 
 #[pg_extern(sql = false)]
 fn stuck_after() -> Interval {
-    Interval::from_seconds(f64::from(guc::stuck_after_seconds()))
+    Interval::from_seconds(f64::from(settings::stuck_after_seconds()))
 }
 
 /// JSON as agents wrote it; numbers beyond what a double can hold leave it a text.
@@ -442,20 +439,20 @@ fn json(text: Option<String>) -> Value {
 #[pg_extern(sql = false)]
 fn run_otlp(run_id: Option<i64>) -> pgrx::JsonB {
     let run_id = run_id.ok_or(RunError::Missing { what: "run_id" }).or_raise();
-    let micros = |row: &spi::Row, n: i32| row.datum(n).and_then(|datum| sys::unix_micros(datum.value() as i64));
+    let micros = |row: &Row, n: i32| row.arg(n).and_then(|datum| sys::unix_micros(datum.value() as i64));
     let mut found: Option<otlp::Run> = None;
-    spi::run(
+    compat::run(
         "SELECT tenant_id, goal, agent_id, status::text, error, coalesce(started_at, created_at), ended_at, metrics::text, effective_policy::text \
          FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(run_id)],
         |row| {
             found = Some(otlp::Run {
-                tenant: row.get(1).unwrap_or_default(),
+                tenant: row.get(1),
                 id: run_id,
                 goal: row.get(2),
                 agent_id: row.get(3),
-                status: row.get(4).unwrap_or_default(),
+                status: row.get(4),
                 error: row.get(5),
                 started_at: micros(row, 6).unwrap_or(0),
                 ended_at: micros(row, 7),
@@ -466,17 +463,17 @@ fn run_otlp(run_id: Option<i64>) -> pgrx::JsonB {
     );
     let run = found.ok_or(RunError::Unknown { run_id }).or_raise();
     let mut events = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT id, ts, level, event_type, payload::text FROM skill_system.run_events \
          WHERE tenant_id = skill_system.current_tenant() AND run_id = $1 ORDER BY ts, id",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(run_id)],
         |row| {
             events.push(otlp::Event {
-                id: row.get(1).unwrap_or_default(),
+                id: row.get(1),
                 ts: micros(row, 2).unwrap_or(run.started_at),
-                level: row.get(3).unwrap_or_default(),
-                event_type: row.get(4).unwrap_or_default(),
+                level: row.get(3),
+                event_type: row.get(4),
                 payload: json(row.get(5)),
             });
         },
@@ -498,7 +495,7 @@ fn maintain(
     // Two at once would make the same partition twice. The table is one that nobody else may lock; an advisory
     // lock could be held by anybody.
     spi::as_owner(|| {
-        spi::run("LOCK TABLE skill_system.audit_state IN SHARE UPDATE EXCLUSIVE MODE", Access::Write, &[], |_| ());
+        compat::run("LOCK TABLE skill_system.audit_state IN SHARE UPDATE EXCLUSIVE MODE", As::Caller, See::OwnWrites, &[], |_| ());
     });
     TableIterator::new([audit_partitions(), run_retention(batch_size), audit_seal(), audit_sweep()])
 }
@@ -509,17 +506,17 @@ fn audit_partitions() -> Task {
     spi::as_owner(|| {
         for ahead in 0..3i32 {
             let (mut name, mut there, mut late) = (String::new(), false, false);
-            spi::run(
+            compat::run(
                 "WITH month AS (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => $1) AS start) \
                  SELECT 'audit_logs_' || to_char(start, 'YYYY_MM'), \
                      to_regclass('skill_system.audit_logs_' || to_char(start, 'YYYY_MM')) IS NOT NULL, \
                      EXISTS (SELECT FROM skill_system.audit_logs_default d WHERE d.created_at >= start AT TIME ZONE 'UTC' \
                          AND d.created_at < (start + interval '1 month') AT TIME ZONE 'UTC') FROM month",
-                Access::Write,
+                As::Caller, See::OwnWrites,
                 &[arg(ahead)],
                 |row| {
                     (name, there, late) =
-                        (row.get(1).unwrap_or_default(), row.get(2).unwrap_or(false), row.get(3).unwrap_or(false))
+                        (row.get(1), row.get::<Option<_>>(2).unwrap_or(false), row.get::<Option<_>>(3).unwrap_or(false))
                 },
             );
             if there {
@@ -535,9 +532,9 @@ fn audit_partitions() -> Task {
                 ));
                 break;
             }
-            spi::run(
+            compat::run(
                 "SELECT skill_system.create_audit_partition((date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => $1))::date)",
-                Access::Write,
+                As::Caller, See::OwnWrites,
                 &[arg(ahead)],
                 |_| (),
             );
@@ -575,13 +572,13 @@ fn audit_sweep() -> Task {
 /// Deletes finished runs older than the setting says, with their events, oldest first.
 fn run_retention(batch_size: i32) -> Task {
     let task = "run_retention".to_owned();
-    let Some(minutes) = guc::run_retention_minutes() else {
+    let Some(minutes) = settings::run_retention_minutes() else {
         return (task, 0, "skill_system.run_retention is -1: runs are kept for ever".into());
     };
     let mut deleted: Vec<(String, i64, Value)> = Vec::new();
     let more = spi::as_owner(|| {
-        cache::opening(cache::Opened::Retention, || {
-            spi::run(
+        bypass::with(Bypass::Retention, || {
+            compat::run(
                 "WITH old AS (SELECT tenant_id, id, coalesce(ended_at, created_at) AS at FROM skill_system.runs \
                      WHERE status IN ('succeeded', 'failed', 'cancelled') \
                        AND coalesce(ended_at, created_at) < now() - make_interval(mins => $1) \
@@ -590,15 +587,15 @@ fn run_retention(batch_size: i32) -> Task {
                      RETURNING r.tenant_id, old.at) \
                  SELECT tenant_id, count(*), jsonb_build_object('count', count(*), 'oldest', min(at), 'newest', max(at))::text \
                  FROM gone GROUP BY tenant_id ORDER BY tenant_id",
-                Access::Write,
+                As::Caller, See::OwnWrites,
                 &[arg(minutes), arg(batch_size)],
-                |row| deleted.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or(0), json(row.get(3)))),
+                |row| deleted.push((row.get(1), row.get::<Option<_>>(2).unwrap_or(0), json(row.get(3)))),
             );
         });
         spi::one::<bool>(
             "SELECT EXISTS (SELECT FROM skill_system.runs WHERE status IN ('succeeded', 'failed', 'cancelled') \
                  AND coalesce(ended_at, created_at) < now() - make_interval(mins => $1))",
-            Access::Write,
+            As::Caller, See::OwnWrites,
             &[arg(minutes)],
         )
         .unwrap_or(false)
@@ -607,7 +604,7 @@ fn run_retention(batch_size: i32) -> Task {
     // As the caller, so that the record names who did it.
     for (tenant, _, mut data) in deleted {
         data["retention_minutes"] = minutes.into();
-        audit::append_for(&tenant, "runs.deleted", pgrx::JsonB(data).into_datum(), None, Some("system"));
+        audit::append_for(&tenant, "runs.deleted", pgrx::JsonB(dataarg()), None, Some("system"));
     }
     (task, count, if more { "more remain: call maintain() again".into() } else { "nothing older remains".into() })
 }
@@ -650,12 +647,12 @@ fn import_legacy(
             .hint("ALTER SCHEMA skill_system RENAME TO skill_system_legacy; CREATE EXTENSION skill_system; and give the new name."));
     }
     let mut columns: Vec<(String, String)> = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT c.relname::text, a.attname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
          WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND c.relkind IN ('r', 'p') ORDER BY 1, 2",
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[arg(schema)],
-        |row| columns.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default())),
+        |row| columns.push((row.get(1), row.get(2))),
     );
     let has = |table: &str, column: &str| columns.iter().any(|(t, c)| t == table && c == column);
     if let Some(missing) = ["policy_profiles", "runs", "run_events"].into_iter().find(|table| !has(table, "id")) {
@@ -672,10 +669,10 @@ fn import_legacy(
     }
     let (specs, artifacts) = (has("task_specs", "id"), has("artifacts", "id"));
     let old = sys::quote_identifier(schema);
-    let once = |sql: String, args: &[Arg]| spi::run_once(&sql, Access::Write, args, |_| ()) as i64;
+    let once = |sql: String, args: &[Arg]| compat::run_once(&sql, As::Caller, See::OwnWrites, args, |_| ()) as i64;
     let number = |sql: String| {
         let mut number = 0;
-        spi::run_once(&sql, Access::Write, &[], |row| number = row.get(1).unwrap_or(0i64));
+        compat::run_once(&sql, As::Caller, See::OwnWrites, &[], |row| number = row.get::<Option<_>>(1).unwrap_or(0i64));
         number
     };
     // Nothing may move while ids are compared and kept, on either side.
@@ -702,17 +699,17 @@ fn import_legacy(
 
     let mut results: Vec<Imported> = Vec::new();
     let (mut given, mut refused_rules, mut skipped, mut bad_names) = (Vec::new(), 0, 0, Vec::new());
-    spi::run_once(
+    compat::run_once(
         &format!(
             "SELECT l.id, l.name, l.allowed_effects, l.allowed_exec, l.allowed_write_roots, \
                  EXISTS (SELECT FROM skill_system.policy_profiles n WHERE n.tenant_id = skill_system.current_tenant() AND n.name = l.name) \
              FROM {old}.policy_profiles l ORDER BY l.id"
         ),
-        Access::Write,
+        As::Caller, See::OwnWrites,
         &[],
         |row| {
-            let (id, name) = (row.get::<i64>(1).unwrap_or(0), row.get::<String>(2).unwrap_or_default());
-            if row.get::<bool>(6) == Some(true) {
+            let (id, name) = (row.get::<Option<i64>>(1).unwrap_or(0), row.get::<Option<String>>(2).unwrap_or_default());
+            if row.get::<Option<bool>>(6) == Some(true) {
                 skipped += 1;
                 return;
             }
@@ -721,7 +718,7 @@ fn import_legacy(
                 bad_names.push(skill_core::policy::effect::shorten(&name));
                 return;
             }
-            let list = |n: i32| row.get::<Vec<Option<String>>>(n).unwrap_or_default();
+            let list = |n: i32| row.get::<Option<Vec<Option<String>>>>(n).unwrap_or_default();
             let mut refused = Vec::new();
             let effects = keep(
                 list(3),

@@ -1,8 +1,11 @@
 //! Skills for agents: the catalogue, what is loaded into a conversation, and whether all that is named is there.
 
+use skill_pg::{Answer, Call, Event, Row, RowSet, Trigger, Uuid, arg, pg_function, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{check_for_interrupts};
+use crate::{settings, compat};
 use std::collections::HashMap;
 
-use pgrx::datum::IntoDatum;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use skill_core::input::{canonical, invalid, optional, required, word};
@@ -17,22 +20,17 @@ use skill_core::{Code, Fault};
 use super::documents::UNDECLARED;
 use super::registry::{self, About, Change, Definition, Head, NewVersion, Placement, Tier};
 use crate::args::{json as json_argument, missing, uuid_datum};
-use crate::pg::call::{self, Answer, Call, RowSet, text_array_datum, text_datum};
-use crate::pg::error::{self, check_for_interrupts};
-use crate::pg::spi::{self, Access, Row, arg};
-use crate::pg::trigger::{Event, Trigger};
-use crate::pg::{guc, sys};
-use crate::{audit, pg_function, policy};
+use crate::{audit, policy};
 
-pg_function!(pg_finfo_skill_hash_artifact, skill_hash_artifact, hash_artifact);
+pg_function!(hash_artifact);
 /// BEFORE INSERT OR UPDATE on `skill_artifacts`.
 fn hash_artifact(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
     let content = trigger.new_bytes(c"content").unwrap_or_default();
     let hash = hex::encode(Sha256::digest(content));
-    let given = trigger.new_value::<String>(c"content_hash");
+    let given = trigger.new_value::<Option<String>>(c"content_hash");
     let update = trigger.event() == Event::Update;
-    let old = if update { trigger.old::<String>(c"content_hash") } else { None };
+    let old = if update { trigger.old::<Option<String>>(c"content_hash") } else { None };
     let mut columns = Vec::new();
     match given {
         Some(given) if given == hash => {}
@@ -41,25 +39,25 @@ fn hash_artifact(call: &Call) -> Answer {
             if !sys::has_rights_of(sys::owner()) {
                 return Err(invalid(format!(
                     "content_hash of artifact \"{}\" is not that of its content",
-                    trigger.new_value::<String>(c"id").unwrap_or_default()
+                    trigger.new_value::<Option<String>>(c"id").unwrap_or_default()
                 ))
                 .detail(format!("SHA-256 of the content is {hash}, given was {}.", shorten(&given)))
                 .hint("Leave content_hash out."));
             }
         }
-        _ => columns.extend(text_datum(&hash).map(|hash| (c"content_hash", hash))),
+        _ => columns.extend(arg(&hash).map(|hash| (c"content_hash", hash))),
     }
-    let estimate = trigger.new_value::<i32>(c"token_estimate");
+    let estimate = trigger.new_value::<Option<i32>>(c"token_estimate");
     let stale = update
-        && trigger.old::<i32>(c"token_estimate") == estimate
+        && trigger.old::<Option<i32>>(c"token_estimate") == estimate
         && trigger.changed_columns().iter().any(|column| column == "content");
     if estimate.is_none() || stale {
-        columns.extend(tokens(content.len()).into_datum().map(|tokens| (c"token_estimate", tokens)));
+        columns.extend(tokens(content.len()arg()).map(|tokens| (c"token_estimate", tokens)));
     }
     Ok(trigger.proceed_with(&columns))
 }
 
-pg_function!(pg_finfo_skill_define_skill, skill_define_skill, define_skill);
+pg_function!(define_skill);
 /// `define_skill(skill, tier1_manifest, tier2_definition, tier3_artifact_refs, domain_tags, context_mode, name, body, effects, reason)`
 fn define_skill(call: &Call) -> Answer {
     let reference = Reference::parse(call.text(0))?;
@@ -115,14 +113,14 @@ fn define_skill(call: &Call) -> Answer {
         }
         (Err(fault), Reference::Id(_)) => return Err(fault),
     };
-    let version = registry::version(&head, Some(&head.current_version), Access::WriteAsOwner)?;
+    let version = registry::version(&head, Some(&head.current_version), As::Owner, See::OwnWrites)?;
     registry::define(&head, &version, &definition, &change);
     Ok(super::state(call, &registry::state(&head, &version, created)))
 }
 
 /// Body and effects belong to a version, so of a skill that is there they may be repeated and not changed.
 fn check_same(head: &Head, body: Option<&str>, effects: Option<&[String]>) -> Result<(), Fault> {
-    let newest = registry::version(head, None, Access::WriteAsOwner)?;
+    let newest = registry::version(head, None, As::Owner, See::OwnWrites)?;
     let other = |what: &str| {
         Fault::new(Code::SkillConflict, format!("skill \"{}\" is there, with another {what}", head.skill_name))
             .hint("register_skill() gives it a new version.")
@@ -160,20 +158,20 @@ fn read_agent(row: &Row) -> (Agent, bool) {
         Some(Err((skills, _))) => (skills, true),
     };
     let agent = Agent {
-        key: row.get(1).unwrap_or_default(),
+        key: row.get(1),
         root_skill_key: row.get(2),
         persona_key: row.get(3),
         unreadable: unreadable || loaded.contains(&None),
         loaded_skills: loaded.into_iter().flatten().map(str::to_owned).collect(),
         config_skills,
     };
-    (agent, row.get(6).unwrap_or_default())
+    (agent, row.get(6))
 }
 
 /// An active agent by its key.
 fn find_agent(key: &str) -> Result<Agent, Fault> {
     let mut found = None;
-    spi::run(agents!("AND agent_key = $1", "AND id = $1"), Access::Read, &[arg(key)], |row| {
+    compat::run(agents!("AND agent_key = $1", "AND id = $1"), As::Caller, See::Statement, &[arg(key)], |row| {
         found = Some(read_agent(row))
     });
     match found {
@@ -187,7 +185,7 @@ fn find_agent(key: &str) -> Result<Agent, Fault> {
 
 /// What to call a skill whose id, namespace and name are in these columns.
 fn address(row: &Row, [id, namespace, name]: [i32; 3]) -> String {
-    let id = row.get::<pgrx::Uuid>(id).map(|id| uuid::Uuid::from_bytes(*id.as_bytes())).unwrap_or_default();
+    let id = row.get::<Option<Uuid>>(id).map(|id| uuid::Uuid::from_bytes(*id.as_bytes())).unwrap_or_default();
     logic::address(row.text(namespace).unwrap_or_default(), row.text(name).unwrap_or_default(), &id)
 }
 
@@ -248,26 +246,26 @@ impl<'a> Entry<'a> {
         if i64::from(estimate) > budget {
             return None;
         }
-        rows.push(&mut [
-            row.datum(1),
-            text_datum(name),
-            text_datum(description),
-            text_array_datum(&triggers),
-            row.datum(7),
-            estimate.into_datum(),
-            text_datum(&address),
-            row.datum(9),
-            row.datum(10),
+        rows.push(&[
+            row.arg(1),
+            arg(name),
+            arg(description),
+            arg(&triggers),
+            row.arg(7),
+            arg(estimate),
+            arg(&address),
+            row.arg(9),
+            row.arg(10),
         ]);
         Some(estimate.into())
     }
 }
 
-pg_function!(pg_finfo_skill_skill_catalog, skill_skill_catalog, skill_catalog);
+pg_function!(skill_catalog);
 /// `skill_catalog(agent, max_tokens, policy_name, namespace)`
 fn skill_catalog(call: &Call) -> Answer {
     let agent = call.text(0).map(find_agent).transpose()?;
-    let budget = match call.get::<i32>(1) {
+    let budget = match call.get::<Option<i32>>(1) {
         Some(given) if given < 0 => return Err(invalid("max_tokens must not be negative")),
         given => given.map_or(i64::MAX, i64::from),
     };
@@ -287,12 +285,12 @@ fn skill_catalog(call: &Call) -> Answer {
         }
     };
     match agent.filter(Agent::is_restricted) {
-        None => spi::run_all(
+        None => spi::with_rows(
             concat!(
                 entry!(),
                 "WHERE h.tenant_id = (SELECT skill_system.current_tenant()) AND h.enabled AND h.deleted_at IS NULL AND ($1 IS NULL OR h.namespace = $1)"
             ),
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(call.text(3))],
             |found| {
                 // Put in order here, which takes a fraction of the time that it takes there.
@@ -303,14 +301,14 @@ fn skill_catalog(call: &Call) -> Answer {
         ),
         Some(agent) => {
             let (namespaces, names): (Vec<&str>, Vec<&str>) = agent.skills().into_iter().unzip();
-            spi::run_all(
+            spi::with_rows(
                 concat!(
                     entry!(),
                     "JOIN unnest($2, $3) WITH ORDINALITY AS w(namespace, skill_name, place) ON h.namespace = w.namespace AND h.skill_name = w.skill_name \
                      WHERE h.tenant_id = (SELECT skill_system.current_tenant()) AND h.enabled AND h.deleted_at IS NULL AND ($1 IS NULL OR h.namespace = $1) \
                      ORDER BY w.place"
                 ),
-                Access::Read,
+                As::Caller, See::Statement,
                 &[arg(call.text(3)), arg(namespaces), arg(names)],
                 |found| fill(&mut found.iter().map(Entry::of)),
             );
@@ -351,7 +349,7 @@ fn effects(row: &Row, n: i32) -> Option<Vec<String>> {
 /// Something to put into a conversation.
 struct Injection<'a> {
     tier: i16,
-    skill_id: Option<pgrx::Uuid>,
+    skill_id: Option<Uuid>,
     artifact_id: Option<&'a str>,
     version: &'a str,
     content_hash: &'a str,
@@ -381,12 +379,12 @@ fn enter(conversation: &str, injection: &Injection, force: bool) -> bool {
         arg(injection.tokens),
         arg(sys::role_name(sys::session_user())),
     ];
-    spi::run(if force { FORCED } else { ENTRY }, Access::WriteAsOwner, &args, |_| ()) == 1
+    compat::run(if force { FORCED } else { ENTRY }, As::Owner, See::OwnWrites, &args, |_| ()) == 1
 }
 
 /// What a skill says.
 struct Loaded {
-    id: pgrx::Uuid,
+    id: Uuid,
     address: String,
     name: String,
     version: String,
@@ -424,7 +422,7 @@ const LOAD: &str = "SELECT h.id, h.namespace, h.skill_name, coalesce(h.tier1_man
      WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND h.deleted_at IS NULL";
 
 fn read_loaded(row: &Row) -> Option<Loaded> {
-    let id = row.get::<pgrx::Uuid>(1)?;
+    let id = row.get::<Option<Uuid>>(1)?;
     let json = |n: i32| row.bytes(n).map(<[u8]>::to_vec);
     Some(Loaded {
         id,
@@ -442,14 +440,14 @@ fn read_loaded(row: &Row) -> Option<Loaded> {
     })
 }
 
-pg_function!(pg_finfo_skill_load_skill, skill_load_skill, load_skill);
+pg_function!(load_skill);
 /// `load_skill(skill, conversation_id, policy_name, force)`
 fn load_skill(call: &Call) -> Answer {
     let reference = Reference::parse(call.text(0))?;
     let conversation = conversation(call)?;
     let head = registry::find(reference)?;
     let mut found = None;
-    spi::run(LOAD, Access::Read, &[arg(head.id)], |row| found = read_loaded(row));
+    compat::run(LOAD, As::Caller, See::Statement, &[arg(head.id)], |row| found = read_loaded(row));
     let skill = found.ok_or_else(|| reference.unknown())?;
     check_loadable(&skill.address, skill.enabled, &skill.status, call.text(2), skill.effects.as_deref())?;
     let tokens = tokens(usize::try_from(skill.bytes).unwrap_or(usize::MAX));
@@ -462,29 +460,29 @@ fn load_skill(call: &Call) -> Answer {
         tokens,
     };
     let already =
-        conversation.is_some_and(|conversation| !enter(conversation, &injection, call.get(3).unwrap_or(false)));
+        conversation.is_some_and(|conversation| !enter(conversation, &injection, call.get::<Option<_>>(3).unwrap_or(false)));
     let json = |n: usize| skill.json[n].as_deref().filter(|_| !already).map(call::jsonb_datum).transpose();
-    Ok(call.row(&mut [
+    Ok(call.row(&[
         uuid_datum(skill.id),
-        text_datum(&skill.address),
-        text_datum(&skill.name),
-        text_datum(&skill.version),
-        text_datum(&skill.context_mode),
-        already.into_datum(),
+        arg(&skill.address),
+        arg(&skill.name),
+        arg(&skill.version),
+        arg(&skill.context_mode),
+        arg(already),
         json(0)?,
         skill.body.as_deref().filter(|_| !already).and_then(text_datum),
         json(1)?,
         json(2)?,
         json(3)?,
-        tokens.into_datum(),
-        text_datum(&skill.content_hash),
+        arg(tokens),
+        arg(&skill.content_hash),
     ]))
 }
 
 /// A row of `skill_artifacts`, with its skill.
 struct Artifact {
     id: String,
-    skill_id: Option<pgrx::Uuid>,
+    skill_id: Option<Uuid>,
     name: String,
     content: String,
     content_hash: String,
@@ -495,32 +493,32 @@ struct Artifact {
 
 fn read_artifact(row: &Row) -> Option<Artifact> {
     let content: String = row.get(4)?;
-    let skill_id = row.get::<pgrx::Uuid>(2);
+    let skill_id = row.get::<Option<Uuid>>(2);
     let skill = skill_id.map(|_| {
-        (address(row, [2, 7, 8]), row.get(9).unwrap_or_default(), row.get(10).unwrap_or_default(), effects(row, 11))
+        (address(row, [2, 7, 8]), row.get(9), row.get(10), effects(row, 11))
     });
     Some(Artifact {
         id: row.get(1)?,
         skill_id,
         name: row.get(3)?,
         content_hash: row.get(5)?,
-        tokens: row.get(6).unwrap_or_else(|| tokens(content.len())),
+        tokens: row.get::<Option<_>>(6).unwrap_or_else(|| tokens(content.len())),
         content,
         skill,
     })
 }
 
-pg_function!(pg_finfo_skill_load_artifact, skill_load_artifact, load_artifact);
+pg_function!(load_artifact);
 /// `load_artifact(artifact, conversation_id, policy_name, force)`
 fn load_artifact(call: &Call) -> Answer {
     let id = call.text(0).ok_or_else(|| missing("artifact"))?;
     let conversation = conversation(call)?;
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT a.id::text, a.skill_id, a.name::text, a.content, a.content_hash::text, a.token_estimate, h.namespace, h.skill_name, h.enabled, h.status, h.effects \
          FROM skill_system.skill_artifacts a LEFT JOIN skill_system.skill_heads h ON h.tenant_id = a.tenant_id AND h.id = a.skill_id \
          WHERE a.tenant_id = skill_system.current_tenant() AND a.id = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(id)],
         |row| found = read_artifact(row),
     );
@@ -550,25 +548,25 @@ fn load_artifact(call: &Call) -> Answer {
         tokens: artifact.tokens,
     };
     let already =
-        conversation.is_some_and(|conversation| !enter(conversation, &injection, call.get(3).unwrap_or(false)));
-    Ok(call.row(&mut [
-        text_datum(&artifact.id),
+        conversation.is_some_and(|conversation| !enter(conversation, &injection, call.get::<Option<_>>(3).unwrap_or(false)));
+    Ok(call.row(&[
+        arg(&artifact.id),
         artifact.skill_id.and_then(uuid_datum),
-        text_datum(&artifact.name),
-        already.into_datum(),
+        arg(&artifact.name),
+        arg(already),
         Some(artifact.content.as_str()).filter(|_| !already).and_then(text_datum),
-        text_datum(&artifact.content_hash),
-        artifact.tokens.into_datum(),
+        arg(&artifact.content_hash),
+        arg(artifact.tokens),
     ]))
 }
 
-pg_function!(pg_finfo_skill_reset_injections, skill_reset_injections, reset_injections);
+pg_function!(reset_injections);
 /// `reset_injections(conversation_id)`
 fn reset_injections(call: &Call) -> Answer {
     let conversation = required("conversation_id", call.text(0), MAX_ID)?;
-    let forgotten = spi::run(
+    let forgotten = compat::run(
         "DELETE FROM skill_system.skill_injections WHERE tenant_id = skill_system.current_tenant() AND conversation_id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(conversation)],
         |_| (),
     );
@@ -582,7 +580,7 @@ fn reset_injections(call: &Call) -> Answer {
 /// Everything of this tenant that is named and not there.
 fn unresolved() -> Vec<Finding> {
     let mut all = Vec::new();
-    spi::run(agents!("", ""), Access::Read, &[], |row| {
+    compat::run(agents!("", ""), As::Caller, See::Statement, &[], |row| {
         let (agent, active) = read_agent(row);
         if active {
             all.push(agent);
@@ -597,18 +595,18 @@ fn unresolved() -> Vec<Finding> {
 /// What is unresolved, and the artifacts whose text does not have its hash.
 fn findings() -> Vec<Finding> {
     let mut found = unresolved();
-    spi::run(
+    compat::run(
         "SELECT id::text, content_hash::text FROM skill_system.skill_artifacts \
          WHERE tenant_id = skill_system.current_tenant() AND content_hash <> encode(sha256(convert_to(content, 'UTF8')), 'hex') ORDER BY id",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
         |row| {
-            let id = row.get::<String>(1).unwrap_or_default();
+            let id = row.get::<Option<String>>(1).unwrap_or_default();
             found.push(Finding {
                 code: "content_mismatch",
                 message: format!("the content of artifact \"{id}\" does not have its hash"),
                 subject: id,
-                reference: row.get(2).unwrap_or_default(),
+                reference: row.get(2),
                 hint: "Compare with its audit records, then write the content again.",
             });
         },
@@ -621,17 +619,17 @@ fn named_skills(all: &[Agent]) -> Skills {
     let named: Vec<(&str, &str)> = all.iter().flat_map(Agent::skills).collect();
     let (namespaces, names): (Vec<&str>, Vec<&str>) = named.into_iter().unzip();
     let mut skills = HashMap::new();
-    spi::run(
+    compat::run(
         "SELECT d.namespace, d.skill_key, d.status::text, ARRAY(SELECT p.persona_key::text FROM skill_system.skill_personas p \
              WHERE p.tenant_id = d.tenant_id AND p.skill_id = d.id) \
          FROM skill_system.skill_definitions d JOIN (SELECT DISTINCT n, k FROM unnest($1, $2) AS u(n, k)) w ON d.namespace = w.n AND d.skill_key = w.k \
          WHERE d.tenant_id = skill_system.current_tenant()",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(namespaces), arg(names)],
         |row| {
-            let key = (row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default());
+            let key = (row.get(1), row.get(2));
             let personas = row.text_array(4).unwrap_or_default().into_iter().flatten().map(str::to_owned).collect();
-            skills.insert(key, Known { status: row.get(3).unwrap_or_default(), personas });
+            skills.insert(key, Known { status: row.get(3), personas });
         },
     );
     skills
@@ -639,7 +637,7 @@ fn named_skills(all: &[Agent]) -> Skills {
 
 /// Artifacts that skills refer to and nobody has.
 fn unknown_artifacts(found: &mut Vec<Finding>) {
-    spi::run(
+    compat::run(
         "SELECT h.id, h.namespace, h.skill_name, e.id \
          FROM skill_system.skill_heads h, \
          LATERAL (SELECT coalesce(r.value->>'id', r.value->>'artifact_id', r.value #>> '{}'), r.place \
@@ -647,11 +645,11 @@ fn unknown_artifacts(found: &mut Vec<Finding>) {
          WHERE h.tenant_id = skill_system.current_tenant() AND h.deleted_at IS NULL AND h.tier3_artifact_refs IS NOT NULL \
              AND NOT EXISTS (SELECT FROM skill_system.skill_artifacts a WHERE a.tenant_id = h.tenant_id AND a.id = e.id) \
          ORDER BY h.namespace, h.skill_name, e.place",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
         |row| {
             let address = address(row, [1, 2, 3]);
-            let reference = row.get::<String>(4).unwrap_or_default();
+            let reference = row.get::<Option<String>>(4).unwrap_or_default();
             found.push(Finding {
                 code: "unknown_artifact",
                 message: format!(
@@ -667,28 +665,28 @@ fn unknown_artifacts(found: &mut Vec<Finding>) {
 }
 
 fn severity() -> &'static str {
-    if guc::integrity_fail_loud() { "error" } else { "warning" }
+    if settings::integrity_fail_loud() { "error" } else { "warning" }
 }
 
-pg_function!(pg_finfo_skill_check_integrity, skill_check_integrity, check_integrity);
+pg_function!(check_integrity);
 /// `check_integrity()`
 fn check_integrity(call: &Call) -> Answer {
     let found = findings();
     let mut rows = call.row_set();
     for finding in found {
-        rows.push(&mut [
-            text_datum(severity()),
-            text_datum(finding.code),
-            text_datum(&finding.subject),
-            text_datum(&finding.reference),
-            text_datum(&finding.message),
-            text_datum(finding.hint),
+        rows.push(&[
+            arg(severity()),
+            arg(finding.code),
+            arg(&finding.subject),
+            arg(&finding.reference),
+            arg(&finding.message),
+            arg(finding.hint),
         ]);
     }
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_assert_integrity, skill_assert_integrity, assert_integrity);
+pg_function!(assert_integrity);
 /// `assert_integrity()`
 fn assert_integrity(call: &Call) -> Answer {
     let _ = call;
@@ -702,7 +700,7 @@ fn assert_integrity(call: &Call) -> Answer {
     )
     .detail(summary)
     .hint("SELECT * FROM skill_system.check_integrity();");
-    if guc::integrity_fail_loud() {
+    if settings::integrity_fail_loud() {
         return Err(fault);
     }
     error::report(fault, pgrx::PgLogLevel::WARNING);

@@ -1,5 +1,8 @@
 //! Who approves: a reviewer's word, or an approver's signature where `skill_system.signed_approvals` asks for one.
 
+use skill_pg::{Answer, Call, arg, pg_function, sys};
+use skill_pg::spi::{self, As, See};
+use crate::{settings, compat};
 use serde_json::json;
 use skill_core::input::required;
 use skill_core::skills::Status;
@@ -10,22 +13,18 @@ use skill_core::{Code, Fault};
 use super::registry::{self, Head, Version};
 use crate::args::missing;
 use crate::audit;
-use crate::pg::call::{Answer, Call, text_datum};
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::{guc, sys};
-use crate::pg_function;
 
 /// The key of this tenant's approvers that signed `message`, as its key id.
 pub fn signer(message: &[u8], signature: &[u8; 64]) -> Option<String> {
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT key_id, public_key FROM skill_system.skill_approvers \
          WHERE tenant_id = skill_system.current_tenant() AND revoked_at IS NULL ORDER BY added_at, key_id",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[],
         |row| {
             if found.is_none() && row.bytes(2).is_some_and(|key| logic::verifies(key, message, signature)) {
-                found = row.get::<String>(1);
+                found = row.get::<Option<String>>(1);
             }
         },
     );
@@ -43,7 +42,7 @@ pub fn check(head: &Head, version: &Version, status: Status, signature: Option<&
         return Ok(None);
     }
     let Some(signature) = signature else {
-        if !guc::signed_approvals() || version.status == Status::Approved {
+        if !settings::signed_approvals() || version.status == Status::Approved {
             return Ok(None);
         }
         return Err(rejected(format!("skill \"{}\" needs the signature of an approver", head.skill_name))
@@ -55,7 +54,7 @@ pub fn check(head: &Head, version: &Version, status: Status, signature: Option<&
         rejected("the signature cannot be read")
             .hint("v1: and the 64 bytes of an Ed25519 signature in base64url, without padding.")
     })?;
-    let text = logic::text(&guc::tenant(), &head.namespace, &head.skill_name, &version.digest);
+    let text = logic::text(&settings::tenant(), &head.namespace, &head.skill_name, &version.digest);
     match signer(text.as_bytes(), &bytes) {
         Some(key_id) => Ok(Some(format!("{key_id} {signature}"))),
         None => Err(rejected(format!("no registered approver signed version {} of skill \"{}\"", version.version, head.skill_name))
@@ -63,26 +62,26 @@ pub fn check(head: &Head, version: &Version, status: Status, signature: Option<&
     }
 }
 
-pg_function!(pg_finfo_skill_skill_approval_text, skill_skill_approval_text, skill_approval_text);
+pg_function!(skill_approval_text);
 /// `skill_approval_text(skill, version)`
 fn skill_approval_text(call: &Call) -> Answer {
     let head = registry::find(Reference::parse(call.text(0))?)?;
-    let version = registry::version(&head, call.text(1), Access::Read)?;
-    Ok(text_datum(&logic::text(&guc::tenant(), &head.namespace, &head.skill_name, &version.digest))
+    let version = registry::version(&head, call.text(1), As::Caller, See::Statement)?;
+    Ok(arg(&logic::text(&settings::tenant(), &head.namespace, &head.skill_name, &version.digest))
         .unwrap_or_else(|| call.null()))
 }
 
-pg_function!(pg_finfo_skill_add_skill_approver, skill_add_skill_approver, add_skill_approver);
+pg_function!(add_skill_approver);
 /// `add_skill_approver(public_key, approver)`
 fn add_skill_approver(call: &Call) -> Answer {
     let key = logic::public_key(call.text(0).ok_or_else(|| missing("public_key"))?)?;
     let approver = required("approver", call.text(1), 200)?;
     let key_id = logic::key_id(&key);
     let by = sys::role_name(sys::session_user());
-    let added = spi::run(
+    let added = compat::run(
         "INSERT INTO skill_system.skill_approvers (key_id, public_key, approver, added_by) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        Access::WriteAsOwner,
-        &[arg(key_id.as_str()), spi::bytea(&key), arg(approver), arg(by)],
+        As::Owner, See::OwnWrites,
+        &[arg(key_id.as_str()), arg(&key), arg(approver), arg(by)],
         |_| (),
     );
     if added == 0 {
@@ -91,20 +90,20 @@ fn add_skill_approver(call: &Call) -> Answer {
             .hint("SELECT * FROM skill_system.skill_approvers;"));
     }
     audit::append("skill.approver_added", json!({"key_id": key_id, "approver": approver}), Some(by), Some("user"));
-    Ok(text_datum(&key_id).unwrap_or_else(|| call.null()))
+    Ok(arg(&key_id).unwrap_or_else(|| call.null()))
 }
 
-pg_function!(pg_finfo_skill_revoke_skill_approver, skill_revoke_skill_approver, revoke_skill_approver);
+pg_function!(revoke_skill_approver);
 /// `revoke_skill_approver(key_id)`
 fn revoke_skill_approver(call: &Call) -> Answer {
     let key_id = call.text(0).ok_or_else(|| missing("key_id"))?;
     let mut before = None;
-    spi::run(
+    compat::run(
         "SELECT revoked_at IS NOT NULL FROM skill_system.skill_approvers \
          WHERE tenant_id = skill_system.current_tenant() AND key_id = $1 FOR UPDATE",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(key_id)],
-        |row| before = row.get::<bool>(1),
+        |row| before = row.get::<Option<bool>>(1),
     );
     match before {
         None => Err(Fault::new(
@@ -114,9 +113,9 @@ fn revoke_skill_approver(call: &Call) -> Answer {
         .hint("SELECT * FROM skill_system.skill_approvers;")),
         Some(true) => Ok(false.into()),
         Some(false) => {
-            spi::run(
+            compat::run(
                 "UPDATE skill_system.skill_approvers SET revoked_at = clock_timestamp() WHERE tenant_id = skill_system.current_tenant() AND key_id = $1",
-                Access::WriteAsOwner,
+                As::Owner, See::OwnWrites,
                 &[arg(key_id)],
                 |_| (),
             );

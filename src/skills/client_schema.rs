@@ -1,8 +1,11 @@
 //! A client's own names: a schema with views that take its INSERT, UPDATE and DELETE through the registry.
 
+use skill_pg::{Answer, Call, Event, Oid, Trigger, Uuid, arg, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{notice};
+use crate::{settings, compat};
 use std::ffi::CStr;
 
-use pgrx::pg_sys;
 use serde_json::{Map, Value, json};
 use skill_core::input::{invalid, required, word};
 use skill_core::policy::effect::shorten;
@@ -18,18 +21,12 @@ use super::clients::{check_known, content};
 use super::registry::{self, About, Change, NewVersion, Placement};
 use crate::args::read_json;
 use crate::audit;
-use crate::pg::call::{Answer, Call, text_datum};
-use crate::pg::error::notice;
-use crate::pg::spi::{self, Access, arg};
-use crate::pg::trigger::{Event, Trigger};
-use crate::pg::{guc, sys};
-use crate::pg_function;
 
 /// What a schema of ours says of itself.
 const MARK: &str = "Made by skill_system.create_client_schema() for skills_runtime.";
 
 /// The columns of the packaged table, with the types that they have here: the registry's ids are UUIDs.
-const COLUMNS: [(&CStr, pg_sys::Oid); 13] = [
+const COLUMNS: [(&CStr, Oid); 13] = [
     (c"id", pg_sys::UUIDOID),
     (c"namespace", pg_sys::TEXTOID),
     (c"skill_name", pg_sys::TEXTOID),
@@ -51,7 +48,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-pg_function!(pg_finfo_skill_create_client_schema, skill_create_client_schema, create_client_schema);
+pg_function!(create_client_schema);
 /// `create_client_schema(client, schema)`
 fn create_client_schema(call: &Call) -> Answer {
     word("client", call.text(0), &["skills_runtime"])?;
@@ -61,15 +58,15 @@ fn create_client_schema(call: &Call) -> Answer {
     }
     let (name, view) = (quoted(schema), format!("{}.skills_catalog", quoted(schema)));
     let mut there = None;
-    spi::run(
+    compat::run(
         "SELECT n.nspowner = r.oid AND obj_description(n.oid, 'pg_namespace') = $2 \
              AND NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'skills_catalog' AND (c.relowner <> r.oid OR c.relkind <> 'v')) \
          FROM pg_namespace n, pg_roles r WHERE n.nspname = $1 AND r.rolname = current_user",
-        Access::ReadLatest,
+        As::Caller, See::Latest,
         &[arg(schema), arg(MARK)],
-        |row| there = Some(row.get::<bool>(1) == Some(true)),
+        |row| there = Some(row.get::<Option<bool>>(1) == Some(true)),
     );
-    let run = |sql: String| spi::run_once(&sql, Access::Write, &[], |_| ());
+    let run = |sql: String| compat::run_once(&sql, As::Caller, See::OwnWrites, &[], |_| ());
     match there {
         Some(false) => {
             return Err(Fault::new(Code::NotInPrerequisiteState, format!("there is a schema \"{}\" that this function has not made for you", shorten(schema)))
@@ -106,7 +103,7 @@ fn create_client_schema(call: &Call) -> Answer {
         Some(&change.by),
         Some("user"),
     );
-    Ok(text_datum(&view).unwrap_or_else(|| call.null()))
+    Ok(arg(&view).unwrap_or_else(|| call.null()))
 }
 
 fn refused(message: impl Into<String>) -> Fault {
@@ -119,9 +116,9 @@ fn given(trigger: &Trigger) -> Result<Map<String, Value>, Fault> {
     for (name, kind) in COLUMNS {
         let key = name.to_string_lossy().into_owned();
         let value = match kind {
-            pg_sys::TEXTOID => trigger.new_value::<String>(name).map(Value::from),
-            pg_sys::BOOLOID => trigger.new_value::<bool>(name).map(Value::from),
-            pg_sys::UUIDOID => trigger.new_value::<pgrx::Uuid>(name).map(|id| Value::from(id.to_string())),
+            pg_sys::TEXTOID => trigger.new_value::<Option<String>>(name).map(Value::from),
+            pg_sys::BOOLOID => trigger.new_value::<Option<bool>>(name).map(Value::from),
+            pg_sys::UUIDOID => trigger.new_value::<Option<Uuid>>(name).map(|id| Value::from(id.to_string())),
             pg_sys::JSONBOID => read_json(trigger.new_datum(name), &key)?,
             // Sizes and times are the registry's.
             _ => None,
@@ -193,7 +190,7 @@ impl Read {
     }
 }
 
-pg_function!(pg_finfo_skill_write_client_skill, skill_write_client_skill, write_client_skill);
+pg_function!(write_client_skill);
 /// The trigger of the views.
 fn write_client_skill(call: &Call) -> Answer {
     let trigger = Trigger::new(call);
@@ -220,12 +217,12 @@ fn write_client_skill(call: &Call) -> Answer {
         }
     };
     let mut answer = trigger.proceed();
-    spi::run(
+    compat::run(
         "SELECT h.id, h.namespace, h.skill_name, h.description, v.body, h.enabled, h.body_size, h.body_etag, h.created_at, h.updated_at, \
              to_jsonb(h.required_env_vars), h.metadata, h.scope \
          FROM skill_system.skill_heads h JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(id)],
         |row| answer = trigger.found(&COLUMNS, row),
     );
@@ -233,7 +230,7 @@ fn write_client_skill(call: &Call) -> Answer {
 }
 
 fn old(trigger: &Trigger) -> Result<Reference<'static>, Fault> {
-    let id = trigger.old::<pgrx::Uuid>(c"id").ok_or_else(|| invalid("the row has no id"))?;
+    let id = trigger.old::<Option<Uuid>>(c"id").ok_or_else(|| invalid("the row has no id"))?;
     Ok(Reference::Id(uuid::Uuid::from_bytes(*id.as_bytes())))
 }
 
@@ -241,7 +238,7 @@ fn waits(head: &str) {
     notice(format!("skill \"{head}\" is a draft; a reviewer approves it"));
 }
 
-fn insert(row: &Map<String, Value>) -> Result<pgrx::Uuid, Fault> {
+fn insert(row: &Map<String, Value>) -> Result<Uuid, Fault> {
     if !row["id"].is_null() {
         return Err(invalid("id must not be given").hint("The registry makes it; INSERT ... RETURNING id tells it."));
     }
@@ -260,7 +257,7 @@ fn insert(row: &Map<String, Value>) -> Result<pgrx::Uuid, Fault> {
     describe(&mut about, row, &SAID);
     let read = Read::new(body, &mut about);
     let wanted = row["enabled"] != Value::Bool(false);
-    let approve = wanted && approval::may_approve() && !guc::signed_approvals();
+    let approve = wanted && approval::may_approve() && !settings::signed_approvals();
     let new = NewVersion {
         namespace,
         skill_name,
@@ -281,7 +278,7 @@ fn insert(row: &Map<String, Value>) -> Result<pgrx::Uuid, Fault> {
     Ok(state.skill_id)
 }
 
-fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fault> {
+fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<Uuid, Fault> {
     let changed = trigger.changed_columns();
     let is_changed = |field: &str| changed.iter().any(|column| column == field);
     if let Some(field) = ["id", "namespace", "skill_name"].into_iter().find(|field| is_changed(field)) {
@@ -303,7 +300,7 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
             return Err(refused(format!("skill \"{}\" is approved as it is described", head.skill_name))
                 .hint("Change the body too: that is a new version, which a reviewer approves with its description."));
         }
-        let served = registry::version(&head, Some(&head.current_version), Access::WriteAsOwner)?;
+        let served = registry::version(&head, Some(&head.current_version), As::Owner, See::OwnWrites)?;
         let content = content(&served);
         let mut about = About::of(&head);
         let body = if new_body { text(row, "body")? } else { content.body.as_str() };
@@ -318,7 +315,7 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
         };
         describe(&mut about, row, &said);
         check_known(&head, body, &content.files)?;
-        let approve = new_body && wanted && reviewer && !guc::signed_approvals();
+        let approve = new_body && wanted && reviewer && !settings::signed_approvals();
         let new = NewVersion {
             namespace: &head.namespace,
             skill_name: &head.skill_name,
@@ -340,7 +337,7 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
     }
     if is_changed("enabled") {
         if wanted && head.status != Status::Approved {
-            let version = registry::version(&head, Some(&head.current_version), Access::WriteAsOwner)?;
+            let version = registry::version(&head, Some(&head.current_version), As::Owner, See::OwnWrites)?;
             let approved_with = approval::check(&head, &version, Status::Approved, None)?;
             registry::set_status(&mut head, &version, Status::Approved, &Change { approved_with, ..change });
         } else {

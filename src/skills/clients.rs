@@ -2,10 +2,12 @@
 //!
 //! The client itself reads the view `skills`, or the views of `client_schema`; here is what it does, for callers in SQL.
 
+use skill_pg::{Answer, Arg, Call, Oid, Row, RowSet, Uuid, arg, pg_function, pg_sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{check_for_interrupts, warning};
+use crate::{compat};
 use std::collections::{BTreeSet, HashSet};
 
-use pgrx::datum::IntoDatum;
-use pgrx::pg_sys;
 use serde_json::{Map, Value, json};
 use skill_core::input::invalid;
 use skill_core::skills::Status;
@@ -22,10 +24,6 @@ use super::approval;
 use super::registry::{self, About, Change, Head, NewVersion, Placement, Version};
 use super::state;
 use crate::args::{json as json_argument, jsonb_datum, missing, stored, uuid_datum};
-use crate::pg::call::{Answer, Call, RowSet, bytea_datum, text_array_datum, text_datum};
-use crate::pg::error::{check_for_interrupts, warning};
-use crate::pg::spi::{self, Access, Arg, Row, arg, given};
-use crate::pg_function;
 
 /// What a version is made of.
 pub struct Content {
@@ -39,32 +37,32 @@ pub struct Content {
 pub fn content(version: &Version) -> Content {
     let mut content = Content {
         body: String::new(),
-        files: files(version.id, Access::WriteAsOwner),
+        files: files(version.id, As::Owner, See::OwnWrites),
         frontmatter: None,
         manifest: None,
     };
-    spi::run(
+    compat::run(
         "SELECT body, frontmatter::text, manifest::text FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(version.id)],
         |row| {
-            content.body = row.get(1).unwrap_or_default();
-            content.frontmatter = row.get::<String>(2).map(|text| stored(Some(text)));
-            content.manifest = row.get::<String>(3).map(|text| stored(Some(text)));
+            content.body = row.get(1);
+            content.frontmatter = row.get::<Option<String>>(2).map(|text| stored(Some(text)));
+            content.manifest = row.get::<Option<String>>(3).map(|text| stored(Some(text)));
         },
     );
     content
 }
 
-fn files(version: pgrx::Uuid, access: Access) -> Vec<File> {
+fn files(version: Uuid, access: Access) -> Vec<File> {
     let mut files = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT path, content FROM skill_system.skill_files WHERE tenant_id = skill_system.current_tenant() AND version_id = $1 ORDER BY path",
         access,
         &[arg(version)],
         |row| {
             files.push(File {
-                path: row.get(1).unwrap_or_default(),
+                path: row.get(1),
                 content: row.bytes(2).map(<[u8]>::to_vec).unwrap_or_default(),
             })
         },
@@ -76,7 +74,7 @@ fn files(version: pgrx::Uuid, access: Access) -> Vec<File> {
 /// a reviewer's decision.
 pub fn check_known(head: &Head, body: &str, files: &[File]) -> Result<(), Fault> {
     let identity = Identity::of(body, files);
-    match registry::version(head, Some(identity.version()), Access::WriteAsOwner) {
+    match registry::version(head, Some(identity.version()), As::Owner, See::OwnWrites) {
         Ok(known)
             if known.status == Status::Approved && known.id != head.current_version_id && !approval::may_approve() =>
         {
@@ -91,35 +89,35 @@ pub fn check_known(head: &Head, body: &str, files: &[File]) -> Result<(), Fault>
     }
 }
 
-fn locator(id: pgrx::Uuid) -> String {
+fn locator(id: Uuid) -> String {
     format!("{OWN_SOURCE}#{id}")
 }
 
 fn issue_datums(issue: Option<&Issue>) -> [Option<pg_sys::Datum>; 2] {
-    [issue.and_then(|issue| text_datum(issue.code)), issue.and_then(|issue| jsonb_datum(issue.details.clone()))]
+    [issue.and_then(|issue| arg(issue.code)), issue.and_then(|issue| jsonb_datum(issue.details.clone()))]
 }
 
 /// A skill that clients may load.
 struct Enabled {
-    id: pgrx::Uuid,
+    id: Uuid,
     skill_name: String,
     body_size: i64,
 }
 
 fn enabled(reference: Reference) -> Option<Enabled> {
     let (condition, args): (&str, Vec<Arg>) = match reference {
-        Reference::Id(id) => ("h.id = $1", vec![arg(pgrx::Uuid::from_bytes(*id.as_bytes()))]),
+        Reference::Id(id) => ("h.id = $1", vec![arg(Uuid::from_bytes(*id.as_bytes()))]),
         Reference::Name(namespace, name) => {
             ("h.namespace = $1 AND h.skill_name = $2 AND h.deleted_at IS NULL", vec![arg(namespace), arg(name)])
         }
     };
     let mut found = None;
-    spi::run_once(
+    compat::run_once(
         &format!(
             "SELECT h.id, h.skill_name, h.body_size::bigint FROM skill_system.skill_heads h \
              WHERE h.tenant_id = skill_system.current_tenant() AND h.enabled AND {condition}"
         ),
-        Access::Read,
+        As::Caller, See::Statement,
         &args,
         |row| {
             if let (Some(id), Some(skill_name), Some(body_size)) = (row.get(1), row.get(2), row.get(3)) {
@@ -130,7 +128,7 @@ fn enabled(reference: Reference) -> Option<Enabled> {
     found
 }
 
-pg_function!(pg_finfo_skill_resolve_mentions, skill_resolve_mentions, resolve_mentions);
+pg_function!(resolve_mentions);
 /// `resolve_mentions(text)`
 fn resolve_mentions(call: &Call) -> Answer {
     let mut rows = call.row_set();
@@ -140,19 +138,19 @@ fn resolve_mentions(call: &Call) -> Answer {
         let issue = skill.is_none().then(|| {
             let known = spi::one::<bool>(
                 "SELECT EXISTS (SELECT FROM skill_system.skill_namespaces WHERE tenant_id = skill_system.current_tenant() AND namespace = $1)",
-                Access::Read,
+                As::Caller, See::Statement,
                 &[arg(mention.namespace)],
             );
             if known == Some(true) { contract::unknown(mention.text) } else { contract::no_space(&mention) }
         });
         let [code, details] = issue_datums(issue.as_ref());
-        rows.push(&mut [
-            text_datum(mention.text),
-            text_datum(mention.namespace),
-            text_datum(mention.skill_name),
-            skill.is_some().into_datum(),
+        rows.push(&[
+            arg(mention.text),
+            arg(mention.namespace),
+            arg(mention.skill_name),
+            skill.is_some(arg()),
             skill.as_ref().and_then(|skill| uuid_datum(skill.id)),
-            skill.as_ref().and_then(|skill| text_datum(&locator(skill.id))),
+            skill.as_ref().and_then(|skill| arg(&locator(skill.id))),
             code,
             details,
         ]);
@@ -160,7 +158,7 @@ fn resolve_mentions(call: &Call) -> Answer {
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_inject_skill, skill_inject_skill, inject_skill);
+pg_function!(inject_skill);
 /// `inject_skill(skill, max_bytes)`
 fn inject_skill(call: &Call) -> Answer {
     let given = call.text(0).ok_or_else(|| missing("skill"))?;
@@ -181,14 +179,14 @@ fn inject_skill(call: &Call) -> Answer {
     }
     let body = spi::one::<String>(
         "SELECT body FROM skill_system.skills WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(skill.id)],
     );
     let body = body.ok_or_else(|| {
         let details = json!({"skill_name": skill.skill_name, "locator": locator, "reason": format!("missing body row: {locator}")});
         Issue { code: "SKILL_BODY_READ_FAILED", message: "Skill body read failed.", details }.fault(Code::VersionNotFound)
     })?;
-    Ok(text_datum(&contract::injected(&skill.skill_name, &locator, &body)).unwrap_or_else(|| call.null()))
+    Ok(arg(&contract::injected(&skill.skill_name, &locator, &body)).unwrap_or_else(|| call.null()))
 }
 
 /// A row of a scan.
@@ -200,7 +198,7 @@ struct Scanned {
 impl Scanned {
     fn read(row: &Row) -> Self {
         Scanned {
-            locator: row.get(1).unwrap_or_default(),
+            locator: row.get(1),
             row: stored(row.get(2)).as_object().cloned().unwrap_or_default(),
         }
     }
@@ -210,7 +208,7 @@ impl Scanned {
     }
 
     fn push(&self, issue: Option<&Issue>, rows: &mut RowSet) {
-        let text = |field: &str| self.row.get(field).and_then(Value::as_str);
+        let text = |field: &str| self.row.get::<Option<_>>(field).and_then(Value::as_str);
         let time = |field: &str| {
             text(field)
                 .map(|time| time.strip_suffix("+00:00").map_or_else(|| time.to_owned(), |time| format!("{time}Z")))
@@ -223,15 +221,15 @@ impl Scanned {
         // What the client would not take is not given out as if it did.
         let good = issue.is_none();
         let [code, details] = issue_datums(issue);
-        rows.push(&mut [
-            text_datum(&self.locator),
+        rows.push(&[
+            arg(&self.locator),
             text("skill_name").and_then(text_datum),
             text("description").and_then(text_datum),
             size.filter(|_| good).and_then(IntoDatum::into_datum),
             text("body_etag").and_then(text_datum),
             time("created_at").as_deref().and_then(text_datum),
             time("updated_at").as_deref().and_then(text_datum),
-            text_array_datum(&list.unwrap_or_default()).filter(|_| good),
+            arg(&list.unwrap_or_default()).filter(|_| good),
             jsonb_datum(self.row.get("metadata").cloned().filter(Value::is_object).unwrap_or_else(|| json!({})))
                 .filter(|_| good),
             text("scope").and_then(text_datum),
@@ -253,22 +251,22 @@ fn push_group(group: &mut Vec<Scanned>, namespace: &str, rows: &mut RowSet) {
 }
 
 /// `schema.table` as the client writes it, and quoted.
-fn source_name(source: Option<pg_sys::Oid>) -> Result<(String, String), Fault> {
+fn source_name(source: Option<Oid>) -> Result<(String, String), Fault> {
     let Some(source) = source else {
         return Ok((OWN_SOURCE.to_owned(), OWN_SOURCE.to_owned()));
     };
     let mut found = None;
-    spi::run(
+    compat::run(
         "SELECT format('%s.%s', n.nspname, c.relname), format('%I.%I', n.nspname, c.relname) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
-        Access::Read,
-        &[given(source.into_datum(), pg_sys::OIDOID)],
-        |row| found = row.get(1).zip(row.get(2)),
+        As::Caller, See::Statement,
+        &[given(arg(source), pg_sys::OIDOID)],
+        |row| found = row.get::<Option<_>>(1).zip(row.get(2)),
     );
     found.ok_or_else(|| Fault::new(Code::UndefinedObject, format!("there is no relation with the OID {source}")))
 }
 
-pg_function!(pg_finfo_skill_scan_skills, skill_scan_skills, scan_skills);
+pg_function!(scan_skills);
 /// `scan_skills(namespace, source)`
 fn scan_skills(call: &Call) -> Answer {
     let namespace = names::namespace(call.text(0))?;
@@ -303,10 +301,10 @@ fn push_issues(call: &Call, issues: &[Issue]) -> Answer {
     let mut rows = call.row_set();
     for issue in issues {
         let [code, details] = issue_datums(Some(issue));
-        rows.push(&mut [
+        rows.push(&[
             code,
-            text_datum(preflight::level(issue)),
-            text_datum(issue.message),
+            arg(preflight::level(issue)),
+            arg(issue.message),
             issue.details["path"].as_str().and_then(text_datum),
             details,
         ]);
@@ -314,37 +312,37 @@ fn push_issues(call: &Call, issues: &[Issue]) -> Answer {
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_preflight_skills, skill_preflight_skills, preflight_skills);
+pg_function!(preflight_skills);
 /// `preflight_skills(config)`
 fn preflight_skills(call: &Call) -> Answer {
     let config = json_argument(call, 0, "config")?.ok_or_else(|| missing("config"))?;
     push_issues(call, &preflight::preflight(&(&config).into()))
 }
 
-pg_function!(pg_finfo_skill_preflight_skills_yaml, skill_preflight_skills_yaml, preflight_skills_yaml);
+pg_function!(preflight_skills_yaml);
 /// `preflight_skills_yaml(config)`
 fn preflight_skills_yaml(call: &Call) -> Answer {
     push_issues(call, &preflight::of_yaml(call.text(0).ok_or_else(|| missing("config"))?)?)
 }
 
-pg_function!(pg_finfo_skill_check_skill_bundle, skill_check_skill_bundle, check_skill_bundle);
+pg_function!(check_skill_bundle);
 /// `check_skill_bundle(zip, max_bytes, max_extracted_bytes, max_files, max_single_file_bytes)`
 fn check_skill_bundle(call: &Call) -> Answer {
     let limits = Limits::new(call.get(1), call.get(2), call.get(3), call.get(4))?;
     let mut rows = call.row_set();
     for file in bundle::read(call.bytes(0).ok_or_else(|| missing("zip"))?, &limits)? {
-        rows.push(&mut [text_datum(&file.path), (file.content.len() as i32).into_datum(), text_datum(&file.sha256())]);
+        rows.push(&[arg(&file.path), (file.content.len() as i32arg()), arg(&file.sha256())]);
     }
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_register_skill_bundle, skill_register_skill_bundle, register_skill_bundle);
+pg_function!(register_skill_bundle);
 /// `register_skill_bundle(skill, zip, version)`
 fn register_skill_bundle(call: &Call) -> Answer {
     let reference = Reference::parse(call.text(0))?;
     let bundled = bundle::read(call.bytes(1).ok_or_else(|| missing("zip"))?, &Limits::default())?;
     let head = registry::locked(reference)?;
-    let version = registry::version(&head, call.text(2), Access::WriteAsOwner)?;
+    let version = registry::version(&head, call.text(2), As::Owner, See::OwnWrites)?;
     let content = content(&version);
     let mut files = Files::up_to(bundle::MAX_FILES + MAX_FILES, content.body.len());
     for file in bundled.into_iter().chain(content.files.into_iter().filter(|file| !bundle::holds(&file.path))) {
@@ -369,27 +367,27 @@ fn register_skill_bundle(call: &Call) -> Answer {
 }
 
 /// The zip of what belongs into a bundle; `None` where there is nothing.
-fn zip(version: pgrx::Uuid) -> Result<Option<Vec<u8>>, Fault> {
-    let files: Vec<File> = files(version, Access::Read).into_iter().filter(|file| bundle::holds(&file.path)).collect();
+fn zip(version: Uuid) -> Result<Option<Vec<u8>>, Fault> {
+    let files: Vec<File> = files(version, As::Caller, See::Statement).into_iter().filter(|file| bundle::holds(&file.path)).collect();
     if files.is_empty() { Ok(None) } else { bundle::write(&files).map(Some) }
 }
 
-pg_function!(pg_finfo_skill_skill_bundle, skill_skill_bundle, skill_bundle);
+pg_function!(skill_bundle);
 /// `skill_bundle(skill, version)`
 fn skill_bundle(call: &Call) -> Answer {
     let head = registry::find(Reference::parse(call.text(0))?)?;
     let version = match call.text(1) {
         None => head.current_version_id,
-        given => registry::version(&head, given, Access::Read)?.id,
+        given => registry::version(&head, given, As::Caller, See::Statement)?.id,
     };
-    Ok(zip(version)?.map_or_else(|| call.null(), |zip| bytea_datum(&zip)))
+    Ok(zip(version)?.map_or_else(|| call.null(), |zip| arg(&zip)))
 }
 
 /// One skill of the cache.
 struct Cached {
     namespace: String,
     skill_name: String,
-    version: pgrx::Uuid,
+    version: Uuid,
     row: Map<String, Value>,
 }
 
@@ -463,7 +461,7 @@ impl Cached {
         let mut lines = vec!["MULTI".to_owned(), removal.unwrap_or_default(), fields];
         let body = spi::one::<String>(
             "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(self.version)],
         );
         redis::set(&body_key, body.ok_or("its body cannot be read")?.as_bytes(), |line| lines.push(line));
@@ -475,7 +473,7 @@ impl Cached {
     }
 }
 
-pg_function!(pg_finfo_skill_redis_export, skill_redis_export, redis_export);
+pg_function!(redis_export);
 /// `redis_export(key_prefix, namespace)`
 fn redis_export(call: &Call) -> Answer {
     let prefix = call.text(0).ok_or_else(|| missing("key_prefix"))?;
@@ -503,14 +501,14 @@ fn redis_export(call: &Call) -> Answer {
                 };
                 check_for_interrupts();
                 match skill.lines(prefix) {
-                    Ok(lines) => lines.iter().for_each(|line| rows.push(&mut [text_datum(line)])),
+                    Ok(lines) => lines.iter().for_each(|line| rows.push(&[arg(line)])),
                     Err(why) => {
                         warning(format!(
                             "skill \"{}/{}\" is not in the cache: {why}",
                             skill.namespace, skill.skill_name
                         ));
                         if let Some(line) = Cached::removal(prefix, &skill.namespace, &skill.skill_name) {
-                            rows.push(&mut [text_datum(&line)]);
+                            rows.push(&[arg(&line)]);
                         }
                     }
                 }
@@ -528,7 +526,7 @@ fn redis_export(call: &Call) -> Answer {
                 if let Some(line) = Cached::removal(prefix, namespace, name)
                     .filter(|_| names::is_namespace(namespace) && contract::is_skill_name(name))
                 {
-                    rows.push(&mut [text_datum(&line)]);
+                    rows.push(&[arg(&line)]);
                 }
             },
         );
@@ -539,12 +537,12 @@ fn redis_export(call: &Call) -> Answer {
 /// The client finds the skills of a namespace by the beginning of their keys, and so those of the namespaces below it too.
 fn check_nesting() -> Result<(), Fault> {
     let mut namespaces = BTreeSet::new();
-    spi::run(
+    compat::run(
         "SELECT DISTINCT namespace FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND enabled",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
         |row| {
-            namespaces.extend(row.get::<String>(1));
+            namespaces.extend(row.get::<Option<String>>(1));
         },
     );
     let all: HashSet<&str> = namespaces.iter().map(String::as_str).collect();

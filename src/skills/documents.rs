@@ -1,9 +1,10 @@
 //! SKILL.md in and out: registering, checking, exporting, and the policy's word on what a skill declares.
 
+use skill_pg::{Answer, Call, arg, pg_function, pg_sys};
+use skill_pg::spi::{self, As, See};
+use crate::{compat};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pgrx::datum::IntoDatum;
-use pgrx::pg_sys;
 use serde_json::Value;
 use skill_core::input::invalid;
 use skill_core::policy::Decision;
@@ -17,10 +18,7 @@ use skill_core::{Code, Fault};
 
 use super::registry::{self, About, Change, Head, NewVersion, Placement, Version};
 use crate::args::missing;
-use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
-use crate::pg::spi::{self, Access, arg, given};
 use crate::policy::{self, Compiled};
-use crate::{pg::error, pg_function};
 
 /// A source within the bounds of a skill.
 fn source(text: Option<&str>) -> Result<&str, Fault> {
@@ -34,7 +32,7 @@ fn source(text: Option<&str>) -> Result<&str, Fault> {
     Ok(source)
 }
 
-pg_function!(pg_finfo_skill_register_skill, skill_register_skill, register_skill);
+pg_function!(register_skill);
 /// `register_skill(source, namespace, files, mode)`
 fn register_skill(call: &Call) -> Answer {
     let source = source(call.text(0))?;
@@ -83,7 +81,7 @@ fn files(argument: Option<pg_sys::Datum>, body: usize) -> Result<Vec<File>, Faul
     };
     let shape = spi::one::<bool>(
         "SELECT jsonb_typeof($1) = 'object' AND (SELECT count(*) FROM jsonb_object_keys(CASE jsonb_typeof($1) WHEN 'object' THEN $1 ELSE '{}' END)) <= $2",
-        Access::Read,
+        As::Caller, See::Statement,
         &[given(Some(argument), pg_sys::JSONBOID), arg(limits::MAX_FILES as i64)],
     );
     if shape != Some(true) {
@@ -92,12 +90,12 @@ fn files(argument: Option<pg_sys::Datum>, body: usize) -> Result<Vec<File>, Faul
     }
     let mut files = Files::new(body);
     let mut fault = None;
-    spi::run(
+    compat::run(
         "SELECT key, jsonb_typeof(value), value #>> '{}', \
              CASE WHEN jsonb_typeof(value) = 'object' AND (SELECT count(*) FROM jsonb_object_keys(value)) = 1 AND jsonb_typeof(value->'base64') = 'string' \
                   THEN value->>'base64' END \
          FROM jsonb_each(CASE jsonb_typeof($1) WHEN 'object' THEN $1 END)",
-        Access::Read,
+        As::Caller, See::Statement,
         &[given(Some(argument), pg_sys::JSONBOID)],
         |row| {
             if fault.is_some() {
@@ -122,18 +120,18 @@ fn files(argument: Option<pg_sys::Datum>, body: usize) -> Result<Vec<File>, Faul
     fault.map_or_else(|| Ok(files.into_list()), Err)
 }
 
-pg_function!(pg_finfo_skill_validate_skill, skill_validate_skill, validate_skill);
+pg_function!(validate_skill);
 /// `validate_skill(source, mode)`
 fn validate_skill(call: &Call) -> Answer {
     let findings = document::read(source(call.text(0))?, Mode::from_argument(call.text(1))?).findings;
     let mut rows = call.row_set();
     for finding in findings {
-        rows.push(&mut [
-            text_datum(finding.severity.word()),
-            text_datum(finding.code),
+        rows.push(&[
+            arg(finding.severity.word()),
+            arg(finding.code),
             finding.field.as_deref().and_then(text_datum),
-            finding.line.and_then(|line| (line as i32).into_datum()),
-            text_datum(&finding.message),
+            finding.line.and_then(|line| (line as i32arg())),
+            arg(&finding.message),
         ]);
     }
     Ok(call.null())
@@ -143,7 +141,7 @@ fn validate_skill(call: &Call) -> Answer {
 pub fn of(call: &Call) -> Result<(Head, Version), Fault> {
     let head = registry::find(Reference::parse(call.text(0))?)?;
     let served = head.current_version.clone();
-    let version = registry::version(&head, Some(call.text(1).unwrap_or(&served)), Access::Read)?;
+    let version = registry::version(&head, Some(call.text(1).unwrap_or(&served)), As::Caller, See::Statement)?;
     Ok((head, version))
 }
 
@@ -151,30 +149,30 @@ pub fn of(call: &Call) -> Result<(Head, Version), Fault> {
 pub const BODY: &str =
     "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
 
-pg_function!(pg_finfo_skill_export_skill, skill_export_skill, export_skill);
+pg_function!(export_skill);
 /// `export_skill(skill, version)`
 fn export_skill(call: &Call) -> Answer {
     let (_, version) = of(call)?;
-    let body = spi::one::<String>(BODY, Access::Read, &[arg(version.id)]);
+    let body = spi::one::<String>(BODY, As::Caller, See::Statement, &[arg(version.id)]);
     Ok(body.as_deref().and_then(text_datum).unwrap_or_else(|| call.null()))
 }
 
-pg_function!(pg_finfo_skill_export_skill_files, skill_export_skill_files, export_skill_files);
+pg_function!(export_skill_files);
 /// `export_skill_files(skill, version)`
 fn export_skill_files(call: &Call) -> Answer {
     let (_, version) = of(call)?;
     let mut rows = call.row_set();
-    let body = spi::one::<String>(BODY, Access::Read, &[arg(version.id)]).unwrap_or_default();
-    rows.push(&mut [
-        text_datum("SKILL.md"),
-        Some(bytea_datum(body.as_bytes())),
-        (body.len() as i32).into_datum(),
-        text_datum(&version.content_hash),
+    let body = spi::one::<String>(BODY, As::Caller, See::Statement, &[arg(version.id)]).unwrap_or_default();
+    rows.push(&[
+        arg("SKILL.md"),
+        Some(arg(body.as_bytes())),
+        (body.len() as i32arg()),
+        arg(&version.content_hash),
     ]);
     spi::stream(
         "SELECT path, content, size, sha256 FROM skill_system.skill_files WHERE tenant_id = skill_system.current_tenant() AND version_id = $1 ORDER BY path",
         &[arg(version.id)],
-        |row| rows.push(&mut [row.datum(1), row.datum(2), row.datum(3), row.datum(4)]),
+        |row| rows.push(&[row.arg(1), row.arg(2), row.arg(3), row.arg(4)]),
     );
     Ok(call.null())
 }
@@ -198,7 +196,7 @@ pub fn decide(policy_name: &str, effects: Option<&[String]>) -> (Decision, Optio
     (decision, Some(compiled))
 }
 
-pg_function!(pg_finfo_skill_check_skill, skill_check_skill, check_skill);
+pg_function!(check_skill);
 /// `check_skill(policy_name, skill, operation)`: like `check_policy` it answers and does not raise.
 fn check_skill(call: &Call) -> Answer {
     let mut known = None;
@@ -216,16 +214,16 @@ fn check(
 ) -> Result<(Decision, Option<Compiled>), Fault> {
     let head = registry::find(Reference::parse(skill)?)?;
     let (mut effects, mut enabled, mut there) = (None, false, false);
-    spi::run(
+    compat::run(
         "SELECT h.effects, h.enabled, v.manifest->'operations'->$2 IS NOT NULL FROM skill_system.skill_heads h \
          JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(head.id), arg(operation)],
         |row| {
-            effects = row.get::<Vec<String>>(1);
-            enabled = row.get(2).unwrap_or(false);
-            there = row.get(3).unwrap_or(false);
+            effects = row.get::<Option<Vec<String>>>(1);
+            enabled = row.get::<Option<_>>(2).unwrap_or(false);
+            there = row.get::<Option<_>>(3).unwrap_or(false);
         },
     );
     known.clone_from(&effects);

@@ -2,6 +2,10 @@
 //!
 //! Only enabled skills are in any of them, and with a policy only those that it allows altogether.
 
+use skill_pg::{Answer, Call, Row, Uuid, arg, pg_function};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{check_for_interrupts};
+use crate::{compat};
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
@@ -15,10 +19,6 @@ use skill_core::{Code, Fault};
 
 use super::documents::{self, decide};
 use crate::args::{jsonb_datum, stored};
-use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
-use crate::pg::error::check_for_interrupts;
-use crate::pg::spi::{self, Access, Row, arg};
-use crate::pg_function;
 
 /// How long a client may keep an answer: changes are rare, but a skill that was switched off should be gone soon.
 const TTL_MS: u32 = 60_000;
@@ -54,14 +54,14 @@ fn listed(columns: &str, condition: &str) -> String {
 }
 
 fn text(row: &Row, n: i32) -> String {
-    row.get(n).unwrap_or_default()
+    row.get(n)
 }
 
 fn answer(call: &Call, value: Value) -> Answer {
     Ok(jsonb_datum(value).unwrap_or_else(|| call.null()))
 }
 
-pg_function!(pg_finfo_skill_available_skills_prompt, skill_available_skills_prompt, available_skills_prompt);
+pg_function!(available_skills_prompt);
 /// `available_skills_prompt(namespace, policy_name)`
 fn available_skills_prompt(call: &Call) -> Answer {
     let namespace = names::namespace(call.text(0))?;
@@ -77,30 +77,30 @@ fn available_skills_prompt(call: &Call) -> Answer {
             skills.push((name, text(row, 2), location));
         }
     });
-    Ok(text_datum(&logic::prompt(skills.into_iter())).unwrap_or_else(|| call.null()))
+    Ok(arg(&logic::prompt(skills.into_iter())).unwrap_or_else(|| call.null()))
 }
 
 /// The zip of a version, SKILL.md at its root.
-fn archive(version: pgrx::Uuid) -> Result<Vec<u8>, Fault> {
-    let body = spi::one::<String>(documents::BODY, Access::Read, &[arg(version)]).unwrap_or_default();
+fn archive(version: Uuid) -> Result<Vec<u8>, Fault> {
+    let body = spi::one::<String>(documents::BODY, As::Caller, See::Statement, &[arg(version)]).unwrap_or_default();
     let mut files = vec![File { path: MAIN.into(), content: body.into_bytes() }];
-    spi::run(
+    compat::run(
         "SELECT path, content FROM skill_system.skill_files WHERE tenant_id = skill_system.current_tenant() AND version_id = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(version)],
         |row| files.push(File { path: text(row, 1), content: row.bytes(2).unwrap_or_default().to_vec() }),
     );
     bundle::archive(&files)
 }
 
-pg_function!(pg_finfo_skill_export_skill_archive, skill_export_skill_archive, export_skill_archive);
+pg_function!(export_skill_archive);
 /// `export_skill_archive(skill, version)`
 fn export_skill_archive(call: &Call) -> Answer {
     let (_, version) = documents::of(call)?;
-    Ok(bytea_datum(&archive(version.id)?))
+    Ok(arg(&archive(version.id)?))
 }
 
-pg_function!(pg_finfo_skill_skills_discovery_index, skill_skills_discovery_index, skills_discovery_index);
+pg_function!(skills_discovery_index);
 /// `skills_discovery_index(base_url, namespace, policy_name)`
 fn skills_discovery_index(call: &Call) -> Answer {
     let base = required("base_url", call.text(0), 2000)?;
@@ -118,7 +118,7 @@ fn skills_discovery_index(call: &Call) -> Answer {
     spi::stream(&sql, &[arg(namespace)], |row| {
         let (name, description) = (text(row, 1), text(row, 2));
         if logic::fits(&name, &description) && filter.lets(row) {
-            found.push((name, description, text(row, 4), row.get::<pgrx::Uuid>(5)));
+            found.push((name, description, text(row, 4), row.get::<Option<Uuid>>(5)));
         }
     });
     let mut skills = Vec::new();
@@ -143,7 +143,7 @@ fn entry(namespace: &str, row: &Row) -> Option<Value> {
     let name = text(row, 1);
     let frontmatter = logic::conforming(stored(row.get(4)), &name, &text(row, 2))?;
     let resource = |path: &str, sha256: &str, size: i64| json!({"uri": logic::uri(namespace, &name, path), "digest": format!("sha256:{sha256}"), "size": size});
-    let mut resources = vec![resource(MAIN, &text(row, 5), row.get::<i32>(6).unwrap_or_default().into())];
+    let mut resources = vec![resource(MAIN, &text(row, 5), row.get::<Option<i32>>(6).unwrap_or_default().into())];
     for file in stored(row.get(7)).as_array().into_iter().flatten() {
         resources.push(resource(
             file[0].as_str().unwrap_or_default(),
@@ -161,11 +161,11 @@ fn cacheable(mut result: Value) -> Value {
     result
 }
 
-pg_function!(pg_finfo_skill_mcp_skills_list, skill_mcp_skills_list, mcp_skills_list);
+pg_function!(mcp_skills_list);
 /// `mcp_skills_list(cursor, page_size, namespace, policy_name)`
 fn mcp_skills_list(call: &Call) -> Answer {
     let mut after = call.text(0).map(logic::from_cursor).transpose()?.unwrap_or_default();
-    let size = call.get::<i32>(1).filter(|size| (1..=MAX_PAGE).contains(size));
+    let size = call.get::<Option<i32>>(1).filter(|size| (1..=MAX_PAGE).contains(size));
     let size = size.ok_or_else(|| invalid(format!("page_size must be 1 to {MAX_PAGE}")))? as usize;
     let namespace = names::namespace(call.text(2))?;
     let mut filter = Filter::new(call.text(3));
@@ -174,7 +174,7 @@ fn mcp_skills_list(call: &Call) -> Answer {
     loop {
         let mut read = 0;
         let begin = std::mem::take(&mut after);
-        spi::run_once(&sql, Access::Read, &[arg(namespace), arg(begin.as_str()), arg(size as i64 + 1)], |row| {
+        compat::run_once(&sql, As::Caller, See::Statement, &[arg(namespace), arg(begin.as_str()), arg(size as i64 + 1)], |row| {
             read += 1;
             after = text(row, 1);
             if filter.lets(row) {
@@ -197,16 +197,16 @@ fn mcp_skills_list(call: &Call) -> Answer {
     answer(call, cacheable(result))
 }
 
-pg_function!(pg_finfo_skill_mcp_skills_get, skill_mcp_skills_get, mcp_skills_get);
+pg_function!(mcp_skills_get);
 /// `mcp_skills_get(uri, policy_name)`
 fn mcp_skills_get(call: &Call) -> Answer {
     let uri = required("uri", call.text(0), 2000)?;
     let mut filter = Filter::new(call.text(1));
     let mut found = None;
     if let Some((namespace, name)) = logic::from_uri(uri) {
-        spi::run_once(
+        compat::run_once(
             &listed(ENTRY, "AND h.skill_name = $2"),
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(namespace.as_str()), arg(name.as_str())],
             |row| {
                 found = entry(&namespace, row).filter(|_| filter.lets(row));
@@ -221,7 +221,7 @@ fn mcp_skills_get(call: &Call) -> Answer {
     }
 }
 
-pg_function!(pg_finfo_skill_skills_index, skill_skills_index, skills_index);
+pg_function!(skills_index);
 /// `skills_index(namespace, policy_name)`
 fn skills_index(call: &Call) -> Answer {
     let namespace = names::namespace(call.text(0))?;
@@ -238,7 +238,7 @@ fn skills_index(call: &Call) -> Answer {
     );
     let now = spi::one::<String>(
         "SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
     );
     answer(call, index.finish(&now.unwrap_or_default()))

@@ -14,48 +14,47 @@ mod search;
 mod store;
 mod versions;
 
+use skill_pg::{Answer, Call, arg, pg_function};
+use skill_pg::spi::{self, As, See};
+
 pub use agents::health;
-use pgrx::datum::IntoDatum;
 use skill_core::skills::Status;
 use skill_core::skills::names::Reference;
 
 use crate::args::uuid_datum;
-use crate::pg::call::{Answer, Call, text_datum};
-use crate::pg::spi::Access;
-use crate::pg_function;
 use registry::{Change, State};
 pub use versions::{Ran, ran};
 
 /// The composite `skill_state`.
 fn state(call: &Call, state: &State) -> pgrx::pg_sys::Datum {
-    call.row(&mut [
+    call.row(&[
         uuid_datum(state.skill_id),
-        text_datum(&state.namespace),
-        text_datum(&state.skill_name),
-        text_datum(&state.version),
-        text_datum(state.status.word()),
-        text_datum(&state.current_version),
+        arg(&state.namespace),
+        arg(&state.skill_name),
+        arg(&state.version),
+        arg(state.status.word()),
+        arg(&state.current_version),
         uuid_datum(state.version_id),
-        text_datum(&state.content_hash),
+        arg(&state.content_hash),
         state.semver.as_deref().and_then(text_datum),
-        state.created.into_datum(),
+        arg(state.created),
     ])
 }
 
-pg_function!(pg_finfo_skill_set_skill_status, skill_set_skill_status, set_skill_status);
+pg_function!(set_skill_status);
 /// `set_skill_status(skill, status, version, signature, reason)`
 fn set_skill_status(call: &Call) -> Answer {
     let reference = Reference::parse(call.text(0))?;
     let status = Status::from_argument(call.text(1))?;
     let change = Change { reason: call.text(4).map(str::to_owned), ..Change::by_caller() };
     let mut head = registry::locked(reference)?;
-    let version = registry::version(&head, call.text(2), Access::WriteAsOwner)?;
+    let version = registry::version(&head, call.text(2), As::Owner, See::OwnWrites)?;
     let approved_with = approval::check(&head, &version, status, call.text(3))?;
     let done = registry::set_status(&mut head, &version, status, &Change { approved_with, ..change });
     Ok(state(call, &done))
 }
 
-pg_function!(pg_finfo_skill_delete_skill, skill_delete_skill, delete_skill);
+pg_function!(delete_skill);
 /// `delete_skill(skill, reason)`
 fn delete_skill(call: &Call) -> Answer {
     let mut head = registry::locked(Reference::parse(call.text(0))?)?;

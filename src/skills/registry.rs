@@ -1,5 +1,8 @@
 //! Heads, versions, files and history: found, locked and written here and nowhere else.
 
+use skill_pg::{Arg, Row, Uuid, arg, sys};
+use skill_pg::spi::{self, As, See};
+use crate::{compat};
 use serde_json::{Value, json};
 use skill_core::policy::effect::shorten;
 use skill_core::skills::Status;
@@ -11,19 +14,17 @@ use skill_core::{Code, Fault};
 use super::{approval, search, versions};
 use crate::args::{jsonb, stored};
 use crate::audit;
-use crate::pg::spi::{self, Access, Arg, Row, arg, bytea, given};
-use crate::pg::sys;
 
 /// Largest body, in bytes.
 pub const MAX_BODY: usize = 16 << 20;
 
 /// A skill.
 pub struct Head {
-    pub id: pgrx::Uuid,
+    pub id: Uuid,
     pub namespace: String,
     pub skill_name: String,
     pub status: Status,
-    pub current_version_id: pgrx::Uuid,
+    pub current_version_id: Uuid,
     pub current_version: String,
     pub pinned: bool,
     pub deleted: bool,
@@ -31,7 +32,7 @@ pub struct Head {
 
 /// A version of a skill, without its body.
 pub struct Version {
-    pub id: pgrx::Uuid,
+    pub id: Uuid,
     pub version: String,
     pub digest: String,
     pub content_hash: String,
@@ -41,13 +42,13 @@ pub struct Version {
 
 /// What every answer says.
 pub struct State {
-    pub skill_id: pgrx::Uuid,
+    pub skill_id: Uuid,
     pub namespace: String,
     pub skill_name: String,
     pub version: String,
     pub status: Status,
     pub current_version: String,
-    pub version_id: pgrx::Uuid,
+    pub version_id: Uuid,
     pub content_hash: String,
     pub semver: Option<String>,
     /// The version is new.
@@ -150,7 +151,7 @@ impl About {
             said!(),
             "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
         );
-        About::from_json(&stored(spi::one(SQL, Access::WriteAsOwner, &[arg(head.id)])))
+        About::from_json(&stored(spi::one(SQL, As::Owner, See::OwnWrites, &[arg(head.id)])))
     }
 
     /// As it is stored.
@@ -260,7 +261,7 @@ fn look_up(reference: Reference, access: Access, lock: bool) -> Option<Head> {
         // By its UUID also one that was deleted.
         Reference::Id(id) => (
             if lock { find_head!("h.id = $1 FOR UPDATE") } else { find_head!("h.id = $1") },
-            vec![arg(pgrx::Uuid::from_bytes(*id.as_bytes()))],
+            vec![arg(Uuid::from_bytes(*id.as_bytes()))],
         ),
         Reference::Name(namespace, name) => (
             if lock {
@@ -271,41 +272,41 @@ fn look_up(reference: Reference, access: Access, lock: bool) -> Option<Head> {
             vec![arg(*namespace), arg(*name)],
         ),
     };
-    spi::run(sql, access, &args, |row| found = read_head(row));
+    compat::run(sql, access, &args, |row| found = read_head(row));
     found
 }
 
 /// Finds a skill, with the caller's rights.
 pub fn find(reference: Reference) -> Result<Head, Fault> {
-    look_up(reference, Access::Read, false).ok_or_else(|| reference.unknown())
+    look_up(reference, As::Caller, See::Statement, false).ok_or_else(|| reference.unknown())
 }
 
 /// Finds a skill as it is now, for who holds the lock of its namespace.
 pub fn find_now(reference: Reference) -> Option<Head> {
-    look_up(reference, Access::WriteAsOwner, false)
+    look_up(reference, As::Owner, See::OwnWrites, false)
 }
 
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn locked(reference: Reference) -> Result<Head, Fault> {
-    let seen = look_up(reference, Access::WriteAsOwner, false)
+    let seen = look_up(reference, As::Owner, See::OwnWrites, false)
         .filter(|head| !head.deleted)
         .ok_or_else(|| reference.unknown())?;
     lock_namespace(&seen.namespace);
     // By the name again: the skill may have been deleted and made anew meanwhile.
-    look_up(reference, Access::WriteAsOwner, true).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())
+    look_up(reference, As::Owner, See::OwnWrites, true).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())
 }
 
 /// Whoever changes a skill holds this lock to the end of the transaction, so revisions count in the order of commits.
 pub fn lock_namespace(namespace: &str) {
     const LOCK: &str = "SELECT revision FROM skill_system.skill_namespaces WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 FOR NO KEY UPDATE";
-    if spi::run(LOCK, Access::WriteAsOwner, &[arg(namespace)], |_| ()) == 0 {
-        spi::run(
+    if compat::run(LOCK, As::Owner, See::OwnWrites, &[arg(namespace)], |_| ()) == 0 {
+        compat::run(
             "INSERT INTO skill_system.skill_namespaces (namespace) VALUES ($1) ON CONFLICT DO NOTHING",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[arg(namespace)],
             |_| (),
         );
-        spi::run(LOCK, Access::WriteAsOwner, &[arg(namespace)], |_| ());
+        compat::run(LOCK, As::Owner, See::OwnWrites, &[arg(namespace)], |_| ());
     }
 }
 
@@ -316,7 +317,7 @@ pub fn version(head: &Head, version: Option<&str>, access: Access) -> Result<Ver
         Some(version) => (find_version!("AND v.version = $2"), vec![arg(head.id), arg(version)]),
         None => (find_version!("ORDER BY v.revision DESC LIMIT 1"), vec![arg(head.id)]),
     };
-    spi::run(sql, access, &args, |row| found = read_version(row));
+    compat::run(sql, access, &args, |row| found = read_version(row));
     found.ok_or_else(|| {
         Fault::new(
             Code::VersionNotFound,
@@ -341,7 +342,7 @@ pub fn note(
          INSERT INTO skill_system.skill_history (namespace, revision, skill_id, skill_name, action, version_id, version, previous_status, status, \
              changed_by, reason, approved_with, channel) \
          SELECT $1, n.revision, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM n RETURNING revision",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[
             arg(head.namespace.as_str()),
             arg(head.id),
@@ -374,7 +375,7 @@ pub fn note(
 
 /// Makes a version the one that is served, as it is described in `about`.
 pub fn place(head: &mut Head, version: &Version, about: &Value) {
-    spi::run(
+    compat::run(
         concat!(
             "UPDATE skill_system.skill_heads h SET current_version_id = $2, current_version = v.version, semver = v.semver, body_size = v.body_size, \
              body_etag = v.content_hash, status = v.status, enabled = v.status = 'approved' AND (h.enabled OR h.status <> 'approved'), \
@@ -387,7 +388,7 @@ pub fn place(head: &mut Head, version: &Version, about: &Value) {
                  (SELECT $3 || coalesce(o.defined, '{}') AS about FROM skill_system.skill_heads o WHERE o.tenant_id = skill_system.current_tenant() AND o.id = $1) a \
              WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2"
         ),
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(head.id), arg(version.id), jsonb(about.clone())],
         |_| (),
     );
@@ -401,7 +402,7 @@ pub fn place(head: &mut Head, version: &Version, about: &Value) {
 pub fn about(version: &Version) -> Value {
     stored(spi::one(
         "SELECT about::text FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(version.id)],
     ))
 }
@@ -419,9 +420,9 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     let identity = Identity::of(new.body, new.files);
     let about = new.about.to_json();
     lock_namespace(new.namespace);
-    let head = look_up(Reference::Name(new.namespace, new.skill_name), Access::WriteAsOwner, true);
+    let head = look_up(Reference::Name(new.namespace, new.skill_name), As::Owner, See::OwnWrites, true);
     let there = match &head {
-        Some(head) => version(head, Some(identity.version()), Access::WriteAsOwner).ok(),
+        Some(head) => version(head, Some(identity.version()), As::Owner, See::OwnWrites).ok(),
         None => None,
     };
     if there.as_ref().is_some_and(|there| there.digest != identity.digest) {
@@ -436,7 +437,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     let before = there.as_ref().map(|there| there.status);
     let wanted = new.status.or(before).unwrap_or(Status::Draft);
     let mut found = there.unwrap_or_else(|| Version {
-        id: pgrx::Uuid::from_bytes(sys::new_uuid_v7()),
+        id: Uuid::from_bytes(sys::new_uuid_v7()),
         version: identity.version().to_owned(),
         digest: identity.digest.clone(),
         content_hash: identity.content_hash.clone(),
@@ -445,7 +446,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     });
     let is_new_skill = head.is_none();
     let mut head = head.unwrap_or_else(|| Head {
-        id: pgrx::Uuid::from_bytes(sys::new_uuid_v7()),
+        id: Uuid::from_bytes(sys::new_uuid_v7()),
         namespace: new.namespace.to_owned(),
         skill_name: new.skill_name.to_owned(),
         status: wanted,
@@ -502,7 +503,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
 
 /// A new skill, with its first version served.
 fn insert_head(new: &NewVersion, head: &Head, version: &Version, about: &Value) {
-    spi::run(
+    compat::run(
         concat!(
             "INSERT INTO skill_system.skill_heads (id, namespace, skill_name, status, enabled, current_version_id, current_version, semver, body_size, body_etag, ",
             described!(),
@@ -510,7 +511,7 @@ fn insert_head(new: &NewVersion, head: &Head, version: &Version, about: &Value) 
             description!(),
             " FROM (SELECT $10 AS about) a"
         ),
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[
             arg(head.id),
             arg(new.namespace),
@@ -528,12 +529,12 @@ fn insert_head(new: &NewVersion, head: &Head, version: &Version, about: &Value) 
 }
 
 fn insert_version(new: &NewVersion, head: &Head, version: &Version, about: &Value, change: &Change) {
-    spi::run(
+    compat::run(
         "INSERT INTO skill_system.skill_versions (id, skill_id, revision, version, digest, content_hash, semver, status, body, body_size, about, \
              frontmatter, manifest, created_by) \
          SELECT $1, $2, n.revision + 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM skill_system.skill_namespaces n \
          WHERE n.tenant_id = skill_system.current_tenant() AND n.namespace = $14",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[
             arg(version.id),
             arg(head.id),
@@ -553,9 +554,9 @@ fn insert_version(new: &NewVersion, head: &Head, version: &Version, about: &Valu
         |_| (),
     );
     for file in new.files {
-        spi::run(
+        compat::run(
             "INSERT INTO skill_system.skill_files (version_id, path, content, size, sha256) VALUES ($1, $2, $3, $4, $5)",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[
                 arg(version.id),
                 arg(file.path.as_str()),
@@ -569,9 +570,9 @@ fn insert_version(new: &NewVersion, head: &Head, version: &Version, about: &Valu
 }
 
 fn write_status(version: &Version) {
-    spi::run(
+    compat::run(
         "UPDATE skill_system.skill_versions SET status = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(version.id), arg(version.status.word())],
         |_| (),
     );
@@ -584,7 +585,7 @@ fn says(head: &Head, about: &Value) -> bool {
         said!(),
         " = $2 || coalesce(defined, '{}') FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
     );
-    let same = spi::one::<bool>(SQL, Access::WriteAsOwner, &[arg(head.id), jsonb(about.clone())]);
+    let same = spi::one::<bool>(SQL, As::Owner, See::OwnWrites, &[arg(head.id), jsonb(about.clone())]);
     same == Some(true)
 }
 
@@ -616,7 +617,7 @@ pub fn define(head: &Head, version: &Version, definition: &Definition, change: &
         defined.insert("domain_tags".into(), json!(tags));
     }
     let tier = |tier: &Option<Tier>| given(tier.as_ref().map(|tier| tier.datum), pgrx::pg_sys::JSONBOID);
-    let changed = spi::run(
+    let changed = compat::run(
         "UPDATE skill_system.skill_heads h SET tier1_manifest = n.tier1, tier2_definition = n.tier2, tier3_artifact_refs = n.tier3, context_mode = n.mode, \
              defined = n.defined, name = n.name, domain_tags = n.tags, updated_at = clock_timestamp() \
          FROM (SELECT CASE WHEN $2 IS NULL THEN o.tier1_manifest ELSE nullif($2, 'null') END AS tier1, \
@@ -629,7 +630,7 @@ pub fn define(head: &Head, version: &Version, definition: &Definition, change: &
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 \
              AND (h.tier1_manifest, h.tier2_definition, h.tier3_artifact_refs, h.context_mode::text, h.defined) \
                  IS DISTINCT FROM (n.tier1, n.tier2, n.tier3, n.mode, n.defined)",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[
             arg(head.id),
             tier(&definition.tier1_manifest),
@@ -683,10 +684,10 @@ pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &C
         place(head, &version, &about);
     } else if current && before != status {
         head.status = status;
-        spi::run(
+        compat::run(
             "UPDATE skill_system.skill_heads SET status = $2, enabled = $2 = 'approved' AND (enabled OR status <> 'approved'), updated_at = clock_timestamp() \
              WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[arg(head.id), arg(status.word())],
             |_| (),
         );
@@ -699,10 +700,10 @@ pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &C
 
 /// Switches an approved skill on or off.
 pub fn switch(head: &Head, on: bool, change: &Change) {
-    let changed = spi::run(
+    let changed = compat::run(
         "UPDATE skill_system.skill_heads SET enabled = $2, updated_at = clock_timestamp() \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1 AND status = 'approved' AND enabled <> $2",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(head.id), arg(on)],
         |_| (),
     );
@@ -754,9 +755,9 @@ pub fn unpin(head: &mut Head, version: &Version, change: &Change) -> State {
 }
 
 fn write_pinned(head: &mut Head, pinned: bool) {
-    spi::run(
+    compat::run(
         "UPDATE skill_system.skill_heads SET pinned = $2, updated_at = clock_timestamp() WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(head.id), arg(pinned)],
         |_| (),
     );
@@ -765,11 +766,11 @@ fn write_pinned(head: &mut Head, pinned: bool) {
 
 /// Puts a version into a channel.
 pub fn set_channel(head: &Head, channel: &str, version: &Version, change: &Change) -> State {
-    let changed = spi::run(
+    let changed = compat::run(
         "INSERT INTO skill_system.skill_channels AS c (skill_id, channel, version_id, changed_by) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (tenant_id, skill_id, channel) DO UPDATE SET version_id = excluded.version_id, changed_at = clock_timestamp(), changed_by = excluded.changed_by \
          WHERE c.version_id <> excluded.version_id",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(head.id), arg(channel), arg(version.id), arg(change.by.as_str())],
         |_| (),
     );
@@ -788,9 +789,9 @@ pub fn set_channel(head: &Head, channel: &str, version: &Version, change: &Chang
 
 /// Takes a channel away; false when there was none.
 pub fn drop_channel(head: &Head, channel: &str, change: &Change) -> bool {
-    let dropped = spi::run(
+    let dropped = compat::run(
         "DELETE FROM skill_system.skill_channels WHERE tenant_id = skill_system.current_tenant() AND skill_id = $1 AND channel = $2",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(head.id), arg(channel)],
         |_| (),
     );
@@ -802,10 +803,10 @@ pub fn drop_channel(head: &Head, channel: &str, change: &Change) -> bool {
 
 /// Takes a skill out of use; its rows stay.
 pub fn delete(head: &mut Head, change: &Change) {
-    spi::run(
+    compat::run(
         "UPDATE skill_system.skill_heads SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), enabled = false \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(head.id)],
         |_| (),
     );
@@ -816,9 +817,9 @@ pub fn delete(head: &mut Head, change: &Change) {
 
 /// Removes a skill with its versions and files. The history and the audit trail stay.
 pub fn purge(head: &mut Head, change: &Change) {
-    spi::run(
+    compat::run(
         "DELETE FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(head.id)],
         |_| (),
     );

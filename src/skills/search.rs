@@ -1,8 +1,11 @@
 //! Search: several rankings by SQL, fused in `core`.
 
+use skill_pg::{Answer, Arg, Call, Uuid, arg, pg_function, sys};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{check_for_interrupts};
+use crate::{compat};
 use std::collections::HashMap;
 
-use pgrx::datum::IntoDatum;
 use skill_core::Fault;
 use skill_core::input::invalid;
 use skill_core::policy::PolicyError;
@@ -13,11 +16,6 @@ use super::documents;
 use super::registry::{self, Head};
 use crate::args::uuid_datum;
 use crate::audit;
-use crate::pg::call::{Answer, Call, text_array_datum, text_datum};
-use crate::pg::error::check_for_interrupts;
-use crate::pg::spi::{self, Access, Arg, arg};
-use crate::pg::sys;
-use crate::pg_function;
 use crate::policy::policy;
 
 /// Most skills in one ranking.
@@ -34,7 +32,7 @@ fn quietly<T>(body: impl FnOnce() -> T) -> T {
 /// what a skill is about stands at its beginning.
 pub fn index(head: &Head) {
     quietly(|| {
-        spi::run(
+        compat::run(
             "INSERT INTO skill_system.skill_search (skill_id, document) \
              SELECT h.id, setweight(to_tsvector('pg_catalog.english', h.skill_name || ' ' || coalesce(h.name, '')), 'A') \
                  || setweight(to_tsvector('pg_catalog.english', left(array_to_string(h.domain_tags, ' '), 2000)), 'B') \
@@ -43,7 +41,7 @@ pub fn index(head: &Head) {
              FROM skill_system.skill_heads h JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
              WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 \
              ON CONFLICT (tenant_id, skill_id) DO UPDATE SET document = excluded.document",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[arg(head.id)],
             |_| (),
         );
@@ -52,33 +50,33 @@ pub fn index(head: &Head) {
 
 /// The skill is not found any more.
 pub fn forget(head: &Head) {
-    spi::run(
+    compat::run(
         "DELETE FROM skill_system.skill_search WHERE tenant_id = skill_system.current_tenant() AND skill_id = $1",
-        Access::WriteAsOwner,
+        As::Owner, See::OwnWrites,
         &[arg(head.id)],
         |_| (),
     );
 }
 
-pg_function!(pg_finfo_skill_set_skill_embedding, skill_set_skill_embedding, set_skill_embedding);
+pg_function!(set_skill_embedding);
 /// `set_skill_embedding(skill, embedding, version)`
 fn set_skill_embedding(call: &Call) -> Answer {
-    let embedding = call.get::<Vec<Option<f64>>>(1).map(logic::embedding).transpose()?;
+    let embedding = call.get::<Option<Vec<Option<f64>>>>(1).map(logic::embedding).transpose()?;
     let head = registry::locked(Reference::parse(call.text(0))?)?;
-    let version = registry::version(&head, Some(call.text(2).unwrap_or(&head.current_version)), Access::WriteAsOwner)?;
+    let version = registry::version(&head, Some(call.text(2).unwrap_or(&head.current_version)), As::Owner, See::OwnWrites)?;
     let dimensions = embedding.as_ref().map(|embedding| embedding.len() as i32);
     let changed = match embedding {
-        None => spi::run(
+        None => compat::run(
             "DELETE FROM skill_system.skill_embeddings WHERE tenant_id = skill_system.current_tenant() AND version_id = $1",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[arg(version.id)],
             |_| (),
         ),
-        Some(embedding) => spi::run(
+        Some(embedding) => compat::run(
             "INSERT INTO skill_system.skill_embeddings AS e (version_id, dimensions, embedding) VALUES ($1, $2, $3) \
              ON CONFLICT (tenant_id, version_id) DO UPDATE SET dimensions = excluded.dimensions, embedding = excluded.embedding \
              WHERE e.embedding <> excluded.embedding",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[arg(version.id), arg(dimensions), arg(embedding)],
             |_| (),
         ),
@@ -102,8 +100,8 @@ type Id = [u8; 16];
 fn ranking<'a>(name: &'a str, sql: &str, args: &[Arg]) -> Ranking<'a, Id> {
     let mut groups: Vec<Vec<Id>> = Vec::new();
     let mut last = None;
-    spi::run_once(sql, Access::Read, args, |row| {
-        let (Some(id), fit) = (row.get::<pgrx::Uuid>(1), row.get::<f64>(2)) else {
+    compat::run_once(sql, As::Caller, See::Statement, args, |row| {
+        let (Some(id), fit) = (row.get::<Option<Uuid>>(1), row.get::<Option<f64>>(2)) else {
             return;
         };
         match groups.last_mut() {
@@ -129,7 +127,7 @@ fn nearest(wanted: &[f32], args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> 
         ),
         &args,
         |row| {
-            if let (Some(id), Some(embedding)) = (row.get::<pgrx::Uuid>(1), row.get::<Vec<f32>>(2)) {
+            if let (Some(id), Some(embedding)) = (row.get::<Option<Uuid>>(1), row.get::<Option<Vec<f32>>>(2)) {
                 compared = true;
                 found.push((logic::cosine(wanted, &embedding), *id.as_bytes()));
             }
@@ -137,11 +135,11 @@ fn nearest(wanted: &[f32], args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> 
     );
     if !compared {
         let mut there = Vec::new();
-        spi::run(
+        compat::run(
             "SELECT DISTINCT dimensions FROM skill_system.skill_embeddings WHERE tenant_id = skill_system.current_tenant() ORDER BY 1 LIMIT 10",
-            Access::Read,
+            As::Caller, See::Statement,
             &[],
-            |row| there.extend(row.get::<i32>(1)),
+            |row| there.extend(row.get::<Option<i32>>(1)),
         );
         if !there.is_empty() && !there.contains(&(wanted.len() as i32)) {
             let there: Vec<String> = there.iter().map(ToString::to_string).collect();
@@ -164,7 +162,7 @@ fn trigrams() -> Option<String> {
          JOIN pg_proc p ON p.oid = d.objid AND p.proname = 'word_similarity' AND p.proargtypes = '25 25'::oidvector \
          JOIN pg_namespace n ON n.oid = p.pronamespace \
          WHERE e.extname = 'pg_trgm' AND has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
     )
 }
@@ -242,18 +240,18 @@ struct Detail {
     effects: Option<Vec<String>>,
 }
 
-fn details(ids: Vec<pgrx::Uuid>) -> HashMap<Id, Detail> {
+fn details(ids: Vec<Uuid>) -> HashMap<Id, Detail> {
     let mut found = HashMap::new();
-    spi::run(
+    compat::run(
         "SELECT id, namespace, skill_name, description, current_version, semver, status, domain_tags::text[], effects \
          FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = ANY ($1)",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(ids)],
         |row| {
-            let text = |n| row.get::<String>(n).unwrap_or_default();
-            let list = |n| row.get::<Vec<String>>(n).unwrap_or_default();
-            if let Some(id) = row.get::<pgrx::Uuid>(1) {
-                let effects = row.get::<Vec<String>>(9);
+            let text = |n| row.get::<Option<String>>(n).unwrap_or_default();
+            let list = |n| row.get::<Option<Vec<String>>>(n).unwrap_or_default();
+            if let Some(id) = row.get::<Option<Uuid>>(1) {
+                let effects = row.get::<Option<Vec<String>>>(9);
                 let detail = Detail {
                     namespace: text(2),
                     skill_name: text(3),
@@ -271,14 +269,14 @@ fn details(ids: Vec<pgrx::Uuid>) -> HashMap<Id, Detail> {
     found
 }
 
-pg_function!(pg_finfo_skill_search_skills, skill_search_skills, search_skills);
+pg_function!(search_skills);
 /// `search_skills(query, namespace, tags, policy_name, max_results, embedding, include_drafts)`
 fn search_skills(call: &Call) -> Answer {
     let query = logic::query(call.text(0))?;
     let tags = logic::tags(call.text_array(2))?;
     let tagged = !tags.is_empty();
     let max_results = logic::max_results(call.get(4))?;
-    let embedding = call.get::<Vec<Option<f64>>>(5).map(logic::embedding).transpose()?;
+    let embedding = call.get::<Option<Vec<Option<f64>>>>(5).map(logic::embedding).transpose()?;
     if query.is_none() && !tagged && embedding.is_none() {
         return Err(invalid("there is nothing to search for").hint("Give words, tags or an embedding."));
     }
@@ -287,7 +285,7 @@ fn search_skills(call: &Call) -> Answer {
     {
         return Err(error.clone().into());
     }
-    let args = [arg(query), arg(call.text(1)), arg(call.get::<bool>(6).unwrap_or(false)), arg(tags)];
+    let args = [arg(query), arg(call.text(1)), arg(call.get::<Option<bool>>(6).unwrap_or(false)), arg(tags)];
     let rankings = quietly(|| rankings(query, tagged, &args, embedding.as_deref()))?;
     let fused = logic::fuse(&rankings);
     // Decided once for each list of effects.
@@ -303,25 +301,25 @@ fn search_skills(call: &Call) -> Answer {
     // In parts, because a policy may hide any number of those at the top.
     for part in fused.chunks(200) {
         check_for_interrupts();
-        let details = details(part.iter().map(|found| pgrx::Uuid::from_bytes(found.item)).collect());
+        let details = details(part.iter().map(|found| Uuid::from_bytes(found.item)).collect());
         for found in part {
             let Some(detail) = details.get(&found.item).filter(|detail| shows(&detail.effects)) else {
                 continue;
             };
             rank += 1;
             let by: Vec<String> = found.by.iter().map(|name| (*name).to_owned()).collect();
-            rows.push(&mut [
-                rank.into_datum(),
-                text_datum(&detail.namespace),
-                text_datum(&detail.skill_name),
-                text_datum(&detail.description),
-                found.score.into_datum(),
-                text_array_datum(&by),
-                text_datum(&detail.version),
+            rows.push(&[
+                arg(rank),
+                arg(&detail.namespace),
+                arg(&detail.skill_name),
+                arg(&detail.description),
+                arg(found.score),
+                arg(&by),
+                arg(&detail.version),
                 detail.semver.as_deref().and_then(text_datum),
-                text_datum(&detail.status),
-                text_array_datum(&detail.domain_tags),
-                uuid_datum(pgrx::Uuid::from_bytes(found.item)),
+                arg(&detail.status),
+                arg(&detail.domain_tags),
+                uuid_datum(Uuid::from_bytes(found.item)),
             ]);
             if rank as usize == max_results {
                 return Ok(call.null());

@@ -1,8 +1,10 @@
 //! The SkillStore contract (seed 2) over the registry.
 
+use skill_pg::{Answer, Arg, Call, Oid, Uuid, arg, pg_function, pg_sys, sys};
+use skill_pg::spi::{self, As, See};
+use crate::{settings, compat};
 use std::cell::RefCell;
 
-use pgrx::pg_sys;
 use serde_json::{Value, json};
 use skill_core::policy::effect::shorten;
 use skill_core::skills::Status;
@@ -14,10 +16,6 @@ use skill_core::{Code, Fault};
 use super::approval;
 use super::registry::{self, About, Change, Head, NewVersion, Placement, State};
 use crate::args::{json as json_argument, jsonb_datum, missing};
-use crate::pg::call::{Answer, Call, jsonb_datum as jsonb_root, text_array_datum, text_datum};
-use crate::pg::spi::{self, Access, Arg, arg, given};
-use crate::pg::{guc, sys};
-use crate::pg_function;
 
 /// A SkillMeta made from a row `h` of `skill_heads`; what is not known is absent.
 macro_rules! skill_meta {
@@ -74,7 +72,7 @@ fn as_contract<T>(name: &str, result: Result<T, Fault>) -> Result<T, Fault> {
 /// The one jsonb value of a query, as it is.
 fn one_jsonb(call: &Call, sql: &'static str, args: &[Arg]) -> Answer {
     let mut found = None;
-    spi::run(sql, Access::Read, args, |row| found = row.bytes(1).map(<[u8]>::to_vec));
+    compat::run(sql, As::Caller, See::Statement, args, |row| found = row.bytes(1).map(<[u8]>::to_vec));
     found.map_or_else(|| Ok(call.null()), |bytes| jsonb_root(&bytes))
 }
 
@@ -87,7 +85,7 @@ fn approver(body: &str) -> Result<String, Refusal> {
     let signature = logic::signature(body)?;
     let any = "SELECT EXISTS (SELECT FROM skill_system.skill_approvers WHERE tenant_id = skill_system.current_tenant() AND revoked_at IS NULL)";
     approval::signer(logic::canonical(body).as_bytes(), &signature).ok_or_else(|| {
-        match spi::one::<bool>(any, Access::WriteAsOwner, &[]) {
+        match spi::one::<bool>(any, As::Owner, See::OwnWrites, &[]) {
             Some(true) => Refusal::Signature,
             _ => Refusal::NoApprover,
         }
@@ -102,7 +100,7 @@ fn approved_with(key_id: &str, body: &str) -> Option<String> {
 /// The VersionInfo of a change that was just made.
 fn version_info(state: &State, previous: Option<Status>) -> Value {
     let args = [arg(state.skill_name.as_str()), arg(state.skill_id), arg(state.version_id)];
-    let mut info = spi::one::<pgrx::JsonB>(VERSIONS, Access::WriteAsOwner, &args)
+    let mut info = spi::one::<pgrx::JsonB>(VERSIONS, As::Owner, See::OwnWrites, &args)
         .map(|mut list| list.0[0].take())
         .unwrap_or_default();
     if let Some(members) = info.as_object_mut() {
@@ -123,12 +121,12 @@ fn found(call: &Call, n: usize) -> Result<Head, Fault> {
     as_contract(name, registry::find(Reference::Name(space(call, n)?, name)))
 }
 
-pg_function!(pg_finfo_skill_skill_store_load, skill_skill_store_load, skill_store_load);
+pg_function!(skill_store_load);
 /// `skill_store_load(name, version, namespace)`
 fn skill_store_load(call: &Call) -> Answer {
     let head = found(call, 2)?;
     let version = match call.text(1) {
-        Some(version) => as_contract(&head.skill_name, registry::version(&head, Some(version), Access::Read))?.id,
+        Some(version) => as_contract(&head.skill_name, registry::version(&head, Some(version), As::Caller, See::Statement))?.id,
         None => head.current_version_id,
     };
     one_jsonb(
@@ -143,7 +141,7 @@ fn skill_store_load(call: &Call) -> Answer {
     )
 }
 
-pg_function!(pg_finfo_skill_skill_store_metadata, skill_skill_store_metadata, skill_store_metadata);
+pg_function!(skill_store_metadata);
 /// `skill_store_metadata(name, namespace)`
 fn skill_store_metadata(call: &Call) -> Answer {
     let head = found(call, 1)?;
@@ -155,11 +153,11 @@ fn skill_store_metadata(call: &Call) -> Answer {
     one_jsonb(call, sql, &[arg(head.id)])
 }
 
-pg_function!(pg_finfo_skill_skill_store_versions, skill_skill_store_versions, skill_store_versions);
+pg_function!(skill_store_versions);
 /// `skill_store_versions(name, namespace)`
 fn skill_store_versions(call: &Call) -> Answer {
     let head = found(call, 1)?;
-    one_jsonb(call, VERSIONS, &[arg(head.skill_name.as_str()), arg(head.id), arg(None::<pgrx::Uuid>)])
+    one_jsonb(call, VERSIONS, &[arg(head.skill_name.as_str()), arg(head.id), arg(None::<Uuid>)])
 }
 
 /// Conditions of a filter: $1 namespace, $2 statuses, $3 author, $4 since, $5 tags.
@@ -174,11 +172,11 @@ macro_rules! matching {
     };
 }
 
-pg_function!(pg_finfo_skill_skill_store_query, skill_skill_store_query, skill_store_query);
+pg_function!(skill_store_query);
 /// `skill_store_query(filter, namespace)`
 fn skill_store_query(call: &Call) -> Answer {
     let filter = Filter::parse(json_argument(call, 0, "filter")?.as_ref())?;
-    let list = |list: &[String]| given(text_array_datum(list), pg_sys::TEXTARRAYOID);
+    let list = |list: &[String]| given(arg(list), pg_sys::TEXTARRAYOID);
     let mut args = vec![
         arg(space(call, 1)?),
         filter.statuses.as_deref().map_or_else(|| given(None, pg_sys::TEXTARRAYOID), list),
@@ -198,14 +196,14 @@ fn skill_store_query(call: &Call) -> Answer {
         return one_jsonb(call, sql, &args);
     };
     // The pattern counts before limit and offset do.
-    let (mut ids, mut skip) = (Vec::<pgrx::Uuid>::new(), filter.offset);
+    let (mut ids, mut skip) = (Vec::<Uuid>::new(), filter.offset);
     let wanted = filter.limit.unwrap_or(i64::MAX);
     spi::stream(concat!("SELECT h.id, h.skill_name ", matching!()), &args, |row| {
         if (ids.len() as i64) < wanted && row.text(2).is_some_and(|name| pattern.is_match(name)) {
             if skip > 0 {
                 skip -= 1;
             } else {
-                ids.extend(row.get::<pgrx::Uuid>(1));
+                ids.extend(row.get::<Option<Uuid>>(1));
             }
         }
     });
@@ -218,7 +216,7 @@ fn skill_store_query(call: &Call) -> Answer {
     one_jsonb(call, sql, &[arg(ids)])
 }
 
-pg_function!(pg_finfo_skill_skill_store_store, skill_skill_store_store, skill_store_store);
+pg_function!(skill_store_store);
 /// `skill_store_store(name, source, metadata, namespace)`
 fn skill_store_store(call: &Call) -> Answer {
     let name = name_of(call)?;
@@ -235,7 +233,7 @@ fn skill_store_store(call: &Call) -> Answer {
         }
     }
     let signed = approver(source).ok();
-    let decision = logic::decide(source, metadata.status, signed.is_some(), guc::signed_approvals(), may_approve);
+    let decision = logic::decide(source, metadata.status, signed.is_some(), settings::signed_approvals(), may_approve);
     let about = About {
         description: metadata.description(&decision.body),
         domain_tags: metadata.tags(&decision.body),
@@ -267,7 +265,7 @@ fn skill_store_store(call: &Call) -> Answer {
     answer(call, version_info(&state, None))
 }
 
-pg_function!(pg_finfo_skill_skill_store_update_status, skill_skill_store_update_status, skill_store_update_status);
+pg_function!(skill_store_update_status);
 /// `skill_store_update_status(name, status, namespace)`
 fn skill_store_update_status(call: &Call) -> Answer {
     let name = name_of(call)?;
@@ -280,7 +278,7 @@ fn skill_store_update_status(call: &Call) -> Answer {
 fn is_document(head: &Head) -> bool {
     let sql = "SELECT frontmatter IS NOT NULL OR digest <> content_hash FROM skill_system.skill_versions \
                WHERE tenant_id = skill_system.current_tenant() AND id = $1";
-    spi::one::<bool>(sql, Access::WriteAsOwner, &[arg(head.current_version_id)]) == Some(true)
+    spi::one::<bool>(sql, As::Owner, See::OwnWrites, &[arg(head.current_version_id)]) == Some(true)
 }
 
 /// Who may not approve cannot take a skill of another face out of service by this one.
@@ -295,10 +293,10 @@ fn refuse_document(name: &str) -> Fault {
 fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, Fault> {
     let mut head = registry::locked(Reference::Name(namespace, name))?;
     let previous = head.status;
-    let current = registry::version(&head, Some(&head.current_version), Access::WriteAsOwner)?;
+    let current = registry::version(&head, Some(&head.current_version), As::Owner, See::OwnWrites)?;
     let body =
         "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1";
-    let body = spi::one::<String>(body, Access::WriteAsOwner, &[arg(current.id)]).unwrap_or_default();
+    let body = spi::one::<String>(body, As::Owner, See::OwnWrites, &[arg(current.id)]).unwrap_or_default();
     let (is_document, may_approve) = (is_document(&head), approval::may_approve());
     if is_document && !may_approve {
         return Err(refuse_document(name));
@@ -313,7 +311,7 @@ fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, F
         match approver(&body) {
             // What was signed keeps its signature.
             Ok(key_id) => (change.approved_with, keep) = (approved_with(&key_id, &body), true),
-            Err(refusal) if guc::signed_approvals() => {
+            Err(refusal) if settings::signed_approvals() => {
                 let hint = if is_document {
                     "Approve it with set_skill_status() and a signature over skill_approval_text(); skill_system.signed_approvals is on."
                 } else {
@@ -348,7 +346,7 @@ fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, F
     Ok(version_info(&state, Some(previous)))
 }
 
-pg_function!(pg_finfo_skill_skill_store_delete, skill_skill_store_delete, skill_store_delete);
+pg_function!(skill_store_delete);
 /// `skill_store_delete(name, namespace)`
 fn skill_store_delete(call: &Call) -> Answer {
     let name = name_of(call)?;
@@ -364,7 +362,7 @@ fn skill_store_delete(call: &Call) -> Answer {
 /// was rolled back.
 #[derive(PartialEq, Eq)]
 struct Key {
-    table: pg_sys::Oid,
+    table: Oid,
     tenant: String,
     namespace: String,
     revision: i64,
@@ -378,26 +376,26 @@ thread_local! {
     static TOKENS: RefCell<Vec<(Key, String)>> = const { RefCell::new(Vec::new()) };
 }
 
-pg_function!(pg_finfo_skill_skill_store_version, skill_skill_store_version, skill_store_version);
+pg_function!(skill_store_version);
 /// `skill_store_version(namespace)`
 fn skill_store_version(call: &Call) -> Answer {
     let namespace = space(call, 0)?;
     let mut key = None;
-    spi::run(
+    compat::run(
         "SELECT revision, xmin::text FROM skill_system.skill_namespaces WHERE tenant_id = skill_system.current_tenant() AND namespace = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(namespace)],
         |row| {
-            key = row.get(1).zip(row.get(2)).map(|(revision, xmin)| Key {
+            key = row.get::<Option<_>>(1).zip(row.get(2)).map(|(revision, xmin)| Key {
                 table: sys::relation(c"skill_namespaces"),
-                tenant: guc::tenant(),
+                tenant: settings::tenant(),
                 namespace: namespace.to_owned(),
                 revision,
                 xmin,
             });
         },
     );
-    let text = |token: &str| Ok(text_datum(token).unwrap_or_else(|| call.null()));
+    let text = |token: &str| Ok(arg(token).unwrap_or_else(|| call.null()));
     let Some(key) = key else {
         return text(&Token::default().finish());
     };

@@ -1,9 +1,12 @@
 //! Versions as a whole: which one is meant, what they require of each other, pins, channels, differences, changes.
 
+use skill_pg::{Answer, Call, Row, Trigger, Uuid, arg, pg_function};
+use skill_pg::spi::{self, As, See};
+use skill_pg::error::{check_for_interrupts, send};
+use crate::{settings, compat};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use pgrx::datum::IntoDatum;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use skill_core::input::{invalid, optional};
 use skill_core::policy::effect::shorten;
@@ -18,19 +21,13 @@ use skill_core::{Code, Fault};
 use super::registry::{self, Change, Head, Version};
 use super::state;
 use crate::args::{missing, uuid_datum};
-use crate::pg::call::{Answer, Call, text_datum};
-use crate::pg::error::{check_for_interrupts, send};
-use crate::pg::spi::{self, Access, Row, arg};
-use crate::pg::trigger::Trigger;
-use crate::pg::{cache, guc};
-use crate::pg_function;
 
 /// Longest reason.
 const MAX_REASON: usize = 2000;
 
 fn read_candidate(row: &Row) -> Option<Candidate> {
     Some(Candidate {
-        id: *row.get::<pgrx::Uuid>(1)?.as_bytes(),
+        id: *row.get::<Option<Uuid>>(1)?.as_bytes(),
         version: row.get(2)?,
         semver: row.text(3).and_then(semantic),
         revision: row.get(4)?,
@@ -41,7 +38,7 @@ fn read_candidate(row: &Row) -> Option<Candidate> {
 /// The approved versions of a skill.
 fn approved(head: &Head, access: Access) -> Vec<Candidate> {
     let mut found = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT id, version, semver, revision, id = $2 FROM skill_system.skill_versions \
          WHERE tenant_id = skill_system.current_tenant() AND skill_id = $1 AND status = 'approved'",
         access,
@@ -79,14 +76,14 @@ fn asked_for(head: &Head, requirement: &Requirement, access: Access) -> Result<V
         }
         Requirement::Channel(name) => {
             let (mut found, mut others) = (None, Vec::new());
-            spi::run(
+            compat::run(
                 "SELECT c.channel, v.version FROM skill_system.skill_channels c \
                  JOIN skill_system.skill_versions v ON v.tenant_id = c.tenant_id AND v.id = c.version_id \
                  WHERE c.tenant_id = skill_system.current_tenant() AND c.skill_id = $1 ORDER BY c.channel",
                 access,
                 &[arg(head.id)],
                 |row| match row.text(1) {
-                    Some(channel) if channel == name => found = row.get::<String>(2),
+                    Some(channel) if channel == name => found = row.get::<Option<String>>(2),
                     Some(channel) if others.len() < 10 => others.push(channel.to_owned()),
                     _ => {}
                 },
@@ -114,13 +111,13 @@ fn usable(head: &Head, version: Version) -> Result<Version, Fault> {
     }
     Err(no_version(
         format!("version {} of skill \"{}\" is {}", version.version, head.skill_name, version.status.word()),
-        &approved(head, Access::Read),
+        &approved(head, As::Caller, See::Statement),
     ))
 }
 
 /// An approved version for somebody who decides which one is used.
 fn choose(head: &Head, requirement: Option<&str>) -> Result<Version, Fault> {
-    usable(head, asked_for(head, &Requirement::parse(requirement)?, Access::WriteAsOwner)?)
+    usable(head, asked_for(head, &Requirement::parse(requirement)?, As::Owner, See::OwnWrites)?)
 }
 
 fn found(reference: Reference) -> Result<Head, Fault> {
@@ -130,13 +127,13 @@ fn found(reference: Reference) -> Result<Head, Fault> {
 fn switched_off(head: &Head) -> bool {
     let on = spi::one::<bool>(
         "SELECT enabled OR status <> 'approved' FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(head.id)],
     );
     on != Some(true)
 }
 
-pg_function!(pg_finfo_skill_resolve_skill, skill_resolve_skill, resolve_skill);
+pg_function!(resolve_skill);
 /// `resolve_skill(skill, requirement)`
 fn resolve_skill(call: &Call) -> Answer {
     let requirement = Requirement::parse(call.text(1))?;
@@ -144,22 +141,22 @@ fn resolve_skill(call: &Call) -> Answer {
     if switched_off(&head) {
         return Err(Fault::new(Code::VersionNotFound, format!("skill \"{}\" is switched off", head.skill_name)));
     }
-    let version = usable(&head, asked_for(&head, &requirement, Access::Read)?)?;
-    Ok(call.row(&mut [
+    let version = usable(&head, asked_for(&head, &requirement, As::Caller, See::Statement)?)?;
+    Ok(call.row(&[
         uuid_datum(head.id),
         uuid_datum(version.id),
-        text_datum(&version.version),
+        arg(&version.version),
         version.semver.as_deref().and_then(text_datum),
-        text_datum(version.status.word()),
-        text_datum(&head.namespace),
-        text_datum(&head.skill_name),
+        arg(version.status.word()),
+        arg(&head.namespace),
+        arg(&head.skill_name),
     ]))
 }
 
 /// Skills as the database has them, read with the caller's rights, each once.
 #[derive(Default)]
 struct Stored {
-    ids: HashMap<Key, pgrx::Uuid>,
+    ids: HashMap<Key, Uuid>,
     candidates: HashMap<Key, Option<Vec<Candidate>>>,
     relations: HashMap<[u8; 16], Vec<Relation>>,
 }
@@ -170,12 +167,12 @@ impl Source for Stored {
             return known.clone();
         }
         let (mut id, mut found) = (None, Vec::new());
-        spi::run(
+        compat::run(
             "SELECT v.id, v.version, v.semver, v.revision, v.id = h.current_version_id, h.id FROM skill_system.skill_heads h \
              LEFT JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.skill_id = h.id AND v.status = 'approved' \
                  AND (h.enabled OR h.status <> 'approved') \
              WHERE h.tenant_id = skill_system.current_tenant() AND h.namespace = $1 AND h.skill_name = $2 AND h.deleted_at IS NULL",
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(key.0.as_str()), arg(key.1.as_str())],
             |row| {
                 id = row.get(6);
@@ -195,11 +192,11 @@ impl Source for Stored {
             return known.clone();
         }
         let mut found = Vec::new();
-        spi::run(
+        compat::run(
             "SELECT kind, namespace, skill_name, version_range FROM skill_system.skill_dependencies \
              WHERE tenant_id = skill_system.current_tenant() AND version_id = $1 ORDER BY kind, namespace, skill_name",
-            Access::Read,
-            &[arg(pgrx::Uuid::from_bytes(*version))],
+            As::Caller, See::Statement,
+            &[arg(Uuid::from_bytes(*version))],
             |row| {
                 if let (Some(kind), Some(namespace), Some(skill_name)) =
                     (row.text(1).and_then(Kind::parse), row.get(2), row.get(3))
@@ -222,9 +219,9 @@ impl Source for Stored {
 /// The relations of a new version.
 pub fn insert_relations(version: &Version, relations: &[Relation]) {
     for relation in relations {
-        spi::run(
+        compat::run(
             "INSERT INTO skill_system.skill_dependencies (version_id, kind, namespace, skill_name, version_range) VALUES ($1, $2, $3, $4, $5)",
-            Access::WriteAsOwner,
+            As::Owner, See::OwnWrites,
             &[
                 arg(version.id),
                 arg(relation.kind.word()),
@@ -291,7 +288,7 @@ fn asked(element: &str) -> Result<(Head, Version), Fault> {
         .and_then(|(skill, requirement)| Some((skill, Requirement::parse(Some(requirement)).ok()?)));
     let (skill, requirement) = split.unwrap_or((element, Requirement::Served));
     let head = found(Reference::parse(Some(skill))?)?;
-    let version = asked_for(&head, &requirement, Access::Read)?;
+    let version = asked_for(&head, &requirement, As::Caller, See::Statement)?;
     Ok((head, version))
 }
 
@@ -307,7 +304,7 @@ fn closure(call: &Call, stored: &mut Stored) -> Result<Option<Resolution>, Fault
     if roots.is_empty() { Ok(None) } else { logic::resolve(roots, stored).map(Some) }
 }
 
-pg_function!(pg_finfo_skill_resolve_dependencies, skill_resolve_dependencies, resolve_dependencies);
+pg_function!(resolve_dependencies);
 /// `resolve_dependencies(VARIADIC skills)`
 fn resolve_dependencies(call: &Call) -> Answer {
     let mut stored = Stored::default();
@@ -323,21 +320,21 @@ fn resolve_dependencies(call: &Call) -> Answer {
     }
     let mut rows = call.row_set();
     for chosen in &resolution.chosen {
-        rows.push(&mut [
-            chosen.depth.into_datum(),
-            text_datum(&chosen.key.0),
-            text_datum(&chosen.key.1),
-            text_datum(&chosen.candidate.version),
-            chosen.candidate.semver.as_ref().and_then(|semver| text_datum(&semver.to_string())),
-            chosen.required_by.as_ref().and_then(|by| text_datum(&logic::shown(by))),
+        rows.push(&[
+            arg(chosen.depth),
+            arg(&chosen.key.0),
+            arg(&chosen.key.1),
+            arg(&chosen.candidate.version),
+            chosen.candidate.semver.as_ref().and_then(|semver| arg(&semver.to_string())),
+            chosen.required_by.as_ref().and_then(|by| arg(&logic::shown(by))),
             stored.ids.get(&chosen.key).copied().and_then(uuid_datum),
-            uuid_datum(pgrx::Uuid::from_bytes(chosen.candidate.id)),
+            uuid_datum(Uuid::from_bytes(chosen.candidate.id)),
         ]);
     }
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_check_dependencies, skill_check_dependencies, check_dependencies);
+pg_function!(check_dependencies);
 /// `check_dependencies(VARIADIC skills)`
 fn check_dependencies(call: &Call) -> Answer {
     let mut problems = Vec::new();
@@ -346,23 +343,23 @@ fn check_dependencies(call: &Call) -> Answer {
         problems = resolution.problems;
     } else {
         let mut all = Vec::new();
-        spi::run(
+        compat::run(
             "SELECT h.namespace, h.skill_name, v.id, v.version, v.semver, v.revision, true FROM skill_system.skill_heads h \
              JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.id = h.current_version_id \
              WHERE h.tenant_id = skill_system.current_tenant() AND h.enabled \
                  AND EXISTS (SELECT FROM skill_system.skill_dependencies d WHERE d.tenant_id = v.tenant_id AND d.version_id = v.id) \
              ORDER BY h.namespace, h.skill_name",
-            Access::Read,
+            As::Caller, See::Statement,
             &[],
             |row| {
                 let candidate = Candidate {
-                    id: row.get::<pgrx::Uuid>(3).map(|id| *id.as_bytes()).unwrap_or_default(),
-                    version: row.get(4).unwrap_or_default(),
+                    id: row.get::<Option<Uuid>>(3).map(|id| *id.as_bytes()).unwrap_or_default(),
+                    version: row.get(4),
                     semver: row.text(5).and_then(semantic),
-                    revision: row.get(6).unwrap_or_default(),
+                    revision: row.get(6),
                     served: true,
                 };
-                all.push(((row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default()), candidate));
+                all.push(((row.get(1), row.get(2)), candidate));
             },
         );
         // Skills that share a requirement would say the same again.
@@ -389,12 +386,12 @@ fn check_dependencies(call: &Call) -> Answer {
     }
     let mut rows = call.row_set();
     for problem in &problems {
-        rows.push(&mut [
-            text_datum(problem.problem),
-            text_datum(&logic::shown(&problem.by)),
-            text_datum(&logic::shown(&problem.skill)),
+        rows.push(&[
+            arg(problem.problem),
+            arg(&logic::shown(&problem.by)),
+            arg(&logic::shown(&problem.skill)),
             problem.range.as_deref().and_then(text_datum),
-            text_datum(&problem.detail),
+            arg(&problem.detail),
         ]);
     }
     Ok(call.null())
@@ -404,7 +401,7 @@ fn because(call: &Call, n: usize) -> Result<Change, Fault> {
     Ok(Change { reason: optional("reason", call.text(n), MAX_REASON)?.map(str::to_owned), ..Change::by_caller() })
 }
 
-pg_function!(pg_finfo_skill_pin_skill, skill_pin_skill, pin_skill);
+pg_function!(pin_skill);
 /// `pin_skill(skill, version, reason)`
 fn pin_skill(call: &Call) -> Answer {
     let change = because(call, 2)?;
@@ -413,16 +410,16 @@ fn pin_skill(call: &Call) -> Answer {
     Ok(state(call, &registry::pin(&mut head, &version, &change)))
 }
 
-pg_function!(pg_finfo_skill_unpin_skill, skill_unpin_skill, unpin_skill);
+pg_function!(unpin_skill);
 /// `unpin_skill(skill, reason)`
 fn unpin_skill(call: &Call) -> Answer {
     let change = because(call, 1)?;
     let mut head = registry::locked(Reference::parse(call.text(0))?)?;
-    let version = asked_for(&head, &Requirement::Served, Access::WriteAsOwner)?;
+    let version = asked_for(&head, &Requirement::Served, As::Owner, See::OwnWrites)?;
     Ok(state(call, &registry::unpin(&mut head, &version, &change)))
 }
 
-pg_function!(pg_finfo_skill_rollback_skill, skill_rollback_skill, rollback_skill);
+pg_function!(rollback_skill);
 /// `rollback_skill(skill, version, reason)`
 fn rollback_skill(call: &Call) -> Answer {
     let change = because(call, 2)?;
@@ -434,7 +431,7 @@ fn rollback_skill(call: &Call) -> Answer {
                 "SELECT v.version FROM skill_system.skill_versions v JOIN skill_system.skill_versions c ON c.tenant_id = v.tenant_id AND c.id = $2 \
                  WHERE v.tenant_id = skill_system.current_tenant() AND v.skill_id = $1 AND v.status = 'approved' AND v.revision < c.revision \
                  ORDER BY v.revision DESC LIMIT 1",
-                Access::WriteAsOwner,
+                As::Owner, See::OwnWrites,
                 &[arg(head.id), arg(head.current_version_id)],
             );
             let nothing = || {
@@ -443,16 +440,16 @@ fn rollback_skill(call: &Call) -> Answer {
                         "skill \"{}\" has no approved version older than {}",
                         head.skill_name, head.current_version
                     ),
-                    &approved(&head, Access::WriteAsOwner),
+                    &approved(&head, As::Owner, See::OwnWrites),
                 )
             };
-            registry::version(&head, Some(&earlier.ok_or_else(nothing)?), Access::WriteAsOwner)?
+            registry::version(&head, Some(&earlier.ok_or_else(nothing)?), As::Owner, See::OwnWrites)?
         }
     };
     Ok(state(call, &registry::serve(&mut head, &version, &change)))
 }
 
-pg_function!(pg_finfo_skill_set_skill_channel, skill_set_skill_channel, set_skill_channel);
+pg_function!(set_skill_channel);
 /// `set_skill_channel(skill, channel, version, reason)`
 fn set_skill_channel(call: &Call) -> Answer {
     let name = channel(call.text(1))?;
@@ -462,7 +459,7 @@ fn set_skill_channel(call: &Call) -> Answer {
     Ok(state(call, &registry::set_channel(&head, name, &version, &change)))
 }
 
-pg_function!(pg_finfo_skill_drop_skill_channel, skill_drop_skill_channel, drop_skill_channel);
+pg_function!(drop_skill_channel);
 /// `drop_skill_channel(skill, channel, reason)`
 fn drop_skill_channel(call: &Call) -> Answer {
     let name = channel(call.text(1))?;
@@ -471,40 +468,40 @@ fn drop_skill_channel(call: &Call) -> Answer {
     Ok(registry::drop_channel(&head, name, &change).into())
 }
 
-pg_function!(pg_finfo_skill_skill_version_list, skill_skill_version_list, skill_version_list);
+pg_function!(skill_version_list);
 /// `skill_version_list(skill)`
 fn skill_version_list(call: &Call) -> Answer {
     let head = registry::find(Reference::parse(call.text(0))?)?;
     let mut rows = call.row_set();
-    spi::run(
+    compat::run(
         "SELECT v.version, v.semver, v.status, v.id = $2, ARRAY(SELECT c.channel FROM skill_system.skill_channels c \
              WHERE c.tenant_id = v.tenant_id AND c.skill_id = v.skill_id AND c.version_id = v.id ORDER BY c.channel)::text[], \
              v.body_size, v.created_at, v.created_by, v.id \
          FROM skill_system.skill_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.skill_id = $1 ORDER BY v.revision DESC",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(head.id), arg(head.current_version_id)],
-        |row| rows.push(&mut (1..=9).map(|n| row.datum(n)).collect::<Vec<_>>()),
+        |row| rows.push(&mut (1..=9).map(|n| row.arg(n)).collect::<Vec<_>>()),
     );
     Ok(call.null())
 }
 
-pg_function!(pg_finfo_skill_diff_skill_versions, skill_diff_skill_versions, diff_skill_versions);
+pg_function!(diff_skill_versions);
 /// `diff_skill_versions(skill, a, b)`
 fn diff_skill_versions(call: &Call) -> Answer {
     let head = registry::find(Reference::parse(call.text(0))?)?;
-    let a = asked_for(&head, &Requirement::parse(call.text(1))?, Access::Read)?;
+    let a = asked_for(&head, &Requirement::parse(call.text(1))?, As::Caller, See::Statement)?;
     let b = match call.text(2) {
-        None => registry::version(&head, None, Access::Read)?,
-        requirement => asked_for(&head, &Requirement::parse(requirement)?, Access::Read)?,
+        None => registry::version(&head, None, As::Caller, See::Statement)?,
+        requirement => asked_for(&head, &Requirement::parse(requirement)?, As::Caller, See::Statement)?,
     };
     let deadline = diff::deadline();
     let mut rows = call.row_set();
     let mut compare = |path: &str, a: Option<&[u8]>, b: Option<&[u8]>| {
         check_for_interrupts();
         if let Some(found) = diff::difference(path, a, b, deadline) {
-            rows.push(&mut [
-                text_datum(path),
-                text_datum(found.change),
+            rows.push(&[
+                arg(path),
+                arg(found.change),
                 found.added.and_then(IntoDatum::into_datum),
                 found.removed.and_then(IntoDatum::into_datum),
                 found.diff.as_deref().and_then(text_datum),
@@ -513,7 +510,7 @@ fn diff_skill_versions(call: &Call) -> Answer {
     };
     if a.content_hash != b.content_hash {
         let body = |version: &Version| {
-            spi::one::<String>("SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1", Access::Read, &[arg(version.id)])
+            spi::one::<String>("SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1", As::Caller, See::Statement, &[arg(version.id)])
                 .unwrap_or_default()
         };
         compare("SKILL.md", Some(body(&a).as_bytes()), Some(body(&b).as_bytes()));
@@ -532,17 +529,17 @@ fn diff_skill_versions(call: &Call) -> Answer {
 /// Revisions of one namespace or of all, as the calling query sees them.
 fn revisions(namespace: Option<&str>) -> Vec<(String, i64)> {
     let mut found = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT namespace, revision FROM skill_system.skill_namespaces \
          WHERE tenant_id = skill_system.current_tenant() AND ($1 IS NULL OR namespace = $1) AND revision > 0 ORDER BY namespace",
-        Access::Read,
+        As::Caller, See::Statement,
         &[arg(namespace)],
-        |row| found.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or_default())),
+        |row| found.push((row.get(1), row.get(2))),
     );
     found
 }
 
-pg_function!(pg_finfo_skill_skills_token, skill_skills_token, skills_token);
+pg_function!(skills_token);
 /// `skills_token(namespace)`
 fn skills_token(call: &Call) -> Answer {
     let mut token = Token::default();
@@ -550,17 +547,17 @@ fn skills_token(call: &Call) -> Answer {
         token.read(&namespace, revision);
     }
     token.bounded()?;
-    Ok(text_datum(&token.to_string()).unwrap_or_else(|| call.null()))
+    Ok(arg(&token.to_string()).unwrap_or_else(|| call.null()))
 }
 
-pg_function!(pg_finfo_skill_skill_changes, skill_skill_changes, skill_changes);
+pg_function!(skill_changes);
 /// `skill_changes(since, namespace, max_results)`
 ///
 /// A revision is given out under the lock of its namespace, which is held to the end of the transaction: whoever sees
 /// revision n sees all before it, so a token never passes over what is not committed yet.
 fn skill_changes(call: &Call) -> Answer {
     let mut token = Token::parse(call.text(0))?;
-    let mut left = match call.get::<i32>(2) {
+    let mut left = match call.get::<Option<i32>>(2) {
         Some(given) if (1..=10_000).contains(&given) => i64::from(given),
         _ => return Err(invalid("max_results must be between 1 and 10000")),
     };
@@ -581,16 +578,16 @@ fn skill_changes(call: &Call) -> Answer {
         }
         let since = token.revision(namespace);
         let mut bounded = Ok(());
-        left -= spi::run(
+        left -= compat::run(
             "SELECT namespace, revision, action, skill_id, skill_name, version_id, version, previous_status, status, channel, changed_at, changed_by, reason \
              FROM skill_system.skill_history WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND revision > $2 ORDER BY revision LIMIT $3",
-            Access::Read,
+            As::Caller, See::Statement,
             &[arg(namespace.as_str()), arg(since), arg(left)],
             |row| {
-                token.read(namespace, row.get(2).unwrap_or(since));
+                token.read(namespace, row.get::<Option<_>>(2).unwrap_or(since));
                 bounded = token.bounded();
-                let mut columns: Vec<_> = (1..=13).map(|n| row.datum(n)).collect();
-                columns.push(text_datum(&token.to_string()));
+                let mut columns: Vec<_> = (1..=13).map(|n| row.arg(n)).collect();
+                columns.push(arg(&token.to_string()));
                 rows.push(&mut columns);
             },
         ) as i64;
@@ -602,8 +599,8 @@ fn skill_changes(call: &Call) -> Answer {
 /// What `log_run()` links to: skill and version.
 #[derive(Clone)]
 pub struct Ran {
-    skill: pgrx::Uuid,
-    pub version_id: pgrx::Uuid,
+    skill: Uuid,
+    pub version_id: Uuid,
     pub version: String,
 }
 
@@ -621,9 +618,9 @@ pub fn ran(skill: &str, claimed: Option<&str>) -> Option<Ran> {
     match claimed {
         Some(claimed) if claimed != served.version => {
             let id = spi::as_owner(|| {
-                spi::one::<pgrx::Uuid>(
+                spi::one::<Uuid>(
                     "SELECT id FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND skill_id = $1 AND version = $2",
-                    Access::ReadLatest,
+                    As::Caller, See::Latest,
                     &[arg(served.skill), arg(claimed)],
                 )
             })?;
@@ -634,7 +631,7 @@ pub fn ran(skill: &str, claimed: Option<&str>) -> Option<Ran> {
 }
 
 fn remembered(skill: &str) -> Option<Ran> {
-    let key = (guc::tenant(), skill.to_owned());
+    let key = (settings::tenant(), skill.to_owned());
     if !cache::skills_valid() {
         RAN.with_borrow_mut(HashMap::clear);
     } else if let Some(found) = RAN.with_borrow(|all| all.get(&key).cloned()) {
@@ -654,20 +651,20 @@ fn remembered(skill: &str) -> Option<Ran> {
 /// By name, or else by the id of a manifest, unless several skills have that: no link is better than a wrong one.
 fn look_up(skill: &str) -> Option<Ran> {
     let (id, namespace, name) = match Reference::parse(Some(skill)).ok()? {
-        Reference::Id(id) => (Some(pgrx::Uuid::from_bytes(*id.as_bytes())), None, None),
+        Reference::Id(id) => (Some(Uuid::from_bytes(*id.as_bytes())), None, None),
         Reference::Name(namespace, name) => (None, Some(namespace), Some(name)),
     };
     let mut found = Vec::new();
     spi::as_owner(|| {
-        spi::run(
+        compat::run(
             "SELECT h.id, h.current_version_id, h.current_version, h.manifest_id IS NOT DISTINCT FROM $4 AND NOT (h.namespace = $2 AND h.skill_name = $3) AS by_manifest \
              FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.deleted_at IS NULL \
                  AND (h.id = $1 OR h.namespace = $2 AND h.skill_name = $3 OR h.manifest_id = $4) ORDER BY by_manifest LIMIT 2",
-            Access::ReadLatest,
+            As::Caller, See::Latest,
             &[arg(id), arg(namespace), arg(name), arg(skill)],
             |row| {
                 if let (Some(skill), Some(version_id), Some(version)) = (row.get(1), row.get(2), row.get(3)) {
-                    found.push((Ran { skill, version_id, version }, row.get::<bool>(4) == Some(true)));
+                    found.push((Ran { skill, version_id, version }, row.get::<Option<bool>>(4) == Some(true)));
                 }
             },
         );
@@ -679,7 +676,7 @@ fn look_up(skill: &str) -> Option<Ran> {
     }
 }
 
-pg_function!(pg_finfo_skill_skills_changed, skill_skills_changed, skills_changed);
+pg_function!(skills_changed);
 /// AFTER each statement that changes `skill_heads`.
 fn skills_changed(call: &Call) -> Answer {
     let trigger = Trigger::new(call);

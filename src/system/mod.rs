@@ -1,23 +1,21 @@
 //! What belongs to no room: the tenant, versions, health.
 
-use pgrx::datum::IntoDatum;
+use skill_pg::{Answer, Call, Uuid, arg, pg_function, sys};
+use skill_pg::spi::{self, As, See};
+use crate::{settings, compat};
 use pgrx::iter::TableIterator;
-use pgrx::prelude::*;
 
 use crate::audit::{self, protection};
-use crate::pg::call::{Answer, Call};
-use crate::pg::spi::{self, Access};
-use crate::pg::{guc, keys, sys, utility, worker};
-use crate::{ledger, pg_function, skills};
+use crate::{ledger, skills};
 
-pg_function!(pg_finfo_skill_current_tenant, skill_current_tenant, current_tenant);
+pg_function!(current_tenant);
 fn current_tenant(call: &Call) -> Answer {
-    Ok(guc::tenant_datum().unwrap_or_else(|| call.null()))
+    Ok(settings::tenant_datum().unwrap_or_else(|| call.null()))
 }
 
-pg_function!(pg_finfo_skill_uuid_v7, skill_uuid_v7, uuid_v7);
+pg_function!(uuid_v7);
 fn uuid_v7(call: &Call) -> Answer {
-    Ok(pgrx::Uuid::from_bytes(sys::new_uuid_v7()).into_datum().unwrap_or_else(|| call.null()))
+    Ok(Uuid::from_bytes(sys::new_uuid_v7()arg()).unwrap_or_else(|| call.null()))
 }
 
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
@@ -32,7 +30,7 @@ fn pgrx_version() -> &'static str {
 }
 
 fn catalogue_version() -> String {
-    spi::one("SELECT extversion FROM pg_extension WHERE extname = 'skill_system'", Access::Read, &[])
+    spi::one("SELECT extversion FROM pg_extension WHERE extname = 'skill_system'", As::Caller, See::Statement, &[])
         .unwrap_or_default()
 }
 
@@ -59,7 +57,7 @@ fn version_info() -> TableIterator<
 > {
     let catalogue = catalogue_version();
     let advice = version_advice(&catalogue).unwrap_or_else(|| "nothing to do".to_owned());
-    let server = spi::one("SELECT current_setting('server_version')", Access::Read, &[]).unwrap_or_default();
+    let server = spi::one("SELECT current_setting('server_version')", As::Caller, See::Statement, &[]).unwrap_or_default();
     TableIterator::once((LIBRARY.to_owned(), catalogue, server, pgrx_version().to_owned(), advice))
 }
 
@@ -132,13 +130,13 @@ fn keyring() -> Check {
 
 fn roles() -> Check {
     let mut wrong: Vec<String> = Vec::new();
-    spi::run(
+    compat::run(
         "SELECT wanted || CASE WHEN r.rolname IS NULL THEN ' is missing' WHEN r.rolsuper THEN ' is superuser' ELSE ' bypasses row security' END \
          FROM unnest(ARRAY['skill_system_agent', 'skill_system_reviewer', 'skill_system_auditor', 'skill_system_admin']) AS wanted \
          LEFT JOIN pg_roles r ON r.rolname = wanted WHERE r.rolname IS NULL OR r.rolsuper OR r.rolbypassrls",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
-        |row| wrong.extend(row.get::<String>(1)),
+        |row| wrong.extend(row.get::<Option<String>>(1)),
     );
     match wrong[..] {
         [] => ("roles", "ok", "the four group roles are there".into(), None),
@@ -168,7 +166,7 @@ fn audit_protection() -> Check {
 }
 
 fn utility_guard() -> Check {
-    match (utility::installed(), guc::allow_unprotected()) {
+    match (utility::installed(), settings::allow_unprotected()) {
         (true, false) => ("utility_guard", "ok", "statements that take away protection are refused".into(), None),
         (true, true) => (
             "utility_guard",
@@ -188,7 +186,7 @@ fn utility_guard() -> Check {
 fn audit_partitions() -> Check {
     let ahead = spi::one::<bool>(
         "SELECT to_regclass('skill_system.audit_logs_' || to_char((now() AT TIME ZONE 'UTC') + interval '1 month', 'YYYY_MM')) IS NOT NULL",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
     );
     if ahead == Some(true) {
@@ -222,7 +220,7 @@ fn row_security() -> Check {
     let open: Option<String> = spi::one(
         "SELECT string_agg(c.relname, ', ' ORDER BY c.relname) FROM pg_class c \
          WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
     );
     match open {
@@ -239,7 +237,7 @@ fn dump_marking() -> Check {
          JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e' AND d.classid = 'pg_class'::regclass \
          JOIN pg_class c ON c.oid = d.objid AND c.relkind IN ('r', 'p', 'S') \
          WHERE e.extname = 'skill_system' AND NOT c.oid = ANY (coalesce(e.extconfig, '{}'))",
-        Access::Read,
+        As::Caller, See::Statement,
         &[],
     );
     match unmarked {
@@ -254,7 +252,7 @@ fn dump_marking() -> Check {
 }
 
 fn stuck_runs() -> Check {
-    match spi::one::<i64>("SELECT count(*) FROM skill_system.stuck_runs", Access::Read, &[]) {
+    match spi::one::<i64>("SELECT count(*) FROM skill_system.stuck_runs", As::Caller, See::Statement, &[]) {
         Some(0) | None => ("stuck_runs", "ok", "no unfinished run is silent".into(), None),
         Some(n) => (
             "stuck_runs",
@@ -280,7 +278,7 @@ fn sealer() -> Check {
         worker::Status::Running(pid, None) => (
             "sealer",
             "ok",
-            format!("process {pid} seals this database every {} ms", guc::seal_interval_millis()),
+            format!("process {pid} seals this database every {} ms", settings::seal_interval_millis()),
             None,
         ),
         worker::Status::Running(pid, Some(error)) => (

@@ -16,6 +16,8 @@ pub enum Code {
     ReadOnlyTransaction,
     /// `40001` serialization_failure
     SerializationFailure,
+    /// `39P01` trigger_protocol_violated
+    TriggerProtocolViolated,
     /// `42501` insufficient_privilege
     InsufficientPrivilege,
     /// `42704` undefined_object
@@ -59,6 +61,7 @@ impl Code {
             Code::UniqueViolation => "23505",
             Code::ReadOnlyTransaction => "25006",
             Code::SerializationFailure => "40001",
+            Code::TriggerProtocolViolated => "39P01",
             Code::InsufficientPrivilege => "42501",
             Code::UndefinedObject => "42704",
             Code::ConfigurationLimitExceeded => "53400",

@@ -7,14 +7,7 @@ use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
 use super::error::{check_for_interrupts, raise};
-
-/// Microseconds from 1970-01-01 to the server's epoch, 2000-01-01.
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
-
-/// A server timestamp as microseconds since 1970 UTC; `None` for the infinities.
-pub fn unix_micros(timestamp: i64) -> Option<i64> {
-    if timestamp == i64::MIN || timestamp == i64::MAX { None } else { timestamp.checked_add(EPOCH_MICROS) }
-}
+use super::value::Timestamptz;
 
 /// A text for the server; a NUL byte ends it.
 pub fn c_string(text: &str) -> CString {
@@ -28,16 +21,16 @@ pub fn subtransaction() -> pg_sys::SubTransactionId {
     unsafe { pg_sys::GetCurrentSubTransactionId() }
 }
 
-/// The clock now, as a server timestamp.
-pub fn clock_timestamp() -> i64 {
+/// The clock now.
+pub fn clock_timestamp() -> Timestamptz {
     // SAFETY: no preconditions.
-    unsafe { pg_sys::GetCurrentTimestamp() }
+    Timestamptz(unsafe { pg_sys::GetCurrentTimestamp() })
 }
 
-/// Start of the transaction, as a server timestamp.
-pub fn transaction_timestamp() -> i64 {
+/// Start of the transaction.
+pub fn transaction_timestamp() -> Timestamptz {
     // SAFETY: no preconditions.
-    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+    Timestamptz(unsafe { pg_sys::GetCurrentTransactionStartTimestamp() })
 }
 
 /// The 64-bit id of the top-level transaction, assigned now if need be.
@@ -58,10 +51,11 @@ pub fn next_transaction_id() -> u64 {
     unsafe { pg_sys::ReadNextFullTransactionId().value }
 }
 
-/// Which server this is: system identifier, oid of the database, WAL timeline. Not in recovery.
-pub fn place() -> (u64, pg_sys::Oid, u32) {
-    // SAFETY: `in_recovery` was asked before; plain reads of shared memory.
-    unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId, pg_sys::GetWALInsertionTimeLine()) }
+/// System identifier, oid of the database, WAL timeline; `None` in recovery, when there is no timeline of insertions.
+pub fn cluster_identity() -> Option<(u64, pg_sys::Oid, u32)> {
+    // SAFETY: plain reads of shared memory; the timeline is fixed once recovery has ended.
+    (!in_recovery())
+        .then(|| unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId, pg_sys::GetWALInsertionTimeLine()) })
 }
 
 /// The extension is there, and stays until the end of this transaction: DROP EXTENSION begins with this lock. Whoever
@@ -91,20 +85,20 @@ pub fn try_lock(table: pg_sys::Oid) -> bool {
 }
 
 /// Waits until nobody else writes into a table, and locks it against all who would.
-pub fn lock_writers_out(table: pg_sys::Oid) {
+pub fn lock_exclusive(table: pg_sys::Oid) {
     // SAFETY: an oid that names no table is locked for nothing.
     unsafe { pg_sys::LockRelationOid(table, pg_sys::ExclusiveLock as i32) }
 }
 
-/// Undoes `lock_writers_out` before the transaction ends, when nothing was written.
-pub fn let_writers_in(table: pg_sys::Oid) {
+/// Undoes `lock_exclusive` before the transaction ends, when nothing was written.
+pub fn unlock_exclusive(table: pg_sys::Oid) {
     // SAFETY: the lock was taken by the same statement.
     unsafe { pg_sys::UnlockRelationOid(table, pg_sys::ExclusiveLock as i32) }
 }
 
 /// Locks tables until the end of the transaction against everybody. Tries for a second and is never in the lock queue, where
 /// all others would wait behind it for as long as the oldest transaction stays open.
-pub fn try_lock_out(tables: &[pg_sys::Oid]) -> bool {
+pub fn try_lock_access_exclusive(tables: &[pg_sys::Oid]) -> bool {
     let mode = pg_sys::AccessExclusiveLock as i32;
     for _ in 0..50 {
         // SAFETY: an oid that names no table is locked for nothing; what is unlocked was locked just now.
@@ -142,7 +136,7 @@ thread_local! {
 
 /// A UUID version 7 of this moment.
 pub fn new_uuid_v7() -> [u8; 16] {
-    uuid_v7(unix_micros(clock_timestamp()).unwrap_or_default())
+    uuid_v7(clock_timestamp().unix_micros().unwrap_or_default())
 }
 
 /// UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, 12 bits of their fraction
@@ -197,11 +191,16 @@ pub fn database() -> pg_sys::Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// Name of a role.
-pub fn role_name(role: pg_sys::Oid) -> &'static str {
-    // SAFETY: the server returns a palloc'd, NUL-terminated name, or raises. It
-    // lives in the current memory context, which outlives its use within one call.
-    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)).to_str().unwrap_or_default() }
+/// Name of a role; raises when it does not exist.
+pub fn role_name(role: pg_sys::Oid) -> String {
+    // SAFETY: the server returns a palloc'd, NUL-terminated name, copied at once.
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)).to_string_lossy().into_owned() }
+}
+
+/// Name of a type, as SQL writes it.
+pub fn type_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: a palloc'd, NUL-terminated name, copied at once; an unknown type has the name ???.
+    unsafe { CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() }
 }
 
 /// The current user is a superuser or has the rights of `role`.

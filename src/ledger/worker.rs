@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use pgrx::bgworkers::BackgroundWorkerStatus;
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 
-use super::{background, guc, sys};
+use skill_pg::{background, sys};
+use crate::settings;
 use crate::ledger::sealer::Next;
 
 /// Databases that can have a sealer at the same time; each needs one of max_worker_processes.
@@ -402,7 +403,7 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
     let mut last_error = String::new();
     loop {
         let started = Instant::now();
-        let interval = Duration::from_millis(guc::seal_interval_millis());
+        let interval = Duration::from_millis(settings::seal_interval_millis());
         let step = background::transaction(c"sealing the audit trail", || {
             sys::hold_extension().then(crate::ledger::sealer::seal)
         });

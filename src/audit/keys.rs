@@ -1,5 +1,8 @@
 //! The keyring of this server: a private file, or what a command prints.
 
+use skill_pg::{fault_point, sys};
+use skill_pg::error::{OrRaise, check_for_interrupts};
+use crate::{settings};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
@@ -45,7 +48,7 @@ pub fn keyring() -> Result<Rc<Keyring>, Fault> {
     {
         return Ok(ring);
     }
-    let command = guc::keyring_command();
+    let command = settings::keyring_command();
     let from = if command.is_empty() { file_source(&path())? } else { Source::Command(command) };
     if let Some(ring) = LOADED.with_borrow_mut(|loaded| {
         loaded.as_mut().filter(|l| l.from == from).map(|l| {
@@ -79,12 +82,12 @@ pub fn signing<'r>(ring: &'r Keyring, so: &str) -> Result<&'r SigningKey, Fault>
 
 /// A command or a file gives the keyring now.
 pub fn exists() -> bool {
-    !guc::keyring_command().is_empty() || path().exists()
+    !settings::keyring_command().is_empty() || path().exists()
 }
 
 /// Where the keyring file is.
 pub fn path() -> PathBuf {
-    Path::new(&sys::data_directory()).join(guc::keyring_file())
+    Path::new(&sys::data_directory()).join(settings::keyring_file())
 }
 
 /// The path is for those who may see the setting, so the message leaves it out.
@@ -266,7 +269,7 @@ impl Drop for Rotation {
 /// Writes a keyring with new active keys, used from the commit on.
 pub fn rotate() -> Result<Keyring, Fault> {
     let refused = |message: &str| Fault::new(Code::NotInPrerequisiteState, message);
-    if !guc::keyring_command().is_empty() {
+    if !settings::keyring_command().is_empty() {
         return Err(refused("skill_system.keyring_command gives the keyring, so only its source can get a new key").hint(
             "Where the command reads from, add a key of each kind with \"active\":true (RFC 7517: kty oct, alg HS256; kty OKP, crv Ed25519, \
              alg EdDSA), set \"active\":false on the old ones and keep them. Then announce them: SELECT skill_system.rotate_audit_key(); in a new session.",
@@ -313,7 +316,7 @@ pub fn before_commit() {
         rotation.as_ref().is_none_or(|rotation| {
             let same = |path: &Path, source: &Source| file_source(path).is_ok_and(|found| found == *source);
             let here = std::fs::canonicalize(path()).is_ok_and(|path| path == rotation.path);
-            here && guc::keyring_command().is_empty()
+            here && settings::keyring_command().is_empty()
                 && same(&rotation.path, &rotation.old)
                 && same(&rotation.temporary, &rotation.new)
         })

@@ -10,9 +10,9 @@ use skill_core::Fault;
 use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
 
 use super::audit_table::Inserter;
-use super::call::{Call, jsonb_datum, same_bytes, varlena_bytes};
-use super::sys;
-use super::trigger::{Event, Trigger};
+use skill_pg::call::{Call, jsonb_datum, same_bytes, varlena_bytes};
+use skill_pg::sys;
+use skill_pg::trigger::{Event, Trigger};
 
 /// `to_jsonb(anyelement)` in pg_proc.dat.
 const TO_JSONB: u32 = 3787;

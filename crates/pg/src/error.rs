@@ -1,6 +1,7 @@
 //! Faults of `core` become errors of the server.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::ptr::NonNull;
 
 use pgrx::PgSqlErrorCode as Sql;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -19,7 +20,8 @@ pub fn register() {
     }
 }
 
-/// Raises the fault as an ERROR. A fault of class `SK` keeps its SQLSTATE only when the function's body returns it.
+/// Raises the fault as an ERROR, from where nothing can be returned. Faults of class `SK` are returned: pgrx's guard knows
+/// only the server's own SQLSTATEs.
 pub fn raise(fault: Fault) -> ! {
     report(fault, PgLogLevel::ERROR);
     unreachable!("an ERROR does not return")
@@ -36,6 +38,7 @@ pub fn report(fault: Fault, level: PgLogLevel) {
         Code::UndefinedObject => Sql::ERRCODE_UNDEFINED_OBJECT,
         Code::ConfigurationLimitExceeded => Sql::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
         Code::ProgramLimitExceeded => Sql::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        Code::TriggerProtocolViolated => Sql::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
         Code::NotInPrerequisiteState => Sql::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Code::LockNotAvailable => Sql::ERRCODE_LOCK_NOT_AVAILABLE,
         Code::ConfigFileError => Sql::ERRCODE_CONFIG_FILE_ERROR,
@@ -77,53 +80,57 @@ pub fn warning(message: String) {
 }
 
 thread_local! {
-    static RETURNED: RefCell<Option<Fault>> = const { RefCell::new(None) };
+    static RETURNED: Cell<Option<NonNull<pg_sys::ErrorData>>> = const { Cell::new(None) };
 }
 
 /// The answer of a function's body inside of pgrx's guard, which only knows the server's own SQLSTATEs: a fault of class
 /// `SK` waits here for [`throw_returned`].
-pub fn answer(answer: Result<pg_sys::Datum, Fault>) -> pg_sys::Datum {
+pub(crate) fn answer(answer: Result<pg_sys::Datum, Fault>) -> pg_sys::Datum {
     match answer {
         Ok(datum) => datum,
         Err(fault) if fault.code.is_own() => {
-            RETURNED.set(Some(fault));
+            RETURNED.set(Some(error_data(fault)));
             pg_sys::Datum::from(0)
         }
         Err(fault) => raise(fault),
     }
 }
 
-/// Raises what [`answer`] kept, if anything.
+/// Raises what the body returned, if it is a fault of class `SK`.
 ///
 /// # Safety
 /// Outside of pgrx's guard, in a frame without destructors: an ERROR leaves it by longjmp.
+#[allow(ffi_unwind_calls)] // The one place where that is meant.
 pub unsafe fn throw_returned() {
     unsafe extern "C-unwind" {
         fn ThrowErrorData(data: *mut pg_sys::ErrorData);
     }
-    if let Some(mut data) = returned() {
-        // SAFETY: the server copies what the structure points to.
-        unsafe { ThrowErrorData(&raw mut data) };
+    if let Some(data) = RETURNED.take() {
+        // SAFETY: a complete structure; the server copies what it points to. Nothing is allocated here.
+        unsafe { ThrowErrorData(data.as_ptr()) };
     }
 }
 
-fn returned() -> Option<pg_sys::ErrorData> {
-    let fault = RETURNED.take()?;
-    // SAFETY: copies in the memory context of the call. A structure of zeros is an empty one.
+/// The fault in the server's form, in the memory of the call; allocated inside of the guard, where running out of memory
+/// is an ordinary error.
+fn error_data(fault: Fault) -> NonNull<pg_sys::ErrorData> {
+    // SAFETY: freshly allocated; a structure of zeros is an empty one.
     unsafe {
         let copy = |text: &str| pg_sys::pstrdup(sys::c_string(text).as_ptr());
-        let mut data: pg_sys::ErrorData = std::mem::zeroed();
-        data.elevel = PgLogLevel::ERROR as i32;
+        let mut data =
+            NonNull::new_unchecked(pg_sys::palloc0(size_of::<pg_sys::ErrorData>()).cast::<pg_sys::ErrorData>());
+        let error = data.as_mut();
+        error.elevel = PgLogLevel::ERROR as i32;
         // MAKE_SQLSTATE of elog.h
-        data.sqlerrcode =
+        error.sqlerrcode =
             fault.code.sqlstate().bytes().rev().fold(0, |code, byte| code << 6 | i32::from((byte - b'0') & 0x3f));
-        data.assoc_context = pg_sys::CurrentMemoryContext;
-        data.filename = c"skill_system".as_ptr();
-        data.funcname = c"skill_system".as_ptr();
-        data.message = copy(&fault.message);
-        data.detail = fault.detail.map_or(std::ptr::null_mut(), |detail| copy(&detail));
-        data.hint = fault.hint.map_or(std::ptr::null_mut(), |hint| copy(&hint));
-        Some(data)
+        error.assoc_context = pg_sys::CurrentMemoryContext;
+        error.filename = c"skill_system".as_ptr();
+        error.funcname = c"skill_system".as_ptr();
+        error.message = copy(&fault.message);
+        error.detail = fault.detail.map_or(std::ptr::null_mut(), |detail| copy(&detail));
+        error.hint = fault.hint.map_or(std::ptr::null_mut(), |hint| copy(&hint));
+        data
     }
 }
 

@@ -137,29 +137,6 @@ pub fn register() {
     }
 }
 
-/// What somebody set before the library was loaded. Anybody can do that, at the latest in the options of the connection,
-/// and it hides what ALTER ROLE or ALTER DATABASE said.
-fn asked(name: &CStr) -> Option<CString> {
-    // SAFETY: a NUL-terminated constant; the answer is copied at once.
-    unsafe {
-        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-        if value.is_null() { None } else { Some(CStr::from_ptr(value).to_owned()) }
-    }
-}
-
-/// Sets a value that survives ROLLBACK and reaches parallel workers.
-fn override_with(name: &CStr, value: &CStr) {
-    // SAFETY: NUL-terminated constants.
-    unsafe {
-        pg_sys::SetConfigOption(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
-        );
-    }
-}
-
 fn text(setting: &GucSetting<Option<CString>>) -> String {
     setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }

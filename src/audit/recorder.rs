@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skill_core::{Code, Fault};
 
-use super::error::report;
-use super::{background, guc, sys};
+use skill_pg::error::report;
+use skill_pg::{background, sys};
+use crate::settings;
 use crate::audit;
 
 /// How long a denial waits for a free background worker.
@@ -188,7 +189,7 @@ pub extern "C-unwind" fn skill_system_denial(argument: pg_sys::Datum) {
     background::connect(Some(denial.database.into()), "skill_system denial");
     background::set(c"lock_timeout", LOCK_TIMEOUT);
     background::set(c"synchronous_commit", c"on");
-    guc::set_tenant(&denial.tenant);
+    settings::set_tenant(&denial.tenant);
     let answer: Answer = background::transaction(c"recording a denial", || append(&denial)).map_err(|error| {
         let why = error.message.chars().take(MAX_WHY).collect();
         error.log("skill_system denial");

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
-use super::call::{text_of, varlena_bytes};
-use super::error::OrRaise;
-use super::{error, sys};
+use skill_pg::call::{text_of, varlena_bytes};
+use skill_pg::error::OrRaise;
+use skill_pg::{error, sys};
 
 /// The columns, in the order of `sql/audit.sql`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,156 @@
+//! What a backend remembers of a table, and when it must forget it.
+//!
+//! A change sends a relcache invalidation for a table; it is transactional, reaches every backend at COMMIT and this one
+//! at once. The callback only lowers a flag. The same tells that the extension was dropped. What was read under a snapshot
+//! that may be older than the last commit (parallel mode) is forgotten when the transaction ends, and what was read in a
+//! part of a transaction that is rolled back, with it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::hash::Hash;
+
+use pgrx::pg_sys;
+
+use super::sys;
+use super::xact::{self, End};
+
+/// Why something that is remembered may no longer hold.
+#[derive(Clone, Copy)]
+pub enum Change {
+    /// A relation of this oid changed; `InvalidOid` means any.
+    Relation(pg_sys::Oid),
+    /// What this transaction, or a part of it, did is rolled back.
+    Rollback,
+    /// The transaction ends.
+    TransactionEnd,
+}
+
+thread_local! {
+    static LISTENERS: RefCell<Vec<fn(Change)>> = const { RefCell::new(Vec::new()) };
+    static ROLES_UNCHANGED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has each of `listeners`, usually `|change| CACHE.with(|cache| cache.notice(change))`, called at each change. Called while
+/// the library is loaded.
+pub fn listen(listeners: &[fn(Change)]) {
+    LISTENERS.with_borrow_mut(|all| all.extend_from_slice(listeners));
+}
+
+/// Registers the callbacks; called once when the library is loaded.
+pub(crate) fn register() {
+    // SAFETY: the callbacks live as long as the library, which is never unloaded.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::AUTHOID as i32,
+            Some(role_changed),
+            pg_sys::Datum::from(0),
+        );
+    }
+    xact::listen(|end| {
+        if end.is_rollback() {
+            tell(Change::Rollback);
+        }
+        if !matches!(end, End::SubCommitted(..) | End::SubAborted(_)) {
+            tell(Change::TransactionEnd);
+        }
+    });
+}
+
+fn tell(change: Change) {
+    LISTENERS.with_borrow(|all| all.iter().for_each(|listener| listener(change)));
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    tell(Change::Relation(relation));
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn role_changed(_argument: pg_sys::Datum, _cache: i32, _role: u32) {
+    ROLES_UNCHANGED.set(false);
+}
+
+/// No role was created, renamed or dropped since the last call.
+pub fn roles_unchanged() -> bool {
+    ROLES_UNCHANGED.replace(true)
+}
+
+/// Values by key, until a table changes.
+pub struct Cached<K, V> {
+    table: &'static CStr,
+    limit: usize,
+    watched: Cell<pg_sys::Oid>,
+    valid: Cell<bool>,
+    /// Filled under a snapshot that may be older than the last commit.
+    transient: Cell<bool>,
+    values: RefCell<Option<HashMap<K, V>>>,
+}
+
+impl<K: Hash + Eq, V: Clone> Cached<K, V> {
+    /// Nothing yet; at most `limit` values of what `table` of the extension tells. Invalidations are sent for that table:
+    /// it may stand for another one whose own would throw away too much, see [`announce_change`].
+    pub const fn new(table: &'static CStr, limit: usize) -> Self {
+        Cached {
+            table,
+            limit,
+            watched: Cell::new(pg_sys::InvalidOid),
+            valid: Cell::new(false),
+            transient: Cell::new(false),
+            values: RefCell::new(None),
+        }
+    }
+
+    /// To be called by the listener given to [`listen`].
+    pub fn notice(&self, change: Change) {
+        match change {
+            Change::Relation(oid) if oid != pg_sys::InvalidOid && oid != self.watched.get() => {}
+            Change::TransactionEnd if !self.transient.get() => {}
+            _ => self.valid.set(false),
+        }
+    }
+
+    /// The value of `key`, which `load` finds out when it is not remembered. Looks at the invalidations other sessions have
+    /// sent meanwhile, also inside a transaction block, where the server itself would not look before the next table is
+    /// locked.
+    pub fn get_or_load<Q>(&self, key: &Q, load: impl FnOnce() -> V) -> V
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        // SAFETY: inside a transaction; the server does the same at every new lock.
+        unsafe { pg_sys::AcceptInvalidationMessages() };
+        if self.valid.get() {
+            let known = self.values.borrow().as_ref().and_then(|values| values.get(key).cloned());
+            if let Some(known) = known {
+                return known;
+            }
+        } else {
+            self.values.replace(None);
+            self.watched.set(sys::relation(self.table));
+            self.transient.set(false);
+        }
+        // SAFETY: no preconditions.
+        if unsafe { pg_sys::IsInParallelMode() } {
+            self.transient.set(true);
+        }
+        // Raised before the values are read: from here on a change is noticed.
+        self.valid.set(true);
+        let value = load();
+        let mut values = self.values.borrow_mut();
+        let values = values.get_or_insert_default();
+        if values.len() >= self.limit {
+            values.clear();
+        }
+        values.insert(key.to_owned(), value.clone());
+        value
+    }
+}
+
+/// Tells all sessions, when this transaction commits, that what is remembered of `table` changed.
+pub fn announce_change(table: &CStr) {
+    let table = sys::relation(table);
+    // SAFETY: the table exists.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
+}

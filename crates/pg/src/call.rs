@@ -1,0 +1,372 @@
+//! Calls of exported functions: arguments with checked types, one answer or a set of rows back.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::Oid;
+use skill_core::{Code, Fault};
+
+use super::error::raise;
+use super::sys;
+use super::value::{Arg, Field, Jsonb, Place, ToSql, in_memory, read};
+
+/// Exports the function `$name(call: &Call) -> Answer` to SQL as the symbol `skill_$name`.
+#[macro_export]
+macro_rules! pg_function {
+    ($name:ident) => {
+        $crate::paste::paste! {
+            #[allow(unsafe_code, missing_docs)]
+            #[unsafe(no_mangle)]
+            pub extern "C" fn [<pg_finfo_skill_ $name>]() -> &'static $crate::pg_sys::Pg_finfo_record {
+                const V1: $crate::pg_sys::Pg_finfo_record = $crate::pg_sys::Pg_finfo_record { api_version: 1 };
+                &V1
+            }
+            #[allow(unsafe_code, missing_docs)]
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C-unwind" fn [<skill_ $name>](
+                fcinfo: $crate::pg_sys::FunctionCallInfo,
+            ) -> $crate::pg_sys::Datum {
+                #[$crate::pgrx::pg_guard]
+                unsafe extern "C-unwind" fn guarded(
+                    fcinfo: $crate::pg_sys::FunctionCallInfo,
+                ) -> $crate::pg_sys::Datum {
+                    // SAFETY: what the function manager passed.
+                    unsafe { $crate::call::enter(fcinfo, stringify!($name), $name) }
+                }
+                // SAFETY: passed on as it came; the guard has returned, and nothing here needs to be dropped.
+                unsafe {
+                    let datum = guarded(fcinfo);
+                    $crate::error::throw_returned();
+                    datum
+                }
+            }
+        }
+    };
+}
+
+thread_local! {
+    static CURRENT: Cell<&'static str> = const { Cell::new("") };
+    /// Declared types of the functions called in this session, dropped when a function of the catalogue changes.
+    static SIGNATURES: RefCell<Vec<Rc<Signature>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The exported function that runs now, for messages.
+pub(crate) fn current() -> &'static str {
+    CURRENT.get()
+}
+
+/// What the catalogue declares of a function.
+struct Signature {
+    function: Oid,
+    arguments: Box<[Oid]>,
+    result: Oid,
+}
+
+/// Registers the callback that drops remembered signatures.
+pub(crate) fn register() {
+    #[pgrx::pg_guard]
+    unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+        // One that is being filled is dropped with the next change; what it holds was read just now.
+        let _ = SIGNATURES.try_with(|all| all.try_borrow_mut().map(|mut all| all.clear()));
+    }
+    // SAFETY: the callback lives as long as the library, which is never unloaded.
+    unsafe {
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::PROCOID as i32,
+            Some(changed),
+            pg_sys::Datum::from(0),
+        );
+    }
+}
+
+fn signature(function: Oid) -> Rc<Signature> {
+    let known = SIGNATURES.with_borrow(|all| all.iter().find(|known| known.function == function).cloned());
+    known.unwrap_or_else(|| {
+        let (mut arguments, mut count) = (std::ptr::null_mut(), 0);
+        // SAFETY: a catalogue look-up; the array is palloc'd and copied at once.
+        let found = unsafe {
+            let result = pg_sys::get_func_signature(function, &mut arguments, &mut count);
+            let arguments = (0..count as usize).map(|i| *arguments.add(i)).collect();
+            Rc::new(Signature { function, arguments, result })
+        };
+        SIGNATURES.with_borrow_mut(|all| all.push(found.clone()));
+        found
+    })
+}
+
+/// Runs the body of an exported function.
+///
+/// # Safety
+/// `fcinfo` is what the function manager passed.
+pub unsafe fn enter(fcinfo: pg_sys::FunctionCallInfo, name: &'static str, body: fn(&Call) -> Answer) -> pg_sys::Datum {
+    let outer = CURRENT.replace(name);
+    // SAFETY: the caller's; the context of the moment is where the result of a function belongs.
+    let call = unsafe { Call { fcinfo, memory: pg_sys::CurrentMemoryContext, signature: Default::default() } };
+    let answer = body(&call);
+    CURRENT.set(outer);
+    super::error::answer(answer.map(|Returned(datum)| datum))
+}
+
+/// One call of an exported function.
+pub struct Call {
+    fcinfo: pg_sys::FunctionCallInfo,
+    memory: pg_sys::MemoryContext,
+    signature: std::cell::OnceCell<Rc<Signature>>,
+}
+
+/// What a body returns.
+pub type Answer = Result<Returned, Fault>;
+
+/// An answer in the server's form, built by [`Call`].
+pub struct Returned(pg_sys::Datum);
+
+impl Call {
+    fn signature(&self) -> &Signature {
+        // SAFETY: the function manager sets flinfo.
+        self.signature.get_or_init(|| signature(unsafe { (*(*self.fcinfo).flinfo).fn_oid }))
+    }
+
+    fn datum(&self, n: usize) -> Option<pg_sys::Datum> {
+        // SAFETY: the function manager passes nargs arguments, and the bound is checked.
+        unsafe {
+            let info = &*self.fcinfo;
+            let argument = info.args.as_slice(info.nargs as usize).get(n)?;
+            (!argument.isnull).then_some(argument.value)
+        }
+    }
+
+    fn declared(&self, n: usize) -> Oid {
+        match self.signature().arguments.get(n) {
+            Some(oid) => *oid,
+            None => raise(Fault::new(
+                Code::DataCorrupted,
+                format!("function {}: argument {} is not declared", current(), n + 1),
+            )),
+        }
+    }
+
+    /// Argument `n`, counted from 0. Raises XX001 when it is declared with another type, or is NULL and `T` is no `Option`.
+    pub fn get<'c, T: Field<'c>>(&'c self, n: usize) -> T {
+        // SAFETY: declared with this type; arguments and memory live as long as the call.
+        unsafe { read(self.datum(n), self.declared(n), self.memory, Place::Argument(n)) }
+    }
+
+    /// A text argument.
+    pub fn text(&self, n: usize) -> Option<&str> {
+        self.get(n)
+    }
+
+    /// A bytea argument.
+    pub fn bytes(&self, n: usize) -> Option<&[u8]> {
+        self.get(n)
+    }
+
+    /// The bytes of a jsonb argument behind its header.
+    pub fn jsonb(&self, n: usize) -> Option<&[u8]> {
+        self.get::<Option<Jsonb>>(n).map(|jsonb| jsonb.0)
+    }
+
+    /// The elements of a text[] argument.
+    pub fn text_array(&self, n: usize) -> Option<Vec<Option<&str>>> {
+        self.get(n)
+    }
+
+    /// Argument `n` with its declared type, to be passed on to a statement.
+    pub fn arg(&self, n: usize) -> Arg<'_> {
+        // SAFETY: declared with this type; arguments live as long as the call.
+        unsafe { Arg::given(self.datum(n), self.declared(n)) }
+    }
+
+    /// The node that says how the function was called, a trigger for example.
+    pub(crate) fn context(&self) -> *mut pg_sys::Node {
+        // SAFETY: set by the function manager, null for a plain call.
+        unsafe { (*self.fcinfo).context }
+    }
+
+    /// The memory that lives as long as the call.
+    pub(crate) fn memory(&self) -> pg_sys::MemoryContext {
+        self.memory
+    }
+
+    /// State of the call site, which lives as long as the statement's expression or trigger; created by `make` at the
+    /// first call from there. Each function keeps state of one type.
+    pub fn with_statement_state<T, R>(&self, make: impl FnOnce() -> T, body: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: fn_extra belongs to this function alone, which keeps one type there; it is dropped with its memory
+        // context. It is taken out while the body runs, so that a nested call from the same site cannot see it.
+        unsafe {
+            let flinfo = (*self.fcinfo).flinfo;
+            if (*flinfo).fn_extra.is_null() {
+                let state = make();
+                let mut memory = pgrx::PgMemoryContexts::For((*flinfo).fn_mcxt);
+                (*flinfo).fn_extra = memory.leak_and_drop_on_delete(Cell::new(Some(state))).cast();
+            }
+            let kept = &*(*flinfo).fn_extra.cast::<Cell<Option<T>>>();
+            let Some(mut state) = kept.take() else {
+                raise(Fault::new(Code::Internal, format!("function {} was called from within itself", current())));
+            };
+            let result = body(&mut state);
+            kept.set(Some(state));
+            result
+        }
+    }
+
+    /// SQL NULL.
+    pub fn null(&self) -> Returned {
+        // SAFETY: the call structure is ours until we return.
+        unsafe { (*self.fcinfo).isnull = true };
+        Returned(pg_sys::Datum::from(0))
+    }
+
+    /// One value. Raises XX001 when the function is declared to return another type.
+    pub fn answer<'a>(&self, value: impl ToSql<'a>) -> Returned {
+        let value = value.to_arg();
+        let declared = self.signature().result;
+        if !value.fits(declared) {
+            wrong_result(&value, declared, "result");
+        }
+        // SAFETY: the memory lives as long as the call's result is used.
+        match unsafe { in_memory(self.memory, || value.datum()) } {
+            Some(datum) => Returned(datum),
+            None => self.null(),
+        }
+    }
+
+    /// Nothing: the answer of a function that returns void.
+    pub fn void(&self) -> Returned {
+        Returned(pg_sys::Datum::from(0))
+    }
+
+    /// What a trigger returns.
+    pub(crate) fn tuple(&self, tuple: pg_sys::HeapTuple) -> Returned {
+        Returned(pg_sys::Datum::from(tuple))
+    }
+
+    /// A row of the function's result type, a named composite type. Raises XX001 when the types differ.
+    pub fn row(&self, values: &[Arg]) -> Returned {
+        // SAFETY: the descriptor belongs to the type, and the values are checked against it; the memory lives as long as
+        // the call's result is used.
+        unsafe {
+            let desc = row_type(self.signature().result);
+            check_row(desc, values);
+            in_memory(self.memory, || {
+                let (mut datums, mut nulls) = ([pg_sys::Datum::from(0); MAX_COLUMNS], [true; MAX_COLUMNS]);
+                fill(values, &mut datums, &mut nulls);
+                let tuple = pg_sys::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
+                Returned(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+            })
+        }
+    }
+
+    /// Starts the result of a set-returning function with several columns.
+    pub fn row_set(&self) -> RowSet {
+        self.set(0)
+    }
+
+    /// Starts the result of a function that returns a set of single values.
+    pub fn value_set(&self) -> RowSet {
+        self.set(pg_sys::MAT_SRF_USE_EXPECTED_DESC)
+    }
+
+    fn set(&self, flags: u32) -> RowSet {
+        // SAFETY: the server checks that the caller takes a set, and fills resultinfo.
+        unsafe {
+            pg_sys::InitMaterializedSRF(self.fcinfo, flags);
+            RowSet { info: (*self.fcinfo).resultinfo.cast() }
+        }
+    }
+}
+
+/// The most columns of a result.
+const MAX_COLUMNS: usize = 32;
+
+fn fill(values: &[Arg], datums: &mut [pg_sys::Datum; MAX_COLUMNS], nulls: &mut [bool; MAX_COLUMNS]) {
+    for ((value, datum), null) in values.iter().zip(datums).zip(nulls) {
+        (*datum, *null) = value.datum().map_or((pg_sys::Datum::from(0), true), |datum| (datum, false));
+    }
+}
+
+/// Compares values with the columns of a result.
+///
+/// # Safety
+/// `desc` is a valid descriptor.
+unsafe fn check_row(desc: pg_sys::TupleDesc, values: &[Arg]) {
+    // SAFETY: the caller's; attributes are counted by the descriptor.
+    unsafe {
+        if (*desc).natts as usize != values.len() || values.len() > MAX_COLUMNS {
+            raise(Fault::new(
+                Code::DataCorrupted,
+                format!("function {}: the result has {} columns, not {}", current(), (*desc).natts, values.len()),
+            ));
+        }
+        for (i, value) in values.iter().enumerate() {
+            let declared = (*sys::attribute(desc, i)).atttypid;
+            if value.oid() != declared && !value.fits(declared) {
+                wrong_result(value, declared, &format!("result column {}", i + 1));
+            }
+        }
+    }
+}
+
+#[cold]
+fn wrong_result(value: &Arg, declared: Oid, place: &str) -> ! {
+    raise(
+        Fault::new(
+            Code::DataCorrupted,
+            format!(
+                "function {}: {place} is declared as {}, not {}",
+                current(),
+                sys::type_name(declared),
+                sys::type_name(value.oid())
+            ),
+        )
+        .hint("The installed objects do not fit the library: compare SELECT * FROM skill_system.version_info();"),
+    )
+}
+
+thread_local! {
+    /// Row types and their descriptors. A type's oid changes when the extension is created again, and a prepared call is
+    /// planned again then.
+    static ROW_TYPES: RefCell<Vec<(Oid, pg_sys::TupleDesc)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The descriptor of a composite type.
+///
+/// # Safety
+/// Inside a transaction.
+unsafe fn row_type(oid: Oid) -> pg_sys::TupleDesc {
+    let known = ROW_TYPES.with_borrow(|all| all.iter().find(|(known, _)| *known == oid).map(|(_, desc)| *desc));
+    known.unwrap_or_else(|| {
+        // SAFETY: a catalogue look-up, which raises for a type that is not composite; the copy is made where it lives as
+        // long as the session.
+        unsafe {
+            let desc = in_memory(pg_sys::TopMemoryContext, || pg_sys::lookup_rowtype_tupdesc_copy(oid, -1));
+            ROW_TYPES.with_borrow_mut(|all| all.push((oid, desc)));
+            desc
+        }
+    })
+}
+
+/// The result of a set-returning function; goes to disk when it outgrows work_mem.
+pub struct RowSet {
+    info: *mut pg_sys::ReturnSetInfo,
+}
+
+impl RowSet {
+    /// Adds one row. Raises XX001 when its types are not those of the function's result.
+    pub fn push(&mut self, values: &[Arg]) {
+        let (mut datums, mut nulls) = ([pg_sys::Datum::from(0); MAX_COLUMNS], [true; MAX_COLUMNS]);
+        // SAFETY: set up by `Call::set`; the values are checked against the descriptor, and copied by the server.
+        unsafe {
+            let info = &*self.info;
+            check_row(info.setDesc, values);
+            fill(values, &mut datums, &mut nulls);
+            pg_sys::tuplestore_putvalues(info.setResult, info.setDesc, datums.as_mut_ptr(), nulls.as_mut_ptr());
+        }
+    }
+
+    /// The answer of the function.
+    pub fn finish(self) -> Returned {
+        Returned(pg_sys::Datum::from(0))
+    }
+}

@@ -1,0 +1,42 @@
+//! The boundary between safe Rust and the server: the only crate with `unsafe`.
+//!
+//! Modules see safe functions. Each block says why it is sound; the server calls a backend from one thread only, which is
+//! the reason for most of them. Nothing here knows a module: what belongs to one is registered when the library is loaded.
+#![deny(ffi_unwind_calls)]
+
+#[cfg(panic = "abort")]
+compile_error!("errors of the server are unwound through Rust frames: build with panic = \"unwind\"");
+
+pub mod background;
+pub mod cached;
+pub mod call;
+pub mod error;
+pub mod fault_point;
+pub mod progress;
+pub mod row;
+pub mod settings;
+pub mod spi;
+pub mod sys;
+pub mod trigger;
+pub mod value;
+pub mod xact;
+
+pub use call::{Answer, Call, Returned, RowSet};
+pub use pgrx::pg_sys::Oid;
+pub use row::{FromRow, Row};
+pub use trigger::{Event, Timing, Trigger};
+pub use value::{Arg, Date, Field, FromSql, Jsonb, NonNull, Timestamptz, ToSql, Uuid, arg};
+
+// For the macros.
+#[doc(hidden)]
+pub use paste;
+#[doc(hidden)]
+pub use pgrx::{self, pg_sys};
+
+/// Registers what every module relies on; called once, when the library is loaded.
+pub fn register() {
+    error::register();
+    call::register();
+    cached::register();
+    fault_point::register();
+}

@@ -1,0 +1,137 @@
+//! Rows of a result, read by position with checked types.
+
+use std::marker::PhantomData;
+
+use pgrx::pg_sys;
+use skill_core::{Code, Fault};
+
+use super::error::raise;
+use super::sys;
+use super::value::{Arg, Field, Jsonb, Place, read};
+
+/// One row of a result; lives as long as the result.
+pub struct Row<'r> {
+    tuple: pg_sys::HeapTuple,
+    desc: pg_sys::TupleDesc,
+    memory: pg_sys::MemoryContext,
+    result: PhantomData<&'r ()>,
+}
+
+impl Row<'_> {
+    /// # Safety
+    /// Tuple and descriptor belong together; both, and the memory, live as long as the row.
+    pub(crate) unsafe fn new(tuple: pg_sys::HeapTuple, desc: pg_sys::TupleDesc, memory: pg_sys::MemoryContext) -> Self {
+        Row { tuple, desc, memory, result: PhantomData }
+    }
+
+    fn column(&self, n: i32) -> (Option<pg_sys::Datum>, pg_sys::Oid) {
+        // SAFETY: a row of a result; the number is checked.
+        unsafe {
+            if n < 1 || n > (*self.desc).natts {
+                raise(Fault::new(
+                    Code::DataCorrupted,
+                    format!("function {}: the result has no column {n}", super::call::current()),
+                ));
+            }
+            let mut null = false;
+            let datum = pg_sys::SPI_getbinval(self.tuple, self.desc, n, &mut null);
+            ((!null).then_some(datum), (*sys::attribute(self.desc, n as usize - 1)).atttypid)
+        }
+    }
+
+    /// Column `n`, counted from 1. Raises XX001 when it has another type, or is NULL and `T` is no `Option`.
+    pub fn get<'s, T: Field<'s>>(&'s self, n: i32) -> T {
+        let (datum, oid) = self.column(n);
+        // SAFETY: the type is that of the column; tuple and memory live as long as the row.
+        unsafe { read(datum, oid, self.memory, Place::Column(n)) }
+    }
+
+    /// Column `n`, a text.
+    pub fn text(&self, n: i32) -> Option<&str> {
+        self.get(n)
+    }
+
+    /// Column `n`, a bytea.
+    pub fn bytes(&self, n: i32) -> Option<&[u8]> {
+        self.get(n)
+    }
+
+    /// The bytes of column `n`, a jsonb, behind its header.
+    pub fn jsonb(&self, n: i32) -> Option<&[u8]> {
+        self.get::<Option<Jsonb>>(n).map(|jsonb| jsonb.0)
+    }
+
+    /// Column `n` with its type, to be passed on.
+    pub fn arg(&self, n: i32) -> Arg<'_> {
+        let (datum, oid) = self.column(n);
+        // SAFETY: the type is that of the column; the tuple lives as long as the row.
+        unsafe { Arg::given(datum, oid) }
+    }
+
+    /// Columns 1 to `count`, to be passed on.
+    pub fn args(&self, count: i32) -> Vec<Arg<'_>> {
+        (1..=count).map(|n| self.arg(n)).collect()
+    }
+}
+
+/// What is read from one row and keeps nothing of it.
+pub trait FromRow: Sized {
+    /// Reads the row.
+    fn from_row(row: &Row<'_>) -> Self;
+}
+
+macro_rules! tuples {
+    ($($($name:ident $n:literal)+;)*) => {$(
+        impl<$($name: for<'r> Field<'r>),+> FromRow for ($($name,)+) {
+            fn from_row(row: &Row<'_>) -> Self {
+                ($(row.get::<$name>($n),)+)
+            }
+        }
+    )*};
+}
+
+tuples! {
+    A 1;
+    A 1 B 2;
+    A 1 B 2 C 3;
+    A 1 B 2 C 3 D 4;
+    A 1 B 2 C 3 D 4 E 5;
+    A 1 B 2 C 3 D 4 E 5 F 6;
+    A 1 B 2 C 3 D 4 E 5 F 6 G 7;
+    A 1 B 2 C 3 D 4 E 5 F 6 G 7 H 8;
+}
+
+/// A struct with the columns that it is read from: `COLUMNS` is the list for SELECT, in the order of the fields.
+///
+/// ```ignore
+/// columns! {
+///     struct Checklist { status: String = "c.status", due_at: Option<Timestamptz> = "c.due_at" }
+/// }
+/// ```
+#[macro_export]
+macro_rules! columns {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident {
+        $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty = $column:literal),+ $(,)?
+    }) => {
+        $(#[$meta])*
+        $vis struct $name {
+            $($(#[$field_meta])* $field_vis $field: $type,)+
+        }
+
+        impl $name {
+            /// The columns of SELECT.
+            $vis const COLUMNS: &'static str = {
+                const ALL: &str = concat!($(", ", $column),+);
+                ALL.split_at(2).1
+            };
+        }
+
+        impl $crate::FromRow for $name {
+            fn from_row(row: &$crate::Row<'_>) -> Self {
+                let mut n = 0;
+                let mut next = || { n += 1; n };
+                $name { $($field: row.get(next()),)+ }
+            }
+        }
+    };
+}

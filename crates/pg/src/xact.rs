@@ -1,0 +1,87 @@
+//! The ends of transactions and of their parts.
+
+use std::cell::RefCell;
+
+use pgrx::pg_sys;
+
+/// What ends, or is about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The transaction is about to be committed, and can still fail.
+    BeforeCommit,
+    /// The transaction is about to be prepared, and can still fail.
+    BeforePrepare,
+    /// The transaction is committed; nothing may be raised.
+    Committed,
+    /// The transaction is prepared; nothing may be raised.
+    Prepared,
+    /// The transaction is rolled back; nothing may be raised.
+    Aborted,
+    /// A parallel worker's part ends well.
+    ParallelCommitted,
+    /// A parallel worker's part is rolled back.
+    ParallelAborted,
+    /// A savepoint is released: what belongs to the first now belongs to the second.
+    SubCommitted(pg_sys::SubTransactionId, pg_sys::SubTransactionId),
+    /// What happened since this savepoint is rolled back.
+    SubAborted(pg_sys::SubTransactionId),
+}
+
+impl End {
+    /// Something is undone.
+    pub fn is_rollback(self) -> bool {
+        matches!(self, End::Aborted | End::ParallelAborted | End::SubAborted(_))
+    }
+}
+
+thread_local! {
+    static LISTENERS: RefCell<Vec<fn(End)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has `listener` called at each end. Called while the library is loaded; listeners are called in this order.
+pub fn listen(listener: fn(End)) {
+    if LISTENERS.with_borrow(Vec::is_empty) {
+        // SAFETY: the callbacks live as long as the library, which is never unloaded.
+        unsafe {
+            pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
+            pg_sys::RegisterSubXactCallback(Some(subtransaction), std::ptr::null_mut());
+        }
+    }
+    LISTENERS.with_borrow_mut(|all| all.push(listener));
+}
+
+fn tell(end: End) {
+    let count = LISTENERS.with_borrow(Vec::len);
+    for i in 0..count {
+        LISTENERS.with_borrow(|all| all[i])(end);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent as E;
+    tell(match event {
+        E::XACT_EVENT_PRE_COMMIT => End::BeforeCommit,
+        E::XACT_EVENT_PRE_PREPARE => End::BeforePrepare,
+        E::XACT_EVENT_COMMIT => End::Committed,
+        E::XACT_EVENT_PREPARE => End::Prepared,
+        E::XACT_EVENT_ABORT => End::Aborted,
+        E::XACT_EVENT_PARALLEL_ABORT => End::ParallelAborted,
+        E::XACT_EVENT_PARALLEL_COMMIT => End::ParallelCommitted,
+        _ => return,
+    });
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    mine: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _argument: *mut std::ffi::c_void,
+) {
+    match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => tell(End::SubAborted(mine)),
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => tell(End::SubCommitted(mine, parent)),
+        _ => {}
+    }
+}

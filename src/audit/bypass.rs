@@ -1,0 +1,42 @@
+//! What the protection of the audit tables lets through in this session, because the extension itself asks for it now.
+
+use std::cell::Cell;
+
+use skill_pg::xact::End;
+
+/// What is let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bypass {
+    /// `maintain()` deletes old runs with their events.
+    Retention,
+    /// Sealing extends the last tiles.
+    Sealing,
+    /// The definition of audit tables is changed: the utility guard lets it pass.
+    Definition,
+    /// A record of the log about itself, whose event type nobody else may use.
+    OwnRecord,
+}
+
+thread_local! {
+    static ACTIVE: Cell<Option<Bypass>> = const { Cell::new(None) };
+}
+
+/// This is let through now.
+pub fn is_active(what: Bypass) -> bool {
+    ACTIVE.get() == Some(what)
+}
+
+/// Runs `body` while this is let through; ends with it, or with the rollback of what it does.
+pub fn with<T>(what: Bypass, body: impl FnOnce() -> T) -> T {
+    let before = ACTIVE.replace(Some(what));
+    let result = body();
+    ACTIVE.set(before);
+    result
+}
+
+/// Ends what an error left active.
+pub fn at_transaction_end(end: End) {
+    if end.is_rollback() {
+        ACTIVE.set(None);
+    }
+}
