@@ -15,6 +15,10 @@ install: all
 installcheck:
 	@tools/installcheck
 
+# Formatters, linters, lengths of lines, licences: what needs no server.
+check:
+	@tools/check
+
 # Everything, in a cluster of its own. This is what CI runs.
 test:
 	@tests/run
@@ -41,4 +45,4 @@ stop:
 clean: stop
 	@tools/clean
 
-.PHONY: all install installcheck test test-servers chaos demo bench stop clean
+.PHONY: all install installcheck check test test-servers chaos demo bench stop clean

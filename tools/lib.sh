@@ -52,6 +52,7 @@ find_server() {
     fi
     pg_major=$(supported_major "$PG_CONFIG")
     [ -n "$pg_major" ] || die "$PG_CONFIG is of $("$PG_CONFIG" --version | head -n 1), but skill_system needs PostgreSQL 15, 16, 17 or 18 (PG_CONFIG= chooses)"
+    # shellcheck disable=SC2034 # the scripts use it
     pg_bin=$("$PG_CONFIG" --bindir)
     export PG_CONFIG
 }
@@ -65,7 +66,9 @@ version() { sed -n "s/^default_version = '\(.*\)'$/\1/p" "$root/skill_system.con
 # A rustup installation is not always in the path of a root shell or of CI.
 find_cargo() {
     if ! have cargo && [ -x "$HOME/.cargo/bin/cargo" ]; then PATH=$HOME/.cargo/bin:$PATH; fi
-    have cargo
+    have cargo || return 1
+    # Where rustup can neither find nor fetch the version of rust-toolchain.toml, its default one serves if it is new enough.
+    if ! (cd "$root" && cargo --version) >/dev/null 2>&1; then export RUSTUP_TOOLCHAIN=stable; fi
 }
 
 # Rust that is new enough, as Cargo.toml says.
@@ -82,18 +85,19 @@ cargo_for_server() {
     cargo "$@"
 }
 
-# The Python packages of the tests, in .build/venv.
-test_packages() {
-    local venv=$work/venv wanted
-    wanted=$(cksum < "$root/tests/requirements.txt")
-    if [ "$(cat "$venv/made-from" 2>/dev/null)" != "$wanted" ]; then
-        say "Python packages for the tests"
-        rm -rf "$venv"
-        python3 -m venv "$venv"
-        "$venv/bin/pip" install -q --disable-pip-version-check --no-input -r "$root/tests/requirements.txt" >&2
-        echo "$wanted" > "$venv/made-from"
+# A Python environment that has exactly the packages of a file.
+python_packages() { # directory, requirements file
+    local wanted
+    wanted=$(cksum < "$2")
+    if [ "$(cat "$1/made-from" 2>/dev/null)" != "$wanted" ]; then
+        say "Python packages of ${2#"$root"/}"
+        rm -rf "$1"
+        python3 -m venv "$1"
+        "$1/bin/pip" install -q --disable-pip-version-check --no-input -r "$2" >&2
+        echo "$wanted" > "$1/made-from"
     fi
 }
+test_packages() { python_packages "$work/venv" "$root/tests/requirements.txt"; }
 
 # A directory for a cluster: .build/NAME, or one in the temporary directory when the server's user cannot get there or
 # the path of the socket would be too long (107 bytes).
