@@ -39,7 +39,7 @@ pub fn stored(text: Option<String>) -> Value {
 }
 
 pub fn jsonb_datum(value: Value) -> Option<pg_sys::Datum> {
-    pgrx::JsonB(valuearg())
+    pgrx::JsonB(arg(value))
 }
 
 pub fn jsonb(value: Value) -> Arg {

@@ -54,5 +54,5 @@ fn log_denial(call: &Call) -> Answer {
     let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
     let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
     let id = record(event_type, Some(event_data), call.text(2), call.text(3))?;
-    Ok(Uuid::from_bytes(idarg()).unwrap_or_else(|| call.null()))
+    Ok(Uuid::from_bytes(arg(id)).unwrap_or_else(|| call.null()))
 }

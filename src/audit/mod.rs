@@ -138,12 +138,12 @@ fn sign_row(call: &Call) -> Answer {
             current_user: current_name,
             key_id: &key.id,
         }
-        .encode(buffer, &log_id, |writer| jsonb::tell(event_data, writer))?;
+        .encode(buffer, &log_id, |writer| jsonb::encode_into(event_data, writer))?;
         let mut signature = Vec::with_capacity(160);
         sign(key, buffer, &mut signature);
         Ok(arg(std::str::from_utf8(&signature).unwrap_or_default()))
     })?;
-    row.set(Column::Id, Uuid::from_bytes(idarg()));
+    row.set(Column::Id, Uuid::from_bytes(arg(id)));
     row.set(Column::Signature, signature);
     row.set(Column::RecordedAt, Some(pg_sys::Datum::from(now)));
     row.set(Column::TransactionId, Some(pg_sys::Datum::from(transaction_id as i64)));
@@ -181,7 +181,7 @@ fn refuse_change(call: &Call) -> Answer {
 
 /// Appends a record for the current tenant on behalf of the current user.
 pub fn append(event_type: &str, event_data: serde_json::Value, actor_id: Option<&str>, actor_type: Option<&str>) {
-    append_for(&settings::tenant(), event_type, pgrx::JsonB(event_dataarg()), actor_id, actor_type);
+    append_for(&settings::tenant(), event_type, pgrx::JsonB(arg(event_data)), actor_id, actor_type);
 }
 
 /// Event types of the log's own records begin so.
@@ -202,7 +202,7 @@ pub fn signing_with<T>(key_id: &str, body: impl FnOnce() -> T) -> T {
 
 /// Appends a record of the log about itself, for the default tenant.
 pub fn append_system(event_type: &str, event_data: serde_json::Value) -> [u8; 16] {
-    let data = pgrx::JsonB(event_dataarg());
+    let data = pgrx::JsonB(arg(event_data));
     // With the rights of the owner, because it belongs to no tenant.
     spi::as_owner(|| {
         bypass::with(Bypass::OwnRecord, || {
@@ -233,7 +233,7 @@ pub fn append_all(
     let (tenant, now) = (settings::tenant(), sys::transaction_timestamp());
     let inserter = Inserter::open(now);
     for event in events {
-        inserter.insert(&claims(&tenant, event_type, pgrx::JsonB(eventarg()), actor_id, actor_type, now));
+        inserter.insert(&claims(&tenant, event_type, pgrx::JsonB(arg(event)), actor_id, actor_type, now));
     }
 }
 
@@ -267,7 +267,7 @@ fn append_audit(call: &Call) -> Answer {
     let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
     let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
     let id = append_for(&settings::tenant(), event_type, Some(event_data), call.text(2), call.text(3));
-    Ok(Uuid::from_bytes(idarg()).unwrap_or_else(|| call.null()))
+    Ok(Uuid::from_bytes(arg(id)).unwrap_or_else(|| call.null()))
 }
 
 pg_function!(audit_problem);
@@ -312,7 +312,7 @@ impl<'c> Values<'c> {
     /// The signed bytes. The table cannot hold what could not be signed, so an error means damage.
     fn encode(&self, out: &mut Vec<u8>, log_id: &[u8; 16]) -> Result<(), Fault> {
         out.clear();
-        self.record.encode::<Fault>(out, log_id, |writer| Ok(jsonb::tell(self.event_data, writer)?))
+        self.record.encode::<Fault>(out, log_id, |writer| Ok(jsonb::encode_into(self.event_data, writer)?))
     }
 }
 

@@ -10,7 +10,7 @@ use skill_core::{Code, Fault};
 
 use super::proof::{nothing_sealed, origin, verifier_keys};
 use super::seal::Leaves;
-use super::state::{Place, Snapshot, State};
+use super::state::{self, Place, State};
 use super::tiles::{HASH, StoredTiles};
 use crate::audit;
 
@@ -35,8 +35,8 @@ fn adopt_log(call: &Call) -> Answer {
     call.row_set().push(&[
         arg(row.incarnation),
         arg(row.continued),
-        (row.size as i64arg()),
-        (row.sealed as i64arg()),
+        (arg(row.size as i64)),
+        (arg(row.sealed as i64)),
         arg(&row.detail),
     ]);
     Ok(call.null())
@@ -64,7 +64,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
     if !continued {
         state.incarnation += 1;
     }
-    let snapshot = Snapshot::active()?;
+    let snapshot = state::active_snapshot()?;
     let before = state.size;
     spi::as_owner(|| {
         bypass::with(Bypass::Sealing, || {

@@ -167,8 +167,8 @@ fn audit_inclusion_proof(call: &Call) -> Answer {
     })?;
     let text = Proof { index: leaf, hashes: hashes.clone(), extra: None, checkpoint: stored.note }.print();
     call.row_set().push(&[
-        (leaf as i64arg()),
-        (size as i64arg()),
+        (arg(leaf as i64)),
+        (arg(size as i64)),
         arg(&hash),
         arg(&root),
         arg(&hashes),

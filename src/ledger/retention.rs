@@ -265,7 +265,7 @@ fn retire_audit_partition(call: &Call) -> Answer {
         rows.push(&[
             arg(step),
             arg(&month.partition),
-            retired.and_then(|retired| (retired.count as i64arg())),
+            retired.and_then(|retired| (arg(retired.count as i64))),
             retired.map(|retired| arg(&retired.root)),
             arg(detail),
         ]);

@@ -205,7 +205,7 @@ fn audit_leaves(call: &Call) -> Answer {
                 bytes.copy_from_slice(id);
                 rows.push(&[
                     arg(leaf),
-                    Uuid::from_bytes(bytesarg()),
+                    Uuid::from_bytes(arg(bytes)),
                     arg(hash),
                 ]);
             }

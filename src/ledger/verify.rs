@@ -88,7 +88,7 @@ impl Verification {
     }
 
     fn about_id(&mut self, id: &[u8], problem: &str, detail: &str) {
-        let id = <[u8; ID]>::try_from(id).ok().and_then(|id| Uuid::from_bytes(idarg()));
+        let id = <[u8; ID]>::try_from(id).ok().and_then(|id| Uuid::from_bytes(arg(id)));
         self.rows.push(&[None, id, None, arg(problem), arg(detail)]);
     }
 
@@ -193,7 +193,7 @@ impl Verification {
             return Ok(());
         }
         let own = state::own_transaction();
-        let xmax = Snapshot::active()?.xmax;
+        let xmax = state::active_snapshot()?.xmax;
         spi::with_settings(&[(c"enable_seqscan", c"off")], || {
             spi::stream(
                 "SELECT tableoid, id, created_at FROM skill_system.audit_logs WHERE transaction_id >= $1 AND transaction_id IS DISTINCT FROM $2 \

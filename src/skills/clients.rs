@@ -14,6 +14,7 @@ use skill_core::skills::Status;
 use skill_core::skills::bundle::{self, Limits};
 use skill_core::skills::contract::{self, Issue, OWN_SOURCE};
 use skill_core::skills::files::{Files, MAX_FILES};
+use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::{self, Reference};
 use skill_core::skills::preflight;
 use skill_core::skills::redis;
@@ -21,7 +22,7 @@ use skill_core::skills::version::{File, Identity};
 use skill_core::{Code, Fault};
 
 use super::approval;
-use super::registry::{self, About, Change, Head, NewVersion, Placement, Version};
+use super::registry::{self, Change, Head, NewVersion, Placement, Version};
 use super::state;
 use crate::args::{json as json_argument, jsonb_datum, missing, stored, uuid_datum};
 
@@ -331,7 +332,7 @@ fn check_skill_bundle(call: &Call) -> Answer {
     let limits = Limits::new(call.get(1), call.get(2), call.get(3), call.get(4))?;
     let mut rows = call.row_set();
     for file in bundle::read(call.bytes(0).ok_or_else(|| missing("zip"))?, &limits)? {
-        rows.push(&[arg(&file.path), (file.content.len() as i32arg()), arg(&file.sha256())]);
+        rows.push(&[arg(&file.path), (arg(file.content.len() as i32)), arg(&file.sha256())]);
     }
     Ok(call.null())
 }
@@ -356,7 +357,7 @@ fn register_skill_bundle(call: &Call) -> Answer {
         body: &content.body,
         files: &files,
         semver: version.semver.clone(),
-        about: About::from_json(&registry::about(&version)),
+        about: SkillMetadata::from_json(&registry::about(&version)),
         frontmatter: content.frontmatter,
         manifest: content.manifest,
         status: None,

@@ -10,13 +10,15 @@ use skill_core::input::invalid;
 use skill_core::policy::Decision;
 use skill_core::policy::effect::shorten;
 use skill_core::skills::Status;
-use skill_core::skills::document::{self, Mode};
+use skill_core::skills::document;
 use skill_core::skills::files::{self as limits, Files};
+use skill_core::skills::findings::Mode;
+use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::{self, Reference};
 use skill_core::skills::version::File;
 use skill_core::{Code, Fault};
 
-use super::registry::{self, About, Change, Head, NewVersion, Placement, Version};
+use super::registry::{self, Change, Head, NewVersion, Placement, Version};
 use crate::args::missing;
 use crate::policy::{self, Compiled};
 
@@ -56,14 +58,14 @@ fn register_skill(call: &Call) -> Answer {
         body: source,
         files: &files,
         semver: skill.semver,
-        about: About {
+        about: SkillMetadata {
             description: skill.description,
             required_env_vars,
             metadata: Value::Object(skill.metadata),
             domain_tags: skill.tags,
             effects,
             manifest_id,
-            ..About::default()
+            ..SkillMetadata::default()
         },
         frontmatter: Some(Value::Object(skill.frontmatter)),
         manifest: skill.manifest.map(|manifest| manifest.value),
@@ -127,10 +129,10 @@ fn validate_skill(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for finding in findings {
         rows.push(&[
-            arg(finding.severity.word()),
+            arg(finding.severity.as_str()),
             arg(finding.code),
             finding.field.as_deref().and_then(text_datum),
-            finding.line.and_then(|line| (line as i32arg())),
+            finding.line.and_then(|line| (arg(line as i32))),
             arg(&finding.message),
         ]);
     }
@@ -166,7 +168,7 @@ fn export_skill_files(call: &Call) -> Answer {
     rows.push(&[
         arg("SKILL.md"),
         Some(arg(body.as_bytes())),
-        (body.len() as i32arg()),
+        (arg(body.len() as i32)),
         arg(&version.content_hash),
     ]);
     spi::stream(
@@ -232,7 +234,7 @@ fn check(
         return refuse(format!("skill \"{}\" was deleted", head.skill_name));
     }
     if head.status != Status::Approved || !enabled {
-        let why = if head.status == Status::Approved { "switched off" } else { head.status.word() };
+        let why = if head.status == Status::Approved { "switched off" } else { head.status.as_str() };
         return refuse(format!("version {} of skill \"{}\" is {why}", head.current_version, head.skill_name));
     }
     if let Some(operation) = operation.filter(|_| !there) {

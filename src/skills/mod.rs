@@ -32,7 +32,7 @@ fn state(call: &Call, state: &State) -> pgrx::pg_sys::Datum {
         arg(&state.namespace),
         arg(&state.skill_name),
         arg(&state.version),
-        arg(state.status.word()),
+        arg(state.status.as_str()),
         arg(&state.current_version),
         uuid_datum(state.version_id),
         arg(&state.content_hash),

@@ -110,7 +110,7 @@ fn usable(head: &Head, version: Version) -> Result<Version, Fault> {
         return Ok(version);
     }
     Err(no_version(
-        format!("version {} of skill \"{}\" is {}", version.version, head.skill_name, version.status.word()),
+        format!("version {} of skill \"{}\" is {}", version.version, head.skill_name, version.status.as_str()),
         &approved(head, As::Caller, See::Statement),
     ))
 }
@@ -147,7 +147,7 @@ fn resolve_skill(call: &Call) -> Answer {
         uuid_datum(version.id),
         arg(&version.version),
         version.semver.as_deref().and_then(text_datum),
-        arg(version.status.word()),
+        arg(version.status.as_str()),
         arg(&head.namespace),
         arg(&head.skill_name),
     ]))
@@ -224,7 +224,7 @@ pub fn insert_relations(version: &Version, relations: &[Relation]) {
             As::Owner, See::OwnWrites,
             &[
                 arg(version.id),
-                arg(relation.kind.word()),
+                arg(relation.kind.as_str()),
                 arg(relation.namespace.as_str()),
                 arg(relation.skill_name.as_str()),
                 arg(relation.range.as_ref().map(Range::text)),

@@ -15,7 +15,7 @@ fn current_tenant(call: &Call) -> Answer {
 
 pg_function!(uuid_v7);
 fn uuid_v7(call: &Call) -> Answer {
-    Ok(Uuid::from_bytes(sys::new_uuid_v7()arg()).unwrap_or_else(|| call.null()))
+    Ok(Uuid::from_bytes(arg(sys::new_uuid_v7())).unwrap_or_else(|| call.null()))
 }
 
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
