@@ -29,15 +29,15 @@ impl Module {
     }
 }
 
-/// All modules. Those further down may know those above.
+/// All modules. The ledger is last, so that maintenance seals what the others record.
 pub const ALL: &[Module] = &[
     system::MODULE,
     audit::MODULE,
-    ledger::MODULE,
     policy::MODULE,
     runs::MODULE,
     compliance::MODULE,
     skills::MODULE,
+    ledger::MODULE,
 ];
 
 /// One row of `health()`.

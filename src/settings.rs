@@ -2,15 +2,16 @@
 
 use std::ffi::{CStr, CString};
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use skill_core::{Code, Fault};
+use skill_pg::settings::{override_value, reserve_prefix, startup_value};
+use skill_pg::{background, error, sys};
 
 static TENANT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static KEYRING_FILE: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"skill_system_keyring.json"));
 static KEYRING_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static RUN_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(-1);
-static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
@@ -38,7 +39,7 @@ const REFUSED: &CStr = c"\x01";
 
 /// Declares the settings; called once when the library is loaded.
 pub fn register() {
-    let (tenant, signed_approvals) = (asked(TENANT_NAME), asked(SIGNED_APPROVALS_NAME));
+    let (tenant, signed_approvals) = (startup_value(TENANT_NAME), startup_value(SIGNED_APPROVALS_NAME));
     GucRegistry::define_string_guc(
         TENANT_NAME,
         c"Tenant whose rows this session sees and writes.",
@@ -83,14 +84,6 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::UNIT_S,
     );
-    GucRegistry::define_string_guc(
-        c"skill_system.fault_point",
-        c"For tests: the step of sealing at which this process kills itself.",
-        c"Empty, the default, outside of tests.",
-        &FAULT_POINT,
-        GucContext::Suset,
-        GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
-    );
     GucRegistry::define_bool_guc(
         c"skill_system.allow_unprotected",
         c"Lets this session run statements that take away the protection of the audit trail.",
@@ -119,21 +112,20 @@ pub fn register() {
     );
     GucRegistry::define_bool_guc(
         c"skill_system.integrity_fail_loud",
-        c"What an agent names and nobody has is an error, not a warning.",
+        c"Report unresolved references as errors instead of warnings.",
         c"Off by default. check_integrity() reports accordingly, and assert_integrity() raises.",
         &INTEGRITY_FAIL_LOUD,
         GucContext::Userset,
         GucFlags::default(),
     );
-    // SAFETY: NUL-terminated constants; called while the library is loaded.
-    unsafe { pg_sys::MarkGUCPrefixReserved(c"skill_system".as_ptr()) };
+    reserve_prefix(c"skill_system");
     // The server refused the value. Falling back to the default would let a role out of its own tenant, and approve
     // without a signature.
     if tenant.is_some_and(|asked| !asked.is_empty()) && text(&TENANT).is_empty() {
-        override_with(TENANT_NAME, REFUSED);
+        override_value(TENANT_NAME, REFUSED);
     }
     if signed_approvals.is_some() && SIGNED_APPROVALS.get() == SignedApprovals::Default {
-        override_with(SIGNED_APPROVALS_NAME, c"on");
+        override_value(SIGNED_APPROVALS_NAME, c"on");
     }
 }
 
@@ -147,7 +139,7 @@ fn with_tenant<T>(body: impl FnOnce(&str) -> T) -> T {
     let setting = TENANT.get();
     let tenant = setting.as_deref().unwrap_or_default();
     if tenant == REFUSED {
-        super::error::raise(
+        error::raise(
             Fault::new(
                 Code::InsufficientPrivilege,
                 "this session asked for a tenant without the right to, so it has none",
@@ -165,17 +157,12 @@ pub fn tenant() -> String {
 
 /// Makes this the tenant of a worker's session.
 pub fn set_tenant(tenant: &str) {
-    super::background::set(TENANT_NAME, &super::sys::c_string(tenant));
+    background::set(TENANT_NAME, &sys::c_string(tenant));
 }
 
 /// The session's tenant is this one.
 pub fn is_tenant(tenant: &str) -> bool {
     with_tenant(|mine| mine == tenant)
-}
-
-/// The session's tenant as a text datum.
-pub fn tenant_datum() -> Option<pg_sys::Datum> {
-    with_tenant(super::call::text_datum)
 }
 
 /// `skill_system.keyring_file`
@@ -201,11 +188,6 @@ pub fn seal_interval_millis() -> u64 {
 /// Seconds of silence that make a run stuck.
 pub fn stuck_after_seconds() -> i32 {
     STUCK_AFTER.get()
-}
-
-/// `skill_system.fault_point` names this point.
-pub fn fault_point_is(name: &str) -> bool {
-    FAULT_POINT.get().is_some_and(|point| point.to_bytes() == name.as_bytes())
 }
 
 /// `skill_system.signed_approvals`

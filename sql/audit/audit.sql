@@ -151,22 +151,22 @@ COMMENT ON COLUMN skill_system.audit_verify_progress.query_start IS 'When the ca
 
 CREATE FUNCTION skill_system.audit_status()
     RETURNS TABLE (key_id text, records bigint, first_recorded timestamptz, last_recorded timestamptz, key_present boolean, key_active boolean)
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_status_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_status' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_status() IS
 'How many audit records each key has signed, and whether the keyring still has it: records whose key is not present cannot be verified. Example: SELECT * FROM skill_system.audit_status();';
 
 CREATE FUNCTION skill_system.create_keyring() RETURNS void
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_keyring_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_keyring' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_keyring() IS
 'Makes skill_system.keyring_file with one new key when there is none, for example after a restore into a new cluster without the old keyring, and records that the log goes on with it; when there is one already without any key that the log knows, records that. Raises 55000 otherwise. What older keys signed cannot be verified with it. Superusers only.';
 
 CREATE FUNCTION skill_system.create_audit_partition(month date DEFAULT NULL) RETURNS regclass
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_audit_partition_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_audit_partition' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_audit_partition(date) IS
 'Makes the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and returns it; the existing one if there is one. Raises 55000 when audit_logs_default already holds records of that month, 55P03 when transactions that use the audit trail have not ended within a second: it never makes writers wait for them. maintain() calls it. Example: SELECT skill_system.create_audit_partition(''2027-01-01'');';
 
 CREATE FUNCTION skill_system.make_append_only(table_name regclass) RETURNS void
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'make_append_only_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_make_append_only' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.make_append_only(regclass) IS
 'Protects any table of yours: UPDATE, DELETE and TRUNCATE are refused from now on, also on its partitions and under session_replication_role = replica. You must own the table. Example: SELECT skill_system.make_append_only(''public.invoices'');';
 
@@ -176,7 +176,7 @@ COMMENT ON FUNCTION skill_system.capture_change() IS
 'Trigger function that writes each changed row to the audit trail. audit_table() puts it on a table.';
 
 CREATE FUNCTION skill_system.audit_table(table_name regclass, columns text[] DEFAULT NULL, ignored_columns text[] DEFAULT NULL) RETURNS void
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_table_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_table' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
 'From now on every row inserted into, updated in or deleted from your table is written to the audit trail as row.inserted, row.updated or row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that changes none of them is not. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. You must own the table. Example: SELECT skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
 

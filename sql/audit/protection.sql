@@ -1,7 +1,7 @@
 -- Protection: the state of the catalogue that keeps the audit trail append-only. Comes after audit.
 
 CREATE FUNCTION skill_system.audit_fingerprint() RETURNS TABLE (item text, state text)
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_fingerprint_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_fingerprint' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_fingerprint() IS
 'What protects the audit trail, one row for each table, trigger, rule, policy, index, constraint and function, as the catalogue has it now, without oids: the same before and after dump and restore. Compare two of them to see what changed. Example: SELECT * FROM skill_system.audit_fingerprint() ORDER BY item;';
 

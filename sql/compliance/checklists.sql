@@ -239,7 +239,7 @@ COMMENT ON FUNCTION skill_system.mark_exception(uuid, text, text, integer) IS
 'Ends a checklist without filing: a person decides, for a reason, that the requirement does not apply here. The entity counts as not_applicable in the domain. Raises 22023 without a reason, 55000 for a checklist that has ended, 42704 for an unknown one. Example: SELECT * FROM skill_system.mark_exception(''01900000-0000-7000-8000-000000000001'', ''well plugged before the deadline'');';
 
 CREATE FUNCTION skill_system.checklist_transitions() RETURNS TABLE (action text, from_status text, to_status text, condition text)
-    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'checklist_transitions_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_checklist_transitions' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.checklist_transitions() IS
 'Every change of status a checklist can make: by which function, from what, to what, and on which condition. All others are refused. Example: SELECT * FROM skill_system.checklist_transitions() WHERE from_status = ''approved'';';
 

@@ -1,7 +1,7 @@
 -- Rules: versioned, immutable, in force for periods that do not overlap.
 
 CREATE FUNCTION skill_system.text_key(value text) RETURNS numeric
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'text_key_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_text_key' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.text_key(text) IS
 'A number that stands for a text: different texts have different numbers. It lets a GiST constraint compare texts exactly without another extension; rule_versions uses it. Raises 54000 for more than 1000 bytes. Example: SELECT skill_system.text_key(''SWR_37'');';
 

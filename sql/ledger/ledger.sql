@@ -121,7 +121,7 @@ COMMENT ON FUNCTION skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, 
 'Leaf hash of one audit record, given all its values and the log''s id: SHA-256 of a zero byte, the SKR1 encoding and the signature. seal_audit() calls it for every record.';
 
 CREATE FUNCTION skill_system.audit_leaf_index(id uuid) RETURNS bigint
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_leaf_index_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_leaf_index' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_leaf_index(uuid) IS
 'Leaf of the audit record with this id, counted from 0; NULL when the record is not sealed. Example: SELECT skill_system.audit_leaf_index(''019b1f6e-5a3c-7e1f-9d2a-0123456789ab'');';
 
@@ -144,7 +144,7 @@ COMMENT ON FUNCTION skill_system.adopt_log(text, text) IS
 'Lets sealing go on after a restore, copy, promotion, recovery to a point in time or pg_upgrade. Rebuilds the tree from its leaves and compares; give the newest checkpoint that somebody outside holds, so that a loss shows. The log continues when it contains that checkpoint, and else opens a new incarnation and records the loss. Records that are not sealed yet are sealed now. Writes audit.log_adopted. Raises 55000 when there is nothing to adopt or the tree is damaged. Example: SELECT * FROM skill_system.adopt_log(''moved to a new server'');';
 
 CREATE FUNCTION skill_system.audit_checkpoint() RETURNS text
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'audit_checkpoint_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_checkpoint' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_checkpoint() IS
 'The sealed tree as a signed checkpoint (C2SP tlog-checkpoint, Ed25519), kept in audit_checkpoints; the same text for the same tree. Give it to somebody outside: what it covers cannot be changed unnoticed any more. Raises 55000 when nothing is sealed yet or the seal is of this transaction, F0000 without a signing key. Example: SELECT skill_system.audit_checkpoint();';
 
@@ -167,7 +167,7 @@ COMMENT ON FUNCTION skill_system.audit_consistency_proof(bigint, bigint) IS
 'Proof that the tree of old_size is the beginning of the tree of new_size (default: all that is sealed): the hashes (RFC 6962), and the same as text, one base64 hash a line, for skill-verify compare. Raises 22023 for sizes out of order or beyond the tree. Example: SELECT proof FROM skill_system.audit_consistency_proof(100, 200);';
 
 CREATE FUNCTION skill_system.audit_tile(level integer, n bigint) RETURNS bytea
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_tile_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_tile' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_tile(integer, bigint) IS
 'One tile of the tree as the bytes of C2SP tlog-tiles (path tile/<level>/<n>, with .p/<width> while it has fewer than 256 hashes), so that a static file server can publish the log; NULL when there is no such tile. Example: SELECT skill_system.audit_tile(0, 0);';
 

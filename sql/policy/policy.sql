@@ -106,44 +106,44 @@ COMMENT ON FUNCTION skill_system.check_write(text, text) IS
 
 CREATE FUNCTION skill_system.explain_policy(policy_name text, effects text[])
     RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, why text)
-    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'explain_policy_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_explain_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.explain_policy(text, text[]) IS
 'One row per effect: the verdict, the rule that won, the profile it came from, and why in words. Raises 42704 for an unknown policy. Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{fs.write:/etc/passwd}'');';
 CREATE FUNCTION skill_system.effective_policy(policy_name text)
     RETURNS TABLE (kind text, verdict text, rule text, source_profile text)
-    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_policy_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_effective_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.effective_policy(text) IS
 'What a policy says with everything it inherits: deny, ask and allow rules, the verdict on everything else, commands (exec) and directories (write_root). Raises 42704 for an unknown policy. Example: SELECT * FROM skill_system.effective_policy(''dev'');';
 CREATE FUNCTION skill_system.lint_policy(policy_name text)
     RETURNS TABLE (severity text, code text, rule text, source_profile text, message text, hint text)
-    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lint_policy_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_lint_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.lint_policy(text) IS
 'Rules that do nothing, or perhaps not what was meant: shadowed_by_deny, shadowed_by_ask, redundant, unknown_root, unknown_effect, inert_exec, inert_write_root, and for a policy that cannot decide malformed, unknown_parent, cycle, too_large. Example: SELECT * FROM skill_system.lint_policy(''dev'');';
 CREATE FUNCTION skill_system.assert_allows(policy_name text, VARIADIC effects text[]) RETURNS void
-    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'assert_allows_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_assert_allows' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_allows(text, text[]) IS
 'For tests of a policy: raises P0004 unless every effect is allowed. Example: SELECT skill_system.assert_allows(''dev'', ''db.read'', ''fs.read'');';
 CREATE FUNCTION skill_system.assert_denies(policy_name text, VARIADIC effects text[]) RETURNS void
-    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'assert_denies_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_assert_denies' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_denies(text, text[]) IS
 'For tests of a policy: raises P0004 if any of the effects is allowed without a person. Example: SELECT skill_system.assert_denies(''dev'', ''proc.exec'');';
 CREATE FUNCTION skill_system.effect_problem(rule text) RETURNS text
-    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'effect_problem_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_effect_problem' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.effect_problem(text) IS
 'Why a text is no rule of a policy; NULL when it is one. Example: SELECT skill_system.effect_problem(''DB.read'');';
 
 CREATE FUNCTION skill_system.check_policy_row() RETURNS trigger
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_check_row';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_check_policy_row';
 COMMENT ON FUNCTION skill_system.check_policy_row() IS 'Trigger function of policy_profiles: refuses rules that do not parse.';
 CREATE FUNCTION skill_system.lock_policies() RETURNS trigger
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_lock';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_lock_policies';
 COMMENT ON FUNCTION skill_system.lock_policies() IS 'Trigger function of policy_profiles: lets one statement at a time change policies.';
 CREATE FUNCTION skill_system.record_policy_change() RETURNS trigger
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_changed';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_record_policy_change';
 COMMENT ON FUNCTION skill_system.record_policy_change() IS
 'Trigger function of policy_profiles: writes policy_versions and the audit trail and tells all sessions to compile anew.';
 CREATE FUNCTION skill_system.record_policy_deletion() RETURNS trigger
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_policy_deleted';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_record_policy_deletion';
 COMMENT ON FUNCTION skill_system.record_policy_deletion() IS
 'Trigger function of policy_profiles: a deleted profile leaves a last version and an audit record.';
 

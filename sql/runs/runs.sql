@@ -136,7 +136,7 @@ COMMENT ON FUNCTION skill_system.finish_run(bigint, text, text, jsonb) IS
 'Ends a run as succeeded, failed or cancelled and returns that. Adds up its steps into metrics (steps, duration_ms, tokens, cost_usd), to which metrics are added last, and writes an audit record run.finished. A second call with the same status does nothing. Raises 42704 for an unknown run, 55000 when it has ended otherwise, 22023 for a status that is no end. Example: SELECT skill_system.finish_run(7, ''ok'');';
 
 CREATE FUNCTION skill_system.stuck_after() RETURNS interval
-    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'stuck_after_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_stuck_after' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.stuck_after() IS
 'Silence after which an unfinished run counts as stuck: the setting skill_system.stuck_after. Example: SELECT skill_system.stuck_after();';
 
@@ -247,19 +247,19 @@ COMMENT ON COLUMN skill_system.stuck_runs.last_activity_at IS 'Time of its last 
 COMMENT ON COLUMN skill_system.stuck_runs.silent_for IS 'Time since then.';
 
 CREATE FUNCTION skill_system.run_otlp(run_id bigint) RETURNS jsonb
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'run_otlp_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_run_otlp' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.run_otlp(bigint) IS
 'A run as OTLP/JSON for any OpenTelemetry collector (POST to /v1/traces): the run is the root span invoke_agent, each completed step a child span execute_tool, other events are span events. Ids are the same in every export. Raises 42704 for an unknown run. Example: SELECT skill_system.run_otlp(7);';
 
 CREATE FUNCTION skill_system.maintain(batch_size integer DEFAULT 10000)
     RETURNS TABLE (task text, affected bigint, detail text)
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'maintain_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_maintain' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.maintain(integer) IS
 'What has to be done now and then, for all tenants; one row per task. audit_partitions makes the partitions of this month and the next two; run_retention deletes finished runs older than skill_system.run_retention with their events, at most batch_size a call, and records that as runs.deleted; audit_seal seals what is not sealed yet; audit_sweep seals records that no seal would take and records that as audit.sealed_late. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a batch_size out of bounds. Example: SELECT * FROM skill_system.maintain();';
 
 CREATE FUNCTION skill_system.import_legacy(schema_name text)
     RETURNS TABLE (table_name text, imported bigint, skipped bigint, detail text)
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'import_legacy_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_import_legacy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.import_legacy(text) IS
 'Imports the tables of the seed system (its version 1, 2 or migrated), ids kept, into the session''s tenant. First ALTER SCHEMA skill_system RENAME TO skill_system_legacy; and CREATE EXTENSION skill_system;. Rules that are none here go to metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: what is there is skipped. Raises 42704 when the schema has no such tables, 55000 when an id is taken by another row. Superusers only. Example: SELECT * FROM skill_system.import_legacy(''skill_system_legacy'');';
 

@@ -2,12 +2,12 @@
 
 CREATE FUNCTION skill_system.version_info()
     RETURNS TABLE (library text, catalogue text, server text, pgrx text, advice text)
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'version_info_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_version_info' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.version_info() IS
 'Versions of the loaded library, of the objects in this database, of the server and of pgrx, and what to do when the first two differ. Example: SELECT * FROM skill_system.version_info();';
 
 CREATE FUNCTION skill_system.health() RETURNS TABLE ("check" text, status text, detail text, hint text)
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'health_wrapper' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_health' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.health() IS
 'One row per thing that must be right: versions, keyring, roles, audit_protection, utility_guard, audit_partitions, audit_seal, sealer, row_security, dump_marking, stuck_runs, skills_integrity. status is ok, warning or error; hint says what to do. Example: SELECT * FROM skill_system.health() WHERE status <> ''ok'';';
 

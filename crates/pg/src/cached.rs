@@ -119,12 +119,23 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
         K: std::borrow::Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
+        match self.get_or_try_load(key, || Ok::<_, std::convert::Infallible>(load())) {
+            Ok(value) => value,
+        }
+    }
+
+    /// The same where `load` may find nothing, which is not remembered.
+    pub fn get_or_try_load<Q, E>(&self, key: &Q, load: impl FnOnce() -> Result<V, E>) -> Result<V, E>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
         // SAFETY: inside a transaction; the server does the same at every new lock.
         unsafe { pg_sys::AcceptInvalidationMessages() };
         if self.valid.get() {
             let known = self.values.borrow().as_ref().and_then(|values| values.get(key).cloned());
             if let Some(known) = known {
-                return known;
+                return Ok(known);
             }
         } else {
             self.values.replace(None);
@@ -137,14 +148,14 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
         }
         // Raised before the values are read: from here on a change is noticed.
         self.valid.set(true);
-        let value = load();
+        let value = load()?;
         let mut values = self.values.borrow_mut();
         let values = values.get_or_insert_default();
         if values.len() >= self.limit {
             values.clear();
         }
         values.insert(key.to_owned(), value.clone());
-        value
+        Ok(value)
     }
 }
 

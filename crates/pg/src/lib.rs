@@ -12,8 +12,10 @@ pub mod cached;
 pub mod call;
 pub mod error;
 pub mod fault_point;
+pub mod insert;
 pub mod progress;
 pub mod row;
+pub mod row_json;
 pub mod settings;
 pub mod spi;
 pub mod sys;
@@ -25,7 +27,7 @@ pub use call::{Answer, Call, Returned, RowSet};
 pub use pgrx::pg_sys::Oid;
 pub use row::{FromRow, Row};
 pub use trigger::{Event, Timing, Trigger};
-pub use value::{Arg, Date, Field, FromSql, Jsonb, NonNull, Timestamptz, ToSql, Uuid, arg};
+pub use value::{Arg, Date, EnumLabel, Field, FromSql, Interval, Jsonb, NonNull, Timestamptz, ToSql, Uuid, arg};
 
 // For the macros.
 #[doc(hidden)]
@@ -39,4 +41,5 @@ pub fn register() {
     call::register();
     cached::register();
     fault_point::register();
+    insert::register();
 }

@@ -8,6 +8,7 @@ use skill_core::{Code, Fault};
 
 use super::call::{Call, Returned};
 use super::error::raise;
+use super::insert::{Columns, TableRow};
 use super::row::Row;
 use super::sys;
 use super::value::{Arg, Field, Place, read, same_bytes};
@@ -237,6 +238,21 @@ impl<'c> Trigger<'c> {
                 ))
             })
         }
+    }
+
+    /// The new row, when its table has these columns and no others.
+    pub fn table_row<const N: usize>(&self, columns: &'static Columns<N>) -> Option<TableRow<'_, N>> {
+        let row = self.new_row();
+        if row.is_null() {
+            return None;
+        }
+        // SAFETY: tuple and descriptor belong together; both, and the memory, live as long as the call.
+        unsafe { TableRow::new(row, (*self.data.tg_relation).rd_att, columns, self.call.memory()) }
+    }
+
+    /// As [`Trigger::proceed`], with this row and other values in some of its columns.
+    pub fn proceed_with_table_row<const N: usize>(&self, row: TableRow<'_, N>, changes: &[(usize, Arg)]) -> Returned {
+        self.call.tuple(row.into_tuple(changes))
     }
 
     /// What an AFTER trigger returns: a null pointer, which is not SQL NULL.

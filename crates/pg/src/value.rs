@@ -51,6 +51,17 @@ impl Date {
     }
 }
 
+/// A span of time without months and days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    /// Microseconds.
+    pub micros: i64,
+}
+
+/// The label of an enum's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnumLabel(pub String);
+
 /// The bytes of a jsonb behind its header, in the server's binary form; `skill_core::jsonb` reads and writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jsonb<'a>(pub &'a [u8]);
@@ -163,7 +174,7 @@ pub(crate) unsafe fn read<'a, T: Field<'a>>(
 }
 
 #[cold]
-fn wrong_type(wanted: &str, oid: Oid, place: Place) -> ! {
+pub(crate) fn wrong_type(wanted: &str, oid: Oid, place: Place) -> ! {
     raise(
         Fault::new(
             Code::DataCorrupted,
@@ -217,6 +228,19 @@ impl FromSql<'_> for Uuid {
     unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, _: pg_sys::MemoryContext) -> Self {
         // SAFETY: a uuid is 16 bytes.
         Uuid::from_bytes(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() })
+    }
+}
+
+impl FromSql<'_> for EnumLabel {
+    const NAME: &'static str = "an enum";
+
+    fn accepts(oid: Oid) -> bool {
+        // SAFETY: a catalogue look-up inside a transaction.
+        unsafe { pg_sys::type_is_enum(oid) }
+    }
+
+    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, _: pg_sys::MemoryContext) -> Self {
+        EnumLabel(pgrx::enum_helper::lookup_enum_by_oid(Oid::from(datum.value() as u32)).0)
     }
 }
 
@@ -671,6 +695,17 @@ impl<'a> ToSql<'a> for &'a [[u8; 32]] {
     fn to_arg(self) -> Arg<'a> {
         let items = self.iter().map(ToSql::to_arg).collect();
         Arg { oid: Self::OID, content: Content::Array(pg_sys::BYTEAOID, items) }
+    }
+}
+
+impl<'a> ToSql<'a> for Interval {
+    const OID: Oid = pg_sys::INTERVALOID;
+
+    fn to_arg(self) -> Arg<'a> {
+        // The server's Interval: microseconds, days, months.
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.micros.to_ne_bytes());
+        Arg { oid: Self::OID, content: Content::Fixed(bytes) }
     }
 }
 

@@ -1,0 +1,285 @@
+//! A changed row as jsonb, built from the tuple without SQL.
+//!
+//! Values come out as `to_jsonb()` would have them: the common types are built here, all others are given to it.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::pg_sys;
+use skill_core::Fault;
+use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
+
+use super::sys;
+use super::trigger::{Event, Trigger};
+use super::value::{in_memory, same_bytes, varlena_bytes};
+
+/// `to_jsonb(anyelement)` in pg_proc.dat.
+const TO_JSONB: u32 = 3787;
+
+/// Writes the changes of one table, as long as its definition does not change: for one statement.
+pub struct ChangeWriter {
+    table: CString,
+    columns: Vec<Captured>,
+    /// The primary key.
+    key: Vec<Captured>,
+    buffer: Vec<u8>,
+    /// Holds what `convert` of the columns points to.
+    _memory: Memory,
+}
+
+#[derive(Clone)]
+struct Captured {
+    position: usize,
+    name: CString,
+    type_oid: pg_sys::Oid,
+    length: i16,
+    by_value: bool,
+    /// `to_jsonb` prepared for the type, where it is not one of the common ones.
+    convert: *mut pg_sys::FmgrInfo,
+}
+
+/// A memory context, created when it is needed.
+struct Memory(pg_sys::MemoryContext);
+
+impl Memory {
+    fn get(&mut self) -> pg_sys::MemoryContext {
+        if self.0.is_null() {
+            // SAFETY: a constant name; the context lives until it is dropped.
+            self.0 = unsafe {
+                pg_sys::AllocSetContextCreateInternal(
+                    pg_sys::TopMemoryContext,
+                    c"skill_system row_json".as_ptr(),
+                    pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                    pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                    pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+                )
+            };
+        }
+        self.0
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: created above, and no child of a context that could have deleted it.
+            unsafe { pg_sys::MemoryContextDelete(self.0) };
+        }
+    }
+}
+
+impl ChangeWriter {
+    /// For the table of a trigger and those of its columns whose name `includes` accepts.
+    pub fn new(trigger: &Trigger, includes: impl Fn(&[u8]) -> bool) -> Self {
+        // SAFETY: the relation is open, and the descriptor is its own.
+        unsafe {
+            let relation = trigger.relation();
+            let desc = (*relation).rd_att;
+            let mut memory = Memory(std::ptr::null_mut());
+            let mut all: Vec<Captured> =
+                (0..(*desc).natts as usize).filter_map(|i| Captured::new(desc, i, &mut memory)).collect();
+            all.sort_by(|a, b| key_order(a.name.as_bytes(), b.name.as_bytes()));
+            let attributes = pg_sys::RelationGetIndexAttrBitmap(
+                relation,
+                pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_PRIMARY_KEY,
+            );
+            let is_key = |column: &&Captured| {
+                let bit = column.position as i32 + 1 - pg_sys::FirstLowInvalidHeapAttributeNumber;
+                pg_sys::bms_is_member(bit, attributes)
+            };
+            ChangeWriter {
+                table: sys::c_string(&trigger.relation_name()),
+                columns: all.iter().filter(|column| includes(column.name.as_bytes())).cloned().collect(),
+                key: all.iter().filter(is_key).cloned().collect(),
+                buffer: Vec::new(),
+                _memory: memory,
+            }
+        }
+    }
+
+    /// The change of one firing as the bytes of a jsonb: `{"table", "key", "old", "new"}`; `None` when none of the columns
+    /// changed.
+    pub fn change(&mut self, trigger: &Trigger) -> Result<Option<&[u8]>, Fault> {
+        // SAFETY: tuples and descriptor belong to one firing of the trigger.
+        let (old, new) = unsafe {
+            let desc = (*trigger.relation()).rd_att;
+            (Values::new(trigger.old_row(), desc), Values::new(trigger.new_row(), desc))
+        };
+        if let (Event::Update, Some(old), Some(new)) = (trigger.event(), &old, &new)
+            && self.columns.iter().all(|column| old.same(new, column))
+        {
+            return Ok(None);
+        }
+        self.buffer.clear();
+        let members = [("key", &self.key, new.as_ref().or(old.as_ref())), ("new", &self.columns, new.as_ref()), ("old", &self.columns, old.as_ref())];
+        let members = || members.iter().filter_map(|(name, columns, row)| row.map(|row| (*name, *columns, row)));
+        let mut record = ObjectWriter::new(&mut self.buffer, members().count() + 1);
+        members().for_each(|(name, ..)| record.string(name.as_bytes()));
+        record.string(b"table");
+        for (_, columns, row) in members() {
+            record.object(columns.len(), |object| row.write(columns, object))?;
+        }
+        record.string(self.table.as_bytes());
+        Ok(Some(&self.buffer))
+    }
+}
+
+impl Captured {
+    /// # Safety
+    /// A valid descriptor with more than `position` attributes.
+    unsafe fn new(desc: pg_sys::TupleDesc, position: usize, memory: &mut Memory) -> Option<Captured> {
+        // SAFETY: the caller's; the rest are catalogue look-ups.
+        unsafe {
+            let attribute = &*sys::attribute(desc, position);
+            if attribute.attisdropped {
+                return None;
+            }
+            // A domain has the values of its base type.
+            let type_oid = pg_sys::getBaseType(attribute.atttypid);
+            let common = matches!(
+                type_oid,
+                pg_sys::BOOLOID
+                    | pg_sys::INT2OID
+                    | pg_sys::INT4OID
+                    | pg_sys::INT8OID
+                    | pg_sys::TEXTOID
+                    | pg_sys::VARCHAROID
+                    | pg_sys::BPCHAROID
+                    | pg_sys::UUIDOID
+                    | pg_sys::JSONBOID
+                    | pg_sys::DATEOID
+                    | pg_sys::TIMESTAMPOID
+                    | pg_sys::TIMESTAMPTZOID
+            );
+            let convert = if common { std::ptr::null_mut() } else { to_jsonb_for(attribute, memory.get()) };
+            Some(Captured {
+                position,
+                name: CStr::from_ptr(attribute.attname.data.as_ptr()).to_owned(),
+                type_oid,
+                length: attribute.attlen,
+                by_value: attribute.attbyval,
+                convert,
+            })
+        }
+    }
+}
+
+/// `to_jsonb` as if it had been called with an expression of the column's type.
+///
+/// # Safety
+/// `memory` lives as long as the result.
+unsafe fn to_jsonb_for(
+    attribute: &pg_sys::FormData_pg_attribute,
+    memory: pg_sys::MemoryContext,
+) -> *mut pg_sys::FmgrInfo {
+    // SAFETY: the caller's; the nodes are those that the parser would build.
+    unsafe {
+        in_memory(memory, || {
+            let flinfo = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast::<pg_sys::FmgrInfo>();
+            pg_sys::fmgr_info(pg_sys::Oid::from(TO_JSONB), flinfo);
+            let value = pg_sys::makeConst(
+                attribute.atttypid,
+                attribute.atttypmod,
+                attribute.attcollation,
+                attribute.attlen as i32,
+                pg_sys::Datum::from(0),
+                true,
+                attribute.attbyval,
+            );
+            let arguments = pg_sys::lappend(std::ptr::null_mut(), value.cast());
+            let expression = pg_sys::makeFuncExpr(
+                pg_sys::Oid::from(TO_JSONB),
+                pg_sys::JSONBOID,
+                arguments,
+                pg_sys::InvalidOid,
+                pg_sys::InvalidOid,
+                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+            );
+            (*flinfo).fn_expr = expression.cast();
+            flinfo
+        })
+    }
+}
+
+/// The values of one tuple, which lives as long as its trigger fires.
+struct Values {
+    datums: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+}
+
+impl Values {
+    /// `None` for a null pointer.
+    ///
+    /// # Safety
+    /// Tuple and descriptor belong together; the tuple lives longer than the values.
+    unsafe fn new(tuple: pg_sys::HeapTuple, desc: pg_sys::TupleDesc) -> Option<Values> {
+        if tuple.is_null() {
+            return None;
+        }
+        // SAFETY: the caller's; the descriptor has as many attributes as the lists.
+        unsafe {
+            let count = (*desc).natts as usize;
+            let mut values = Values { datums: vec![pg_sys::Datum::from(0); count], nulls: vec![true; count] };
+            pg_sys::heap_deform_tuple(tuple, desc, values.datums.as_mut_ptr(), values.nulls.as_mut_ptr());
+            Some(values)
+        }
+    }
+
+    /// The column has the same bytes in both rows.
+    fn same(&self, other: &Values, column: &Captured) -> bool {
+        let at = column.position;
+        if self.nulls[at] || other.nulls[at] {
+            return self.nulls[at] == other.nulls[at];
+        }
+        // SAFETY: values of the column, which has this length.
+        unsafe { same_bytes(self.datums[at], other.datums[at], column.by_value, column.length) }
+    }
+
+    /// `columns` in the order of keys.
+    fn write(&self, columns: &[Captured], object: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
+        columns.iter().for_each(|column| object.string(column.name.as_bytes()));
+        columns.iter().try_for_each(|column| {
+            if self.nulls[column.position] {
+                object.null();
+                return Ok(());
+            }
+            // SAFETY: a value of the column, not NULL.
+            unsafe { write_value(column, self.datums[column.position], object) }
+        })
+    }
+}
+
+/// # Safety
+/// `datum` is a value of the column.
+unsafe fn write_value(
+    column: &Captured,
+    datum: pg_sys::Datum,
+    object: &mut ObjectWriter<'_>,
+) -> Result<(), JsonbError> {
+    // SAFETY: the caller's; each type is read as the server stores it. What is detoasted lies in the current context.
+    unsafe {
+        let bytes = |datum| varlena_bytes(datum, pg_sys::CurrentMemoryContext);
+        match column.type_oid {
+            _ if !column.convert.is_null() => {
+                let value = pg_sys::FunctionCall1Coll(column.convert, pg_sys::InvalidOid, datum);
+                object.jsonb(bytes(value))?;
+            }
+            pg_sys::BOOLOID => object.bool(datum.value() != 0),
+            pg_sys::INT2OID => object.integer(i64::from(datum.value() as i16)),
+            pg_sys::INT4OID => object.integer(i64::from(datum.value() as i32)),
+            pg_sys::INT8OID => object.integer(datum.value() as i64),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => object.string(bytes(datum)),
+            pg_sys::UUIDOID => {
+                let uuid = pgrx::Uuid::from_bytes(*datum.cast_mut_ptr::<[u8; 16]>());
+                object.string(uuid.to_string().as_bytes());
+            }
+            pg_sys::JSONBOID => object.jsonb(bytes(datum))?,
+            _ => {
+                // date, timestamp, timestamptz in ISO 8601, as to_jsonb writes them.
+                let mut buffer = [0; pg_sys::MAXDATELEN as usize + 1];
+                let text = pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), datum, column.type_oid, std::ptr::null());
+                object.string(CStr::from_ptr(text).to_bytes());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Why a policy decides as it does, and what is odd about it. Unlike the decisions, these raise for an unknown policy.
+
+use skill_core::policy::request::{effects_argument, format_effects};
+use skill_core::policy::{PolicyError, Verdict, lint_broken};
+use skill_core::{Code, Fault};
+use skill_pg::{Answer, Call, arg, pg_function};
+
+use super::{Compiled, load_valid, policy};
+
+/// Argument 0, and the policy that it names, which may be one that does not compile.
+fn existing_policy(call: &Call) -> Result<(&str, Compiled), Fault> {
+    let name = call.text(0).ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the policy name is NULL"))?;
+    let compiled = policy(name);
+    match &*compiled {
+        Err(error @ PolicyError::Unknown { .. }) => Err(error.clone().into()),
+        _ => Ok((name, compiled)),
+    }
+}
+
+fn requested_effects(call: &Call) -> Result<Vec<String>, Fault> {
+    effects_argument(call.get(1))
+}
+
+pg_function!(explain_policy);
+/// `explain_policy(policy_name, effects)`
+fn explain_policy(call: &Call) -> Answer {
+    let (_, compiled) = existing_policy(call)?;
+    let effects = requested_effects(call)?;
+    let mut rows = call.row_set();
+    match &*compiled {
+        Ok(policy) => {
+            for e in policy.explain(effects.iter().map(String::as_str)) {
+                rows.push(&[arg(e.effect), arg(e.verdict.as_str()), arg(e.rule), arg(e.source), arg(e.why)]);
+            }
+        }
+        Err(error) => {
+            let why = error.to_string();
+            for effect in &effects {
+                rows.push(&[arg(effect), arg("deny"), arg(None::<&str>), arg(None::<&str>), arg(&why)]);
+            }
+        }
+    }
+    Ok(rows.finish())
+}
+
+pg_function!(effective_policy);
+/// `effective_policy(policy_name)`
+fn effective_policy(call: &Call) -> Answer {
+    let (_, compiled) = existing_policy(call)?;
+    let policy = compiled.as_ref().as_ref().map_err(Clone::clone)?;
+    let mut rows = call.row_set();
+    for (kind, verdict, rule, source) in policy.effective() {
+        rows.push(&[arg(kind), arg(verdict.as_str()), arg(rule), arg(source)]);
+    }
+    Ok(rows.finish())
+}
+
+pg_function!(lint_policy);
+/// `lint_policy(policy_name)`
+fn lint_policy(call: &Call) -> Answer {
+    let (name, compiled) = existing_policy(call)?;
+    let findings = match &*compiled {
+        Ok(policy) => policy.lint(),
+        Err(error) => vec![lint_broken(name, error)],
+    };
+    let mut rows = call.row_set();
+    for f in findings {
+        rows.push(&[arg(f.severity), arg(f.code), arg(f.rule), arg(f.source), arg(f.message), arg(f.hint)]);
+    }
+    Ok(rows.finish())
+}
+
+pg_function!(assert_allows);
+/// `assert_allows(policy_name, effects)`
+fn assert_allows(call: &Call) -> Answer {
+    let (name, compiled) = existing_policy(call)?;
+    let effects = requested_effects(call)?;
+    let policy = compiled.as_ref().as_ref().map_err(Clone::clone)?;
+    let decision = policy.check(effects.iter().map(String::as_str));
+    if decision.allowed {
+        return Ok(call.void());
+    }
+    let blocked = format_effects(&decision.blocked);
+    Err(Fault::new(Code::AssertFailure, format!("policy \"{name}\" does not allow {blocked}"))
+        .detail(format!("{}.", decision.reason)))
+}
+
+pg_function!(assert_denies);
+/// `assert_denies(policy_name, effects)`
+fn assert_denies(call: &Call) -> Answer {
+    let (name, compiled) = existing_policy(call)?;
+    let effects = requested_effects(call)?;
+    let policy = compiled.as_ref().as_ref().map_err(Clone::clone)?;
+    let explained = policy.explain(effects.iter().map(String::as_str));
+    let allowed: Vec<String> =
+        explained.into_iter().filter(|e| e.verdict == Verdict::Allow).map(|e| e.effect).collect();
+    if allowed.is_empty() && !effects.is_empty() {
+        return Ok(call.void());
+    }
+    Err(Fault::new(Code::AssertFailure, format!("policy \"{name}\" allows {}", format_effects(&allowed)))
+        .detail("Each of the given effects was expected to be blocked."))
+}
+
+pg_function!(effect_problem);
+/// `effect_problem(rule)`: what a legacy profile may contain and this extension would refuse.
+fn effect_problem(call: &Call) -> Answer {
+    let problem = match call.text(0) {
+        None => Some("it is NULL".to_owned()),
+        Some(rule) => skill_core::policy::effect::Effect::parse_rule(rule).err().map(|e| e.to_string()),
+    };
+    Ok(call.answer(problem))
+}

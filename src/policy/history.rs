@@ -1,0 +1,206 @@
+//! Triggers of `policy_profiles`: what a row must be, its history, and who is told of a change.
+
+use const_format::concatcp;
+use skill_core::policy::effect::shorten;
+use skill_core::policy::{PolicyError, Profile, hash_all};
+use skill_core::Fault;
+use skill_pg::cached::announce_change;
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, Event, FromRow, Row, Timing, Trigger, arg, pg_function};
+
+use super::{PROFILE_COLUMNS, read_profile};
+use crate::{audit, settings};
+
+/// A column that has one of two words; NULL is for the table to refuse.
+fn check_choice(column: &'static str, given: Option<&str>, words: [&'static str; 2]) -> Result<(), PolicyError> {
+    match given {
+        Some(given) if !words.contains(&given) => {
+            Err(PolicyError::BadChoice { column, given: shorten(given), words })
+        }
+        _ => Ok(()),
+    }
+}
+
+pg_function!(check_policy_row);
+/// Refuses what does not parse.
+fn check_policy_row(call: &Call) -> Answer {
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
+    let list = |name: &std::ffi::CStr| -> Vec<String> {
+        let elements: Option<Vec<Option<String>>> = trigger.new_value(name);
+        elements.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect()
+    };
+    Profile {
+        name: trigger.new_value::<Option<String>>(c"name").unwrap_or_default(),
+        allowed_effects: list(c"allowed_effects"),
+        ask_effects: list(c"ask_effects"),
+        denied_effects: list(c"denied_effects"),
+        allowed_exec: list(c"allowed_exec"),
+        allowed_write_roots: list(c"allowed_write_roots"),
+        ..Profile::default()
+    }
+    .validate()?;
+    check_choice("unlisted", trigger.new_value(c"unlisted"), ["deny", "ask"])?;
+    check_choice("mode", trigger.new_value(c"mode"), ["enforce", "observe"])?;
+    Ok(trigger.proceed())
+}
+
+const ANY: &[Event] = &[Event::Insert, Event::Update, Event::Delete, Event::Truncate];
+
+pg_function!(lock_policies);
+/// One statement at a time, because each computes hashes from the others, and before any row is locked, or two would wait
+/// for each other.
+fn lock_policies(call: &Call) -> Answer {
+    let trigger = Trigger::new(call, &[(Timing::BeforeStatement, ANY)])?;
+    const LOCK: &str = "LOCK TABLE skill_system.policy_versions IN SHARE ROW EXCLUSIVE MODE";
+    spi::execute(LOCK, As::Owner, See::OwnWrites, &[]);
+    Ok(trigger.done())
+}
+
+pg_function!(record_policy_change);
+/// Has every session forget what it compiled, and writes the history of each profile whose content is not what it was.
+fn record_policy_change(call: &Call) -> Answer {
+    let trigger = Trigger::new(call, &[(Timing::AfterStatement, ANY)])?;
+    announce_change(c"policy_profiles");
+    if trigger.event() == Event::Truncate {
+        audit::append("policy.truncated", serde_json::json!({}), None, None);
+    } else {
+        for record in spi::as_owner(write_history)? {
+            audit::append_for(&record.tenant, record.event_type, arg(record.data), None, None);
+        }
+    }
+    Ok(trigger.done())
+}
+
+/// A profile with what the server set.
+struct Stored {
+    profile: Profile,
+    tenant: String,
+    id: i64,
+    hash: Option<String>,
+}
+
+impl FromRow for Stored {
+    fn from_row(row: &Row<'_>) -> Self {
+        Stored { profile: read_profile(row), tenant: row.get(12), id: row.get(13), hash: row.get(14) }
+    }
+}
+
+/// What is to be audited.
+struct Record {
+    tenant: String,
+    event_type: &'static str,
+    data: serde_json::Value,
+}
+
+/// Rows of `policy_versions`, column by column.
+#[derive(Default)]
+struct Versions {
+    tenants: Vec<String>,
+    ids: Vec<i64>,
+    versions: Vec<i32>,
+    hashes: Vec<String>,
+    names: Vec<String>,
+    contents: Vec<String>,
+}
+
+/// New versions for all profiles whose stored hash is not that of their content. Runs as the owner and across tenants,
+/// because a restore fills them all in one statement.
+fn write_history() -> Result<Vec<Record>, Fault> {
+    const STORED: &str = concatcp!(
+        "SELECT ",
+        PROFILE_COLUMNS,
+        ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p ORDER BY p.tenant_id, p.id"
+    );
+    let stored = spi::collect::<Stored>(STORED, As::Caller, See::Latest, &[]);
+    let (mut records, mut new) = (Vec::new(), Versions::default());
+    for tenant in stored.chunk_by(|a, b| a.tenant == b.tenant) {
+        let profiles: Vec<Profile> = tenant.iter().map(|row| row.profile.clone()).collect();
+        for (i, result) in hash_all(&profiles) {
+            let was = &tenant[i];
+            let (content, hash) = match result {
+                Ok(found) => found,
+                // A row that brings its hash is being restored and its parents may come later.
+                Err(PolicyError::UnknownParent { .. }) if was.hash.is_some() && is_being_restored(was) => continue,
+                // What is broken in another tenant was not broken by this statement.
+                Err(_) if was.hash.is_some() && was.tenant != settings::tenant() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if was.hash.as_ref() == Some(&hash) {
+                continue;
+            }
+            let version = was.profile.version + 1;
+            records.push(Record {
+                tenant: was.tenant.clone(),
+                event_type: if version == 1 { "policy.created" } else { "policy.changed" },
+                data: serde_json::json!({
+                    "policy": was.profile.name, "id": was.id, "version": version, "hash": hash, "previous_hash": was.hash,
+                }),
+            });
+            new.tenants.push(was.tenant.clone());
+            new.ids.push(was.id);
+            new.versions.push(version);
+            new.hashes.push(hash);
+            new.names.push(was.profile.name.clone());
+            new.contents.push(content);
+        }
+    }
+    if !records.is_empty() {
+        store_versions(new);
+    }
+    Ok(records)
+}
+
+fn store_versions(new: Versions) {
+    spi::execute(
+        "INSERT INTO skill_system.policy_versions (tenant_id, policy_profile_id, version, content_hash, name, content) \
+         SELECT t, i, v, h, n, c::jsonb FROM unnest($1, $2, $3, $4, $5, $6) AS new(t, i, v, h, n, c)",
+        As::Caller,
+        See::OwnWrites,
+        &[
+            arg(new.tenants.as_slice()),
+            arg(new.ids.clone()),
+            arg(new.versions.clone()),
+            arg(new.hashes.as_slice()),
+            arg(new.names),
+            arg(new.contents),
+        ],
+    );
+    // One statement: it fires this trigger again, which then finds every hash as it should be.
+    spi::execute(
+        "UPDATE skill_system.policy_profiles p SET version = v, content_hash = h \
+         FROM unnest($1, $2, $3, $4) AS new(t, i, v, h) WHERE p.tenant_id = t AND p.id = i",
+        As::Caller,
+        See::OwnWrites,
+        &[arg(new.tenants), arg(new.ids), arg(new.versions), arg(new.hashes)],
+    );
+}
+
+/// No history exists yet for a row that has a version: it comes from a dump.
+fn is_being_restored(row: &Stored) -> bool {
+    spi::one::<bool>(
+        "SELECT NOT EXISTS (SELECT FROM skill_system.policy_versions WHERE tenant_id = $1 AND policy_profile_id = $2)",
+        As::Caller,
+        See::Latest,
+        &[arg(&row.tenant), arg(row.id)],
+    ) == Some(true)
+}
+
+pg_function!(record_policy_deletion);
+/// The history tells that a profile was deleted, and by whom.
+fn record_policy_deletion(call: &Call) -> Answer {
+    let trigger = Trigger::new(call, &[(Timing::AfterRow, &[Event::Delete])])?;
+    let (tenant, name): (&str, &str) = (trigger.old(c"tenant_id"), trigger.old(c"name"));
+    let (id, version): (i64, i32) = (trigger.old(c"id"), trigger.old(c"version"));
+    let previous_hash: Option<&str> = trigger.old(c"content_hash");
+    spi::execute(
+        "INSERT INTO skill_system.policy_versions (tenant_id, policy_profile_id, version, content_hash, name, content) \
+         VALUES ($1, $2, $3, NULL, $4, NULL)",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(tenant), arg(id), arg(version + 1), arg(name)],
+    );
+    let data =
+        serde_json::json!({"policy": name, "id": id, "version": version + 1, "previous_hash": previous_hash});
+    audit::append_for(tenant, "policy.deleted", arg(data), None, None);
+    Ok(trigger.done())
+}

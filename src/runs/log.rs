@@ -1,0 +1,294 @@
+//! What ran: `log_run()`, `start_run()` and the events of a run.
+
+use const_format::concatcp;
+use skill_core::jsonb::Member;
+use skill_core::runs::{RunError, Status, check_events, duration, name, optional_name};
+use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Arg, Call, arg, pg_function, sys};
+
+use super::{audit_run, object, object_arg, parse_status, run_id_arg};
+use crate::policy::{load_valid, policy};
+use crate::skills::{self, Ran};
+
+/// Number and content of the named policy; an unknown or broken one is an error.
+fn policy_in_force(name: Option<&str>, whole: bool) -> Result<(Option<i64>, Option<serde_json::Value>), Fault> {
+    let Some(name) = name else {
+        return Ok((None, None));
+    };
+    let compiled = load_valid(name)?;
+    let policy = compiled.as_ref().as_ref().map_err(Clone::clone)?;
+    let content = if whole {
+        policy.to_json()
+    } else {
+        serde_json::json!({"policy": policy.name, "version": policy.version, "hash": policy.hash})
+    };
+    let id = spi::one::<i64>(
+        "SELECT id FROM skill_system.policy_profiles WHERE tenant_id = skill_system.current_tenant() AND name = $1",
+        As::Caller,
+        See::Latest,
+        &[arg(name)],
+    );
+    Ok((id, Some(content)))
+}
+
+/// ON CONFLICT costs a second WAL record for each row, so it is only there with a key.
+const ON_CONFLICT: &str =
+    " ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING ";
+
+const INSERT_RUN: &str = "WITH r AS (INSERT INTO skill_system.runs (goal, agent_id, policy_profile_id, status, \
+     started_at, ended_at, effective_policy, metrics, error, idempotency_key, skill_version_id) \
+     VALUES ($1, $2, $3, $4::skill_system.run_status, $5, $6, coalesce($7, '{}'), coalesce($8 || $9, $8), $10, $11, $17)";
+const INSERT_STEP: &str =
+    " RETURNING id), e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload, skill_version_id) \
+     SELECT id, $12, $13, $14, coalesce($15 || $16, $16), $17 FROM r) SELECT id FROM r";
+/// Run and step in one statement.
+const LOG_RUN: &str = concatcp!(INSERT_RUN, INSERT_STEP);
+const LOG_RUN_WITH_KEY: &str = concatcp!(INSERT_RUN, ON_CONFLICT, INSERT_STEP);
+
+/// Arguments of `log_run()`.
+struct LogRun<'c> {
+    skill_id: &'c str,
+    operation: &'c str,
+    status: Status,
+    duration_ms: Option<i64>,
+    agent_id: Option<&'c str>,
+    goal: Option<&'c str>,
+    policy_name: Option<&'c str>,
+    error: Option<&'c str>,
+    metrics: Arg<'c>,
+    payload: Arg<'c>,
+    idempotency_key: Option<&'c str>,
+}
+
+impl<'c> LogRun<'c> {
+    fn read(call: &'c Call) -> Result<Self, Fault> {
+        Ok(LogRun {
+            skill_id: name(call.text(0), "skill_id")?,
+            operation: name(call.text(1), "operation")?,
+            status: parse_status(call.text(2))?,
+            duration_ms: duration(call.get(3))?,
+            agent_id: optional_name(call.text(4), "agent_id")?,
+            goal: call.text(5),
+            policy_name: call.text(6),
+            error: call.text(7),
+            metrics: object_arg(call, 8, "metrics")?,
+            payload: object_arg(call, 9, "payload")?,
+            idempotency_key: optional_name(call.text(10), "idempotency_key")?,
+        })
+    }
+}
+
+pg_function!(log_run);
+/// `log_run(skill_id, operation, status, duration_ms, agent_id, goal, policy_name, error, metrics, payload, idempotency_key)`
+fn log_run(call: &Call) -> Answer {
+    let input = LogRun::read(call)?;
+    let (policy_id, effective) = policy_in_force(input.policy_name, false)?;
+    let ran = version_used(input.skill_id, call, 9);
+    let version = ran.as_ref().map(|ran| Member::Text(&ran.version));
+    let now = sys::clock_timestamp();
+    let queued = input.status == Status::Queued;
+    let mut started = now;
+    started.0 -= input.duration_ms.unwrap_or(0) * 1000;
+    let duration = input.duration_ms.map(Member::Integer);
+    let counted = object(&[("steps", Some(Member::Integer(1))), ("duration_ms", duration)])?;
+    let step = object(&[
+        ("skill", Some(Member::Text(input.skill_id))),
+        ("operation", Some(Member::Text(input.operation))),
+        ("status", Some(Member::Text(input.status.step_word()))),
+        ("duration_ms", duration),
+        ("metrics", if input.metrics.is_null() { None } else { call.jsonb(8).map(Member::Jsonb) }),
+        ("skill_version", version),
+    ])?;
+    let args = [
+        arg(input.goal),
+        arg(input.agent_id),
+        arg(policy_id),
+        arg(input.status.as_str()),
+        arg((!queued).then_some(started)),
+        arg(input.status.is_terminal().then_some(now)),
+        arg(effective),
+        counted,
+        input.metrics,
+        arg(input.error),
+        arg(input.idempotency_key),
+        arg(now),
+        arg(input.status.level()),
+        arg(input.status.event_type()),
+        input.payload,
+        step,
+        arg(ran.as_ref().map(|ran| ran.version_id)),
+    ];
+    let sql = if input.idempotency_key.is_some() { LOG_RUN_WITH_KEY } else { LOG_RUN };
+    let (id, new) = insert_run(sql, &args, input.idempotency_key)?;
+    if new {
+        let record = object(&[
+            ("run_id", Some(Member::Integer(id))),
+            ("skill", Some(Member::Text(input.skill_id))),
+            ("operation", Some(Member::Text(input.operation))),
+            ("status", Some(Member::Text(input.status.as_str()))),
+            ("duration_ms", duration),
+            ("skill_version", version),
+        ])?;
+        audit_run("run.logged", record, input.agent_id);
+    }
+    Ok(call.answer(id))
+}
+
+/// The version of a registered skill that a step used; argument `payload` may name it.
+fn version_used(skill_id: &str, call: &Call, payload: usize) -> Option<Ran> {
+    const MEMBER: &[u8] = b"skill_version";
+    let named = call.jsonb(payload).is_some_and(|bytes| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
+    let claimed = if named {
+        spi::one::<String>("SELECT $1->>'skill_version'", As::Caller, See::Statement, &[call.arg(payload)])
+    } else {
+        None
+    };
+    skills::ran(skill_id, claimed.as_deref())
+}
+
+/// Runs a statement that inserts a run, and returns its number and that it is new; where the key is taken, the run that
+/// has it. As the owner: the statement is fixed and the tenant is the session's, so row security has nothing to add and
+/// its two checks a run would cost a tenth of the time.
+fn insert_run(sql: &'static str, args: &[Arg], key: Option<&str>) -> Result<(i64, bool), Fault> {
+    // The run that held the key may be deleted between the two statements; then the next turn inserts one.
+    for _ in 0..3 {
+        if let Some(id) = spi::one::<i64>(sql, As::Owner, See::OwnWrites, args) {
+            return Ok((id, true));
+        }
+        let id = spi::one::<i64>(
+            "SELECT id FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND idempotency_key = $1",
+            As::Caller,
+            See::Latest,
+            &[arg(key)],
+        );
+        if let Some(id) = id {
+            return Ok((id, false));
+        }
+    }
+    Err(Fault::new(Code::Internal, "run was neither inserted nor found"))
+}
+
+const INSERT_STARTED: &str = "WITH r AS (INSERT INTO skill_system.runs (goal, agent_id, policy_profile_id, status, \
+     started_at, effective_policy, metrics, idempotency_key) \
+     VALUES ($1, $2, $3, 'running', $4, coalesce($5, '{}'), coalesce($6, '{}'), $7)";
+const RETURN_STARTED: &str = " RETURNING id) SELECT id FROM r";
+const START_RUN: &str = concatcp!(INSERT_STARTED, RETURN_STARTED);
+const START_RUN_WITH_KEY: &str = concatcp!(INSERT_STARTED, ON_CONFLICT, RETURN_STARTED);
+
+pg_function!(start_run);
+/// `start_run(goal, agent_id, policy_name, metrics, idempotency_key)`
+fn start_run(call: &Call) -> Answer {
+    let goal = call.text(0).ok_or(RunError::Missing { what: "goal" })?;
+    let agent_id = optional_name(call.text(1), "agent_id")?;
+    let policy_name = call.text(2);
+    let metrics = object_arg(call, 3, "metrics")?;
+    let key = optional_name(call.text(4), "idempotency_key")?;
+    let (policy_id, effective) = policy_in_force(policy_name, true)?;
+    let args =
+        [arg(goal), arg(agent_id), arg(policy_id), arg(sys::clock_timestamp()), arg(effective), metrics, arg(key)];
+    let sql = if key.is_some() { START_RUN_WITH_KEY } else { START_RUN };
+    let (id, new) = insert_run(sql, &args, key)?;
+    if new {
+        let compiled = policy_name.map(policy);
+        let compiled = compiled.as_ref().and_then(|compiled| compiled.as_ref().as_ref().ok());
+        let record = object(&[
+            ("run_id", Some(Member::Integer(id))),
+            ("agent_id", agent_id.map(Member::Text)),
+            ("policy", compiled.map(|policy| Member::Text(&policy.name))),
+            ("policy_version", compiled.map(|policy| Member::Integer(policy.version.into()))),
+            ("policy_hash", compiled.map(|policy| Member::Text(&policy.hash))),
+        ])?;
+        audit_run("run.started", record, agent_id);
+    }
+    Ok(call.answer(id))
+}
+
+pg_function!(log_event);
+/// `log_event(run_id, event_type, payload, level)`
+fn log_event(call: &Call) -> Answer {
+    let run_id = run_id_arg(call)?;
+    let event_type = name(call.text(1), "event_type")?;
+    let payload = object_arg(call, 2, "payload")?;
+    let level = name(call.text(3), "level")?;
+    let id = spi::one::<i64>(
+        "INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
+         SELECT r.id, $2, $3, $4, coalesce($5, '{}') FROM skill_system.runs r \
+         WHERE r.tenant_id = skill_system.current_tenant() AND r.id = $1 RETURNING id",
+        As::Caller,
+        See::OwnWrites,
+        &[arg(run_id), arg(sys::clock_timestamp()), arg(level), arg(event_type), payload],
+    );
+    Ok(call.answer(id.ok_or(RunError::Unknown { run_id })?))
+}
+
+pg_function!(log_step);
+/// `log_step(run_id, skill_id, operation, status, duration_ms, metrics, payload)`
+fn log_step(call: &Call) -> Answer {
+    let run_id = run_id_arg(call)?;
+    let skill_id = name(call.text(1), "skill_id")?;
+    let operation = name(call.text(2), "operation")?;
+    let status = parse_status(call.text(3))?;
+    let duration = duration(call.get(4))?;
+    let metrics = object_arg(call, 5, "metrics")?;
+    let payload = object_arg(call, 6, "payload")?;
+    let ran = version_used(skill_id, call, 6);
+    // The lock makes finish_run() wait, so that it adds up every step.
+    let found = spi::first::<(String, Option<i64>)>(
+        include_str!("log_step.sql"),
+        As::Caller,
+        See::OwnWrites,
+        &[
+            arg(run_id),
+            arg(sys::clock_timestamp()),
+            arg(status.level()),
+            arg(status.event_type()),
+            payload,
+            arg(duration),
+            arg(skill_id),
+            arg(operation),
+            arg(status.step_word()),
+            metrics,
+            arg(ran.as_ref().map(|ran| ran.version.as_str())),
+            arg(ran.as_ref().map(|ran| ran.version_id)),
+        ],
+    );
+    match found {
+        Some((_, Some(id))) => Ok(call.answer(id)),
+        Some((status, None)) => Err(RunError::Final { run_id, status, refused: "another step".into() }.into()),
+        None => Err(RunError::Unknown { run_id }.into()),
+    }
+}
+
+pg_function!(log_events);
+/// `log_events(run_id, events)`
+fn log_events(call: &Call) -> Answer {
+    let run_id = run_id_arg(call)?;
+    let events = call.arg(1);
+    if events.is_null() {
+        return Err(RunError::Missing { what: "events" }.into());
+    }
+    // As text: a number beyond a double would make the parser raise.
+    let text = spi::one::<String>("SELECT $1::text", As::Caller, See::OwnWrites, &[events.clone()]);
+    let parsed = serde_json::from_str(&text.unwrap_or_default()).map_err(|error| {
+        Fault::new(Code::InvalidParameterValue, "events cannot be read").detail(format!("{error}."))
+    })?;
+    let count = check_events(&parsed)?;
+    let known = spi::one::<bool>(
+        "SELECT true FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Caller,
+        See::OwnWrites,
+        &[arg(run_id)],
+    );
+    known.ok_or(RunError::Unknown { run_id })?;
+    spi::execute(
+        "INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
+         SELECT $1, coalesce((e->>'ts')::timestamptz, clock_timestamp()), coalesce(e->>'level', 'info'), \
+             e->>'event_type', coalesce(e->'payload', '{}') \
+         FROM jsonb_array_elements($2) WITH ORDINALITY AS given(e, n) ORDER BY n",
+        As::Caller,
+        See::OwnWrites,
+        &[arg(run_id), events],
+    );
+    Ok(call.answer(count as i64))
+}

@@ -1,0 +1,70 @@
+//! A run as OpenTelemetry traces.
+
+use serde_json::Value;
+use skill_core::runs::{RunError, otlp};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, FromRow, Row, Timestamptz, arg, pg_function};
+
+use super::run_id_arg;
+
+/// JSON as agents wrote it; numbers beyond what a double can hold leave it a text.
+pub fn lenient_json(text: String) -> Value {
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
+fn unix_micros(row: &Row, n: i32) -> Option<i64> {
+    row.get::<Option<Timestamptz>>(n).and_then(Timestamptz::unix_micros)
+}
+
+struct RunRow(otlp::Run);
+
+impl FromRow for RunRow {
+    fn from_row(row: &Row<'_>) -> Self {
+        RunRow(otlp::Run {
+            tenant: row.get(1),
+            id: row.get(2),
+            goal: row.get(3),
+            agent_id: row.get(4),
+            status: row.get(5),
+            error: row.get(6),
+            started_at: unix_micros(row, 7).unwrap_or(0),
+            ended_at: unix_micros(row, 8),
+            metrics: lenient_json(row.get(9)),
+            effective_policy: lenient_json(row.get(10)),
+        })
+    }
+}
+
+pg_function!(run_otlp);
+/// `run_otlp(run_id)`
+fn run_otlp(call: &Call) -> Answer {
+    let run_id = run_id_arg(call)?;
+    let RunRow(run) = spi::first(
+        "SELECT tenant_id, id, goal, agent_id, status::text, error, coalesce(started_at, created_at), ended_at, \
+             metrics::text, effective_policy::text \
+         FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Caller,
+        See::Statement,
+        &[arg(run_id)],
+    )
+    .ok_or(RunError::Unknown { run_id })?;
+    let mut events = Vec::new();
+    spi::each(
+        "SELECT id, ts, level, event_type, payload::text FROM skill_system.run_events \
+         WHERE tenant_id = skill_system.current_tenant() AND run_id = $1 ORDER BY ts, id",
+        As::Caller,
+        See::Statement,
+        &[arg(run_id)],
+        |row| {
+            events.push(otlp::Event {
+                id: row.get(1),
+                ts: unix_micros(row, 2).unwrap_or(run.started_at),
+                level: row.get(3),
+                event_type: row.get(4),
+                payload: lenient_json(row.get(5)),
+            });
+            Ok(())
+        },
+    )?;
+    Ok(call.answer(otlp::export(&run, &events, env!("CARGO_PKG_VERSION"))))
+}

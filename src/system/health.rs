@@ -1,0 +1,69 @@
+//! `health()`: one row for each check that a module registers.
+
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, arg, pg_function};
+
+use crate::modules::{self, Check};
+
+pg_function!(health);
+fn health(call: &Call) -> Answer {
+    let mut rows = call.row_set();
+    for check in modules::ALL.iter().flat_map(|module| module.health) {
+        let Check { name, status, detail, hint } = check();
+        rows.push(&[arg(name), arg(status.as_str()), arg(detail), arg(hint)]);
+    }
+    Ok(rows.finish())
+}
+
+fn read_text(sql: &'static str) -> Option<String> {
+    spi::one::<String>(sql, As::Caller, See::Statement, &[])
+}
+
+pub fn roles() -> Check {
+    let wrong = read_text(
+        "SELECT string_agg(wanted || CASE WHEN r.rolname IS NULL THEN ' is missing' \
+             WHEN r.rolsuper THEN ' is superuser' ELSE ' bypasses row security' END, ', ' ORDER BY n) \
+         FROM unnest(ARRAY['skill_system_agent', 'skill_system_reviewer', 'skill_system_auditor', 'skill_system_admin']) \
+             WITH ORDINALITY AS listed(wanted, n) \
+         LEFT JOIN pg_roles r ON r.rolname = wanted WHERE r.rolname IS NULL OR r.rolsuper OR r.rolbypassrls",
+    );
+    match wrong {
+        None => Check::ok("roles", "all four group roles exist"),
+        Some(wrong) => Check::error(
+            "roles",
+            wrong,
+            "CREATE ROLE ... NOLOGIN what is missing and grant as sql/ does; take away SUPERUSER and BYPASSRLS.",
+        ),
+    }
+}
+
+pub fn row_security() -> Check {
+    let open = read_text(
+        "SELECT string_agg(c.relname, ', ' ORDER BY c.relname) FROM pg_class c \
+         WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity",
+    );
+    match open {
+        None => Check::ok("row_security", "every table separates the tenants"),
+        Some(tables) => {
+            Check::error("row_security", format!("off for {tables}"), "ALTER TABLE ... ENABLE ROW LEVEL SECURITY;")
+        }
+    }
+}
+
+pub fn dump_marking() -> Check {
+    let unmarked = read_text(
+        "SELECT string_agg(c.relname, ', ' ORDER BY c.relname) FROM pg_extension e \
+         JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e' \
+             AND d.classid = 'pg_class'::regclass \
+         JOIN pg_class c ON c.oid = d.objid AND c.relkind IN ('r', 'p', 'S') \
+         WHERE e.extname = 'skill_system' AND NOT c.oid = ANY (coalesce(e.extconfig, '{}'))",
+    );
+    match unmarked {
+        None => Check::ok("dump_marking", "pg_dump saves every table and sequence"),
+        Some(tables) => Check::error(
+            "dump_marking",
+            format!("pg_dump would leave out {tables}"),
+            "DROP and CREATE EXTENSION mark them; tables added by hand belong in another schema.",
+        ),
+    }
+}

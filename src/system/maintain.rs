@@ -1,0 +1,26 @@
+//! `maintain()`: one row for each task that a module registers.
+
+use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, arg, pg_function};
+
+use crate::modules::{self, Batch, Task};
+
+pg_function!(maintain);
+/// `maintain(batch_size)`
+fn maintain(call: &Call) -> Answer {
+    let rows = call.get::<Option<i32>>(0).filter(|size| (1..=1_000_000).contains(size)).ok_or_else(|| {
+        Fault::new(Code::InvalidParameterValue, "batch_size must be between 1 and 1000000")
+    })?;
+    // Two at once would create the same partition twice. The table is one that nobody else may lock; an advisory lock could
+    // be held by anybody.
+    const LOCK: &str = "LOCK TABLE skill_system.audit_state IN SHARE UPDATE EXCLUSIVE MODE";
+    spi::execute(LOCK, As::Owner, See::OwnWrites, &[]);
+    let batch = Batch { rows };
+    let mut result = call.row_set();
+    for task in modules::ALL.iter().flat_map(|module| module.maintenance) {
+        let Task { name, affected, detail } = task(&batch)?;
+        result.push(&[arg(name), arg(affected), arg(detail)]);
+    }
+    Ok(result.finish())
+}
