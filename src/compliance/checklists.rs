@@ -1,6 +1,6 @@
 //! Checklists: from the template to the filing.
 
-use skill_pg::{Answer, Call, Event, Trigger, Uuid, arg, pg_function, pg_sys, sys};
+use skill_pg::{Answer, Call, Event, NonNull, Returned, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, sys};
 use skill_pg::spi::{self, As, See};
 use crate::{compat};
 use serde_json::{Value, json};
@@ -9,8 +9,8 @@ use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChang
 use skill_core::input::{optional, required, word};
 use skill_core::{Code, Fault};
 
-use super::{RuleLock, lock_rules, record, rules, text, unknown};
-use crate::args::{json as json_argument, jsonb, missing, stored, uuid, uuid_datum, who};
+use super::{RuleLock, lock_rules, record, rules, unknown};
+use crate::args::{actor, json as json_argument, missing, stored, uuid};
 
 /// A checklist whose row is locked until the transaction ends.
 pub struct Checklist {
@@ -47,7 +47,7 @@ pub fn locked(id: Uuid) -> Result<Checklist, Fault> {
                 metadata: stored(row.get(4)),
                 required_items: stored(row.get(5)),
                 now: row.get(6),
-                rule_domains: row.get(7),
+                rule_domains: row.get::<Option<NonNull<String>>>(7).map(|list| list.0),
                 entity_field: row.get(8),
                 entity: stored(row.get(9)),
             });
@@ -70,7 +70,7 @@ pub fn set_status(
         "UPDATE skill_system.filing_checklists SET status = $2, items = $3, metadata = $4, version = version + 1, updated_at = clock_timestamp() \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner, See::OwnWrites,
-        &[arg(checklist.id), arg(status), jsonb(checklist.items.clone()), jsonb(checklist.metadata.clone())],
+        &[arg(checklist.id), arg(status), arg(checklist.items.clone()), arg(checklist.metadata.clone())],
         |_| (),
     );
     let version = checklist.version + 1;
@@ -84,23 +84,22 @@ pub fn set_status(
     Ok((status, version))
 }
 
-fn state(call: &Call, id: Uuid, (status, version): (&str, i32)) -> pg_sys::Datum {
-    call.row(&[uuid_datum(id), text(status), Some(pg_sys::Datum::from(version))])
+fn state(call: &Call, id: Uuid, (status, version): (&str, i32)) -> Returned {
+    call.row(&[arg(id), arg(status), arg(version)])
 }
 
 pg_function!(create_template);
 /// `create_template(compliance_domain, items, min_required_items, rule_domains)`
 fn create_template(call: &Call) -> Answer {
     let domain = required("compliance_domain", call.text(0), 50)?;
-    call.datum(1).ok_or_else(|| missing("items"))?;
+    call.jsonb(1).ok_or_else(|| missing("items"))?;
     let domains: Option<Vec<Option<&str>>> = call.text_array(3);
     for domain in domains.iter().flatten() {
         required("an element of rule_domains", *domain, 50)?;
     }
     // One at a time, so that versions have no gaps.
     lock_rules(RuleLock::Exclusive);
-    let mut made = [None, None];
-    compat::run(
+    let created = spi::first::<(Uuid, i32)>(
         "INSERT INTO skill_system.checklist_templates (compliance_domain, version, items, min_required_items, rule_domains) \
          SELECT $1, coalesce(max(t.version), 0) + 1, $2, $3, $4 FROM skill_system.checklist_templates t \
          WHERE t.tenant_id = skill_system.current_tenant() AND t.compliance_domain = $1 RETURNING id, version",
@@ -111,15 +110,15 @@ fn create_template(call: &Call) -> Answer {
             call.arg(2),
             call.arg(3),
         ],
-        |row| made = [row.get::<Option<Uuid>>(1).and_then(uuid_datum), row.arg(2)],
     );
-    Ok(call.row(&mut made))
+    let (id, version) = created.ok_or_else(|| Fault::new(Code::Internal, "the template was not written"))?;
+    Ok(call.row(&[arg(id), arg(version)]))
 }
 
 pg_function!(guard_template);
 /// BEFORE INSERT, UPDATE or DELETE on `checklist_templates`.
 fn guard_template(call: &Call) -> Answer {
-    let trigger = Trigger::new(call);
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update, Event::Delete])])?;
     if trigger.event() != Event::Insert {
         let id: Option<Uuid> = trigger.old(c"id");
         let tenant: Option<String> = trigger.old(c"tenant_id");
@@ -131,8 +130,7 @@ fn guard_template(call: &Call) -> Answer {
             )
         });
         if used == Some(true) {
-            let domain: String = trigger.old(c"compliance_domain").unwrap_or_default();
-            let version: i32 = trigger.old(c"version").unwrap_or_default();
+            let (domain, version): (&str, i32) = (trigger.old(c"compliance_domain"), trigger.old(c"version"));
             return Err(Fault::new(
                 Code::NotInPrerequisiteState,
                 format!("version {version} of the template of {domain} is in use, so it stays as it is"),
@@ -141,7 +139,7 @@ fn guard_template(call: &Call) -> Answer {
         }
     }
     if trigger.event() != Event::Delete {
-        let column = |name, what| crate::args::read_json(trigger.new_datum(name), what).map(Option::unwrap_or_default);
+        let column = |name, what| crate::args::read_json(trigger.new_arg(name), what).map(Option::unwrap_or_default);
         logic::check_template(&column(c"items", "items")?, &column(c"min_required_items", "min_required_items")?)?;
     }
     Ok(trigger.proceed())
@@ -150,14 +148,14 @@ fn guard_template(call: &Call) -> Answer {
 pg_function!(guard_checklist);
 /// BEFORE UPDATE on `filing_checklists`: whoever writes, only legal changes pass.
 fn guard_checklist(call: &Call) -> Answer {
-    let trigger = Trigger::new(call);
-    let status = |row: Option<String>| row.unwrap_or_default();
-    let (from, to) = (status(trigger.old(c"status")), status(trigger.new_value(c"status")));
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?;
+    let from: &str = trigger.old(c"status");
+    let to = trigger.new_value::<Option<&str>>(c"status").unwrap_or_default();
     let changed = trigger.changed_columns();
     if changed.is_empty() {
         return Ok(trigger.proceed());
     }
-    logic::check_row_change(&from, &to, &changed)?;
+    logic::check_row_change(from, to, &changed)?;
     Ok(trigger.proceed())
 }
 
@@ -168,10 +166,9 @@ fn create_checklist(call: &Call) -> Answer {
     let entity_type = required("entity_type", call.text(1), 50)?;
     let domain = required("compliance_domain", call.text(2), 50)?;
     let entity_name = optional("entity_name", call.text(3), 500)?;
-    let deadline = call.datum(4);
-    let past =
-        |datum: pg_sys::Datum| (datum.value() as i64) < sys::clock_timestamp() || datum.value() as i64 == i64::MAX;
-    if deadline.is_some_and(past) {
+    let deadline: Option<Timestamptz> = call.get(4);
+    let now = sys::clock_timestamp();
+    if deadline.is_some_and(|deadline| deadline < now || deadline == Timestamptz::INFINITY) {
         return Err(Fault::new(Code::InvalidParameterValue, "deadline must lie in the future")
             .hint("For what is already late, give the new date that was agreed."));
     }
@@ -181,7 +178,7 @@ fn create_checklist(call: &Call) -> Answer {
     if !metadata.is_object() {
         return Err(Fault::new(Code::InvalidParameterValue, "metadata must be a JSON object"));
     }
-    let by = who(call, 8, "created_by")?;
+    let by = actor(call, 8, "created_by")?;
     lock_rules(RuleLock::Shared);
     let mut template = None;
     // The lock lets nobody change the template before this filing uses it.
@@ -192,7 +189,7 @@ fn create_checklist(call: &Call) -> Answer {
         &[arg(domain)],
         |row| {
             template =
-                Some((row.get::<Option<Uuid>>(1), row.get::<Option<i32>>(2), stored(row.get(3)), row.get::<Option<Vec<String>>>(4)))
+                Some((row.get::<Option<Uuid>>(1), row.get::<Option<i32>>(2), stored(row.get(3)), row.get::<Option<NonNull<String>>>(4).map(|list| list.0)))
         },
     );
     let Some((template_id, template_version, items, rule_domains)) = template else {
@@ -213,9 +210,9 @@ fn create_checklist(call: &Call) -> Answer {
             arg(entity_name),
             arg(domain),
             arg(template_id),
-            given(deadline, pg_sys::TIMESTAMPTZOID),
-            jsonb(logic::instantiate(&items)),
-            jsonb(metadata),
+            arg(deadline),
+            arg(logic::instantiate(&items)),
+            arg(metadata),
             arg(by.as_str()),
             arg(entity_field),
             arg(district),
@@ -239,7 +236,7 @@ fn update_checklist_item(call: &Call) -> Answer {
     let status = word("status", call.text(2), &ITEM_STATUSES)?;
     let note = optional("note", call.text(4), 10_000)?;
     let data = json_argument(call, 5, "data")?;
-    let by = who(call, 6, "updated_by")?;
+    let by = actor(call, 6, "updated_by")?;
     let mut checklist = locked(id)?;
     // The order of the checks: what was meant for another state of the checklist says nothing about this one.
     logic::check_version(checklist.version, call.get(3))?;
@@ -248,8 +245,8 @@ fn update_checklist_item(call: &Call) -> Answer {
     let change = ItemChange { status, note, data: data.as_ref(), by: &by, at: &now };
     let (label, was) = logic::change_item(&mut checklist.items, index, &change)?;
     let more = json!({"item_index": index, "label": label, "item_from": was, "item_to": status});
-    let now = set_status(&checklist, "update_checklist_item", None, &by, more)?;
-    Ok(state(call, id, now))
+    let after = set_status(&checklist, "update_checklist_item", None, &by, more)?;
+    Ok(state(call, id, after))
 }
 
 pg_function!(missing_items);
@@ -268,22 +265,22 @@ fn missing_items(call: &Call) -> Answer {
     let found = found.ok_or_else(|| unknown("checklist", id))?;
     let mut rows = call.row_set();
     for item in found {
-        rows.push(&[Some(pg_sys::Datum::from(item.index)), text(&item.label), text(&item.status)]);
+        rows.push(&[arg(item.index), arg(&item.label), arg(&item.status)]);
     }
-    Ok(call.null())
+    Ok(rows.finish())
 }
 
 pg_function!(submit_checklist);
 /// `submit_checklist(checklist_id, submitted_by, expected_version)`
 fn submit_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let by = who(call, 1, "submitted_by")?;
+    let by = actor(call, 1, "submitted_by")?;
     let checklist = locked(id)?;
     logic::check_version(checklist.version, call.get(2))?;
     logic::next("submit_checklist", &checklist.status, None)?;
     logic::check_complete(&checklist.items, &checklist.required_items)?;
-    let now = set_status(&checklist, "submit_checklist", None, &by, json!({}))?;
-    Ok(state(call, id, now))
+    let after = set_status(&checklist, "submit_checklist", None, &by, json!({}))?;
+    Ok(state(call, id, after))
 }
 
 pg_function!(review_checklist);
@@ -291,21 +288,21 @@ pg_function!(review_checklist);
 fn review_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let decision = word("decision", call.text(1), &logic::DECISIONS)?;
-    let by = who(call, 2, "reviewer")?;
+    let by = actor(call, 2, "reviewer")?;
     let comment = optional("comment", call.text(3), 10_000)?;
     let mut checklist = locked(id)?;
     logic::check_version(checklist.version, call.get(4))?;
     logic::next("review_checklist", &checklist.status, Some(decision))?;
     logic::add_review(&mut checklist.metadata, decision, &by, comment, &checklist.now);
-    let now = set_status(&checklist, "review_checklist", Some(decision), &by, json!({"comment": comment}))?;
-    Ok(state(call, id, now))
+    let after = set_status(&checklist, "review_checklist", Some(decision), &by, json!({"comment": comment}))?;
+    Ok(state(call, id, after))
 }
 
 pg_function!(file_checklist);
 /// `file_checklist(checklist_id, filed_by, reference)`
 fn file_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let by = who(call, 1, "filed_by")?;
+    let by = actor(call, 1, "filed_by")?;
     let reference = optional("reference", call.text(2), 500)?;
     lock_rules(RuleLock::Shared);
     let mut checklist = locked(id)?;
@@ -314,8 +311,8 @@ fn file_checklist(call: &Call) -> Answer {
     if let Some(metadata) = checklist.metadata.as_object_mut() {
         metadata.insert("filed".into(), json!({"by": by, "at": checklist.now, "reference": reference}));
     }
-    let now = set_status(&checklist, "file_checklist", None, &by, json!({"reference": reference}))?;
-    Ok(state(call, id, now))
+    let after = set_status(&checklist, "file_checklist", None, &by, json!({"reference": reference}))?;
+    Ok(state(call, id, after))
 }
 
 pg_function!(mark_exception);
@@ -323,28 +320,24 @@ pg_function!(mark_exception);
 fn mark_exception(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let reason = required("reason", call.text(1), 10_000)?;
-    let by = who(call, 2, "marked_by")?;
+    let by = actor(call, 2, "marked_by")?;
     let mut checklist = locked(id)?;
     logic::check_version(checklist.version, call.get(3))?;
     logic::next("mark_exception", &checklist.status, None)?;
     if let Some(metadata) = checklist.metadata.as_object_mut() {
         metadata.insert("exception".into(), json!({"by": by, "at": checklist.now, "reason": reason}));
     }
-    let now = set_status(&checklist, "mark_exception", None, &by, json!({"reason": reason}))?;
-    Ok(state(call, id, now))
+    let after = set_status(&checklist, "mark_exception", None, &by, json!({"reason": reason}))?;
+    Ok(state(call, id, after))
 }
 
-#[pg_extern(sql = false, immutable, parallel_safe)]
-fn checklist_transitions() -> TableIterator<
-    'static,
-    (
-        name!(action, &'static str),
-        name!(from_status, &'static str),
-        name!(to_status, &'static str),
-        name!(condition, &'static str),
-    ),
-> {
-    TableIterator::new(TRANSITIONS.iter().map(|t| (t.action, t.from, t.to, t.condition)))
+pg_function!(checklist_transitions);
+fn checklist_transitions(call: &Call) -> Answer {
+    let mut rows = call.row_set();
+    for t in TRANSITIONS {
+        rows.push(&[arg(t.action), arg(t.from), arg(t.to), arg(t.condition)]);
+    }
+    Ok(rows.finish())
 }
 
 pg_function!(add_artifact);
@@ -380,7 +373,7 @@ fn add_artifact(call: &Call) -> Answer {
             arg(valid.content_type),
             call.arg(4),
             arg(valid.file_path),
-            jsonb(metadata),
+            arg(metadata),
             arg(valid.generated_by),
             arg(valid.content_sha256.as_str()),
             arg(valid.size_bytes),
@@ -392,6 +385,6 @@ fn add_artifact(call: &Call) -> Answer {
         "checklist_id": id.to_string(), "artifact_id": artifact.to_string(), "item_index": index, "name": valid.name, "content_sha256": valid.content_sha256,
         "size_bytes": valid.size_bytes, "generated_by": valid.generated_by,
     });
-    record("filing.artifact_added", data, sys::role_name(sys::session_user()));
-    Ok(call.row(&[uuid_datum(artifact), text(&valid.content_sha256), Some(pg_sys::Datum::from(valid.size_bytes))]))
+    record("filing.artifact_added", data, &sys::role_name(sys::session_user()));
+    Ok(call.row(&[arg(artifact), arg(&valid.content_sha256), arg(valid.size_bytes)]))
 }

@@ -1,6 +1,6 @@
 //! Entities: the definitions in the tables, read for `core`.
 
-use skill_pg::{Answer, Call, Event, Trigger, Uuid, arg, pg_function, pg_sys};
+use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function};
 use skill_pg::spi::{self, As, See};
 use crate::{settings, compat};
 use std::collections::BTreeMap;
@@ -10,8 +10,7 @@ use skill_core::input::required;
 use skill_core::policy::effect::shorten;
 use skill_core::{Code, Fault};
 
-use super::text;
-use crate::args::{json, jsonb_datum, missing, stored};
+use crate::args::{json, missing, stored};
 
 /// A kind of entity of the session's tenant, with its id.
 fn entity_type(call: &Call) -> Result<(Uuid, EntityType), Fault> {
@@ -88,16 +87,16 @@ fn validate_entity(call: &Call) -> Answer {
     let problems = kind.validate(&data)?;
     let mut rows = call.row_set();
     for problem in problems {
-        rows.push(&[text(&problem.field), text(problem.code), text(&problem.message)]);
+        rows.push(&[arg(&problem.field), arg(problem.code), arg(&problem.message)]);
     }
-    Ok(call.null())
+    Ok(rows.finish())
 }
 
 pg_function!(entity_json_schema);
 /// `entity_json_schema(type_key)`
 fn entity_json_schema(call: &Call) -> Answer {
     let (id, kind) = entity_type(call)?;
-    Ok(jsonb_datum(kind.json_schema(&format!("urn:uuid:{id}"))).unwrap_or_else(|| call.null()))
+    Ok(call.answer(kind.json_schema(&format!("urn:uuid:{id}"))))
 }
 
 pg_function!(map_import);
@@ -115,7 +114,7 @@ fn map_import(call: &Call) -> Answer {
         |row| mappings.entry(row.get(1)).or_default().push(row.get(2)),
     );
     let (entity, unmapped, empty) = kind.import(&mappings, &record)?;
-    Ok(call.row(&[jsonb_datum(entity), jsonb_datum(unmapped), arg(&empty)]))
+    Ok(call.row(&[arg(entity), arg(unmapped), arg(empty)]))
 }
 
 pg_function!(install_validation_presets);
@@ -129,15 +128,15 @@ fn install_validation_presets(call: &Call) -> Answer {
             &[arg(key), arg(pattern), arg(description), arg(example)],
             |_| (),
         ) == 1;
-        rows.push(&[text(key), Some(pg_sys::Datum::from(installed))]);
+        rows.push(&[arg(key), arg(installed)]);
     }
-    Ok(call.null())
+    Ok(rows.finish())
 }
 
 pg_function!(guard_preset);
 /// BEFORE INSERT OR UPDATE on `validation_presets`.
 fn guard_preset(call: &Call) -> Answer {
-    let trigger = Trigger::new(call);
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
     let column = |name| trigger.new_value::<Option<String>>(name).unwrap_or_default();
     let preset = Preset::new(&column(c"pattern"), &column(c"description"))?;
     if !preset.matches(&column(c"example")) {
@@ -153,7 +152,7 @@ fn guard_preset(call: &Call) -> Answer {
 pg_function!(guard_entity_type);
 /// BEFORE UPDATE OR DELETE on `entity_type_definitions`.
 fn guard_entity_type(call: &Call) -> Answer {
-    let trigger = Trigger::new(call);
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update, Event::Delete])])?;
     if trigger.old::<Option<bool>>(c"is_system_type") != Some(true) {
         return Ok(trigger.proceed());
     }

@@ -11,14 +11,15 @@ mod rules;
 mod snapshot;
 mod status;
 
-use skill_pg::{Answer, Call, Trigger, Uuid, pg_function, pg_sys, sys};
 use skill_pg::spi::{self, As, See};
-use skill_pg::error::{OrRaise};
-use crate::{compat};
+use skill_pg::{Answer, Call, Event, Numeric, Timing, Trigger, Uuid, arg, pg_function, sys};
 use serde_json::Value;
 use skill_core::{Code, Fault};
 
 use crate::audit;
+use crate::modules::Module;
+
+pub const MODULE: Module = Module::new("compliance");
 
 /// A row that this tenant has not.
 fn unknown(what: &str, id: Uuid) -> Fault {
@@ -56,27 +57,23 @@ fn lock_rules(lock: RuleLock) {
             "UPDATE skill_system.rule_books SET revision = revision + 1 WHERE tenant_id = skill_system.current_tenant()"
         }
     };
-    if compat::run(sql, As::Owner, See::OwnWrites, &[], |_| ()) == 0 {
-        compat::run(
-            "INSERT INTO skill_system.rule_books DEFAULT VALUES ON CONFLICT DO NOTHING",
-            As::Owner, See::OwnWrites,
-            &[],
-            |_| (),
-        );
-        compat::run(sql, As::Owner, See::OwnWrites, &[], |_| ());
+    if spi::execute(sql, As::Owner, See::OwnWrites, &[]) == 0 {
+        const INSERT: &str = "INSERT INTO skill_system.rule_books DEFAULT VALUES ON CONFLICT DO NOTHING";
+        spi::execute(INSERT, As::Owner, See::OwnWrites, &[]);
+        spi::execute(sql, As::Owner, See::OwnWrites, &[]);
     }
 }
 
 pg_function!(keep_updated_at);
 /// BEFORE UPDATE: `updated_at` is now.
 fn keep_updated_at(call: &Call) -> Answer {
-    Ok(Trigger::new(call).proceed_with(&[(c"updated_at", pg_sys::Datum::from(sys::clock_timestamp()))]))
+    Ok(Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?.proceed_with(&[(c"updated_at", arg(sys::clock_timestamp()))]))
 }
 
 pg_function!(guard_columns);
 /// BEFORE UPDATE: only the columns in the trigger's arguments may change.
 fn guard_columns(call: &Call) -> Answer {
-    let trigger = Trigger::new(call);
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?;
     let allowed = trigger.arguments();
     let changed: Vec<String> =
         trigger.changed_columns().into_iter().filter(|column| !allowed.contains(column)).collect();
@@ -90,11 +87,11 @@ fn guard_columns(call: &Call) -> Answer {
     .hint("Add a new row instead."))
 }
 
-#[pgrx::pg_extern(sql = false)]
-fn text_key(value: &str) -> pgrx::AnyNumeric {
-    use skill_pg::error::OrRaise;
-    let digits = skill_core::compliance::text_key(value).or_raise();
-    pgrx::AnyNumeric::try_from(digits.as_str())
-        .map_err(|error| Fault::new(Code::Internal, error.to_string()))
-        .or_raise()
+pg_function!(text_key);
+/// `text_key(value)`: the text as a number, for an exclusion constraint.
+fn text_key(call: &Call) -> Answer {
+    let Some(value) = call.text(0) else {
+        return Ok(call.null());
+    };
+    Ok(call.answer(Numeric(skill_core::compliance::text_key(value)?)))
 }

@@ -10,8 +10,7 @@ use skill_core::compliance::rules::difference;
 use skill_core::input::{optional, required};
 use skill_core::{Code, Fault};
 
-use super::text;
-use crate::args::{jsonb_datum, missing, stored};
+use crate::args::{missing, stored};
 
 /// What is not done and can be late.
 const NOT_DONE: [&str; 3] = ["overdue", "action_needed", "in_review"];
@@ -70,7 +69,7 @@ fn compliance_report(call: &Call) -> Answer {
     )
     .into();
     let report = render(call.text(0), data)?;
-    Ok(text(&report).unwrap_or_else(|| call.null()))
+    Ok(call.answer(&report))
 }
 
 /// Counts by status, the domains, and the districts with their cells by domain.
@@ -212,5 +211,5 @@ fn oscal_assessment_results(call: &Call) -> Answer {
         spi::one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')", As::Caller, See::Statement, &[])
             .unwrap_or_default();
     let about = About { title, tenant: &settings::tenant(), at: &at, truncated };
-    Ok(jsonb_datum(assessment_results(&about, &cells)).unwrap_or_else(|| call.null()))
+    Ok(call.answer(assessment_results(&about, &cells)))
 }

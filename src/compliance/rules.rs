@@ -1,6 +1,6 @@
 //! Rules: publishing versions, and the copies that filings froze.
 
-use skill_pg::{Answer, Arg, Call, Uuid, arg, pg_function, pg_sys, sys};
+use skill_pg::{Answer, Call, Date, Returned, Uuid, arg, pg_function, sys};
 use skill_pg::spi::{self, As, See};
 use crate::{compat};
 use serde_json::{Value, json};
@@ -10,8 +10,8 @@ use skill_core::input::{optional, required, sha256, word};
 use skill_core::{Code, Fault};
 
 use super::checklists;
-use super::{RuleLock, lock_rules, record, record_all, text, unknown};
-use crate::args::{json as json_argument, jsonb_datum, missing, stored, uuid, uuid_datum, who};
+use super::{RuleLock, lock_rules, record, record_all, unknown};
+use crate::args::{actor, json as json_argument, missing, stored, uuid};
 
 /// The version in force, or to come, that has no successor.
 struct Current {
@@ -22,13 +22,13 @@ struct Current {
     effective_date: String,
 }
 
-fn current(identifier: &str, effective_date: &Arg) -> Option<Current> {
+fn current(identifier: &str, effective_date: Date) -> Option<Current> {
     let mut found = None;
     compat::run(
         "SELECT id, version, effective_date <= $2, effective_date::text FROM skill_system.rule_versions \
          WHERE tenant_id = skill_system.current_tenant() AND rule_identifier = $1 AND status = 'active'",
         As::Owner, See::OwnWrites,
-        &[arg(identifier), effective_date.clone()],
+        &[arg(identifier), arg(effective_date)],
         |row| {
             found = row.get::<Option<_>>(1).map(|id| Current {
                 id,
@@ -52,7 +52,7 @@ fn need_read_committed() -> Result<(), Fault> {
 }
 
 /// Takes the version in force, if any, out of it on the day its successor begins.
-fn supersede(identifier: &str, effective_date: &Arg) -> Result<Option<Current>, Fault> {
+fn supersede(identifier: &str, effective_date: Date) -> Result<Option<Current>, Fault> {
     let current = current(identifier, effective_date);
     if let Some(current) = &current {
         if !current.may_be_followed {
@@ -66,7 +66,7 @@ fn supersede(identifier: &str, effective_date: &Arg) -> Result<Option<Current>, 
         compat::run(
             "UPDATE skill_system.rule_versions SET status = 'superseded', superseded_date = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
             As::Owner, See::OwnWrites,
-            &[arg(current.id), effective_date.clone()],
+            &[arg(current.id), arg(effective_date)],
             |_| (),
         );
     }
@@ -99,11 +99,10 @@ fn make_stale(identifier: &str, version: i32, id: Uuid, by: &str) -> i64 {
 
 /// Makes the next version of a rule, for `publish_rule` (active) and `propose_rule`.
 fn add_version(call: &Call, status: &str) -> Answer {
-    let day = call.datum(2).ok_or_else(|| missing("effective_date"))?;
-    if [i32::MIN, i32::MAX].contains(&(day.value() as i32)) {
+    let date: Date = call.get::<Option<_>>(2).ok_or_else(|| missing("effective_date"))?;
+    if !date.is_finite() {
         return Err(Fault::new(Code::InvalidParameterValue, "effective_date must be a day, not infinity"));
     }
-    let date = given(Some(day), pg_sys::DATEOID);
     let data = json_argument(call, 3, "rule_data")?;
     let input = RuleInput {
         rule_identifier: call.text(0),
@@ -136,8 +135,9 @@ fn add_version(call: &Call, status: &str) -> Answer {
         need_read_committed()?;
     }
     lock_rules(RuleLock::Exclusive);
-    let previous = if active { supersede(identifier, &date)? } else { current(identifier, &date) };
-    let by = detected_by.unwrap_or_else(|| sys::role_name(sys::session_user()));
+    let previous = if active { supersede(identifier, date)? } else { current(identifier, date) };
+    let by = detected_by.map_or_else(|| sys::role_name(sys::session_user()), str::to_owned);
+    let by = by.as_str();
     let (mut id, mut version) = (None::<Uuid>, 0i32);
     compat::run(
         "INSERT INTO skill_system.rule_versions (rule_type, rule_domain, rule_identifier, version, effective_date, source, source_reference, \
@@ -151,7 +151,7 @@ fn add_version(call: &Call, status: &str) -> Answer {
             arg(rule.rule_type),
             arg(rule.rule_domain),
             arg(identifier),
-            date,
+            arg(date),
             arg(rule.source),
             arg(rule.source_reference),
             call.arg(3),
@@ -184,14 +184,14 @@ fn state(
     status: &str,
     supersedes: Option<Uuid>,
     stale: i64,
-) -> pg_sys::Datum {
+) -> Returned {
     call.row(&[
-        uuid_datum(id),
-        text(identifier),
-        Some(pg_sys::Datum::from(version)),
-        text(status),
-        supersedes.and_then(uuid_datum),
-        Some(pg_sys::Datum::from(stale)),
+        arg(id),
+        arg(identifier),
+        arg(version),
+        arg(status),
+        arg(supersedes),
+        arg(stale),
     ])
 }
 
@@ -213,7 +213,7 @@ struct Proposal {
     identifier: String,
     version: i32,
     status: String,
-    date: Arg,
+    date: Date,
 }
 
 fn proposal(id: Uuid) -> Result<Proposal, Fault> {
@@ -228,7 +228,7 @@ fn proposal(id: Uuid) -> Result<Proposal, Fault> {
                 identifier: row.get(1),
                 version: row.get(2),
                 status: row.get(3),
-                date: given(row.arg(4), pg_sys::DATEOID),
+                date: row.get(4),
             });
         },
     );
@@ -253,7 +253,7 @@ pg_function!(submit_rule);
 /// `submit_rule(rule_version_id, submitted_by)`
 fn submit_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
-    let by = who(call, 1, "submitted_by")?;
+    let by = actor(call, 1, "submitted_by")?;
     lock_rules(RuleLock::Exclusive);
     let proposal = proposal(id)?;
     need_status(&proposal, "draft", "submitted")?;
@@ -268,7 +268,7 @@ pg_function!(review_rule);
 fn review_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
     let decision = word("decision", call.text(1), &DECISIONS)?;
-    let by = who(call, 2, "reviewer")?;
+    let by = actor(call, 2, "reviewer")?;
     let comment = optional("comment", call.text(3), 10_000)?;
     if decision == "approved" {
         need_read_committed()?;
@@ -278,14 +278,14 @@ fn review_rule(call: &Call) -> Answer {
     need_status(&proposal, "pending_review", decision)?;
     let (identifier, version) = (proposal.identifier.as_str(), proposal.version);
     let (status, previous, stale) = if decision == "approved" {
-        if let Some(newer) = current(identifier, &proposal.date).filter(|current| current.version > version) {
+        if let Some(newer) = current(identifier, proposal.date).filter(|current| current.version > version) {
             return Err(Fault::new(
                 Code::NotInPrerequisiteState,
                 format!("version {version} of {identifier} is overtaken by version {}", newer.version),
             )
             .hint("Propose the change again, on top of the version in force."));
         }
-        let previous = supersede(identifier, &proposal.date)?;
+        let previous = supersede(identifier, proposal.date)?;
         set_status(id, "active", Some(&by));
         ("active", previous, make_stale(identifier, version, id, &by))
     } else {
@@ -314,7 +314,7 @@ pg_function!(diff_rules);
 fn diff_rules(call: &Call) -> Answer {
     let (a, b) = (rule_data(uuid(call, 0, "a")?)?, rule_data(uuid(call, 1, "b")?)?);
     let (patch, lines) = difference(&a, &b);
-    Ok(call.row(&[jsonb_datum(patch), arg(&lines)]))
+    Ok(call.row(&[arg(patch), arg(lines)]))
 }
 
 /// Freezes for a filing what applies today and is not frozen yet, which is everything
@@ -347,9 +347,9 @@ fn snapshot_rules(call: &Call) -> Answer {
     let frozen = freeze(id, false, checklist.rule_domains, checklist.entity_field.as_deref());
     if frozen > 0 {
         let by = sys::role_name(sys::session_user());
-        record("filing.rules_frozen", json!({"checklist_id": id.to_string(), "rules": frozen}), by);
+        record("filing.rules_frozen", json!({"checklist_id": id.to_string(), "rules": frozen}), &by);
     }
-    Ok(pg_sys::Datum::from(frozen))
+    Ok(call.answer(frozen))
 }
 
 /// A frozen copy that the caller is about to settle.
@@ -448,7 +448,7 @@ pg_function!(refresh_snapshot);
 /// `refresh_snapshot(snapshot_id, refreshed_by)`
 fn refresh_snapshot(call: &Call) -> Answer {
     let id = uuid(call, 0, "snapshot_id")?;
-    let by = who(call, 1, "refreshed_by")?;
+    let by = actor(call, 1, "refreshed_by")?;
     let (frozen, checklist) = locked_stale(id)?;
     let (rule, newest) = frozen.newest.ok_or_else(|| unknown("snapshot", id))?;
     let fresh = spi::one::<Uuid>(
@@ -472,7 +472,7 @@ fn refresh_snapshot(call: &Call) -> Answer {
     if REVIEWED.contains(&checklist.status.as_str()) {
         checklists::set_status(&checklist, "refresh_snapshot", None, &by, json!({}))?;
     }
-    Ok(uuid_datum(fresh).unwrap_or_else(|| call.null()))
+    Ok(call.answer(fresh))
 }
 
 pg_function!(snapshot_diff);
@@ -489,21 +489,18 @@ fn snapshot_diff(call: &Call) -> Answer {
         &[arg(id)],
         |row| {
             let (patch, lines) = difference(&stored(row.get(6)), &stored(row.get(7)));
-            let identifier = row.get::<Option<String>>(1).unwrap_or_default();
-            found = Some((identifier, [2, 3, 4, 5].map(|n| row.arg(n)), patch, lines));
+            found = Some(call.row(&[
+                row.arg(1),
+                row.arg(2),
+                row.arg(3),
+                row.arg(4),
+                row.arg(5),
+                arg(patch),
+                arg(lines),
+            ]));
         },
     );
-    let (identifier, [frozen, newest, is_current, acknowledged], patch, lines) =
-        found.ok_or_else(|| unknown("snapshot", id))?;
-    Ok(call.row(&[
-        text(&identifier),
-        frozen,
-        newest,
-        is_current,
-        acknowledged,
-        jsonb_datum(patch),
-        arg(&lines),
-    ]))
+    found.ok_or_else(|| unknown("snapshot", id))
 }
 
 /// Refuses to file while a frozen rule has changed and nobody has said that this is known.

@@ -7,8 +7,9 @@ use serde_json::Value;
 use skill_core::compliance::snapshot::{Statement, VERSION_MEMBER, digest};
 use skill_core::jsonb::{self, JsonbError};
 
-use super::{text, unknown};
+use super::{unknown};
 use crate::args::uuid;
+use crate::audit::keys;
 use crate::ledger;
 
 /// The payload. `$1` is the filing, `$2` the log. The records are looked for from the
@@ -47,7 +48,7 @@ fn compliance_snapshot(call: &Call) -> Answer {
             As::Caller, See::Statement,
             &[arg(id), arg(origin.as_str())],
             |row| {
-                let encoded = row.bytes(1).map(|root| digest(id.as_bytes(), |writer| jsonb::encode_into(root, writer)));
+                let encoded = row.jsonb(1).map(|root| digest(id.as_bytes(), |writer| jsonb::encode_into(root, writer)));
                 found = encoded.zip(row.get::<Option<String>>(2));
             },
         );
@@ -57,5 +58,5 @@ fn compliance_snapshot(call: &Call) -> Answer {
     let key = keys::signing(&ring, "nothing can be signed for others")?;
     let note = Statement { origin, checklist: *id.as_bytes(), digest: encoded? }.sign(key)?;
     let document = format!("{{\"{VERSION_MEMBER}\": 1, \"payload\": {payload}, \"note\": {}}}", Value::from(note));
-    Ok(text(&document).unwrap_or_else(|| call.null()))
+    Ok(call.answer(&document))
 }

@@ -1,6 +1,6 @@
 //! The status matrix: kept true by what happens to checklists.
 
-use skill_pg::{Answer, Call, Trigger, arg, pg_function};
+use skill_pg::{Answer, Call, Event, Timing, Trigger, arg, pg_function};
 use skill_pg::spi::{self, As, See};
 use crate::{settings, compat};
 use serde_json::{Value, json};
@@ -8,8 +8,8 @@ use skill_core::input::{optional, required, word};
 use skill_core::policy::effect::shorten;
 use skill_core::{Code, Fault};
 
-use super::{record, text};
-use crate::args::{json as json_argument, who};
+use super::{record};
+use crate::args::{actor, json as json_argument};
 
 /// Works out one cell from the newest checklist of the entity in the domain.
 fn assess(tenant: &str, entity: &str, domain: &str) {
@@ -65,7 +65,7 @@ fn lock_cell(tenant: &str, entity: &str, domain: &str) -> bool {
 pg_function!(assess_checklist);
 /// AFTER INSERT, UPDATE and DELETE on `filing_checklists`.
 fn assess_checklist(call: &Call) -> Answer {
-    let trigger = Trigger::new(call);
+    let trigger = Trigger::new(call, &[(Timing::AfterRow, &[Event::Insert, Event::Update, Event::Delete])])?;
     let column = |name| trigger.old::<Option<String>>(name).unwrap_or_default();
     assess(&column(c"tenant_id"), &column(c"entity_id"), &column(c"compliance_domain"));
     Ok(trigger.done())
@@ -97,7 +97,7 @@ fn assess_compliance(call: &Call) -> Answer {
     let entity = required("entity_id", call.text(1), 255)?;
     let entity_type = optional("entity_type", call.text(2), 50)?;
     let domain = optional("compliance_domain", call.text(3), 50)?;
-    let by = who(call, 10, "assessed_by")?;
+    let by = actor(call, 10, "assessed_by")?;
     let mut changes: Vec<(String, Option<String>, Option<String>)> = Vec::new();
     let details = json_argument(call, 9, "details")?;
     if call.text(4).is_some() {
@@ -136,9 +136,9 @@ fn assess_compliance(call: &Call) -> Answer {
                 &by,
             );
         }
-        rows.push(&[text(&domain), before.as_deref().and_then(text), after.as_deref().and_then(text)]);
+        rows.push(&[arg(&domain), arg(before.as_deref()), arg(after.as_deref())]);
     }
-    Ok(call.null())
+    Ok(rows.finish())
 }
 
 /// Sets a cell that no open checklist decides; returns the status it had.

@@ -5,7 +5,7 @@ use skill_core::policy::{PolicyError, Verdict, lint_broken};
 use skill_core::{Code, Fault};
 use skill_pg::{Answer, Call, arg, pg_function};
 
-use super::{Compiled, load_valid, policy};
+use super::{Compiled, policy};
 
 /// Argument 0, and the policy that it names, which may be one that does not compile.
 fn existing_policy(call: &Call) -> Result<(&str, Compiled), Fault> {

@@ -58,6 +58,10 @@ pub struct Interval {
     pub micros: i64,
 }
 
+/// A numeric, by its digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numeric(pub String);
+
 /// The label of an enum's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnumLabel(pub String);
@@ -475,6 +479,8 @@ enum Content<'a> {
     Varlena(Cow<'a, [u8]>),
     /// The text of a jsonb.
     Json(String),
+    /// The text of a numeric.
+    Numeric(String),
     Array(Oid, Vec<Arg<'a>>),
     /// A value that the server passed to us, in memory that lives as long as `'a`.
     Given(pg_sys::Datum, PhantomData<&'a [u8]>),
@@ -504,6 +510,11 @@ impl<'a> Arg<'a> {
         matches!(self.content, Content::Null)
     }
 
+    /// A jsonb from its text, which raises where the value is used when it is not JSON.
+    pub fn json_text(text: String) -> Self {
+        Arg { oid: pg_sys::JSONBOID, content: Content::Json(text) }
+    }
+
     /// A binary jsonb, written by `core`.
     pub fn jsonb(root: impl Into<Cow<'a, [u8]>>) -> Result<Self, Fault> {
         /// The largest jsonb that the server itself would create.
@@ -523,7 +534,8 @@ impl<'a> Arg<'a> {
             Content::Given(datum, _) => *datum,
             Content::Fixed(bytes) => new_fixed(bytes),
             Content::Varlena(bytes) => new_varlena(bytes),
-            Content::Json(text) => new_jsonb(text),
+            Content::Json(text) => from_text(pg_sys::jsonb_in, text),
+            Content::Numeric(text) => from_text(pg_sys::numeric_in, text),
             Content::Array(element, items) => new_array(*element, items),
         })
     }
@@ -558,12 +570,18 @@ fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
     }
 }
 
-fn new_jsonb(text: &str) -> pg_sys::Datum {
+/// Calls the server's input function of a type, which raises when the text is not a value of it.
+fn from_text(
+    input: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+    text: &str,
+) -> pg_sys::Datum {
     let text = sys::c_string(text);
-    // SAFETY: the server's own input function; raises when the text is not JSON, and never returns NULL.
+    let no_type_modifier = pg_sys::Datum::from(-1i32);
+    // SAFETY: an input function takes the text, a type for elements and a type modifier, and never returns NULL.
     unsafe {
-        let datum = Some(pg_sys::Datum::from(text.as_ptr()));
-        pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[datum]).unwrap_or(pg_sys::Datum::from(0))
+        let arguments =
+            [Some(pg_sys::Datum::from(text.as_ptr())), Some(pg_sys::Datum::from(0)), Some(no_type_modifier)];
+        pgrx::direct_function_call_as_datum(input, &arguments).unwrap_or(pg_sys::Datum::from(0))
     }
 }
 
@@ -647,6 +665,7 @@ to_sql! {
     'a &'a Vec<u8>, pg_sys::BYTEAOID, value => Content::Varlena(Cow::Borrowed(value));
     'a Vec<u8>, pg_sys::BYTEAOID, value => Content::Varlena(Cow::Owned(value));
     'a &'a [u8; 32], pg_sys::BYTEAOID, value => Content::Varlena(Cow::Borrowed(value));
+    'a Numeric, pg_sys::NUMERICOID, value => Content::Numeric(value.0);
     'a Jsonb<'a>, pg_sys::JSONBOID, value => Content::Varlena(Cow::Borrowed(value.0));
     'a serde_json::Value, pg_sys::JSONBOID, value => Content::Json(value.to_string());
     'a &'a serde_json::Value, pg_sys::JSONBOID, value => Content::Json(value.to_string());
