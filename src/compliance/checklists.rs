@@ -1,88 +1,17 @@
 //! Checklists: from the template to the filing.
 
-use skill_pg::{Answer, Call, Event, NonNull, Returned, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, sys};
-use skill_pg::spi::{self, As, See};
-use crate::{compat};
-use serde_json::{Value, json};
+use serde_json::json;
 use skill_core::compliance::artifacts::ArtifactInput;
 use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, TRANSITIONS};
 use skill_core::input::{optional, required, word};
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, Event, NonNull, Returned, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, sys};
 
-use super::{RuleLock, lock_rules, record, rules, unknown};
+use super::filing::{change_status, lock_checklist};
+use super::frozen_rules::{check_not_stale, freeze_rules};
+use super::{RuleLock, lock_rules, record, unknown};
 use crate::args::{actor, json as json_argument, missing, stored, uuid};
-
-/// A checklist whose row is locked until the transaction ends.
-pub struct Checklist {
-    id: Uuid,
-    pub status: String,
-    version: i32,
-    items: Value,
-    metadata: Value,
-    required_items: Value,
-    /// Now, RFC 3339.
-    now: String,
-    pub rule_domains: Option<Vec<String>>,
-    pub entity_field: Option<String>,
-    entity: Value,
-}
-
-/// Locks a checklist of the session's tenant.
-pub fn locked(id: Uuid) -> Result<Checklist, Fault> {
-    let mut found = None;
-    compat::run(
-        "SELECT c.status::text, c.version, c.items::text, c.metadata::text, t.min_required_items::text, \
-             to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), t.rule_domains, c.entity_field::text, \
-             jsonb_build_object('entity_id', c.entity_id, 'compliance_domain', c.compliance_domain)::text \
-         FROM skill_system.filing_checklists c LEFT JOIN skill_system.checklist_templates t ON t.tenant_id = c.tenant_id AND t.id = c.template_id \
-         WHERE c.tenant_id = skill_system.current_tenant() AND c.id = $1 FOR NO KEY UPDATE OF c",
-        As::Owner, See::OwnWrites,
-        &[arg(id)],
-        |row| {
-            found = Some(Checklist {
-                id,
-                status: row.get(1),
-                version: row.get(2),
-                items: stored(row.get(3)),
-                metadata: stored(row.get(4)),
-                required_items: stored(row.get(5)),
-                now: row.get(6),
-                rule_domains: row.get::<Option<NonNull<String>>>(7).map(|list| list.0),
-                entity_field: row.get(8),
-                entity: stored(row.get(9)),
-            });
-        },
-    );
-    found.ok_or_else(|| unknown("checklist", id))
-}
-
-/// Leads a checklist to the next status, with its items and metadata as they are in
-/// `checklist`, and records that. `more` is added to the record.
-pub fn set_status(
-    checklist: &Checklist,
-    action: &str,
-    decision: Option<&str>,
-    by: &str,
-    more: Value,
-) -> Result<(&'static str, i32), Fault> {
-    let status = logic::next(action, &checklist.status, decision)?;
-    compat::run(
-        "UPDATE skill_system.filing_checklists SET status = $2, items = $3, metadata = $4, version = version + 1, updated_at = clock_timestamp() \
-         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        As::Owner, See::OwnWrites,
-        &[arg(checklist.id), arg(status), arg(checklist.items.clone()), arg(checklist.metadata.clone())],
-        |_| (),
-    );
-    let version = checklist.version + 1;
-    let mut data = json!({"checklist_id": checklist.id.to_string(), "action": action, "from": checklist.status, "to": status, "version": version});
-    if let Some(data) = data.as_object_mut() {
-        for part in [&checklist.entity, &more] {
-            data.extend(part.as_object().cloned().unwrap_or_default());
-        }
-    }
-    record(logic::event_type(action), data, by);
-    Ok((status, version))
-}
 
 fn state(call: &Call, id: Uuid, (status, version): (&str, i32)) -> Returned {
     call.row(&[arg(id), arg(status), arg(version)])
@@ -103,39 +32,33 @@ fn create_template(call: &Call) -> Answer {
         "INSERT INTO skill_system.checklist_templates (compliance_domain, version, items, min_required_items, rule_domains) \
          SELECT $1, coalesce(max(t.version), 0) + 1, $2, $3, $4 FROM skill_system.checklist_templates t \
          WHERE t.tenant_id = skill_system.current_tenant() AND t.compliance_domain = $1 RETURNING id, version",
-        As::Caller, See::OwnWrites,
-        &[
-            arg(domain),
-            call.arg(1),
-            call.arg(2),
-            call.arg(3),
-        ],
+        As::Caller,
+        See::OwnWrites,
+        &[arg(domain), call.arg(1), call.arg(2), call.arg(3)],
     );
     let (id, version) = created.ok_or_else(|| Fault::new(Code::Internal, "the template was not written"))?;
     Ok(call.row(&[arg(id), arg(version)]))
 }
 
 pg_function!(guard_template);
-/// BEFORE INSERT, UPDATE or DELETE on `checklist_templates`.
+/// A template that filings use stays as it is; another one must be well formed.
 fn guard_template(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update, Event::Delete])])?;
     if trigger.event() != Event::Insert {
-        let id: Option<Uuid> = trigger.old(c"id");
-        let tenant: Option<String> = trigger.old(c"tenant_id");
-        let used = spi::as_owner(|| {
-            spi::one::<bool>(
-                "SELECT EXISTS (SELECT FROM skill_system.filing_checklists WHERE tenant_id = $1 AND template_id = $2)",
-                As::Caller, See::Latest,
-                &[arg(tenant), arg(id)],
-            )
-        });
+        let (id, tenant): (Uuid, &str) = (trigger.old(c"id"), trigger.old(c"tenant_id"));
+        let used = spi::one::<bool>(
+            "SELECT EXISTS (SELECT FROM skill_system.filing_checklists WHERE tenant_id = $1 AND template_id = $2)",
+            As::Owner,
+            See::Latest,
+            &[arg(tenant), arg(id)],
+        );
         if used == Some(true) {
             let (domain, version): (&str, i32) = (trigger.old(c"compliance_domain"), trigger.old(c"version"));
             return Err(Fault::new(
                 Code::NotInPrerequisiteState,
-                format!("version {version} of the template of {domain} is in use, so it stays as it is"),
+                format!("version {version} of the template of {domain} is in use and cannot be changed"),
             )
-            .hint("create_template() makes the next version."));
+            .hint("create_template() creates the next version."));
         }
     }
     if trigger.event() != Event::Delete {
@@ -146,7 +69,7 @@ fn guard_template(call: &Call) -> Answer {
 }
 
 pg_function!(guard_checklist);
-/// BEFORE UPDATE on `filing_checklists`: whoever writes, only legal changes pass.
+/// Only legal changes of a filing pass, by any role.
 fn guard_checklist(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?;
     let from: &str = trigger.old(c"status");
@@ -180,30 +103,27 @@ fn create_checklist(call: &Call) -> Answer {
     }
     let by = actor(call, 8, "created_by")?;
     lock_rules(RuleLock::Shared);
-    let mut template = None;
     // The lock lets nobody change the template before this filing uses it.
-    compat::run(
+    let template = spi::first::<(Uuid, i32, String, Option<NonNull<String>>)>(
         "SELECT id, version, items::text, rule_domains FROM skill_system.checklist_templates \
          WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1 FOR SHARE",
-        As::Owner, See::OwnWrites,
+        As::Owner,
+        See::OwnWrites,
         &[arg(domain)],
-        |row| {
-            template =
-                Some((row.get::<Option<Uuid>>(1), row.get::<Option<i32>>(2), stored(row.get(3)), row.get::<Option<NonNull<String>>>(4).map(|list| list.0)))
-        },
     );
     let Some((template_id, template_version, items, rule_domains)) = template else {
         return Err(Fault::new(
             Code::UndefinedObject,
             format!("compliance domain \"{}\" has no template", skill_core::policy::effect::shorten(domain)),
         )
-        .hint("An administrator makes it with create_template()."));
+        .hint("An administrator creates it with create_template()."));
     };
     let id = spi::one::<Uuid>(
         "INSERT INTO skill_system.filing_checklists (entity_id, entity_type, entity_name, compliance_domain, template_id, deadline, items, metadata, \
              created_by, entity_field, entity_district) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
-        As::Owner, See::OwnWrites,
+        As::Owner,
+        See::OwnWrites,
         &[
             arg(entity_id),
             arg(entity_type),
@@ -211,7 +131,7 @@ fn create_checklist(call: &Call) -> Answer {
             arg(domain),
             arg(template_id),
             arg(deadline),
-            arg(logic::instantiate(&items)),
+            arg(logic::instantiate(&stored(Some(items)))),
             arg(metadata),
             arg(by.as_str()),
             arg(entity_field),
@@ -219,7 +139,7 @@ fn create_checklist(call: &Call) -> Answer {
         ],
     );
     let id = id.ok_or_else(|| Fault::new(Code::Internal, "the checklist was not written"))?;
-    let frozen = rules::freeze(id, true, rule_domains, entity_field);
+    let frozen = freeze_rules(id, true, rule_domains.map(|list| list.0), entity_field);
     let data = json!({
         "checklist_id": id.to_string(), "entity_id": entity_id, "compliance_domain": domain, "template_version": template_version,
         "from": null, "to": "draft", "rules_frozen": frozen,
@@ -237,7 +157,7 @@ fn update_checklist_item(call: &Call) -> Answer {
     let note = optional("note", call.text(4), 10_000)?;
     let data = json_argument(call, 5, "data")?;
     let by = actor(call, 6, "updated_by")?;
-    let mut checklist = locked(id)?;
+    let mut checklist = lock_checklist(id)?;
     // The order of the checks: what was meant for another state of the checklist says nothing about this one.
     logic::check_version(checklist.version, call.get(3))?;
     logic::next("update_checklist_item", &checklist.status, None)?;
@@ -245,7 +165,7 @@ fn update_checklist_item(call: &Call) -> Answer {
     let change = ItemChange { status, note, data: data.as_ref(), by: &by, at: &now };
     let (label, was) = logic::change_item(&mut checklist.items, index, &change)?;
     let more = json!({"item_index": index, "label": label, "item_from": was, "item_to": status});
-    let after = set_status(&checklist, "update_checklist_item", None, &by, more)?;
+    let after = change_status(&checklist, "update_checklist_item", None, &by, more)?;
     Ok(state(call, id, after))
 }
 
@@ -253,16 +173,16 @@ pg_function!(missing_items);
 /// `missing_items(checklist_id)`
 fn missing_items(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let mut found = None;
-    compat::run(
+    let found = spi::first::<(String, Option<String>)>(
         "SELECT c.items::text, t.min_required_items::text FROM skill_system.filing_checklists c \
          LEFT JOIN skill_system.checklist_templates t ON t.tenant_id = c.tenant_id AND t.id = c.template_id \
          WHERE c.tenant_id = skill_system.current_tenant() AND c.id = $1",
-        As::Caller, See::Statement,
+        As::Caller,
+        See::Statement,
         &[arg(id)],
-        |row| found = Some(logic::missing(&stored(row.get(1)), &stored(row.get(2)))),
     );
-    let found = found.ok_or_else(|| unknown("checklist", id))?;
+    let (items, required_items) = found.ok_or_else(|| unknown("checklist", id))?;
+    let found = logic::missing(&stored(Some(items)), &stored(required_items));
     let mut rows = call.row_set();
     for item in found {
         rows.push(&[arg(item.index), arg(&item.label), arg(&item.status)]);
@@ -275,11 +195,11 @@ pg_function!(submit_checklist);
 fn submit_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let by = actor(call, 1, "submitted_by")?;
-    let checklist = locked(id)?;
+    let checklist = lock_checklist(id)?;
     logic::check_version(checklist.version, call.get(2))?;
     logic::next("submit_checklist", &checklist.status, None)?;
     logic::check_complete(&checklist.items, &checklist.required_items)?;
-    let after = set_status(&checklist, "submit_checklist", None, &by, json!({}))?;
+    let after = change_status(&checklist, "submit_checklist", None, &by, json!({}))?;
     Ok(state(call, id, after))
 }
 
@@ -290,11 +210,11 @@ fn review_checklist(call: &Call) -> Answer {
     let decision = word("decision", call.text(1), &logic::DECISIONS)?;
     let by = actor(call, 2, "reviewer")?;
     let comment = optional("comment", call.text(3), 10_000)?;
-    let mut checklist = locked(id)?;
+    let mut checklist = lock_checklist(id)?;
     logic::check_version(checklist.version, call.get(4))?;
     logic::next("review_checklist", &checklist.status, Some(decision))?;
     logic::add_review(&mut checklist.metadata, decision, &by, comment, &checklist.now);
-    let after = set_status(&checklist, "review_checklist", Some(decision), &by, json!({"comment": comment}))?;
+    let after = change_status(&checklist, "review_checklist", Some(decision), &by, json!({"comment": comment}))?;
     Ok(state(call, id, after))
 }
 
@@ -305,13 +225,13 @@ fn file_checklist(call: &Call) -> Answer {
     let by = actor(call, 1, "filed_by")?;
     let reference = optional("reference", call.text(2), 500)?;
     lock_rules(RuleLock::Shared);
-    let mut checklist = locked(id)?;
+    let mut checklist = lock_checklist(id)?;
     logic::next("file_checklist", &checklist.status, None)?;
-    rules::check_not_stale(id)?;
+    check_not_stale(id)?;
     if let Some(metadata) = checklist.metadata.as_object_mut() {
         metadata.insert("filed".into(), json!({"by": by, "at": checklist.now, "reference": reference}));
     }
-    let after = set_status(&checklist, "file_checklist", None, &by, json!({"reference": reference}))?;
+    let after = change_status(&checklist, "file_checklist", None, &by, json!({"reference": reference}))?;
     Ok(state(call, id, after))
 }
 
@@ -321,13 +241,13 @@ fn mark_exception(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let reason = required("reason", call.text(1), 10_000)?;
     let by = actor(call, 2, "marked_by")?;
-    let mut checklist = locked(id)?;
+    let mut checklist = lock_checklist(id)?;
     logic::check_version(checklist.version, call.get(3))?;
     logic::next("mark_exception", &checklist.status, None)?;
     if let Some(metadata) = checklist.metadata.as_object_mut() {
         metadata.insert("exception".into(), json!({"by": by, "at": checklist.now, "reason": reason}));
     }
-    let after = set_status(&checklist, "mark_exception", None, &by, json!({"reason": reason}))?;
+    let after = change_status(&checklist, "mark_exception", None, &by, json!({"reason": reason}))?;
     Ok(state(call, id, after))
 }
 
@@ -357,14 +277,15 @@ fn add_artifact(call: &Call) -> Answer {
     };
     let metadata = json_argument(call, 10, "metadata")?.unwrap_or_else(|| json!({}));
     let valid = input.check()?;
-    let checklist = locked(id)?;
+    let checklist = lock_checklist(id)?;
     logic::check_status(&checklist.status, &logic::OPEN)?;
     logic::check_item_index(&checklist.items, index)?;
     let artifact = spi::one::<Uuid>(
         "INSERT INTO skill_system.checklist_artifacts (checklist_id, item_index, artifact_type, name, content_type, content, file_path, metadata, \
              generated_by, content_sha256, size_bytes, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id",
-        As::Owner, See::OwnWrites,
+        As::Owner,
+        See::OwnWrites,
         &[
             arg(id),
             arg(index),

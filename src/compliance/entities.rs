@@ -1,8 +1,8 @@
 //! Entities: the definitions in the tables, read for `core`.
 
-use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function};
+use crate::settings;
 use skill_pg::spi::{self, As, See};
-use crate::{settings, compat};
+use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function};
 use std::collections::BTreeMap;
 
 use skill_core::compliance::entities::{EntityType, Field, InputType, PRESETS, Preset, Relation};
@@ -12,70 +12,57 @@ use skill_core::{Code, Fault};
 
 use crate::args::{json, missing, stored};
 
-/// A kind of entity of the session's tenant, with its id.
+/// An entity type of the session's tenant, with its id.
 fn entity_type(call: &Call) -> Result<(Uuid, EntityType), Fault> {
     let key = required("type_key", call.text(0), 64)?;
-    let mut found = None;
-    compat::run(
-        "SELECT type_id, display_name::text FROM skill_system.entity_type_definitions WHERE tenant_id = skill_system.current_tenant() AND type_key = $1",
-        As::Caller, See::Statement,
+    let found = spi::first::<(Uuid, String)>(
+        "SELECT type_id, display_name::text FROM skill_system.entity_type_definitions \
+         WHERE tenant_id = skill_system.current_tenant() AND type_key = $1",
+        As::Caller,
+        See::Statement,
         &[arg(key)],
-        |row| found = row.get::<Option<Uuid>>(1).zip(row.get::<Option<String>>(2)),
     );
     let (id, name) = found.ok_or_else(|| {
         Fault::new(Code::UndefinedObject, format!("entity type \"{}\" does not exist", shorten(key)))
             .hint("SELECT type_key FROM skill_system.entity_type_definitions;")
     })?;
-    let (mut fields, mut broken) = (Vec::new(), None);
-    compat::run(
+    let mut fields = Vec::new();
+    spi::each(
         "SELECT f.field_key::text, f.label::text, f.input_type::text, f.required, f.options::text, p.pattern, p.description \
          FROM skill_system.entity_field_definitions f LEFT JOIN skill_system.validation_presets p \
              ON p.tenant_id = f.tenant_id AND p.preset_key = f.validation_preset \
          WHERE f.tenant_id = skill_system.current_tenant() AND f.type_id = $1 ORDER BY f.sort_order, f.field_key",
-        As::Caller, See::Statement,
+        As::Caller,
+        See::Statement,
         &[arg(id)],
         |row| {
-            let preset = match (row.get::<Option<String>>(6), row.get::<Option<String>>(7)) {
-                (Some(pattern), Some(description)) => match Preset::new(&pattern, &description) {
-                    Ok(preset) => Some(preset),
-                    Err(fault) => {
-                        broken.get_or_insert(fault);
-                        None
-                    }
-                },
-                _ => None,
-            };
+            let preset = row.text(6).zip(row.text(7)).map(|(pattern, what)| Preset::new(pattern, what)).transpose()?;
             fields.push(Field {
                 key: row.get(1),
                 label: row.get(2),
-                input: InputType::parse(&row.get::<Option<String>>(3).unwrap_or_default()),
+                input: InputType::parse(row.get(3)),
                 required: row.get(4),
                 preset,
                 options: Field::read_options(Some(&stored(row.get(5)))),
             });
+            Ok(())
         },
-    );
-    if let Some(fault) = broken {
-        return Err(fault);
-    }
-    let mut relations = Vec::new();
-    compat::run(
+    )?;
+    let relations = spi::collect::<(String, String, bool, bool)>(
         "SELECT o.type_key::text, r.cardinality::text, r.required, r.child_type_id = $1 \
-         FROM skill_system.entity_relationship_rules r JOIN skill_system.entity_type_definitions o ON o.tenant_id = r.tenant_id \
+         FROM skill_system.entity_relationship_rules r \
+         JOIN skill_system.entity_type_definitions o ON o.tenant_id = r.tenant_id \
              AND o.type_id = CASE WHEN r.child_type_id = $1 THEN r.parent_type_id ELSE r.child_type_id END \
-         WHERE r.tenant_id = skill_system.current_tenant() AND $1 IN (r.child_type_id, r.parent_type_id) ORDER BY 4 DESC, 1",
-        As::Caller, See::Statement,
+         WHERE r.tenant_id = skill_system.current_tenant() AND $1 IN (r.child_type_id, r.parent_type_id) \
+         ORDER BY 4 DESC, 1",
+        As::Caller,
+        See::Statement,
         &[arg(id)],
-        |row| {
-            let (cardinality, required) = (row.get::<Option<String>>(2).unwrap_or_default(), row.get(3));
-            relations.push(Relation::of(
-                row.get(1),
-                &cardinality,
-                required,
-                row.get(4),
-            ));
-        },
     );
+    let relations = relations
+        .into_iter()
+        .map(|(other, cardinality, required, is_child)| Relation::of(other, &cardinality, required, is_child))
+        .collect();
     Ok((id, EntityType { key: key.to_owned(), name, fields, relations }))
 }
 
@@ -105,14 +92,17 @@ fn map_import(call: &Call) -> Answer {
     let (id, kind) = entity_type(call)?;
     let record = json(call, 1, "record")?.ok_or_else(|| missing("record"))?;
     let mut mappings: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    compat::run(
+    let pairs = spi::collect::<(String, String)>(
         "SELECT m.rrc_field_key::text, f.field_key::text FROM skill_system.rrc_field_mappings m \
          JOIN skill_system.entity_field_definitions f ON f.tenant_id = m.tenant_id AND f.field_id = m.entity_field_id \
          WHERE m.tenant_id = skill_system.current_tenant() AND m.type_id = $1 ORDER BY m.created_at, m.mapping_id",
-        As::Caller, See::Statement,
+        As::Caller,
+        See::Statement,
         &[arg(id)],
-        |row| mappings.entry(row.get(1)).or_default().push(row.get(2)),
     );
+    for (rrc_field, entity_field) in pairs {
+        mappings.entry(rrc_field).or_default().push(entity_field);
+    }
     let (entity, unmapped, empty) = kind.import(&mappings, &record)?;
     Ok(call.row(&[arg(entity), arg(unmapped), arg(empty)]))
 }
@@ -122,11 +112,11 @@ pg_function!(install_validation_presets);
 fn install_validation_presets(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for [key, pattern, description, example] in PRESETS {
-        let installed = compat::run(
+        let installed = spi::execute(
             "INSERT INTO skill_system.validation_presets (preset_key, pattern, description, example) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-            As::Caller, See::OwnWrites,
+            As::Caller,
+            See::OwnWrites,
             &[arg(key), arg(pattern), arg(description), arg(example)],
-            |_| (),
         ) == 1;
         rows.push(&[arg(key), arg(installed)]);
     }
@@ -134,7 +124,7 @@ fn install_validation_presets(call: &Call) -> Answer {
 }
 
 pg_function!(guard_preset);
-/// BEFORE INSERT OR UPDATE on `validation_presets`.
+/// The pattern must be valid and match its example.
 fn guard_preset(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
     let column = |name| trigger.new_value::<Option<String>>(name).unwrap_or_default();
@@ -150,10 +140,10 @@ fn guard_preset(call: &Call) -> Answer {
 }
 
 pg_function!(guard_entity_type);
-/// BEFORE UPDATE OR DELETE on `entity_type_definitions`.
+/// System types stay, and keep their names.
 fn guard_entity_type(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update, Event::Delete])])?;
-    if trigger.old::<Option<bool>>(c"is_system_type") != Some(true) {
+    if !trigger.old::<bool>(c"is_system_type") {
         return Ok(trigger.proceed());
     }
     let refused = match trigger.event() {
@@ -163,14 +153,14 @@ fn guard_entity_type(call: &Call) -> Answer {
             .iter()
             .any(|column| ["is_system_type", "type_key", "type_id", "tenant_id"].contains(&column.as_str())) =>
         {
-            "renamed or made an ordinary one"
+            "renamed or turned into an ordinary type"
         }
         _ => return Ok(trigger.proceed()),
     };
-    let key = trigger.old::<Option<String>>(c"type_key").unwrap_or_default();
+    let key: &str = trigger.old(c"type_key");
     Err(Fault::new(
         Code::NotInPrerequisiteState,
         format!("system type \"{key}\" of tenant \"{}\" cannot be {refused}", settings::tenant()),
     )
-    .hint("Set compliance_footprint to false to take it out of sight."))
+    .hint("Set compliance_footprint to false to hide it."))
 }

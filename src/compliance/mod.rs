@@ -6,15 +6,17 @@
 
 mod checklists;
 mod entities;
+mod filing;
+mod frozen_rules;
 mod report;
 mod rules;
 mod snapshot;
 mod status;
 
-use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Event, Numeric, Timing, Trigger, Uuid, arg, pg_function, sys};
 use serde_json::Value;
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, Event, Numeric, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use crate::audit;
 use crate::modules::Module;
@@ -67,7 +69,8 @@ fn lock_rules(lock: RuleLock) {
 pg_function!(keep_updated_at);
 /// BEFORE UPDATE: `updated_at` is now.
 fn keep_updated_at(call: &Call) -> Answer {
-    Ok(Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?.proceed_with(&[(c"updated_at", arg(sys::clock_timestamp()))]))
+    Ok(Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?
+        .proceed_with(&[(c"updated_at", arg(sys::clock_timestamp()))]))
 }
 
 pg_function!(guard_columns);

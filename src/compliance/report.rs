@@ -1,14 +1,14 @@
 //! What is told about the matrix: the report and OSCAL.
 
-use skill_pg::{Answer, Arg, Call, Row, arg, pg_function};
-use skill_pg::spi::{self, As, See};
-use crate::{settings, compat};
+use crate::settings;
 use serde_json::{Value, json};
 use skill_core::compliance::oscal::{About, Cell, Evidence, assessment_results};
 use skill_core::compliance::report::{MAX_ROWS, render};
 use skill_core::compliance::rules::difference;
 use skill_core::input::{optional, required};
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Arg, Call, FromRow, Row, arg, pg_function};
 
 use crate::args::{missing, stored};
 
@@ -25,9 +25,8 @@ fn bounded(call: &Call, n: usize, what: &str, most: i32) -> Result<i32, Fault> {
 
 /// The rows of a statement whose one column is jsonb as text.
 fn list(sql: &'static str, args: &[Arg]) -> Vec<Value> {
-    let mut found = Vec::new();
-    compat::run(sql, As::Caller, See::Statement, args, |row| found.push(stored(row.get(1))));
-    found
+    let found = spi::collect::<(Option<String>,)>(sql, As::Caller, See::Statement, args);
+    found.into_iter().map(|(text,)| stored(text)).collect()
 }
 
 pg_function!(compliance_report);
@@ -80,24 +79,24 @@ fn tallies() -> (serde_json::Map<String, Value>, Vec<String>, Vec<Value>) {
     let mut domains: Vec<String> = Vec::new();
     let mut by_district: std::collections::BTreeMap<String, std::collections::HashMap<String, [i64; 3]>> =
         std::collections::BTreeMap::new();
-    compat::run(
-        "SELECT compliance_domain::text, coalesce(entity_district, '–')::text, status, sum(entities)::bigint FROM skill_system.compliance_counts \
+    let found = spi::collect::<(String, String, String, i64)>(
+        "SELECT compliance_domain::text, coalesce(entity_district, '–')::text, status, sum(entities)::bigint \
+         FROM skill_system.compliance_counts \
          WHERE tenant_id = skill_system.current_tenant() GROUP BY 1, 2, 3 ORDER BY 1",
-        As::Caller, See::Statement,
+        As::Caller,
+        See::Statement,
         &[],
-        |row| {
-            let [domain, district, status] = [1, 2, 3].map(|n| row.get::<Option<String>>(n).unwrap_or_default());
-            let entities: i64 = row.get(4);
-            let [open, overdue, total] = by_district.entry(district).or_default().entry(domain.clone()).or_default();
-            *total += entities;
-            *open += if NOT_DONE.contains(&status.as_str()) { entities } else { 0 };
-            *overdue += if status == "overdue" { entities } else { 0 };
-            counts[&status] = (counts[&status].as_i64().unwrap_or_default() + entities).into();
-            if domains.last() != Some(&domain) {
-                domains.push(domain);
-            }
-        },
     );
+    for (domain, district, status, entities) in found {
+        let [open, overdue, total] = by_district.entry(district).or_default().entry(domain.clone()).or_default();
+        *total += entities;
+        *open += if NOT_DONE.contains(&status.as_str()) { entities } else { 0 };
+        *overdue += if status == "overdue" { entities } else { 0 };
+        counts[&status] = (counts[&status].as_i64().unwrap_or_default() + entities).into();
+        if domains.last() != Some(&domain) {
+            domains.push(domain);
+        }
+    }
     let level = |open: i64, overdue: i64, total: i64| match (open, overdue) {
         (0, _) => 0,
         (_, 0) => 1,
@@ -155,8 +154,15 @@ fn stale(rows: i32) -> Vec<Value> {
     found
 }
 
-fn cell(row: &Row) -> Cell {
-    let required = |n| row.get::<Option<String>>(n).unwrap_or_default();
+struct CellRow(Cell);
+
+impl FromRow for CellRow {
+    fn from_row(row: &Row<'_>) -> Self {
+        CellRow(read_cell(row))
+    }
+}
+
+fn read_cell(row: &Row) -> Cell {
     let known = stored(row.get(9));
     let word = |value: &Value| value.as_str().map(str::to_owned);
     let evidence = |value: &Value| Evidence {
@@ -167,13 +173,13 @@ fn cell(row: &Row) -> Cell {
         digest: word(&value["digest"]).unwrap_or_default(),
     };
     Cell {
-        entity_id: required(1),
-        entity_type: required(2),
+        entity_id: row.get(1),
+        entity_type: row.get(2),
         entity_name: row.get(3),
-        domain: required(4),
-        status: required(5),
+        domain: row.get(4),
+        status: row.get(5),
         deadline: row.get(6),
-        assessed_at: required(7),
+        assessed_at: row.get(7),
         checklist_id: row.get(8),
         evidence: known["evidence"].as_array().map(|all| all.iter().map(evidence).collect()).unwrap_or_default(),
         rules: known["rules"].as_array().map(|all| all.iter().filter_map(word).collect()).unwrap_or_default(),
@@ -187,29 +193,18 @@ fn oscal_assessment_results(call: &Call) -> Answer {
     let domain = optional("compliance_domain", call.text(1), 50)?;
     let title = required("title", call.text(2), 300)?;
     let most = bounded(call, 3, "max_findings", 10_000)?;
-    let mut cells = Vec::new();
     // At most a thousand pieces of evidence a cell, so that the document stays one.
-    compat::run(
-        "SELECT s.entity_id::text, s.entity_type::text, s.entity_name::text, s.compliance_domain::text, s.status, \
-             CASE WHEN isfinite(s.deadline) THEN to_char(s.deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') END, \
-             to_char(s.last_assessed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), s.checklist_id::text, \
-             jsonb_build_object( \
-                 'evidence', (SELECT jsonb_agg(jsonb_build_object('id', a.id, 'name', a.name, 'media_type', a.content_type, 'path', a.file_path, 'digest', a.content_sha256) ORDER BY a.id) \
-                     FROM (SELECT * FROM skill_system.checklist_artifacts a WHERE a.tenant_id = s.tenant_id AND a.checklist_id = s.checklist_id ORDER BY a.id LIMIT 1000) a), \
-                 'rules', (SELECT jsonb_agg(v.rule_identifier || ' version ' || v.version ORDER BY v.rule_identifier) FROM skill_system.filing_rule_snapshots f \
-                     JOIN skill_system.rule_versions v ON v.tenant_id = f.tenant_id AND v.id = f.rule_version_id \
-                     WHERE f.tenant_id = s.tenant_id AND f.checklist_id = s.checklist_id AND f.replaced_by IS NULL))::text \
-         FROM skill_system.compliance_cells s WHERE s.tenant_id = skill_system.current_tenant() \
-             AND ($1 IS NULL OR s.entity_id = $1) AND ($2 IS NULL OR s.compliance_domain = $2) ORDER BY s.entity_id, s.compliance_domain LIMIT $3::bigint + 1",
-        As::Caller, See::Statement,
+    let cells = spi::collect::<CellRow>(
+        include_str!("oscal_cells.sql"),
+        As::Caller,
+        See::Statement,
         &[arg(entity), arg(domain), arg(most)],
-        |row| cells.push(cell(row)),
     );
+    let mut cells: Vec<Cell> = cells.into_iter().map(|CellRow(cell)| cell).collect();
     let truncated = cells.len() > most as usize;
     cells.truncate(most as usize);
-    let at: String =
-        spi::one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')", As::Caller, See::Statement, &[])
-            .unwrap_or_default();
+    const NOW: &str = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
+    let at = spi::one::<String>(NOW, As::Caller, See::Statement, &[]).unwrap_or_default();
     let about = About { title, tenant: &settings::tenant(), at: &at, truncated };
     Ok(call.answer(assessment_results(&about, &cells)))
 }

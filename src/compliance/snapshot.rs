@@ -1,39 +1,15 @@
 //! One filing as one signed document.
 
-use skill_pg::{Answer, Call, arg, pg_function};
-use skill_pg::spi::{self, As, See};
-use crate::{compat};
 use serde_json::Value;
 use skill_core::compliance::snapshot::{Statement, VERSION_MEMBER, digest};
-use skill_core::jsonb::{self, JsonbError};
+use skill_core::jsonb;
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, Jsonb, arg, pg_function};
 
-use super::{unknown};
+use super::unknown;
 use crate::args::uuid;
 use crate::audit::keys;
 use crate::ledger;
-
-/// The payload. `$1` is the filing, `$2` the log. The records are looked for from the
-/// filing's first day on; what an artifact says is not told, only its digest.
-const PAYLOAD: &str = "SELECT jsonb_build_object( \
-    'log', $2, 'tenant_id', c.tenant_id, 'made_at', clock_timestamp(), 'made_by', session_user, \
-    'entity', jsonb_build_object('entity_id', c.entity_id, 'entity_type', c.entity_type, 'entity_name', c.entity_name, \
-        'entity_field', c.entity_field, 'entity_district', c.entity_district), \
-    'checklist', to_jsonb(c), \
-    'template', (SELECT jsonb_build_object('id', t.id, 'version', t.version, 'min_required_items', t.min_required_items, 'rule_domains', t.rule_domains) \
-        FROM skill_system.checklist_templates t WHERE t.tenant_id = c.tenant_id AND t.id = c.template_id), \
-    'approvals', coalesce(c.metadata->'reviews', '[]'), \
-    'artifacts', (SELECT coalesce(jsonb_agg(to_jsonb(a) - 'content' ORDER BY a.id), '[]') FROM skill_system.checklist_artifacts a \
-        WHERE a.tenant_id = c.tenant_id AND a.checklist_id = c.id), \
-    'rules', (SELECT coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object('rule_identifier', v.rule_identifier, 'version', v.version, \
-            'effective_date', v.effective_date, 'source', v.source, 'source_reference', v.source_reference) ORDER BY s.id), '[]') \
-        FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.tenant_id = s.tenant_id AND v.id = s.rule_version_id \
-        WHERE s.tenant_id = c.tenant_id AND s.checklist_id = c.id), \
-    'audit', (SELECT coalesce(jsonb_agg(jsonb_build_object('record', to_jsonb(l), 'proof', \
-            CASE WHEN skill_system.audit_leaf_index(l.id) < covered.size THEN (SELECT p.proof FROM skill_system.audit_inclusion_proof(l.id) p) END) ORDER BY l.recorded_at, l.id), '[]') \
-        FROM skill_system.audit_logs l CROSS JOIN (SELECT max(k.tree_size) AS size FROM skill_system.audit_checkpoints k \
-            WHERE k.incarnation = (SELECT z.incarnation FROM skill_system.audit_seal_state z)) covered \
-        WHERE l.tenant_id = c.tenant_id AND l.created_at >= c.created_at AND l.event_data->>'checklist_id' = $1::text)) \
-    FROM skill_system.filing_checklists c WHERE c.tenant_id = skill_system.current_tenant() AND c.id = $1";
 
 pg_function!(compliance_snapshot);
 /// `compliance_snapshot(checklist_id)`
@@ -41,22 +17,16 @@ fn compliance_snapshot(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let origin = ledger::current_origin()?;
     let mut found = None;
-    spi::as_owner(|| {
-        // The text is what the jsonb says, so that every number keeps its digits.
-        compat::run_once(
-            &format!("SELECT p, p::text FROM ({PAYLOAD}) AS payload(p)"),
-            As::Caller, See::Statement,
-            &[arg(id), arg(origin.as_str())],
-            |row| {
-                let encoded = row.jsonb(1).map(|root| digest(id.as_bytes(), |writer| jsonb::encode_into(root, writer)));
-                found = encoded.zip(row.get::<Option<String>>(2));
-            },
-        );
-    });
-    let (encoded, payload): (Result<[u8; 32], JsonbError>, String) = found.ok_or_else(|| unknown("checklist", id))?;
+    spi::each(include_str!("snapshot.sql"), As::Owner, See::Statement, &[arg(id), arg(&origin)], |row| {
+        let Jsonb(root) = row.get(1);
+        let encoded = digest(id.as_bytes(), |writer| jsonb::encode_into(root, writer))?;
+        found = Some((encoded, row.get::<String>(2)));
+        Ok(())
+    })?;
+    let (digest, payload) = found.ok_or_else(|| unknown("checklist", id))?;
     let ring = keys::keyring()?;
     let key = keys::signing(&ring, "nothing can be signed for others")?;
-    let note = Statement { origin, checklist: *id.as_bytes(), digest: encoded? }.sign(key)?;
+    let note = Statement { origin, checklist: *id.as_bytes(), digest }.sign(key)?;
     let document = format!("{{\"{VERSION_MEMBER}\": 1, \"payload\": {payload}, \"note\": {}}}", Value::from(note));
     Ok(call.answer(&document))
 }

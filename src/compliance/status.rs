@@ -1,14 +1,14 @@
 //! The status matrix: kept true by what happens to checklists.
 
-use skill_pg::{Answer, Call, Event, Timing, Trigger, arg, pg_function};
-use skill_pg::spi::{self, As, See};
-use crate::{settings, compat};
+use crate::settings;
 use serde_json::{Value, json};
 use skill_core::input::{optional, required, word};
 use skill_core::policy::effect::shorten;
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, Event, Timing, Trigger, arg, pg_function};
 
-use super::{record};
+use super::record;
 use crate::args::{actor, json as json_argument};
 
 /// Works out one cell from the newest checklist of the entity in the domain.
@@ -19,19 +19,19 @@ fn assess(tenant: &str, entity: &str, domain: &str) {
     }
     if !write_cell(tenant, entity, domain) {
         // Its only checklist was deleted, so nothing is known any more.
-        compat::run(
+        spi::execute(
             "UPDATE skill_system.compliance_status SET status = 'action_needed', checklist_id = NULL, details = details - 'checklist_status', last_assessed_at = clock_timestamp() \
              WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 AND details ? 'checklist_status'",
-            As::Owner, See::OwnWrites,
+            As::Owner,
+            See::OwnWrites,
             &[arg(tenant), arg(entity), arg(domain)],
-            |_| (),
         );
     }
 }
 
 /// Makes the cell say what the newest checklist says; false when there is none.
 fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
-    let found = compat::run(
+    let found = spi::execute(
         "INSERT INTO skill_system.compliance_status AS s (tenant_id, entity_id, entity_type, entity_name, entity_field, entity_district, compliance_domain, \
              status, deadline, checklist_id, details, last_assessed_at) \
          SELECT c.tenant_id, c.entity_id, c.entity_type, c.entity_name, c.entity_field, c.entity_district, c.compliance_domain, \
@@ -44,46 +44,51 @@ fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
              entity_name = coalesce(EXCLUDED.entity_name, s.entity_name), entity_field = coalesce(EXCLUDED.entity_field, s.entity_field), \
              entity_district = coalesce(EXCLUDED.entity_district, s.entity_district), status = EXCLUDED.status, deadline = EXCLUDED.deadline, \
              checklist_id = EXCLUDED.checklist_id, details = s.details || EXCLUDED.details, last_assessed_at = EXCLUDED.last_assessed_at",
-        As::Owner, See::OwnWrites,
+        As::Owner,
+        See::OwnWrites,
         &[arg(tenant), arg(entity), arg(domain)],
-        |_| (),
     );
     found > 0
 }
 
 /// One at a time: the statement after it sees what the others made of the cell. False when there is no such cell yet.
 fn lock_cell(tenant: &str, entity: &str, domain: &str) -> bool {
-    let found = compat::run(
+    let found = spi::execute(
         "SELECT FROM skill_system.compliance_status WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 FOR NO KEY UPDATE",
-        As::Owner, See::OwnWrites,
+        As::Owner,
+        See::OwnWrites,
         &[arg(tenant), arg(entity), arg(domain)],
-        |_| (),
     );
     found > 0
 }
 
 pg_function!(assess_checklist);
-/// AFTER INSERT, UPDATE and DELETE on `filing_checklists`.
+/// The cell of a filing follows the filing.
 fn assess_checklist(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::AfterRow, &[Event::Insert, Event::Update, Event::Delete])])?;
-    let column = |name| trigger.old::<Option<String>>(name).unwrap_or_default();
-    assess(&column(c"tenant_id"), &column(c"entity_id"), &column(c"compliance_domain"));
+    // The row as it was, or the inserted one: these columns never change.
+    let [tenant, entity, domain] =
+        [c"tenant_id", c"entity_id", c"compliance_domain"].map(|column| match trigger.event() {
+            Event::Insert => trigger.new_value::<&str>(column),
+            _ => trigger.old(column),
+        });
+    assess(tenant, entity, domain);
     Ok(trigger.done())
 }
 
 /// Status of a cell and whether an open checklist decides it.
 fn cell(entity: &str, domain: &str) -> (Option<String>, bool) {
-    let mut found = (None, false);
-    compat::run(
-        "SELECT s.status::text, EXISTS (SELECT FROM skill_system.filing_checklists c WHERE c.tenant_id = skill_system.current_tenant() \
-             AND c.entity_id = $1 AND c.compliance_domain = $2 AND c.status NOT IN ('filed', 'exception')) \
+    let found = spi::first::<(Option<String>, bool)>(
+        "SELECT s.status::text, EXISTS (SELECT FROM skill_system.filing_checklists c \
+             WHERE c.tenant_id = skill_system.current_tenant() AND c.entity_id = $1 AND c.compliance_domain = $2 \
+                 AND c.status NOT IN ('filed', 'exception')) \
          FROM (SELECT) one LEFT JOIN skill_system.compliance_status s \
              ON s.tenant_id = skill_system.current_tenant() AND s.entity_id = $1 AND s.compliance_domain = $2",
-        As::Owner, See::OwnWrites,
+        As::Owner,
+        See::OwnWrites,
         &[arg(entity), arg(domain)],
-        |row| found = (row.get(1), row.get(2)),
     );
-    found
+    found.unwrap_or_default()
 }
 
 pg_function!(assess_compliance);
@@ -108,20 +113,21 @@ fn assess_compliance(call: &Call) -> Answer {
             call.text(4).map(str::to_owned),
         ));
     } else {
-        let mut domains = Vec::new();
-        compat::run(
-            "SELECT compliance_domain::text FROM skill_system.compliance_status WHERE tenant_id = skill_system.current_tenant() AND entity_id = $1 AND ($2 IS NULL OR compliance_domain = $2) \
-             UNION SELECT compliance_domain::text FROM skill_system.filing_checklists WHERE tenant_id = skill_system.current_tenant() AND entity_id = $1 AND ($2 IS NULL OR compliance_domain = $2) \
+        let domains = spi::collect::<(String,)>(
+            "SELECT compliance_domain::text FROM skill_system.compliance_status \
+             WHERE tenant_id = skill_system.current_tenant() AND entity_id = $1 AND ($2 IS NULL OR compliance_domain = $2) \
+             UNION SELECT compliance_domain::text FROM skill_system.filing_checklists \
+             WHERE tenant_id = skill_system.current_tenant() AND entity_id = $1 AND ($2 IS NULL OR compliance_domain = $2) \
              ORDER BY 1",
-            As::Owner, See::OwnWrites,
+            As::Owner,
+            See::OwnWrites,
             &[arg(entity), arg(domain)],
-            |row| domains.extend(row.get::<Option<String>>(1)),
         );
         if domains.is_empty() {
             return Err(Fault::new(Code::UndefinedObject, format!("nothing is known of entity \"{}\"", shorten(entity)))
-                .hint("create_checklist() begins a filing; with compliance_domain and status, assess_compliance() makes a cell."));
+                .hint("create_checklist() begins a filing; with compliance_domain and status, assess_compliance() creates a cell."));
         }
-        for domain in domains {
+        for (domain,) in domains {
             let (before, _) = cell(entity, &domain);
             assess(tenant, entity, &domain);
             changes.push((domain.clone(), before, cell(entity, &domain).0));
@@ -170,12 +176,12 @@ fn set(
     let tenant = settings::tenant();
     if !lock_cell(&tenant, entity, domain) {
         required("entity_type", entity_type, 50)?;
-        let made = compat::run(
+        let made = spi::execute(
             "INSERT INTO skill_system.compliance_status (entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, '{}')) ON CONFLICT (tenant_id, entity_id, compliance_domain) DO NOTHING",
-            As::Owner, See::OwnWrites,
+            As::Owner,
+            See::OwnWrites,
             &values,
-            |_| (),
         );
         if made > 0 {
             return Ok(None);
@@ -191,14 +197,14 @@ fn set(
         )
         .hint("Work on the checklist, or end it with mark_exception()."));
     }
-    compat::run(
+    spi::execute(
         "UPDATE skill_system.compliance_status s SET entity_type = coalesce($2, s.entity_type), status = $4, deadline = $5, \
              entity_name = coalesce($6, s.entity_name), entity_field = coalesce($7, s.entity_field), entity_district = coalesce($8, s.entity_district), \
              details = (s.details - 'checklist_status') || coalesce($9, '{}'), last_assessed_at = clock_timestamp() \
          WHERE s.tenant_id = skill_system.current_tenant() AND s.entity_id = $1 AND s.compliance_domain = $3",
-        As::Owner, See::OwnWrites,
+        As::Owner,
+        See::OwnWrites,
         &values,
-        |_| (),
     );
     Ok(before)
 }

@@ -163,8 +163,11 @@ fn enforce_decision<'a>(
         }
         return Ok(());
     }
-    let what =
-        format!("policy \"{}\" does not allow {}", shorten(name.unwrap_or("(null)")), format_effects(&decision.blocked));
+    let what = format!(
+        "policy \"{}\" does not allow {}",
+        shorten(name.unwrap_or("(null)")),
+        format_effects(&decision.blocked)
+    );
     let unrecorded = record_denial(name, requested(), decision, policy).map_err(|fault| {
         let why = fault.detail.clone().unwrap_or_default();
         fault.detail(format!("{why} {what}: {}.", decision.reason))

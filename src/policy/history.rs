@@ -1,9 +1,9 @@
 //! Triggers of `policy_profiles`: what a row must be, its history, and who is told of a change.
 
 use const_format::concatcp;
+use skill_core::Fault;
 use skill_core::policy::effect::shorten;
 use skill_core::policy::{PolicyError, Profile, hash_all};
-use skill_core::Fault;
 use skill_pg::cached::announce_change;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, FromRow, Row, Timing, Trigger, arg, pg_function};
@@ -14,9 +14,7 @@ use crate::{audit, settings};
 /// A column that has one of two words; NULL is for the table to refuse.
 fn check_choice(column: &'static str, given: Option<&str>, words: [&'static str; 2]) -> Result<(), PolicyError> {
     match given {
-        Some(given) if !words.contains(&given) => {
-            Err(PolicyError::BadChoice { column, given: shorten(given), words })
-        }
+        Some(given) if !words.contains(&given) => Err(PolicyError::BadChoice { column, given: shorten(given), words }),
         _ => Ok(()),
     }
 }
@@ -199,8 +197,7 @@ fn record_policy_deletion(call: &Call) -> Answer {
         See::OwnWrites,
         &[arg(tenant), arg(id), arg(version + 1), arg(name)],
     );
-    let data =
-        serde_json::json!({"policy": name, "id": id, "version": version + 1, "previous_hash": previous_hash});
+    let data = serde_json::json!({"policy": name, "id": id, "version": version + 1, "previous_hash": previous_hash});
     audit::append_for(tenant, "policy.deleted", arg(data), None, None);
     Ok(trigger.done())
 }

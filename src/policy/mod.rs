@@ -30,8 +30,7 @@ thread_local! {
 }
 
 /// Columns of a profile `p`, as `Profile` is read from them.
-const PROFILE_COLUMNS: &str =
-    "p.name, p.version, p.allowed_effects, p.ask_effects, p.denied_effects, p.allowed_exec, p.allowed_write_roots, \
+const PROFILE_COLUMNS: &str = "p.name, p.version, p.allowed_effects, p.ask_effects, p.denied_effects, p.allowed_exec, p.allowed_write_roots, \
      p.inherits, p.unlisted, p.mode, p.metadata::text";
 
 fn read_profile(row: &Row) -> Profile {

@@ -1,7 +1,7 @@
 //! The end of a run, and what may still change after it.
 
-use skill_core::runs::{RunError, Status};
 use skill_core::Fault;
+use skill_core::runs::{RunError, Status};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, EnumLabel, Event, Timing, Trigger, arg, pg_function};
 

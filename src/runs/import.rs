@@ -31,10 +31,11 @@ pg_function!(import_legacy);
 fn import_legacy(call: &Call) -> Answer {
     let schema = call.text(0).ok_or(RunError::Missing { what: "schema_name" })?;
     if schema == "skill_system" {
-        return Err(Fault::new(Code::InvalidParameterValue, "skill_system is the schema of the extension itself").hint(
-            "ALTER SCHEMA skill_system RENAME TO skill_system_legacy; CREATE EXTENSION skill_system; \
+        return Err(Fault::new(Code::InvalidParameterValue, "skill_system is the schema of the extension itself")
+            .hint(
+                "ALTER SCHEMA skill_system RENAME TO skill_system_legacy; CREATE EXTENSION skill_system; \
              and give the new name.",
-        ));
+            ));
     }
     let old = OldSchema::find(schema)?;
     old.lock();
@@ -329,8 +330,7 @@ impl ChosenProfiles {
         };
         let effects = valid(3, "allowed_effects", |list| Profile { allowed_effects: list, ..Profile::default() });
         let exec = valid(4, "allowed_exec", |list| Profile { allowed_exec: list, ..Profile::default() });
-        let roots =
-            valid(5, "allowed_write_roots", |list| Profile { allowed_write_roots: list, ..Profile::default() });
+        let roots = valid(5, "allowed_write_roots", |list| Profile { allowed_write_roots: list, ..Profile::default() });
         self.refused_rules += refused.len();
         let note = if refused.is_empty() { json!({}) } else { json!({"import_refused": refused}) };
         self.profiles.push(json!({"id": id, "effects": effects, "exec": exec, "roots": roots, "note": note}));

@@ -33,14 +33,12 @@ fn policy_in_force(name: Option<&str>, whole: bool) -> Result<(Option<i64>, Opti
 }
 
 /// ON CONFLICT costs a second WAL record for each row, so it is only there with a key.
-const ON_CONFLICT: &str =
-    " ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING ";
+const ON_CONFLICT: &str = " ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING ";
 
 const INSERT_RUN: &str = "WITH r AS (INSERT INTO skill_system.runs (goal, agent_id, policy_profile_id, status, \
      started_at, ended_at, effective_policy, metrics, error, idempotency_key, skill_version_id) \
      VALUES ($1, $2, $3, $4::skill_system.run_status, $5, $6, coalesce($7, '{}'), coalesce($8 || $9, $8), $10, $11, $17)";
-const INSERT_STEP: &str =
-    " RETURNING id), e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload, skill_version_id) \
+const INSERT_STEP: &str = " RETURNING id), e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload, skill_version_id) \
      SELECT id, $12, $13, $14, coalesce($15 || $16, $16), $17 FROM r) SELECT id FROM r";
 /// Run and step in one statement.
 const LOG_RUN: &str = concatcp!(INSERT_RUN, INSERT_STEP);

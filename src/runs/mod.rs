@@ -6,10 +6,10 @@ mod log;
 mod otlp;
 mod retention;
 
+use skill_core::Fault;
 use skill_core::audit::MAX_ACTOR_ID;
 use skill_core::jsonb::Member;
 use skill_core::runs::{RunError, Status};
-use skill_core::Fault;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Interval, Jsonb, arg, pg_function};
 
