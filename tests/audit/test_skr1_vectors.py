@@ -1,4 +1,5 @@
-"""The SKR1 vectors of tests/vectors: the second implementation and the running server agree on them; so does core/tests/skr1.rs."""
+"""The SKR1 vectors of tests/vectors: the second implementation and the running server agree on them; so does
+core/tests/skr1.rs."""
 
 import hashlib
 import importlib.util
@@ -84,7 +85,8 @@ def test_a_long_payload_is_signed_by_its_digest(vectors):
 
 
 def test_the_server_agrees(vectors, new_cluster):
-    """The owner's signature is taken as it is, so each row that the table can hold goes in, comes out as it stands in the vectors, and is judged."""
+    """The owner's signature is taken as it is, so each row that the table can hold goes in, comes out as it stands in
+    the vectors, and is judged."""
     cluster = new_cluster()
     with cluster.connect() as connection:
         write_keyring(
@@ -110,13 +112,17 @@ def test_the_server_agrees(vectors, new_cluster):
         for vector in held:
             assert list(found[vector["row"]["id"]]) == [*values(vector), vector["signature"]], vector["name"]
         for vector in vectors:
-            call = f"SELECT skill_system.audit_problem(%s::uuid, {PLACES}), encode(skill_system.audit_leaf_hash(%s::uuid, {PLACES}), 'hex')"
+            call = (
+                f"SELECT skill_system.audit_problem(%s::uuid, {PLACES}), "
+                f"encode(skill_system.audit_leaf_hash(%s::uuid, {PLACES}), 'hex')"
+            )
             problem, leaf_hash = connection.execute(
                 call, [vector["log_id"], *values(vector), vector["signature"]] * 2
             ).fetchone()
             assert (problem is None) == (vector["skr1"] is not None), (vector["name"], problem)
             assert leaf_hash == vector["leaf_hash"], vector["name"]
-        # Those of other logs are the only records that verify_audit finds; that nobody announced the keys is true as well.
+        # Those of other logs are the only records that verify_audit finds; that nobody announced the keys is true as
+        # well.
         foreign = {vector["row"]["id"] for vector in held if vector["log_id"] != vectors[0]["log_id"]}
         assert {
             (identity, problem) for _, identity, problem in problems(connection) if problem != "key_unannounced"

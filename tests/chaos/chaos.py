@@ -1,9 +1,9 @@
 """Everything at once for CHAOS_MINUTES: does the audit trail stay whole?
 
-Writers with savepoints, rollbacks, long, prepared and asynchronous transactions and denials, while background workers seal
-every 200 ms and this program kills processes, restarts servers, makes partitions, and moves the log to other servers: by
-dump and restore, and by promotion of a standby, each with adopt_log(). Nothing that was acknowledged may be missing or
-sealed twice, no checkpoint held outside may come to be untrue, and verification may never complain.
+Writers with savepoints, rollbacks, long, prepared and asynchronous transactions and denials, while background workers
+seal every 200 ms and this program kills processes, restarts servers, makes partitions, and moves the log to other
+servers: by dump and restore, and by promotion of a standby, each with adopt_log(). Nothing that was acknowledged may be
+missing or sealed twice, no checkpoint held outside may come to be untrue, and verification may never complain.
 
 A killed process is no power failure, so fsync is off. CHAOS_SEED repeats the choices, as far as the timing lets it."""
 
@@ -159,7 +159,8 @@ class Chaos:
     def pids(self, condition):
         with self.connect() as connection:
             rows = connection.execute(
-                f"SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {condition} ORDER BY backend_type, pid"
+                f"SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                f"AND {condition} ORDER BY backend_type, pid"
             ).fetchall()
         return rows
 
@@ -287,14 +288,15 @@ class Chaos:
         old, new = self.server, Copy(self.server)
         new.backup(old, "-R")
         new.start(*SETTINGS)
-        with old.connect() as primary, new.connect(dbname="postgres") as standby:
+        with old.connect() as primary, new.connect(dbname="postgres"):
             deadline = time.monotonic() + 60
             while (
                 primary.execute("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").fetchone()[0] == 0
             ):
                 assert time.monotonic() < deadline, "the standby does not stream"
                 time.sleep(0.1)
-        # A fast stop sends everything to the standby first; the writers lose their server in the middle of whatever they do.
+        # A fast stop sends everything to the standby first; the writers lose their server in the middle of whatever
+        # they do.
         old.stop()
         self.until.set()
         new.promote()
@@ -324,7 +326,8 @@ class Chaos:
         dump.unlink()
         self.server = new
         said = self.adopted("restored")
-        # What the old sealer recorded last, a heartbeat perhaps, came after the dump or is in it; nobody holds anything of it.
+        # What the old sealer recorded last, a heartbeat perhaps, came after the dump or is in it; nobody holds anything
+        # of it.
         old.destroy()
         self.start_writers()
         return said
@@ -380,8 +383,10 @@ class Chaos:
         assert connection.execute("SELECT incarnation FROM skill_system.audit_seal_state").fetchone()[0] == 1
         assert len(self.committed) > 100, "no load, so nothing is proved"
         return (
-            f"{leaves} leaves, {len(self.committed)} records acknowledged, {len(self.never)} rolled back, {len(self.doubtful)} in doubt, {self.lost} connections lost, "
-            f"{checked} checkpoints held outside, {self.verified} verifications meanwhile, {self.moves} moves to another server, events: {dict(sorted(self.done.items()))}"
+            f"{leaves} leaves, {len(self.committed)} records acknowledged, {len(self.never)} rolled back, "
+            f"{len(self.doubtful)} in doubt, {self.lost} connections lost, "
+            f"{checked} checkpoints held outside, {self.verified} verifications meanwhile, "
+            f"{self.moves} moves to another server, events: {dict(sorted(self.done.items()))}"
         )
 
 

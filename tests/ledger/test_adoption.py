@@ -1,5 +1,5 @@
-"""A log that finds itself in another server, or in this one at another time, is not sealed until somebody says so; then it
-goes on where it can, and says what was lost where it cannot. Nothing is sealed twice and nothing never.
+"""A log that finds itself in another server, or in this one at another time, is not sealed until somebody says so; then
+it goes on where it can, and says what was lost where it cannot. Nothing is sealed twice and nothing never.
 
 pg_upgrade is not tried here: the tests have one major version at a time."""
 
@@ -48,7 +48,8 @@ def copies():
 
 
 def fill(connection, count=600):
-    """Records sealed in several steps, one that is not sealed, and a checkpoint that somebody keeps. Returns ids and checkpoint."""
+    """Records sealed in several steps, one that is not sealed, and a checkpoint that somebody keeps. Returns ids and
+    checkpoint."""
     ids = []
     for _ in range(3):
         ids += [
@@ -105,7 +106,8 @@ def goes_on(connection, ids, outside, program, tmp_path):
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="nothing to adopt"):
         adopt(connection)
     [record] = connection.execute(
-        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted' ORDER BY recorded_at DESC LIMIT 1"
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted' "
+        "ORDER BY recorded_at DESC LIMIT 1"
     ).fetchone()
     return record
 
@@ -113,11 +115,15 @@ def goes_on(connection, ids, outside, program, tmp_path):
 def pass_transaction_ids(connection, beyond):
     """Uses transaction ids up to that one: each block with an exception handler that writes takes one of its own."""
     connection.execute("CREATE TABLE IF NOT EXISTS public.burnt (n int)")
-    now = lambda: connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
+
+    def now():
+        return connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
+
     while now() <= beyond:
         connection.execute(
-            "DO $$ BEGIN FOR i IN 1..%d LOOP BEGIN INSERT INTO public.burnt VALUES (i); EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$"
-            % min(beyond - now() + 2, 20_000)
+            f"DO $$ BEGIN FOR i IN 1..{min(beyond - now() + 2, 20_000)} LOOP BEGIN INSERT INTO public.burnt "
+            f"VALUES (i); "
+            "EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$"
         )
         connection.execute("TRUNCATE public.burnt")
 
@@ -170,7 +176,8 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
             incarnation, continued, size, sealed, _ = adopt(new, ahead.newest() if loss else outside.newest())
             kept.append(append(new, "with the adoption"))
         assert (incarnation, continued) == ((2, False) if loss else (1, True))
-        # The one that the dump had not sealed, what was recorded before the adoption, and the first record of the transaction itself.
+        # The one that the dump had not sealed, what was recorded before the adoption, and the first record of the
+        # transaction itself.
         assert sealed >= 3 and size >= held + 3
         exactly_once(new, [id for id in kept if id != kept[-3]])
         holder.execute("COMMIT")
@@ -296,7 +303,8 @@ def test_promotion_of_a_standby_that_was_behind(new_cluster, copies, program, tm
     as_server(
         "sh",
         "-c",
-        'rm "$0"/standby.signal && touch "$0"/recovery.signal && echo "restore_command = \'false\'" >> "$0"/postgresql.auto.conf',
+        'rm "$0"/standby.signal && touch "$0"/recovery.signal && echo "restore_command = \'false\'" >> '
+        '"$0"/postgresql.auto.conf',
         standby.data,
     )
     standby.start("fsync=off", "recovery_target=immediate", "recovery_target_action=promote", "primary_conninfo=''")
@@ -381,8 +389,8 @@ def test_recovery_to_a_point_in_time(loss, new_cluster, copies, program, tmp_pat
 
 
 def test_old_files_without_recovery(new_cluster, copies, program, tmp_path):
-    """A cold copy of the files, put back later, is an older state that agrees with itself in all its parts. Nothing inside can
-    tell; only somebody who holds a newer checkpoint can."""
+    """A cold copy of the files, put back later, is an older state that agrees with itself in all its parts. Nothing
+    inside can tell; only somebody who holds a newer checkpoint can."""
     cluster = new_cluster("fsync=off")
     db = governed(cluster)
     ids, outside = fill(db)

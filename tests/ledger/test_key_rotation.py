@@ -101,7 +101,8 @@ def test_a_new_key_is_announced_by_the_old_one_and_proofs_go_on(server, db):
     ]
 
     [(key_id, session, data)] = db.execute(
-        "SELECT key_id, session_user_name, event_data FROM skill_system.audit_logs WHERE event_type = 'audit.key_rotated'"
+        "SELECT key_id, session_user_name, event_data FROM skill_system.audit_logs "
+        "WHERE event_type = 'audit.key_rotated'"
     ).fetchall()
     assert (key_id, session) == (old, "test_admin")
     public = {
@@ -289,8 +290,10 @@ def test_a_key_from_nowhere_is_reported(server, db):
         zip(
             skr1.COLUMNS,
             db.execute(
-                f"SELECT {', '.join(name + '::text' for name in skr1.COLUMNS)} FROM skill_system.audit_logs WHERE key_id = 'hs-foreign'"
+                f"SELECT {', '.join(name + '::text' for name in skr1.COLUMNS)} FROM skill_system.audit_logs "
+                f"WHERE key_id = 'hs-foreign'"
             ).fetchone(),
+            strict=True,
         )
     )
     row |= {

@@ -1,4 +1,5 @@
-"""With shared_preload_libraries = 'skill_system': a launcher, and one sealer for each database that has the extension."""
+"""With shared_preload_libraries = 'skill_system': a launcher, and one sealer for each database that has the
+extension."""
 
 import datetime
 import os
@@ -84,7 +85,8 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
         until(
             lambda: (
                 connection.execute(
-                    "SELECT tree_size = (SELECT count(*) FROM skill_system.audit_logs) AND tree_size > 1000 FROM skill_system.audit_seal_state"
+                    "SELECT tree_size = (SELECT count(*) FROM skill_system.audit_logs) AND tree_size > 1000 "
+                    "FROM skill_system.audit_seal_state"
                 ).fetchone()
                 == (True,)
             ),
@@ -103,7 +105,8 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
     # Idle means: no transaction, no snapshot, no lock.
     time.sleep(0.2)
     rows = admin.execute(
-        "SELECT state, xact_start, backend_xmin, backend_xid, wait_event, (SELECT count(*) FROM pg_locks l WHERE l.pid = a.pid) FROM pg_stat_activity a WHERE backend_type LIKE 'skill_system%'"
+        "SELECT state, xact_start, backend_xmin, backend_xid, wait_event, (SELECT count(*) FROM pg_locks l "
+        "WHERE l.pid = a.pid) FROM pg_stat_activity a WHERE backend_type LIKE 'skill_system%'"
     ).fetchall()
     assert set(rows) == {("idle", None, None, None, "Extension", 0)} and len(rows) == 4
     titles = subprocess.run(
@@ -146,7 +149,8 @@ def test_a_sealer_is_in_nobodys_way(new_cluster):
     with cluster.connect(dbname="copy2") as copy:
         copy.execute("SELECT skill_system.append_audit('x', '{}')")
         sealer(admin, "copy2")
-        # The extension goes: so does the sealer. It comes again: so does the sealer, for the same session's next record.
+        # The extension goes: so does the sealer. It comes again: so does the sealer, for the same session's next
+        # record.
         copy.execute("SET skill_system.allow_unprotected = on")
         copy.execute("DROP EXTENSION skill_system")
         until(lambda: "copy2" not in sealers(admin), "the sealer stays without the extension")
@@ -291,7 +295,10 @@ def test_settings_of_the_database_keep_no_sealer_from_its_work(new_cluster):
         user="postgres",
         dbname="governed",
         autocommit=True,
-        options="-c role=none -c default_transaction_read_only=off -c lock_timeout=0 -c statement_timeout=0 -c session_authorization=postgres",
+        options=(
+            "-c role=none -c default_transaction_read_only=off -c lock_timeout=0 -c statement_timeout=0 -c "
+            "session_authorization=postgres"
+        ),
     )
     with writer:
         before = until(
@@ -322,7 +329,10 @@ def test_shutdown_is_fast(new_cluster, busy):
     holder.close()
     # From the request until the last process but the checkpointer has ended; what comes then is the disk's time.
     lines = log(cluster).splitlines()
-    moment = lambda what: datetime.datetime.fromisoformat(next(line for line in lines if what in line)[:23])
+
+    def moment(what):
+        return datetime.datetime.fromisoformat(next(line for line in lines if what in line)[:23])
+
     assert moment("LOG:  shutting down") - moment("received fast shutdown request") < datetime.timedelta(seconds=2)
 
 
@@ -379,7 +389,8 @@ def test_a_standby_has_none_until_it_is_promoted(new_cluster):
         "-l",
         str(home / "log"),
         "-o",
-        f"-c {PRELOAD} -c listen_addresses='' -c unix_socket_directories='{home}' -c port={where['PGPORT']} -c hot_standby=on",
+        f"-c {PRELOAD} -c listen_addresses='' -c unix_socket_directories='{home}' -c port={where['PGPORT']} "
+        f"-c hot_standby=on",
         "start",
     )
     try:

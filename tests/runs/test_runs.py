@@ -120,7 +120,8 @@ DO $$ BEGIN
 EXCEPTION WHEN duplicate_column THEN NULL;
 END $$;
 DO $$ BEGIN
-  ALTER TABLE skill_system.runs ADD COLUMN policy_profile_id BIGINT REFERENCES skill_system.policy_profiles(id) ON DELETE SET NULL;
+  ALTER TABLE skill_system.runs ADD COLUMN policy_profile_id BIGINT REFERENCES skill_system.policy_profiles(id)
+      ON DELETE SET NULL;
 EXCEPTION WHEN duplicate_column THEN NULL;
 END $$;
 CREATE INDEX IF NOT EXISTS idx_runs_agent_id ON skill_system.runs(agent_id) WHERE agent_id IS NOT NULL;
@@ -134,7 +135,8 @@ CATALOGUES = {
 }
 COLUMNS = """
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
-FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid
+    AND d.adnum = a.attnum
 WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY c.relname, a.attnum"""
 
@@ -239,9 +241,12 @@ def test_seed_columns_come_first_with_types_and_defaults(db):
 
 def test_seed_files_run_over_the_extension_and_change_nothing(db):
     everything = """
-        SELECT c.relname, c.relkind::text, c.relrowsecurity, array_agg(row(a.attname, a.atttypid, a.attnotnull, a.attnum) ORDER BY a.attnum)::text,
-               (SELECT array_agg(pg_get_constraintdef(k.oid) ORDER BY k.conname)::text FROM pg_constraint k WHERE k.conrelid = c.oid),
-               (SELECT array_agg(pg_get_indexdef(i.indexrelid) ORDER BY i.indexrelid)::text FROM pg_index i WHERE i.indrelid = c.oid)
+        SELECT c.relname, c.relkind::text, c.relrowsecurity,
+            array_agg(row(a.attname, a.atttypid, a.attnotnull, a.attnum) ORDER BY a.attnum)::text,
+               (SELECT array_agg(pg_get_constraintdef(k.oid) ORDER BY k.conname)::text FROM pg_constraint k
+                   WHERE k.conrelid = c.oid),
+               (SELECT array_agg(pg_get_indexdef(i.indexrelid) ORDER BY i.indexrelid)::text FROM pg_index i
+                   WHERE i.indrelid = c.oid)
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
         WHERE c.relnamespace = 'skill_system'::regnamespace GROUP BY c.oid ORDER BY 1"""
     before = db.execute(everything).fetchall()
@@ -256,27 +261,35 @@ def test_seed_files_run_over_the_extension_and_change_nothing(db):
 def fill(connection, catalogue):
     """A legacy database with something in every table."""
     connection.execute("""
-        INSERT INTO skill_system.policy_profiles (id, name, allowed_effects, allowed_exec, allowed_write_roots, metadata, created_at) VALUES
-            (3, 'dev', '{db.read,DB.WRITE,"fs read",net.fetch}', '{git,"rm  -rf"}', '{/srv/app,relative/dir}', '{"owner": "me", "n": 12345678901234567890}', '2025-01-01'),
+        INSERT INTO skill_system.policy_profiles (id, name, allowed_effects, allowed_exec, allowed_write_roots,
+            metadata, created_at) VALUES
+            (3, 'dev', '{db.read,DB.WRITE,"fs read",net.fetch}', '{git,"rm  -rf"}', '{/srv/app,relative/dir}',
+                '{"owner": "me", "n": 12345678901234567890}', '2025-01-01'),
             (8, 'empty', '{}', '{}', '{}', '[1]', '2025-01-02'),
             (9, ' blank ', '{}', '{}', '{}', '{}', '2025-01-03');
         SELECT setval('skill_system.policy_profiles_id_seq', 20);""")
     if catalogue == "v2_fresh":
         connection.execute("""
             INSERT INTO skill_system.runs (id, goal, agent_id, policy_profile_id, status, created_at, metrics) VALUES
-                (5, 'g5', 'coder', 3, 'succeeded', '2025-02-01', '{"steps": 2}'), (6, NULL, NULL, 9, 'running', '2025-02-02', '{}');""")
+                (5, 'g5', 'coder', 3, 'succeeded', '2025-02-01', '{"steps": 2}'),
+                    (6, NULL, NULL, 9, 'running', '2025-02-02', '{}');""")
     else:
         connection.execute("""
-            INSERT INTO skill_system.task_specs (id, goal, policy_profile_id, budgets) VALUES (1, 'the spec', 3, '{"tokens": 5}'), (2, 'idle', NULL, '{}');
+            INSERT INTO skill_system.task_specs (id, goal, policy_profile_id, budgets)
+                VALUES (1, 'the spec', 3, '{"tokens": 5}'), (2, 'idle', NULL, '{}');
             INSERT INTO skill_system.runs (id, task_spec_id, status, created_at, metrics, error) VALUES
-                (5, 1, 'succeeded', '2025-02-01', '{"steps": 2}', NULL), (6, 1, 'failed', '2025-02-02', '{}', 'policy_blocked:proc.exec');
-            INSERT INTO skill_system.artifacts (id, run_id, kind, path) VALUES (4, 5, 'file', '/a'), (7, 6, 'file', '/b');""")
+                (5, 1, 'succeeded', '2025-02-01', '{"steps": 2}', NULL),
+                    (6, 1, 'failed', '2025-02-02', '{}', 'policy_blocked:proc.exec');
+            INSERT INTO skill_system.artifacts (id, run_id, kind, path)
+                VALUES (4, 5, 'file', '/a'), (7, 6, 'file', '/b');""")
         if catalogue != "v1":
             connection.execute("""
-                INSERT INTO skill_system.runs (id, goal, agent_id, policy_profile_id, status, created_at) VALUES (7, 'own goal', 'coder', 8, 'queued', '2025-02-03')""")
+                INSERT INTO skill_system.runs (id, goal, agent_id, policy_profile_id, status, created_at)
+                    VALUES (7, 'own goal', 'coder', 8, 'queued', '2025-02-03')""")
     connection.execute("""
         INSERT INTO skill_system.run_events (id, run_id, ts, level, event_type, payload) VALUES
-            (11, 5, '2025-02-01 10:00Z', 'info', 'step_started', '{}'), (12, 5, '2025-02-01 10:01Z', 'error', 'step_failed', '{"exit_code": 1}'),
+            (11, 5, '2025-02-01 10:00Z', 'info', 'step_started', '{}'),
+                (12, 5, '2025-02-01 10:01Z', 'error', 'step_failed', '{"exit_code": 1}'),
             (13, 6, '2025-02-02 10:00Z', 'info', 'step_completed', '{"skill": "s"}');
         SELECT setval('skill_system.runs_id_seq', 100), setval('skill_system.run_events_id_seq', 13);""")
 
@@ -324,7 +337,8 @@ def test_import_legacy(catalogue, fresh_database, connect):
     assert one(old, "SELECT decision FROM skill_system.check_policy('dev', '{db.read,net.fetch}')") == "allow"
 
     got = old.execute(
-        "SELECT id, goal, agent_id, policy_profile_id, task_spec_id, status::text, error FROM skill_system.runs ORDER BY id"
+        "SELECT id, goal, agent_id, policy_profile_id, task_spec_id, status::text, error "
+        "FROM skill_system.runs ORDER BY id"
     ).fetchall()
     if catalogue == "v2_fresh":
         assert got == [(5, "g5", "coder", 3, None, "succeeded", None), (6, None, None, None, None, "running", None)]
@@ -407,12 +421,15 @@ def test_otlp_is_read_by_opentelemetry(db, roles, connect):
     )
     # Whatever an agent writes, the export stays readable.
     agent.execute(
-        "INSERT INTO skill_system.run_events (run_id, event_type, payload) VALUES (%s, 'step_completed', '7'), (%s, 'step_completed', "
-        """'{"duration_ms": 1e400, "status": 5, "metrics": [1]}'), (%s, 'note', '"text"'), (%s, 'odd', '{"": {}, "x": "\\u00e4"}')""",
+        "INSERT INTO skill_system.run_events (run_id, event_type, payload) "
+        "VALUES (%s, 'step_completed', '7'), (%s, 'step_completed', "
+        """'{"duration_ms": 1e400, "status": 5, "metrics": [1]}'), (%s, 'note', '"text"'), (%s, 'odd',
+            '{"": {}, "x": "\\u00e4"}')""",
         [run] * 4,
     )
     agent.execute(
-        "INSERT INTO skill_system.run_events (run_id, ts, event_type) VALUES (%s, 'infinity', 'late'), (%s, '-infinity', 'early'), (%s, '1900-01-01', 'old')",
+        "INSERT INTO skill_system.run_events (run_id, ts, event_type) "
+        "VALUES (%s, 'infinity', 'late'), (%s, '-infinity', 'early'), (%s, '1900-01-01', 'old')",
         [run] * 3,
     )
     agent.execute("SELECT skill_system.finish_run(%s, 'failed', 'disk full')", [run])
@@ -465,7 +482,8 @@ def test_one_key_one_run_from_many_sessions(db, roles, connect):
     assert (
         one(
             db,
-            "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'run.logged' AND event_data->'run_id' = to_jsonb(%s::bigint)",
+            "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'run.logged' "
+            "AND event_data->'run_id' = to_jsonb(%s::bigint)",
             answers[0],
         )
         == 1
@@ -518,12 +536,14 @@ def test_maintain_deletes_old_runs_in_batches(fresh_database, connect):
     for tenant, count in (("default", 5), ("acme", 2)):
         db.execute(f"SET skill_system.tenant = '{tenant}'")
         db.execute(
-            "INSERT INTO skill_system.runs (status, ended_at) SELECT 'succeeded', now() - interval '40 days' FROM generate_series(1, %s)",
+            "INSERT INTO skill_system.runs (status, ended_at) "
+            "SELECT 'succeeded', now() - interval '40 days' FROM generate_series(1, %s)",
             [count],
         )
         db.execute("INSERT INTO skill_system.runs (status, created_at) VALUES ('running', now() - interval '40 days')")
         db.execute(
-            "INSERT INTO skill_system.run_events (run_id, event_type) SELECT id, 'e' FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant()"
+            "INSERT INTO skill_system.run_events (run_id, event_type) SELECT id, 'e' FROM skill_system.runs "
+            "WHERE tenant_id = skill_system.current_tenant()"
         )
         db.execute("SELECT skill_system.log_run('s', 'op', 'ok')")
     db.execute("RESET skill_system.tenant")
@@ -554,7 +574,8 @@ def test_maintain_deletes_old_runs_in_batches(fresh_database, connect):
     ]
     assert one(db, "SELECT count(*) FROM skill_system.run_events") == 4
     assert db.execute(
-        "SELECT tenant_id, sum((event_data->>'count')::int) FROM skill_system.audit_logs WHERE event_type = 'runs.deleted' GROUP BY 1 ORDER BY 1"
+        "SELECT tenant_id, sum((event_data->>'count')::int) FROM skill_system.audit_logs "
+        "WHERE event_type = 'runs.deleted' GROUP BY 1 ORDER BY 1"
     ).fetchall() == [("acme", 2), ("default", 5)]
     assert db.execute("SELECT * FROM skill_system.verify_audit()").fetchall() == []
 
@@ -581,7 +602,8 @@ def test_maintain_makes_partitions_ahead_and_admins_may_call_it(fresh_database, 
 def test_stuck_runs_follow_the_setting(db, connect):
     run = one(
         db,
-        "INSERT INTO skill_system.runs (status, created_at) VALUES ('running', now() - interval '30 minutes') RETURNING id",
+        "INSERT INTO skill_system.runs (status, created_at) "
+        "VALUES ('running', now() - interval '30 minutes') RETURNING id",
     )
     assert run not in [row[0] for row in db.execute("SELECT id FROM skill_system.stuck_runs")]
     session = connect()

@@ -77,7 +77,10 @@ def quoted_codes(path):
     import re
 
     text = path.read_text().split("#[cfg(test)]")[0]
-    prefixes = "yaml_|name_|field_|front_matter_|manifest_|metadata_|description_|compatibility_|allowed_|unknown_|version_|body_|env_var_|byte_|line_ends|duplicate_|control_|bidi_|invisible_"
+    prefixes = (
+        "yaml_|name_|field_|front_matter_|manifest_|metadata_|description_|"
+        "compatibility_|allowed_|unknown_|version_|body_|env_var_|byte_|line_ends|duplicate_|control_|bidi_|invisible_"
+    )
     return set(re.findall(rf'"((?:{prefixes})[a-z_]*)"', text)) - {"env_var", "allowed_tools"}
 
 
@@ -157,14 +160,17 @@ def test_scalars_stay_text(db):
 def test_a_manifest_fills_the_columns(db):
     skill = register(db, source_of("good-manifest"), namespace="manifests")
     row = db.execute(
-        "SELECT s.effects, s.manifest_id, s.semver, v.manifest->'operations'->'count'->'input'->'shelf'->>'type' FROM skill_system.skills s JOIN skill_system.skill_versions v ON v.id = s.current_version_id WHERE s.id = %s",
+        "SELECT s.effects, s.manifest_id, s.semver, "
+        "v.manifest->'operations'->'count'->'input'->'shelf'->>'type' FROM skill_system.skills s "
+        "JOIN skill_system.skill_versions v ON v.id = s.current_version_id WHERE s.id = %s",
         [skill[0]],
     ).fetchone()
     assert row == (["db.read", "db.write:public.stock", "fs.write:/srv/reports/**"], "stock-count", "1.4.2", "string")
     # The lenient take the skill and nothing of a broken manifest.
     skill = register(db, source_of("manifest-duplicate-effects"), namespace="manifests", mode="lenient")
     assert db.execute(
-        "SELECT v.manifest, v.about->>'manifest_id', v.about->'effects' FROM skill_system.skill_versions v WHERE v.id = %s",
+        "SELECT v.manifest, v.about->>'manifest_id', v.about->'effects' FROM skill_system.skill_versions v "
+        "WHERE v.id = %s",
         [skill[6]],
     ).fetchone() == (None, None, None)
 
@@ -268,7 +274,10 @@ def test_files_are_kept_with_their_digests(db):
             archive.testzip() is None and {info.filename: archive.read(info) for info in archive.infolist()} == wanted
         )
     assert db.execute("SELECT skill_system.export_skill_archive('with-files', %s)", [skill[3]]).fetchone()[0] == first
-    agent_file = "interface:\n  display_name: x\ndependencies:\n  tools:\n    - type: env_var\n      value: PRICE_KEY\n    - type: env_var\n      value: not one\n    - type: mcp\n      value: other\n"
+    agent_file = (
+        "interface:\n  display_name: x\ndependencies:\n  tools:\n    - type: env_var\n      value: PRICE_KEY\n  "
+        "  - type: env_var\n      value: not one\n    - type: mcp\n      value: other\n"
+    )
     skill = register(db, PLAIN.format("with-agent-file"), files=Jsonb({"agents/openai.yaml": agent_file}))
     assert db.execute("SELECT required_env_vars FROM skill_system.skills WHERE id = %s", [skill[0]]).fetchone()[0] == [
         "PRICE_KEY"
@@ -351,7 +360,8 @@ def test_a_new_version_waits_until_it_is_approved(db):
     assert [
         row[0]
         for row in db.execute(
-            "SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'waiting' ORDER BY created_at"
+            "SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'waiting' "
+            "ORDER BY created_at"
         )
     ] == ["skill.registered", "skill.status", "skill.registered"]
 
@@ -384,7 +394,9 @@ def test_check_skill(db):
     )
     # The same words as check_policy().
     asked = db.execute(
-        "SELECT allowed, decision, blocked_effects, reason FROM skill_system.check_policy('reader', '{db.read,db.write:public.stock,fs.write:/srv/reports/**}'::text[])"
+        "SELECT allowed, decision, blocked_effects, reason "
+        "FROM skill_system.check_policy('reader', "
+        "'{db.read,db.write:public.stock,fs.write:/srv/reports/**}'::text[])"
     ).fetchone()
     assert check(db, "reader", name, "report") == asked and asked[:3] == (
         False,

@@ -193,7 +193,7 @@ class Served(ServerExtension):
             return GetSkillResult.model_validate(one(self.db, "mcp_skills_get(%s, %s)", [params.uri, self.policy]))
         except psycopg.Error as error:
             assert error.sqlstate == "SK404"
-            raise MCPError(code=-32602, message=str(error))
+            raise MCPError(code=-32602, message=str(error)) from error
 
 
 def client_of(extension):
@@ -312,7 +312,10 @@ def test_skills_index(db, shop):
     register(
         db,
         PLAIN.format("no-version", "Has none.")
-        + '\n```skill-manifest\n{"schema_version": "2.0", "id": "nv", "effects": [], "capabilities": ["c"], "operations": {"z": {"input": {"zz": {"type": "json"}, "a": {"type": "json"}}}}}\n```\n',
+        + (
+            '\n```skill-manifest\n{"schema_version": "2.0", "id": "nv", "effects": [], "capabilities": ["c"], '
+            '"operations": {"z": {"input": {"zz": {"type": "json"}, "a": {"type": "json"}}}}}\n```\n'
+        ),
         "indexed",
     )
     assert one(db, "skills_index('indexed')")["skills"] == {

@@ -12,7 +12,8 @@ from psycopg import errors
 
 BODY = "---\nname: {name}\ndescription: Fills in forms. {more}\n---\n\nDo it.\n"
 SCAN = (
-    "SELECT id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, required_env_vars, metadata, scope "
+    "SELECT id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, "
+    "required_env_vars, metadata, scope "
     'FROM "skill_system"."skills" WHERE enabled = TRUE AND namespace = %s'
 )
 
@@ -39,7 +40,8 @@ def set_status(connection, skill, status, **more):
 
 def history(connection, name):
     return connection.execute(
-        "SELECT action, previous_status, status FROM skill_system.skill_history WHERE skill_name = %s ORDER BY revision",
+        "SELECT action, previous_status, status FROM skill_system.skill_history WHERE skill_name = %s "
+        "ORDER BY revision",
         [name],
     ).fetchall()
 
@@ -90,7 +92,8 @@ def test_a_served_version_stays_until_the_next_is_approved(db):
     ]
     assert revisions == list(range(1, len(revisions) + 1))
     records = db.execute(
-        "SELECT event_type, event_data->>'from', event_data->>'to' FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'life' ORDER BY (event_data->>'revision')::int"
+        "SELECT event_type, event_data->>'from', event_data->>'to' FROM skill_system.audit_logs "
+        "WHERE event_data->>'skill_name' = 'life' ORDER BY (event_data->>'revision')::int"
     ).fetchall()
     assert records == [(f"skill.{action}", before, after) for action, before, after in history(db, "life")]
 
@@ -101,7 +104,8 @@ def test_the_same_content_is_the_same_version(db):
     again = register(db, "same")
     assert again[-1] is False and history(db, "same") == before
     assert db.execute(
-        "SELECT count(*) FROM skill_system.skill_versions v JOIN skill_system.skill_heads h ON h.id = v.skill_id WHERE h.skill_name = 'same'"
+        "SELECT count(*) FROM skill_system.skill_versions v "
+        "JOIN skill_system.skill_heads h ON h.id = v.skill_id WHERE h.skill_name = 'same'"
     ).fetchone() == (1,)
 
 
@@ -135,7 +139,8 @@ def test_what_is_not_there(db):
     assert sqlstate(set_status, db, "there", None) == "22023"
     # The states can be caught by their names in PL/pgSQL.
     db.execute(
-        "DO $$ BEGIN PERFORM skill_system.skill_approval_text('nowhere'); RAISE 'not reached'; EXCEPTION WHEN SQLSTATE 'SK404' THEN NULL; END $$"
+        "DO $$ BEGIN PERFORM skill_system.skill_approval_text('nowhere'); "
+        "RAISE 'not reached'; EXCEPTION WHEN SQLSTATE 'SK404' THEN NULL; END $$"
     )
     with db.transaction():
         assert (
@@ -199,7 +204,8 @@ def test_signed_approvals(db, signed, connect, roles):
     version = set_status(reviewer, "signed", "approved", signature=good)[0]
     assert state(db, "signed") == ("approved", True, version)
     assert db.execute(
-        "SELECT approved_with, changed_by FROM skill_system.skill_history WHERE skill_name = 'signed' AND status = 'approved'"
+        "SELECT approved_with, changed_by FROM skill_system.skill_history WHERE skill_name = 'signed' "
+        "AND status = 'approved'"
     ).fetchone() == (f"{key_id} {good}", "test_reviewer")
     # The next version needs its own.
     register(db, "signed", "2")
@@ -324,7 +330,9 @@ def test_two_at_once(connect, db):
         thread.join()
     assert problems == []
     assert db.execute(
-        "SELECT count(*), count(DISTINCT (skill_id, digest)), count(DISTINCT skill_id) FROM skill_system.skill_versions WHERE skill_id IN (SELECT id FROM skill_system.skill_heads WHERE namespace = 'race')"
+        "SELECT count(*), count(DISTINCT (skill_id, digest)), count(DISTINCT skill_id) "
+        "FROM skill_system.skill_versions WHERE skill_id IN (SELECT id FROM skill_system.skill_heads "
+        "WHERE namespace = 'race')"
     ).fetchone() == (10, 10, 2)
     revisions = [
         row[0]
@@ -343,7 +351,8 @@ def test_a_scan_reads_no_body(db):
     )
     assert "skill_heads" in plan and "skill_versions" not in plan
     body = db.execute(
-        'SELECT body FROM "skill_system"."skills" WHERE id = (SELECT id FROM skill_system.skills WHERE skill_name = %s) AND namespace = %s',
+        'SELECT body FROM "skill_system"."skills" '
+        "WHERE id = (SELECT id FROM skill_system.skills WHERE skill_name = %s) AND namespace = %s",
         ["big-3", "bodies"],
     ).fetchone()[0]
     assert body.startswith("---\nname: big-3")

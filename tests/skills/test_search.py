@@ -43,7 +43,10 @@ def register(
         "effects": list(effects),
         "operations": {},
     }
-    body = f"---\nname: {name}\ndescription: {json.dumps(description)}\nmetadata:\n  tags: {json.dumps(tags)}\n---\n# {name}\n\n{text}\n"
+    body = (
+        f"---\nname: {name}\ndescription: {json.dumps(description)}\nmetadata:\n  tags: "
+        f"{json.dumps(tags)}\n---\n# {name}\n\n{text}\n"
+    )
     if manifest:
         body += f"\n```skill-manifest\n{json.dumps(block)}\n```\n"
     db.execute("SELECT skill_system.register_skill(%s, %s)", [body, namespace])
@@ -223,7 +226,8 @@ def test_drafts_disabled_switched_off_and_deleted(db, library):
     assert search(db, "zebra") == ["zebra"]
     assert sorted(search(db, "zebra", include_drafts=True)) == ["zebra", "zebra-draft"]
     assert db.execute(
-        "SELECT count(*) FROM skill_system.skill_search s JOIN skill_system.skill_heads h ON h.id = s.skill_id WHERE h.deleted_at IS NOT NULL"
+        "SELECT count(*) FROM skill_system.skill_search s "
+        "JOIN skill_system.skill_heads h ON h.id = s.skill_id WHERE h.deleted_at IS NOT NULL"
     ).fetchone() == (0,)
     # What a draft that waits says is not found yet; what was served before is not found any more.
     register(db, "zebra", "An okapi.", approve=False)
@@ -237,7 +241,8 @@ def test_drafts_disabled_switched_off_and_deleted(db, library):
 def test_a_policy_hides_what_it_denies(library):
     db = library
     db.execute(
-        "INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects) VALUES ('readers', '{fs.read}', '{fs.write}'), ('writers', '{fs.read, fs.write}', '{}')"
+        "INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects) "
+        "VALUES ('readers', '{fs.read}', '{fs.write}'), ('writers', '{fs.read, fs.write}', '{}')"
     )
     # What a person would have to release does not appear either.
     assert search(db, "pdf", policy_name="readers") == ["pdf-merge"]
@@ -332,7 +337,8 @@ def test_embeddings(library):
     ).fetchone() == (True, False)
     assert search(db, None, embedding=[0, 0, 1]) == []
     count = db.execute(
-        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'skill.embedded' AND event_data->>'skill_name' = 'haiku'"
+        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'skill.embedded' "
+        "AND event_data->>'skill_name' = 'haiku'"
     ).fetchone()[0]
     assert count == 2
     with pytest.raises(psycopg.Error) as told:

@@ -1,4 +1,5 @@
-"""The SkillStore face: the contract of seed 2, who may approve, the store's token, two sessions at once, other people's vectors."""
+"""The SkillStore face: the contract of seed 2, who may approve, the store's token, two sessions at once, other people's
+vectors."""
 
 import base64
 import hashlib
@@ -47,7 +48,8 @@ class Store:
 
     def history(self):
         return self.connection.execute(
-            "SELECT action, previous_status, status, version, changed_by, approved_with FROM skill_system.skill_history WHERE namespace = %s ORDER BY revision",
+            "SELECT action, previous_status, status, version, changed_by, approved_with "
+            "FROM skill_system.skill_history WHERE namespace = %s ORDER BY revision",
             [self.namespace],
         ).fetchall()
 
@@ -342,7 +344,8 @@ def test_the_other_faces_see_the_same_skill(db):
     name = "name with spaces/../日本"
     store.store(name, "# Skill: x\n# Tags: ops, morning\n# Description: d\n", {"metadata_bag": {"tags": ["extra"]}})
     row = db.execute(
-        "SELECT status, description, body, domain_tags, current_version FROM skill_system.skills WHERE namespace = 'skillscript' AND skill_name = %s",
+        "SELECT status, description, body, domain_tags, current_version FROM skill_system.skills "
+        "WHERE namespace = 'skillscript' AND skill_name = %s",
         [name],
     ).fetchone()
     assert row[:2] == ("draft", "d") and row[2].startswith("# Skill: x") and set(row[3]) == {"extra", "ops", "morning"}
@@ -614,14 +617,16 @@ def test_an_extension_made_anew_has_its_own_tokens(connect, fresh_database):
 def test_a_polled_token_costs_little(connect, store):
     db = store.connection
     db.execute(
-        "SELECT count(skill_system.skill_store_store('s' || i, '# Skill: s', namespace => %s)) FROM generate_series(1, 500) i",
+        "SELECT count(skill_system.skill_store_store('s' || i, '# Skill: s', namespace => %s)) "
+        "FROM generate_series(1, 500) i",
         [store.namespace],
     )
     for connection in (db, connect()):
         expected = connection.execute("SELECT skill_system.skill_store_version(%s)", [store.namespace]).fetchone()[0]
         began = time.monotonic()
         same = connection.execute(
-            "SELECT count(DISTINCT skill_system.skill_store_version(%s || left(i::text, 0))), min(skill_system.skill_store_version(%s)) FROM generate_series(1, 2000) i",
+            "SELECT count(DISTINCT skill_system.skill_store_version(%s || left(i::text, 0))), "
+            "min(skill_system.skill_store_version(%s)) FROM generate_series(1, 2000) i",
             [store.namespace, store.namespace],
         ).fetchone()
         assert same == (1, expected)
@@ -775,7 +780,8 @@ ONE_LINE = {
     "lower_draft": "# Skill: conf\n# Status: {}\n\nt:\n    ! hi\n\ndefault: t\n",
     "empty_status": "# Skill: conf\n# Status: {}\n# Description: d\nt:\n    ! hi\ndefault: t\n",
     "crlf": '# Skill: w\r\n# Status: {}\r\n# Description: win  \r\nt:\r\n    emit(text="hi")\r\ndefault: t\r\n',
-    "signed_crlf": '# Skill: hello\r\n# Status: {}\r\n# Description: Says hi\r\nt:\r\n    emit(text="hi")\r\ndefault: t\r\n',
+    "signed_crlf": "# Skill: hello\r\n# Status: {}\r\n# Description: Says hi\r\n"
+    't:\r\n    emit(text="hi")\r\ndefault: t\r\n',
 }
 # update_status(Approved) of a validly signed body leaves it signed; there, the signature is lost and the body refused.
 STAYS_SIGNED = {"signed", "signed_crlf", "signed_tags_edited", "signed_two_status", "signed_no_status"}
@@ -930,7 +936,8 @@ EXPECTED = {
     ("sqlite", 2, 5): [foo("a", ["foo", "bar"])],
     # The pattern comes before the page; there, it looks at the page only.
     ("sqlite", 2, 13): [foo("a", ["foo", "bar"])],
-    # The filesystem store keeps the status and the author of what is there, and writes the status of the metadata into the body. Here the store does what the one with a database does.
+    # The filesystem store keeps the status and the author of what is there, and writes the status of the metadata into
+    # the body. Here the store does what the one with a database does.
     ("filesystem", 0, 1): info("p3", APPROVED, "Approved"),
     ("filesystem", 0, 2): source("p3", APPROVED, "Approved"),
     ("filesystem", 0, 3): [info("p3", DRAFT, "Draft", changed_by="alice"), info("p3", APPROVED, "Approved")],

@@ -1,4 +1,5 @@
-"""Versions as a whole: resolving, requirements, pins, channels, differences, changes, and the version that a run used."""
+"""Versions as a whole: resolving, requirements, pins, channels, differences, changes, and the version that a run
+used."""
 
 import json
 import subprocess
@@ -17,7 +18,10 @@ def source(name, semver=None, text="Use it.", requires=None, conflicts=None):
     for key, value in (("requires", requires), ("conflicts", conflicts)):
         if value is not None:
             manifest[key] = value
-    return f"---\nname: {name}\ndescription: The skill {name}.\n---\n# {name}\n\n{text}\n\n```skill-manifest\n{json.dumps(manifest)}\n```\n"
+    return (
+        f"---\nname: {name}\ndescription: The skill {name}.\n---\n# "
+        f"{name}\n\n{text}\n\n```skill-manifest\n{json.dumps(manifest)}\n```\n"
+    )
 
 
 def register(db, name, semver=None, approve=True, namespace="default", **more):
@@ -41,7 +45,8 @@ def resolve(db, skill, requirement=None):
 
 def problems(db, *skills):
     return db.execute(
-        "SELECT problem, skill, other_skill, version_range, detail FROM skill_system.check_dependencies(VARIADIC %s::text[])",
+        "SELECT problem, skill, other_skill, version_range, detail "
+        "FROM skill_system.check_dependencies(VARIADIC %s::text[])",
         [list(skills)],
     ).fetchall()
 
@@ -52,14 +57,16 @@ def served(db, name):
 
 def history(db, name):
     return db.execute(
-        "SELECT action, version, channel, reason FROM skill_system.skill_history WHERE skill_name = %s ORDER BY revision",
+        "SELECT action, version, channel, reason FROM skill_system.skill_history WHERE skill_name = %s "
+        "ORDER BY revision",
         [name],
     ).fetchall()
 
 
 def audited(db, name, event):
     return db.execute(
-        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = %s AND event_data->>'skill_name' = %s ORDER BY id",
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = %s "
+        "AND event_data->>'skill_name' = %s ORDER BY id",
         [event, name],
     ).fetchall()
 
@@ -171,7 +178,8 @@ def test_closure(db):
     assert ids == [(True, True)] * 4
     assert problems(db, top) == []
     kept = db.execute(
-        "SELECT kind, namespace, skill_name, version_range FROM skill_system.skill_dependencies d JOIN skill_system.skill_versions v ON v.id = d.version_id "
+        "SELECT kind, namespace, skill_name, version_range FROM skill_system.skill_dependencies d "
+        "JOIN skill_system.skill_versions v ON v.id = d.version_id "
         "WHERE v.version = %s ORDER BY kind, skill_name",
         [version],
     ).fetchall()
@@ -258,7 +266,8 @@ def test_a_chain_too_long_is_refused_and_a_long_one_ends_soon(db):
     db.execute("SELECT count(skill_system.register_skill(body)) FROM unnest(%s::text[]) body", [bodies])
     # By hand: approving each would follow its chain to the end.
     db.execute(
-        "UPDATE skill_system.skill_versions v SET status = 'approved' FROM skill_system.skill_heads h WHERE h.id = v.skill_id AND h.skill_name LIKE %s",
+        "UPDATE skill_system.skill_versions v SET status = 'approved' FROM skill_system.skill_heads h "
+        "WHERE h.id = v.skill_id AND h.skill_name LIKE %s",
         [prefix + "%"],
     )
     db.execute(
@@ -402,7 +411,7 @@ def test_a_diff_is_what_patch_takes(db, tmp_path):
         db.execute(
             "SELECT version FROM skill_system.register_skill(%s, files => %s)", [body, json.dumps(files)]
         ).fetchone()[0]
-        for body, files in zip(bodies, (old, new))
+        for body, files in zip(bodies, (old, new), strict=True)
     ]
     rows = db.execute(
         "SELECT path, change, added, removed, diff FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, *versions]
@@ -441,7 +450,10 @@ def test_a_diff_is_what_patch_takes(db, tmp_path):
 
 def test_a_diff_of_large_texts_ends(db):
     name = new_name()
-    lines = lambda seed: "\n".join(str((i * 7919 + seed) % 100003) for i in range(200_000))
+
+    def lines(seed):
+        return "\n".join(str((i * 7919 + seed) % 100003) for i in range(200_000))
+
     a, b = (register(db, name, approve=False, text=lines(seed)) for seed in (1, 50_000))
     db.execute("SET statement_timeout = '60s'")
     change, added = db.execute(
@@ -566,7 +578,8 @@ def test_a_reader_beside_many_writers_gets_everything_once(db, connect):
 
 def linked(db, run):
     return db.execute(
-        "SELECT r.skill_version_id, e.skill_version_id, e.payload->>'skill_version' FROM skill_system.runs r JOIN skill_system.run_events e ON e.run_id = r.id "
+        "SELECT r.skill_version_id, e.skill_version_id, e.payload->>'skill_version' FROM skill_system.runs r "
+        "JOIN skill_system.run_events e ON e.run_id = r.id "
         "WHERE r.id = %s",
         [run],
     ).fetchone()
@@ -583,9 +596,10 @@ def test_a_run_is_linked_to_its_version(db, connect):
     assert linked(db, log(db, name)) == (None, None, None)
     other = connect()
     one = register(db, name, "1.0.0")
-    ids = lambda version: db.execute(
-        "SELECT id FROM skill_system.skill_versions WHERE version = %s", [version]
-    ).fetchone()[0]
+
+    def ids(version):
+        return db.execute("SELECT id FROM skill_system.skill_versions WHERE version = %s", [version]).fetchone()[0]
+
     expected = (ids(one), ids(one), one)
     # By name, with its namespace, by UUID; also in a session that found nothing before.
     skill_id = db.execute("SELECT id FROM skill_system.skills WHERE skill_name = %s", [name]).fetchone()[0]
@@ -610,7 +624,8 @@ def test_a_run_is_linked_to_its_version(db, connect):
     ).fetchone()[0]
     assert record["skill_version"] == one
     shown = db.execute(
-        "SELECT version, semver, version_status, namespace, skill_name, operation FROM skill_system.run_skill_versions ORDER BY event_id DESC LIMIT 1"
+        "SELECT version, semver, version_status, namespace, skill_name, operation "
+        "FROM skill_system.run_skill_versions ORDER BY event_id DESC LIMIT 1"
     ).fetchone()
     assert shown == (one, "1.0.0", "approved", "default", name, "fill")
     db.execute("SELECT skill_system.delete_skill(%s)", [name])
@@ -645,7 +660,8 @@ def test_steps_are_linked_and_agents_may_log(db, roles, connect):
         "SELECT skill_system.log_step(%s, %s, 'read'), skill_system.log_step(%s, 'unknown', 'read')", [run, name, run]
     )
     rows = db.execute(
-        "SELECT payload->>'skill_version', skill_version_id IS NOT NULL FROM skill_system.run_events WHERE run_id = %s ORDER BY id",
+        "SELECT payload->>'skill_version', skill_version_id IS NOT NULL FROM skill_system.run_events "
+        "WHERE run_id = %s ORDER BY id",
         [run],
     ).fetchall()
     assert rows == [(version, True), (None, False)]

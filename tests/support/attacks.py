@@ -1,4 +1,5 @@
-"""The stage of the attack corpus: servers with and without the guard, logs to attack, and the book of what came of it."""
+"""The stage of the attack corpus: servers with and without the guard, logs to attack, and the book of what came of
+it."""
 
 import base64
 import os
@@ -55,7 +56,8 @@ class Trial:
 
     @contextmanager
     def insisting(self):
-        """A superuser said SET skill_system.allow_unprotected: what happens then is told, but is not the verdict where the guard refused."""
+        """A superuser said SET skill_system.allow_unprotected: what happens then is told, but is not the verdict where
+        the guard refused."""
         self._insisting = True
         try:
             yield
@@ -118,7 +120,8 @@ def program():
 
 
 def skill_verify(*arguments, limit=None, **files):
-    """Status, output and errors. An argument that is the name of one of `files` becomes the path of a file with that text."""
+    """Status, output and errors. An argument that is the name of one of `files` becomes the path of a file with that
+    text."""
     home = Path(os.environ["PGHOST"]) / f"v{uuid.uuid4().hex[:8]}"
     home.mkdir()
     try:
@@ -158,7 +161,8 @@ class Server:
         with self.shared.connect() as admin:
             make_roles(admin)
             admin.execute(
-                "GRANT skill_system_auditor TO chief; ALTER ROLE chief NOSUPERUSER; GRANT CREATE ON SCHEMA public TO chief"
+                "GRANT skill_system_auditor TO chief; ALTER ROLE chief NOSUPERUSER; "
+                "GRANT CREATE ON SCHEMA public TO chief"
             )
 
     def connect(self, dbname, role=None):
@@ -198,11 +202,14 @@ class Log:
             connection.execute("CREATE EXTENSION skill_system")
             connection.execute("SELECT skill_system.create_audit_partition('2041-01-01')")
             connection.execute(
-                "SELECT count(skill_system.append_audit('filed', jsonb_build_object('n', g, 'text', 'permit ' || g), 'agent ' || g %% 7)) FROM generate_series(1, %s) g",
+                "SELECT count(skill_system.append_audit('filed', "
+                "jsonb_build_object('n', g, 'text', 'permit ' || g), 'agent ' || g %% 7)) "
+                "FROM generate_series(1, %s) g",
                 [self.RECORDS],
             )
             connection.execute(
-                "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) SELECT 'later', '{}', '2041-01-05' FROM generate_series(1, 5)"
+                "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) "
+                "SELECT 'later', '{}', '2041-01-05' FROM generate_series(1, 5)"
             )
         self.settle()
         with self.connect() as connection:
@@ -210,7 +217,8 @@ class Log:
                 "CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
             )
             connection.execute(
-                "CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.event_data := '{\"n\": 0}'; RETURN NEW; END$$"
+                "CREATE FUNCTION public.meddle() RETURNS trigger "
+                "LANGUAGE plpgsql AS $$BEGIN NEW.event_data := '{\"n\": 0}'; RETURN NEW; END$$"
             )
             seal(connection)
             assert findings(connection) == []
@@ -222,13 +230,15 @@ class Log:
             self.size = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
 
     def settle(self):
-        """The sealer's first step comes some time after the first record or a start of the server; after that it sleeps for an hour."""
+        """The sealer's first step comes some time after the first record or a start of the server; after that it sleeps
+        for an hour."""
         if not self.server.preloaded:
             return
         deadline = time.monotonic() + 30
         with self.server.connect("postgres") as admin:
             while not admin.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'skill_system sealer' AND datname = %s AND state = 'idle' AND query_start IS NOT NULL",
+                "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'skill_system sealer' AND datname = %s "
+                "AND state = 'idle' AND query_start IS NOT NULL",
                 [self.name],
             ).fetchone():
                 assert time.monotonic() < deadline, "no sealer"
@@ -304,7 +314,10 @@ def triggers(connection, how, table="skill_system.audit_logs"):
     connection.execute(
         f"ALTER TABLE {table} {how} TRIGGER ALL"
         if how == "DISABLE"
-        else f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER audit_logs_sign, ENABLE ALWAYS TRIGGER audit_logs_no_change, ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
+        else (
+            f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER audit_logs_sign, "
+            f"ENABLE ALWAYS TRIGGER audit_logs_no_change, ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
+        )
     )
 
 
@@ -333,16 +346,18 @@ def b64(data):
 
 HEAD = """# The attack corpus
 
-Fifty attacks on the audit trail, each run by `tests/system/test_attacks.py` on a server with
-`shared_preload_libraries = 'skill_system'` and on one without. This file is written from such a run (`UPDATE_GOLDEN=1`), and every run compares it.
+Fifty attacks on the audit trail, each run by `tests/audit/test_attacks.py` on a server with
+`shared_preload_libraries = 'skill_system'` and on one without. This file is written from such a run
+(`UPDATE_GOLDEN=1`), and every run compares it.
 
 - **prevented**: the attack raises an error, named with its SQLSTATE, and changes nothing.
-- **detected**: it succeeds, and `verify_audit()`, `health()`, or `skill-verify` with a key and a checkpoint held outside of the server names what was done.
+- **detected**: it succeeds, and `verify_audit()`, `health()`, or `skill-verify` with a key and a checkpoint held
+  outside of the server names what was done.
 - **out of scope**: nothing here finds it; the reason is given, and what can be run to show the limit is run.
 
-Attackers are an agent's role, the owner of the extension, a superuser, and whoever can write the server's files. An attack is worth what the worst of its ways is
-worth. Where the guard refuses a statement, a superuser can insist with `SET skill_system.allow_unprotected = on`; what finds the attack then stands
-behind *insisting*.
+Attackers are an agent's role, the owner of the extension, a superuser, and any account that can write the server's
+files. An attack is worth what the worst of its ways is worth. Where the guard refuses a statement, a superuser can
+insist with `SET skill_system.allow_unprotected = on`; what finds the attack then stands behind *insisting*.
 
 """
 

@@ -1,5 +1,5 @@
-"""What the tests of sealing, adoption and crashes share: is every committed record exactly one leaf, and is what somebody
-outside holds still true?"""
+"""What the tests of sealing, adoption and crashes share: is every committed record exactly one leaf, and is what
+somebody outside holds still true?"""
 
 import base64
 import hashlib
@@ -39,7 +39,10 @@ def consistent(old, new, old_root, new_root, proof):
     while fn & 1:
         fn, sn = fn >> 1, sn >> 1
     fr = sr = path[0]
-    node = lambda left, right: hashlib.sha256(b"\1" + left + right).digest()
+
+    def node(left, right):
+        return hashlib.sha256(b"\1" + left + right).digest()
+
     for c in path[1:]:
         if sn == 0:
             return False
@@ -100,7 +103,8 @@ class Outside:
 
 def origin(connection):
     return connection.execute(
-        "SELECT 'skill_system/' || log_id || '/' || incarnation FROM skill_system.audit_state, skill_system.audit_seal_state"
+        "SELECT 'skill_system/' || log_id || '/' || incarnation "
+        "FROM skill_system.audit_state, skill_system.audit_seal_state"
     ).fetchone()[0]
 
 
@@ -139,7 +143,8 @@ def seal(connection, rows=None):
 
 
 def seal_all(connection, quiet=True):
-    """Seals until nothing is left, what sealing itself records included; or, while others write, all that is committed now."""
+    """Seals until nothing is left, what sealing itself records included; or, while others write, all that is committed
+    now."""
     wanted = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -151,7 +156,8 @@ def seal_all(connection, quiet=True):
         elif (
             not quiet
             and connection.execute(
-                "SELECT target IS NULL AND pg_snapshot_xmax(snapshot)::text::bigint >= %s FROM skill_system.audit_seal_state",
+                "SELECT target IS NULL AND pg_snapshot_xmax(snapshot)::text::bigint >= %s "
+                "FROM skill_system.audit_seal_state",
                 [wanted],
             ).fetchone()[0]
         ):
@@ -166,18 +172,22 @@ def problems(connection):
 
 
 def exactly_once(connection, committed=(), never=(), quiet=True):
-    """Seals the rest. Every record is one leaf and every leaf one record; of these ids all, and of those none. While others
-    write, quiet must be false: then records that the last seal did not see may have no leaf yet."""
+    """Seals the rest. Every record is one leaf and every leaf one record; of these ids all, and of those none. While
+    others write, quiet must be false: then records that the last seal did not see may have no leaf yet."""
     seal_all(connection, quiet)
     with connection.transaction():
-        # One statement, one snapshot: a background worker may be sealing, and the last seal may have written a heartbeat.
+        # One statement, one snapshot: a background worker may be sealing, and the last seal may have written a
+        # heartbeat.
         twice, lost, strange, leaves, first, last = connection.execute(
             """
             WITH leaves AS MATERIALIZED (SELECT * FROM skill_system.audit_leaves()),
-                 records AS MATERIALIZED (SELECT id, event_type, recorded_at, transaction_id::text::xid8 AS xid FROM skill_system.audit_logs)
+                 records AS MATERIALIZED (SELECT id, event_type, recorded_at, transaction_id::text::xid8 AS xid
+                     FROM skill_system.audit_logs)
             SELECT (SELECT array_agg(id) FROM (SELECT id FROM leaves GROUP BY id HAVING count(*) > 1) q),
-                   (SELECT array_agg(id) FROM records r WHERE NOT (event_type = 'audit.heartbeat' AND recorded_at > now() - interval '10 s')
-                       AND (%s OR pg_visible_in_snapshot(r.xid, (SELECT snapshot FROM skill_system.audit_seal_state))) AND NOT EXISTS (SELECT FROM leaves l WHERE l.id = r.id)),
+                   (SELECT array_agg(id) FROM records r WHERE NOT (event_type = 'audit.heartbeat'
+                       AND recorded_at > now() - interval '10 s')
+                       AND (%s OR pg_visible_in_snapshot(r.xid, (SELECT snapshot FROM skill_system.audit_seal_state)))
+                           AND NOT EXISTS (SELECT FROM leaves l WHERE l.id = r.id)),
                    (SELECT array_agg(id) FROM leaves l WHERE NOT EXISTS (SELECT FROM records r WHERE r.id = l.id)),
                    (SELECT count(*) FROM leaves), (SELECT min(leaf) FROM leaves), (SELECT max(leaf) FROM leaves)""",
             [quiet],
@@ -199,8 +209,8 @@ def append(connection, event="test", data="{}"):
 
 
 class Writer(threading.Thread):
-    """Writes in every way there is, and notes which records were committed, which were not, and of which nobody can know.
-    Loses its connection now and then, and opens a new one."""
+    """Writes in every way there is, and notes which records were committed, which were not, and of which nobody can
+    know. Loses its connection now and then, and opens a new one."""
 
     KINDS = [
         "plain",
@@ -345,7 +355,8 @@ class Writer(threading.Thread):
         elif kind == "elsewhen":
             mine.append(
                 execute(
-                    "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('test', '{}', now() + make_interval(months => %s)) RETURNING id",
+                    "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) "
+                    "VALUES ('test', '{}', now() + make_interval(months => %s)) RETURNING id",
                     [self.random.randint(-2, 30)],
                 ).fetchone()[0]
             )

@@ -41,21 +41,28 @@ def fill(admin, word):
     admin.execute("SELECT skill_system.set_skill_channel('a', 'stable')")
     admin.execute("SELECT skill_system.set_skill_embedding('a', '{1,0}')")
     admin.execute(
-        "SELECT skill_system.add_skill_approver('d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a', %s)",
+        "SELECT "
+        "skill_system.add_skill_approver('d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a', "
+        "%s)",
         [word],
     )
     admin.execute("INSERT INTO skill_system.agents (id, name, config) VALUES ('one', %s, '{}')", [word])
     admin.execute("INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES (%s, 'a')", [word])
     admin.execute(
-        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT 'one', id, 'one', %s FROM skill_system.skills WHERE skill_name = 'a' AND tenant_id = skill_system.current_tenant()",
+        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT 'one', id, 'one', %s "
+        "FROM skill_system.skills WHERE skill_name = 'a' AND tenant_id = skill_system.current_tenant()",
         [word],
     )
     admin.execute(
-        "INSERT INTO skill_system.skill_personas (skill_id, persona_key, display_name, prompt_text) SELECT id, 'one', 'One', %s FROM skill_system.skills WHERE skill_name = 'a' AND tenant_id = skill_system.current_tenant()",
+        "INSERT INTO skill_system.skill_personas (skill_id, persona_key, display_name, prompt_text) "
+        "SELECT id, 'one', 'One', %s FROM skill_system.skills WHERE skill_name = 'a' "
+        "AND tenant_id = skill_system.current_tenant()",
         [word],
     )
     admin.execute(
-        "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, description, code) SELECT id, 'one', %s, 'x' FROM skill_system.skills WHERE skill_name = 'a' AND tenant_id = skill_system.current_tenant()",
+        "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, description, code) "
+        "SELECT id, 'one', %s, 'x' FROM skill_system.skills WHERE skill_name = 'a' "
+        "AND tenant_id = skill_system.current_tenant()",
         [word],
     )
     admin.execute("SELECT skill_system.load_skill('a', %s)", [word])

@@ -72,7 +72,8 @@ def walk(value, room=DEEPEST_JSON):
 
 
 def microseconds(text):
-    """Since 1970 UTC, of a time with offset as to_jsonb and the ISO style print it: 2026-01-02 03:04:05.678901+05:45."""
+    """Since 1970 UTC, of a time with offset as to_jsonb and the ISO style print it: 2026-01-02
+    03:04:05.678901+05:45."""
     found = TIME.fullmatch(text)
     if not found:
         raise ValueError(f"no finite time: {text}")
@@ -91,7 +92,8 @@ def field(tag, kind, data):
 
 
 def encode(row, log_id):
-    """row: the printed values of COLUMNS in their order, None for NULL. ValueError or struct.error: cannot be encoded."""
+    """row: the printed values of COLUMNS in their order, None for NULL. ValueError or struct.error: cannot be
+    encoded."""
     out = b"SKR1" + uuid.UUID(log_id).bytes + struct.pack(">HH", 1, len(COLUMNS))
     for tag, (name, text) in enumerate(zip(COLUMNS, row, strict=True), start=1):
         if text is None and name in NULLABLE:

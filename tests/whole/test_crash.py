@@ -1,4 +1,5 @@
-"""kill -9 of the whole server under load, twenty times: whatever was acknowledged is there, and every signature is true."""
+"""kill -9 of the whole server under load, twenty times: whatever was acknowledged is there, and every signature is
+true."""
 
 import ctypes
 import os
@@ -17,8 +18,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans(yes):
-    """Makes this process the parent of orphaned servers, so that it can bury what it kills: to pg_ctl a zombie is a running
-    server, and the first process of a container may be slow to collect them."""
+    """Makes this process the parent of orphaned servers, so that it can bury what it kills: to pg_ctl a zombie is a
+    running server, and the first process of a container may be slow to collect them."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(yes), 0, 0, 0)
 
 
@@ -75,7 +76,8 @@ def test_what_was_acknowledged_survives_twenty_crashes(orphans, new_cluster):
                 for i in range(100_000):
                     key = f"{round_}/{number}/{i}"
                     run = connection.execute(
-                        "SELECT skill_system.log_run('skill', 'op', 'ok', %s, policy_name => 'dev', idempotency_key => %s)",
+                        "SELECT skill_system.log_run('skill', 'op', 'ok', %s, policy_name => 'dev', "
+                        "idempotency_key => %s)",
                         [i, key],
                     ).fetchone()[0]
                     with lock:
@@ -87,7 +89,8 @@ def test_what_was_acknowledged_survives_twenty_crashes(orphans, new_cluster):
                         records.add((record, key))
                     if i % 10 == 0 and number == 0:
                         version = connection.execute(
-                            "UPDATE skill_system.policy_profiles SET metadata = jsonb_build_object('key', %s::text) WHERE name = 'locked' RETURNING id",
+                            "UPDATE skill_system.policy_profiles SET metadata = jsonb_build_object('key', "
+                            "%s::text) WHERE name = 'locked' RETURNING id",
                             [key],
                         ).fetchone()
                         with lock:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 
-import psycopg
 import pytest
 import skill_content
 from psycopg import errors
@@ -48,7 +47,8 @@ def run(*command, environment, **more):
 
 @pytest.fixture(scope="module")
 def source(database, db):
-    """Every room filled: two tenants, heirs that are older and newer than what they inherit, renamed and deleted ones, several partitions."""
+    """Every room filled: two tenants, heirs that are older and newer than what they inherit, renamed and deleted ones,
+    several partitions."""
     db.execute("LOAD 'skill_system'")
     db.execute(
         "SELECT skill_system.create_audit_partition('2046-03-01'), skill_system.create_audit_partition('2046-04-01')"
@@ -64,12 +64,14 @@ def source(database, db):
         db.execute("UPDATE skill_system.policy_profiles SET inherits = '{parent,readonly}' WHERE name = 'heir'")
         db.execute("UPDATE skill_system.policy_profiles SET name = 'heir renamed' WHERE name = 'heir'")
         db.execute(
-            "WITH p AS (SELECT 1) UPDATE skill_system.policy_profiles SET name = CASE name WHEN 'parent' THEN 'elder' ELSE name END, inherits = array_replace(inherits, 'parent', 'elder')"
+            "WITH p AS (SELECT 1) UPDATE skill_system.policy_profiles SET name = CASE name "
+            "WHEN 'parent' THEN 'elder' ELSE name END, inherits = array_replace(inherits, 'parent', 'elder')"
         )
         db.execute("SELECT skill_system.create_policy('short lived')")
         db.execute("DELETE FROM skill_system.policy_profiles WHERE name = 'short lived'")
         db.execute(
-            "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'heir renamed', idempotency_key => 'k', goal => %s)",
+            "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'heir renamed', "
+            "idempotency_key => 'k', goal => %s)",
             [f"goal of {tenant} \\ \t \"'"],
         )
         run_id = db.execute("SELECT skill_system.start_run('two steps', 'agent', 'dev')").fetchone()[0]
@@ -77,17 +79,23 @@ def source(database, db):
         db.execute("SELECT skill_system.finish_run(%s, 'failed', 'why')", [run_id])
         db.execute("SELECT skill_system.start_run('goes on')")
         db.execute(
-            "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) VALUES ('march', '{\"n\": 1e400}', 'é', NULL, '2046-03-05Z'), ('april', '[]', NULL, 'user', '2046-04-30 23:59:59.999999Z'), ('may', '\"\\\\x\"', NULL, NULL, '2046-05-01Z')"
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) "
+            "VALUES ('march', '{\"n\": 1e400}', 'é', NULL, '2046-03-05Z'), "
+            "('april', '[]', NULL, 'user', '2046-04-30 23:59:59.999999Z'), "
+            "('may', '\"\\\\x\"', NULL, NULL, '2046-05-01Z')"
         )
         skill_content.fill(db, f"of {tenant}")
         db.execute("SELECT skill_system.log_run('a', 'op', 'ok')")
     db.execute("RESET skill_system.tenant")
     # A table of the user's, audited and protected, comes along.
     db.execute(
-        "CREATE TABLE public.wells (id int PRIMARY KEY, note text); SELECT skill_system.audit_table('public.wells'); INSERT INTO public.wells VALUES (1, 'a'); UPDATE public.wells SET note = 'b'"
+        "CREATE TABLE public.wells (id int PRIMARY KEY, note text); "
+        "SELECT skill_system.audit_table('public.wells'); INSERT INTO public.wells VALUES (1, 'a'); "
+        "UPDATE public.wells SET note = 'b'"
     )
     db.execute(
-        "CREATE TABLE public.invoices (id int); SELECT skill_system.make_append_only('public.invoices'); INSERT INTO public.invoices VALUES (1)"
+        "CREATE TABLE public.invoices (id int); SELECT skill_system.make_append_only('public.invoices'); "
+        "INSERT INTO public.invoices VALUES (1)"
     )
     # Sealed and signed, so that the ledger comes along, and records after it.
     db.execute("SELECT * FROM skill_system.seal_audit()")
@@ -118,13 +126,18 @@ def contents(connection):
     ).fetchone()
     # What protects a table is as important as what is in it.
     found["triggers"] = connection.execute(
-        "SELECT tgrelid::regclass::text, tgname, tgenabled, tgtype, encode(tgargs, 'hex') FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE NOT (tgisinternal AND tgparentid = 0) AND c.relnamespace IN ('skill_system'::regnamespace, 'public'::regnamespace) ORDER BY 1, 2"
+        "SELECT tgrelid::regclass::text, tgname, tgenabled, tgtype, encode(tgargs, 'hex') FROM pg_trigger t "
+        "JOIN pg_class c ON c.oid = tgrelid WHERE NOT (tgisinternal AND tgparentid = 0) "
+        "AND c.relnamespace IN ('skill_system'::regnamespace, 'public'::regnamespace) ORDER BY 1, 2"
     ).fetchall()
     found["tables"] = connection.execute(
-        "SELECT relname, relkind, relrowsecurity, relacl::text, relpersistence, pg_get_expr(relpartbound, oid), obj_description(oid) FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind <> 'c' ORDER BY 1"
+        "SELECT relname, relkind, relrowsecurity, relacl::text, relpersistence, "
+        "pg_get_expr(relpartbound, oid), obj_description(oid) FROM pg_class "
+        "WHERE relnamespace = 'skill_system'::regnamespace AND relkind <> 'c' ORDER BY 1"
     ).fetchall()
     found["policies"] = connection.execute(
-        "SELECT tablename, policyname, roles::text, cmd, qual, with_check FROM pg_policies WHERE schemaname = 'skill_system' ORDER BY 1, 2"
+        "SELECT tablename, policyname, roles::text, cmd, qual, with_check FROM pg_policies "
+        "WHERE schemaname = 'skill_system' ORDER BY 1, 2"
     ).fetchall()
     # Whether the library was preloaded is a matter of the server.
     found["fingerprint"] = [
@@ -169,7 +182,8 @@ def keyring_of(connection):
     return as_server("cat", connection.execute("SHOW data_directory").fetchone()[0] + "/skill_system_keyring.json")
 
 
-# A server that preloads the library guards the audit tables as soon as the log has its identity, in the middle of the restore.
+# A server that preloads the library guards the audit tables as soon as the log has its identity, in the middle of the
+# restore.
 @pytest.mark.parametrize("settings", [(), ("shared_preload_libraries=skill_system",)], ids=["plain", "preloaded"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_restored_database_is_the_same_and_goes_on(form, settings, source, db, new_cluster, tmp_path):
@@ -221,7 +235,8 @@ def goes_on(connection, before):
             ).fetchall()
         )
         connection.execute(
-            "UPDATE skill_system.policy_profiles SET denied_effects = '{mail.**}' WHERE name = 'elder' AND tenant_id = %s",
+            "UPDATE skill_system.policy_profiles SET denied_effects = '{mail.**}' WHERE name = 'elder' "
+            "AND tenant_id = %s",
             [tenant],
         )
         now = dict(
@@ -234,7 +249,8 @@ def goes_on(connection, before):
         connection.execute("SELECT skill_system.create_policy('made after')")
         connection.execute("SELECT skill_system.append_audit('after', '{}')")
     gaps = connection.execute(
-        "SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id HAVING max(version) <> count(*)"
+        "SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id "
+        "HAVING max(version) <> count(*)"
     ).fetchall()
     assert gaps == []
     count = connection.execute("SELECT count(*) FROM skill_system.audit_logs").fetchone()[0]

@@ -1,4 +1,5 @@
-"""A hot standby decides, explains and verifies; it writes nothing; and a change on the primary counts there after replay."""
+"""A hot standby decides, explains and verifies; it writes nothing; and a change on the primary counts there after
+replay."""
 
 import os
 import subprocess
@@ -81,15 +82,21 @@ def wait(primary, standby):
 def test_a_standby(pair):
     cluster, where = pair
     primary = cluster.connect(dbname="governed")
-    connect = lambda: psycopg.connect(
-        host=where["PGHOST"], port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True
-    )
+
+    def connect():
+        return psycopg.connect(
+            host=where["PGHOST"], port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True
+        )
+
     standby = connect()
     wait(primary, standby)
     assert standby.execute("SELECT pg_is_in_recovery()").fetchone()[0] is True
-    check = lambda effect="db.read": standby.execute(
-        "SELECT allowed FROM skill_system.check_policy('dev', %s::text[])", [[effect]]
-    ).fetchone()[0]
+
+    def check(effect="db.read"):
+        return standby.execute(
+            "SELECT allowed FROM skill_system.check_policy('dev', %s::text[])", [[effect]]
+        ).fetchone()[0]
+
     assert check() is True and check("net.fetch") is False
     for statement in [
         "SELECT * FROM skill_system.explain_policy('dev', '{db.read}')",
@@ -138,7 +145,8 @@ def test_a_standby(pair):
     with pytest.raises(errors.InsufficientPrivilege) as caught:
         standby.execute("SELECT skill_system.enforce_policy('dev', '{net.fetch}'::text[])")
     assert caught.value.diag.message_detail.endswith("The denial was not recorded: this server is a standby.")
-    # A change counts after replay, in a session that has the policy compiled, also inside a transaction and with a prepared statement.
+    # A change counts after replay, in a session that has the policy compiled, also inside a transaction and with a
+    # prepared statement.
     standby.execute("PREPARE p AS SELECT allowed FROM skill_system.check_policy('dev', '{db.read}'::text[])")
     for _ in range(7):
         assert standby.execute("EXECUTE p").fetchone()[0] is True
