@@ -68,30 +68,16 @@ CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs_default
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_sign;
-ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_no_change;
-ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_no_truncate;
-ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_sign;
-ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_change;
-ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_truncate;
 
 CREATE TRIGGER audit_state_no_change BEFORE UPDATE OR DELETE ON skill_system.audit_state
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER audit_state_no_truncate BEFORE TRUNCATE ON skill_system.audit_state
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.audit_state ENABLE ALWAYS TRIGGER audit_state_no_change;
-ALTER TABLE skill_system.audit_state ENABLE ALWAYS TRIGGER audit_state_no_truncate;
 
-ALTER TABLE skill_system.audit_logs ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_logs_default ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_state ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON skill_system.audit_logs FOR SELECT
     USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
 -- The signing trigger refuses the row of another tenant, at a fraction of the cost of a check here.
 CREATE POLICY append ON skill_system.audit_logs FOR INSERT WITH CHECK (true);
-CREATE POLICY auditor ON skill_system.audit_logs FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_logs_default FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_state FOR SELECT TO skill_system_auditor USING (true);
 
 CREATE FUNCTION skill_system.append_audit(
         event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'system') RETURNS uuid
@@ -180,22 +166,11 @@ CREATE FUNCTION skill_system.audit_table(table_name regclass, columns text[] DEF
 COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
 'From now on every row inserted into, updated in or deleted from your table is written to the audit trail as row.inserted, row.updated or row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that changes none of them is not. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. You must own the table. Example: SELECT skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
 
-REVOKE ALL ON TABLE
-    skill_system.audit_state, skill_system.audit_logs, skill_system.audit_logs_default, skill_system.audit_verify_progress FROM PUBLIC;
 GRANT INSERT (event_type, event_data, actor_id, actor_type) ON skill_system.audit_logs
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT SELECT ON skill_system.audit_logs, skill_system.audit_logs_default, skill_system.audit_state TO skill_system_auditor;
 GRANT SELECT ON skill_system.audit_logs TO skill_system_admin;
 
-REVOKE ALL ON FUNCTION
-    skill_system.sign_audit_row(), skill_system.refuse_change(), skill_system.capture_change(),
-    skill_system.append_audit(text, jsonb, text, text), skill_system.log_denial(text, jsonb, text, text),
-    skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
-    skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text, bytea),
-    skill_system.verify_audit(timestamptz, timestamptz, bigint), skill_system.audit_verify_progress_entries(),
-    skill_system.audit_status(), skill_system.create_keyring(),
-    skill_system.create_audit_partition(date), skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.append_audit(text, jsonb, text, text), skill_system.log_denial(text, jsonb, text, text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT EXECUTE ON FUNCTION
@@ -209,7 +184,3 @@ GRANT EXECUTE ON FUNCTION
     skill_system.refuse_change(), skill_system.capture_change(),
     skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])
     TO skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_state', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_logs', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_logs_default', '');

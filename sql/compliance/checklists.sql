@@ -301,26 +301,6 @@ CREATE FUNCTION skill_system.refresh_snapshot(snapshot_id uuid, refreshed_by tex
 COMMENT ON FUNCTION skill_system.refresh_snapshot(uuid, text) IS
 'Freezes the newest version of a stale rule in place of the old one and returns the new copy''s id; the old one stays to be seen. A filing that was submitted or approved goes back to in_progress, because it was reviewed under the old rule. Raises 55000 for a snapshot that is not stale or a filing that has ended, 42704 for an unknown one. Example: SELECT skill_system.refresh_snapshot(''01900000-0000-7000-8000-000000000001'', ''j.doe'');';
 
-ALTER TABLE skill_system.checklist_templates ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.filing_checklists ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.checklist_artifacts ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.filing_rule_snapshots ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.checklist_templates
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.filing_checklists
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.checklist_artifacts
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.filing_rule_snapshots
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.checklist_templates FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.filing_checklists FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.checklist_artifacts FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.filing_rule_snapshots FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.checklist_templates, skill_system.filing_checklists, skill_system.checklist_artifacts,
-    skill_system.filing_rule_snapshots FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.template_state, skill_system.checklist_state, skill_system.artifact_reference, skill_system.snapshot_difference FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.template_state, skill_system.checklist_state, skill_system.artifact_reference, skill_system.snapshot_difference
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- Whoever works on filings changes them through the functions, which write with the owner's rights for the session's tenant.
@@ -330,17 +310,6 @@ GRANT SELECT ON skill_system.checklist_templates, skill_system.filing_checklists
 GRANT DELETE, INSERT (compliance_domain, version, items, min_required_items, rule_domains),
     UPDATE (items, min_required_items, rule_domains) ON skill_system.checklist_templates TO skill_system_admin;
 
-REVOKE ALL ON FUNCTION
-    skill_system.guard_template(), skill_system.guard_checklist(), skill_system.create_template(text, jsonb, jsonb, text[]),
-    skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text),
-    skill_system.update_checklist_item(uuid, integer, text, integer, text, jsonb, text), skill_system.missing_items(uuid),
-    skill_system.submit_checklist(uuid, text, integer), skill_system.review_checklist(uuid, text, text, text, integer),
-    skill_system.file_checklist(uuid, text, text), skill_system.mark_exception(uuid, text, text, integer),
-    skill_system.checklist_transitions(),
-    skill_system.add_artifact(uuid, integer, text, text, text, text, text, text, bigint, text, jsonb, timestamptz),
-    skill_system.snapshot_rules(uuid), skill_system.stale_filings(uuid, integer), skill_system.snapshot_diff(uuid),
-    skill_system.acknowledge_stale(uuid, text, text, integer), skill_system.refresh_snapshot(uuid, text)
-    FROM PUBLIC;
 -- Agents and reviewers work on filings; only people with the reviewer's role decide, accept a stale rule or make an exception.
 GRANT EXECUTE ON FUNCTION skill_system.create_template(text, jsonb, jsonb, text[]) TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION
@@ -357,8 +326,3 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     skill_system.missing_items(uuid), skill_system.checklist_transitions(), skill_system.stale_filings(uuid, integer), skill_system.snapshot_diff(uuid)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.checklist_templates', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.filing_checklists', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.checklist_artifacts', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.filing_rule_snapshots', '');

@@ -154,21 +154,8 @@ CREATE FUNCTION skill_system.compliance_snapshot(checklist_id uuid) RETURNS json
 COMMENT ON FUNCTION skill_system.compliance_snapshot(uuid) IS
 'Everything about one filing as one signed JSON document: the entity, the checklist with its items and reviews, the digests of its evidence, the frozen rules, and its audit records, each with its proof where a checkpoint covers it (call seal_audit() and audit_checkpoint() before). skill-verify snapshot checks it without a database. Raises 42704 for an unknown checklist, F0000 without a signing key. Example: psql -Atc "SELECT skill_system.compliance_snapshot(''01900000-0000-7000-8000-000000000001'')" > filing.json';
 
-ALTER TABLE skill_system.compliance_status ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.compliance_status
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.compliance_status FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.compliance_status, skill_system.compliance_cells, skill_system.compliance_counts FROM PUBLIC;
 GRANT SELECT ON skill_system.compliance_status, skill_system.compliance_cells, skill_system.compliance_counts
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.assess_checklist(),
-    skill_system.assess_compliance(text, text, text, text, text, timestamptz, text, text, text, jsonb, text),
-    skill_system.compliance_matrix(text, integer, text, text, text), skill_system.due_filings(integer, integer),
-    skill_system.compliance_report(text, text, integer), skill_system.oscal_assessment_results(text, text, text, integer),
-    skill_system.compliance_snapshot(uuid)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.assess_compliance(text, text, text, text, text, timestamptz, text, text, text, jsonb, text)
     TO skill_system_reviewer, skill_system_admin;
@@ -178,5 +165,3 @@ GRANT EXECUTE ON FUNCTION
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- It shows audit records, so it is for those who answer for a filing.
 GRANT EXECUTE ON FUNCTION skill_system.compliance_snapshot(uuid) TO skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.compliance_status', '');

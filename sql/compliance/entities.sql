@@ -196,30 +196,6 @@ CREATE FUNCTION skill_system.map_import(type_key text, record jsonb) RETURNS ski
 COMMENT ON FUNCTION skill_system.map_import(text, jsonb) IS
 'Turns a record of a source into an entity by rrc_field_mappings: texts are trimmed, numbers, yes/no and dates (YYYYMMDD, MM/DD/YYYY) brought into the form of the field, empty texts left out. What cannot be converted stays as it is for validate_entity() to report. Raises 42704 for an unknown type, 22023 when the record is no object. Example: SELECT * FROM skill_system.map_import(''well'', ''{"API_NO": "4250120130", "TOTAL_DEPTH": "08120"}'');';
 
-ALTER TABLE skill_system.entity_type_definitions ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.validation_presets ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.entity_field_definitions ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.entity_relationship_rules ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.rrc_field_mappings ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.entity_type_definitions
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.validation_presets
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.entity_field_definitions
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.entity_relationship_rules
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.rrc_field_mappings
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.entity_type_definitions FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.validation_presets FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.entity_field_definitions FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.entity_relationship_rules FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.rrc_field_mappings FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.entity_type_definitions, skill_system.validation_presets, skill_system.entity_field_definitions,
-    skill_system.entity_relationship_rules, skill_system.rrc_field_mappings FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.imported_entity FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.imported_entity
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.entity_type_definitions, skill_system.validation_presets, skill_system.entity_field_definitions,
@@ -236,18 +212,7 @@ GRANT DELETE, INSERT (parent_type_id, child_type_id, cardinality, required, disp
     ON skill_system.entity_relationship_rules TO skill_system_admin;
 GRANT DELETE, INSERT (type_id, rrc_field_key, entity_field_id), UPDATE (type_id, rrc_field_key, entity_field_id)
     ON skill_system.rrc_field_mappings TO skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.guard_entity_type(), skill_system.keep_updated_at(), skill_system.guard_preset(),
-    skill_system.install_validation_presets(), skill_system.validate_entity(text, jsonb),
-    skill_system.entity_json_schema(text), skill_system.map_import(text, jsonb)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.install_validation_presets() TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION
     skill_system.validate_entity(text, jsonb), skill_system.entity_json_schema(text), skill_system.map_import(text, jsonb)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.entity_type_definitions', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.validation_presets', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.entity_field_definitions', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.entity_relationship_rules', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.rrc_field_mappings', '');

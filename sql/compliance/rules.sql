@@ -77,9 +77,6 @@ CREATE TRIGGER rule_versions_no_delete BEFORE DELETE ON skill_system.rule_versio
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER rule_versions_no_truncate BEFORE TRUNCATE ON skill_system.rule_versions
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.rule_versions ENABLE ALWAYS TRIGGER rule_versions_guard;
-ALTER TABLE skill_system.rule_versions ENABLE ALWAYS TRIGGER rule_versions_no_delete;
-ALTER TABLE skill_system.rule_versions ENABLE ALWAYS TRIGGER rule_versions_no_truncate;
 
 CREATE TYPE skill_system.rule_state AS (
     rule_version_id uuid, rule_identifier text, version integer, status text, supersedes uuid, stale_snapshots bigint);
@@ -132,28 +129,10 @@ CREATE FUNCTION skill_system.diff_rules(a uuid, b uuid) RETURNS skill_system.jso
 COMMENT ON FUNCTION skill_system.diff_rules(uuid, uuid) IS
 'What changed in rule_data from version a to version b. Raises 42704 for an unknown version. Example: SELECT * FROM skill_system.diff_rules(''01900000-0000-7000-8000-000000000001'', ''01900000-0000-7000-8000-000000000002'');';
 
-ALTER TABLE skill_system.rule_books ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.rule_books
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.rule_books FOR SELECT TO skill_system_auditor USING (true);
-ALTER TABLE skill_system.rule_versions ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.rule_versions
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.rule_versions FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.rule_books, skill_system.rule_versions FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.rule_state, skill_system.json_difference FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.rule_state, skill_system.json_difference
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.rule_books, skill_system.rule_versions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.text_key(text), skill_system.guard_columns(),
-    skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text),
-    skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean),
-    skill_system.submit_rule(uuid, text), skill_system.review_rule(uuid, text, text, text),
-    skill_system.rule_as_of(text, date), skill_system.diff_rules(uuid, uuid)
-    FROM PUBLIC;
 -- Agents propose, reviewers decide, administrators publish.
 GRANT EXECUTE ON FUNCTION
     skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean), skill_system.submit_rule(uuid, text)
@@ -162,6 +141,3 @@ GRANT EXECUTE ON FUNCTION skill_system.review_rule(uuid, text, text, text) TO sk
 GRANT EXECUTE ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text) TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.rule_as_of(text, date), skill_system.diff_rules(uuid, uuid)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.rule_books', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.rule_versions', '');

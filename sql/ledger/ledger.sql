@@ -94,23 +94,6 @@ CREATE TRIGGER audit_checkpoints_no_change BEFORE UPDATE OR DELETE ON skill_syst
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER audit_checkpoints_no_truncate BEFORE TRUNCATE ON skill_system.audit_checkpoints
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.audit_seal_state ENABLE ALWAYS TRIGGER audit_seal_state_no_change;
-ALTER TABLE skill_system.audit_seal_state ENABLE ALWAYS TRIGGER audit_seal_state_no_truncate;
-ALTER TABLE skill_system.audit_tiles ENABLE ALWAYS TRIGGER audit_tiles_no_change;
-ALTER TABLE skill_system.audit_tiles ENABLE ALWAYS TRIGGER audit_tiles_no_truncate;
-ALTER TABLE skill_system.audit_map ENABLE ALWAYS TRIGGER audit_map_no_change;
-ALTER TABLE skill_system.audit_map ENABLE ALWAYS TRIGGER audit_map_no_truncate;
-ALTER TABLE skill_system.audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_no_change;
-ALTER TABLE skill_system.audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_no_truncate;
-
-ALTER TABLE skill_system.audit_seal_state ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_tiles ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_map ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_checkpoints ENABLE ROW LEVEL SECURITY;
-CREATE POLICY auditor ON skill_system.audit_seal_state FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_tiles FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_map FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_checkpoints FOR SELECT TO skill_system_auditor USING (true);
 
 CREATE FUNCTION skill_system.audit_leaf_hash(
         log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
@@ -176,17 +159,9 @@ CREATE FUNCTION skill_system.audit_export(since timestamptz DEFAULT '-infinity',
 COMMENT ON FUNCTION skill_system.audit_export(timestamptz, timestamptz) IS
 'The sealed records of a time range (created_at) as JSON Lines with what proves them: a manifest first and last, one line a leaf between. skill-verify export checks it without a database. Signs a checkpoint first where it may write. Example: psql -Atc "SELECT * FROM skill_system.audit_export()" > audit.jsonl';
 
-REVOKE ALL ON TABLE skill_system.audit_seal_state, skill_system.audit_tiles, skill_system.audit_map, skill_system.audit_checkpoints FROM PUBLIC;
 GRANT SELECT ON skill_system.audit_seal_state, skill_system.audit_tiles, skill_system.audit_map, skill_system.audit_checkpoints
     TO skill_system_auditor;
 
-REVOKE ALL ON FUNCTION
-    skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
-    skill_system.audit_leaf_index(uuid), skill_system.audit_leaves(bigint, bigint), skill_system.seal_audit(integer),
-    skill_system.adopt_log(text, text), skill_system.audit_checkpoint(), skill_system.audit_public_key(),
-    skill_system.audit_inclusion_proof(uuid), skill_system.audit_consistency_proof(bigint, bigint),
-    skill_system.audit_tile(integer, bigint), skill_system.audit_export(timestamptz, timestamptz)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
     skill_system.audit_leaf_index(uuid), skill_system.audit_leaves(bigint, bigint), skill_system.audit_checkpoint(),
@@ -196,8 +171,3 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     skill_system.seal_audit(integer), skill_system.adopt_log(text, text), skill_system.audit_checkpoint(), skill_system.audit_public_key()
     TO skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_seal_state', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_tiles', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_map', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_checkpoints', '');

@@ -78,10 +78,6 @@ CREATE TRIGGER audit_kept_no_change BEFORE UPDATE OR DELETE ON skill_system.audi
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER audit_kept_no_truncate BEFORE TRUNCATE ON skill_system.audit_kept
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.audit_kept ENABLE ALWAYS TRIGGER audit_kept_no_change;
-ALTER TABLE skill_system.audit_kept ENABLE ALWAYS TRIGGER audit_kept_no_truncate;
-ALTER TABLE skill_system.audit_kept ENABLE ROW LEVEL SECURITY;
-CREATE POLICY auditor ON skill_system.audit_kept FOR SELECT TO skill_system_auditor USING (true);
 -- Who may release a hold must see it: the administrators of the default tenant, whose records these are.
 CREATE POLICY tenant ON skill_system.audit_kept FOR SELECT USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
 
@@ -111,17 +107,10 @@ CREATE FUNCTION skill_system.rotate_audit_key() RETURNS text
 COMMENT ON FUNCTION skill_system.rotate_audit_key() IS
 'Adds a new key of each kind (HS256 for records, Ed25519 for checkpoints) to skill_system.keyring_file and lets them sign from the commit on; the old ones still verify. Appends audit.key_rotated, signed by the old key, with the new ids and the new public key, and returns the id of the key that signs records. When the keyring''s active key is one that the log does not know yet, put there by hand or by another database of this server, that one is announced instead of making another. Raises 55000 with the steps by hand when skill_system.keyring_command gives the keyring. Example: SELECT skill_system.rotate_audit_key();';
 
-REVOKE ALL ON TABLE skill_system.audit_kept, skill_system.audit_retirements, skill_system.audit_legal_holds FROM PUBLIC;
 GRANT SELECT ON skill_system.audit_kept, skill_system.audit_retirements, skill_system.audit_legal_holds
     TO skill_system_auditor, skill_system_admin;
 
-REVOKE ALL ON FUNCTION
-    skill_system.retire_audit_partition(date, text), skill_system.withdraw_audit_retirement(date, text),
-    skill_system.set_legal_hold(timestamptz, timestamptz, text), skill_system.release_legal_hold(bigint, text), skill_system.rotate_audit_key()
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.retire_audit_partition(date, text), skill_system.withdraw_audit_retirement(date, text),
     skill_system.set_legal_hold(timestamptz, timestamptz, text), skill_system.release_legal_hold(bigint, text), skill_system.rotate_audit_key()
     TO skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_kept', '');

@@ -155,26 +155,11 @@ CREATE TRIGGER policy_profiles_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNC
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.record_policy_change();
 CREATE TRIGGER policy_profiles_deleted AFTER DELETE ON skill_system.policy_profiles
     FOR EACH ROW EXECUTE FUNCTION skill_system.record_policy_deletion();
-ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_lock;
-ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_check;
-ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_changed;
-ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_deleted;
 
 CREATE TRIGGER policy_versions_no_change BEFORE UPDATE OR DELETE ON skill_system.policy_versions
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER policy_versions_no_truncate BEFORE TRUNCATE ON skill_system.policy_versions
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.policy_versions ENABLE ALWAYS TRIGGER policy_versions_no_change;
-ALTER TABLE skill_system.policy_versions ENABLE ALWAYS TRIGGER policy_versions_no_truncate;
-
-ALTER TABLE skill_system.policy_profiles ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.policy_versions ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.policy_profiles
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.policy_profiles FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY tenant ON skill_system.policy_versions
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.policy_versions FOR SELECT TO skill_system_auditor USING (true);
 
 CREATE FUNCTION skill_system.create_policy(
         name text, allow text[] DEFAULT '{}', ask text[] DEFAULT '{}', deny text[] DEFAULT '{}', inherits text[] DEFAULT '{}',
@@ -211,11 +196,8 @@ END;
 COMMENT ON FUNCTION skill_system.install_starter_policies() IS
 'Makes the policies dev, readonly and locked where the tenant has none of that name; installed says which were made. Example: SELECT * FROM skill_system.install_starter_policies();';
 
-REVOKE ALL ON TYPE skill_system.policy_decision FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.policy_decision
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON TABLE skill_system.policy_profiles, skill_system.policy_versions FROM PUBLIC;
-REVOKE ALL ON SEQUENCE skill_system.policy_profiles_id_seq FROM PUBLIC;
 GRANT SELECT ON skill_system.policy_profiles, skill_system.policy_versions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT INSERT (name, allowed_effects, allowed_exec, allowed_write_roots, metadata, denied_effects, ask_effects, inherits, unlisted, mode),
@@ -223,16 +205,6 @@ GRANT INSERT (name, allowed_effects, allowed_exec, allowed_write_roots, metadata
       DELETE ON skill_system.policy_profiles TO skill_system_admin;
 GRANT USAGE ON SEQUENCE skill_system.policy_profiles_id_seq TO skill_system_admin;
 
-REVOKE ALL ON FUNCTION
-    skill_system.check_policy(text, text[]), skill_system.check_policy(text, jsonb), skill_system.check_policy(text, text),
-    skill_system.enforce_policy(text, text[]), skill_system.enforce_policy(text, jsonb), skill_system.enforce_policy(text, text),
-    skill_system.check_exec(text, text[]), skill_system.check_write(text, text),
-    skill_system.explain_policy(text, text[]), skill_system.effective_policy(text), skill_system.lint_policy(text),
-    skill_system.assert_allows(text, text[]), skill_system.assert_denies(text, text[]), skill_system.effect_problem(text),
-    skill_system.lock_policies(), skill_system.check_policy_row(), skill_system.record_policy_change(), skill_system.record_policy_deletion(),
-    skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb),
-    skill_system.install_starter_policies()
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.check_policy(text, text[]), skill_system.check_policy(text, jsonb), skill_system.check_policy(text, text),
     skill_system.enforce_policy(text, text[]), skill_system.enforce_policy(text, jsonb), skill_system.enforce_policy(text, text),
@@ -244,7 +216,3 @@ GRANT EXECUTE ON FUNCTION
     skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb),
     skill_system.install_starter_policies()
     TO skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.policy_profiles', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.policy_profiles_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.policy_versions', '');

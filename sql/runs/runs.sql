@@ -75,22 +75,10 @@ COMMENT ON FUNCTION skill_system.guard_run() IS
 'Trigger function of runs: refuses to change a run that has ended.';
 CREATE TRIGGER runs_final BEFORE UPDATE ON skill_system.runs
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_run();
-ALTER TABLE skill_system.runs ENABLE ALWAYS TRIGGER runs_final;
 CREATE TRIGGER run_events_no_change BEFORE UPDATE OR DELETE ON skill_system.run_events
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER run_events_no_truncate BEFORE TRUNCATE ON skill_system.run_events
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.run_events ENABLE ALWAYS TRIGGER run_events_no_change;
-ALTER TABLE skill_system.run_events ENABLE ALWAYS TRIGGER run_events_no_truncate;
-
-ALTER TABLE skill_system.runs ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.run_events ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.runs
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.runs FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY tenant ON skill_system.run_events
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.run_events FOR SELECT TO skill_system_auditor USING (true);
 
 -- The writing functions are on hot paths, so they pin search_path in the library
 -- around each statement and not here. log_run() and start_run() write with the rights
@@ -263,10 +251,6 @@ CREATE FUNCTION skill_system.import_legacy(schema_name text)
 COMMENT ON FUNCTION skill_system.import_legacy(text) IS
 'Imports the tables of the seed system (its version 1, 2 or migrated), ids kept, into the session''s tenant. First ALTER SCHEMA skill_system RENAME TO skill_system_legacy; and CREATE EXTENSION skill_system;. Rules that are none here go to metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: what is there is skipped. Raises 42704 when the schema has no such tables, 55000 when an id is taken by another row. Superusers only. Example: SELECT * FROM skill_system.import_legacy(''skill_system_legacy'');';
 
-REVOKE ALL ON TABLE skill_system.runs, skill_system.run_events,
-    skill_system.run_stats, skill_system.runs_in_progress, skill_system.stuck_runs FROM PUBLIC;
-REVOKE ALL ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.run_status FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.run_status
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.runs, skill_system.run_events,
@@ -278,14 +262,6 @@ GRANT INSERT (goal, agent_id, policy_profile_id, task_spec_id, status, started_a
 GRANT INSERT (run_id, ts, level, event_type, payload, skill_version_id) ON skill_system.run_events TO skill_system_agent;
 GRANT USAGE ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq TO skill_system_agent;
 
-REVOKE ALL ON FUNCTION
-    skill_system.guard_run(), skill_system.stuck_after(), skill_system.run_otlp(bigint), skill_system.maintain(integer),
-    skill_system.import_legacy(text),
-    skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text),
-    skill_system.start_run(text, text, text, jsonb, text), skill_system.log_event(bigint, text, jsonb, text),
-    skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
-    skill_system.finish_run(bigint, text, text, jsonb)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text),
     skill_system.start_run(text, text, text, jsonb, text), skill_system.log_event(bigint, text, jsonb, text),
@@ -295,8 +271,3 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION skill_system.maintain(integer) TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.stuck_after(), skill_system.run_otlp(bigint)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.runs', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.runs_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.run_events', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.run_events_id_seq', '');

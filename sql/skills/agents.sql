@@ -288,28 +288,6 @@ CREATE FUNCTION skill_system.assert_integrity() RETURNS integer
 COMMENT ON FUNCTION skill_system.assert_integrity() IS
 'check_integrity() for the start of a service: returns the number of findings and tells of the first ones in a WARNING; with skill_system.integrity_fail_loud on it raises P0004 when there are any. Example: SET skill_system.integrity_fail_loud = on; SELECT skill_system.assert_integrity();';
 
-ALTER TABLE skill_system.agents ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_artifacts ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_personas ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_code_blocks ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.agent_definitions ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_injections ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.agents USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_artifacts USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_personas USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_code_blocks USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.agent_definitions USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_injections USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.agents FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_artifacts FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_personas FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_code_blocks FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.agent_definitions FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_injections FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.agents, skill_system.skill_artifacts, skill_system.skill_personas, skill_system.skill_code_blocks,
-    skill_system.agent_definitions, skill_system.skill_injections, skill_system.skill_definitions FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.loaded_skill, skill_system.loaded_artifact FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.loaded_skill, skill_system.loaded_artifact
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.agents, skill_system.skill_artifacts, skill_system.skill_personas, skill_system.skill_code_blocks,
@@ -325,22 +303,9 @@ GRANT DELETE, INSERT (id, skill_id, block_key, language, code, parameters, descr
     UPDATE (block_key, language, code, parameters, description, llm_visible, sort_order, updated_at) ON skill_system.skill_code_blocks TO skill_system_admin;
 GRANT DELETE, INSERT (id, tenant_id, agent_key, root_skill_key, persona_key, model_config, loaded_skills, is_active, is_system),
     UPDATE (agent_key, root_skill_key, persona_key, model_config, loaded_skills, is_active, is_system, updated_at) ON skill_system.agent_definitions TO skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.hash_artifact(), skill_system.define_skill(text, jsonb, jsonb, jsonb, text[], text, text, text, text[], text),
-    skill_system.skill_catalog(text, integer, text, text), skill_system.load_skill(text, text, text, boolean),
-    skill_system.load_artifact(text, text, text, boolean), skill_system.reset_injections(text),
-    skill_system.check_integrity(), skill_system.assert_integrity()
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.define_skill(text, jsonb, jsonb, jsonb, text[], text, text, text, text[], text) TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION
     skill_system.load_skill(text, text, text, boolean), skill_system.load_artifact(text, text, text, boolean), skill_system.reset_injections(text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.skill_catalog(text, integer, text, text), skill_system.check_integrity(), skill_system.assert_integrity()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.agents', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_artifacts', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_personas', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_code_blocks', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.agent_definitions', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_injections', '');

@@ -62,12 +62,6 @@ CREATE FUNCTION skill_system.redis_export(key_prefix text, namespace text DEFAUL
 COMMENT ON FUNCTION skill_system.redis_export(text, text) IS
 'The commands that fill a Redis cache with the enabled skills of a namespace, default all, and take out what is not enabled any more: psql -XAtc "SELECT skill_system.redis_export(''skills:'')" | redis-cli --pipe. One command a line, ASCII only, so bodies and bundles arrive byte for byte; each skill changes at once. A skill that the client could not read is left out with a WARNING. Raises 22023 for a prefix with pattern signs, and where one namespace is below another, because the client would mix them up. Example: SELECT * FROM skill_system.redis_export(''skills:'', ''team:pdf'');';
 
-REVOKE ALL ON FUNCTION
-    skill_system.write_client_skill(), skill_system.create_client_schema(text, text), skill_system.resolve_mentions(text), skill_system.inject_skill(text, integer),
-    skill_system.scan_skills(text, regclass), skill_system.preflight_skills(jsonb), skill_system.preflight_skills_yaml(text),
-    skill_system.check_skill_bundle(bytea, integer, integer, integer, integer), skill_system.register_skill_bundle(text, bytea, text),
-    skill_system.skill_bundle(text, text), skill_system.redis_export(text, text)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.resolve_mentions(text), skill_system.inject_skill(text, integer), skill_system.scan_skills(text, regclass), skill_system.preflight_skills(jsonb),
     skill_system.preflight_skills_yaml(text), skill_system.check_skill_bundle(bytea, integer, integer, integer, integer), skill_system.skill_bundle(text, text),

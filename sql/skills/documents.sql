@@ -28,10 +28,6 @@ CREATE FUNCTION skill_system.check_skill(policy_name text, skill text, operation
 COMMENT ON FUNCTION skill_system.check_skill(text, text, text) IS
 'May this skill run under this policy? Puts the effects that the manifest of the served version declares to check_policy(). Denied, with a reason, are also a skill that does not exist, is a draft, disabled or deleted, one without a manifest (nothing is known of its effects; [] in a manifest says that it has none), and an operation that the manifest does not name. Never raises for these. Example: SELECT allowed, reason FROM skill_system.check_skill(''dev'', ''pdf-forms'', ''fill'');';
 
-REVOKE ALL ON FUNCTION
-    skill_system.register_skill(text, text, jsonb, text), skill_system.validate_skill(text, text), skill_system.export_skill(text, text),
-    skill_system.export_skill_files(text, text), skill_system.check_skill(text, text, text)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.validate_skill(text, text), skill_system.export_skill(text, text), skill_system.export_skill_files(text, text),
     skill_system.check_skill(text, text, text)

@@ -31,10 +31,6 @@ CREATE FUNCTION skill_system.skills_index(namespace text DEFAULT 'default', poli
 COMMENT ON FUNCTION skill_system.skills_index(text, text) IS
 'The index that the router of skill-system reads: by manifest id the directory, version, capabilities, effects and operations with the names of their parameters, and by capability the ids. Skills without a manifest are not in it. Raises 22023 for a wrong namespace. Example: SELECT skill_system.skills_index()->''capability_index'';';
 
-REVOKE ALL ON FUNCTION
-    skill_system.available_skills_prompt(text, text), skill_system.skills_discovery_index(text, text, text), skill_system.export_skill_archive(text, text),
-    skill_system.mcp_skills_list(text, integer, text, text), skill_system.mcp_skills_get(text, text), skill_system.skills_index(text, text)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.available_skills_prompt(text, text), skill_system.skills_discovery_index(text, text, text), skill_system.export_skill_archive(text, text),
     skill_system.mcp_skills_list(text, integer, text, text), skill_system.mcp_skills_get(text, text), skill_system.skills_index(text, text)

@@ -50,24 +50,9 @@ CREATE FUNCTION skill_system.search_skills(
 COMMENT ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean) IS
 'Finds enabled skills, the best first: by words of name, tags, description and body (as a web search: "a phrase", -without, or; without such signs also skills with some of the words), by name, by tags, by similar spelling where pg_trgm is installed, and by embedding where one is given. Each of these ranks for itself, and score is the sum of 1 / (60 + rank); matched says which found it. tags: only skills with at least one of them. With a policy, only skills appear whose effects it allows. include_drafts: also those that wait for approval. Raises 22023 when there is nothing to search for or an argument is out of bounds, 42704 for an unknown policy. Example: SELECT skill_name, description FROM skill_system.search_skills(''fill a pdf form'', policy_name => ''dev'');';
 
-ALTER TABLE skill_system.skill_search ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_embeddings ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.skill_search USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_embeddings USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.skill_search FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_embeddings FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.skill_search, skill_system.skill_embeddings FROM PUBLIC;
 GRANT SELECT ON skill_system.skill_search, skill_system.skill_embeddings
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON TYPE skill_system.skill_found FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.skill_found TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.set_skill_embedding(text, double precision[], text), skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.set_skill_embedding(text, double precision[], text) TO skill_system_reviewer, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_search', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_embeddings', '');

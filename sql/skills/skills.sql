@@ -207,11 +207,6 @@ CREATE TRIGGER skill_history_no_truncate BEFORE TRUNCATE ON skill_system.skill_h
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER skill_approvers_guard BEFORE UPDATE ON skill_system.skill_approvers
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns('revoked_at');
-ALTER TABLE skill_system.skill_versions ENABLE ALWAYS TRIGGER skill_versions_guard;
-ALTER TABLE skill_system.skill_files ENABLE ALWAYS TRIGGER skill_files_guard;
-ALTER TABLE skill_system.skill_history ENABLE ALWAYS TRIGGER skill_history_no_change;
-ALTER TABLE skill_system.skill_history ENABLE ALWAYS TRIGGER skill_history_no_truncate;
-ALTER TABLE skill_system.skill_approvers ENABLE ALWAYS TRIGGER skill_approvers_guard;
 
 CREATE VIEW skill_system.skills WITH (security_invoker = true) AS
 SELECT h.id, h.namespace, h.skill_name, h.description,
@@ -282,36 +277,10 @@ CREATE FUNCTION skill_system.delete_skill(skill text, reason text DEFAULT NULL) 
 COMMENT ON FUNCTION skill_system.delete_skill(text, text) IS
 'Takes a skill out of every catalogue; its name is free again. Its versions and history stay, and export_skill() still finds them by the skill''s UUID. Raises SK404. Example: SELECT skill_system.delete_skill(''pdf-forms'', ''replaced by forms'');';
 
-ALTER TABLE skill_system.skill_namespaces ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_heads ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_versions ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_files ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_history ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_approvers ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.skill_namespaces USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_heads USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_versions USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_files USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_history USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_approvers USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.skill_namespaces FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_heads FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_versions FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_files FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_history FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_approvers FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.skill_namespaces, skill_system.skill_heads, skill_system.skill_versions, skill_system.skill_files,
-    skill_system.skill_history, skill_system.skill_approvers, skill_system.skills FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.skill_state FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.skill_state TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.skill_namespaces, skill_system.skill_heads, skill_system.skill_versions, skill_system.skill_files,
     skill_system.skill_history, skill_system.skill_approvers, skill_system.skills
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.set_skill_status(text, text, text, text, text), skill_system.skill_approval_text(text, text),
-    skill_system.add_skill_approver(text, text), skill_system.revoke_skill_approver(text), skill_system.delete_skill(text, text)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.skill_approval_text(text, text)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- Agents register, reviewers and administrators approve.
@@ -319,10 +288,3 @@ GRANT EXECUTE ON FUNCTION skill_system.set_skill_status(text, text, text, text, 
 GRANT EXECUTE ON FUNCTION
     skill_system.add_skill_approver(text, text), skill_system.revoke_skill_approver(text), skill_system.delete_skill(text, text)
     TO skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_namespaces', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_heads', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_versions', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_files', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_history', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_approvers', '');

@@ -60,12 +60,6 @@ END;
 COMMENT ON FUNCTION skill_system.skill_store_static_capabilities() IS
 'SkillStore staticCapabilities(): what this store can do, whatever is in it. Example: SELECT skill_system.skill_store_static_capabilities()->''features'';';
 
-REVOKE ALL ON FUNCTION
-    skill_system.skill_store_load(text, text, text), skill_system.skill_store_query(jsonb, text), skill_system.skill_store_metadata(text, text),
-    skill_system.skill_store_versions(text, text), skill_system.skill_store_store(text, text, jsonb, text),
-    skill_system.skill_store_update_status(text, text, text), skill_system.skill_store_delete(text, text), skill_system.skill_store_version(text),
-    skill_system.skill_store_manifest(text), skill_system.skill_store_static_capabilities()
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.skill_store_load(text, text, text), skill_system.skill_store_query(jsonb, text), skill_system.skill_store_metadata(text, text),
     skill_system.skill_store_versions(text, text), skill_system.skill_store_version(text), skill_system.skill_store_manifest(text),

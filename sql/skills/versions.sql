@@ -42,7 +42,6 @@ COMMENT ON COLUMN skill_system.skill_channels.changed_by IS 'Who put it there.';
 
 CREATE TRIGGER skill_dependencies_guard BEFORE UPDATE ON skill_system.skill_dependencies
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.skill_dependencies ENABLE ALWAYS TRIGGER skill_dependencies_guard;
 
 CREATE FUNCTION skill_system.skills_changed() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skills_changed' SET search_path = pg_catalog, pg_temp;
@@ -50,7 +49,6 @@ COMMENT ON FUNCTION skill_system.skills_changed() IS
 'Trigger function of skill_heads: tells every session to forget which version log_run() links to.';
 CREATE TRIGGER skill_heads_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON skill_system.skill_heads
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.skills_changed();
-ALTER TABLE skill_system.skill_heads ENABLE ALWAYS TRIGGER skill_heads_changed;
 
 CREATE TYPE skill_system.skill_resolution AS (skill_id uuid, version_id uuid, version text, semver text, status text, namespace text, skill_name text);
 COMMENT ON TYPE skill_system.skill_resolution IS 'Answer of resolve_skill(): the version that meets a requirement, and its skill.';
@@ -149,26 +147,10 @@ COMMENT ON COLUMN skill_system.run_skill_versions.skill_id IS 'UUID of the skill
 COMMENT ON COLUMN skill_system.run_skill_versions.namespace IS 'Namespace of the skill.';
 COMMENT ON COLUMN skill_system.run_skill_versions.skill_name IS 'Name of the skill.';
 
-ALTER TABLE skill_system.skill_dependencies ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_channels ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.skill_dependencies USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_channels USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.skill_dependencies FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_channels FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.skill_dependencies, skill_system.skill_channels, skill_system.run_skill_versions FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.skill_resolution, skill_system.skill_change FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.skill_resolution, skill_system.skill_change
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.skill_dependencies, skill_system.skill_channels, skill_system.run_skill_versions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.skills_changed(), skill_system.resolve_skill(text, text), skill_system.resolve_dependencies(text[]), skill_system.check_dependencies(text[]),
-    skill_system.pin_skill(text, text, text), skill_system.unpin_skill(text, text), skill_system.rollback_skill(text, text, text),
-    skill_system.set_skill_channel(text, text, text, text), skill_system.drop_skill_channel(text, text, text),
-    skill_system.skill_version_list(text), skill_system.diff_skill_versions(text, text, text),
-    skill_system.skills_token(text), skill_system.skill_changes(text, text, integer)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.resolve_skill(text, text), skill_system.resolve_dependencies(text[]), skill_system.check_dependencies(text[]),
     skill_system.skill_version_list(text), skill_system.diff_skill_versions(text, text, text),
@@ -179,6 +161,3 @@ GRANT EXECUTE ON FUNCTION
     skill_system.pin_skill(text, text, text), skill_system.unpin_skill(text, text), skill_system.rollback_skill(text, text, text),
     skill_system.set_skill_channel(text, text, text, text), skill_system.drop_skill_channel(text, text, text)
     TO skill_system_reviewer, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_dependencies', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_channels', '');

@@ -11,7 +11,6 @@ CREATE FUNCTION skill_system.health() RETURNS TABLE ("check" text, status text, 
 COMMENT ON FUNCTION skill_system.health() IS
 'One row per thing that must be right: versions, keyring, roles, audit_protection, utility_guard, audit_partitions, audit_seal, sealer, row_security, dump_marking, stuck_runs, skills_integrity. status is ok, warning or error; hint says what to do. Example: SELECT * FROM skill_system.health() WHERE status <> ''ok'';';
 
-REVOKE ALL ON FUNCTION skill_system.version_info(), skill_system.health() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.version_info()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.health() TO skill_system_auditor, skill_system_admin;

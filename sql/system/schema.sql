@@ -41,6 +41,5 @@ CREATE FUNCTION skill_system.uuid_v7() RETURNS uuid
 COMMENT ON FUNCTION skill_system.uuid_v7() IS
 'A new UUID version 7 (RFC 9562): ordered by time in milliseconds. Example: SELECT skill_system.uuid_v7();';
 
-REVOKE ALL ON FUNCTION skill_system.current_tenant(), skill_system.uuid_v7() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.current_tenant(), skill_system.uuid_v7()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
