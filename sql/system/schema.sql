@@ -34,7 +34,8 @@ GRANT USAGE ON SCHEMA skill_system
 CREATE FUNCTION skill_system.current_tenant() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_current_tenant';
 COMMENT ON FUNCTION skill_system.current_tenant() IS
-'Tenant whose rows this session sees and writes. Set by a superuser through the setting skill_system.tenant, for example ALTER ROLE app SET skill_system.tenant = ''acme''; "default" when nobody set one. Example: SELECT skill_system.current_tenant();';
+'Tenant whose rows this session sees and writes. Set by a superuser through the setting skill_system.tenant, for example ALTER ROLE app '
+'SET skill_system.tenant = ''acme''; "default" when nobody set one. Example: SELECT skill_system.current_tenant();';
 
 CREATE FUNCTION skill_system.uuid_v7() RETURNS uuid
     LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_uuid_v7';

@@ -15,6 +15,16 @@ def test_the_order_lists_every_file_once():
     assert listed[0] == "system/schema.sql" and listed[-1] == "lockdown.sql"
 
 
+def test_no_line_is_longer_than_140_characters():
+    long = [
+        f"{path.relative_to(SQL)}:{number}"
+        for path in SQL.rglob("*.sql")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 140
+    ]
+    assert long == []
+
+
 def lock_down(db, change):
     """Runs lockdown.sql after a change to the schema, and takes both back."""
     with db.transaction(force_rollback=True):
