@@ -12,6 +12,10 @@ import time
 from contextlib import nullcontext
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from psycopg import errors
+
 import skr1
 from attacks import (
     APPEND_ONLY,
@@ -38,10 +42,7 @@ from attacks import (
     values,
     victim,
 )
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from psycopg import errors
-from test_standby import as_server
+from cluster import as_server, bindir, skill_verify_program
 
 ATTACKS = {}
 BOOK = Book()
@@ -58,7 +59,7 @@ def attack(number, title):
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
+    skill_verify_program()
 
 
 @pytest.fixture(scope="module", params=CONFIGURATIONS)
@@ -898,9 +899,6 @@ def _(t, log):
 
 @attack(31, "Single-user mode (`postgres --single`)")
 def _(t, fresh):
-    bindir = subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     with fresh.connect() as connection:
         id = victim(connection)
     script = [
@@ -921,7 +919,7 @@ def _(t, fresh):
     def alone():
         file = fresh.server.cluster.directory / "script.sql"
         file.write_text("\n".join(script) + "\n")
-        as_server("sh", "-c", f"{bindir}/postgres --single -D {fresh.server.cluster.data} {fresh.name} < {file}")
+        as_server("sh", "-c", f"{bindir()}/postgres --single -D {fresh.server.cluster.data} {fresh.name} < {file}")
 
     fresh.server.restart(alone)
     with fresh.connect() as connection:
@@ -946,7 +944,7 @@ def _(t, log):
             connection.execute(
                 (
                     f"CREATE FUNCTION shadow.trap_{type}({type}, {type}) RETURNS boolean "
-                    f"LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$"
+                    "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$"
                 )
                 if operator == "="
                 else "SELECT"
@@ -1102,10 +1100,10 @@ def _(t, fresh):
         path = fresh.path(connection, "skill_system.audit_logs_default")
         connection.execute("CREATE EXTENSION postgres_fdw")
         connection.execute(
-            f"CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS "
+            "CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS "
             f"(host '{server.cluster.environment['PGHOST']}', "
             f"port '{server.cluster.environment['PGPORT']}', dbname '{fresh.name}'); "
-            f"CREATE USER MAPPING FOR postgres SERVER itself OPTIONS (user 'postgres')"
+            "CREATE USER MAPPING FOR postgres SERVER itself OPTIONS (user 'postgres')"
         )
         connection.execute(
             "CREATE FOREIGN TABLE public.far (id uuid) SERVER itself OPTIONS (schema_name 'skill_system', "

@@ -4,53 +4,16 @@ import base64
 import json
 import os
 import re
-import subprocess
 import time
-from pathlib import Path
 
 import psycopg
 import pytest
-import skr1
 from psycopg import sql
 
-
-def keyring_path(connection):
-    data = connection.execute("SHOW data_directory").fetchone()[0]
-    return Path(data) / connection.execute("SHOW skill_system.keyring_file").fetchone()[0]
-
-
-def as_server(*command, **more):
-    """Runs a command as the user of the server, who owns the keyring."""
-    if os.geteuid() == 0:
-        command = ("runuser", "-u", "postgres", "--", *command)
-    return subprocess.run(command, check=True, capture_output=True, text=True, **more).stdout
-
-
-def read_keyring(path):
-    return as_server("cat", str(path))
-
-
-def write_keyring(path, text, mode="600"):
-    as_server(
-        "sh",
-        "-c",
-        'umask 077; cat > "$0.new" && chmod "$1" "$0.new" && mv -f "$0.new" "$0"',
-        str(path),
-        mode,
-        input=text,
-    )
-
-
-def load(connection):
-    """The extension's settings are known to a session only once its library is loaded."""
-    connection.execute("SELECT skill_system.current_tenant()")
-    return connection
-
-
-def problems(connection):
-    return connection.execute(
-        "SELECT partition::text, id::text, problem FROM skill_system.verify_audit() ORDER BY 1, 2, 3"
-    ).fetchall()
+import skr1
+from cluster import as_server, governed, server_log
+from keyring import read_keyring, write_keyring
+from ledger import problems
 
 
 def test_what_is_signed_does_not_depend_on_the_settings_of_the_writer(connect):
@@ -110,7 +73,7 @@ def tampering(fresh_database):
 
 
 def row_problems(connection):
-    return [(identity, problem) for _, identity, problem in problems(connection) if identity is not None]
+    return [(identity, problem) for identity, problem in problems(connection, "id", "problem") if identity is not None]
 
 
 def test_the_list_of_columns_is_complete(tampering):
@@ -162,7 +125,7 @@ def test_values_swapped_between_two_rows_are_found(tampering):
             target = ", ".join(f"{name.strip()} = o.{name.strip()}" for name in columns.split(","))
             done = tampering.execute(
                 f"UPDATE skill_system.audit_logs_default a SET {target} "
-                f"FROM (SELECT a.*, (a.event_data ->> 'n')::int AS n FROM skill_system.audit_logs_default a) o "
+                "FROM (SELECT a.*, (a.event_data ->> 'n')::int AS n FROM skill_system.audit_logs_default a) o "
                 "WHERE ((a.event_data ->> 'n')::int, o.n) IN ((4, 5), (5, 4))"
             ).rowcount
             assert done == 2
@@ -191,7 +154,7 @@ def test_a_changed_identity_of_the_log_is_found(tampering):
     with tampering.transaction(force_rollback=True):
         tampering.execute("ALTER TABLE skill_system.audit_state DISABLE TRIGGER USER")
         tampering.execute("DELETE FROM skill_system.audit_state")
-        assert ("log_identity_missing") in [problem for *_, problem in problems(tampering)]
+        assert ("log_identity_missing") in [problem for (problem,) in problems(tampering, "problem")]
 
 
 def test_missing_protection_is_reported(connect, fresh_database):
@@ -205,18 +168,22 @@ def test_missing_protection_is_reported(connect, fresh_database):
             for how in ["DISABLE TRIGGER", "ENABLE TRIGGER", "ENABLE REPLICA TRIGGER"]:
                 with connection.transaction(force_rollback=True):
                     connection.execute(f"ALTER TABLE ONLY skill_system.{table} {how} {trigger}")
-                    assert (f"skill_system.{table}", None, "protection_missing") in problems(connection), (
+                    assert (f"skill_system.{table}", None, "protection_missing") in problems(
+                        connection, "partition", "id", "problem"
+                    ), (
                         table,
                         trigger,
                         how,
                     )
     with connection.transaction(force_rollback=True):
         connection.execute("DROP TRIGGER audit_logs_no_truncate ON skill_system.audit_logs_default")
-        assert ("skill_system.audit_logs_default", None, "protection_missing") in problems(connection)
+        assert ("skill_system.audit_logs_default", None, "protection_missing") in problems(
+            connection, "partition", "id", "problem"
+        )
     # Records taken out of the log's sight.
     with connection.transaction(force_rollback=True):
         connection.execute("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default")
-        assert "protection_missing" in [problem for *_, problem in problems(connection)], (
+        assert "protection_missing" in [problem for (problem,) in problems(connection, "problem")], (
             "a detached partition is not noticed"
         )
     assert problems(connection) == []
@@ -503,7 +470,7 @@ def append(connection):
     return connection.execute("SELECT skill_system.append_audit('x', '{}')").fetchone()[0]
 
 
-def refused(cluster, why=None):
+def keyring_refused(cluster, why=None):
     """In a new session and in one that had used the keyring before, by function and by INSERT."""
     with cluster.connect(dbname="governed") as connection:
         for statement in [
@@ -529,13 +496,10 @@ def refused(cluster, why=None):
 @pytest.fixture
 def keyed(new_cluster):
     cluster = new_cluster()
-    with cluster.connect() as admin:
-        admin.execute("CREATE DATABASE governed TEMPLATE template0")
-    with cluster.connect(dbname="governed") as connection:
-        connection.execute("CREATE EXTENSION skill_system")
+    with governed(cluster) as connection:
         append(connection)
     yield cluster
-    assert SECRET[:20] not in as_server("cat", str(cluster.directory / "log")), "the server's log shows a key"
+    assert SECRET[:20] not in server_log(cluster.directory), "the server's log shows a key"
 
 
 def ring_file(cluster):
@@ -584,7 +548,7 @@ def test_an_unusable_keyring_refuses_and_shows_no_secret(keyed):
         time.sleep(1.1)
         append(used_before)
         damage(path)
-        refused(keyed, why)
+        keyring_refused(keyed, why)
         # A session that has the ring in memory looks at the file at least once a second.
         time.sleep(1.1)
         with pytest.raises(psycopg.errors.ConfigFileError):
@@ -617,13 +581,16 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
         ).fetchall()
         assert status == [(old["kid"], 2, True, False), ("k2", 1, True, True)]
         # A key that somebody put there by hand has to be announced.
-        assert problems(connection) == [(None, None, "key_unannounced")]
+        assert problems(connection, "partition", "id", "problem") == [(None, None, "key_unannounced")]
         assert connection.execute("SELECT skill_system.rotate_audit_key()").fetchone() == ("k2",)
         assert problems(connection) == []
         write_keyring(path, ring_text(key("k2")))
         time.sleep(1.1)
         # The old key signed three records, the announcement of the new one among them.
-        assert sorted(problem for *_, problem in problems(connection)) == ["key_unannounced"] + ["key_unknown"] * 3
+        assert (
+            sorted(problem for (problem,) in problems(connection, "problem"))
+            == ["key_unannounced"] + ["key_unknown"] * 3
+        )
         status = connection.execute(
             "SELECT key_id, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded"
         ).fetchall()
@@ -637,7 +604,8 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
         )
         time.sleep(1.1)
         assert (
-            sorted(problem for *_, problem in problems(connection)) == ["key_unannounced"] + ["signature_mismatch"] * 3
+            sorted(problem for (problem,) in problems(connection, "problem"))
+            == ["key_unannounced"] + ["signature_mismatch"] * 3
         )
         # Keys of other kinds are left alone.
         write_keyring(
@@ -673,7 +641,7 @@ def test_a_keyring_command(keyed):
     with keyed.connect(dbname="governed") as connection:
         append(connection)
     write_keyring(script, "garbage " + SECRET)
-    refused(keyed, "JSON Web Key")
+    keyring_refused(keyed, "JSON Web Key")
     for command, why in [
         ("exit 3", "exit status: 3"),
         (f"cat '{script}'; cat '{script}' >&2; exit 1", "status"),
@@ -683,7 +651,7 @@ def test_a_keyring_command(keyed):
         ("kill -9 $$", "signal"),
     ]:
         set_command(keyed, command)
-        refused(keyed, why)
+        keyring_refused(keyed, why)
     started = time.monotonic()
     set_command(keyed, "sleep 60")
     with (

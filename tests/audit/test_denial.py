@@ -7,7 +7,8 @@ import time
 import psycopg
 import pytest
 from psycopg import errors
-from test_standby import as_server
+
+from cluster import server_log
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -340,5 +341,5 @@ def test_without_a_free_worker_nothing_is_dropped_in_silence(new_cluster):
             "EXCEPTION WHEN OTHERS THEN NULL; END $$"
         )
         assert denials(connection, "t.swallowed") == []
-    log = as_server("cat", str(cluster.directory / "log"))
+    log = server_log(cluster.directory)
     assert 'No background worker was free. t.swallowed: {"tool": "rm", "denied_in"' in log

@@ -460,7 +460,7 @@ def test_a_superuser_without_the_guard_is_found_out(case, unguarded):
         attack(superuser, case[1], case[2])
 
 
-def refused(connection, statement):
+def guard_refuses(connection, statement):
     with pytest.raises(errors.InsufficientPrivilege) as caught:
         connection.execute(statement)
     assert "is protected: the statement is refused" in str(caught.value)
@@ -471,9 +471,9 @@ def refused(connection, statement):
 @pytest.mark.parametrize("case", ATTACKS, ids=name)
 def test_the_guard_refuses_the_owner(case, guarded):
     with guarded.connect("chief") as chief:
-        refused(chief, case[1])
+        guard_refuses(chief, case[1])
         # Nor inside a block.
-        refused(chief, f"DO $do$ BEGIN EXECUTE $statement${case[1]}$statement$; END $do$")
+        guard_refuses(chief, f"DO $do$ BEGIN EXECUTE $statement${case[1]}$statement$; END $do$")
         assert found(chief) == []
         with pytest.raises(errors.InsufficientPrivilege, match="permission denied to set parameter"):
             chief.execute("SET skill_system.allow_unprotected = on")
@@ -482,10 +482,10 @@ def test_the_guard_refuses_the_owner(case, guarded):
 @pytest.mark.parametrize("case", ATTACKS + BY_SUPERUSER, ids=name)
 def test_the_guard_refuses_a_superuser_who_does_not_say_so(case, guarded):
     with guarded.connect() as superuser:
-        refused(superuser, case[1])
+        guard_refuses(superuser, case[1])
         assert found(superuser) == []
         attack(superuser, case[1], case[2], "SET LOCAL skill_system.allow_unprotected = on")
-        refused(superuser, case[1])
+        guard_refuses(superuser, case[1])
 
 
 @pytest.mark.parametrize("which", ["guarded", "unguarded"])
@@ -518,13 +518,13 @@ def test_names_are_seen_through(guarded):
             "pg_temp, skill_system",
         ):
             chief.execute(f"SET search_path = {path}")
-            refused(chief, "ALTER TABLE audit_logs DISABLE TRIGGER ALL")
-            refused(
+            guard_refuses(chief, "ALTER TABLE audit_logs DISABLE TRIGGER ALL")
+            guard_refuses(
                 chief, "CREATE TRIGGER x BEFORE INSERT ON audit_state FOR EACH ROW EXECUTE FUNCTION public.swallow()"
             )
-            refused(chief, "ALTER FUNCTION refuse_change() STABLE")
+            guard_refuses(chief, "ALTER FUNCTION refuse_change() STABLE")
         chief.execute("SET search_path = skill_system, public")
-        refused(
+        guard_refuses(
             chief,
             "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
         )
@@ -533,7 +533,7 @@ def test_names_are_seen_through(guarded):
             "LANGUAGE plpgsql SET search_path = skill_system AS $$ BEGIN "
             "ALTER TABLE audit_logs DISABLE TRIGGER ALL; END $$"
         )
-        refused(chief, "SELECT pg_temp.sneaky()")
+        guard_refuses(chief, "SELECT pg_temp.sneaky()")
 
 
 def test_a_shadow_that_vanishes_does_not_open_a_way(guarded):
@@ -629,12 +629,12 @@ def test_an_error_in_our_own_change_leaves_the_guard_up(guarded):
         )
         with pytest.raises(errors.DuplicateTable):
             chief.execute("SELECT skill_system.create_audit_partition('2043-01-01')")
-        refused(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
+        guard_refuses(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
         chief.execute(
             "DO $$ BEGIN PERFORM skill_system.create_audit_partition('2043-01-01'); "
             "EXCEPTION WHEN duplicate_table THEN NULL; END $$"
         )
-        refused(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
+        guard_refuses(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
         chief.execute("DROP INDEX skill_system.audit_logs_2043_01_brin_idx")
 
 
@@ -694,7 +694,7 @@ def test_before_the_first_record_nothing_is_guarded(guarded):
             "DROP EXTENSION skill_system"
         )
         superuser.execute("CREATE EXTENSION skill_system; SELECT skill_system.append_audit('x', '{}')")
-        refused(superuser, "DROP EXTENSION skill_system")
+        guard_refuses(superuser, "DROP EXTENSION skill_system")
         superuser.execute("SET skill_system.allow_unprotected = on; DROP EXTENSION skill_system")
         superuser.execute(
             "RESET skill_system.allow_unprotected; CREATE EXTENSION skill_system; DROP EXTENSION skill_system"

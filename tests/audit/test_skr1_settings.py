@@ -5,8 +5,10 @@ import json
 import random
 
 import pytest
+
 import skr1
-from test_audit import keyring_path, load, problems, read_keyring
+from keyring import keyring_path, load_library, read_keyring
+from ledger import problems
 
 RANDOM = random.Random(20260101)
 ALPHABETS = [
@@ -138,7 +140,7 @@ def locales(db):
 def table(db, database):
     """Mostly by append_audit(); by INSERT those whose created_at is somewhere between 4714 BC and 294246."""
     rows = [random_row() for _ in range(10_000)]
-    with load(db).transaction(), db.cursor() as cursor:
+    with load_library(db).transaction(), db.cursor() as cursor:
         cursor.executemany("SELECT skill_system.append_audit(%s, %s::jsonb, %s, %s)", rows)
         cursor.executemany(
             "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) "
@@ -198,7 +200,7 @@ def test_a_changed_digit_is_noticed(connect, table):
         row = list(
             reader.execute(
                 f"SELECT {', '.join(COLUMNS.values())} FROM skill_system.audit_logs "
-                f"WHERE event_data::text LIKE '%1.0%' LIMIT 1"
+                "WHERE event_data::text LIKE '%1.0%' LIMIT 1"
             ).fetchone()
         )
     place = skr1.COLUMNS.index("event_data")

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from cluster import skill_verify_program
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def verify(db):
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
-    program = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
+    program = skill_verify_program()
     db.execute(
         "SELECT skill_system.append_audit('made', "
         "jsonb_build_object('n', g, 'x', g / 7.0, 'text', repeat('ä\"', g % 5), 'list', ARRAY[g, NULL])) "

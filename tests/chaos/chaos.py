@@ -20,25 +20,22 @@ from pathlib import Path
 import psycopg
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "system"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 
 from conftest import Cluster  # noqa: E402
-from test_crash import adopt_orphans, kill_hard  # noqa: E402
 
-from ledger import (
-    Copy,
-    Outside,
-    Writer,
-    append,
+from cluster import (  # noqa: E402
+    adopt_orphans,
     as_server,
     bindir,
-    compare,
-    exactly_once,
     governed,
-    problems,
-    seal_all,
-    skill_verify,
-)  # noqa: E402
+    kill_hard,
+    ready_for_restore,
+    skill_verify_program,
+)
+from keyring import read_keyring  # noqa: E402
+from ledger import Outside, Writer, append, compare, exactly_once, problems, seal_all  # noqa: E402
+from standby import Copy  # noqa: E402
 
 SETTINGS = (
     "shared_preload_libraries=skill_system",
@@ -159,7 +156,7 @@ class Chaos:
     def pids(self, condition):
         with self.connect() as connection:
             rows = connection.execute(
-                f"SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                "SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
                 f"AND {condition} ORDER BY backend_type, pid"
             ).fetchall()
         return rows
@@ -312,12 +309,7 @@ class Chaos:
         self.stop_writers()
         self.settle_writers()
         old, new = self.server, self.cluster(f"restored{self.moves}").start()
-        with new.connect() as admin:
-            admin.execute("CREATE DATABASE governed TEMPLATE template0")
-            for word in ("agent", "reviewer", "auditor", "admin"):
-                admin.execute(f"CREATE ROLE skill_system_{word} NOLOGIN")
-        keyring = as_server("cat", old.data / "skill_system_keyring.json")
-        as_server("sh", "-c", 'umask 077; cat > "$0"', new.data / "skill_system_keyring.json", input=keyring)
+        ready_for_restore(new, read_keyring(old.data / "skill_system_keyring.json"))
         dump = self.home / "dump"
         subprocess.run([f"{bindir()}/pg_dump", "-Fc", "-Z0", "-f", dump, "governed"], env=old.environment, check=True)
         subprocess.run(
@@ -364,7 +356,7 @@ class Chaos:
         checked = self.outside.check(connection)
         first = min(self.outside.notes.items(), key=lambda item: item[0][1])[1]
         self.outside.take(connection)
-        program = skill_verify()
+        program = skill_verify_program()
         notes = [first, *self.random.sample(sorted(self.outside.notes.values()), min(20, len(self.outside.notes)))]
         for note in notes:
             status, text = compare(program, self.home, connection, note, self.outside.newest())
@@ -391,7 +383,7 @@ class Chaos:
 
 
 class Moved:
-    """A promoted standby, with the face of a cluster."""
+    """A promoted standby, with the interface of a cluster."""
 
     def __init__(self, copy):
         self.copy, self.data, self.environment = copy, copy.data, copy.environment

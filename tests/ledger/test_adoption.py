@@ -9,45 +9,29 @@ import time
 
 import pytest
 from psycopg import errors
-from test_standby import wait
 
+from cluster import as_server, bindir, governed, ready_for_restore, skill_verify_program
+from keyring import read_keyring
 from ledger import (
-    Copy,
     Outside,
     append,
-    as_server,
-    bindir,
     compare,
     exactly_once,
-    governed,
     origin,
     problems,
     read_note,
     seal,
     seal_all,
-    skill_verify,
 )
+from standby import wait_for_replay
 
 
 @pytest.fixture(scope="module")
 def program():
-    return skill_verify()
+    return skill_verify_program()
 
 
-@pytest.fixture
-def copies():
-    made = []
-
-    def make(cluster):
-        made.append(Copy(cluster))
-        return made[-1]
-
-    yield make
-    for copy in made:
-        copy.destroy()
-
-
-def fill(connection, count=600):
+def append_and_seal(connection, count=600):
     """Records sealed in several steps, one that is not sealed, and a checkpoint that somebody keeps. Returns ids and
     checkpoint."""
     ids = []
@@ -122,7 +106,7 @@ def pass_transaction_ids(connection, beyond):
     while now() <= beyond:
         connection.execute(
             f"DO $$ BEGIN FOR i IN 1..{min(beyond - now() + 2, 20_000)} LOOP BEGIN INSERT INTO public.burnt "
-            f"VALUES (i); "
+            "VALUES (i); "
             "EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$"
         )
         connection.execute("TRUNCATE public.burnt")
@@ -136,8 +120,8 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
     db = governed(source)
     # Far ahead of any fresh server, so that the new one's ids come to pass those of the restored records.
     pass_transaction_ids(db, 12_000)
-    ids, outside = fill(db)
-    keyring = as_server("cat", source.data / "skill_system_keyring.json")
+    ids, outside = append_and_seal(db)
+    keyring = read_keyring(source.data / "skill_system_keyring.json")
     dump = tmp_path / "dump"
     subprocess.run([f"{bindir()}/pg_dump", "-Fc", "-f", dump, "governed"], env={**source.environment}, check=True)
     # What comes after the dump is lost; a checkpoint of it is held outside.
@@ -148,11 +132,7 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
     held = read_note(outside.newest())[1]
     for loss in (False, True):
         cluster = new_cluster("fsync=off")
-        with cluster.connect() as admin:
-            admin.execute("CREATE DATABASE governed TEMPLATE template0")
-            for word in ("agent", "reviewer", "auditor", "admin"):
-                admin.execute(f"CREATE ROLE skill_system_{word} NOLOGIN")
-        as_server("sh", "-c", 'umask 077; cat > "$0"', cluster.data / "skill_system_keyring.json", input=keyring)
+        ready_for_restore(cluster, keyring)
         subprocess.run(
             [f"{bindir()}/pg_restore", "--exit-on-error", "-d", "governed", dump],
             env={**cluster.environment},
@@ -230,7 +210,7 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
 def test_a_copy_made_with_template(new_cluster, program, tmp_path):
     cluster = new_cluster("fsync=off")
     db = governed(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     db.close()
     with cluster.connect() as admin:
         admin.execute("CREATE DATABASE copy TEMPLATE governed")
@@ -252,7 +232,7 @@ def test_a_copy_made_with_template(new_cluster, program, tmp_path):
 def test_promotion_of_a_standby(new_cluster, copies, program, tmp_path):
     cluster = new_cluster("fsync=off", "max_prepared_transactions=5")
     db = governed(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     standby = copies(cluster).backup(cluster, "-R").start("max_prepared_transactions=5", "fsync=off")
     # What is open when the primary dies: an ordinary transaction is gone, a prepared one is not.
     open_one, prepared = cluster.connect(dbname="governed"), cluster.connect(dbname="governed")
@@ -265,7 +245,7 @@ def test_promotion_of_a_standby(new_cluster, copies, program, tmp_path):
     seal(db)
     outside.take(db)
     there = standby.connect()
-    wait(db, there)
+    wait_for_replay(db, there)
     with pytest.raises(errors.ReadOnlySqlTransaction):
         adopt(there)
     for connection in (db, open_one, prepared):
@@ -284,10 +264,10 @@ def test_promotion_of_a_standby(new_cluster, copies, program, tmp_path):
 def test_promotion_of_a_standby_that_was_behind(new_cluster, copies, program, tmp_path):
     cluster = new_cluster("fsync=off")
     db = governed(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     standby = copies(cluster).backup(cluster, "-R").start("fsync=off")
     there = standby.connect()
-    wait(db, there)
+    wait_for_replay(db, there)
     there.execute("SELECT pg_wal_replay_pause()")
     while there.execute("SELECT pg_get_wal_replay_pause_state()").fetchone()[0] != "paused":
         time.sleep(0.02)
@@ -333,7 +313,7 @@ def test_recovery_to_a_point_in_time(loss, new_cluster, copies, program, tmp_pat
     # The keyring is made with the first record, and belongs into the backup.
     append(db)
     base = copies(cluster).backup(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     db.execute("SELECT pg_create_restore_point('here')")
     lost = append(db)
     seal_all(db)
@@ -393,7 +373,7 @@ def test_old_files_without_recovery(new_cluster, copies, program, tmp_path):
     inside can tell; only somebody who holds a newer checkpoint can."""
     cluster = new_cluster("fsync=off")
     db = governed(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     db.close()
     cluster.stop()
     old = copies(cluster).files(cluster.data)
@@ -425,7 +405,7 @@ def test_transaction_ids_that_went_back(new_cluster):
     cluster = new_cluster("fsync=off")
     db = governed(cluster)
     pass_transaction_ids(db, 3000)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     seal_all(db)
     outside.take(db)
     # So that the server finds its old rows visible whatever it thinks of their transactions.
@@ -461,14 +441,14 @@ def test_what_cannot_be_adopted(new_cluster, tmp_path):
     db = governed(cluster)
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
         adopt(db)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     db.close()
     with cluster.connect() as admin:
         admin.execute("CREATE DATABASE copy TEMPLATE governed")
         admin.execute("CREATE DATABASE other TEMPLATE template0")
     other = cluster.connect(dbname="other")
     other.execute("CREATE EXTENSION skill_system")
-    _, foreign = fill(other, 9)
+    _, foreign = append_and_seal(other, 9)
     copy = cluster.connect(dbname="copy")
     for reason in (None, "", "  "):
         with pytest.raises(errors.InvalidParameterValue):

@@ -8,7 +8,7 @@ proof and the
 pymerkle (PyPI)  a Merkle tree library: `pymerkle_accepts` takes an inclusion proof, `pymerkle_root` builds the tree
 itself from the
                  entries. Its consistency proofs have a form of their own and cannot be made from those of RFC 6962.
-ct-merkle        (crate) takes inclusion and consistency proofs in the tests of core/src/tree.rs.
+ct-merkle        (crate) takes inclusion and consistency proofs in the tests of crates/core/src/tree.rs.
 cryptography     (PyPI, below sigstore) checks the Ed25519 signatures.
 
 All of it is first tried on trees and notes that are not ours: rfc6962.py follows the RFC word for word.
@@ -18,8 +18,6 @@ import base64
 import hashlib
 
 import pytest
-import rfc6962
-import skr1
 from conftest import open_connection
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -34,7 +32,10 @@ from sigstore.errors import VerificationError
 from sigstore.models import TransparencyLogEntry
 from sigstore_models.common.v1 import LogId, PublicKey, PublicKeyDetails
 from sigstore_models.rekor import v1 as rekor
-from test_audit import load
+
+import rfc6962
+import skr1
+from keyring import load_library
 
 # ---- the others
 
@@ -266,7 +267,7 @@ def log(fresh_database):
     """A connection to a database with 600 sealed records and a checkpoint at each of SIZES; the entries in the order of
     the leaves; the checkpoints by size."""
     with open_connection(dbname=fresh_database()) as connection:
-        load(connection)
+        load_library(connection)
         checkpoints, before = {}, 0
         for size in SIZES:
             damaged = size == 3
@@ -296,7 +297,7 @@ def log(fresh_database):
         columns = ", ".join(f"a.{name}::text" for name in (*skr1.COLUMNS, "signature"))
         rows = connection.execute(
             f"SELECT {columns} FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a USING (id) "
-            f"ORDER BY l.leaf"
+            "ORDER BY l.leaf"
         ).fetchall()
         yield connection, rows, [skr1.entry(row[:-1], row[-1], log_id) for row in rows], checkpoints
 

@@ -6,12 +6,13 @@ import time
 
 import psycopg
 import pytest
-import skr1
 from conftest import make_roles
 from psycopg import errors
-from test_audit import as_server, write_keyring
-from test_crash import orphans  # noqa: F401 (a fixture)
-from test_retention import includes
+
+import skr1
+from cluster import as_server
+from keyring import read_keyring, write_keyring
+from ledger import includes, problems
 
 
 class Server:
@@ -34,7 +35,7 @@ class Server:
         return self.cluster.connect(role, dbname)
 
     def ring(self):
-        return json.loads(as_server("cat", str(self.path)))
+        return json.loads(read_keyring(self.path))
 
     def active(self, type="oct"):
         [id] = [key["kid"] for key in self.ring()["keys"] if key["kty"] == type and key["active"]]
@@ -55,7 +56,7 @@ class Server:
         ).fetchone()
 
     def problems(self, connection):
-        return connection.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall()
+        return problems(connection, "problem", "detail")
 
 
 @pytest.fixture
@@ -291,7 +292,7 @@ def test_a_key_from_nowhere_is_reported(server, db):
             skr1.COLUMNS,
             db.execute(
                 f"SELECT {', '.join(name + '::text' for name in skr1.COLUMNS)} FROM skill_system.audit_logs "
-                f"WHERE key_id = 'hs-foreign'"
+                "WHERE key_id = 'hs-foreign'"
             ).fetchone(),
             strict=True,
         )

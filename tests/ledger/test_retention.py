@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-import skr1
 from psycopg import errors
+
+import skr1
+from ledger import includes, node
 
 NOW = datetime.now(UTC)
 
@@ -135,10 +137,6 @@ def log(people, fresh_database, connect):
 # ---- RFC 6962, written from its text
 
 
-def node(left, right):
-    return hashlib.sha256(b"\x01" + left + right).digest()
-
-
 def tree(start, end, known):
     """Root of the leaves [start, end); known: (start, end) -> hash, of leaves and of whole subtrees."""
     if (start, end) in known:
@@ -153,22 +151,6 @@ def root_of(hashes):
         if hashes
         else hashlib.sha256(b"").digest()
     )
-
-
-def includes(leaf, index, size, proof, root):
-    """RFC 9162, section 2.1.3.2."""
-    at, last, hash = index, size - 1, leaf
-    for sibling in proof:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            hash = node(sibling, hash)
-            while at & 1 == 0 and at != 0:
-                at, last = at >> 1, last >> 1
-        else:
-            hash = node(hash, sibling)
-        at, last = at >> 1, last >> 1
-    return last == 0 and hash == root
 
 
 def root_of_export(log, export):
@@ -398,9 +380,9 @@ def request_of_another(log, age, **values):
     data = json.dumps({"partition": "audit_logs_2024_03", "policy_reference": "schedule 4.2"})
     [id] = log.write([(NOW - age, "audit.retirement_requested", data)], session_user_name="test_admin", **values)
     log.db.execute(
-        f"INSERT INTO skill_system.audit_kept SELECT "
+        "INSERT INTO skill_system.audit_kept SELECT "
         f"{', '.join(c.name for c in log.db.execute('SELECT * FROM skill_system.audit_kept').description)} "
-        f"FROM skill_system.audit_logs WHERE id = %s",
+        "FROM skill_system.audit_logs WHERE id = %s",
         [id],
     )
     return id
@@ -609,7 +591,7 @@ def test_a_retirement_that_nobody_signed_hides_nothing(log):
     ]
     log.db.execute(
         f"INSERT INTO skill_system.audit_kept SELECT {', '.join(forged)} FROM skill_system.audit_kept "
-        f"WHERE event_type = 'audit.partition_retired'"
+        "WHERE event_type = 'audit.partition_retired'"
     )
     assert log.export()[2]["missing"] == 1
     row = {

@@ -12,7 +12,8 @@ import time
 import psycopg
 import pytest
 
-from ledger import Outside, Writer, append, behind_the_triggers, exactly_once, governed, problems, seal, seal_all
+from cluster import governed
+from ledger import Outside, Writer, append, behind_the_triggers, exactly_once, problems, seal, seal_all
 
 ROUNDS = int(os.environ.get("SEAL_CRASHES", "200"))
 SEED = int(os.environ.get("SEAL_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)

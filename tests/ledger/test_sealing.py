@@ -8,10 +8,10 @@ import time
 
 import psycopg
 import pytest
-import rfc6962
 from psycopg import errors
-from test_standby import pair, wait  # noqa: F401 (a fixture)
 
+import rfc6962
+from cluster import governed
 from ledger import (
     Outside,
     Writer,
@@ -19,13 +19,13 @@ from ledger import (
     behind_the_triggers,
     consistent,
     exactly_once,
-    governed,
     origin,
     problems,
     read_note,
     seal,
     seal_all,
 )
+from standby import wait_for_replay
 
 
 @pytest.fixture
@@ -391,8 +391,8 @@ def test_maintain_never_makes_writers_wait(prepared):
     assert problems(connection) == []
 
 
-def test_read_only_and_standby(pair):  # noqa: F811
-    cluster, where = pair
+def test_read_only_and_standby(pair):
+    cluster, copy = pair
     primary = cluster.connect(dbname="governed")
     seal_all(primary)
     note = primary.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
@@ -406,10 +406,8 @@ def test_read_only_and_standby(pair):  # noqa: F811
             with primary.transaction():
                 primary.execute("SET TRANSACTION READ ONLY")
                 primary.execute(statement)
-    with psycopg.connect(
-        host=where["PGHOST"], port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True
-    ) as standby:
-        wait(primary, standby)
+    with copy.connect() as standby:
+        wait_for_replay(primary, standby)
         for statement in statements:
             with pytest.raises(errors.ReadOnlySqlTransaction):
                 standby.execute(statement)

@@ -6,10 +6,11 @@ import os
 import threading
 from pathlib import Path
 
-import psycopg
 import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.trace.v1 import trace_pb2
+
+from sessions import refused
 
 # The two files and the migration of github arthur0824hao/skills (skill-system-postgres), without their comments.
 ENUM = """
@@ -146,13 +147,6 @@ def one(connection, statement, *parameters):
     return row[0] if row and len(row) == 1 else row
 
 
-def refused(connection, sqlstate, statement, *parameters):
-    with pytest.raises(psycopg.Error) as caught:
-        connection.execute(statement, parameters)
-    assert caught.value.sqlstate == sqlstate, caught.value
-    return caught.value.diag
-
-
 def test_router_statements_work_unchanged_for_an_agent(db, roles, connect):
     db.execute("SELECT skill_system.install_starter_policies()")
     agent = connect("test_agent")
@@ -183,7 +177,7 @@ def test_router_statements_work_unchanged_for_an_agent(db, roles, connect):
         db, "SELECT count, succeeded, failed, p50_duration_ms FROM skill_system.run_stats WHERE skill_id = 'router'"
     ) == (2, 1, 1, 21.0)
     # And the end is an end for plain SQL too.
-    refused(agent, "55000", "UPDATE skill_system.runs SET status = 'running' WHERE id = %s", run)
+    refused(agent, "55000", "UPDATE skill_system.runs SET status = 'running' WHERE id = %s", [run])
     for statement in (
         "UPDATE skill_system.run_events SET payload = '{}'",
         "DELETE FROM skill_system.run_events",
@@ -258,7 +252,7 @@ def test_seed_files_run_over_the_extension_and_change_nothing(db):
     assert one(db, members) == count
 
 
-def fill(connection, catalogue):
+def fill_legacy(connection, catalogue):
     """A legacy database with something in every table."""
     connection.execute("""
         INSERT INTO skill_system.policy_profiles (id, name, allowed_effects, allowed_exec, allowed_write_roots,
@@ -305,7 +299,7 @@ def test_import_legacy(catalogue, fresh_database, connect):
         assert sorted(old.execute(COLUMNS).fetchall(), key=str) == sorted(
             [(c["table"], c["column"], c["type"], c["not_null"], c["default"]) for c in vectors], key=str
         )
-    fill(old, catalogue)
+    fill_legacy(old, catalogue)
     old.execute('ALTER SCHEMA skill_system RENAME TO "Old ""Skills"')
     old.execute("CREATE EXTENSION skill_system")
     call = """SELECT * FROM skill_system.import_legacy('Old "Skills')"""
@@ -373,17 +367,19 @@ def test_import_legacy(catalogue, fresh_database, connect):
 def test_import_legacy_refuses_what_it_cannot_keep(fresh_database, connect):
     old = connect(dbname=fresh_database(extension=False))
     old.execute(V2)
-    fill(old, "v2_fresh")
+    fill_legacy(old, "v2_fresh")
     old.execute("ALTER SCHEMA skill_system RENAME TO legacy")
     old.execute("CREATE EXTENSION skill_system")
-    assert "policy_profiles" in refused(old, "42704", "SELECT skill_system.import_legacy('nowhere')").message_primary
+    assert (
+        "policy_profiles" in refused(old, "42704", "SELECT skill_system.import_legacy('nowhere')").diag.message_primary
+    )
     refused(old, "42704", "SELECT skill_system.import_legacy('public; DROP TABLE legacy.runs')")
     refused(old, "22023", "SELECT skill_system.import_legacy('skill_system')")
     refused(old, "22023", "SELECT skill_system.import_legacy(NULL)")
     for _ in range(5):
         old.execute("SELECT skill_system.log_run('s', 'op', 'ok')")
     assert (
-        refused(old, "55000", "SELECT skill_system.import_legacy('legacy')").message_primary
+        refused(old, "55000", "SELECT skill_system.import_legacy('legacy')").diag.message_primary
         == "id 5 of runs is taken by another row"
     )
     assert one(old, "SELECT count(*) FROM skill_system.policy_profiles") == 0
@@ -503,7 +499,7 @@ def test_finishing_waits_for_a_step_that_is_being_written(roles, connect):
     finisher.join(20)
     assert not finisher.is_alive()
     assert one(agent, "SELECT metrics FROM skill_system.runs WHERE id = %s", run) == {"steps": 1, "duration_ms": 5}
-    refused(agent, "55000", "SELECT skill_system.log_step(%s, 's', 'op', 'ok', 5)", run)
+    refused(agent, "55000", "SELECT skill_system.log_step(%s, 's', 'op', 'ok', 5)", [run])
 
 
 def test_tenants_do_not_meet(db, roles, connect):
@@ -520,8 +516,8 @@ def test_tenants_do_not_meet(db, roles, connect):
             "finish_run(%s, 'ok')",
             "run_otlp(%s)",
         ):
-            refused(acme, "42704", f"SELECT skill_system.{call}", mine)
-        refused(acme, "23503", "INSERT INTO skill_system.run_events (run_id, event_type) VALUES (%s, 'x')", mine)
+            refused(acme, "42704", f"SELECT skill_system.{call}", [mine])
+        refused(acme, "23503", "INSERT INTO skill_system.run_events (run_id, event_type) VALUES (%s, 'x')", [mine])
         for view in ("runs", "run_events", "run_stats", "runs_in_progress", "stuck_runs"):
             assert one(acme, f"SELECT count(*) FROM skill_system.{view} WHERE tenant_id <> 'acme'") == 0
         assert acme.execute("UPDATE skill_system.runs SET goal = 'x' WHERE id = %s", [mine]).rowcount == 0

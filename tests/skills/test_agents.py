@@ -7,10 +7,11 @@ import subprocess
 import threading
 import uuid
 
-import psycopg
 import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
+
+from sessions import refused
 
 TENANTS = ("north", "south")
 
@@ -79,13 +80,6 @@ def artifact(connection, name, conversation=None, **given):
         {"name": name, "conversation": conversation, **given},
     )
     return dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
-
-
-def refused(connection, sqlstate, sql, arguments=()):
-    with pytest.raises(psycopg.Error) as caught, connection.transaction():
-        connection.execute(sql, arguments)
-    assert caught.value.sqlstate == sqlstate, (caught.value.sqlstate, str(caught.value))
-    return caught.value
 
 
 # ---- the tables
@@ -394,9 +388,9 @@ def test_every_change_is_audited_and_dated(db, roles, connect):
             ), table
         admin.execute(f"DELETE FROM skill_system.{table} WHERE {column} = %s", [key])
         events = db.execute(
-            f"SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'table' = %s "
+            "SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'table' = %s "
             f"AND %s IN (event_data->'new'->>'{column}', event_data->'old'->>'{column}') "
-            f"ORDER BY recorded_at",
+            "ORDER BY recorded_at",
             [f"skill_system.{table}", key],
         ).fetchall()
         assert [event for (event,) in events] == ["row.inserted", "row.updated", "row.deleted"], table
@@ -985,11 +979,11 @@ def sound(fresh_database, connect, roles):
         "INSERT INTO skill_system.agents (id, name, config) "
         "VALUES ('rule37-agent', 'n', '{\"skills\": [\"rrc_rule37\"]}')"
     )
-    assert findings(connection) == []
+    assert integrity_findings(connection) == []
     return connection
 
 
-def findings(connection):
+def integrity_findings(connection):
     return connection.execute(
         "SELECT severity, code, subject, reference FROM skill_system.check_integrity()"
     ).fetchall()
@@ -1056,7 +1050,7 @@ BROKEN = [
 @pytest.mark.parametrize("change, expected", BROKEN, ids=[str(i) for i in range(len(BROKEN))])
 def test_what_is_named_and_not_there_is_found(sound, change, expected):
     sound.execute(change)
-    found = findings(sound)
+    found = integrity_findings(sound)
     assert [
         (code, subject, expected[i][2] and reference) for i, (_, code, subject, reference) in enumerate(found)
     ] == expected
@@ -1070,8 +1064,8 @@ def test_what_is_named_and_not_there_is_found(sound, change, expected):
     resolved = all(code == "content_mismatch" for code, *_ in expected)
     assert sound.execute(health).fetchone() == ("ok" if resolved else "warning",)
     sound.execute("SET skill_system.integrity_fail_loud = on")
-    assert [row[1:] for row in findings(sound)] == [row[1:] for row in found] and {
-        row[0] for row in findings(sound)
+    assert [row[1:] for row in integrity_findings(sound)] == [row[1:] for row in found] and {
+        row[0] for row in integrity_findings(sound)
     } == {"error"}
     error = refused(sound, "P0004", "SELECT skill_system.assert_integrity()")
     assert error.diag.message_detail and "check_integrity" in error.diag.message_hint
@@ -1081,7 +1075,7 @@ def test_what_is_named_and_not_there_is_found(sound, change, expected):
         "UPDATE skill_system.agent_definitions SET is_active = false; UPDATE skill_system.agents SET status = 'retired'"
     )
     left = [row for row in expected if row[0] in ("unknown_artifact", "content_mismatch")]
-    assert [row[1] for row in findings(sound)] == [row[0] for row in left]
+    assert [row[1] for row in integrity_findings(sound)] == [row[0] for row in left]
 
 
 def test_when_all_is_there_nothing_is_raised(sound):
@@ -1100,7 +1094,7 @@ def test_a_text_without_its_hash_is_not_given(sound):
     refused(sound, "XX001", "SELECT skill_system.load_artifact('bad')")
     # To write the text again mends it.
     sound.execute("UPDATE skill_system.skill_artifacts SET content = 'x' WHERE id = 'bad'")
-    assert artifact(sound, "bad")["content"] == "x" and findings(sound) == []
+    assert artifact(sound, "bad")["content"] == "x" and integrity_findings(sound) == []
 
 
 def test_all_of_it_survives_dump_and_restore(sound, fresh_database, connect, tmp_path):
@@ -1137,9 +1131,9 @@ def test_all_of_it_survives_dump_and_restore(sound, fresh_database, connect, tmp
         ]
         assert rows[0] == rows[1] != [], table
     assert (
-        [row[1:] for row in findings(restored)]
+        [row[1:] for row in integrity_findings(restored)]
         == [("content_mismatch", "bad", "0" * 64)]
-        == [row[1:] for row in findings(sound)]
+        == [row[1:] for row in integrity_findings(sound)]
     )
     assert load(restored, "rrc_rule37", "c-1")["already_loaded"]
 

@@ -694,7 +694,7 @@ def test_rows_of_the_packaged_table_move_over(connect, fresh_database, client, s
     )
     db.execute(
         f"INSERT INTO agent.skills_catalog ({columns}) SELECT {columns} FROM before.skills_catalog "
-        f"WHERE skill_name <> 'two'"
+        "WHERE skill_name <> 'two'"
     )
     with db.cursor() as cursor:
         with cursor.copy(
@@ -1232,7 +1232,7 @@ def cache(tmp_path_factory):
     server.wait(10)
 
 
-def fill(cache, database, statement, role="test_agent", **environment):
+def fill_cache(cache, database, statement, role="test_agent", **environment):
     """As the documentation says it: psql | redis-cli --pipe."""
     bin_dir = subprocess.run(
         [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
@@ -1292,7 +1292,7 @@ def test_the_client_reads_the_cache_that_we_fill(
     ).fetchone()[0]
     reviewer.execute("SELECT skill_system.set_skill_status(%s, 'approved', %s)", [f"{space}/large", version])
     # Neither the encoding of the client nor its other settings change what arrives.
-    fill(
+    fill_cache(
         cache,
         database,
         f"SELECT skill_system.redis_export('skills:', '{space}')",
@@ -1347,7 +1347,7 @@ def test_what_is_not_enabled_any_more_leaves_the_cache(
     reviewer, admin = connect("test_reviewer"), connect("test_admin")
     ids = {name: add(reviewer, space, name)[0] for name in ("stays", "off", "gone", "unreadable")}
     export = f"SELECT skill_system.redis_export('c:', '{space}')"
-    fill(cache, database, export)
+    fill_cache(cache, database, export)
 
     def names():
         return {skill.skill_name for skill in cached(monkeypatch, tmp_path, cache, "c:", space).scan().skills}
@@ -1359,7 +1359,7 @@ def test_what_is_not_enabled_any_more_leaves_the_cache(
     reviewer.execute(
         "UPDATE agent.skills_catalog SET description = %s WHERE id = %s", ["x" * 70_000, ids["unreadable"]]
     )
-    done = fill(cache, database, export)
+    done = fill_cache(cache, database, export)
     assert b'"%s/unreadable" is not in the cache' % space.encode() in done.stderr
     assert names() == {"stays"}
     store = redis.Redis(unix_socket_path=str(cache))
@@ -1373,13 +1373,13 @@ def test_namespaces_that_the_client_would_mix_up(agent_schema, connect, cache, f
     db.execute("SELECT skill_system.create_client_schema('skills_runtime')")
     add(db, "alice", "outer")
     add(db, "alicent", "other")
-    fill(cache, database, "SELECT skill_system.redis_export('m:')", role=os.environ["PGUSER"])
+    fill_cache(cache, database, "SELECT skill_system.redis_export('m:')", role=os.environ["PGUSER"])
     add(db, "alice:inner", "inner")
     with pytest.raises(errors.InvalidParameterValue, match="below"):
         db.execute("SELECT skill_system.redis_export('m:')")
     for namespace in ("alice", "alice:inner"):
-        fill(cache, database, f"SELECT skill_system.redis_export('m:', '{namespace}')", role=os.environ["PGUSER"])
-        fill(
+        fill_cache(cache, database, f"SELECT skill_system.redis_export('m:', '{namespace}')", role=os.environ["PGUSER"])
+        fill_cache(
             cache,
             database,
             f"SELECT skill_system.redis_export('{namespace}/', '{namespace}')",

@@ -30,7 +30,7 @@ def source_of(name):
     return (CORPUS / f"{name}.md").read_bytes().decode()
 
 
-def findings(db, source, mode="strict"):
+def validation_findings(db, source, mode="strict"):
     return [
         " ".join(str(part) for part in row if part is not None)
         for row in db.execute(
@@ -63,7 +63,7 @@ def test_the_corpus_is_whole():
         for finding in wanted.get(mode, wanted["strict"])
     }
     # Each kind of finding has its file; these two take a file too large for the corpus and have tests of their own.
-    code = ROOT / "core" / "src" / "skills"
+    code = ROOT / "crates" / "core" / "src" / "skills"
     written = {
         word
         for path in ("document.rs", "frontmatter.rs", "manifest.rs", "unicode.rs")
@@ -88,7 +88,7 @@ def quoted_codes(path):
 def test_corpus(db, name):
     source, wanted = source_of(name), EXPECTED[name]
     for mode in ("strict", "lenient"):
-        found = findings(db, source, mode)
+        found = validation_findings(db, source, mode)
         assert found == wanted.get(mode, wanted["strict"]), mode
         namespace = f"corpus-{mode}:{name}"[:64].rstrip("-")
         if any(finding.startswith("error ") for finding in found):
@@ -177,14 +177,14 @@ def test_a_manifest_fills_the_columns(db):
 
 def test_huge_texts(db):
     large = "---\nname: large\ndescription: d\nlicense: " + "x" * 65_536 + "\n---\n"
-    assert findings(db, large) == ["error front_matter_large 1"]
+    assert validation_findings(db, large) == ["error front_matter_large 1"]
     just = (
         "---\nname: large\ndescription: d\nmetadata:\n"
         + "".join(f"  k{i:04}: {'v' * 40}\n" for i in range(1200))
         + "---\n\n# Body\n"
     )
-    assert len(just) > 55_000 and findings(db, just) == []
-    assert findings(db, PLAIN.format("large") + manifest(id="large", note="n" * 262_144)) == [
+    assert len(just) > 55_000 and validation_findings(db, just) == []
+    assert validation_findings(db, PLAIN.format("large") + manifest(id="large", note="n" * 262_144)) == [
         "error manifest_large manifest 8"
     ]
     body = PLAIN.format("large") + "word " * 800_000
@@ -216,7 +216,7 @@ def test_huge_texts(db):
 )
 def test_hostile_yaml_ends_soon(db, yaml):
     began = time.monotonic()
-    assert any(finding.startswith("error ") for finding in findings(db, f"---\nname: a\n{yaml}\n---\n"))
+    assert any(finding.startswith("error ") for finding in validation_findings(db, f"---\nname: a\n{yaml}\n---\n"))
     assert time.monotonic() - began < 2
 
 

@@ -43,7 +43,7 @@ def resolve(db, skill, requirement=None):
     ).fetchone()
 
 
-def problems(db, *skills):
+def dependency_problems(db, *skills):
     return db.execute(
         "SELECT problem, skill, other_skill, version_range, detail "
         "FROM skill_system.check_dependencies(VARIADIC %s::text[])",
@@ -176,7 +176,7 @@ def test_closure(db):
         [f"{top}@{version}"],
     ).fetchall()
     assert ids == [(True, True)] * 4
-    assert problems(db, top) == []
+    assert dependency_problems(db, top) == []
     kept = db.execute(
         "SELECT kind, namespace, skill_name, version_range FROM skill_system.skill_dependencies d "
         "JOIN skill_system.skill_versions v ON v.id = d.version_id "
@@ -188,7 +188,7 @@ def test_closure(db):
         key=lambda row: (row[0], row[2]),
     )
     # Asked for together, what excludes each other is found.
-    assert [row[:4] for row in problems(db, top, f"team:docs/{c}@^2")] == [
+    assert [row[:4] for row in dependency_problems(db, top, f"team:docs/{c}@^2")] == [
         ("version", f"default/{a}", f"team:docs/{c}", "^1"),
         ("version", f"default/{b}", f"team:docs/{c}", "<1.5"),
         ("conflict", f"default/{top}", f"team:docs/{c}", "^2"),
@@ -200,7 +200,7 @@ def test_problems_and_the_warning_on_approval(db):
     register(db, draft, "1.0.0", approve=False)
     version = register(db, name, "1.0.0", approve=False, requires=[missing, {"skill": draft, "version": "^1"}])
     # The draft itself can be asked about before anybody approves it.
-    assert [row[:4] for row in problems(db, f"{name}@{version}")] == [
+    assert [row[:4] for row in dependency_problems(db, f"{name}@{version}")] == [
         ("version", f"default/{name}", f"default/{draft}", "^1"),
         ("missing", f"default/{name}", f"default/{missing}", None),
     ]
@@ -216,7 +216,7 @@ def test_problems_and_the_warning_on_approval(db):
     notices.clear()
     db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [draft])
     register(db, missing)
-    assert problems(db, name) == [] and notices == []
+    assert dependency_problems(db, name) == [] and notices == []
     assert len(db.execute("SELECT * FROM skill_system.resolve_dependencies(%s)", [name]).fetchall()) == 3
 
 
@@ -225,15 +225,15 @@ def test_cycles(db):
     register(db, c, requires=[{"skill": a}])
     register(db, b, requires=[{"skill": c}])
     register(db, a, requires=[{"skill": b}])
-    assert problems(db, a) == [
+    assert dependency_problems(db, a) == [
         ("cycle", f"default/{c}", f"default/{a}", None, f"default/{a} -> default/{b} -> default/{c} -> default/{a}.")
     ]
     # Without a skill all enabled ones are looked at, each for itself.
-    found = {row[:3] for row in problems(db)}
+    found = {row[:3] for row in dependency_problems(db)}
     assert ("cycle", f"default/{c}", f"default/{a}") in found
     for name in (a, b, c):
         db.execute("SELECT skill_system.delete_skill(%s)", [name])
-    assert not any(name in row[1] for row in problems(db) for name in (a, b, c))
+    assert not any(name in row[1] for row in dependency_problems(db) for name in (a, b, c))
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,9 @@ def test_a_chain_too_long_is_refused_and_a_long_one_ends_soon(db):
         [prefix + "%"],
     )
     with pytest.raises(errors.ProgramLimitExceeded):
-        problems(db, f"{prefix}-0")
-    assert ("limit", f"default/{prefix}-0") in [row[:2] for row in problems(db)]
-    assert [row[0] for row in problems(db, f"{prefix}-600")] == ["missing"]
+        dependency_problems(db, f"{prefix}-0")
+    assert ("limit", f"default/{prefix}-0") in [row[:2] for row in dependency_problems(db)]
+    assert [row[0] for row in dependency_problems(db, f"{prefix}-600")] == ["missing"]
     assert db.execute("SELECT count(*) FROM skill_system.check_dependencies(%s)", [f"{prefix}-200"]).fetchone() == (1,)
 
 
@@ -585,7 +585,7 @@ def linked(db, run):
     ).fetchone()
 
 
-def log(db, skill, **more):
+def log_run(db, skill, **more):
     return db.execute(
         "SELECT skill_system.log_run(%s, 'fill', 'ok', payload => %s)", [skill, json.dumps(more)]
     ).fetchone()[0]
@@ -593,7 +593,7 @@ def log(db, skill, **more):
 
 def test_a_run_is_linked_to_its_version(db, connect):
     name = new_name()
-    assert linked(db, log(db, name)) == (None, None, None)
+    assert linked(db, log_run(db, name)) == (None, None, None)
     other = connect()
     one = register(db, name, "1.0.0")
 
@@ -604,21 +604,21 @@ def test_a_run_is_linked_to_its_version(db, connect):
     # By name, with its namespace, by UUID; also in a session that found nothing before.
     skill_id = db.execute("SELECT id FROM skill_system.skills WHERE skill_name = %s", [name]).fetchone()[0]
     for given in (name, f"default/{name}", str(skill_id)):
-        assert linked(db, log(db, given)) == expected
-    assert linked(db, log(other, name)) == expected
+        assert linked(db, log_run(db, given)) == expected
+    assert linked(db, log_run(other, name)) == expected
     two = register(other, name, "2.0.0")
-    assert linked(db, log(db, name))[2] == two and linked(db, log(other, name))[2] == two
+    assert linked(db, log_run(db, name))[2] == two and linked(db, log_run(other, name))[2] == two
     # What the caller says it loaded, where that is a version of the skill.
-    assert linked(db, log(db, name, skill_version=one)) == expected
-    assert linked(db, log(db, name, skill_version="0123456789ab"))[:2] == (None, None)
-    assert linked(db, log(db, name, skill_version=7))[:2] == (None, None)
+    assert linked(db, log_run(db, name, skill_version=one)) == expected
+    assert linked(db, log_run(db, name, skill_version="0123456789ab"))[:2] == (None, None)
+    assert linked(db, log_run(db, name, skill_version=7))[:2] == (None, None)
     db.execute("SELECT skill_system.rollback_skill(%s)", [name])
-    assert linked(db, log(other, name)) == expected
+    assert linked(db, log_run(other, name)) == expected
     # In a transaction that is rolled back another version is served for a while.
     with db.transaction(force_rollback=True):
         db.execute("SELECT skill_system.rollback_skill(%s, %s)", [name, two])
-        assert linked(db, log(db, name))[2] == two
-    assert linked(db, log(db, name))[2] == one
+        assert linked(db, log_run(db, name))[2] == two
+    assert linked(db, log_run(db, name))[2] == one
     record = db.execute(
         "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'run.logged' ORDER BY id DESC LIMIT 1"
     ).fetchone()[0]
@@ -629,20 +629,20 @@ def test_a_run_is_linked_to_its_version(db, connect):
     ).fetchone()
     assert shown == (one, "1.0.0", "approved", "default", name, "fill")
     db.execute("SELECT skill_system.delete_skill(%s)", [name])
-    assert linked(db, log(db, name)) == (None, None, None)
+    assert linked(db, log_run(db, name)) == (None, None, None)
 
 
 def test_by_manifest_id_unless_it_is_ambiguous(db):
     name, namespace = new_name(), f"ee{uuid.uuid4().hex[:6]}"
     version = register(db, name, namespace=namespace)
     # The manifest's id is the name; the skill is not in the namespace default.
-    assert linked(db, log(db, name))[2] == version
+    assert linked(db, log_run(db, name))[2] == version
     second = f"ff{uuid.uuid4().hex[:6]}"
     register(db, name, namespace=second)
-    assert linked(db, log(db, name)) == (None, None, None)
-    assert linked(db, log(db, f"{namespace}/{name}"))[2] == version
+    assert linked(db, log_run(db, name)) == (None, None, None)
+    assert linked(db, log_run(db, f"{namespace}/{name}"))[2] == version
     register(db, name, text="mine")
-    assert linked(db, log(db, name))[2] == served_in(db, "default", name)
+    assert linked(db, log_run(db, name))[2] == served_in(db, "default", name)
 
 
 def served_in(db, namespace, name):
@@ -665,13 +665,13 @@ def test_steps_are_linked_and_agents_may_log(db, roles, connect):
         [run],
     ).fetchall()
     assert rows == [(version, True), (None, False)]
-    assert linked(db, log(agent, name))[2] == version
+    assert linked(db, log_run(agent, name))[2] == version
     assert agent.execute(
         "SELECT count(*) FROM skill_system.run_skill_versions WHERE run_id = %s", [run]
     ).fetchone() == (1,)
     other = connect()
     other.execute("SET skill_system.tenant = 'elsewhere'")
-    log(other, name)
+    log_run(other, name)
     assert other.execute(
         "SELECT skill_version_id FROM skill_system.runs WHERE tenant_id = 'elsewhere' ORDER BY id DESC LIMIT 1"
     ).fetchone() == (None,)

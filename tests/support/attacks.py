@@ -11,9 +11,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import skr1
 from conftest import Cluster, make_roles
 from psycopg import sql
+
+import skr1
+from cluster import skill_verify_program
+from ledger import problems
 
 ROOT = Path(__file__).parents[2]
 GUARD = "is protected: the statement is refused"
@@ -109,14 +112,7 @@ class Trial:
 
 def findings(connection):
     """problem and detail of each row of verify_audit()."""
-    return [
-        ": ".join(row)
-        for row in connection.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall()
-    ]
-
-
-def program():
-    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
+    return [": ".join(row) for row in problems(connection, "problem", "detail")]
 
 
 def skill_verify(*arguments, limit=None, **files):
@@ -127,7 +123,7 @@ def skill_verify(*arguments, limit=None, **files):
     try:
         for name, text in files.items():
             (home / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        command = [program(), *(home / word if word in files else word for word in arguments), "--json"]
+        command = [skill_verify_program(), *(home / word if word in files else word for word in arguments), "--json"]
         done = subprocess.run(command, capture_output=True, preexec_fn=limit, timeout=60)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
     finally:
@@ -316,7 +312,7 @@ def triggers(connection, how, table="skill_system.audit_logs"):
         if how == "DISABLE"
         else (
             f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER audit_logs_sign, "
-            f"ENABLE ALWAYS TRIGGER audit_logs_no_change, ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
+            "ENABLE ALWAYS TRIGGER audit_logs_no_change, ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
         )
     )
 

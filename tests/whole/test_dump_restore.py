@@ -5,8 +5,12 @@ import os
 import subprocess
 
 import pytest
-import skill_content
 from psycopg import errors
+
+import skills
+from cluster import as_server, bindir, ready_for_restore
+from keyring import keyring_path, read_keyring
+from ledger import problems
 
 TABLES = [
     "policy_profiles",
@@ -20,22 +24,10 @@ TABLES = [
     "audit_checkpoints",
     "audit_kept",
     "audit_state",
-] + skill_content.TABLES
+] + skills.TABLES
 SEQUENCES = ["policy_profiles_id_seq", "runs_id_seq", "run_events_id_seq"]
 # Restored with one job: pg_dump does not tell pg_restore -j which of an extension's tables refer to which.
 FORMS = {"custom": ["-Fc"], "plain": ["-Fp"], "inserts": ["-Fp", "--inserts"], "directory": ["-Fd", "-j2"]}
-
-
-def bindir():
-    return subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def as_server(*command, **more):
-    if os.geteuid() == 0:
-        command = ("runuser", "-u", "postgres", "--", *command)
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/", **more).stdout
 
 
 def run(*command, environment, **more):
@@ -84,7 +76,7 @@ def source(database, db):
             "('april', '[]', NULL, 'user', '2046-04-30 23:59:59.999999Z'), "
             "('may', '\"\\\\x\"', NULL, NULL, '2046-05-01Z')"
         )
-        skill_content.fill(db, f"of {tenant}")
+        skills.fill_tables(db, f"of {tenant}")
         db.execute("SELECT skill_system.log_run('a', 'op', 'ok')")
     db.execute("RESET skill_system.tenant")
     # A table of the user's, audited and protected, comes along.
@@ -103,10 +95,6 @@ def source(database, db):
     db.execute("SELECT skill_system.append_audit('after the seal', '{}')")
     assert problems(db) == []
     return database
-
-
-def problems(connection):
-    return connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall()
 
 
 def contents(connection):
@@ -152,12 +140,7 @@ def contents(connection):
 
 
 def restore(form, source, cluster, tmp_path, keyring):
-    with cluster.connect() as admin:
-        admin.execute("CREATE DATABASE restored TEMPLATE template0")
-        for word in ("agent", "reviewer", "auditor", "admin"):
-            admin.execute(f"CREATE ROLE skill_system_{word} NOLOGIN")
-    if keyring is not None:
-        as_server("sh", "-c", 'umask 077; cat > "$0"', str(cluster.data / "skill_system_keyring.json"), input=keyring)
+    ready_for_restore(cluster, keyring, "restored")
     dump = tmp_path / "dump"
     run(f"{bindir()}/pg_dump", *FORMS[form], "-f", str(dump), source, environment={})
     if "-Fp" in FORMS[form]:
@@ -179,7 +162,7 @@ def restore(form, source, cluster, tmp_path, keyring):
 
 
 def keyring_of(connection):
-    return as_server("cat", connection.execute("SHOW data_directory").fetchone()[0] + "/skill_system_keyring.json")
+    return read_keyring(keyring_path(connection))
 
 
 # A server that preloads the library guards the audit tables as soon as the log has its identity, in the middle of the
@@ -193,7 +176,7 @@ def test_a_restored_database_is_the_same_and_goes_on(form, settings, source, db,
     for part in before:
         assert after[part] == before[part], part
     # It is whole, and nothing is sealed in another server before somebody says that this is now the log.
-    assert problems(connection) == [("sealed_elsewhere",)]
+    assert problems(connection, "problem") == [("sealed_elsewhere",)]
     size = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
     assert connection.execute(
         "SELECT incarnation, continued, tree_size > %s, sealed > 0 FROM skill_system.adopt_log('restored')", [size]
@@ -301,7 +284,7 @@ def test_without_the_keyring_nothing_is_signed_until_there_is_a_new_one(source, 
     connection.execute("SELECT * FROM skill_system.adopt_log('restored without the keyring')")
     old = len(before["audit_logs"])
     # The checkpoint of the source was signed by a key that is gone as well.
-    assert problems(connection) == [("key_unknown",)] * old + [("checkpoint_signature",)]
+    assert problems(connection, "problem") == [("key_unknown",)] * old + [("checkpoint_signature",)]
     # The old keyring, found again, joins the new one.
     joined = json.loads(as_server("cat", str(cluster.data / "skill_system_keyring.json")))
     joined["keys"] += [{**key, "active": False} for key in json.loads(keyring_of(db))["keys"]]

@@ -318,7 +318,7 @@ CALLS = [
     # skills
     f"SELECT * FROM skill_system.validate_skill({SKILL.format(name='forms', more='', version='1.0.0')})",
     (
-        f"SELECT skill_name, version, status "
+        "SELECT skill_name, version, status "
         f"FROM skill_system.register_skill({SKILL.format(name='forms', more='One.', version='1.0.0')}, "
         f'files => \'{{"references/a.md": "a"}}\')'
     ),
@@ -331,7 +331,7 @@ CALLS = [
     "SELECT skill_system.revoke_skill_approver('21fe31dfa154a261')",
     "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved')",
     (
-        f"SELECT version, status "
+        "SELECT version, status "
         f"FROM skill_system.register_skill({SKILL.format(name='forms', more='Two.', version='1.1.0')})"
     ),
     "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved')",

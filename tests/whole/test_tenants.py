@@ -4,8 +4,9 @@ import os
 
 import psycopg
 import pytest
-import skill_content
 from psycopg import errors, sql
+
+import skills
 
 WORDS = ("agent", "reviewer", "admin")
 
@@ -76,7 +77,7 @@ def tenants(db):
                 "SELECT skill_system.add_artifact(%s, 0, 'document', 'plat', %s)", [filing, f"secret {tenant}"]
             )
         with session(db, f"{tenant}_admin") as admin:
-            skill_content.fill(admin, f"secret {tenant}")
+            skills.fill_tables(admin, f"secret {tenant}")
         with session(db, f"{tenant}_agent") as agent:
             agent.execute("SELECT skill_system.log_run('a', 'op', 'ok')")
     yield names

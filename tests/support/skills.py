@@ -1,4 +1,4 @@
-"""At least one row in every table of the skills, for tests that look at all tables."""
+"""Registering skills, and at least one row in every table of the skills for tests that look at all tables."""
 
 import json
 
@@ -24,7 +24,7 @@ TABLES = [
 ]
 
 
-def fill(admin, word):
+def fill_tables(admin, word):
     """`admin` has the rights of skill_system_admin; `word` is in every text."""
     manifest = {
         "schema_version": "2.0",
