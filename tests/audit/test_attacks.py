@@ -601,7 +601,7 @@ def _(t, log, fresh):
     with fresh.connect() as connection:
         connection.execute("SELECT skill_system.append_audit('embarrassing', '{}')")
     server.restart(lambda: overwrite(paths["brin_idx"], kept["brin_idx"]))
-    # What comes next lies elsewhere, so that the server does not mend the index by itself.
+    # What comes next lies elsewhere, so that the server does not repair the index by itself.
     with fresh.connect() as connection:
         connection.execute(
             "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) "
@@ -1512,7 +1512,7 @@ def _(t, log):
         json.dumps(json.loads(lines[-1]) | {"checkpoint": note}),
     ]
     text = "\n".join(forged) + "\n"
-    # The forgery is a true one: whoever takes the attacker's key for the log's believes it.
+    # The forgery is a valid one: anyone who takes the attacker's key for the log's believes it.
     assert skill_verify("export", "file", "--key", f"{head['origin']}+{key_hash.hex()}+{vkey}", file=text)[0] == 0
     got, output, _ = skill_verify("export", "file", "--key", log.key, file=text)
     assert got == 1 and '"checkpoint_not_signed"' in output

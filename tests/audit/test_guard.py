@@ -682,7 +682,7 @@ def test_before_the_first_record_nothing_is_guarded(guarded):
     with guarded.cluster.connect() as admin:
         admin.execute("CREATE DATABASE fresh TEMPLATE template0")
     with guarded.cluster.connect(dbname="fresh") as superuser:
-        # A schema of this name that is not ours is nobody's business.
+        # A schema of this name that is not the extension's is not protected.
         superuser.execute(
             "CREATE SCHEMA skill_system; CREATE TABLE skill_system.audit_logs (a int); "
             "ALTER TABLE skill_system.audit_logs ADD b int; "

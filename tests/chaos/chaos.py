@@ -1,7 +1,7 @@
 """Everything at once for CHAOS_MINUTES: does the audit trail stay whole?
 
 Writers with savepoints, rollbacks, long, prepared and asynchronous transactions and denials, while background workers
-seal every 200 ms and this program kills processes, restarts servers, makes partitions, and moves the log to other
+seal every 200 ms and this program kills processes, restarts servers, creates partitions, and moves the log to other
 servers: by dump and restore, and by promotion of a standby, each with adopt_log(). Nothing that was acknowledged may be
 missing or sealed twice, no checkpoint held outside may come to be untrue, and verification may never complain.
 

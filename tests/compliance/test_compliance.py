@@ -125,7 +125,7 @@ def test_versions_are_gapless_with_16_publishers(db, texas, connect):
     assert db.execute(
         "SELECT count(*) FROM skill_system.rule_versions WHERE rule_identifier = 'RACE' AND status = 'active'"
     ).fetchone() == (1,)
-    # No two are in force on one day, in the constraint's eyes and in ours.
+    # No two are in force on one day, for the constraint and for the functions.
     assert db.execute(
         "SELECT count(*) FROM skill_system.rule_versions a JOIN skill_system.rule_versions b ON a.id < b.id "
         "AND a.rule_identifier = b.rule_identifier "

@@ -393,7 +393,7 @@ def test_old_files_without_recovery(new_cluster, copies, program, tmp_path):
     note = there.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
     status, text = compare(program, tmp_path, there, ahead.newest(), note)
     assert status == 1, text
-    # Whoever holds it gives it to adopt_log().
+    # Its holder gives it to adopt_log().
     assert adopt(there, ahead.newest())[:2] == (2, False)
     exactly_once(there, ids, [lost])
     assert problems(there) == []

@@ -1,4 +1,4 @@
-"""Proofs and checkpoints in the hands of software that we neither wrote nor link.
+"""Proofs and checkpoints in the hands of software that is neither part of this project nor linked.
 
 sigstore (PyPI)  its Merkle and checkpoint code, which checks Rekor's proofs: `sigstore_accepts` takes an inclusion
 proof and the
@@ -11,7 +11,7 @@ itself from the
 ct-merkle        (crate) takes inclusion and consistency proofs in the tests of crates/core/src/tree.rs.
 cryptography     (PyPI, below sigstore) checks the Ed25519 signatures.
 
-All of it is first tried on trees and notes that are not ours: rfc6962.py follows the RFC word for word.
+All of it is first tried on trees and notes of other origin: rfc6962.py follows the RFC word for word.
 """
 
 import base64
@@ -130,7 +130,7 @@ def consistency_holds(old_size, old_root, new_size, new_root, hashes):
     return (old, new) == (old_root, new_root)
 
 
-# ---- on trees and notes that are not ours
+# ---- on trees and notes of other origin
 
 # The eight entries and the roots of the trees of 1 to 8 of them, known from the tests of Certificate Transparency's own
 # implementations.

@@ -423,7 +423,7 @@ def test_a_broken_keyring_is_said_and_not_replaced(server, db):
     assert db.execute("SELECT count(*) FROM skill_system.audit_kept").fetchone() == (0,)
 
 
-def test_without_any_old_key_the_log_begins_anew_with_a_record(server, db):
+def test_without_any_old_key_the_log_starts_again_with_a_record(server, db):
     old = server.active()
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="keyring already"):
         db.execute("SELECT skill_system.create_keyring()")

@@ -1,5 +1,5 @@
-"""seal_audit(): every committed record becomes exactly one leaf, whoever writes, seals, rolls back or waits
-meanwhile."""
+"""seal_audit(): every committed record becomes exactly one leaf, no matter which sessions write, seal,
+roll back or wait meanwhile."""
 
 import random
 import re
@@ -350,8 +350,8 @@ def test_only_the_first_record_of_all_makes_others_wait(log):
 
 
 def test_maintain_never_makes_writers_wait(prepared):
-    """New partitions need the audit trail for themselves. Whoever waited for that would be waited for by all writers,
-    here for ever."""
+    """New partitions need the audit trail for themselves. All writers would wait for a session that waited for that,
+    here forever."""
     connection, again = prepared
     append(connection)
     forgotten, writer = again(), again()

@@ -305,7 +305,7 @@ def check_history(db):
         "WHERE v.content_hash IS DISTINCT FROM p.content_hash OR v.name <> p.name"
     ).fetchall()
     assert current == []
-    # The hash that check_policy() reports is that of the version in force, whoever computes it.
+    # The hash that check_policy() reports is that of the version in force, no matter which session computes it.
     wrong = db.execute(
         "SELECT p.name FROM skill_system.policy_profiles p, "
         "skill_system.check_policy(p.name, '{}'::text[]) c "

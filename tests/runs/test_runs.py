@@ -1,4 +1,5 @@
-"""Runs against real clients: the seed system's router and files, OpenTelemetry's own parser, several sessions."""
+"""Runs with real clients: the router and files of the skill-system-postgres skill (seed 000), OpenTelemetry's own
+parser, several sessions."""
 
 import base64
 import json
@@ -194,7 +195,7 @@ def test_router_statements_work_unchanged_for_an_agent(db, roles, connect):
         refused(agent, "42501", statement)
 
 
-def test_seed_columns_come_first_with_types_and_defaults(db):
+def test_columns_of_skill_system_postgres_come_first_with_types_and_defaults(db):
     ours = [tuple(row) for row in db.execute(COLUMNS)]
     for table, seed in {
         "runs": [
@@ -233,7 +234,7 @@ def test_seed_columns_come_first_with_types_and_defaults(db):
     assert {"idx_runs_agent_id", "idx_runs_status", "idx_run_events_run_id"} <= indexes
 
 
-def test_seed_files_run_over_the_extension_and_change_nothing(db):
+def test_files_of_skill_system_postgres_run_over_the_extension_and_change_nothing(db):
     everything = """
         SELECT c.relname, c.relkind::text, c.relrowsecurity,
             array_agg(row(a.attname, a.atttypid, a.attnotnull, a.attnum) ORDER BY a.attnum)::text,

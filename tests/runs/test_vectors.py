@@ -1,5 +1,5 @@
-"""Cross-checks against facts gathered from the seed system; SKILL_VECTORS names the folder (tests/run sets it where it
-is)."""
+"""Cross-checks against facts gathered from the skill-system-postgres skill; SKILL_VECTORS names the folder (tests/run
+sets it where it is)."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_the_standard_effects_are_known(db):
     ] == [None] * 8
 
 
-def test_the_columns_of_the_seed_are_here(db, reading):
+def test_the_columns_of_skill_system_postgres_exist(db, reading):
     catalogue = json.loads((Path(os.environ["SKILL_VECTORS"]) / "skill-system.json").read_text())["v2_fresh"]["columns"]
     wanted = [
         (c["table"], c["column"], c["type"].removeprefix("skill_system."), c["not_null"])

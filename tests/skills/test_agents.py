@@ -1,5 +1,5 @@
-"""Skills for agents: the seed's tables, three tiers, one injection per conversation, and what is named and not
-there."""
+"""Skills for agents: the tables of AEGIS (seed 001), three tiers, one injection per conversation, and what is named and
+not there."""
 
 import hashlib
 import os
@@ -84,9 +84,9 @@ def artifact(connection, name, conversation=None, **given):
 
 # ---- the tables
 
-# column, type, length, nullable, default: as the seed has them. Where it says nothing of NULL, both are its words.
+# column, type, length, nullable, default: as AEGIS has them. Where its text does not mention NULL, both are allowed.
 # skills.id became the UUID that its own newer part (R35) points to, tenant_id the text of this project.
-SEED = {
+AEGIS = {
     "agents": [
         ("id", "character varying", 100, "NO", None),
         ("name", "character varying", 200, "NO", None),
@@ -146,8 +146,8 @@ SEED = {
 }
 
 
-@pytest.mark.parametrize("table", SEED)
-def test_the_tables_have_the_seeds_shape(db, table):
+@pytest.mark.parametrize("table", AEGIS)
+def test_the_tables_have_the_shape_of_aegis(db, table):
     there = {
         row[0]: row[1:]
         for row in db.execute(
@@ -156,7 +156,7 @@ def test_the_tables_have_the_seeds_shape(db, table):
             [table],
         )
     }
-    for column, kind, length, nullable, default in SEED[table]:
+    for column, kind, length, nullable, default in AEGIS[table]:
         assert column in there, column
         assert there[column][:2] == (kind, length), column
         assert nullable is None or there[column][2] == nullable, column
@@ -164,7 +164,7 @@ def test_the_tables_have_the_seeds_shape(db, table):
 
 
 def test_every_key_begins_with_the_tenant(db):
-    tables = [table for table in SEED if table not in ("skills", "skill_definitions")] + ["skill_injections"]
+    tables = [table for table in AEGIS if table not in ("skills", "skill_definitions")] + ["skill_injections"]
     found = db.execute(
         "SELECT conrelid::regclass::text, contype, pg_get_constraintdef(oid) FROM pg_constraint "
         "WHERE contype IN ('p', 'u', 'f') AND conrelid = ANY (%s::regclass[])",
@@ -882,7 +882,7 @@ def test_nothing_is_injected_twice(db, roles, connect):
     assert [load(agent, skill, talk)["already_loaded"] for _ in range(2)] == [False, True]
     new_version(db, skill, f"---\nname: {skill}\ndescription: Two.\n---\ntwo\n")
     assert [load(agent, skill, talk)["already_loaded"] for _ in range(2)] == [False, True]
-    # A conversation that was compacted begins anew, and that is on record.
+    # A conversation that was compacted starts again, and that is on record.
     count = agent.execute(
         "SELECT count(*) FROM skill_system.skill_injections WHERE conversation_id = %s", [talk]
     ).fetchone()[0]
@@ -1092,7 +1092,7 @@ def test_a_text_without_its_hash_is_not_given(sound):
         "VALUES ('bad', 'n', 'x', repeat('0', 64))"
     )
     refused(sound, "XX001", "SELECT skill_system.load_artifact('bad')")
-    # To write the text again mends it.
+    # Writing the text again fixes it.
     sound.execute("UPDATE skill_system.skill_artifacts SET content = 'x' WHERE id = 'bad'")
     assert artifact(sound, "bad")["content"] == "x" and integrity_findings(sound) == []
 

@@ -1,5 +1,5 @@
-"""The skills-runtime-sdk face: the real client on our tables, its packaged names as views, bundles, and a cache in
-Redis."""
+"""The client API of skills-runtime-sdk: the real client on the extension's tables, its packaged names as views,
+bundles, and a cache in Redis."""
 
 import base64
 import hashlib
@@ -92,7 +92,7 @@ def client(monkeypatch, tmp_path, database):
 
 
 def detail(error):
-    """The client's object in an error of ours."""
+    """The client's object in an error of the extension."""
     return json.loads(error.value.diag.message_detail)
 
 
@@ -246,7 +246,7 @@ def test_bad_rows_are_told_as_the_client_tells_them(agent_schema, connect, clien
     reviewer = connect("test_reviewer")
     for name in ("bad_text", "bad_meta", "good"):
         add(reviewer, space, name)
-    # The view lets no such rows in; another face may.
+    # The view lets no such rows in; another client API may.
     db.execute(
         "UPDATE skill_system.skill_heads SET description = '' WHERE namespace = %s AND skill_name = 'bad_text'", [space]
     )
@@ -272,9 +272,9 @@ def test_bad_rows_are_told_as_the_client_tells_them(agent_schema, connect, clien
     )
 
 
-def test_a_table_of_the_seed_is_scanned_too(db, agent_schema, connect, client, space):
-    """The seed's own DDL, without its unique index and with weaker columns, as an installation from before might have
-    it."""
+def test_a_table_of_skills_runtime_sdk_is_scanned_too(db, agent_schema, connect, client, space):
+    """The DDL of skills-runtime-sdk, without its unique index and with weaker columns, as an installation from before
+    might have it."""
     db.execute(
         "CREATE TABLE public.old_skills (id uuid, namespace text, skill_name text, description text, body text, "
         "enabled boolean, scope text, "
@@ -1112,7 +1112,7 @@ def test_a_bundle_makes_a_version_and_comes_back(agent_schema, connect, db, spac
 
 
 def hostile():
-    """What a stranger might send; each is refused by ours, and wherever the client refuses it too, for the same
+    """Untrusted input; the extension refuses each, and wherever the client refuses it too, for the same
     reason."""
     yield "traversal", zipped({"actions/../../etc/passwd": b"x"})
     yield "absolute", zipped({"/etc/passwd": b"x"})

@@ -16,6 +16,8 @@ from skills_ref.errors import ParseError
 from skills_ref.parser import parse_frontmatter
 from skills_ref.validator import validate_metadata
 
+from skills import register
+
 CORPUS = ROOT / "tests" / "corpus" / "skills"
 EXPECTED = json.loads((CORPUS / "expectations.json").read_text())
 NAMES = sorted(path.stem for path in CORPUS.glob("*.md"))
@@ -37,13 +39,6 @@ def validation_findings(db, source, mode="strict"):
             "SELECT severity, code, field, line FROM skill_system.validate_skill(%s, %s)", [source, mode]
         )
     ]
-
-
-def register(db, source, **arguments):
-    names = "".join(f", {name} => %s" for name in arguments)
-    return db.execute(
-        f"SELECT r.* FROM skill_system.register_skill(%s{names}) r", [source, *arguments.values()]
-    ).fetchone()
 
 
 def approve(db, skill, version=None):

@@ -1,5 +1,5 @@
-"""The SkillStore face: the contract of seed 2, who may approve, the store's token, two sessions at once, other people's
-vectors."""
+"""The client API of skillscript's SkillStore (seed 002): its contract, who may approve, the store's token, two sessions
+at once, vectors of other programs."""
 
 import base64
 import hashlib
@@ -339,7 +339,7 @@ def test_filters(store):
     assert time.monotonic() - began < 5, "a backtracking engine would never end"
 
 
-def test_the_other_faces_see_the_same_skill(db):
+def test_the_other_client_apis_see_the_same_skill(db):
     store = Store(db, "skillscript")
     name = "name with spaces/../日本"
     store.store(name, "# Skill: x\n# Tags: ops, morning\n# Description: d\n", {"metadata_bag": {"tags": ["extra"]}})
@@ -432,7 +432,7 @@ def test_an_agent_cannot_approve(connect, roles, store):
 
 def test_a_document_is_changed_in_the_registry_only(connect, roles, store):
     agent, reviewer = (Store(connect(f"test_{role}"), store.namespace) for role in ("agent", "reviewer"))
-    body = "---\nname: doc\ndescription: A skill of another face.\n---\n\nDo it.\n"
+    body = "---\nname: doc\ndescription: A skill of another client API.\n---\n\nDo it.\n"
     agent.connection.execute("SELECT skill_system.register_skill(%s, %s)", [body, store.namespace])
     assert reviewer.update_status("doc", "Approved")["previous_status"] == "Draft"
     # Its front matter stays at the top.
@@ -482,7 +482,7 @@ def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, appro
     # Taken back, the token is gone, and only the signed body brings it again.
     assert store.update_status("a", "Draft")["previous_status"] == "Approved" and store.load("a")["source"] == DRAFT
     store_refuses("SK403", store.update_status, "a", "Approved")
-    # An agent delivers no approval, whoever signed it, and cannot switch the mode off.
+    # An agent delivers no approval, no matter who signed it, and cannot switch the mode off.
     agent = connect("test_agent")
     assert Store(agent, store.namespace).store("f", good)["status"] == "Draft"
     with pytest.raises(errors.InsufficientPrivilege):
@@ -604,7 +604,7 @@ def test_tokens_of_tenants_and_namespaces_stay_apart(connect, store):
     assert store.version() == mine
 
 
-def test_an_extension_made_anew_has_its_own_tokens(connect, fresh_database):
+def test_an_extension_created_again_has_separate_tokens(connect, fresh_database):
     store = Store(connect(dbname=fresh_database()))
     store.store("a", DRAFT)
     before = store.version()
@@ -762,7 +762,7 @@ def test_many_writers_lose_nothing(connect, store):
     assert revisions == list(range(1, len(revisions) + 1))
 
 
-# --- Vectors of the program behind seed 2 ---
+# --- Vectors of skillscript's own program (seed 002) ---
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from skills import register
+
 
 def source(name, semver=None, text="Use it.", requires=None, conflicts=None):
     manifest = {"schema_version": "2.0", "id": name, "capabilities": [], "effects": [], "operations": {}}
@@ -24,13 +26,8 @@ def source(name, semver=None, text="Use it.", requires=None, conflicts=None):
     )
 
 
-def register(db, name, semver=None, approve=True, namespace="default", **more):
-    version = db.execute(
-        "SELECT version FROM skill_system.register_skill(%s, %s)", [source(name, semver, **more), namespace]
-    ).fetchone()[0]
-    if approve:
-        db.execute("SELECT skill_system.set_skill_status(%s, 'approved', %s)", [f"{namespace}/{name}", version])
-    return version
+def register_version(db, name, semver=None, approve=True, namespace="default", **more):
+    return register(db, source(name, semver, **more), namespace, approve).version
 
 
 def new_name(prefix="s"):
@@ -75,8 +72,8 @@ def audited(db, name, event):
 def many(db):
     """A skill in the versions 1.2.0, 1.10.0, 2.0.0, 2.1.0-beta.2 (approved) and 3.0.0 (a draft)."""
     name = new_name()
-    versions = {semver: register(db, name, semver) for semver in ("1.2.0", "1.10.0", "2.0.0", "2.1.0-beta.2")}
-    versions["3.0.0"] = register(db, name, "3.0.0", approve=False)
+    versions = {semver: register_version(db, name, semver) for semver in ("1.2.0", "1.10.0", "2.0.0", "2.1.0-beta.2")}
+    versions["3.0.0"] = register_version(db, name, "3.0.0", approve=False)
     return name, versions
 
 
@@ -141,7 +138,7 @@ def test_what_does_not_resolve(db, many, connect):
     # Another tenant has no such skill.
     other = connect()
     mine = new_name()
-    register(db, mine, "1.0.0")
+    register_version(db, mine, "1.0.0")
     other.execute("SET skill_system.tenant = 'elsewhere'")
     with pytest.raises(psycopg.Error) as told:
         resolve(other, mine)
@@ -151,10 +148,10 @@ def test_what_does_not_resolve(db, many, connect):
 def test_closure(db):
     top, a, b, c = (new_name(x) for x in ("top", "a", "b", "c"))
     for semver in ("1.4.0", "1.9.0", "2.0.0"):
-        register(db, c, semver, namespace="team:docs")
-    register(db, a, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "^1"}])
-    register(db, b, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "<1.5"}])
-    version = register(
+        register_version(db, c, semver, namespace="team:docs")
+    register_version(db, a, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "^1"}])
+    register_version(db, b, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "<1.5"}])
+    version = register_version(
         db,
         top,
         "1.0.0",
@@ -197,8 +194,8 @@ def test_closure(db):
 
 def test_problems_and_the_warning_on_approval(db):
     name, missing, draft = new_name(), new_name("missing"), new_name("draft")
-    register(db, draft, "1.0.0", approve=False)
-    version = register(db, name, "1.0.0", approve=False, requires=[missing, {"skill": draft, "version": "^1"}])
+    register_version(db, draft, "1.0.0", approve=False)
+    version = register_version(db, name, "1.0.0", approve=False, requires=[missing, {"skill": draft, "version": "^1"}])
     # The draft itself can be asked about before anybody approves it.
     assert [row[:4] for row in dependency_problems(db, f"{name}@{version}")] == [
         ("version", f"default/{name}", f"default/{draft}", "^1"),
@@ -215,16 +212,16 @@ def test_problems_and_the_warning_on_approval(db):
     assert told.value.sqlstate == "SK409" and "And 1 more." in told.value.diag.message_detail
     notices.clear()
     db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [draft])
-    register(db, missing)
+    register_version(db, missing)
     assert dependency_problems(db, name) == [] and notices == []
     assert len(db.execute("SELECT * FROM skill_system.resolve_dependencies(%s)", [name]).fetchall()) == 3
 
 
 def test_cycles(db):
     a, b, c = (new_name(x) for x in "abc")
-    register(db, c, requires=[{"skill": a}])
-    register(db, b, requires=[{"skill": c}])
-    register(db, a, requires=[{"skill": b}])
+    register_version(db, c, requires=[{"skill": a}])
+    register_version(db, b, requires=[{"skill": c}])
+    register_version(db, a, requires=[{"skill": b}])
     assert dependency_problems(db, a) == [
         ("cycle", f"default/{c}", f"default/{a}", None, f"default/{a} -> default/{b} -> default/{c} -> default/{a}.")
     ]
@@ -255,7 +252,7 @@ def test_cycles(db):
 def test_malformed_requirements_are_refused(db, requires):
     name = new_name()
     with pytest.raises(errors.InvalidParameterValue) as told:
-        register(db, name, requires=requires)
+        register_version(db, name, requires=requires)
     assert "requires" in told.value.diag.message_primary
     assert db.execute("SELECT count(*) FROM skill_system.skill_heads WHERE skill_name = %s", [name]).fetchone() == (0,)
 
@@ -283,17 +280,17 @@ def test_a_chain_too_long_is_refused_and_a_long_one_ends_soon(db):
 
 def test_pin(db):
     name = new_name()
-    one, two = register(db, name, "1.0.0"), register(db, name, "2.0.0")
+    one, two = register_version(db, name, "1.0.0"), register_version(db, name, "2.0.0")
     state = db.execute(
         "SELECT current_version, version FROM skill_system.pin_skill(%s, '1.0.0', 'audit')", [name]
     ).fetchone()
     assert state == (one, one) and served(db, name) == one
     # What comes later is not served, approved or not.
-    three = register(db, name, "3.0.0")
+    three = register_version(db, name, "3.0.0")
     assert served(db, name) == one
     assert resolve(db, name)[0] == one and resolve(db, name, "*")[0] == three
     with pytest.raises(psycopg.Error) as told:
-        db.execute("SELECT skill_system.pin_skill(%s, %s)", [name, register(db, name, "4.0.0", approve=False)])
+        db.execute("SELECT skill_system.pin_skill(%s, %s)", [name, register_version(db, name, "4.0.0", approve=False)])
     assert told.value.sqlstate == "SK405"
     db.execute("SELECT skill_system.pin_skill(%s)", [name])
     db.execute("SELECT skill_system.unpin_skill(%s)", [name])
@@ -309,9 +306,9 @@ def test_pin(db):
 
 def test_rollback(db):
     name = new_name()
-    one, two = register(db, name, "1.0.0", text="first"), register(db, name, "2.0.0", text="second")
-    draft = register(db, name, "2.5.0", approve=False)
-    three = register(db, name, "3.0.0", text="third")
+    one, two = register_version(db, name, "1.0.0", text="first"), register_version(db, name, "2.0.0", text="second")
+    draft = register_version(db, name, "2.5.0", approve=False)
+    three = register_version(db, name, "3.0.0", text="third")
     assert served(db, name) == three
     # The draft between them is passed over.
     assert db.execute(
@@ -454,7 +451,7 @@ def test_a_diff_of_large_texts_ends(db):
     def lines(seed):
         return "\n".join(str((i * 7919 + seed) % 100003) for i in range(200_000))
 
-    a, b = (register(db, name, approve=False, text=lines(seed)) for seed in (1, 50_000))
+    a, b = (register_version(db, name, approve=False, text=lines(seed)) for seed in (1, 50_000))
     db.execute("SET statement_timeout = '60s'")
     change, added = db.execute(
         "SELECT change, added FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, a, b]
@@ -475,8 +472,8 @@ def test_what_changed_since_a_token(db):
     token = db.execute("SELECT skill_system.skills_token()").fetchone()[0]
     assert changes(db, token) == []
     name = new_name()
-    register(db, name, namespace=first)
-    register(db, name, namespace=second)
+    register_version(db, name, namespace=first)
+    register_version(db, name, namespace=second)
     rows = changes(db, token)
     assert [row[:4] for row in rows] == [
         (first, 1, "registered", name),
@@ -496,7 +493,7 @@ def test_what_changed_since_a_token(db):
     mine = db.execute("SELECT skill_system.skills_token(%s)", [second]).fetchone()[0]
     assert json.loads(mine) == {second: 2} and changes(db, mine, second) == []
     # Saying the same again changes nothing.
-    register(db, name, namespace=second)
+    register_version(db, name, namespace=second)
     assert db.execute("SELECT skill_system.skills_token(%s)", [second]).fetchone()[0] == mine
     for bad in ("", "7", "[]", '{"a":-1}', "x" * 10, '{"' + first + '": 99}'):
         with pytest.raises(errors.InvalidParameterValue):
@@ -530,7 +527,7 @@ def test_no_change_is_ever_missed(db, connect):
     # What is rolled back leaves no hole.
     slow.execute("SELECT skill_system.register_skill(%s, %s)", [source("never"), namespace])
     slow.rollback()
-    register(quick, "later", namespace=namespace, approve=False)
+    register_version(quick, "later", namespace=namespace, approve=False)
     assert [row[1] for row in changes(reader, None, namespace)] == [1, 2, 3]
 
 
@@ -595,7 +592,7 @@ def test_a_run_is_linked_to_its_version(db, connect):
     name = new_name()
     assert linked(db, log_run(db, name)) == (None, None, None)
     other = connect()
-    one = register(db, name, "1.0.0")
+    one = register_version(db, name, "1.0.0")
 
     def ids(version):
         return db.execute("SELECT id FROM skill_system.skill_versions WHERE version = %s", [version]).fetchone()[0]
@@ -606,7 +603,7 @@ def test_a_run_is_linked_to_its_version(db, connect):
     for given in (name, f"default/{name}", str(skill_id)):
         assert linked(db, log_run(db, given)) == expected
     assert linked(db, log_run(other, name)) == expected
-    two = register(other, name, "2.0.0")
+    two = register_version(other, name, "2.0.0")
     assert linked(db, log_run(db, name))[2] == two and linked(db, log_run(other, name))[2] == two
     # What the caller says it loaded, where that is a version of the skill.
     assert linked(db, log_run(db, name, skill_version=one)) == expected
@@ -634,14 +631,14 @@ def test_a_run_is_linked_to_its_version(db, connect):
 
 def test_by_manifest_id_unless_it_is_ambiguous(db):
     name, namespace = new_name(), f"ee{uuid.uuid4().hex[:6]}"
-    version = register(db, name, namespace=namespace)
+    version = register_version(db, name, namespace=namespace)
     # The manifest's id is the name; the skill is not in the namespace default.
     assert linked(db, log_run(db, name))[2] == version
     second = f"ff{uuid.uuid4().hex[:6]}"
-    register(db, name, namespace=second)
+    register_version(db, name, namespace=second)
     assert linked(db, log_run(db, name)) == (None, None, None)
     assert linked(db, log_run(db, f"{namespace}/{name}"))[2] == version
-    register(db, name, text="mine")
+    register_version(db, name, text="mine")
     assert linked(db, log_run(db, name))[2] == served_in(db, "default", name)
 
 
@@ -653,7 +650,7 @@ def served_in(db, namespace, name):
 
 def test_steps_are_linked_and_agents_may_log(db, roles, connect):
     name = new_name()
-    version = register(db, name)
+    version = register_version(db, name)
     agent = connect("test_agent")
     run = agent.execute("SELECT skill_system.start_run('two steps')").fetchone()[0]
     agent.execute(
@@ -679,7 +676,7 @@ def test_steps_are_linked_and_agents_may_log(db, roles, connect):
 
 def test_who_may_decide_what_is_served(db, roles, connect):
     name = new_name()
-    register(db, name, "1.0.0")
+    register_version(db, name, "1.0.0")
     calls = [
         "pin_skill(%s)",
         "unpin_skill(%s)",

@@ -1,7 +1,8 @@
 """Fixtures of several test files; tests/conftest.py imports them.
 
 orphans     servers killed during the test are reaped by it
-copies      copies(cluster) is a server on a copy of that cluster's files (standby.Copy), destroyed at the end of the test
+copies      copies(cluster) is a server on a copy of that cluster's files (standby.Copy), destroyed at the end of the
+test
 pair        a cluster with the database "governed", and its streaming hot standby
 """
 

@@ -2,6 +2,7 @@
 
 import json
 
+from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 
 TABLES = [
@@ -22,6 +23,24 @@ TABLES = [
     "skill_code_blocks",
     "skill_injections",
 ]
+
+
+def register(connection, source, namespace="default", approve=False, **arguments):
+    """Registers a SKILL.md, and approves the version where that is wanted. Returns the row of register_skill()."""
+    names = "".join(f", {name} => %s" for name in arguments)
+    row = (
+        connection.cursor(row_factory=namedtuple_row)
+        .execute(
+            f"SELECT r.* FROM skill_system.register_skill(%s, %s{names}) r", [source, namespace, *arguments.values()]
+        )
+        .fetchone()
+    )
+    if approve:
+        connection.execute(
+            "SELECT skill_system.set_skill_status(%s, 'approved', %s)",
+            [f"{row.namespace}/{row.skill_name}", row.version],
+        )
+    return row
 
 
 def fill_tables(admin, word):

@@ -48,8 +48,8 @@ def counted(data):
     return struct.pack(">I", len(data)) + data
 
 
-def walk(value, room=DEEPEST_JSON):
-    if isinstance(value, (list, dict)) and room == 0:
+def walk(value, depth_left=DEEPEST_JSON):
+    if isinstance(value, (list, dict)) and depth_left == 0:
         raise ValueError("nested too deep")
     if value is None:
         return b"\x00"
@@ -62,12 +62,12 @@ def walk(value, room=DEEPEST_JSON):
     if isinstance(value, str):
         return b"\x04" + counted(value.encode())
     if isinstance(value, list):
-        return b"\x05" + struct.pack(">I", len(value)) + b"".join(walk(item, room - 1) for item in value)
+        return b"\x05" + struct.pack(">I", len(value)) + b"".join(walk(item, depth_left - 1) for item in value)
     members = sorted((key.encode(), item) for key, item in value.items())
     return (
         b"\x06"
         + struct.pack(">I", len(members))
-        + b"".join(counted(key) + walk(item, room - 1) for key, item in members)
+        + b"".join(counted(key) + walk(item, depth_left - 1) for key, item in members)
     )
 
 

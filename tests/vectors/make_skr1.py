@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes skr1.jsonl and keyring.json beside itself: the SKR1 vectors and the test keys they are signed with.
+"""Writes skr1.jsonl and keyring.json next to itself: the SKR1 vectors and the test keys they are signed with.
 
 Each line, in ASCII: name, log_id, row (the values as the server prints them in the time zone UTC, null for NULL),
     skr1 (hex; null when

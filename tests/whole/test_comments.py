@@ -1,4 +1,4 @@
-"""The inventory of comments: whoever looks at the catalogue, person or model, is told what everything is for."""
+"""The inventory of comments: the catalogue tells every reader, person or model, what each object is for."""
 
 import pytest
 

@@ -39,8 +39,8 @@ def run(*command, environment, **more):
 
 @pytest.fixture(scope="module")
 def source(database, db):
-    """Every room filled: two tenants, heirs that are older and newer than what they inherit, renamed and deleted ones,
-    several partitions."""
+    """Every module filled: two tenants, heirs that are older and newer than what they inherit, renamed and deleted
+    ones, several partitions."""
     db.execute("LOAD 'skill_system'")
     db.execute(
         "SELECT skill_system.create_audit_partition('2046-03-01'), skill_system.create_audit_partition('2046-04-01')"

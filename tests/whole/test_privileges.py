@@ -1,6 +1,6 @@
 """Who may do what: every object against every role, as a golden file, and each role tried at what it must not do.
 
-UPDATE_GOLDEN=1 writes the golden file anew; read the difference before you commit it.
+UPDATE_GOLDEN=1 writes the golden file again; read the difference before you commit it.
 """
 
 import os

@@ -356,7 +356,7 @@ CALLS = [
     "SELECT skill_name, matched FROM skill_system.search_skills('fill in a form', embedding => '{1,0}')",
     "SELECT skill_system.log_run('forms', 'fill', 'ok') IS NULL",
     "SELECT skill_name, version FROM skill_system.run_skill_versions",
-    # the SkillStore face
+    # the client API of skillscript's SkillStore
     (
         "SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\nx\n') "
         "OPERATOR(pg_catalog.->>) 'version'"
@@ -370,7 +370,7 @@ CALLS = [
     "SELECT skill_system.skill_store_manifest() IS NULL",
     "SELECT skill_system.skill_store_static_capabilities()",
     "SELECT skill_system.skill_store_delete('hello')",
-    # the face of skills-runtime-sdk
+    # the client API of skills-runtime-sdk
     "SELECT skill_system.create_client_schema('skills_runtime', 'agent')",
     (
         "INSERT INTO agent.skills_catalog (namespace, skill_name, description, body) "
@@ -390,7 +390,7 @@ CALLS = [
     f"SELECT version FROM skill_system.register_skill_bundle('forms', {zipped({'actions/run.sh': 'echo'})})",
     "SELECT skill_system.skill_bundle('forms') IS NULL",
     "SELECT pg_catalog.count(*) > 1 FROM skill_system.redis_export('skills:')",
-    # the face of AEGIS
+    # the client API of AEGIS
     (
         "SELECT skill_name, status FROM skill_system.define_skill('rule37', "
         '\'{"description": "Spacing exceptions"}\', \'{"steps": ["look"]}\', effects => \'{db.read}\')'

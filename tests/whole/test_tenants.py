@@ -13,7 +13,7 @@ WORDS = ("agent", "reviewer", "admin")
 
 @pytest.fixture(scope="module")
 def tenants(db):
-    """Roles acme_agent, globex_agent, ... bound to their tenant; each tenant with something in every room."""
+    """Roles acme_agent, globex_agent, ... bound to their tenant; each tenant with rows in every module."""
     names = []
     for tenant in ("acme", "globex"):
         for word in WORDS:
