@@ -1,7 +1,6 @@
 """skill-verify agrees with the server on exported records, and finds what was changed in them."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -112,7 +111,7 @@ def ledger(db, verify, tmp_path_factory):
         return folder / name
 
     def run(*arguments, key=key):
-        program = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
+        program = skill_verify_program()
         done = subprocess.run([program, *arguments, *(["--key", key] if key else [])], capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 

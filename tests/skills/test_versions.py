@@ -510,7 +510,7 @@ def test_no_change_is_ever_missed(db, connect):
     slow.autocommit = False
     slow.execute("SELECT skill_system.register_skill(%s, %s)", [source("slow"), namespace])
     waiting = threading.Thread(
-        target=register, args=(quick, "quick"), kwargs={"namespace": namespace, "approve": False}
+        target=register_version, args=(quick, "quick"), kwargs={"namespace": namespace, "approve": False}
     )
     waiting.start()
     waiting.join(1)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 
 from psycopg import sql
@@ -64,8 +65,9 @@ def until(condition, what, seconds=20):
         time.sleep(0.02)
 
 
+@cache
 def skill_verify_program():
-    """Builds skill-verify, with the profile that the environment names."""
+    """Builds skill-verify once, with the profile that the environment names."""
     profile = os.environ.get("PROFILE", "release")
     subprocess.run(["cargo", "build", "--profile", profile, "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / profile / "skill-verify"
