@@ -1,6 +1,7 @@
 """Compliance: two sessions at once, rights, tenants, other people's validators, and the signed document."""
 
 import json
+import os
 import random
 import subprocess
 import threading
@@ -14,20 +15,16 @@ from conftest import ROOT
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-HERE = ROOT / "tests" / "system"
-VERIFY = ROOT / "target" / "release" / "skill-verify"
+from cluster import bindir, skill_verify_program
+
+HERE = ROOT / "tests" / "compliance"
 
 
 @pytest.fixture(scope="module")
 def texas(db, database, roles):
     """300 entities of the demo's generator, its rules and templates."""
-    import os
-
-    bin_dir = subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     done = subprocess.run(
-        [f"{bin_dir}/psql", "-Xq", "-d", database, "-v", "entities=300", "-f", str(ROOT / "demo" / "texas.sql")],
+        [f"{bindir()}/psql", "-Xq", "-d", database, "-v", "entities=300", "-f", str(ROOT / "demo" / "texas.sql")],
         capture_output=True,
         text=True,
     )
@@ -628,7 +625,9 @@ def test_oscal_is_valid(db, texas):
 
 
 def verify(document, *arguments):
-    return subprocess.run([VERIFY, "snapshot", "-", *arguments], input=document, capture_output=True, text=True)
+    return subprocess.run(
+        [skill_verify_program(), "snapshot", "-", *arguments], input=document, capture_output=True, text=True
+    )
 
 
 def test_the_signed_document(db, texas):
@@ -707,14 +706,9 @@ def test_before_sealing_the_document_says_so(db, texas):
 
 
 def test_a_dump_brings_everything_back(db, texas, database, fresh_database):
-    import os
-
-    bin_dir = subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     target = fresh_database(extension=False)
-    dump = subprocess.run([f"{bin_dir}/pg_dump", "-Fc", database], capture_output=True, check=True).stdout
-    done = subprocess.run([f"{bin_dir}/pg_restore", "--exit-on-error", "-d", target], input=dump, capture_output=True)
+    dump = subprocess.run([f"{bindir()}/pg_dump", "-Fc", database], capture_output=True, check=True).stdout
+    done = subprocess.run([f"{bindir()}/pg_restore", "--exit-on-error", "-d", target], input=dump, capture_output=True)
     assert done.returncode == 0, done.stderr
     tables = [
         row[0]
