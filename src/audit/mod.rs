@@ -137,7 +137,7 @@ fn sign_row(call: &Call) -> Answer {
             current_user: current_name,
             key_id: &key.id,
         }
-        .encode(buffer, &log_id, |writer| jsonb::tell(event_data, writer))?;
+        .encode(buffer, &log_id, |writer| jsonb::encode_into(event_data, writer))?;
         let mut signature = Vec::with_capacity(160);
         sign(key, buffer, &mut signature);
         Ok(text_datum(std::str::from_utf8(&signature).unwrap_or_default()))
@@ -311,7 +311,7 @@ impl<'c> Values<'c> {
     /// The signed bytes. The table cannot hold what could not be signed, so an error means damage.
     fn encode(&self, out: &mut Vec<u8>, log_id: &[u8; 16]) -> Result<(), Fault> {
         out.clear();
-        self.record.encode::<Fault>(out, log_id, |writer| Ok(jsonb::tell(self.event_data, writer)?))
+        self.record.encode::<Fault>(out, log_id, |writer| Ok(jsonb::encode_into(self.event_data, writer)?))
     }
 }
 

@@ -3,8 +3,9 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
-use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, MAX_CONTENT, TRANSITIONS};
-use skill_core::input::{optional, required, sha256, word};
+use skill_core::compliance::artifacts::ArtifactInput;
+use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, TRANSITIONS};
+use skill_core::input::{optional, required, word};
 use skill_core::{Code, Fault};
 
 use super::{RuleLock, lock_rules, record, rules, text, unknown};
@@ -14,12 +15,6 @@ use crate::pg::spi::{self, Access, arg, given};
 use crate::pg::sys;
 use crate::pg::trigger::{Event, Trigger};
 use crate::pg_function;
-
-/// Statuses of a filing that has not ended.
-pub const OPEN: [&str; 6] = ["draft", "in_progress", "ready_for_review", "in_review", "approved", "rejected"];
-/// Statuses in which a filing is worked on.
-pub const EDITABLE: [&str; 3] = ["draft", "in_progress", "rejected"];
-const ARTIFACT_TYPES: [&str; 6] = ["document", "pdf", "plat_draft", "data_export", "waiver", "form_draft"];
 
 /// A checklist whose row is locked until the transaction ends.
 pub struct Checklist {
@@ -65,28 +60,6 @@ pub fn locked(id: pgrx::Uuid) -> Result<Checklist, Fault> {
     found.ok_or_else(|| unknown("checklist", id))
 }
 
-/// Refuses what is only possible in some statuses and changes none.
-pub fn need_open(checklist: &Checklist, statuses: &[&str]) -> Result<(), Fault> {
-    if statuses.contains(&checklist.status.as_str()) {
-        return Ok(());
-    }
-    Err(Fault::new(Code::NotInPrerequisiteState, format!("the checklist is {}", checklist.status))
-        .detail(format!("It must be {}.", statuses.join(" or ")))
-        .hint("SELECT * FROM skill_system.checklist_transitions();"))
-}
-
-/// Refuses to change what somebody else has changed since the caller looked.
-fn need_version(checklist: &Checklist, expected: Option<i32>) -> Result<(), Fault> {
-    match expected {
-        Some(expected) if expected != checklist.version => Err(Fault::new(
-            Code::SerializationFailure,
-            format!("the checklist was changed meanwhile: it has version {}, not {expected}", checklist.version),
-        )
-        .hint("Read it again and repeat the change on what is there now.")),
-        _ => Ok(()),
-    }
-}
-
 /// Leads a checklist to the next status, with its items and metadata as they are in
 /// `checklist`, and records that. `more` is added to the record.
 pub fn set_status(
@@ -111,15 +84,7 @@ pub fn set_status(
             data.extend(part.as_object().cloned().unwrap_or_default());
         }
     }
-    let event = match action {
-        "update_checklist_item" => "filing.item_updated",
-        "submit_checklist" => "filing.submitted",
-        "review_checklist" => "filing.reviewed",
-        "file_checklist" => "filing.filed",
-        "mark_exception" => "filing.exception",
-        _ => "filing.reopened",
-    };
-    record(event, data, by);
+    record(logic::event_type(action), data, by);
     Ok((status, version))
 }
 
@@ -196,21 +161,7 @@ fn guard_checklist(call: &Call) -> Answer {
     if changed.is_empty() {
         return Ok(trigger.proceed());
     }
-    let refuse = |message: String| {
-        Err(Fault::new(Code::NotInPrerequisiteState, message)
-            .hint("SELECT * FROM skill_system.checklist_transitions();"))
-    };
-    if !OPEN.contains(&from.as_str()) {
-        return refuse(format!("the checklist is {from}, so it stays as it is"));
-    }
-    const FIXED: [&str; 7] =
-        ["id", "tenant_id", "entity_id", "compliance_domain", "template_id", "created_by", "created_at"];
-    if let Some(column) = changed.iter().find(|column| FIXED.contains(&column.as_str())) {
-        return refuse(format!("{column} of a checklist never changes"));
-    }
-    if from != to && !logic::may_follow(&from, &to) {
-        return refuse(format!("a checklist that is {from} cannot become {to}"));
-    }
+    logic::check_row_change(&from, &to, &changed)?;
     Ok(trigger.proceed())
 }
 
@@ -295,7 +246,7 @@ fn update_checklist_item(call: &Call) -> Answer {
     let by = who(call, 6, "updated_by")?;
     let mut checklist = locked(id)?;
     // The order of the checks: what was meant for another state of the checklist says nothing about this one.
-    need_version(&checklist, call.get(3))?;
+    logic::check_version(checklist.version, call.get(3))?;
     logic::next("update_checklist_item", &checklist.status, None)?;
     let now = checklist.now.clone();
     let change = ItemChange { status, note, data: data.as_ref(), by: &by, at: &now };
@@ -332,7 +283,7 @@ fn submit_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let by = who(call, 1, "submitted_by")?;
     let checklist = locked(id)?;
-    need_version(&checklist, call.get(2))?;
+    logic::check_version(checklist.version, call.get(2))?;
     logic::next("submit_checklist", &checklist.status, None)?;
     logic::check_complete(&checklist.items, &checklist.required_items)?;
     let now = set_status(&checklist, "submit_checklist", None, &by, json!({}))?;
@@ -343,11 +294,11 @@ pg_function!(pg_finfo_skill_review_checklist, skill_review_checklist, review_che
 /// `review_checklist(checklist_id, decision, reviewer, comment, expected_version)`
 fn review_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let decision = word("decision", call.text(1), &["approved", "rejected", "in_review"])?;
+    let decision = word("decision", call.text(1), &logic::DECISIONS)?;
     let by = who(call, 2, "reviewer")?;
     let comment = optional("comment", call.text(3), 10_000)?;
     let mut checklist = locked(id)?;
-    need_version(&checklist, call.get(4))?;
+    logic::check_version(checklist.version, call.get(4))?;
     logic::next("review_checklist", &checklist.status, Some(decision))?;
     logic::add_review(&mut checklist.metadata, decision, &by, comment, &checklist.now);
     let now = set_status(&checklist, "review_checklist", Some(decision), &by, json!({"comment": comment}))?;
@@ -378,7 +329,7 @@ fn mark_exception(call: &Call) -> Answer {
     let reason = required("reason", call.text(1), 10_000)?;
     let by = who(call, 2, "marked_by")?;
     let mut checklist = locked(id)?;
-    need_version(&checklist, call.get(3))?;
+    logic::check_version(checklist.version, call.get(3))?;
     logic::next("mark_exception", &checklist.status, None)?;
     if let Some(metadata) = checklist.metadata.as_object_mut() {
         metadata.insert("exception".into(), json!({"by": by, "at": checklist.now, "reason": reason}));
@@ -405,55 +356,21 @@ pg_function!(pg_finfo_skill_add_artifact, skill_add_artifact, add_artifact);
 fn add_artifact(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let index: i32 = call.get(1).ok_or_else(|| missing("item_index"))?;
-    let kind = word("artifact_type", call.text(2), &ARTIFACT_TYPES)?;
-    let name = required("name", call.text(3), 500)?;
-    let content_type = optional("content_type", call.text(5), 100)?;
-    if content_type.is_some_and(|kind| !kind.contains('/')) {
-        return Err(Fault::new(Code::InvalidParameterValue, "content_type must be a MIME type")
-            .hint("For example text/markdown or application/pdf."));
-    }
-    let file_path = optional("file_path", call.text(6), 1000)?;
-    let generated_by = word("generated_by", call.text(9), &["agent", "user", "system"])?;
-    let metadata = json_argument(call, 10, "metadata")?.unwrap_or_else(|| json!({}));
-    let (digest, size) = match (call.text(4), file_path) {
-        (Some(content), _) if content.len() > MAX_CONTENT => {
-            return Err(Fault::new(
-                Code::ProgramLimitExceeded,
-                format!("the content is larger than {MAX_CONTENT} bytes"),
-            )
-            .detail(format!("It has {} bytes.", content.len()))
-            .hint("Keep it in a file and give file_path, content_sha256 and size_bytes."));
-        }
-        (Some(content), _) => (sha256(content.as_bytes()), content.len() as i64),
-        (None, Some(_)) => {
-            let digest = required("content_sha256", call.text(7), 71)?;
-            let size: i64 = call.get(8).ok_or_else(|| missing("size_bytes"))?;
-            let hex = digest.strip_prefix("sha256:").unwrap_or_default();
-            if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) || size < 0 {
-                return Err(Fault::new(
-                    Code::InvalidParameterValue,
-                    "a file needs its digest as sha256:<64 hex digits> and its size",
-                ));
-            }
-            (digest.to_owned(), size)
-        }
-        (None, None) => {
-            return Err(Fault::new(Code::InvalidParameterValue, "an artifact needs content or file_path"));
-        }
+    let input = ArtifactInput {
+        artifact_type: call.text(2),
+        name: call.text(3),
+        content: call.text(4),
+        content_type: call.text(5),
+        file_path: call.text(6),
+        content_sha256: call.text(7),
+        size_bytes: call.get(8),
+        generated_by: call.text(9),
     };
-    let differs =
-        call.text(7).is_some_and(|given| given != digest) || call.get::<i64>(8).is_some_and(|given| given != size);
-    if differs {
-        return Err(Fault::new(Code::InvalidParameterValue, "content_sha256 or size_bytes is not that of the content")
-            .detail(format!("The content has {digest} and {size} bytes.")));
-    }
+    let metadata = json_argument(call, 10, "metadata")?.unwrap_or_else(|| json!({}));
+    let valid = input.check()?;
     let checklist = locked(id)?;
-    need_open(&checklist, &OPEN)?;
-    let count = checklist.items.as_array().map_or(0, Vec::len);
-    if !usize::try_from(index).is_ok_and(|index| index < count) {
-        return Err(Fault::new(Code::UndefinedObject, format!("the checklist has no item {index}"))
-            .detail(format!("It has {count} items, counted from 0.")));
-    }
+    logic::check_status(&checklist.status, &logic::OPEN)?;
+    logic::check_item_index(&checklist.items, index)?;
     let artifact = spi::one::<pgrx::Uuid>(
         "INSERT INTO skill_system.checklist_artifacts (checklist_id, item_index, artifact_type, name, content_type, content, file_path, metadata, \
              generated_by, content_sha256, size_bytes, expires_at) \
@@ -462,23 +379,23 @@ fn add_artifact(call: &Call) -> Answer {
         &[
             arg(id),
             arg(index),
-            arg(kind),
-            arg(name),
-            arg(content_type),
+            arg(valid.artifact_type),
+            arg(valid.name),
+            arg(valid.content_type),
             given(call.datum(4), pg_sys::TEXTOID),
-            arg(file_path),
+            arg(valid.file_path),
             jsonb(metadata),
-            arg(generated_by),
-            arg(digest.as_str()),
-            arg(size),
+            arg(valid.generated_by),
+            arg(valid.content_sha256.as_str()),
+            arg(valid.size_bytes),
             given(call.datum(11), pg_sys::TIMESTAMPTZOID),
         ],
     );
     let artifact = artifact.ok_or_else(|| Fault::new(Code::Internal, "the artifact was not written"))?;
     let data = json!({
-        "checklist_id": id.to_string(), "artifact_id": artifact.to_string(), "item_index": index, "name": name, "content_sha256": digest,
-        "size_bytes": size, "generated_by": generated_by,
+        "checklist_id": id.to_string(), "artifact_id": artifact.to_string(), "item_index": index, "name": valid.name, "content_sha256": valid.content_sha256,
+        "size_bytes": valid.size_bytes, "generated_by": valid.generated_by,
     });
     record("filing.artifact_added", data, sys::role_name(sys::session_user()));
-    Ok(call.row(&mut [uuid_datum(artifact), text(&digest), Some(pg_sys::Datum::from(size))]))
+    Ok(call.row(&mut [uuid_datum(artifact), text(&valid.content_sha256), Some(pg_sys::Datum::from(valid.size_bytes))]))
 }

@@ -2,20 +2,18 @@
 
 use pgrx::pg_sys;
 use serde_json::{Value, json};
-use skill_core::compliance::rules::difference;
-use skill_core::input::{canonical, optional, required, sha256, word};
+use skill_core::compliance::checklists::{EDITABLE, OPEN, REVIEWED, check_status as check_filing_status};
+use skill_core::compliance::rules::{DECISIONS, RuleInput, check_status, difference};
+use skill_core::input::{optional, required, sha256, word};
 use skill_core::{Code, Fault};
 
-use super::checklists::{self, EDITABLE, OPEN};
+use super::checklists;
 use super::{RuleLock, lock_rules, record, record_all, text, unknown};
 use crate::args::{json as json_argument, jsonb_datum, missing, stored, uuid, uuid_datum, who};
 use crate::pg::call::{Answer, Call, text_array_datum};
 use crate::pg::spi::{self, Access, Arg, arg, given};
 use crate::pg::sys;
 use crate::pg_function;
-
-const SOURCES: [&str; 4] = ["rrc_ingestion", "rule_monitor_agent", "manual", "docket_hearing"];
-const TYPES: [&str; 3] = ["statewide", "field_specific", "notice"];
 
 /// The version in force, or to come, that has no successor.
 struct Current {
@@ -103,32 +101,26 @@ fn make_stale(identifier: &str, version: i32, id: pgrx::Uuid, by: &str) -> i64 {
 
 /// Makes the next version of a rule, for `publish_rule` (active) and `propose_rule`.
 fn add_version(call: &Call, status: &str) -> Answer {
-    let identifier = required("rule_identifier", call.text(0), 255)?;
-    let domain = required("rule_domain", call.text(1), 50)?;
     let day = call.datum(2).ok_or_else(|| missing("effective_date"))?;
     if [i32::MIN, i32::MAX].contains(&(day.value() as i32)) {
         return Err(Fault::new(Code::InvalidParameterValue, "effective_date must be a day, not infinity"));
     }
     let date = given(Some(day), pg_sys::DATEOID);
-    let data = json_argument(call, 3, "rule_data")?.ok_or_else(|| missing("rule_data"))?;
-    if !data.is_object() {
-        return Err(Fault::new(Code::InvalidParameterValue, "rule_data must be a JSON object"));
-    }
-    let source = word("source", call.text(4), &SOURCES)?;
-    let kind = word("rule_type", call.text(5), &TYPES)?;
-    let reference = optional("source_reference", call.text(6), 500)?;
-    let summary = optional("change_summary", call.text(7), 10_000)?;
-    let node = optional("graph_node_id", call.text(8), 255)?;
-    let detected_by = optional("detected_by", call.text(9), 100)?;
-    if kind == "field_specific" && !data["field"].is_string() {
-        return Err(Fault::new(
-            Code::InvalidParameterValue,
-            "the rule_data of a field_specific rule must name its field",
-        )
-        .hint("Add a member such as {\"field\": \"SPRABERRY (TREND AREA)\"}."));
-    }
+    let data = json_argument(call, 3, "rule_data")?;
+    let input = RuleInput {
+        rule_identifier: call.text(0),
+        rule_domain: call.text(1),
+        rule_data: data.as_ref(),
+        source: call.text(4),
+        rule_type: call.text(5),
+        source_reference: call.text(6),
+        change_summary: call.text(7),
+        graph_node_id: call.text(8),
+        detected_by: call.text(9),
+    };
+    let rule = input.check()?;
+    let (identifier, content, detected_by) = (rule.rule_identifier, &rule.content, rule.detected_by);
     // What is compared and hashed later must be what was given.
-    let content = canonical(&data);
     let exact = spi::one::<bool>(
         "SELECT $1::jsonb = $2",
         Access::Read,
@@ -158,15 +150,15 @@ fn add_version(call: &Call, status: &str) -> Answer {
          RETURNING id, version",
         Access::WriteAsOwner,
         &[
-            arg(kind),
-            arg(domain),
+            arg(rule.rule_type),
+            arg(rule.rule_domain),
             arg(identifier),
             date,
-            arg(source),
-            arg(reference),
+            arg(rule.source),
+            arg(rule.source_reference),
             given(call.datum(3), pg_sys::JSONBOID),
-            arg(node),
-            arg(summary),
+            arg(rule.graph_node_id),
+            arg(rule.change_summary),
             arg(detected_by),
             arg(status),
             arg(sha256(content.as_bytes()).as_str()),
@@ -245,19 +237,8 @@ fn proposal(id: pgrx::Uuid) -> Result<Proposal, Fault> {
     found.ok_or_else(|| unknown("rule version", id))
 }
 
-fn need_status(proposal: &Proposal, wanted: &str, what: &str) -> Result<(), Fault> {
-    if proposal.status == wanted {
-        return Ok(());
-    }
-    Err(Fault::new(
-        Code::NotInPrerequisiteState,
-        format!(
-            "version {} of {} is {}, so it cannot be {what}",
-            proposal.version, proposal.identifier, proposal.status
-        ),
-    )
-    .detail(format!("It must be {wanted}."))
-    .hint("propose_rule() makes a version that waits for review; submit_rule() hands in a draft."))
+fn need_status(proposal: &Proposal, needed: &str, action: &str) -> Result<(), Fault> {
+    check_status(&proposal.identifier, proposal.version, &proposal.status, needed, action)
 }
 
 fn set_status(id: pgrx::Uuid, status: &str, approved_by: Option<&str>) {
@@ -288,7 +269,7 @@ pg_function!(pg_finfo_skill_review_rule, skill_review_rule, review_rule);
 /// `review_rule(rule_version_id, decision, reviewer, comment)`
 fn review_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
-    let decision = word("decision", call.text(1), &["approved", "rejected"])?;
+    let decision = word("decision", call.text(1), &DECISIONS)?;
     let by = who(call, 2, "reviewer")?;
     let comment = optional("comment", call.text(3), 10_000)?;
     if decision == "approved" {
@@ -364,7 +345,7 @@ fn snapshot_rules(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     lock_rules(RuleLock::Shared);
     let checklist = checklists::locked(id)?;
-    checklists::need_open(&checklist, &EDITABLE)?;
+    check_filing_status(&checklist.status, &EDITABLE)?;
     let frozen = freeze(id, false, checklist.rule_domains, checklist.entity_field.as_deref());
     if frozen > 0 {
         let by = sys::role_name(sys::session_user());
@@ -393,7 +374,7 @@ fn locked_stale(id: pgrx::Uuid) -> Result<(Frozen, checklists::Checklist), Fault
     );
     let checklist_id = checklist_id.ok_or_else(|| unknown("snapshot", id))?;
     let checklist = checklists::locked(checklist_id)?;
-    checklists::need_open(&checklist, &OPEN)?;
+    check_filing_status(&checklist.status, &OPEN)?;
     let mut found = None;
     spi::run(
         "SELECT v.rule_identifier::text, v.version, s.superseded_by, n.version, CASE WHEN s.acknowledged THEN s.acknowledged_by::text END, s.replaced_by IS NOT NULL \
@@ -490,7 +471,7 @@ fn refresh_snapshot(call: &Call) -> Answer {
         "rule_identifier": frozen.identifier, "from": frozen.version, "to": newest,
     });
     record("filing.rule_refreshed", data, &by);
-    if ["ready_for_review", "in_review", "approved"].contains(&checklist.status.as_str()) {
+    if REVIEWED.contains(&checklist.status.as_str()) {
         checklists::set_status(&checklist, "refresh_snapshot", None, &by, json!({}))?;
     }
     Ok(uuid_datum(fresh).unwrap_or_else(|| call.null()))

@@ -47,7 +47,7 @@ fn compliance_snapshot(call: &Call) -> Answer {
             Access::Read,
             &[arg(id), arg(origin.as_str())],
             |row| {
-                let encoded = row.bytes(1).map(|root| digest(id.as_bytes(), |writer| jsonb::tell(root, writer)));
+                let encoded = row.bytes(1).map(|root| digest(id.as_bytes(), |writer| jsonb::encode_into(root, writer)));
                 found = encoded.zip(row.get::<String>(2));
             },
         );

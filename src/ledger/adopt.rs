@@ -7,7 +7,7 @@ use skill_core::{Code, Fault};
 
 use super::proof::{nothing_sealed, origin, verifier_keys};
 use super::seal::Leaves;
-use super::state::{Place, Snapshot, State};
+use super::state::{self, Place, State};
 use super::tiles::{HASH, StoredTiles};
 use crate::pg::cache::{self, Opened};
 use crate::pg::call::{Answer, Call, text_datum};
@@ -66,7 +66,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
     if !continued {
         state.incarnation += 1;
     }
-    let snapshot = Snapshot::active()?;
+    let snapshot = state::active_snapshot()?;
     let before = state.size;
     spi::as_owner(|| {
         cache::opening(Opened::Sealing, || {

@@ -58,7 +58,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         let mut state = found.unwrap_or_else(State::first);
         state.check_place()?;
         fault_point::reached("seal_begun");
-        let snapshot = Snapshot::active()?;
+        let snapshot = state::active_snapshot()?;
         let before = state.size;
         let under_way = state.target.is_some();
         let mut left = max_rows;
@@ -188,7 +188,7 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
             return Ok(0);
         };
         state.check_place()?;
-        let late = Late { before: state.snapshot.clone(), now: Snapshot::active()? };
+        let late = Late { before: state.snapshot.clone(), now: state::active_snapshot()? };
         if !spi::as_owner(|| late.any(newest_only)) {
             return Ok(0);
         }

@@ -1,6 +1,7 @@
 //! How far the log is sealed, in which server, and snapshots.
 
 use pgrx::pg_sys;
+pub use skill_core::ledger::snapshot::Snapshot;
 use skill_core::ledger::tree::Hash;
 use skill_core::{Code, Fault};
 
@@ -18,51 +19,10 @@ pub fn own_transaction() -> Option<i64> {
     sys::top_transaction_id_if_any().map(|own| own as i64)
 }
 
-/// Which transactions had ended at a moment: `pg_snapshot` (64-bit ids, top level only).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Every id from here on had not ended.
-    pub xmax: i64,
-    /// Ids below `xmax` that had not ended, ascending.
-    pub in_progress: Vec<i64>,
-}
-
-impl Snapshot {
-    /// Sees nothing.
-    pub fn empty() -> Self {
-        Snapshot { xmax: 1, in_progress: Vec::new() }
-    }
-
-    /// The active snapshot.
-    pub fn active() -> Result<Self, Fault> {
-        let text = spi::one::<String>("SELECT pg_current_snapshot()::text", Access::Read, &[]).unwrap_or_default();
-        let mut snapshot = Snapshot::parse(&text)?;
-        // The server leaves out the caller's own transaction, which may yet write records or be rolled back.
-        if let Some(own) = own_transaction().filter(|own| *own < snapshot.xmax) {
-            let at = snapshot.in_progress.partition_point(|id| *id < own);
-            snapshot.in_progress.insert(at, own);
-        }
-        Ok(snapshot)
-    }
-
-    fn parse(text: &str) -> Result<Self, Fault> {
-        let bad = || Fault::new(Code::DataCorrupted, format!("\"{text}\" is no snapshot"));
-        let (_, rest) = text.split_once(':').ok_or_else(bad)?;
-        let (xmax, list) = rest.split_once(':').ok_or_else(bad)?;
-        let in_progress = list.split(',').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<_, _>>();
-        Ok(Snapshot { xmax: xmax.parse().map_err(|_| bad())?, in_progress: in_progress.map_err(|_| bad())? })
-    }
-
-    /// The transaction had ended.
-    pub fn sees(&self, transaction: i64) -> bool {
-        transaction < self.xmax && self.in_progress.binary_search(&transaction).is_err()
-    }
-
-    /// The text of a `pg_snapshot`.
-    pub fn text(&self) -> String {
-        let list: Vec<String> = self.in_progress.iter().map(i64::to_string).collect();
-        format!("{}:{}:{}", self.in_progress.first().unwrap_or(&self.xmax), self.xmax, list.join(","))
-    }
+/// The active snapshot; the session's own transaction counts as not ended.
+pub fn active_snapshot() -> Result<Snapshot, Fault> {
+    let text = spi::one::<String>("SELECT pg_current_snapshot()::text", Access::Read, &[]).unwrap_or_default();
+    Ok(Snapshot::parse(&text)?.without(own_transaction()))
 }
 
 /// The server and database that seal.

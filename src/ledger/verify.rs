@@ -196,7 +196,7 @@ impl Verification {
             return Ok(());
         }
         let own = state::own_transaction();
-        let xmax = Snapshot::active()?.xmax;
+        let xmax = state::active_snapshot()?.xmax;
         spi::with_settings(&[(c"enable_seqscan", c"off")], || {
             spi::stream(
                 "SELECT tableoid, id, created_at FROM skill_system.audit_logs WHERE transaction_id >= $1 AND transaction_id IS DISTINCT FROM $2 \

@@ -8,14 +8,15 @@ use pgrx::datum::IntoDatum;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use skill_core::policy::effect::shorten;
+use skill_core::policy::request::{self, Effects, effects_argument, format_effects};
 use skill_core::policy::{
-    Decision, Finding, MAX_EFFECTS, MAX_NAME_BYTES, Mode, Policy, PolicyError, Profile, Unlisted, Verdict,
-    effects_from_json, hash_all, lint_broken,
+    Decision, Finding, MAX_EFFECTS, MAX_NAME_BYTES, Mode, Policy, PolicyError, Profile, Unlisted, Verdict, hash_all,
+    lint_broken,
 };
 use skill_core::{Code, Fault};
 
 use crate::audit::{self, denial};
-use crate::pg::call::{Answer, Call, parse_text_array, text_array_datum, text_datum};
+use crate::pg::call::{Answer, Call, text_array_datum, text_datum};
 use crate::pg::error::{OrRaise, raise};
 use crate::pg::spi::{self, Access, arg};
 use crate::pg::trigger::{Event, Trigger};
@@ -100,62 +101,17 @@ pub fn policy(name: &str) -> Compiled {
     compiled
 }
 
-/// The effects of a call, or the strings among them and why they are no request.
-type Effects<'a> = Result<Vec<std::borrow::Cow<'a, str>>, (Vec<String>, String)>;
-
-fn from_array<'a>(elements: Option<Vec<Option<&'a str>>>, what: &str) -> Effects<'a> {
-    let Some(elements) = elements else {
-        return Err((Vec::new(), format!("{what} NULL")));
-    };
-    match elements.iter().position(Option::is_none) {
-        None => Ok(elements.into_iter().flatten().map(Into::into).collect()),
-        Some(i) => Err((
-            elements.into_iter().flatten().map(str::to_owned).collect(),
-            format!("element {} of the array is NULL", i + 1),
-        )),
-    }
-}
-
-fn from_json<'a>(text: Option<&str>) -> Effects<'a> {
-    match text {
-        None => Err((Vec::new(), "the effects are NULL".into())),
-        Some(text) => effects_from_json(text).map(|list| list.into_iter().map(Into::into).collect()),
-    }
-}
-
-fn from_literal<'a>(text: Option<&str>) -> Effects<'a> {
-    let Some(text) = text else {
-        return Err((Vec::new(), "the effects are NULL".into()));
-    };
-    if text.trim_start().starts_with('{') {
-        match parse_text_array(text) {
-            None => Err((Vec::new(), "the effects are no array literal".into())),
-            Some(list) => match list.iter().position(Option::is_none) {
-                None => Ok(list.into_iter().flatten().map(Into::into).collect()),
-                Some(i) => {
-                    Err((list.into_iter().flatten().collect(), format!("element {} of the effects is NULL", i + 1)))
-                }
-            },
-        }
-    } else {
-        from_json(Some(text))
-    }
-}
-
 /// Which of the three forms of an argument a function has.
 type Read = for<'a> fn(&'a Call) -> Effects<'a>;
 
 fn array_argument(call: &Call) -> Effects<'_> {
-    from_array(call.text_array(1), "the effects are")
+    request::from_array(call.text_array(1), "the effects are")
 }
 fn jsonb_argument(call: &Call) -> Effects<'_> {
-    match call.jsonb(1) {
-        None => Err((Vec::new(), "the effects are NULL".into())),
-        Some(value) => skill_core::jsonb::strings(value).map(|list| list.into_iter().map(Into::into).collect()),
-    }
+    request::from_jsonb(call.jsonb(1))
 }
 fn literal_argument(call: &Call) -> Effects<'_> {
-    from_literal(call.text(1))
+    request::from_literal(call.text(1))
 }
 
 /// The one place where a request becomes a decision; never raises for what is asked.
@@ -223,7 +179,7 @@ fn check_policy_text(call: &Call) -> Answer {
 pg_function!(pg_finfo_skill_check_exec, skill_check_exec, check_exec);
 fn check_exec(call: &Call) -> Answer {
     let (decision, compiled) =
-        decide(call.text(0), from_array(call.text_array(1), "the command is"), |policy, argv| {
+        decide(call.text(0), request::from_array(call.text_array(1), "the command is"), |policy, argv| {
             policy.check_exec(&argv.iter().map(|word| word.as_ref()).collect::<Vec<_>>())
         });
     Ok(decision_row(call, &decision, compiled.as_ref()))
@@ -286,7 +242,7 @@ fn hold_to<'a>(
                 let what = format!(
                     "policy \"{}\" does not allow {}",
                     shorten(name.unwrap_or("(null)")),
-                    shown(&decision.blocked)
+                    format_effects(&decision.blocked)
                 );
                 let unrecorded = record_denial(name, asked(), decision, policy).map_err(|fault| {
                     let why = fault.detail.clone().unwrap_or_default();
@@ -324,17 +280,6 @@ fn record_denial(
     Ok("")
 }
 
-fn shown(blocked: &[String]) -> String {
-    match blocked {
-        [] => "this request".into(),
-        _ => {
-            let first: Vec<String> = blocked.iter().take(10).map(|e| shorten(e)).collect();
-            let more = if blocked.len() > 10 { format!(" and {} more", blocked.len() - 10) } else { String::new() };
-            format!("{}{more}", first.join(", "))
-        }
-    }
-}
-
 pg_function!(pg_finfo_skill_enforce_policy_array, skill_enforce_policy_array, enforce_policy_array);
 fn enforce_policy_array(call: &Call) -> Answer {
     enforce(call, array_argument)
@@ -360,16 +305,6 @@ fn known(name: Option<&str>) -> (String, Compiled) {
     (name.to_owned(), compiled)
 }
 
-fn asked(effects: Option<Vec<Option<String>>>) -> Vec<String> {
-    match effects {
-        None => raise(Fault::new(Code::InvalidParameterValue, "the effects are NULL")),
-        Some(list) if list.len() > MAX_EFFECTS => {
-            raise(Fault::new(Code::ProgramLimitExceeded, format!("more than {MAX_EFFECTS} effects in one call")))
-        }
-        Some(list) => list.into_iter().map(|effect| effect.unwrap_or_default()).collect(),
-    }
-}
-
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)] // pgrx wants the columns spelt out here
 fn explain_policy(
@@ -386,7 +321,7 @@ fn explain_policy(
     ),
 > {
     let (_, compiled) = known(policy_name);
-    let effects = asked(effects);
+    let effects = effects_argument(effects).or_raise();
     let rows: Vec<_> = match &*compiled {
         Ok(policy) => policy
             .explain(effects.iter().map(String::as_str))
@@ -446,13 +381,16 @@ fn lint_policy(
 #[pg_extern(sql = false)]
 fn assert_allows(policy_name: Option<&str>, effects: Option<Vec<Option<String>>>) {
     let (name, compiled) = known(policy_name);
-    let effects = asked(effects);
+    let effects = effects_argument(effects).or_raise();
     let policy = compiled.as_ref().as_ref().map_err(Clone::clone).or_raise();
     let decision = policy.check(effects.iter().map(String::as_str));
     if !decision.allowed {
         raise(
-            Fault::new(Code::AssertFailure, format!("policy \"{name}\" does not allow {}", shown(&decision.blocked)))
-                .detail(format!("{}.", decision.reason)),
+            Fault::new(
+                Code::AssertFailure,
+                format!("policy \"{name}\" does not allow {}", format_effects(&decision.blocked)),
+            )
+            .detail(format!("{}.", decision.reason)),
         );
     }
 }
@@ -460,7 +398,7 @@ fn assert_allows(policy_name: Option<&str>, effects: Option<Vec<Option<String>>>
 #[pg_extern(sql = false)]
 fn assert_denies(policy_name: Option<&str>, effects: Option<Vec<Option<String>>>) {
     let (name, compiled) = known(policy_name);
-    let effects = asked(effects);
+    let effects = effects_argument(effects).or_raise();
     let policy = compiled.as_ref().as_ref().map_err(Clone::clone).or_raise();
     let allowed: Vec<String> = policy
         .explain(effects.iter().map(String::as_str))
@@ -470,7 +408,7 @@ fn assert_denies(policy_name: Option<&str>, effects: Option<Vec<Option<String>>>
         .collect();
     if !allowed.is_empty() || effects.is_empty() {
         raise(
-            Fault::new(Code::AssertFailure, format!("policy \"{name}\" allows {}", shown(&allowed)))
+            Fault::new(Code::AssertFailure, format!("policy \"{name}\" allows {}", format_effects(&allowed)))
                 .detail("Each of the given effects was expected to be blocked."),
         );
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use skill_core::audit::MAX_ACTOR_ID;
 use skill_core::jsonb::Member;
 use skill_core::policy::Profile;
+use skill_core::runs::legacy::keep_valid_rules;
 use skill_core::runs::otlp;
 use skill_core::runs::{RunError, Status, check_events, duration, name, optional_name};
 use skill_core::{Code, Fault};
@@ -615,30 +616,6 @@ fn run_retention(batch_size: i32) -> Task {
 /// One row of `import_legacy()`.
 type Imported = (String, i64, i64, String);
 
-/// A list of a legacy profile without what a profile may not have now.
-fn keep(
-    list: Vec<Option<String>>,
-    column: &str,
-    put: fn(Vec<String>) -> Profile,
-    refused: &mut Vec<Value>,
-) -> Vec<String> {
-    let mut kept = Vec::new();
-    for rule in list {
-        let problem = match &rule {
-            None => Some("it is NULL".to_owned()),
-            Some(rule) => Profile { name: "legacy".into(), ..put(vec![rule.clone()]) }.validate().err().map(|error| {
-                let fault = Fault::from(error);
-                fault.detail.unwrap_or(fault.message)
-            }),
-        };
-        match (problem, rule) {
-            (None, Some(rule)) => kept.push(rule),
-            (why, rule) => refused.push(serde_json::json!({"column": column, "rule": rule, "why": why})),
-        }
-    }
-    kept
-}
-
 #[pg_extern(sql = false)]
 fn import_legacy(
     schema_name: Option<&str>,
@@ -723,19 +700,19 @@ fn import_legacy(
             }
             let list = |n: i32| row.get::<Vec<Option<String>>>(n).unwrap_or_default();
             let mut refused = Vec::new();
-            let effects = keep(
+            let effects = keep_valid_rules(
                 list(3),
                 "allowed_effects",
                 |allowed_effects| Profile { allowed_effects, ..Profile::default() },
                 &mut refused,
             );
-            let exec = keep(
+            let exec = keep_valid_rules(
                 list(4),
                 "allowed_exec",
                 |allowed_exec| Profile { allowed_exec, ..Profile::default() },
                 &mut refused,
             );
-            let roots = keep(
+            let roots = keep_valid_rules(
                 list(5),
                 "allowed_write_roots",
                 |allowed_write_roots| Profile { allowed_write_roots, ..Profile::default() },

@@ -11,11 +11,12 @@ use skill_core::policy::effect::shorten;
 use skill_core::policy::{MAX_EFFECTS, Policy};
 use skill_core::skills::Status;
 use skill_core::skills::agents::{self as logic, Agent, Finding, Known, MAX_ID, Skills, tokens};
+use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
 
 use super::documents::UNDECLARED;
-use super::registry::{self, About, Change, Definition, Head, NewVersion, Placement, Tier};
+use super::registry::{self, Change, Definition, Head, NewVersion, Placement, Tier};
 use crate::args::{json as json_argument, missing, uuid_datum};
 use crate::pg::call::{self, Answer, Call, RowSet, text_array_datum, text_datum};
 use crate::pg::error::{self, check_for_interrupts};
@@ -96,7 +97,7 @@ fn define_skill(call: &Call) -> Answer {
                 fault.hint("Give tier2_definition or a body to make it, or register it with register_skill().")
             })?;
             let description = tier1.as_ref().and_then(|tier1| tier1["description"].as_str()).unwrap_or_default();
-            let about = About { description: description.to_owned(), effects, ..About::default() };
+            let about = SkillMetadata { description: description.to_owned(), effects, ..SkillMetadata::default() };
             let new = NewVersion {
                 namespace,
                 skill_name,

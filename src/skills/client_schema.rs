@@ -8,14 +8,13 @@ use skill_core::input::{invalid, required, word};
 use skill_core::policy::effect::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::contract;
-use skill_core::skills::document::{self, Findings, Mode};
-use skill_core::skills::manifest;
+use skill_core::skills::metadata::{ParsedBody, SkillMetadata};
 use skill_core::skills::names::{self, Reference};
 use skill_core::{Code, Fault};
 
 use super::approval;
 use super::clients::{check_known, content};
-use super::registry::{self, About, Change, NewVersion, Placement};
+use super::registry::{self, Change, NewVersion, Placement};
 use crate::args::read_json;
 use crate::audit;
 use crate::pg::call::{Answer, Call, text_datum};
@@ -44,8 +43,6 @@ const COLUMNS: [(&CStr, pg_sys::Oid); 13] = [
     (c"metadata", pg_sys::JSONBOID),
     (c"scope", pg_sys::TEXTOID),
 ];
-/// What the client says of a skill besides its body.
-const SAID: [&str; 4] = ["description", "required_env_vars", "metadata", "scope"];
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -145,54 +142,6 @@ fn check(row: &Map<String, Value>) -> Result<(), Fault> {
     contract::writable(&row)
 }
 
-/// Takes over what a row says of the skill.
-fn describe(about: &mut About, row: &Map<String, Value>, fields: &[&str]) {
-    let said = About::from_json(&Value::Object(row.clone()));
-    for field in fields {
-        match *field {
-            "description" => about.description.clone_from(&said.description),
-            "required_env_vars" => about.required_env_vars.clone_from(&said.required_env_vars),
-            "metadata" => about.metadata = said.metadata.clone(),
-            _ => about.scope.clone_from(&said.scope),
-        }
-    }
-}
-
-/// What a body says of itself: the front matter and manifest of a SKILL.md; of another text its manifest.
-#[derive(Default)]
-struct Read {
-    frontmatter: Option<Value>,
-    manifest: Option<Value>,
-    semver: Option<String>,
-}
-
-impl Read {
-    /// Reads a body as clients load it, and notes in `about` what follows from it.
-    fn new(body: &str, about: &mut About) -> Self {
-        let mut read = Read::default();
-        let manifest = match document::read(body, Mode::Lenient).skill {
-            Some(skill) => {
-                read.frontmatter = Some(Value::Object(skill.frontmatter));
-                read.semver = skill.semver;
-                about.domain_tags = skill.tags;
-                skill.manifest
-            }
-            None => {
-                let mut findings = Findings::default();
-                let manifest = manifest::read(body, 1, Mode::Lenient, &mut findings).filter(|_| !findings.any_error());
-                read.semver = manifest.as_ref().and_then(|manifest| manifest.semver.clone());
-                manifest
-            }
-        };
-        (about.effects, about.manifest_id) = manifest
-            .as_ref()
-            .map(|manifest| (Some(manifest.effects.clone()), Some(manifest.id.clone())))
-            .unwrap_or_default();
-        read.manifest = manifest.map(|manifest| manifest.value);
-        read
-    }
-}
-
 pg_function!(pg_finfo_skill_write_client_skill, skill_write_client_skill, write_client_skill);
 /// The trigger of the views.
 fn write_client_skill(call: &Call) -> Answer {
@@ -256,9 +205,9 @@ fn insert(row: &Map<String, Value>) -> Result<pgrx::Uuid, Fault> {
         )
         .hint("UPDATE its body; that is a new version."));
     }
-    let mut about = About::default();
-    describe(&mut about, row, &SAID);
-    let read = Read::new(body, &mut about);
+    let mut about = SkillMetadata::default();
+    about.update_from_row(row, &SkillMetadata::CLIENT_COLUMNS);
+    let read = ParsedBody::new(body, &mut about);
     let wanted = row["enabled"] != Value::Bool(false);
     let approve = wanted && approval::may_approve() && !guc::signed_approvals();
     let new = NewVersion {
@@ -289,7 +238,7 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
             .hint("Register it under its new name and delete the old one."));
     }
     let mut head = registry::locked(old(trigger)?)?;
-    let said: Vec<&str> = SAID.into_iter().filter(|field| is_changed(field)).collect();
+    let columns: Vec<&str> = SkillMetadata::CLIENT_COLUMNS.into_iter().filter(|field| is_changed(field)).collect();
     let (new_body, reviewer) = (is_changed("body"), approval::may_approve());
     let change = Change::by_caller();
     let wanted = row["enabled"].as_bool().ok_or_else(|| invalid("enabled must not be NULL"))?;
@@ -297,7 +246,7 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
         return Err(refused("only reviewers and administrators switch skills on and off")
             .hint("SELECT skill_system.set_skill_status(skill, 'approved');"));
     }
-    if new_body || !said.is_empty() {
+    if new_body || !columns.is_empty() {
         check(row)?;
         if !new_body && !reviewer && head.status == Status::Approved {
             return Err(refused(format!("skill \"{}\" is approved as it is described", head.skill_name))
@@ -305,18 +254,18 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<pgrx::Uuid, Fau
         }
         let served = registry::version(&head, Some(&head.current_version), Access::WriteAsOwner)?;
         let content = content(&served);
-        let mut about = About::of(&head);
+        let mut about = registry::metadata_of(&head);
         let body = if new_body { text(row, "body")? } else { content.body.as_str() };
         let read = if new_body {
-            Read::new(body, &mut about)
+            ParsedBody::new(body, &mut about)
         } else {
-            Read {
+            ParsedBody {
                 frontmatter: content.frontmatter.clone(),
                 manifest: content.manifest.clone(),
                 semver: served.semver.clone(),
             }
         };
-        describe(&mut about, row, &said);
+        about.update_from_row(row, &columns);
         check_known(&head, body, &content.files)?;
         let approve = new_body && wanted && reviewer && !guc::signed_approvals();
         let new = NewVersion {

@@ -12,6 +12,7 @@ use skill_core::skills::Status;
 use skill_core::skills::bundle::{self, Limits};
 use skill_core::skills::contract::{self, Issue, OWN_SOURCE};
 use skill_core::skills::files::{Files, MAX_FILES};
+use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::{self, Reference};
 use skill_core::skills::preflight;
 use skill_core::skills::redis;
@@ -19,7 +20,7 @@ use skill_core::skills::version::{File, Identity};
 use skill_core::{Code, Fault};
 
 use super::approval;
-use super::registry::{self, About, Change, Head, NewVersion, Placement, Version};
+use super::registry::{self, Change, Head, NewVersion, Placement, Version};
 use super::state;
 use crate::args::{json as json_argument, jsonb_datum, missing, stored, uuid_datum};
 use crate::pg::call::{Answer, Call, RowSet, bytea_datum, text_array_datum, text_datum};
@@ -358,7 +359,7 @@ fn register_skill_bundle(call: &Call) -> Answer {
         body: &content.body,
         files: &files,
         semver: version.semver.clone(),
-        about: About::from_json(&registry::about(&version)),
+        about: SkillMetadata::from_json(&registry::about(&version)),
         frontmatter: content.frontmatter,
         manifest: content.manifest,
         status: None,

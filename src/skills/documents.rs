@@ -9,13 +9,15 @@ use skill_core::input::invalid;
 use skill_core::policy::Decision;
 use skill_core::policy::effect::shorten;
 use skill_core::skills::Status;
-use skill_core::skills::document::{self, Mode};
+use skill_core::skills::document;
 use skill_core::skills::files::{self as limits, Files};
+use skill_core::skills::findings::Mode;
+use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::{self, Reference};
 use skill_core::skills::version::File;
 use skill_core::{Code, Fault};
 
-use super::registry::{self, About, Change, Head, NewVersion, Placement, Version};
+use super::registry::{self, Change, Head, NewVersion, Placement, Version};
 use crate::args::missing;
 use crate::pg::call::{Answer, Call, bytea_datum, text_datum};
 use crate::pg::spi::{self, Access, arg, given};
@@ -58,14 +60,14 @@ fn register_skill(call: &Call) -> Answer {
         body: source,
         files: &files,
         semver: skill.semver,
-        about: About {
+        about: SkillMetadata {
             description: skill.description,
             required_env_vars,
             metadata: Value::Object(skill.metadata),
             domain_tags: skill.tags,
             effects,
             manifest_id,
-            ..About::default()
+            ..SkillMetadata::default()
         },
         frontmatter: Some(Value::Object(skill.frontmatter)),
         manifest: skill.manifest.map(|manifest| manifest.value),
@@ -129,7 +131,7 @@ fn validate_skill(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for finding in findings {
         rows.push(&mut [
-            text_datum(finding.severity.word()),
+            text_datum(finding.severity.as_str()),
             text_datum(finding.code),
             finding.field.as_deref().and_then(text_datum),
             finding.line.and_then(|line| (line as i32).into_datum()),
@@ -234,7 +236,7 @@ fn check(
         return refuse(format!("skill \"{}\" was deleted", head.skill_name));
     }
     if head.status != Status::Approved || !enabled {
-        let why = if head.status == Status::Approved { "switched off" } else { head.status.word() };
+        let why = if head.status == Status::Approved { "switched off" } else { head.status.as_str() };
         return refuse(format!("version {} of skill \"{}\" is {why}", head.current_version, head.skill_name));
     }
     if let Some(operation) = operation.filter(|_| !there) {

@@ -33,7 +33,7 @@ fn state(call: &Call, state: &State) -> pgrx::pg_sys::Datum {
         text_datum(&state.namespace),
         text_datum(&state.skill_name),
         text_datum(&state.version),
-        text_datum(state.status.word()),
+        text_datum(state.status.as_str()),
         text_datum(&state.current_version),
         uuid_datum(state.version_id),
         text_datum(&state.content_hash),

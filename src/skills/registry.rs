@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use skill_core::policy::effect::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::dependencies;
+use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::{Reference, storable};
 use skill_core::skills::version::{File, Identity};
 use skill_core::{Code, Fault};
@@ -102,7 +103,7 @@ impl Change {
     }
 }
 
-/// Columns of `skill_heads` that an [`About`] fills.
+/// Columns of `skill_heads` that an [`SkillMetadata`] fills.
 macro_rules! described {
     () => {
         "name, description, scope, required_env_vars, metadata, domain_tags, effects, manifest_id"
@@ -119,7 +120,7 @@ macro_rules! description {
     };
 }
 
-/// An [`About`] as JSON, out of a row of `skill_heads`.
+/// An [`SkillMetadata`] as JSON, out of a row of `skill_heads`.
 macro_rules! said {
     () => {
         "jsonb_build_object('name', name, 'description', description, 'scope', scope, 'required_env_vars', required_env_vars, \
@@ -127,57 +128,14 @@ macro_rules! said {
     };
 }
 
-/// What `skill_heads` says of a skill while a version is current.
-#[derive(Clone, Default)]
-pub struct About {
-    pub name: Option<String>,
-    pub description: String,
-    pub scope: Option<String>,
-    pub required_env_vars: Vec<String>,
-    /// Any JSON; NULL is the empty object.
-    pub metadata: Value,
-    pub domain_tags: Vec<String>,
-    /// `None` where nothing is declared.
-    pub effects: Option<Vec<String>>,
-    pub manifest_id: Option<String>,
-}
-
-impl About {
-    /// What `skill_heads` says now.
-    pub fn of(head: &Head) -> Self {
-        const SQL: &str = concat!(
-            "SELECT ",
-            said!(),
-            "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
-        );
-        About::from_json(&stored(spi::one(SQL, Access::WriteAsOwner, &[arg(head.id)])))
-    }
-
-    /// As it is stored.
-    pub fn from_json(stored: &Value) -> Self {
-        let text = |key: &str| stored[key].as_str().map(str::to_owned);
-        let texts = |key: &str| {
-            stored[key].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
-        };
-        About {
-            name: text("name"),
-            description: text("description").unwrap_or_default(),
-            scope: text("scope"),
-            required_env_vars: texts("required_env_vars"),
-            metadata: stored["metadata"].clone(),
-            domain_tags: texts("domain_tags"),
-            effects: stored["effects"].is_array().then(|| texts("effects")),
-            manifest_id: text("manifest_id"),
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        json!({
-            "name": self.name, "description": self.description, "scope": self.scope, "required_env_vars": self.required_env_vars,
-            "metadata": match &self.metadata { Value::Null => json!({}), metadata => metadata.clone() },
-            "domain_tags": self.domain_tags, "effects": self.effects, "manifest_id": self.manifest_id,
-        })
-    }
+/// The metadata of a skill as it is now.
+pub fn metadata_of(head: &Head) -> SkillMetadata {
+    const SQL: &str = concat!(
+        "SELECT ",
+        said!(),
+        "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
+    );
+    SkillMetadata::from_json(&stored(spi::one(SQL, Access::WriteAsOwner, &[arg(head.id)])))
 }
 
 /// Which version is served after a new one came.
@@ -196,7 +154,7 @@ pub struct NewVersion<'a> {
     pub body: &'a str,
     pub files: &'a [File],
     pub semver: Option<String>,
-    pub about: About,
+    pub about: SkillMetadata,
     pub frontmatter: Option<Value>,
     pub manifest: Option<Value>,
     /// Its status; `None` is draft for a new version and no change for one that is there.
@@ -349,8 +307,8 @@ pub fn note(
             arg(action),
             arg(version.map(|version| version.id)),
             arg(version.map(|version| version.version.as_str())),
-            arg(previous.map(Status::word)),
-            arg(status.map(Status::word)),
+            arg(previous.map(Status::as_str)),
+            arg(status.map(Status::as_str)),
             arg(change.by.as_str()),
             arg(change.reason.as_deref()),
             arg(change.approved_with.as_deref()),
@@ -360,7 +318,7 @@ pub fn note(
     let mut data = json!({
         "skill_id": head.id.to_string(), "namespace": head.namespace, "skill_name": head.skill_name, "revision": revision,
         "version": version.map(|version| &version.version), "digest": version.map(|version| &version.digest),
-        "from": previous.map(Status::word), "to": status.map(Status::word), "reason": change.reason, "approved_with": change.approved_with,
+        "from": previous.map(Status::as_str), "to": status.map(Status::as_str), "reason": change.reason, "approved_with": change.approved_with,
     });
     if let Some(said) = &change.said {
         data["said"] = said.clone();
@@ -515,7 +473,7 @@ fn insert_head(new: &NewVersion, head: &Head, version: &Version, about: &Value) 
             arg(head.id),
             arg(new.namespace),
             arg(new.skill_name),
-            arg(version.status.word()),
+            arg(version.status.as_str()),
             arg(version.id),
             arg(version.version.as_str()),
             arg(version.semver.as_deref()),
@@ -541,7 +499,7 @@ fn insert_version(new: &NewVersion, head: &Head, version: &Version, about: &Valu
             arg(version.digest.as_str()),
             arg(version.content_hash.as_str()),
             arg(version.semver.as_deref()),
-            arg(version.status.word()),
+            arg(version.status.as_str()),
             arg(new.body),
             arg(new.body.len() as i32),
             jsonb(about.clone()),
@@ -572,7 +530,7 @@ fn write_status(version: &Version) {
     spi::run(
         "UPDATE skill_system.skill_versions SET status = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         Access::WriteAsOwner,
-        &[arg(version.id), arg(version.status.word())],
+        &[arg(version.id), arg(version.status.as_str())],
         |_| (),
     );
 }
@@ -687,7 +645,7 @@ pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &C
             "UPDATE skill_system.skill_heads SET status = $2, enabled = $2 = 'approved' AND (enabled OR status <> 'approved'), updated_at = clock_timestamp() \
              WHERE tenant_id = skill_system.current_tenant() AND id = $1",
             Access::WriteAsOwner,
-            &[arg(head.id), arg(status.word())],
+            &[arg(head.id), arg(status.as_str())],
             |_| (),
         );
     }

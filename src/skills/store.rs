@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use skill_core::policy::effect::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::approval::rejected;
+use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::{Reference, namespace, storable};
 use skill_core::skills::store::{self as logic, Filter, IMPLEMENTATION, Metadata, NAMESPACE, Refusal, Token};
 use skill_core::{Code, Fault};
 
 use super::approval;
-use super::registry::{self, About, Change, Head, NewVersion, Placement, State};
+use super::registry::{self, Change, Head, NewVersion, Placement, State};
 use crate::args::{json as json_argument, jsonb_datum, missing};
 use crate::pg::call::{Answer, Call, jsonb_datum as jsonb_root, text_array_datum, text_datum};
 use crate::pg::spi::{self, Access, Arg, arg, given};
@@ -108,7 +109,7 @@ fn version_info(state: &State, previous: Option<Status>) -> Value {
     if let Some(members) = info.as_object_mut() {
         members.remove("previous_status");
         if let Some(previous) = previous {
-            members.insert("previous_status".into(), logic::word(previous).into());
+            members.insert("previous_status".into(), logic::status_name(previous).into());
         }
     }
     info
@@ -236,11 +237,11 @@ fn skill_store_store(call: &Call) -> Answer {
     }
     let signed = approver(source).ok();
     let decision = logic::decide(source, metadata.status, signed.is_some(), guc::signed_approvals(), may_approve);
-    let about = About {
+    let about = SkillMetadata {
         description: metadata.description(&decision.body),
         domain_tags: metadata.tags(&decision.body),
         metadata: Value::Object(metadata.bag),
-        ..About::default()
+        ..SkillMetadata::default()
     };
     let new = NewVersion {
         namespace,
@@ -337,7 +338,7 @@ fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, F
         body: &if keep { body } else { logic::with_status(&body, status) },
         files: &[],
         semver: current.semver,
-        about: About::of(&head),
+        about: registry::metadata_of(&head),
         frontmatter: None,
         manifest: None,
         status: Some(status),

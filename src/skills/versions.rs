@@ -113,7 +113,7 @@ fn usable(head: &Head, version: Version) -> Result<Version, Fault> {
         return Ok(version);
     }
     Err(no_version(
-        format!("version {} of skill \"{}\" is {}", version.version, head.skill_name, version.status.word()),
+        format!("version {} of skill \"{}\" is {}", version.version, head.skill_name, version.status.as_str()),
         &approved(head, Access::Read),
     ))
 }
@@ -150,7 +150,7 @@ fn resolve_skill(call: &Call) -> Answer {
         uuid_datum(version.id),
         text_datum(&version.version),
         version.semver.as_deref().and_then(text_datum),
-        text_datum(version.status.word()),
+        text_datum(version.status.as_str()),
         text_datum(&head.namespace),
         text_datum(&head.skill_name),
     ]))
@@ -227,7 +227,7 @@ pub fn insert_relations(version: &Version, relations: &[Relation]) {
             Access::WriteAsOwner,
             &[
                 arg(version.id),
-                arg(relation.kind.word()),
+                arg(relation.kind.as_str()),
                 arg(relation.namespace.as_str()),
                 arg(relation.skill_name.as_str()),
                 arg(relation.range.as_ref().map(Range::text)),

@@ -40,17 +40,25 @@ const HAS_OFFSET: u32 = 0x8000_0000;
 const TYPE: u32 = 0x7000_0000;
 
 /// Tells the writer the value in `root`, the bytes behind the varlena header.
-pub fn tell(root: &[u8], writer: &mut JsonWriter<'_>) -> Result<(), JsonbError> {
+pub fn encode_into(root: &[u8], writer: &mut JsonWriter<'_>) -> Result<(), JsonbError> {
     container(root, 0, writer, true)
 }
 
+/// Why a value is not an array of strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StringsError {
+    /// It is something else.
+    NotAnArray,
+    /// The first element that is not a string, counted from 1.
+    NotAString(usize),
+}
+
 /// The elements of an array of strings. `Err` carries the strings that could be
-/// read and why the value is no such array.
-pub fn strings(root: &[u8]) -> Result<Vec<&str>, (Vec<String>, String)> {
-    let wrong = |found: Vec<&str>, reason: String| Err((found.into_iter().map(str::to_owned).collect(), reason));
+/// read and why the value is not such an array.
+pub fn strings(root: &[u8]) -> Result<Vec<&str>, (Vec<String>, StringsError)> {
     let header = u32_at(root, 0).unwrap_or_default();
     if header & ARRAY == 0 || header & SCALAR != 0 {
-        return wrong(Vec::new(), "the effects are JSON, but no array".into());
+        return Err((Vec::new(), StringsError::NotAnArray));
     }
     let count = (header & COUNT) as usize;
     let mut entries = Entries { root, table: 4, data: 4 + 4 * count, next: 0, offset: 0 };
@@ -63,13 +71,13 @@ pub fn strings(root: &[u8]) -> Result<Vec<&str>, (Vec<String>, String)> {
         match text {
             Some(text) => found.push(text),
             None => {
-                reason.get_or_insert_with(|| format!("element {} of the effects is no string", i + 1));
+                reason.get_or_insert(StringsError::NotAString(i + 1));
             }
         }
     }
     match reason {
         None => Ok(found),
-        Some(reason) => wrong(found, reason),
+        Some(reason) => Err((found.into_iter().map(str::to_owned).collect(), reason)),
     }
 }
 
@@ -437,7 +445,7 @@ mod tests {
 
     fn walk(bytes: &[u8]) -> Result<Vec<u8>, JsonbError> {
         let mut out = Vec::new();
-        Encoder::new(&mut out, &[0; 16], 1).json(1, |w| tell(bytes, w))?;
+        Encoder::new(&mut out, &[0; 16], 1).json(1, |w| encode_into(bytes, w))?;
         Ok(out[4 + 16 + 4 + 7..].to_vec())
     }
     fn text(weight: i16, scale: u16, negative: bool, groups: &[u16]) -> String {
@@ -508,7 +516,7 @@ mod tests {
             let mut bytes = Vec::new();
             members(map, &mut ObjectWriter::new(&mut bytes, map.len()));
             let mut expected = Vec::new();
-            Encoder::new(&mut expected, &[0; 16], 1).json(1, |w| skr1::tell(&value, w)).unwrap();
+            Encoder::new(&mut expected, &[0; 16], 1).json(1, |w| skr1::encode_into(&value, w)).unwrap();
             prop_assert_eq!(walk(&bytes), Ok(expected[4 + 16 + 4 + 7..].to_vec()));
         }
 

@@ -13,5 +13,6 @@ pub mod ledger;
 pub mod policy;
 pub mod runs;
 pub mod skills;
+pub mod text_array;
 
 pub use error::{Code, Fault};

@@ -42,7 +42,7 @@ fn unix_micros(text: &str) -> Option<i64> {
 }
 
 /// Keys in any order and numbers as they are spelt, which `serde_json::Value` could not give.
-fn tell(value: &RawValue, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
+fn encode_into(value: &RawValue, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
     let text = value.get();
     match text.as_bytes()[0] {
         b'n' => writer.null(),
@@ -54,14 +54,14 @@ fn tell(value: &RawValue, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError
             serde_json::from_str::<Vec<&RawValue>>(text)
                 .unwrap()
                 .into_iter()
-                .try_for_each(|item| tell(item, writer))?;
+                .try_for_each(|item| encode_into(item, writer))?;
             writer.end()
         }
         b'{' => {
             writer.begin_object()?;
             for (key, item) in serde_json::from_str::<HashMap<String, &RawValue>>(text).unwrap() {
                 writer.key(key.as_bytes())?;
-                tell(item, writer)?;
+                encode_into(item, writer)?;
             }
             writer.end()
         }
@@ -91,7 +91,7 @@ fn encode(vector: &Vector) -> Option<Vec<u8>> {
         current_user: value("current_user_name")?,
         key_id: value("key_id")?,
     };
-    record.encode(&mut out, &uuid(&vector.log_id), |writer| tell(data, writer)).ok()?;
+    record.encode(&mut out, &uuid(&vector.log_id), |writer| encode_into(data, writer)).ok()?;
     Some(out)
 }
 
@@ -138,7 +138,7 @@ enum Json {
 }
 
 impl Json {
-    fn tell(&self, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
+    fn encode_into(&self, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
         match self {
             Json::Null => writer.null(),
             Json::Bool(value) => writer.bool(*value),
@@ -146,7 +146,7 @@ impl Json {
             Json::Text(text) => writer.string(text.as_bytes()),
             Json::Array(items) => {
                 writer.begin_array()?;
-                items.iter().try_for_each(|item| item.tell(writer))?;
+                items.iter().try_for_each(|item| item.encode_into(writer))?;
                 writer.end()
             }
             Json::Object(members) => {
@@ -154,7 +154,7 @@ impl Json {
                 // Backwards, so that the encoder has to sort.
                 for (key, item) in members.iter().rev() {
                     writer.key(key.as_bytes())?;
-                    item.tell(writer)?;
+                    item.encode_into(writer)?;
                 }
                 writer.end()
             }
@@ -199,7 +199,7 @@ impl Row {
             current_user: &self.current_user,
             key_id: &self.key_id,
         }
-        .encode(&mut out, log_id, |writer| self.data.tell(writer))
+        .encode(&mut out, log_id, |writer| self.data.encode_into(writer))
         .unwrap();
         Some(out)
     }

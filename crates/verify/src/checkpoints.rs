@@ -41,7 +41,7 @@ fn outcome(report: &Report<impl Write>, keys: &[VerifierKey]) -> Outcome {
     match (report.problems, keys) {
         (1.., _) => Outcome::Problems,
         (0, []) => Outcome::Unvouched,
-        _ => Outcome::True,
+        _ => Outcome::Valid,
     }
 }
 
@@ -54,7 +54,7 @@ pub fn end(
 ) -> Result<Outcome, Unusable> {
     let outcome = outcome(report, keys);
     let sentence = match outcome {
-        Outcome::True => sentence,
+        Outcome::Valid => sentence,
         Outcome::Problems => format!("{} problems", report.problems),
         Outcome::Unvouched => format!("{sentence}; but no --key was given, so nobody vouches for it"),
     };
@@ -203,7 +203,7 @@ pub fn watch(
     }
     let before = known.as_ref().map(|known| known.size);
     // Without a key nobody knows whose checkpoint it is.
-    if outcome(report, keys) == Outcome::True && before != Some(seen.size) {
+    if outcome(report, keys) == Outcome::Valid && before != Some(seen.size) {
         replace(path, new).map_err(|e| Unusable(format!("{state}: {e}")))?;
     }
     let sentence = match before {

@@ -585,14 +585,14 @@ pub fn check(
     let outcome = match (report.problems, keys) {
         (1.., _) => Outcome::Problems,
         (0, []) => Outcome::Unvouched,
-        _ => Outcome::True,
+        _ => Outcome::Valid,
     };
     let Manifest { start, end, size, origin, .. } = &manifest;
     let sentence = format!(
         "{records} records, {missing} missing, {retired} retired in leaves [{start},{end}) of {size} of {origin}: {} problems{}",
         report.problems,
         match outcome {
-            Outcome::True => "; every leaf was computed anew and leads to the signed root",
+            Outcome::Valid => "; every leaf was computed anew and leads to the signed root",
             Outcome::Problems => "",
             Outcome::Unvouched => "; but no --key was given, so nobody vouches for the root",
         }

@@ -267,7 +267,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Tells the writer the value that comes next. The writer bounds the depth and refuses a key given twice.
-    pub fn tell(&mut self, writer: &mut JsonWriter<'_>) -> Result<()> {
+    pub fn encode_into(&mut self, writer: &mut JsonWriter<'_>) -> Result<()> {
         match self.peek() {
             b'"' => writer.string(self.string()?.as_bytes())?,
             b'{' => {
@@ -275,7 +275,7 @@ impl<'a> Parser<'a> {
                 let mut more = self.open(b'}');
                 while more {
                     writer.key(self.key()?.as_bytes())?;
-                    self.tell(writer)?;
+                    self.encode_into(writer)?;
                     more = self.more(b'}')?;
                 }
                 writer.end()?;
@@ -284,7 +284,7 @@ impl<'a> Parser<'a> {
                 writer.begin_array()?;
                 let mut more = self.open(b']');
                 while more {
-                    self.tell(writer)?;
+                    self.encode_into(writer)?;
                     more = self.more(b']')?;
                 }
                 writer.end()?;
@@ -366,13 +366,15 @@ mod tests {
         let mut out = Vec::new();
         let mut parser = Parser::new(text);
         parser.blanks();
-        Encoder::new(&mut out, &[0; 16], 1).json(1, |writer| parser.tell(writer))?;
+        Encoder::new(&mut out, &[0; 16], 1).json(1, |writer| parser.encode_into(writer))?;
         if parser.at_end() { Ok(out) } else { malformed("more") }
     }
 
     fn reference(value: &Value) -> Vec<u8> {
         let mut out = Vec::new();
-        Encoder::new(&mut out, &[0; 16], 1).json(1, |writer| skill_core::audit::skr1::tell(value, writer)).unwrap();
+        Encoder::new(&mut out, &[0; 16], 1)
+            .json(1, |writer| skill_core::audit::skr1::encode_into(value, writer))
+            .unwrap();
         out
     }
 

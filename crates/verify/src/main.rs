@@ -82,7 +82,7 @@ fn usage(what: &str) -> Unusable {
 }
 
 fn main() -> ExitCode {
-    match options(lexopt::Parser::from_env()).and_then(|options| options.map_or(Ok(Outcome::True), run)) {
+    match options(lexopt::Parser::from_env()).and_then(|options| options.map_or(Ok(Outcome::Valid), run)) {
         Ok(outcome) => ExitCode::from(outcome.status()),
         Err(Unusable(what)) => {
             eprintln!("skill-verify: {}", report::harmless(&what));

@@ -116,7 +116,7 @@ pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> O
     buffer.clear();
     let mut encoder = RecordEncoder::begin(buffer, log_id, &id, &tenant_id, &event_type);
     let start = at.position();
-    encoder.event_data(|writer| at.tell(writer)).ok()?;
+    encoder.event_data(|writer| at.encode_into(writer)).ok()?;
     let event_data = line.get(start..at.position())?;
     let actor_id = nullable(&mut at, b",\"actor_id\":")?;
     let actor_type = nullable(&mut at, b",\"actor_type\":")?;
@@ -259,7 +259,7 @@ pub fn in_any_order<'a>(
         current_user: &current_user,
         key_id: &key_id,
     };
-    match record.encode(buffer, log_id, |writer| Parser::new(event_data).tell(writer)) {
+    match record.encode(buffer, log_id, |writer| Parser::new(event_data).encode_into(writer)) {
         Ok(()) => {}
         // The server could not have signed it either.
         Err(JsonError::Encode(error)) if error != skill_core::audit::skr1::EncodeError::DuplicateKey => {

@@ -13,7 +13,7 @@ pub struct Unusable(pub String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// All is as it was signed.
-    True,
+    Valid,
     /// Something is not.
     Problems,
     /// Nothing contradicts itself, and nobody vouches for it.
@@ -24,15 +24,15 @@ impl Outcome {
     /// The exit status.
     pub fn status(self) -> u8 {
         match self {
-            Outcome::True => 0,
+            Outcome::Valid => 0,
             Outcome::Problems => 1,
             Outcome::Unvouched => 3,
         }
     }
 
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
-            Outcome::True => "true",
+            Outcome::Valid => "true",
             Outcome::Problems => "problems",
             Outcome::Unvouched => "not vouched for: no key was given",
         }
@@ -87,15 +87,15 @@ impl<W: Write> Report<W> {
     /// A problem.
     pub fn problem(&mut self, finding: &Finding) -> Result<(), Unusable> {
         self.problems += 1;
-        self.tell("problem", finding)
+        self.write_finding("problem", finding)
     }
 
     /// Nothing wrong, but something the verifier cannot see for itself.
     pub fn note(&mut self, finding: &Finding) -> Result<(), Unusable> {
-        self.tell("note", finding)
+        self.write_finding("note", finding)
     }
 
-    fn tell(&mut self, kind: &str, finding: &Finding) -> Result<(), Unusable> {
+    fn write_finding(&mut self, kind: &str, finding: &Finding) -> Result<(), Unusable> {
         let Finding { code, line, leaf, id, detail } = finding;
         let id = id.map(|id| uuid::Uuid::from_bytes(id).to_string());
         told(if self.json {
@@ -121,7 +121,7 @@ impl<W: Write> Report<W> {
     /// The last line. `sentence` is for a person, `facts` for a program.
     pub fn result(&mut self, outcome: Outcome, sentence: &str, facts: Value) -> Result<Outcome, Unusable> {
         told(if self.json {
-            let mut object = json!({ "kind": "result", "result": outcome.word(), "problems": self.problems });
+            let mut object = json!({ "kind": "result", "result": outcome.as_str(), "problems": self.problems });
             if let (Value::Object(object), Value::Object(facts)) = (&mut object, facts) {
                 object.extend(facts);
             }

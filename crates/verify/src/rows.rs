@@ -63,7 +63,7 @@ pub fn check(
         Ok(())
     })?;
     drop(progress);
-    let outcome = if report.problems > 0 { Outcome::Problems } else { Outcome::True };
+    let outcome = if report.problems > 0 { Outcome::Problems } else { Outcome::Valid };
     report.result(outcome, &format!("{records} records, {} problems", report.problems), json!({ "records": records }))
 }
 

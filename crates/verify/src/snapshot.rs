@@ -58,7 +58,8 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
     };
     let log = log_id(&statement.origin)
         .ok_or_else(|| Unusable(format!("\"{}\" is no log of skill_system", statement.origin)))?;
-    let told = digest(&statement.checklist, |writer| Parser::new(payload.trim()).tell(writer)).map_err(unusable)?;
+    let told =
+        digest(&statement.checklist, |writer| Parser::new(payload.trim()).encode_into(writer)).map_err(unusable)?;
     if told != statement.digest {
         report.problem(&Finding::new("payload_changed", "the payload is not the one that was signed"))?;
     }

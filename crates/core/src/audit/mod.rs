@@ -79,9 +79,9 @@ impl<'b> RecordEncoder<'b> {
     /// The column `event_data`.
     pub fn event_data<E: From<EncodeError>>(
         &mut self,
-        tell: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
+        encode_into: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.0.json(4, tell)
+        self.0.json(4, encode_into)
     }
 
     /// The columns of the record behind `event_data`.

@@ -136,12 +136,12 @@ impl<'b> Encoder<'b> {
     pub fn json<E: From<EncodeError>>(
         &mut self,
         tag: u16,
-        tell: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
+        encode_into: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.head(tag, JSON, 0);
         let start = self.out.len();
         let mut writer = JsonWriter { out: self.out, scratch: SCRATCH.take(), start };
-        tell(&mut writer)?;
+        encode_into(&mut writer)?;
         debug_assert!(writer.scratch.frames.is_empty(), "every array and object is closed");
         if writer.scratch.sorted.capacity() <= MAX_JSON_BYTES {
             SCRATCH.set(writer.scratch);
@@ -337,7 +337,7 @@ impl JsonWriter<'_> {
 }
 
 /// Tells the writer a parsed JSON value. Numbers are as exact as the parser kept them.
-pub fn tell(value: &Value, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
+pub fn encode_into(value: &Value, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
     match value {
         Value::Null => writer.null(),
         Value::Bool(b) => writer.bool(*b),
@@ -345,14 +345,14 @@ pub fn tell(value: &Value, writer: &mut JsonWriter<'_>) -> Result<(), EncodeErro
         Value::String(s) => writer.string(s.as_bytes()),
         Value::Array(items) => {
             writer.begin_array()?;
-            items.iter().try_for_each(|item| tell(item, writer))?;
+            items.iter().try_for_each(|item| encode_into(item, writer))?;
             writer.end()
         }
         Value::Object(map) => {
             writer.begin_object()?;
             for (key, item) in map {
                 writer.key(key.as_bytes())?;
-                tell(item, writer)?;
+                encode_into(item, writer)?;
             }
             writer.end()
         }
@@ -366,7 +366,7 @@ mod tests {
     fn encode(value: &Value) -> Vec<u8> {
         let mut out = Vec::new();
         let mut e = Encoder::new(&mut out, &[0; 16], 1);
-        e.json(1, |w| tell(value, w)).unwrap();
+        e.json(1, |w| encode_into(value, w)).unwrap();
         e.finish();
         out
     }

@@ -9,11 +9,20 @@ use crate::input::{canonical, invalid, required};
 const MAX_ITEMS: usize = 500;
 /// Largest content or data of one item, in bytes.
 const MAX_ITEM_DATA: usize = 64 << 10;
-/// Largest text of an artifact, in bytes.
-pub const MAX_CONTENT: usize = 4 << 20;
 
 /// Statuses of an item.
 pub const ITEM_STATUSES: [&str; 5] = ["pending", "in_progress", "complete", "blocked", "not_applicable"];
+
+/// Statuses of a filing that has not ended.
+pub const OPEN: [&str; 6] = ["draft", "in_progress", "ready_for_review", "in_review", "approved", "rejected"];
+/// Statuses in which a filing is worked on.
+pub const EDITABLE: [&str; 3] = ["draft", "in_progress", "rejected"];
+/// Statuses of a filing under review or reviewed: a new copy of a rule makes the review void.
+pub const REVIEWED: [&str; 3] = ["ready_for_review", "in_review", "approved"];
+/// Decisions of a reviewer.
+pub const DECISIONS: [&str; 3] = ["approved", "rejected", "in_review"];
+
+const TRANSITIONS_HINT: &str = "SELECT * FROM skill_system.checklist_transitions();";
 
 /// One change of status that a checklist can make.
 pub struct Transition {
@@ -73,8 +82,69 @@ pub fn next(action: &str, from: &str, decision: Option<&str>) -> Result<&'static
         wanted.dedup();
         Fault::new(Code::NotInPrerequisiteState, format!("{action} is not possible: the checklist is {from}"))
             .detail(format!("It must be {}.", wanted.join(" or ")))
-            .hint("SELECT * FROM skill_system.checklist_transitions();")
+            .hint(TRANSITIONS_HINT)
     })
+}
+
+/// The event in the audit log that records an action.
+pub fn event_type(action: &str) -> &'static str {
+    match action {
+        "update_checklist_item" => "filing.item_updated",
+        "submit_checklist" => "filing.submitted",
+        "review_checklist" => "filing.reviewed",
+        "file_checklist" => "filing.filed",
+        "mark_exception" => "filing.exception",
+        _ => "filing.reopened",
+    }
+}
+
+/// Refuses what is possible in some statuses only and changes none.
+pub fn check_status(status: &str, possible: &[&str]) -> Result<(), Fault> {
+    if possible.contains(&status) {
+        return Ok(());
+    }
+    Err(Fault::new(Code::NotInPrerequisiteState, format!("the checklist is {status}"))
+        .detail(format!("It must be {}.", possible.join(" or ")))
+        .hint(TRANSITIONS_HINT))
+}
+
+/// Refuses to change what somebody else has changed since the caller looked.
+pub fn check_version(version: i32, expected: Option<i32>) -> Result<(), Fault> {
+    match expected {
+        Some(expected) if expected != version => Err(Fault::new(
+            Code::SerializationFailure,
+            format!("the checklist was changed concurrently: it has version {version}, not {expected}"),
+        )
+        .hint("Read the checklist again and repeat the change.")),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an UPDATE of a checklist's row that no action could have made.
+pub fn check_row_change(from: &str, to: &str, changed_columns: &[String]) -> Result<(), Fault> {
+    const FIXED: [&str; 7] =
+        ["id", "tenant_id", "entity_id", "compliance_domain", "template_id", "created_by", "created_at"];
+    let refused = |message| Err(Fault::new(Code::NotInPrerequisiteState, message).hint(TRANSITIONS_HINT));
+    if !OPEN.contains(&from) {
+        return refused(format!("the checklist is {from} and cannot be changed"));
+    }
+    if let Some(column) = changed_columns.iter().find(|column| FIXED.contains(&column.as_str())) {
+        return refused(format!("column {column} of a checklist cannot be changed"));
+    }
+    if from != to && !may_follow(from, to) {
+        return refused(format!("a checklist that is {from} cannot become {to}"));
+    }
+    Ok(())
+}
+
+/// Refuses the index of an item that the checklist does not have.
+pub fn check_item_index(items: &Value, index: i32) -> Result<(), Fault> {
+    let count = items.as_array().map_or(0, Vec::len);
+    if usize::try_from(index).is_ok_and(|index| index < count) {
+        return Ok(());
+    }
+    Err(Fault::new(Code::UndefinedObject, format!("item {index} of the checklist does not exist"))
+        .detail(format!("It has {count} items, counted from 0.")))
 }
 
 /// Some action leads from one status to the other.
@@ -152,14 +222,11 @@ pub struct ItemChange<'a> {
 
 /// Changes item `index` in place and returns its label and the status it had.
 pub fn change_item(items: &mut Value, index: i32, change: &ItemChange<'_>) -> Result<(String, String), Fault> {
-    let count = items.as_array().map_or(0, Vec::len);
-    let item =
-        usize::try_from(index).ok().and_then(|index| items.get_mut(index)).and_then(Value::as_object_mut).ok_or_else(
-            || {
-                Fault::new(Code::UndefinedObject, format!("the checklist has no item {index}"))
-                    .detail(format!("It has {count} items, counted from 0."))
-            },
-        )?;
+    check_item_index(items, index)?;
+    let item = items
+        .get_mut(index as usize)
+        .and_then(Value::as_object_mut)
+        .ok_or_else(|| Fault::new(Code::DataCorrupted, format!("item {index} of the checklist is not an object")))?;
     let text =
         |item: &Map<String, Value>, key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let was = (text(item, "label"), text(item, "status"));
@@ -258,12 +325,37 @@ mod tests {
             assert!(!may_follow("filed", status) && !may_follow("exception", status));
             assert_eq!(may_follow(status, "filed"), status == "approved");
         }
+        assert_eq!(OPEN, *STATUSES.first_chunk().unwrap());
+        assert!(EDITABLE.iter().chain(&REVIEWED).all(|status| OPEN.contains(status)));
         let fault = next("file_checklist", "in_review", None).unwrap_err();
         assert_eq!((fault.code, fault.detail.as_deref()), (Code::NotInPrerequisiteState, Some("It must be approved.")));
         assert_eq!(
             next("review_checklist", "draft", Some("approved")).unwrap_err().detail.unwrap(),
             "It must be ready_for_review or in_review."
         );
+    }
+
+    #[test]
+    fn changes_of_a_row() {
+        let changed = |column: &str| [column.to_owned()];
+        assert!(check_row_change("draft", "in_progress", &changed("status")).is_ok());
+        assert!(check_row_change("draft", "draft", &changed("items")).is_ok());
+        for (from, to, column) in
+            [("filed", "filed", "items"), ("draft", "draft", "entity_id"), ("draft", "filed", "status")]
+        {
+            let fault = check_row_change(from, to, &changed(column)).unwrap_err();
+            assert_eq!(fault.code, Code::NotInPrerequisiteState, "{from} {to} {column}");
+        }
+    }
+
+    #[test]
+    fn statuses_and_versions() {
+        assert!(check_status("draft", &EDITABLE).is_ok() && check_status("filed", &OPEN).is_err());
+        assert!(check_version(3, None).is_ok() && check_version(3, Some(3)).is_ok());
+        assert_eq!(check_version(3, Some(2)).unwrap_err().code, Code::SerializationFailure);
+        for action in TRANSITIONS.map(|t| t.action) {
+            assert_eq!(event_type(action) == "filing.reopened", action == "refresh_snapshot", "{action}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Compliance: what an entity is, what a filing needs, which rules it is under, what is told about it.
+//! Compliance: entities, what a filing needs and is subject to, reports about it.
 
+pub mod artifacts;
 pub mod checklists;
 pub mod entities;
 pub mod oscal;

@@ -1,9 +1,86 @@
-//! Rules: the difference between two versions.
+//! Rules: what a version must hold, when it may be decided on, and the difference between two versions.
 
 use json_patch::PatchOperation;
 use serde_json::Value;
 
+use crate::error::{Code, Fault};
+use crate::input::{canonical, invalid, optional, required, word};
 use crate::policy::effect::shorten;
+
+const SOURCES: [&str; 4] = ["rrc_ingestion", "rule_monitor_agent", "manual", "docket_hearing"];
+const TYPES: [&str; 3] = ["statewide", "field_specific", "notice"];
+/// Decisions of a reviewer.
+pub const DECISIONS: [&str; 2] = ["approved", "rejected"];
+
+/// A version of a rule as a caller gives it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RuleInput<'a> {
+    pub rule_identifier: Option<&'a str>,
+    pub rule_domain: Option<&'a str>,
+    pub rule_data: Option<&'a Value>,
+    pub source: Option<&'a str>,
+    pub rule_type: Option<&'a str>,
+    pub source_reference: Option<&'a str>,
+    pub change_summary: Option<&'a str>,
+    pub graph_node_id: Option<&'a str>,
+    pub detected_by: Option<&'a str>,
+}
+
+/// A valid version of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule<'a> {
+    pub rule_identifier: &'a str,
+    pub rule_domain: &'a str,
+    /// `rule_data` in the form that is hashed and compared.
+    pub content: String,
+    pub source: &'a str,
+    pub rule_type: &'a str,
+    pub source_reference: Option<&'a str>,
+    pub change_summary: Option<&'a str>,
+    pub graph_node_id: Option<&'a str>,
+    pub detected_by: Option<&'a str>,
+}
+
+impl<'a> RuleInput<'a> {
+    /// Checks every member.
+    pub fn check(&self) -> Result<Rule<'a>, Fault> {
+        let rule_identifier = required("rule_identifier", self.rule_identifier, 255)?;
+        let rule_domain = required("rule_domain", self.rule_domain, 50)?;
+        let data = self.rule_data.ok_or_else(|| invalid("rule_data must not be NULL"))?;
+        if !data.is_object() {
+            return Err(invalid("rule_data must be a JSON object"));
+        }
+        let rule = Rule {
+            rule_identifier,
+            rule_domain,
+            content: canonical(data),
+            source: word("source", self.source, &SOURCES)?,
+            rule_type: word("rule_type", self.rule_type, &TYPES)?,
+            source_reference: optional("source_reference", self.source_reference, 500)?,
+            change_summary: optional("change_summary", self.change_summary, 10_000)?,
+            graph_node_id: optional("graph_node_id", self.graph_node_id, 255)?,
+            detected_by: optional("detected_by", self.detected_by, 100)?,
+        };
+        if rule.rule_type == "field_specific" && !data["field"].is_string() {
+            return Err(invalid("the rule_data of a field_specific rule must name its field")
+                .hint("Add a member such as {\"field\": \"SPRABERRY (TREND AREA)\"}."));
+        }
+        Ok(rule)
+    }
+}
+
+/// Refuses `action` on a version whose status is not the one it needs.
+pub fn check_status(identifier: &str, version: i32, status: &str, needed: &str, action: &str) -> Result<(), Fault> {
+    if status == needed {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Code::NotInPrerequisiteState,
+        format!("version {version} of {identifier} is {status}, so it cannot be {action}"),
+    )
+    .detail(format!("It must be {needed}."))
+    .hint("propose_rule() creates a version for review; submit_rule() submits a draft."))
+}
 
 /// The difference of two JSON values: a JSON Patch (RFC 6902) from the first to the
 /// second, and the same in words.
@@ -50,6 +127,41 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn versions() {
+        let data = json!({"field": "SPRABERRY", "b": 1});
+        let input = RuleInput {
+            rule_identifier: Some("swr37"),
+            rule_domain: Some("spacing"),
+            rule_data: Some(&data),
+            source: Some("manual"),
+            rule_type: Some("field_specific"),
+            ..RuleInput::default()
+        };
+        assert_eq!(input.check().unwrap().content, r#"{"b":1,"field":"SPRABERRY"}"#);
+        for bad in [
+            RuleInput { rule_identifier: Some(""), ..input },
+            RuleInput { rule_domain: None, ..input },
+            RuleInput { rule_data: None, ..input },
+            RuleInput { rule_data: Some(&json!([])), ..input },
+            RuleInput { rule_data: Some(&json!({"field": 1})), ..input },
+            RuleInput { source: Some("rumour"), ..input },
+            RuleInput { rule_type: Some("local"), ..input },
+            RuleInput { detected_by: Some(" "), ..input },
+        ] {
+            assert_eq!(bad.check().unwrap_err().code, Code::InvalidParameterValue, "{bad:?}");
+        }
+        assert!(RuleInput { rule_data: Some(&json!({})), rule_type: Some("notice"), ..input }.check().is_ok());
+    }
+
+    #[test]
+    fn a_decision_needs_a_status() {
+        assert!(check_status("swr37", 2, "draft", "draft", "submitted").is_ok());
+        let fault = check_status("swr37", 2, "active", "pending_review", "approved").unwrap_err();
+        assert_eq!(fault.message, "version 2 of swr37 is active, so it cannot be approved");
+        assert_eq!(fault.detail.unwrap(), "It must be pending_review.");
+    }
 
     #[test]
     fn lines() {

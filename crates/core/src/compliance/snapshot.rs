@@ -22,12 +22,12 @@ const KIND: &str = "compliance snapshot v1";
 /// SHA-256 of a payload, told to the writer event by event.
 pub fn digest<E: From<EncodeError>>(
     checklist: &[u8; 16],
-    tell: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
+    encode_into: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
 ) -> Result<[u8; 32], E> {
     let mut out = Vec::new();
     let mut encoder = Encoder::new(&mut out, &[0; 16], SCHEMA);
     encoder.uuid(1, checklist);
-    encoder.json(2, tell)?;
+    encoder.json(2, encode_into)?;
     encoder.finish();
     Ok(Sha256::digest(&out).into())
 }
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_digest_is_of_all() {
         let of = |checklist: u8, value: &serde_json::Value| {
-            digest::<EncodeError>(&[checklist; 16], |writer| crate::audit::skr1::tell(value, writer)).unwrap()
+            digest::<EncodeError>(&[checklist; 16], |writer| crate::audit::skr1::encode_into(value, writer)).unwrap()
         };
         let value = serde_json::json!({"a": [1, null], "b": "x"});
         assert_eq!(of(1, &value), of(1, &serde_json::from_str(r#" {"b":"x", "a":[1,null]} "#).unwrap()));

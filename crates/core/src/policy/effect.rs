@@ -25,6 +25,8 @@ use thiserror::Error;
 
 /// Longest accepted effect or rule, in bytes.
 pub const MAX_EFFECT_BYTES: usize = 1024;
+/// Most effects that one call may ask about.
+pub const MAX_EFFECTS: usize = 1000;
 
 /// Why a text is no effect or no rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -6,6 +6,9 @@
 //! Whatever cannot be understood is not allowed.
 
 pub mod effect;
+pub mod request;
+
+pub use effect::MAX_EFFECTS;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -18,8 +21,6 @@ use thiserror::Error;
 use crate::error::{Code, Fault};
 use crate::policy::effect::{BadEffect, Effect, Malformed, STANDARD_EFFECTS, shorten};
 
-/// Most effects that one call may ask about.
-pub const MAX_EFFECTS: usize = 1000;
 /// Most rules, own and inherited, that a profile may have.
 pub const MAX_RULES: usize = 10_000;
 /// Most profiles in one chain of inheritance.
@@ -937,30 +938,6 @@ pub fn lint_broken(name: &str, error: &PolicyError) -> Finding {
         _ => error.to_string(),
     };
     Finding { severity: "error", code, rule, source, message, hint: "Until it is corrected the policy allows nothing." }
-}
-
-/// Reads the effects of a request: JSON array, or PostgreSQL array literal is
-/// left to the caller. `Err` carries the strings that could be read and the reason.
-pub fn effects_from_json(text: &str) -> Result<Vec<String>, (Vec<String>, String)> {
-    let value: serde_json::Value =
-        serde_json::from_str(text).map_err(|_| (Vec::new(), "the effects are not valid JSON".to_owned()))?;
-    let serde_json::Value::Array(items) = value else {
-        return Err((Vec::new(), "the effects are JSON, but no array".to_owned()));
-    };
-    let mut effects = Vec::new();
-    let mut wrong = None;
-    for (i, item) in items.into_iter().enumerate() {
-        match item {
-            serde_json::Value::String(effect) => effects.push(effect),
-            _ => {
-                wrong.get_or_insert_with(|| format!("element {} of the effects is no string", i + 1));
-            }
-        }
-    }
-    match wrong {
-        None => Ok(effects),
-        Some(reason) => Err((effects, reason)),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a run is: the words for its status, the bounds of its texts, its errors.
 
+pub mod legacy;
 pub mod otlp;
 
 use thiserror::Error;

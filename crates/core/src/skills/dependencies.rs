@@ -30,7 +30,7 @@ pub enum Kind {
 
 impl Kind {
     /// The word in the tables, and the member of the manifest.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Kind::Requires => "requires",
             Kind::Conflicts => "conflicts",
@@ -39,7 +39,7 @@ impl Kind {
 
     /// From the word in the tables.
     pub fn parse(word: &str) -> Option<Self> {
-        [Kind::Requires, Kind::Conflicts].into_iter().find(|kind| kind.word() == word)
+        [Kind::Requires, Kind::Conflicts].into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
@@ -60,11 +60,14 @@ pub struct Relation {
 pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, Fault> {
     let mut relations = Vec::new();
     for kind in [Kind::Requires, Kind::Conflicts] {
-        let entries = match manifest.and_then(|manifest| manifest.get(kind.word())) {
+        let entries = match manifest.and_then(|manifest| manifest.get(kind.as_str())) {
             None | Some(Value::Null) => continue,
             Some(Value::Array(entries)) if entries.len() <= MAX_RELATIONS => entries,
             Some(Value::Array(_)) => {
-                return Err(invalid(format!("{} of the manifest has more than {MAX_RELATIONS} entries", kind.word())));
+                return Err(invalid(format!(
+                    "{} of the manifest has more than {MAX_RELATIONS} entries",
+                    kind.as_str()
+                )));
             }
             Some(_) => return Err(malformed(kind, "It is no array.".into())),
         };
@@ -113,9 +116,9 @@ pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, 
 }
 
 fn malformed(kind: Kind, why: String) -> Fault {
-    invalid(format!("{} of the manifest cannot be read", kind.word())).detail(why).hint(format!(
+    invalid(format!("{} of the manifest cannot be read", kind.as_str())).detail(why).hint(format!(
         "\"{}\": [{{\"skill\": \"namespace/name\", \"version\": \"^1.2\"}}]; version may be left out.",
-        kind.word()
+        kind.as_str()
     ))
 }
 
@@ -475,7 +478,7 @@ mod tests {
         .unwrap();
         let flat: Vec<_> = all
             .iter()
-            .map(|r| (r.kind.word(), r.namespace.as_str(), r.skill_name.as_str(), r.range.as_ref().map(Range::text)))
+            .map(|r| (r.kind.as_str(), r.namespace.as_str(), r.skill_name.as_str(), r.range.as_ref().map(Range::text)))
             .collect();
         assert_eq!(
             flat,

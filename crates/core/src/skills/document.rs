@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
+use super::findings::{Finding, Findings, Mode, Severity};
 use super::frontmatter::{self, Fields, Missing, Refusal};
 use super::manifest::{self, Manifest};
-use super::unicode::{Trick, nfkc, trick};
+use super::unicode::{SuspiciousChar, nfkc, suspicious_char};
 use crate::error::{Code, Fault};
-use crate::input::word;
 use crate::policy::effect::shorten;
 
 /// Longest name, in characters (agentskills.io).
@@ -17,7 +17,6 @@ pub const MAX_DESCRIPTION: usize = 1024;
 pub const MAX_COMPATIBILITY: usize = 500;
 /// What the specification advises for a body.
 const ADVISED_LINES: usize = 500;
-const MAX_FINDINGS: usize = 200;
 const MAX_TAGS: usize = 100;
 
 /// Fields of the specification.
@@ -37,113 +36,6 @@ const CLIENT_FIELDS: [&str; 12] = [
     "required_env_vars",
     "domain_tags",
 ];
-
-/// How much is let pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// To the letter of the specification.
-    Strict,
-    /// As clients load: what still makes sense is taken, with a warning.
-    Lenient,
-}
-
-impl Mode {
-    /// From an argument.
-    pub fn from_argument(text: Option<&str>) -> Result<Self, Fault> {
-        Ok(if word("mode", text, &["strict", "lenient"])? == "strict" { Mode::Strict } else { Mode::Lenient })
-    }
-
-    /// An error for the strict, a warning for the lenient.
-    fn soft(self) -> Severity {
-        if self == Mode::Strict { Severity::Error } else { Severity::Warning }
-    }
-}
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// The text is not registered.
-    Error,
-    /// It is, but somebody should look.
-    Warning,
-    /// Good to know.
-    Note,
-}
-
-impl Severity {
-    /// The word in the answer.
-    pub fn word(self) -> &'static str {
-        match self {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        }
-    }
-}
-
-/// Something that was noticed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad.
-    pub severity: Severity,
-    /// What kind, stable.
-    pub code: &'static str,
-    /// Field of the front matter or the manifest.
-    pub field: Option<String>,
-    /// Line of the file, from 1.
-    pub line: Option<usize>,
-    /// What is wrong.
-    pub message: String,
-}
-
-/// Findings in the order in which they were made; their number is bounded.
-#[derive(Debug, Default)]
-pub struct Findings {
-    list: Vec<Finding>,
-    error: bool,
-}
-
-impl Findings {
-    /// Adds one.
-    pub fn add(
-        &mut self,
-        severity: Severity,
-        code: &'static str,
-        field: Option<&str>,
-        line: Option<usize>,
-        message: impl Into<String>,
-    ) {
-        self.error |= severity == Severity::Error;
-        if self.list.len() < MAX_FINDINGS {
-            self.list.push(Finding { severity, code, field: field.map(str::to_owned), line, message: message.into() });
-        }
-    }
-
-    /// Adds all of another.
-    pub fn append(&mut self, other: Findings) {
-        self.error |= other.error;
-        let room = MAX_FINDINGS - self.list.len();
-        self.list.extend(other.list.into_iter().take(room));
-    }
-
-    /// Makes warnings of errors.
-    pub fn soften(&mut self) {
-        self.error = false;
-        for finding in self.list.iter_mut().filter(|finding| finding.severity == Severity::Error) {
-            finding.severity = Severity::Warning;
-        }
-    }
-
-    /// One of them is an error, even one beyond the bound.
-    pub fn any_error(&self) -> bool {
-        self.error
-    }
-
-    /// The list.
-    pub fn into_vec(self) -> Vec<Finding> {
-        self.list
-    }
-}
 
 /// What the registry takes from a SKILL.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,7 +131,7 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
         findings.add(if mixed { Severity::Warning } else { Severity::Note }, "line_ends", None, None, message);
     }
     let body_line = 1 + source[..source.len() - parts.body.len()].matches('\n').count();
-    let severity = |trick| if trick == Trick::Control { Severity::Error } else { mode.soft() };
+    let severity = |kind| if kind == SuspiciousChar::Control { Severity::Error } else { mode.soft() };
     let fields = yaml(parts.yaml, mode, findings);
     let mut seen = Vec::new();
     if let Some(fields) = &fields {
@@ -247,16 +139,22 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
         for (key, value) in &fields.values {
             let mut all = key.clone();
             gather(value, &mut all);
-            seen.extend(tricks(&all, fields.line(key).map_or(1, |line| line + 1), Some(key), findings, severity));
+            seen.extend(report_suspicious_chars(
+                &all,
+                fields.line(key).map_or(1, |line| line + 1),
+                Some(key),
+                findings,
+                severity,
+            ));
         }
     }
     // What is in a value was named with its field.
     let mut elsewhere = Findings::default();
-    tricks(parts.yaml, 2, None, &mut elsewhere, severity);
-    elsewhere.list.retain(|finding| !seen.iter().any(|trick: &Trick| trick.code() == finding.code));
+    report_suspicious_chars(parts.yaml, 2, None, &mut elsewhere, severity);
+    elsewhere.retain(|finding| !seen.iter().any(|kind: &SuspiciousChar| kind.code() == finding.code));
     findings.append(elsewhere);
     let skill = fields_of(&fields?, mode, findings);
-    tricks(parts.body, body_line, None, findings, |_| Severity::Warning);
+    report_suspicious_chars(parts.body, body_line, None, findings, |_| Severity::Warning);
     let lines = parts.body.lines().count();
     if parts.body.trim().is_empty() {
         findings.add(Severity::Warning, "body_empty", None, None, "there are no instructions behind the front matter");
@@ -350,13 +248,13 @@ fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
 }
 
 /// Finds what is not seen, once for each kind, and says which kinds there are.
-fn tricks(
+fn report_suspicious_chars(
     text: &str,
     first: usize,
     field: Option<&str>,
     findings: &mut Findings,
-    severity: impl Fn(Trick) -> Severity,
-) -> Vec<Trick> {
+    severity: impl Fn(SuspiciousChar) -> Severity,
+) -> Vec<SuspiciousChar> {
     // Most texts have none, and most that are not ASCII neither.
     if text.bytes().all(|b| (b' '..0x7f).contains(&b) || b == b'\n' || b == b'\t') {
         return Vec::new();
@@ -374,12 +272,12 @@ fn tricks(
                     || before.is_whitespace()
                     || ('\u{fe00}'..='\u{fe0f}').contains(&before) && c >= '\u{fe00}') =>
             {
-                Some(Trick::Invisible)
+                Some(SuspiciousChar::Invisible)
             }
-            _ => trick(c),
+            _ => suspicious_char(c),
         };
-        if let Some(trick) = found {
-            seen[trick as usize].get_or_insert((line, c, 0)).2 += 1;
+        if let Some(kind) = found {
+            seen[kind as usize].get_or_insert((line, c, 0)).2 += 1;
         }
         if c == '\n' {
             line += 1;
@@ -387,16 +285,17 @@ fn tricks(
         before = c;
     }
     let mut kinds = Vec::new();
-    for (trick, seen) in [Trick::Control, Trick::Bidi, Trick::Invisible].into_iter().zip(seen) {
+    for (kind, seen) in [SuspiciousChar::Control, SuspiciousChar::Bidi, SuspiciousChar::Invisible].into_iter().zip(seen)
+    {
         if let Some((line, c, count)) = seen {
-            kinds.push(trick);
+            kinds.push(kind);
             let more = if count > 1 { format!(", and {} more like it", count - 1) } else { String::new() };
             findings.add(
-                severity(trick),
-                trick.code(),
+                severity(kind),
+                kind.code(),
                 field,
                 Some(line),
-                format!("U+{:04X}, {}{more}", c as u32, trick.words()),
+                format!("U+{:04X}, {}{more}", c as u32, kind.words()),
             );
         }
     }
@@ -635,7 +534,7 @@ fn name(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<String> 
     if name.starts_with('-') || name.ends_with('-') || name.contains("--") {
         say(mode.soft(), "name_hyphens", "a hyphen must stand between letters or digits, and alone".into());
     }
-    if name == "." || name == ".." || name.chars().any(|c| matches!(c, '/' | '\\') || trick(c).is_some()) {
+    if name == "." || name == ".." || name.chars().any(|c| matches!(c, '/' | '\\') || suspicious_char(c).is_some()) {
         // Clients make a directory of it.
         say(Severity::Error, "name_unsafe", "it would lead out of its directory, or is not what is seen".into());
     } else if let Some(c) = name.chars().find(|c| !c.is_alphanumeric() && *c != '-') {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::unicode::{folded, trick};
+use super::unicode::{folded, suspicious_char};
 use super::version::File;
 use crate::error::{Code, Fault};
 use crate::input::invalid;
@@ -33,7 +33,7 @@ fn unsafe_path(path: &str) -> Option<&'static str> {
     if path.contains(['\\', ':']) {
         return Some("it has a backslash or a colon");
     }
-    if path.chars().any(|c| c.is_control() || trick(c).is_some()) {
+    if path.chars().any(|c| c.is_control() || suspicious_char(c).is_some()) {
         return Some("it has a character that is not seen");
     }
     for segment in path.split('/') {

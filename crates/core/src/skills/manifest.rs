@@ -5,8 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::document::{Findings, Mode, Severity};
-use super::unicode::trick;
+use super::findings::{Findings, Mode, Severity};
+use super::unicode::suspicious_char;
 use crate::policy::MAX_EFFECTS;
 use crate::policy::effect::{Effect, shorten};
 
@@ -213,7 +213,7 @@ fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest
         Some(Value::String(id))
             if !id.trim().is_empty()
                 && id.chars().count() <= 200
-                && !id.chars().any(|c| c.is_control() || trick(c).is_some()) =>
+                && !id.chars().any(|c| c.is_control() || suspicious_char(c).is_some()) =>
         {
             id.clone()
         }

@@ -10,8 +10,10 @@ pub mod diff;
 pub mod document;
 pub mod ecosystem;
 pub mod files;
+pub mod findings;
 pub mod frontmatter;
 pub mod manifest;
+pub mod metadata;
 pub mod names;
 pub mod preflight;
 pub mod redis;
@@ -36,7 +38,7 @@ pub enum Status {
 
 impl Status {
     /// The word in the tables.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Status::Draft => "draft",
             Status::Approved => "approved",
@@ -46,7 +48,7 @@ impl Status {
 
     /// From the word in the tables.
     pub fn parse(word: &str) -> Option<Self> {
-        [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| status.word() == word)
+        [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| status.as_str() == word)
     }
 
     /// From an argument.

@@ -29,7 +29,7 @@ const MAX_PATTERN: usize = 1000;
 const MAX_AUTOMATON: usize = 1 << 20;
 
 /// The contract's word for a status.
-pub fn word(status: Status) -> &'static str {
+pub fn status_name(status: Status) -> &'static str {
     match status {
         Status::Draft => "Draft",
         Status::Approved => "Approved",
@@ -39,8 +39,9 @@ pub fn word(status: Status) -> &'static str {
 
 /// A status from the contract's word.
 pub fn parse_status(text: Option<&str>) -> Result<Status, Fault> {
-    let found =
-        [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| text == Some(word(*status)));
+    let found = [Status::Draft, Status::Approved, Status::Disabled]
+        .into_iter()
+        .find(|status| text == Some(status_name(*status)));
     found.ok_or_else(|| {
         let given = text.map_or("NULL".into(), |text| format!("\"{}\"", shorten(text)));
         invalid(format!("{given} is no status")).hint("Use Draft, Approved or Disabled.")
@@ -78,7 +79,7 @@ pub fn header(body: &str) -> Option<Header<'_>> {
     let (said, token) = value.split_once(is_space).unwrap_or((value, ""));
     let status = [Status::Draft, Status::Approved, Status::Disabled]
         .into_iter()
-        .find(|status| said.eq_ignore_ascii_case(status.word()))?;
+        .find(|status| said.eq_ignore_ascii_case(status.as_str()))?;
     Some(Header { status, token: Some(token.trim_matches(is_space)).filter(|token| !token.is_empty()) })
 }
 
@@ -110,7 +111,7 @@ fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
 /// The body with another status, without a token: the header's line is replaced, or put behind `# Skill:`, or put first.
 /// No other byte changes, so what was signed stays what was signed.
 pub fn with_status(body: &str, status: Status) -> String {
-    let line = format!("# Status: {}", word(status));
+    let line = format!("# Status: {}", status_name(status));
     let find = |key| lines(body).find(|(start, end, _)| value(&body[*start..*end], key).is_some());
     let changed = match (find("Status"), find("Skill")) {
         (Some((start, end, _)), _) => Some(format!("{}{line}{}", &body[..start], &body[end..])),
@@ -345,7 +346,7 @@ impl Filter {
             ),
         };
         // A word that is no status is that of no skill.
-        let known = |word: &str| parse_status(Some(word)).ok().map(|status| status.word().to_owned());
+        let known = |word: &str| parse_status(Some(word)).ok().map(|status| status.as_str().to_owned());
         Ok(Filter {
             statuses: list("status")?.map(|words| words.into_iter().filter_map(known).collect()),
             tags: list("tag")?.unwrap_or_default().into_iter().map(str::to_owned).collect(),
@@ -391,7 +392,7 @@ impl Token {
             self.digest.update("\n");
         }
         self.any = true;
-        for part in [name, ":", word(status), ":", version] {
+        for part in [name, ":", status_name(status), ":", version] {
             self.digest.update(part);
         }
     }

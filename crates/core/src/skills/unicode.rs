@@ -4,7 +4,7 @@ use unicode_normalization::UnicodeNormalization;
 
 /// Why a character does not belong into a text that people approve and models read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trick {
+pub enum SuspiciousChar {
     /// A control character other than tab and line end.
     Control,
     /// It changes the direction of what follows.
@@ -13,22 +13,22 @@ pub enum Trick {
     Invisible,
 }
 
-impl Trick {
+impl SuspiciousChar {
     /// The code of a finding.
     pub fn code(self) -> &'static str {
         match self {
-            Trick::Control => "control_character",
-            Trick::Bidi => "bidi_control",
-            Trick::Invisible => "invisible_character",
+            SuspiciousChar::Control => "control_character",
+            SuspiciousChar::Bidi => "bidi_control",
+            SuspiciousChar::Invisible => "invisible_character",
         }
     }
 
     /// In a sentence.
     pub fn words(self) -> &'static str {
         match self {
-            Trick::Control => "a control character",
-            Trick::Bidi => "a character that turns the direction of writing",
-            Trick::Invisible => "a character that is not seen",
+            SuspiciousChar::Control => "a control character",
+            SuspiciousChar::Bidi => "a character that turns the direction of writing",
+            SuspiciousChar::Invisible => "a character that is not seen",
         }
     }
 }
@@ -37,11 +37,13 @@ impl Trick {
 ///
 /// Joiners (U+200C, U+200D) and the variation selectors of emoji are part of ordinary writing between other
 /// characters, so they are not named here.
-pub fn trick(c: char) -> Option<Trick> {
+pub fn suspicious_char(c: char) -> Option<SuspiciousChar> {
     match c {
         '\t' | '\n' => None,
-        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => Some(Trick::Control),
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => Some(Trick::Bidi),
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => Some(SuspiciousChar::Control),
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            Some(SuspiciousChar::Bidi)
+        }
         '\u{ad}'
         | '\u{34f}'
         | '\u{115f}'
@@ -59,7 +61,7 @@ pub fn trick(c: char) -> Option<Trick> {
         | '\u{ffa0}'
         | '\u{fff9}'..='\u{fffb}'
         | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e0fff}' => Some(Trick::Invisible),
+        | '\u{e0000}'..='\u{e0fff}' => Some(SuspiciousChar::Invisible),
         _ => None,
     }
 }
@@ -82,18 +84,18 @@ mod tests {
     #[test]
     fn what_is_not_seen_is_named_and_ordinary_writing_is_not() {
         for (c, wrong) in [
-            ('\u{202e}', Trick::Bidi),
-            ('\u{2066}', Trick::Bidi),
-            ('\u{200b}', Trick::Invisible),
-            ('\u{e0041}', Trick::Invisible),
-            ('\u{feff}', Trick::Invisible),
-            ('\u{1b}', Trick::Control),
-            ('\r', Trick::Control),
-            ('\u{85}', Trick::Control),
+            ('\u{202e}', SuspiciousChar::Bidi),
+            ('\u{2066}', SuspiciousChar::Bidi),
+            ('\u{200b}', SuspiciousChar::Invisible),
+            ('\u{e0041}', SuspiciousChar::Invisible),
+            ('\u{feff}', SuspiciousChar::Invisible),
+            ('\u{1b}', SuspiciousChar::Control),
+            ('\r', SuspiciousChar::Control),
+            ('\u{85}', SuspiciousChar::Control),
         ] {
-            assert_eq!(trick(c), Some(wrong), "{c:?}");
+            assert_eq!(suspicious_char(c), Some(wrong), "{c:?}");
         }
-        assert!("Ünïcode 日本語 हिन्दी \u{200d} 👩‍💻 ❤️ \t\n".chars().all(|c| trick(c).is_none()));
+        assert!("Ünïcode 日本語 हिन्दी \u{200d} 👩‍💻 ❤️ \t\n".chars().all(|c| suspicious_char(c).is_none()));
     }
 
     #[test]

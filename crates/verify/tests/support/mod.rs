@@ -84,7 +84,7 @@ impl Row {
             current_user: "app",
             key_id: &self.key_id,
         }
-        .encode::<EncodeError>(&mut out, &LOG_ID, |writer| skr1::tell(&data, writer))
+        .encode::<EncodeError>(&mut out, &LOG_ID, |writer| skr1::encode_into(&data, writer))
         .unwrap();
         out
     }

@@ -1,0 +1,158 @@
+//! What a caller asks a policy: effects in one of three forms.
+
+use std::borrow::Cow;
+
+use super::effect::{MAX_EFFECTS, shorten};
+use crate::error::{Code, Fault};
+use crate::jsonb::{self, StringsError};
+use crate::text_array;
+
+/// The effects of a request; or the texts among them that could be read, and why they are not a request.
+pub type Effects<'a> = Result<Vec<Cow<'a, str>>, (Vec<String>, String)>;
+
+/// Effects given as `text[]`; `what` begins the reason where they are NULL, such as "the effects are".
+pub fn from_array<'a>(elements: Option<Vec<Option<&'a str>>>, what: &str) -> Effects<'a> {
+    let Some(elements) = elements else {
+        return Err((Vec::new(), format!("{what} NULL")));
+    };
+    match elements.iter().position(Option::is_none) {
+        None => Ok(elements.into_iter().flatten().map(Into::into).collect()),
+        Some(i) => Err((
+            elements.into_iter().flatten().map(str::to_owned).collect(),
+            format!("element {} of the array is NULL", i + 1),
+        )),
+    }
+}
+
+/// Effects given as binary `jsonb`.
+pub fn from_jsonb(root: Option<&[u8]>) -> Effects<'_> {
+    let Some(root) = root else {
+        return Err((Vec::new(), "the effects are NULL".into()));
+    };
+    match jsonb::strings(root) {
+        Ok(list) => Ok(list.into_iter().map(Into::into).collect()),
+        Err((readable, error)) => Err((readable, unreadable(error))),
+    }
+}
+
+/// Effects given as text: an array literal or JSON.
+pub fn from_literal<'a>(text: Option<&str>) -> Effects<'a> {
+    let Some(text) = text else {
+        return Err((Vec::new(), "the effects are NULL".into()));
+    };
+    if !text.trim_start().starts_with('{') {
+        return effects_from_json(text).map(|list| list.into_iter().map(Into::into).collect());
+    }
+    let Some(list) = text_array::parse(text) else {
+        return Err((Vec::new(), "the effects are not a valid array literal".into()));
+    };
+    match list.iter().position(Option::is_none) {
+        None => Ok(list.into_iter().flatten().map(Into::into).collect()),
+        Some(i) => Err((list.into_iter().flatten().collect(), format!("element {} of the effects is NULL", i + 1))),
+    }
+}
+
+/// Reads the effects of a request: JSON array, or PostgreSQL array literal is
+/// left to the caller. `Err` carries the strings that could be read and the reason.
+pub fn effects_from_json(text: &str) -> Result<Vec<String>, (Vec<String>, String)> {
+    let value: serde_json::Value =
+        serde_json::from_str(text).map_err(|_| (Vec::new(), "the effects are not valid JSON".to_owned()))?;
+    let serde_json::Value::Array(items) = value else {
+        return Err((Vec::new(), unreadable(StringsError::NotAnArray)));
+    };
+    let not_a_string = items.iter().position(|item| !item.is_string());
+    let effects = items
+        .into_iter()
+        .filter_map(|item| match item {
+            serde_json::Value::String(effect) => Some(effect),
+            _ => None,
+        })
+        .collect();
+    match not_a_string {
+        None => Ok(effects),
+        Some(i) => Err((effects, unreadable(StringsError::NotAString(i + 1)))),
+    }
+}
+
+fn unreadable(error: StringsError) -> String {
+    match error {
+        StringsError::NotAnArray => "the effects are not a JSON array".into(),
+        StringsError::NotAString(element) => format!("element {element} of the effects is not a string"),
+    }
+}
+
+/// The effects of a function that raises for what cannot be asked, unlike the decisions.
+pub fn effects_argument(effects: Option<Vec<Option<String>>>) -> Result<Vec<String>, Fault> {
+    match effects {
+        None => Err(Fault::new(Code::InvalidParameterValue, "the effects must not be NULL")),
+        Some(list) if list.len() > MAX_EFFECTS => {
+            Err(Fault::new(Code::ProgramLimitExceeded, format!("more than {MAX_EFFECTS} effects in one call")))
+        }
+        Some(list) => Ok(list.into_iter().map(Option::unwrap_or_default).collect()),
+    }
+}
+
+/// Effects as an error message names them: ten at most.
+pub fn format_effects(effects: &[String]) -> String {
+    const MAX_SHOWN: usize = 10;
+    if effects.is_empty() {
+        return "this request".into();
+    }
+    let shown: Vec<String> = effects.iter().take(MAX_SHOWN).map(|effect| shorten(effect)).collect();
+    match effects.len().saturating_sub(MAX_SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(list: &[&str]) -> Vec<Cow<'static, str>> {
+        list.iter().map(|text| Cow::Owned((*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn arrays() {
+        assert_eq!(from_array(Some(vec![Some("a"), Some("b")]), "the effects are"), Ok(texts(&["a", "b"])));
+        assert_eq!(from_array(None, "the command is"), Err((vec![], "the command is NULL".into())));
+        assert_eq!(
+            from_array(Some(vec![Some("a"), None]), "the effects are"),
+            Err((vec!["a".into()], "element 2 of the array is NULL".into()))
+        );
+    }
+
+    #[test]
+    fn literals() {
+        assert_eq!(from_literal(Some(" {a,\"b c\"}")), Ok(texts(&["a", "b c"])));
+        assert_eq!(from_literal(Some("[\"a\"]")), Ok(texts(&["a"])));
+        assert_eq!(from_literal(Some("{}")), Ok(vec![]));
+        for (text, readable, reason) in [
+            (Some("{a,NULL}"), vec!["a"], "element 2 of the effects is NULL"),
+            (Some("{a,}"), vec![], "the effects are not a valid array literal"),
+            (Some("[1, \"a\"]"), vec!["a"], "element 1 of the effects is not a string"),
+            (Some("\"a\""), vec![], "the effects are not a JSON array"),
+            (Some("a"), vec![], "the effects are not valid JSON"),
+            (None, vec![], "the effects are NULL"),
+        ] {
+            let readable = readable.into_iter().map(str::to_owned).collect();
+            assert_eq!(from_literal(text), Err((readable, reason.to_owned())), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn arguments() {
+        assert_eq!(effects_argument(Some(vec![None, Some("a".into())])).unwrap(), ["", "a"]);
+        assert_eq!(effects_argument(None).unwrap_err().code, Code::InvalidParameterValue);
+        assert_eq!(effects_argument(Some(vec![None; MAX_EFFECTS + 1])).unwrap_err().code, Code::ProgramLimitExceeded);
+    }
+
+    #[test]
+    fn at_most_ten_are_named() {
+        let list = |count: usize| (1..=count).map(|n| format!("e{n}")).collect::<Vec<_>>();
+        assert_eq!(format_effects(&[]), "this request");
+        assert_eq!(format_effects(&list(2)), "e1, e2");
+        assert_eq!(format_effects(&list(12)), "e1, e2, e3, e4, e5, e6, e7, e8, e9, e10 and 2 more");
+    }
+}
