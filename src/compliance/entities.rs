@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys;
 use skill_core::compliance::entities::{EntityType, Field, InputType, PRESETS, Preset, Relation};
+use skill_core::error::shorten;
 use skill_core::input::required;
-use skill_core::policy::effect::shorten;
 use skill_core::{Code, Fault};
 
 use super::text;

@@ -2,8 +2,8 @@
 
 use pgrx::pg_sys;
 use serde_json::{Value, json};
+use skill_core::error::shorten;
 use skill_core::input::{optional, required, word};
-use skill_core::policy::effect::shorten;
 use skill_core::{Code, Fault};
 
 use super::{record, text};

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use pgrx::datum::IntoDatum;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::policy::request::{self, Effects, effects_argument, format_effects};
 use skill_core::policy::{
     Decision, Finding, MAX_EFFECTS, MAX_NAME_BYTES, Mode, Policy, PolicyError, Profile, Unlisted, Verdict, hash_all,

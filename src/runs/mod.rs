@@ -639,7 +639,7 @@ fn import_legacy(
         raise(
             Fault::new(
                 Code::UndefinedObject,
-                format!("there is no table {missing} in schema \"{}\"", skill_core::policy::effect::shorten(schema)),
+                format!("there is no table {missing} in schema \"{}\"", skill_core::error::shorten(schema)),
             )
             .detail("The schema of a skill system has the tables policy_profiles, runs and run_events.")
             .hint(
@@ -695,7 +695,7 @@ fn import_legacy(
             }
             if (Profile { name: name.clone(), ..Profile::default() }).validate().is_err() {
                 skipped += 1;
-                bad_names.push(skill_core::policy::effect::shorten(&name));
+                bad_names.push(skill_core::error::shorten(&name));
                 return;
             }
             let list = |n: i32| row.get::<Vec<Option<String>>>(n).unwrap_or_default();

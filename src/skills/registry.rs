@@ -1,7 +1,7 @@
 //! Heads, versions, files and history: found, locked and written here and nowhere else.
 
 use serde_json::{Value, json};
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::dependencies;
 use skill_core::skills::metadata::SkillMetadata;

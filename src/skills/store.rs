@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use pgrx::pg_sys;
 use serde_json::{Value, json};
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::approval::rejected;
 use skill_core::skills::metadata::SkillMetadata;
