@@ -19,6 +19,14 @@ installcheck:
 check:
 	@tools/check
 
+# psql in a database that has the extension as it stands here, in a private copy of the server.
+dev:
+	@tools/dev
+
+# One test: make t T=policy (a regression test), make t T=tests/runs/test_runs.py::test_name (pytest).
+t:
+	@tools/t $(T)
+
 # Everything, in a cluster of its own. This is what CI runs.
 test:
 	@tests/run
@@ -38,11 +46,11 @@ chaos:
 bench:
 	@tools/bench $(BENCH)
 
-# Stops the cluster that the demo leaves running.
+# Stops the clusters that demo, dev and t leave running.
 stop:
 	@tools/stop
 
 clean: stop
 	@tools/clean
 
-.PHONY: all install installcheck check test test-servers chaos demo bench stop clean
+.PHONY: all install installcheck check dev t test test-servers chaos demo bench stop clean

@@ -3,17 +3,17 @@
 
 Variants alternate within each repetition and medians are compared, because the machine may be shared.
 Usage: bench.py [section ...]; sections: audit, bulk, capture, compliance, policy, runs, skills, seal,
-latency, verify, scale. BENCH_SECONDS and BENCH_REPEATS
-set the length of one measurement (default 3 s) and how often it is repeated (default 5); BENCH_LATENCY_SECONDS (default 60)
-the length of the section latency, BENCH_ROWS (default 10000000) the largest log of the section scale.
-Needs a running server that preloads the extension, in PGHOST/PGPORT with the extension installed; makes the database "bench" anew.
+latency, verify, scale. BENCH_SECONDS and BENCH_REPEATS set the length of one measurement (default 3 s) and how often it is
+repeated (default 5); BENCH_LATENCY_SECONDS (default 60) the length of the section latency, BENCH_ROWS (default 10000000) the
+largest log of the section scale. Needs a running server in PGHOST and PGPORT that has the extension installed and preloaded;
+replaces the database "bench".
 """
 
 import os
 import subprocess
 import sys
 
-from measure import BIN, DATA, HERE, REPEATS, SECONDS, alternate, pgbench, psql, seconds, show
+from measure import BIN, DATA, HERE, REPEATS, SECONDS, alternate, psql, rate_of, seconds, show
 
 import compliance
 import ledger
@@ -22,12 +22,14 @@ import skills
 
 def audit():
     def insert(table):
-        return f"INSERT INTO {table} (event_type, event_data, actor_id, actor_type) VALUES ('filing.sent', {DATA}, 'rule37-agent', 'agent');"
+        return (
+            f"INSERT INTO {table} (event_type, event_data, actor_id, actor_type) VALUES ('filing.sent', {DATA}, "
+            "'rule37-agent', 'agent');"
+        )
 
     chain = (
-        "\\set t random(1, 64)\nINSERT INTO bench.audit_chain (tenant_id, event_type, event_data, actor_id, actor_type) VALUES ('t' || :t, 'filing.sent', "
-        + DATA
-        + ", 'rule37-agent', 'agent');"
+        "\\set t random(1, 64)\nINSERT INTO bench.audit_chain (tenant_id, event_type, event_data, actor_id, actor_type) "
+        "VALUES ('t' || :t, 'filing.sent', " + DATA + ", 'rule37-agent', 'agent');"
     )
     variants = {
         "plain table": insert("bench.audit_plain"),
@@ -41,7 +43,7 @@ def audit():
             target = (">=", 0.95) if commit == "off" and clients > 1 else None
             show(
                 f"audit insert, {clients} client(s), synchronous_commit {commit}",
-                alternate(variants, lambda script: pgbench(script, clients, f"-c synchronous_commit={commit}")),
+                alternate(variants, rate_of(clients, f"-c synchronous_commit={commit}")),
                 "tps",
                 target,
             )
@@ -81,7 +83,7 @@ def capture():
             f"change capture, single-row UPDATE, {clients} client(s), synchronous_commit off",
             alternate(
                 {name: script.format(table) for name, table in tables.items()},
-                lambda sql: pgbench(sql, clients, "-c synchronous_commit=off"),
+                rate_of(clients, "-c synchronous_commit=off"),
             ),
             "tps",
         )
@@ -96,7 +98,10 @@ def capture():
 
 def policy():
     # \\072 is a colon: pgbench would take :name for one of its variables.
-    call = "SELECT * FROM skill_system.check_policy('bench', E'{db.read:public.wells,fs.write:/srv/app7/x,net.fetch:api.github.com}'::text[]);"
+    call = (
+        "SELECT * FROM skill_system.check_policy('bench', "
+        "E'{db.read:public.wells,fs.write:/srv/app7/x,net.fetch:api.github.com}'::text[]);"
+    )
     call = call.replace(":public", "\\072public").replace(":/srv", "\\072/srv").replace(":api", "\\072api")
     constant = (
         "SELECT true AS allowed, '{}'::text[] AS blocked_effects, 'allow'::text AS decision, '{}'::text[] AS ask_effects, "
@@ -112,7 +117,7 @@ def policy():
                     "a constant row of the same shape": constant,
                     "current_tenant(), which does nothing": "SELECT * FROM skill_system.current_tenant();",
                 },
-                lambda script: pgbench(script, clients),
+                rate_of(clients),
             ),
             "tps",
             (">=", 0.90),
@@ -141,11 +146,13 @@ def policy():
 
 def runs():
     cte = """WITH r AS (INSERT INTO bench.runs (goal, agent_id, status, started_at, ended_at, metrics)
-    VALUES (NULL, 'agent-1', 'succeeded', clock_timestamp() - interval '120 ms', clock_timestamp(), '{"steps": 1, "duration_ms": 120}') RETURNING id),
+    VALUES (NULL, 'agent-1', 'succeeded', clock_timestamp() - interval '120 ms', clock_timestamp(),
+    '{"steps": 1, "duration_ms": 120}') RETURNING id),
 e AS (INSERT INTO bench.run_events (run_id, ts, level, event_type, payload) SELECT id, clock_timestamp(), 'info', 'step_completed',
     '{"skill": "skill-system", "operation": "check", "status": "ok", "duration_ms": 120}' FROM r),
 a AS (INSERT INTO bench.run_audit (event_type, event_data, actor_id, actor_type) SELECT 'run.logged',
-    jsonb_build_object('run_id', id, 'skill', 'skill-system', 'operation', 'check', 'status', 'succeeded', 'duration_ms', 120), 'agent-1', 'agent' FROM r)
+    jsonb_build_object('run_id', id, 'skill', 'skill-system', 'operation', 'check', 'status', 'succeeded',
+    'duration_ms', 120), 'agent-1', 'agent' FROM r)
 SELECT id FROM r;"""
     variants = {
         "hand-written CTE, plain tables": cte.replace("\n", " "),
@@ -155,7 +162,7 @@ SELECT id FROM r;"""
         for clients in (1, 8, 32):
             show(
                 f"log_run, {clients} client(s), synchronous_commit {commit}",
-                alternate(variants, lambda script: pgbench(script, clients, f"-c synchronous_commit={commit}")),
+                alternate(variants, rate_of(clients, f"-c synchronous_commit={commit}")),
                 "tps",
                 (">=", 0.90),
             )

@@ -69,7 +69,8 @@ def compliance():
     filings = 10_000
     started = time.monotonic()
     psql(
-        f"SELECT count(skill_system.create_checklist(entity_id, entity_type, 'rule_37', entity_name, now() + interval '30 days')) FROM (SELECT * FROM texas.entities WHERE entity_type = 'well' ORDER BY i LIMIT {filings}) e"
+        "SELECT count(skill_system.create_checklist(entity_id, entity_type, 'rule_37', entity_name, now() + interval "
+        f"'30 days')) FROM (SELECT * FROM texas.entities WHERE entity_type = 'well' ORDER BY i LIMIT {filings}) e"
     )
     print(
         f"{filings:,} filings begun in one statement: {(time.monotonic() - started) / filings * 1e6:.0f} us each, two rules frozen in each"
@@ -79,14 +80,19 @@ def compliance():
     def page(relation):
         return (
             "\\set county random(1, 508)\n"
-            + "SELECT entity_id, min(entity_type), min(entity_name), min(entity_field), min(entity_district), jsonb_object_agg(compliance_domain, "
-            "CASE WHEN status IN ('action_needed', 'in_review') AND deadline < now() THEN 'overdue' ELSE status END), min(deadline) FILTER (WHERE status IN ('action_needed', 'in_review')) "
-            f"FROM {relation} WHERE tenant_id = 'default' AND entity_id > '42-' || lpad((:county)::text, 3, '0') GROUP BY entity_id ORDER BY entity_id LIMIT 100;"
+            + "SELECT entity_id, min(entity_type), min(entity_name), min(entity_field), min(entity_district), "
+            "jsonb_object_agg(compliance_domain, "
+            "CASE WHEN status IN ('action_needed', 'in_review') AND deadline < now() THEN 'overdue' ELSE status END), "
+            "min(deadline) FILTER (WHERE status IN ('action_needed', 'in_review')) "
+            f"FROM {relation} WHERE tenant_id = 'default' AND entity_id > '42-' || lpad((:county)::text, 3, '0') GROUP BY "
+            "entity_id ORDER BY entity_id LIMIT 100;"
         )
 
     variants = {
         "hand-written SQL, seed's tables": page("bench.compliance_status"),
-        "compliance_matrix()": "\\set county random(1, 508)\nSELECT * FROM skill_system.compliance_matrix('42-' || lpad((:county)::text, 3, '0'));",
+        "compliance_matrix()": "\\set county random(1, 508)\n"
+        "SELECT * FROM skill_system.compliance_matrix('42-' || lpad((:county)::text, 3, "
+        "'0'));",
     }
     medians = {name: 1000 / tps for name, tps in alternate(variants, lambda script: pgbench(script, 1)).items()}
     show("matrix page of 100 entities out of 400,000 cells, 1 client", medians, "ms")
@@ -103,16 +109,20 @@ def compliance():
 
     variants = {
         "hand-written PL/pgSQL, seed's tables, no audit": "SELECT bench.publish_rule('SWR_37', '{\"min_distance_to_line_ft\": VALUE}')",
-        "publish_rule()": "SELECT skill_system.publish_rule('SWR_37', 'spacing', CURRENT_DATE, '{\"min_distance_to_line_ft\": VALUE}', 'manual')",
+        "publish_rule()": "SELECT skill_system.publish_rule('SWR_37', 'spacing', CURRENT_DATE, '{\"min_distance_to_line_ft\": VALUE}', "
+        "'manual')",
     }
     medians = alternate(variants, publish)
     show(f"publishing a rule that makes {filings:,} open filings stale, {filings + 1:,} audit records", medians, "ms")
     print(f"    target <= 1000 ms: {'met' if medians['publish_rule()'] <= 1000 else 'MISSED'}")
     psql("VACUUM ANALYZE")
     hand = (
-        "SELECT s.id, c.id, c.entity_id, c.compliance_domain, c.status, c.deadline, f.rule_identifier, f.version, n.version, n.change_summary FROM bench.filing_rule_snapshots s "
-        "JOIN bench.filing_checklists c ON c.id = s.checklist_id JOIN bench.rule_versions f ON f.id = s.rule_version_id JOIN bench.rule_versions n ON n.id = s.superseded_by "
-        "WHERE s.tenant_id = 'default' AND s.is_current = false AND NOT s.acknowledged AND c.status NOT IN ('filed', 'exception') ORDER BY s.id LIMIT 100;"
+        "SELECT s.id, c.id, c.entity_id, c.compliance_domain, c.status, c.deadline, f.rule_identifier, f.version, "
+        "n.version, n.change_summary FROM bench.filing_rule_snapshots s "
+        "JOIN bench.filing_checklists c ON c.id = s.checklist_id JOIN bench.rule_versions f ON f.id = s.rule_version_id "
+        "JOIN bench.rule_versions n ON n.id = s.superseded_by "
+        "WHERE s.tenant_id = 'default' AND s.is_current = false AND NOT s.acknowledged AND c.status NOT IN ('filed', "
+        "'exception') ORDER BY s.id LIMIT 100;"
     )
     medians = {
         name: 1000 / tps

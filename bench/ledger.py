@@ -48,7 +48,7 @@ def timed(sql, name):
 def seal():
     rows = 1_000_000
     rates = []
-    for repeat in range(REPEATS):
+    for _ in range(REPEATS):
         log("bench_seal")
         append("bench_seal", rows)
         psql("CHECKPOINT", "postgres")
@@ -56,7 +56,7 @@ def seal():
         assert int(answer) in (rows, rows + 1), f"{answer} sealed: the sealer was faster"
         copied = timed("COPY (SELECT * FROM skill_system.audit_logs) TO '/dev/null' (FORMAT binary)", "bench_seal")[1]
         rates.append((rows / ms * 1000, rows / copied * 1000))
-    sealed, read = (statistics.median(column) for column in zip(*rates))
+    sealed, read = (statistics.median(column) for column in zip(*rates, strict=True))
     show(
         f"seal_audit() of {rows:,} records in one backend",
         {"COPY ... TO '/dev/null' (binary) of the same": read, "seal_audit()": sealed},
@@ -107,7 +107,10 @@ def latency():
 
     watcher = threading.Thread(target=poll)
     watcher.start()
-    script = f"INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type) SELECT 'filing.sent', {DATA}, 'rule37-agent', 'agent' FROM generate_series(1, 10);"
+    script = (
+        "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type) SELECT 'filing.sent', "
+        f"{DATA}, 'rule37-agent', 'agent' FROM generate_series(1, 10);"
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
@@ -142,7 +145,8 @@ def latency():
     recorded = [
         float(line)
         for line in psql(
-            "SELECT extract(epoch FROM a.recorded_at) FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a USING (id) ORDER BY l.leaf",
+            "SELECT extract(epoch FROM a.recorded_at) FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a "
+            "USING (id) ORDER BY l.leaf",
             "bench_latency",
         ).splitlines()
     ]
@@ -155,11 +159,16 @@ def latency():
     delays.sort()
     rate = re.search(r"tps = ([\d.]+)", done.stdout)[1]
     print(
-        f"\nrecord to sealed, {float(rate) * 10:,.0f} records/s for {LATENCY_SECONDS} s, seal_interval 1 s, one transaction open all the time and one prepared and forgotten"
+        f"\nrecord to sealed, {float(rate) * 10:,.0f} records/s for {LATENCY_SECONDS} s, seal_interval 1 s, one "
+        "transaction open all the time and one prepared and forgotten"
     )
-    at = lambda share: delays[min(len(delays) - 1, int(len(delays) * share))]
+
+    def at(share):
+        return delays[min(len(delays) - 1, int(len(delays) * share))]
+
     print(
-        f"    {len(delays):,} records: p50 {at(0.5):.2f} s, p95 {at(0.95):.2f} s, p99 {at(0.99):.2f} s, max {delays[-1]:.2f} s; target p99 <= 1 s: {'met' if at(0.99) <= 1 else 'MISSED'}"
+        f"    {len(delays):,} records: p50 {at(0.5):.2f} s, p95 {at(0.95):.2f} s, p99 {at(0.99):.2f} s, max "
+        f"{delays[-1]:.2f} s; target p99 <= 1 s: {'met' if at(0.99) <= 1 else 'MISSED'}"
     )
     long.stdin.write("COMMIT;\n")
     long.stdin.close()
@@ -244,7 +253,8 @@ def verify():
                 "/usr/bin/env",
                 "python3",
                 "-c",
-                "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)",
+                "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); "
+                "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)",
                 ROOT / "target/release/skill-verify",
                 "export",
                 export,
@@ -274,11 +284,12 @@ def scale():
         psql("SELECT skill_system.audit_checkpoint()", "bench_scale")
         script = (
             "\\timing on\n"
-            + f"SELECT id FROM skill_system.audit_leaves((random() * {size - 2})::bigint, 1) \\gset\nSELECT count(*) FROM skill_system.audit_inclusion_proof(:'id');\n"
+            + f"SELECT id FROM skill_system.audit_leaves((random() * {size - 2})::bigint, 1) \\gset\nSELECT count(*) FROM "
+            "skill_system.audit_inclusion_proof(:'id');\n"
             * 41
             + f"SELECT count(*) FROM skill_system.audit_consistency_proof((random() * {size - 2})::bigint);\n" * 41
-            + f"SELECT skill_system.append_audit('filing.sent', {DATA}) IS NULL;\nSELECT count(*) FROM skill_system.seal_audit();\nSELECT length(skill_system.audit_checkpoint());\n"
-            * 41
+            + f"SELECT skill_system.append_audit('filing.sent', {DATA}) IS NULL;\nSELECT count(*) FROM "
+            "skill_system.seal_audit();\nSELECT length(skill_system.audit_checkpoint());\n" * 41
         )
         done = subprocess.run(
             [f"{BIN}/psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "bench_scale"],

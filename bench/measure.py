@@ -14,7 +14,10 @@ REPEATS = int(os.environ.get("BENCH_REPEATS", "5"))
 BIN = subprocess.run(
     [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
 ).stdout.strip()
-DATA = """'{"form": "W-1", "api": "42-501-20130", "decision": "allow", "effects": ["db.read", "fs.write"], "depth": 8120.50, "note": "permit to drill, rule 37 exception requested"}'"""
+DATA = (
+    """'{"form": "W-1", "api": "42-501-20130", "decision": "allow", "effects": ["db.read", "fs.write"], """
+    """"depth": 8120.50, "note": "permit to drill, rule 37 exception requested"}'"""
+)
 
 
 def psql(sql, database="bench", user="postgres"):
@@ -59,6 +62,11 @@ def pgbench(script, clients, options=""):
     if done.returncode or not rate:
         sys.exit(f"pgbench failed for\n{script}\n{done.stderr}")
     return float(rate[0].split()[2])
+
+
+def rate_of(clients, options=""):
+    """A measurement for alternate(): transactions per second of a script."""
+    return lambda script: pgbench(script, clients, options)
 
 
 def seconds(sql, user="bench_agent"):

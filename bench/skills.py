@@ -32,11 +32,13 @@ def text(words, random, size):
 
 def source(words, random, n, size):
     effects = random.sample(EFFECTS, random.randint(1, 3))
-    manifest = f'{{"schema_version": "2.0", "id": "bench-{n}", "version": "1.{n % 20}.0", "effects": {effects}, "operations": {{"run": {{"description": "Runs it."}}}}}}'.replace(
-        "'", '"'
-    )
+    manifest = (
+        f'{{"schema_version": "2.0", "id": "bench-{n}", "version": "1.{n % 20}.0", "effects": {effects}, "operations": '
+        f'{{"run": {{"description": "Runs it."}}}}}}'
+    ).replace("'", '"')
     return (
-        f"---\nname: skill-{n:05}\ndescription: {text(words, random, 120).replace(':', ' ').replace(chr(10), ' ')}\nmetadata:\n  owner: team-{n % 50}\n---\n\n"
+        f"---\nname: skill-{n:05}\ndescription: "
+        f"{text(words, random, 120).replace(':', ' ').replace(chr(10), ' ')}\nmetadata:\n  owner: team-{n % 50}\n---\n\n"
         f"{text(words, random, size)}\n\n```skill-manifest\n{manifest}\n```\n"
     )
 
@@ -88,23 +90,26 @@ def skills():
     thousands = [f"skill-{n:02}" for n in range(SKILLS // 1000)]
     for thousand in thousands:
         psql(
-            f"SELECT count(skill_system.register_skill(source, 'bench')) FROM bench.skill_sources WHERE kind = 'scan' AND name LIKE '{thousand}%'"
+            "SELECT count(skill_system.register_skill(source, 'bench')) FROM bench.skill_sources WHERE kind = 'scan' AND "
+            f"name LIKE '{thousand}%'"
         )
     print(
         f"\n{SKILLS:,} skills of 20 kB registered, 1,000 in a statement: {(time.monotonic() - started) / SKILLS * 1e3:.2f} ms each"
     )
     for thousand in thousands:
         psql(
-            f"SELECT count(skill_system.set_skill_status('bench/' || name, 'approved')) FROM bench.skill_sources WHERE kind = 'scan' AND name LIKE '{thousand}%'"
+            "SELECT count(skill_system.set_skill_status('bench/' || name, 'approved')) FROM bench.skill_sources WHERE kind "
+            f"= 'scan' AND name LIKE '{thousand}%'"
         )
-    # Seed 4's own table and indexes, with the same content.
+    # The table and indexes of skills-runtime-sdk 0.1.12, with the same content.
     psql("""
-        CREATE TABLE bench.skills (id uuid PRIMARY KEY, namespace text NOT NULL, skill_name text NOT NULL, description text NOT NULL, body text NOT NULL,
-            enabled boolean NOT NULL DEFAULT true, scope text NULL, required_env_vars text[] NOT NULL DEFAULT '{}'::text[], metadata jsonb NOT NULL DEFAULT '{}'::jsonb,
-            body_size integer NULL, body_etag text NULL, created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NULL);
+        CREATE TABLE bench.skills (id uuid PRIMARY KEY, namespace text NOT NULL, skill_name text NOT NULL,
+            description text NOT NULL, body text NOT NULL, enabled boolean NOT NULL DEFAULT true, scope text NULL, required_env_vars text[] NOT NULL DEFAULT '{}'::text[],
+            metadata jsonb NOT NULL DEFAULT '{}'::jsonb, body_size integer NULL, body_etag text NULL, created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NULL);
         CREATE INDEX skills_namespace_enabled_idx ON bench.skills (namespace, enabled);
         CREATE UNIQUE INDEX skills_namespace_name_uq ON bench.skills (namespace, skill_name);
-        INSERT INTO bench.skills SELECT id, namespace, skill_name, description, body, enabled, scope, required_env_vars, metadata, body_size, body_etag, created_at, updated_at
+        INSERT INTO bench.skills SELECT id, namespace, skill_name, description, body, enabled, scope,
+            required_env_vars, metadata, body_size, body_etag, created_at, updated_at
         FROM skill_system.skills;
         GRANT SELECT ON bench.skills TO bench_agent""")
     psql("VACUUM ANALYZE")
@@ -149,11 +154,12 @@ def skills():
     )
     each = medians["register_skill()"] - medians["nothing"]
     print(
-        f"\nregister_skill() of a file of 4 kB with a manifest, new each time: {each:.2f} ms; target <= 2 ms: {'met' if each <= 2 else 'MISSED'}"
+        f"\nregister_skill() of a file of 4 kB with a manifest, new each time: {each:.2f} ms; target <= 2 ms: "
+        f"{'met' if each <= 2 else 'MISSED'}"
     )
 
-    psql("""SELECT skill_system.create_policy('bench-skills', allow => '{db.read,fs.read,git.read,net.fetch,fs.write:/srv/**,db.write:public.*}', ask => '{db.write}',
-            deny => '{proc.exec,git.write}')""")
+    psql("""SELECT skill_system.create_policy('bench-skills', 
+            allow => '{db.read,fs.read,git.read,net.fetch,fs.write:/srv/**,db.write:public.*}', ask => '{db.write}', deny => '{proc.exec,git.write}')""")
     catalogue = "SELECT count(*), sum(length(description)) FROM skill_system.skill_catalog(namespace => 'bench'{})"
     variants = {
         "without a policy": catalogue.format(""),
@@ -174,7 +180,8 @@ def skills():
     cold = []
     for _ in range(5):
         psql(
-            "SELECT skill_system.set_skill_status('bench/skill-00001', 'disabled'); SELECT skill_system.set_skill_status('bench/skill-00001', 'approved')"
+            "SELECT skill_system.set_skill_status('bench/skill-00001', 'disabled'); SELECT "
+            "skill_system.set_skill_status('bench/skill-00001', 'approved')"
         )
         cold.append(
             float(

@@ -99,6 +99,15 @@ python_packages() { # directory, requirements file
 }
 test_packages() { python_packages "$work/venv" "$root/tests/requirements.txt"; }
 
+# Builds with the profile of the tests, installs into a private copy of the server and chooses that one.
+use_private_server() {
+    export PROFILE=${PROFILE:-ci}
+    "$root/tools/build"
+    PG_CONFIG=$("$root/tools/private-server")
+    need_server
+    "$root/tools/install"
+}
+
 # A directory for a cluster: .build/NAME, or one in the temporary directory when the server's user cannot get there or
 # the path of the socket would be too long (107 bytes).
 cluster_home() {

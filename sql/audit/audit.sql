@@ -6,7 +6,8 @@ CREATE TABLE skill_system.audit_state (
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE skill_system.audit_state IS
-'Identity of this audit log, made with its first record. Part of the signed bytes of every record, so that no record of another log can be passed off here. One row for the whole database. Read it with SELECT log_id FROM skill_system.audit_state;';
+'Identity of this audit log, made with its first record. Part of the signed bytes of every record, so that no record of another log can '
+'be passed off here. One row for the whole database. Read it with SELECT log_id FROM skill_system.audit_state;';
 COMMENT ON COLUMN skill_system.audit_state.only_one IS 'Always true: there is one row.';
 COMMENT ON COLUMN skill_system.audit_state.log_id IS 'The log''s UUID.';
 COMMENT ON COLUMN skill_system.audit_state.created_at IS 'When the first record was written.';
@@ -27,14 +28,17 @@ CREATE TABLE skill_system.audit_logs (
     key_id            text         NOT NULL
 ) PARTITION BY RANGE (created_at);
 COMMENT ON TABLE skill_system.audit_logs IS
-'Append-only audit trail, one partition a month, each row signed with HMAC-SHA256 over all its other columns. Write with append_audit() or INSERT (event_type, event_data, actor_id, actor_type); UPDATE, DELETE and TRUNCATE are refused. Check with SELECT * FROM skill_system.verify_audit();';
+'Append-only audit trail, one partition a month, each row signed with HMAC-SHA256 over all its other columns. Write with append_audit() '
+'or INSERT (event_type, event_data, actor_id, actor_type); UPDATE, DELETE and TRUNCATE are refused. Check with SELECT * FROM '
+'skill_system.verify_audit();';
 COMMENT ON COLUMN skill_system.audit_logs.id IS 'UUID version 7, set by the server.';
 COMMENT ON COLUMN skill_system.audit_logs.tenant_id IS 'Tenant of the session that wrote the row.';
 COMMENT ON COLUMN skill_system.audit_logs.event_type IS 'What happened, for example run.logged. Claimed by the writer.';
 COMMENT ON COLUMN skill_system.audit_logs.event_data IS 'Details of the event. Claimed by the writer.';
 COMMENT ON COLUMN skill_system.audit_logs.actor_id IS 'Who did it, as the writer says; session_user_name is what the server knows.';
 COMMENT ON COLUMN skill_system.audit_logs.actor_type IS 'Kind of actor: system, user or agent. Claimed by the writer.';
-COMMENT ON COLUMN skill_system.audit_logs.created_at IS 'Start of the writing transaction; decides the partition. recorded_at is the clock that counts.';
+COMMENT ON COLUMN skill_system.audit_logs.created_at IS
+'Start of the writing transaction; decides the partition. recorded_at is the clock that counts.';
 COMMENT ON COLUMN skill_system.audit_logs.signature IS 'v1:<key id>:<hex of HMAC-SHA256 over the SKR1 encoding of all other columns>.';
 COMMENT ON COLUMN skill_system.audit_logs.recorded_at IS 'The server''s clock when the row was written.';
 COMMENT ON COLUMN skill_system.audit_logs.transaction_id IS '64-bit id of the writing top-level transaction.';
@@ -68,72 +72,77 @@ CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs_default
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_sign;
-ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_no_change;
-ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_no_truncate;
-ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_sign;
-ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_change;
-ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_truncate;
 
 CREATE TRIGGER audit_state_no_change BEFORE UPDATE OR DELETE ON skill_system.audit_state
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER audit_state_no_truncate BEFORE TRUNCATE ON skill_system.audit_state
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.audit_state ENABLE ALWAYS TRIGGER audit_state_no_change;
-ALTER TABLE skill_system.audit_state ENABLE ALWAYS TRIGGER audit_state_no_truncate;
 
-ALTER TABLE skill_system.audit_logs ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_logs_default ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_state ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON skill_system.audit_logs FOR SELECT
     USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
 -- The signing trigger refuses the row of another tenant, at a fraction of the cost of a check here.
 CREATE POLICY append ON skill_system.audit_logs FOR INSERT WITH CHECK (true);
-CREATE POLICY auditor ON skill_system.audit_logs FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_logs_default FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_state FOR SELECT TO skill_system_auditor USING (true);
 
 CREATE FUNCTION skill_system.append_audit(
         event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'system') RETURNS uuid
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_append_audit';
 COMMENT ON FUNCTION skill_system.append_audit(text, jsonb, text, text) IS
-'Appends one signed record to the audit trail and returns its id. Call it for any event worth proving later. Raises 22023 when event_type or event_data is NULL or a text is too long, 25006 in a read-only transaction, F0000 without a usable key. Example: SELECT skill_system.append_audit(''filing.sent'', ''{"form":"W-1"}'', ''rule37-agent'', ''agent'');';
+'Appends one signed record to the audit trail and returns its id. Call it for any event worth proving later. Raises 22023 when event_type '
+'or event_data is NULL or a text is too long, 25006 in a read-only transaction, F0000 without a usable key. Example: SELECT '
+'skill_system.append_audit(''filing.sent'', ''{"form":"W-1"}'', ''rule37-agent'', ''agent'');';
 
 CREATE FUNCTION skill_system.log_denial(
         event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'agent') RETURNS uuid
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_denial';
 COMMENT ON FUNCTION skill_system.log_denial(text, jsonb, text, text) IS
-'Like append_audit(), but the record stays when the calling transaction is rolled back, and it is committed when the call returns: a background worker writes it. Call it for what was denied or has failed; enforce_policy() does for each denial. Works in a READ ONLY transaction. event_data must be an object; denied_in is added to it, with the pid and the transaction id of the session. Raises 53400 when the denial could not be recorded, 25006 on a standby. Example: SELECT skill_system.log_denial(''tool.denied'', ''{"tool": "rm", "reason": "not on the list"}'', ''rule37-agent'');';
+'Like append_audit(), but the record stays when the calling transaction is rolled back, and it is committed when the call returns: a '
+'background worker writes it. Call it for what was denied or has failed; enforce_policy() does for each denial. Works in a READ ONLY '
+'transaction. event_data must be an object; denied_in is added to it, with the pid and the transaction id of the session. Raises 53400 '
+'when the denial could not be recorded, 25006 on a standby. Example: SELECT skill_system.log_denial(''tool.denied'', ''{"tool": "rm", '
+'"reason": "not on the list"}'', ''rule37-agent'');';
 
 CREATE FUNCTION skill_system.audit_problem(
         log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
         recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
     RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_audit_problem';
-COMMENT ON FUNCTION skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text) IS
-'What is wrong with one audit record, given all its values and the log''s id; NULL when its signature is true. verify_audit() calls it for every row.';
+COMMENT ON FUNCTION skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text,
+    text, text) IS
+'What is wrong with one audit record, given all its values and the log''s id; NULL when its signature is true. verify_audit() calls it '
+'for every row.';
 
 CREATE FUNCTION skill_system.audit_record_digest(
         log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
-        recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text, nonce bytea)
+        recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text,
+        nonce bytea)
     RETURNS bigint
     -- It reports progress, and a volatile function is called once a row however often its result is used.
     LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_audit_record_digest';
-COMMENT ON FUNCTION skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text, bytea) IS
-'A number for one audit record and its leaf, given all its values, the log''s id and a random nonce; NULL when its signature is wrong. verify_audit() compares the sum over all records with that over all leaves.';
+COMMENT ON FUNCTION skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text,
+    text, text, text, bytea) IS
+'A number for one audit record and its leaf, given all its values, the log''s id and a random nonce; NULL when its signature is wrong. '
+'verify_audit() compares the sum over all records with that over all leaves.';
 
-CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity', since_checkpoint bigint DEFAULT NULL)
+CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
+    since_checkpoint bigint DEFAULT NULL)
     RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_verify_audit';
 COMMENT ON FUNCTION skill_system.verify_audit(timestamptz, timestamptz, bigint) IS
-'Checks the audit trail: every record against its signature and its leaf, leaves against tiles, tiles against the stored checkpoints, the map both ways, the key indexes, and whether the protection is in place. One row per problem, no row when all is well; the number of records covered comes as an INFO message, progress as NOTICE and in audit_verify_progress. With since and until only the records of that time (created_at); with since_checkpoint only what was sealed after that tree size, which also resumes an interrupted verification. Compare a checkpoint that somebody else holds with skill-verify: this function can only compare with those stored here. Example: SELECT * FROM skill_system.verify_audit();';
+'Checks the audit trail: every record against its signature and its leaf, leaves against tiles, tiles against the stored checkpoints, the '
+'map both ways, the key indexes, and whether the protection is in place. One row per problem, no row when all is well; the number of '
+'records covered comes as an INFO message, progress as NOTICE and in audit_verify_progress. With since and until only the records of that '
+'time (created_at); with since_checkpoint only what was sealed after that tree size, which also resumes an interrupted verification. '
+'Compare a checkpoint that somebody else holds with skill-verify: this function can only compare with those stored here. Example: SELECT '
+'* FROM skill_system.verify_audit();';
 
 CREATE FUNCTION skill_system.audit_verify_progress_entries() RETURNS TABLE (pid integer, phase text, done bigint, total bigint)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_verify_progress';
 COMMENT ON FUNCTION skill_system.audit_verify_progress_entries() IS
-'One row for each process that runs verify_audit(), parallel workers included. The view audit_verify_progress adds them up. Example: SELECT * FROM skill_system.audit_verify_progress_entries();';
+'One row for each process that runs verify_audit(), parallel workers included. The view audit_verify_progress adds them up. Example: '
+'SELECT * FROM skill_system.audit_verify_progress_entries();';
 CREATE VIEW skill_system.audit_verify_progress WITH (security_invoker = true) AS
-    SELECT l.pid, a.datname, e.phase, pg_catalog.sum(p.done)::bigint AS done, GREATEST(e.total, pg_catalog.sum(p.done)::bigint) AS total, a.query_start
+    SELECT l.pid, a.datname, e.phase, pg_catalog.sum(p.done)::bigint AS done, GREATEST(e.total, pg_catalog.sum(p.done)::bigint) AS total,
+        a.query_start
     FROM skill_system.audit_verify_progress_entries() p
         JOIN pg_catalog.pg_stat_activity w ON w.pid OPERATOR(pg_catalog.=) p.pid
         CROSS JOIN LATERAL (SELECT COALESCE(w.leader_pid, w.pid) AS pid) l
@@ -141,7 +150,8 @@ CREATE VIEW skill_system.audit_verify_progress WITH (security_invoker = true) AS
         JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
     GROUP BY l.pid, a.datname, e.phase, e.total, a.query_start;
 COMMENT ON VIEW skill_system.audit_verify_progress IS
-'Running calls of verify_audit() in all databases and how far they are. Example: SELECT pid, phase, done, total FROM skill_system.audit_verify_progress;';
+'Running calls of verify_audit() in all databases and how far they are. Example: SELECT pid, phase, done, total FROM '
+'skill_system.audit_verify_progress;';
 COMMENT ON COLUMN skill_system.audit_verify_progress.pid IS 'Process that called verify_audit().';
 COMMENT ON COLUMN skill_system.audit_verify_progress.datname IS 'Its database.';
 COMMENT ON COLUMN skill_system.audit_verify_progress.phase IS 'records, leaves, tree or indexes, in this order.';
@@ -150,25 +160,33 @@ COMMENT ON COLUMN skill_system.audit_verify_progress.total IS 'Steps of the phas
 COMMENT ON COLUMN skill_system.audit_verify_progress.query_start IS 'When the call began.';
 
 CREATE FUNCTION skill_system.audit_status()
-    RETURNS TABLE (key_id text, records bigint, first_recorded timestamptz, last_recorded timestamptz, key_present boolean, key_active boolean)
+    RETURNS TABLE (key_id text, records bigint, first_recorded timestamptz, last_recorded timestamptz, key_present boolean,
+        key_active boolean)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_status' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_status() IS
-'How many audit records each key has signed, and whether the keyring still has it: records whose key is not present cannot be verified. Example: SELECT * FROM skill_system.audit_status();';
+'How many audit records each key has signed, and whether the keyring still has it: records whose key is not present cannot be verified. '
+'Example: SELECT * FROM skill_system.audit_status();';
 
 CREATE FUNCTION skill_system.create_keyring() RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_keyring' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_keyring() IS
-'Makes skill_system.keyring_file with one new key when there is none, for example after a restore into a new cluster without the old keyring, and records that the log goes on with it; when there is one already without any key that the log knows, records that. Raises 55000 otherwise. What older keys signed cannot be verified with it. Superusers only.';
+'Makes skill_system.keyring_file with one new key when there is none, for example after a restore into a new cluster without the old '
+'keyring, and records that the log goes on with it; when there is one already without any key that the log knows, records that. Raises '
+'55000 otherwise. What older keys signed cannot be verified with it. Superusers only.';
 
 CREATE FUNCTION skill_system.create_audit_partition(month date DEFAULT NULL) RETURNS regclass
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_audit_partition' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_audit_partition(date) IS
-'Makes the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and returns it; the existing one if there is one. Raises 55000 when audit_logs_default already holds records of that month, 55P03 when transactions that use the audit trail have not ended within a second: it never makes writers wait for them. maintain() calls it. Example: SELECT skill_system.create_audit_partition(''2027-01-01'');';
+'Makes the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and returns '
+'it; the existing one if there is one. Raises 55000 when audit_logs_default already holds records of that month, 55P03 when transactions '
+'that use the audit trail have not ended within a second: it never makes writers wait for them. maintain() calls it. Example: SELECT '
+'skill_system.create_audit_partition(''2027-01-01'');';
 
 CREATE FUNCTION skill_system.make_append_only(table_name regclass) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_make_append_only' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.make_append_only(regclass) IS
-'Protects any table of yours: UPDATE, DELETE and TRUNCATE are refused from now on, also on its partitions and under session_replication_role = replica. You must own the table. Example: SELECT skill_system.make_append_only(''public.invoices'');';
+'Protects any table of yours: UPDATE, DELETE and TRUNCATE are refused from now on, also on its partitions and under '
+'session_replication_role = replica. You must own the table. Example: SELECT skill_system.make_append_only(''public.invoices'');';
 
 CREATE FUNCTION skill_system.capture_change() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_capture_change';
@@ -178,29 +196,22 @@ COMMENT ON FUNCTION skill_system.capture_change() IS
 CREATE FUNCTION skill_system.audit_table(table_name regclass, columns text[] DEFAULT NULL, ignored_columns text[] DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_table' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
-'From now on every row inserted into, updated in or deleted from your table is written to the audit trail as row.inserted, row.updated or row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that changes none of them is not. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. You must own the table. Example: SELECT skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
+'From now on every row inserted into, updated in or deleted from your table is written to the audit trail as row.inserted, row.updated or '
+'row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that '
+'changes none of them is not. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. You must own the table. '
+'Example: SELECT skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
 
-REVOKE ALL ON TABLE
-    skill_system.audit_state, skill_system.audit_logs, skill_system.audit_logs_default, skill_system.audit_verify_progress FROM PUBLIC;
 GRANT INSERT (event_type, event_data, actor_id, actor_type) ON skill_system.audit_logs
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT SELECT ON skill_system.audit_logs, skill_system.audit_logs_default, skill_system.audit_state TO skill_system_auditor;
 GRANT SELECT ON skill_system.audit_logs TO skill_system_admin;
 
-REVOKE ALL ON FUNCTION
-    skill_system.sign_audit_row(), skill_system.refuse_change(), skill_system.capture_change(),
-    skill_system.append_audit(text, jsonb, text, text), skill_system.log_denial(text, jsonb, text, text),
-    skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
-    skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text, bytea),
-    skill_system.verify_audit(timestamptz, timestamptz, bigint), skill_system.audit_verify_progress_entries(),
-    skill_system.audit_status(), skill_system.create_keyring(),
-    skill_system.create_audit_partition(date), skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.append_audit(text, jsonb, text, text), skill_system.log_denial(text, jsonb, text, text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT EXECUTE ON FUNCTION
     skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
-    skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text, bytea),
+    skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text,
+    bytea),
     skill_system.verify_audit(timestamptz, timestamptz, bigint), skill_system.audit_verify_progress_entries(), skill_system.audit_status()
     TO skill_system_auditor;
 GRANT SELECT ON skill_system.audit_verify_progress TO skill_system_auditor;
@@ -209,7 +220,3 @@ GRANT EXECUTE ON FUNCTION
     skill_system.refuse_change(), skill_system.capture_change(),
     skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])
     TO skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_state', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_logs', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_logs_default', '');

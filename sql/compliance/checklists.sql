@@ -14,16 +14,20 @@ CREATE TABLE skill_system.checklist_templates (
     UNIQUE (tenant_id, compliance_domain, version)
 );
 COMMENT ON TABLE skill_system.checklist_templates IS
-'What a filing of a compliance domain needs, one row per domain and version. Write with create_template(); a version that a checklist was made from never changes.';
+'What a filing of a compliance domain needs, one row per domain and version. Write with create_template(); a version that a checklist was '
+'made from never changes.';
 COMMENT ON COLUMN skill_system.checklist_templates.id IS 'UUID of the template.';
 COMMENT ON COLUMN skill_system.checklist_templates.tenant_id IS 'Tenant of the template.';
 COMMENT ON COLUMN skill_system.checklist_templates.compliance_domain IS 'For example rule_37, rule_32, form_pr or flaring_monitor.';
 COMMENT ON COLUMN skill_system.checklist_templates.version IS 'Counts from 1 for each domain.';
-COMMENT ON COLUMN skill_system.checklist_templates.items IS 'Array of items in order: {"label": text, "item_type"?: text, and what else your forms need}.';
-COMMENT ON COLUMN skill_system.checklist_templates.min_required_items IS 'Array of the indexes, from 0, of the items that must be complete before submit_checklist().';
+COMMENT ON COLUMN skill_system.checklist_templates.items IS
+'Array of items in order: {"label": text, "item_type"?: text, and what else your forms need}.';
+COMMENT ON COLUMN skill_system.checklist_templates.min_required_items IS
+'Array of the indexes, from 0, of the items that must be complete before submit_checklist().';
 COMMENT ON COLUMN skill_system.checklist_templates.created_at IS 'When it was made.';
 COMMENT ON COLUMN skill_system.checklist_templates.updated_at IS 'When it was changed last; kept by the server.';
-COMMENT ON COLUMN skill_system.checklist_templates.rule_domains IS 'Rules of these domains apply to its filings, for example {spacing,density}. NULL: all rules.';
+COMMENT ON COLUMN skill_system.checklist_templates.rule_domains IS
+'Rules of these domains apply to its filings, for example {spacing,density}. NULL: all rules.';
 
 CREATE TABLE skill_system.filing_checklists (
     id                uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -51,7 +55,9 @@ CREATE INDEX idx_filing_checklists_entity ON skill_system.filing_checklists (ten
 CREATE INDEX idx_filing_checklists_status ON skill_system.filing_checklists (tenant_id, status);
 CREATE INDEX idx_filing_checklists_template ON skill_system.filing_checklists (tenant_id, template_id);
 COMMENT ON TABLE skill_system.filing_checklists IS
-'Filings at work and done: one checklist per entity, domain and filing. Written by create_checklist(), update_checklist_item(), submit_checklist(), review_checklist(), file_checklist() and mark_exception(); checklist_transitions() shows which status may follow which.';
+'Filings at work and done: one checklist per entity, domain and filing. Written by create_checklist(), update_checklist_item(), '
+'submit_checklist(), review_checklist(), file_checklist() and mark_exception(); checklist_transitions() shows which status may follow '
+'which.';
 COMMENT ON COLUMN skill_system.filing_checklists.id IS 'UUID of the checklist.';
 COMMENT ON COLUMN skill_system.filing_checklists.tenant_id IS 'Tenant of the filing.';
 COMMENT ON COLUMN skill_system.filing_checklists.entity_id IS 'The entity: API number, facility id, lease number.';
@@ -59,15 +65,19 @@ COMMENT ON COLUMN skill_system.filing_checklists.entity_type IS 'Kind of entity:
 COMMENT ON COLUMN skill_system.filing_checklists.entity_name IS 'Its name for people.';
 COMMENT ON COLUMN skill_system.filing_checklists.compliance_domain IS 'Domain of the filing.';
 COMMENT ON COLUMN skill_system.filing_checklists.template_id IS 'Template version its items were copied from.';
-COMMENT ON COLUMN skill_system.filing_checklists.status IS 'draft, in_progress, ready_for_review, in_review, approved, rejected, filed or exception.';
+COMMENT ON COLUMN skill_system.filing_checklists.status IS
+'draft, in_progress, ready_for_review, in_review, approved, rejected, filed or exception.';
 COMMENT ON COLUMN skill_system.filing_checklists.deadline IS 'When it must be filed.';
-COMMENT ON COLUMN skill_system.filing_checklists.items IS 'The template''s items, each with index, status and, once worked on, note, data, updated_by and updated_at.';
+COMMENT ON COLUMN skill_system.filing_checklists.items IS
+'The template''s items, each with index, status and, once worked on, note, data, updated_by and updated_at.';
 COMMENT ON COLUMN skill_system.filing_checklists.metadata IS 'What else is known; reviews collects the decisions of the reviewers.';
 COMMENT ON COLUMN skill_system.filing_checklists.created_by IS 'Who began it.';
 COMMENT ON COLUMN skill_system.filing_checklists.created_at IS 'When it was begun.';
 COMMENT ON COLUMN skill_system.filing_checklists.updated_at IS 'When it was changed last.';
-COMMENT ON COLUMN skill_system.filing_checklists.version IS 'Counts the changes; give it as expected_version to be told when somebody was faster.';
-COMMENT ON COLUMN skill_system.filing_checklists.entity_field IS 'Oil or gas field of the entity; decides which field-specific rules apply.';
+COMMENT ON COLUMN skill_system.filing_checklists.version IS
+'Counts the changes; give it as expected_version to be told when somebody was faster.';
+COMMENT ON COLUMN skill_system.filing_checklists.entity_field IS
+'Oil or gas field of the entity; decides which field-specific rules apply.';
 COMMENT ON COLUMN skill_system.filing_checklists.entity_district IS 'RRC district of the entity.';
 
 CREATE TABLE skill_system.checklist_artifacts (
@@ -92,7 +102,8 @@ CREATE TABLE skill_system.checklist_artifacts (
 );
 CREATE INDEX idx_checklist_artifacts_checklist ON skill_system.checklist_artifacts (tenant_id, checklist_id, item_index);
 COMMENT ON TABLE skill_system.checklist_artifacts IS
-'The evidence of a filing: documents, plats, exports, each belonging to an item of a checklist. Written by add_artifact(); a row never changes.';
+'The evidence of a filing: documents, plats, exports, each belonging to an item of a checklist. Written by add_artifact(); a row never '
+'changes.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.id IS 'UUID of the artifact.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.checklist_id IS 'Checklist it belongs to.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.item_index IS 'Item it is evidence for, from 0.';
@@ -105,7 +116,8 @@ COMMENT ON COLUMN skill_system.checklist_artifacts.metadata IS 'Source, version,
 COMMENT ON COLUMN skill_system.checklist_artifacts.generated_by IS 'agent, user or system.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.created_at IS 'When it was added.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.tenant_id IS 'Tenant of the checklist.';
-COMMENT ON COLUMN skill_system.checklist_artifacts.content_sha256 IS 'sha256: and the SHA-256 of the content''s bytes: computed for a text, given by the caller for a file.';
+COMMENT ON COLUMN skill_system.checklist_artifacts.content_sha256 IS
+'sha256: and the SHA-256 of the content''s bytes: computed for a text, given by the caller for a file.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.size_bytes IS 'Size of the content.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.expires_at IS 'When it stops being good evidence.';
 
@@ -137,7 +149,8 @@ CREATE INDEX idx_filing_rule_snapshots_stale ON skill_system.filing_rule_snapsho
     WHERE is_current = false AND NOT acknowledged AND replaced_by IS NULL;
 CREATE INDEX idx_filing_rule_snapshots_rule ON skill_system.filing_rule_snapshots (tenant_id, rule_version_id);
 COMMENT ON TABLE skill_system.filing_rule_snapshots IS
-'The rules a filing is checked against, frozen when it began. publish_rule() marks them stale; acknowledge_stale() or refresh_snapshot() settles that. Read stale_filings() and snapshot_diff().';
+'The rules a filing is checked against, frozen when it began. publish_rule() marks them stale; acknowledge_stale() or refresh_snapshot() '
+'settles that. Read stale_filings() and snapshot_diff().';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.id IS 'UUID of the frozen copy.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.checklist_id IS 'The filing.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.rule_version_id IS 'The version that was frozen.';
@@ -145,28 +158,34 @@ COMMENT ON COLUMN skill_system.filing_rule_snapshots.snapshotted_at IS 'When.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.rule_data_at_snapshot IS 'The rule''s parameters then.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.is_current IS 'No later version of the rule has been published.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.superseded_by IS 'The newest version of the rule, when it is not the frozen one.';
-COMMENT ON COLUMN skill_system.filing_rule_snapshots.acknowledged IS 'Somebody has looked at the change up to superseded_by and files under the frozen rule.';
+COMMENT ON COLUMN skill_system.filing_rule_snapshots.acknowledged IS
+'Somebody has looked at the change up to superseded_by and files under the frozen rule.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.acknowledged_by IS 'Who.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.acknowledged_at IS 'When.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.tenant_id IS 'Tenant of the filing.';
-COMMENT ON COLUMN skill_system.filing_rule_snapshots.content_sha256 IS 'sha256: and the SHA-256 of rule_data_at_snapshot, as in rule_versions.';
+COMMENT ON COLUMN skill_system.filing_rule_snapshots.content_sha256 IS
+'sha256: and the SHA-256 of rule_data_at_snapshot, as in rule_versions.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.acknowledged_comment IS 'Why the change does not matter, or what was done about it.';
-COMMENT ON COLUMN skill_system.filing_rule_snapshots.replaced_by IS 'The copy that refresh_snapshot() put in its place; then this one only tells the past.';
+COMMENT ON COLUMN skill_system.filing_rule_snapshots.replaced_by IS
+'The copy that refresh_snapshot() put in its place; then this one only tells the past.';
 
 CREATE FUNCTION skill_system.guard_template() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_template' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_template() IS
-'Trigger function of checklist_templates: refuses items that are malformed, and to change or delete a version that a checklist was made from.';
+'Trigger function of checklist_templates: refuses items that are malformed, and to change or delete a version that a checklist was made '
+'from.';
 CREATE FUNCTION skill_system.guard_checklist() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_checklist() IS
-'Trigger function of filing_checklists: refuses a change of status that checklist_transitions() does not list, and any change of what was filed.';
+'Trigger function of filing_checklists: refuses a change of status that checklist_transitions() does not list, and any change of what was '
+'filed.';
 CREATE TRIGGER guard_template BEFORE INSERT OR UPDATE OR DELETE ON skill_system.checklist_templates
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_template();
 CREATE TRIGGER trg_updated BEFORE UPDATE ON skill_system.checklist_templates
     FOR EACH ROW EXECUTE FUNCTION skill_system.keep_updated_at();
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.checklist_templates
-    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
+    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now())
+        EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.checklist_templates
     FOR EACH ROW EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER guard_checklist BEFORE UPDATE ON skill_system.filing_checklists
@@ -175,7 +194,8 @@ CREATE TRIGGER checklist_artifacts_guard BEFORE UPDATE ON skill_system.checklist
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns();
 -- Not on every update: publishing a rule touches thousands of rows, and these columns it may change.
 CREATE TRIGGER filing_rule_snapshots_guard
-    BEFORE UPDATE OF id, checklist_id, rule_version_id, snapshotted_at, rule_data_at_snapshot, tenant_id, content_sha256 ON skill_system.filing_rule_snapshots
+    BEFORE UPDATE OF id, checklist_id, rule_version_id, snapshotted_at, rule_data_at_snapshot, tenant_id, content_sha256
+    ON skill_system.filing_rule_snapshots
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns(
         'is_current', 'superseded_by', 'acknowledged', 'acknowledged_by', 'acknowledged_at', 'acknowledged_comment', 'replaced_by');
 
@@ -187,7 +207,9 @@ CREATE FUNCTION skill_system.create_template(
     RETURNS skill_system.template_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_template' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_template(text, jsonb, jsonb, text[]) IS
-'Makes the next version of the template of a compliance domain. Each item is an object with a label; min_required_items are indexes from 0; rule_domains says which rules apply to the filings (NULL: all). Raises 22023 naming the first malformed item. Example: SELECT * FROM skill_system.create_template(''rule_37'', ''[{"label": "Plat"}, {"label": "Offset operators notified"}]'', ''[0]'', ''{spacing}'');';
+'Makes the next version of the template of a compliance domain. Each item is an object with a label; min_required_items are indexes from '
+'0; rule_domains says which rules apply to the filings (NULL: all). Raises 22023 naming the first malformed item. Example: SELECT * FROM '
+'skill_system.create_template(''rule_37'', ''[{"label": "Plat"}, {"label": "Offset operators notified"}]'', ''[0]'', ''{spacing}'');';
 
 CREATE TYPE skill_system.checklist_state AS (checklist_id uuid, status text, version integer);
 COMMENT ON TYPE skill_system.checklist_state IS
@@ -199,65 +221,89 @@ CREATE FUNCTION skill_system.create_checklist(
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text) IS
-'Begins a filing: copies the items of the domain''s newest template and freezes every rule that applies. Raises 42704 when the domain has no template, 22023 for texts out of bounds or a deadline in the past. Example: SELECT * FROM skill_system.create_checklist(''42-501-20130'', ''well'', ''rule_37'', ''Wasson 12H'', now() + interval ''30 days'');';
+'Begins a filing: copies the items of the domain''s newest template and freezes every rule that applies. Raises 42704 when the domain has '
+'no template, 22023 for texts out of bounds or a deadline in the past. Example: SELECT * FROM '
+'skill_system.create_checklist(''42-501-20130'', ''well'', ''rule_37'', ''Wasson 12H'', now() + interval ''30 days'');';
 
 CREATE FUNCTION skill_system.update_checklist_item(
         checklist_id uuid, item_index integer, status text, expected_version integer DEFAULT NULL, note text DEFAULT NULL,
         data jsonb DEFAULT NULL, updated_by text DEFAULT NULL) RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_update_checklist_item' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.update_checklist_item(uuid, integer, text, integer, text, jsonb, text) IS
-'Sets the status of one item (from 0): pending, in_progress, complete, blocked or not_applicable; note and data stay when left out. Only this item is touched, so people working on different items do not lose anything; with expected_version any change since then raises 40001. Raises 42704 for an unknown checklist or item, 55000 when the checklist is not open for work. Example: SELECT * FROM skill_system.update_checklist_item(''01900000-0000-7000-8000-000000000001'', 0, ''complete'');';
+'Sets the status of one item (from 0): pending, in_progress, complete, blocked or not_applicable; note and data stay when left out. Only '
+'this item is touched, so people working on different items do not lose anything; with expected_version any change since then raises '
+'40001. Raises 42704 for an unknown checklist or item, 55000 when the checklist is not open for work. Example: SELECT * FROM '
+'skill_system.update_checklist_item(''01900000-0000-7000-8000-000000000001'', 0, ''complete'');';
 
 CREATE FUNCTION skill_system.missing_items(checklist_id uuid) RETURNS TABLE (item_index integer, label text, status text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_missing_items' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.missing_items(uuid) IS
-'The items that must be complete before submit_checklist() and are not. Raises 42704 for an unknown checklist. Example: SELECT * FROM skill_system.missing_items(''01900000-0000-7000-8000-000000000001'');';
+'The items that must be complete before submit_checklist() and are not. Raises 42704 for an unknown checklist. Example: SELECT * FROM '
+'skill_system.missing_items(''01900000-0000-7000-8000-000000000001'');';
 
 CREATE FUNCTION skill_system.submit_checklist(checklist_id uuid, submitted_by text DEFAULT NULL, expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_submit_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.submit_checklist(uuid, text, integer) IS
-'Hands a checklist to the reviewers. Raises 55000 naming the required items that are not complete, or when its status does not allow it; 40001 when somebody changed it since expected_version; 42704 for an unknown checklist. Example: SELECT * FROM skill_system.submit_checklist(''01900000-0000-7000-8000-000000000001'', ''rule37-agent'');';
+'Hands a checklist to the reviewers. Raises 55000 naming the required items that are not complete, or when its status does not allow it; '
+'40001 when somebody changed it since expected_version; 42704 for an unknown checklist. Example: SELECT * FROM '
+'skill_system.submit_checklist(''01900000-0000-7000-8000-000000000001'', ''rule37-agent'');';
 
 CREATE FUNCTION skill_system.review_checklist(
         checklist_id uuid, decision text, reviewer text DEFAULT NULL, comment text DEFAULT NULL, expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.review_checklist(uuid, text, text, text, integer) IS
-'Decides on a submitted checklist: approved, rejected, or in_review to say that somebody is at it. The decision is kept in metadata->''reviews''. Raises 55000 when its status does not allow it, 22023 for another decision, 40001 when somebody changed it since expected_version, 42704 for an unknown checklist. Example: SELECT * FROM skill_system.review_checklist(''01900000-0000-7000-8000-000000000001'', ''approved'', ''j.doe'', ''plat checked'');';
+'Decides on a submitted checklist: approved, rejected, or in_review to say that somebody is at it. The decision is kept in '
+'metadata->''reviews''. Raises 55000 when its status does not allow it, 22023 for another decision, 40001 when somebody changed it since '
+'expected_version, 42704 for an unknown checklist. Example: SELECT * FROM '
+'skill_system.review_checklist(''01900000-0000-7000-8000-000000000001'', ''approved'', ''j.doe'', ''plat checked'');';
 
 CREATE FUNCTION skill_system.file_checklist(checklist_id uuid, filed_by text DEFAULT NULL, reference text DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_file_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.file_checklist(uuid, text, text) IS
-'Marks an approved checklist as filed; nothing of it changes any more. reference is the receipt of the authority. Raises 55000 when a frozen rule is stale and nobody acknowledged it, naming the rule and how it changed, or when the checklist is not approved; 42704 for an unknown checklist. Example: SELECT * FROM skill_system.file_checklist(''01900000-0000-7000-8000-000000000001'', ''j.doe'', ''RRC 881204'');';
+'Marks an approved checklist as filed; nothing of it changes any more. reference is the receipt of the authority. Raises 55000 when a '
+'frozen rule is stale and nobody acknowledged it, naming the rule and how it changed, or when the checklist is not approved; 42704 for an '
+'unknown checklist. Example: SELECT * FROM skill_system.file_checklist(''01900000-0000-7000-8000-000000000001'', ''j.doe'', ''RRC '
+'881204'');';
 
-CREATE FUNCTION skill_system.mark_exception(checklist_id uuid, reason text, marked_by text DEFAULT NULL, expected_version integer DEFAULT NULL)
+CREATE FUNCTION skill_system.mark_exception(checklist_id uuid, reason text, marked_by text DEFAULT NULL,
+    expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_mark_exception' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.mark_exception(uuid, text, text, integer) IS
-'Ends a checklist without filing: a person decides, for a reason, that the requirement does not apply here. The entity counts as not_applicable in the domain. Raises 22023 without a reason, 55000 for a checklist that has ended, 42704 for an unknown one. Example: SELECT * FROM skill_system.mark_exception(''01900000-0000-7000-8000-000000000001'', ''well plugged before the deadline'');';
+'Ends a checklist without filing: a person decides, for a reason, that the requirement does not apply here. The entity counts as '
+'not_applicable in the domain. Raises 22023 without a reason, 55000 for a checklist that has ended, 42704 for an unknown one. Example: '
+'SELECT * FROM skill_system.mark_exception(''01900000-0000-7000-8000-000000000001'', ''well plugged before the deadline'');';
 
 CREATE FUNCTION skill_system.checklist_transitions() RETURNS TABLE (action text, from_status text, to_status text, condition text)
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_checklist_transitions' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.checklist_transitions() IS
-'Every change of status a checklist can make: by which function, from what, to what, and on which condition. All others are refused. Example: SELECT * FROM skill_system.checklist_transitions() WHERE from_status = ''approved'';';
+'Every change of status a checklist can make: by which function, from what, to what, and on which condition. All others are refused. '
+'Example: SELECT * FROM skill_system.checklist_transitions() WHERE from_status = ''approved'';';
 
 CREATE TYPE skill_system.artifact_reference AS (artifact_id uuid, content_sha256 text, size_bytes bigint);
 COMMENT ON TYPE skill_system.artifact_reference IS
 'Answer of add_artifact(): the artifact''s id, digest and size in bytes.';
 CREATE FUNCTION skill_system.add_artifact(
-        checklist_id uuid, item_index integer, artifact_type text, name text, content text DEFAULT NULL, content_type text DEFAULT 'text/plain',
+        checklist_id uuid, item_index integer, artifact_type text, name text, content text DEFAULT NULL,
+        content_type text DEFAULT 'text/plain',
         file_path text DEFAULT NULL, content_sha256 text DEFAULT NULL, size_bytes bigint DEFAULT NULL, generated_by text DEFAULT 'agent',
         metadata jsonb DEFAULT '{}', expires_at timestamptz DEFAULT NULL) RETURNS skill_system.artifact_reference
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_add_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.add_artifact(uuid, integer, text, text, text, text, text, text, bigint, text, jsonb, timestamptz) IS
-'Adds evidence to an item of a checklist that is open for work or review: a text of up to 4 MiB, whose digest is computed, or the path, digest and size of a file kept elsewhere. Raises 54000 for a larger text, 22023 for values out of bounds or a digest that is not that of the content, 55000 for a checklist that has ended, 42704 for an unknown checklist or item. Example: SELECT * FROM skill_system.add_artifact(''01900000-0000-7000-8000-000000000001'', 0, ''plat_draft'', ''plat.md'', ''# Plat'', ''text/markdown'');';
+'Adds evidence to an item of a checklist that is open for work or review: a text of up to 4 MiB, whose digest is computed, or the path, '
+'digest and size of a file kept elsewhere. Raises 54000 for a larger text, 22023 for values out of bounds or a digest that is not that of '
+'the content, 55000 for a checklist that has ended, 42704 for an unknown checklist or item. Example: SELECT * FROM '
+'skill_system.add_artifact(''01900000-0000-7000-8000-000000000001'', 0, ''plat_draft'', ''plat.md'', ''# Plat'', ''text/markdown'');';
 
 CREATE FUNCTION skill_system.snapshot_rules(checklist_id uuid) RETURNS integer
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_snapshot_rules' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.snapshot_rules(uuid) IS
-'Freezes for a filing every rule that applies today and that it has not frozen yet, and returns how many. create_checklist() does it; call it again when rules have been added since. Raises 55000 for a filing that is not open for work, 42704 for an unknown one. Example: SELECT skill_system.snapshot_rules(''01900000-0000-7000-8000-000000000001'');';
+'Freezes for a filing every rule that applies today and that it has not frozen yet, and returns how many. create_checklist() does it; '
+'call it again when rules have been added since. Raises 55000 for a filing that is not open for work, 42704 for an unknown one. Example: '
+'SELECT skill_system.snapshot_rules(''01900000-0000-7000-8000-000000000001'');';
 
 CREATE FUNCTION skill_system.stale_filings(after uuid DEFAULT NULL, page_size integer DEFAULT 100)
     RETURNS TABLE (snapshot_id uuid, checklist_id uuid, entity_id text, compliance_domain text, status text, deadline timestamptz,
@@ -279,49 +325,39 @@ BEGIN ATOMIC
     LIMIT least(greatest(stale_filings.page_size, 0), 10000);
 END;
 COMMENT ON FUNCTION skill_system.stale_filings(uuid, integer) IS
-'Open filings with a frozen rule that a later version has superseded and nobody acknowledged, one row per frozen rule, oldest first. Give the last snapshot_id of a page as after for the next. Example: SELECT * FROM skill_system.stale_filings(page_size => 20);';
+'Open filings with a frozen rule that a later version has superseded and nobody acknowledged, one row per frozen rule, oldest first. Give '
+'the last snapshot_id of a page as after for the next. Example: SELECT * FROM skill_system.stale_filings(page_size => 20);';
 
 CREATE TYPE skill_system.snapshot_difference AS (
-    rule_identifier text, frozen_version integer, current_version integer, is_current boolean, acknowledged boolean, patch jsonb, lines text[]);
+    rule_identifier text, frozen_version integer, current_version integer, is_current boolean, acknowledged boolean, patch jsonb,
+    lines text[]);
 COMMENT ON TYPE skill_system.snapshot_difference IS
 'Answer of snapshot_diff(): the rule, the frozen and the newest version, and the difference as JSON Patch and for people.';
 CREATE FUNCTION skill_system.snapshot_diff(snapshot_id uuid) RETURNS skill_system.snapshot_difference
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_snapshot_diff' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.snapshot_diff(uuid) IS
-'How a frozen rule differs from the newest version of it. Raises 42704 for an unknown snapshot. Example: SELECT s.entity_id, d.* FROM skill_system.stale_filings() s, skill_system.snapshot_diff(s.snapshot_id) d;';
+'How a frozen rule differs from the newest version of it. Raises 42704 for an unknown snapshot. Example: SELECT s.entity_id, d.* FROM '
+'skill_system.stale_filings() s, skill_system.snapshot_diff(s.snapshot_id) d;';
 
 CREATE FUNCTION skill_system.acknowledge_stale(
         snapshot_id uuid, acknowledged_by text, comment text, seen_version integer DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_acknowledge_stale' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.acknowledge_stale(uuid, text, text, integer) IS
-'Says that somebody has looked at how a frozen rule changed and files under the frozen one for the given reason. seen_version is the version that was compared: when a later one has come meanwhile, 40001 is raised; a later one also takes an acknowledgement back. Raises 22023 without a name or a comment, 55000 for a snapshot that is not stale, 42704 for an unknown one. Example: SELECT skill_system.acknowledge_stale(''01900000-0000-7000-8000-000000000001'', ''j.doe'', ''permit predates the change'', 3);';
+'Says that somebody has looked at how a frozen rule changed and files under the frozen one for the given reason. seen_version is the '
+'version that was compared: when a later one has come meanwhile, 40001 is raised; a later one also takes an acknowledgement back. Raises '
+'22023 without a name or a comment, 55000 for a snapshot that is not stale, 42704 for an unknown one. Example: SELECT '
+'skill_system.acknowledge_stale(''01900000-0000-7000-8000-000000000001'', ''j.doe'', ''permit predates the change'', 3);';
 
 CREATE FUNCTION skill_system.refresh_snapshot(snapshot_id uuid, refreshed_by text DEFAULT NULL) RETURNS uuid
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_refresh_snapshot' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.refresh_snapshot(uuid, text) IS
-'Freezes the newest version of a stale rule in place of the old one and returns the new copy''s id; the old one stays to be seen. A filing that was submitted or approved goes back to in_progress, because it was reviewed under the old rule. Raises 55000 for a snapshot that is not stale or a filing that has ended, 42704 for an unknown one. Example: SELECT skill_system.refresh_snapshot(''01900000-0000-7000-8000-000000000001'', ''j.doe'');';
+'Freezes the newest version of a stale rule in place of the old one and returns the new copy''s id; the old one stays to be seen. A '
+'filing that was submitted or approved goes back to in_progress, because it was reviewed under the old rule. Raises 55000 for a snapshot '
+'that is not stale or a filing that has ended, 42704 for an unknown one. Example: SELECT '
+'skill_system.refresh_snapshot(''01900000-0000-7000-8000-000000000001'', ''j.doe'');';
 
-ALTER TABLE skill_system.checklist_templates ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.filing_checklists ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.checklist_artifacts ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.filing_rule_snapshots ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.checklist_templates
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.filing_checklists
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.checklist_artifacts
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.filing_rule_snapshots
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.checklist_templates FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.filing_checklists FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.checklist_artifacts FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.filing_rule_snapshots FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.checklist_templates, skill_system.filing_checklists, skill_system.checklist_artifacts,
-    skill_system.filing_rule_snapshots FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.template_state, skill_system.checklist_state, skill_system.artifact_reference, skill_system.snapshot_difference FROM PUBLIC;
-GRANT USAGE ON TYPE skill_system.template_state, skill_system.checklist_state, skill_system.artifact_reference, skill_system.snapshot_difference
+GRANT USAGE ON TYPE skill_system.template_state, skill_system.checklist_state, skill_system.artifact_reference,
+    skill_system.snapshot_difference
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- Whoever works on filings changes them through the functions, which write with the owner's rights for the session's tenant.
 GRANT SELECT ON skill_system.checklist_templates, skill_system.filing_checklists, skill_system.checklist_artifacts,
@@ -330,17 +366,6 @@ GRANT SELECT ON skill_system.checklist_templates, skill_system.filing_checklists
 GRANT DELETE, INSERT (compliance_domain, version, items, min_required_items, rule_domains),
     UPDATE (items, min_required_items, rule_domains) ON skill_system.checklist_templates TO skill_system_admin;
 
-REVOKE ALL ON FUNCTION
-    skill_system.guard_template(), skill_system.guard_checklist(), skill_system.create_template(text, jsonb, jsonb, text[]),
-    skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text),
-    skill_system.update_checklist_item(uuid, integer, text, integer, text, jsonb, text), skill_system.missing_items(uuid),
-    skill_system.submit_checklist(uuid, text, integer), skill_system.review_checklist(uuid, text, text, text, integer),
-    skill_system.file_checklist(uuid, text, text), skill_system.mark_exception(uuid, text, text, integer),
-    skill_system.checklist_transitions(),
-    skill_system.add_artifact(uuid, integer, text, text, text, text, text, text, bigint, text, jsonb, timestamptz),
-    skill_system.snapshot_rules(uuid), skill_system.stale_filings(uuid, integer), skill_system.snapshot_diff(uuid),
-    skill_system.acknowledge_stale(uuid, text, text, integer), skill_system.refresh_snapshot(uuid, text)
-    FROM PUBLIC;
 -- Agents and reviewers work on filings; only people with the reviewer's role decide, accept a stale rule or make an exception.
 GRANT EXECUTE ON FUNCTION skill_system.create_template(text, jsonb, jsonb, text[]) TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION
@@ -355,10 +380,6 @@ GRANT EXECUTE ON FUNCTION
     skill_system.acknowledge_stale(uuid, text, text, integer)
     TO skill_system_reviewer;
 GRANT EXECUTE ON FUNCTION
-    skill_system.missing_items(uuid), skill_system.checklist_transitions(), skill_system.stale_filings(uuid, integer), skill_system.snapshot_diff(uuid)
+    skill_system.missing_items(uuid), skill_system.checklist_transitions(), skill_system.stale_filings(uuid, integer),
+    skill_system.snapshot_diff(uuid)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.checklist_templates', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.filing_checklists', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.checklist_artifacts', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.filing_rule_snapshots', '');

@@ -23,7 +23,8 @@ CREATE INDEX idx_compliance_status_domain ON skill_system.compliance_status (ten
 CREATE INDEX idx_compliance_status_deadline ON skill_system.compliance_status (tenant_id, deadline);
 CREATE INDEX idx_compliance_status_checklist ON skill_system.compliance_status (tenant_id, checklist_id);
 COMMENT ON TABLE skill_system.compliance_status IS
-'One row per entity and compliance domain. Kept true by triggers on filing_checklists and by assess_compliance(). Read the views compliance_cells and compliance_counts, or compliance_matrix(): they say overdue by the clock, this table cannot.';
+'One row per entity and compliance domain. Kept true by triggers on filing_checklists and by assess_compliance(). Read the views '
+'compliance_cells and compliance_counts, or compliance_matrix(): they say overdue by the clock, this table cannot.';
 COMMENT ON COLUMN skill_system.compliance_status.id IS 'UUID of the row.';
 COMMENT ON COLUMN skill_system.compliance_status.tenant_id IS 'Tenant of the entity.';
 COMMENT ON COLUMN skill_system.compliance_status.entity_id IS 'The entity: API number, facility id, lease number.';
@@ -32,7 +33,8 @@ COMMENT ON COLUMN skill_system.compliance_status.entity_name IS 'Its name for pe
 COMMENT ON COLUMN skill_system.compliance_status.entity_field IS 'Its oil or gas field.';
 COMMENT ON COLUMN skill_system.compliance_status.entity_district IS 'Its RRC district.';
 COMMENT ON COLUMN skill_system.compliance_status.compliance_domain IS 'For example rule_37, rule_32, form_pr or flaring_monitor.';
-COMMENT ON COLUMN skill_system.compliance_status.status IS 'compliant, action_needed, overdue, not_applicable or in_review, as last assessed.';
+COMMENT ON COLUMN skill_system.compliance_status.status IS
+'compliant, action_needed, overdue, not_applicable or in_review, as last assessed.';
 COMMENT ON COLUMN skill_system.compliance_status.deadline IS 'Next deadline in this domain.';
 COMMENT ON COLUMN skill_system.compliance_status.checklist_id IS 'The newest checklist, which decides the status.';
 COMMENT ON COLUMN skill_system.compliance_status.details IS 'What else is known; checklist_status is that of the checklist.';
@@ -56,15 +58,21 @@ CREATE FUNCTION skill_system.assess_compliance(
     RETURNS TABLE (domain text, previous_status text, current_status text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_assess_compliance' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assess_compliance(text, text, text, text, text, timestamptz, text, text, text, jsonb, text) IS
-'Assesses an entity. Without a status: works out the status of each of its domains (or of the given one) from the newest checklist again. With a compliance_domain and a status (compliant, action_needed, in_review or not_applicable): sets it, where no open checklist decides. tenant_id must be the session''s tenant. Raises 42501 for another tenant, 55000 when an open checklist decides, 22023 for values out of bounds, 42704 for an unknown entity. Example: SELECT * FROM skill_system.assess_compliance(skill_system.current_tenant(), ''42-501-20130'', ''well'', ''form_pr'', ''compliant'');';
+'Assesses an entity. Without a status: works out the status of each of its domains (or of the given one) from the newest checklist again. '
+'With a compliance_domain and a status (compliant, action_needed, in_review or not_applicable): sets it, where no open checklist decides. '
+'tenant_id must be the session''s tenant. Raises 42501 for another tenant, 55000 when an open checklist decides, 22023 for values out of '
+'bounds, 42704 for an unknown entity. Example: SELECT * FROM skill_system.assess_compliance(skill_system.current_tenant(), '
+'''42-501-20130'', ''well'', ''form_pr'', ''compliant'');';
 
 CREATE VIEW skill_system.compliance_cells WITH (security_invoker = true) AS
 SELECT s.tenant_id, s.entity_id, s.entity_type, s.entity_name, s.entity_field, s.entity_district, s.compliance_domain,
-       CASE WHEN s.status IN ('action_needed', 'in_review') AND s.deadline < pg_catalog.now() THEN 'overdue'::text ELSE s.status::text END AS status,
+       CASE WHEN s.status IN ('action_needed', 'in_review') AND s.deadline < pg_catalog.now() THEN 'overdue'::text ELSE s.status::text END
+           AS status,
        s.deadline, s.deadline - pg_catalog.now() AS time_left, s.checklist_id, s.details, s.last_assessed_at
 FROM skill_system.compliance_status s;
 COMMENT ON VIEW skill_system.compliance_cells IS
-'compliance_status as of this moment: what is not done and past its deadline is overdue. Example: SELECT entity_id, compliance_domain, deadline FROM skill_system.compliance_cells WHERE status = ''overdue'' ORDER BY deadline LIMIT 20;';
+'compliance_status as of this moment: what is not done and past its deadline is overdue. Example: SELECT entity_id, compliance_domain, '
+'deadline FROM skill_system.compliance_cells WHERE status = ''overdue'' ORDER BY deadline LIMIT 20;';
 COMMENT ON COLUMN skill_system.compliance_cells.tenant_id IS 'Tenant of the entity.';
 COMMENT ON COLUMN skill_system.compliance_cells.entity_id IS 'The entity.';
 COMMENT ON COLUMN skill_system.compliance_cells.entity_type IS 'Kind of entity.';
@@ -85,7 +93,8 @@ SELECT c.tenant_id, c.compliance_domain, c.entity_district, c.status, pg_catalog
 FROM skill_system.compliance_cells c
 GROUP BY c.tenant_id, c.compliance_domain, c.entity_district, c.status;
 COMMENT ON VIEW skill_system.compliance_counts IS
-'How many entities are in which status, per tenant, domain and district. Example: SELECT compliance_domain, sum(entities) FROM skill_system.compliance_counts WHERE status = ''overdue'' GROUP BY 1;';
+'How many entities are in which status, per tenant, domain and district. Example: SELECT compliance_domain, sum(entities) FROM '
+'skill_system.compliance_counts WHERE status = ''overdue'' GROUP BY 1;';
 COMMENT ON COLUMN skill_system.compliance_counts.tenant_id IS 'Tenant of the entities.';
 COMMENT ON COLUMN skill_system.compliance_counts.compliance_domain IS 'The domain.';
 COMMENT ON COLUMN skill_system.compliance_counts.entity_district IS 'RRC district.';
@@ -94,7 +103,8 @@ COMMENT ON COLUMN skill_system.compliance_counts.entities IS 'Number of entities
 COMMENT ON COLUMN skill_system.compliance_counts.next_deadline IS 'Earliest deadline of what is not done.';
 
 CREATE FUNCTION skill_system.compliance_matrix(
-        after text DEFAULT '', page_size integer DEFAULT 100, district text DEFAULT NULL, type text DEFAULT NULL, worst_only text DEFAULT NULL)
+        after text DEFAULT '', page_size integer DEFAULT 100, district text DEFAULT NULL, type text DEFAULT NULL,
+        worst_only text DEFAULT NULL)
     RETURNS TABLE (entity_id text, entity_type text, entity_name text, entity_field text, entity_district text,
                    statuses jsonb, worst text, next_deadline timestamptz)
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -118,7 +128,9 @@ BEGIN ATOMIC
     LIMIT least(greatest(compliance_matrix.page_size, 0), 10000);
 END;
 COMMENT ON FUNCTION skill_system.compliance_matrix(text, integer, text, text, text) IS
-'The matrix of entities and domains as of now, one row per entity in the order of entity_id: statuses is {"domain": "status"}, worst the most pressing of them. Give the last entity_id of a page as after for the next; filter by district, type of entity, and worst status. Example: SELECT entity_id, statuses->>''rule_37'', worst FROM skill_system.compliance_matrix(page_size => 20, worst_only => ''overdue'');';
+'The matrix of entities and domains as of now, one row per entity in the order of entity_id: statuses is {"domain": "status"}, worst the '
+'most pressing of them. Give the last entity_id of a page as after for the next; filter by district, type of entity, and worst status. '
+'Example: SELECT entity_id, statuses->>''rule_37'', worst FROM skill_system.compliance_matrix(page_size => 20, worst_only => ''overdue'');';
 
 CREATE FUNCTION skill_system.due_filings(days integer DEFAULT 30, page_size integer DEFAULT 100)
     RETURNS TABLE (entity_id text, entity_type text, entity_name text, entity_district text, compliance_domain text,
@@ -140,35 +152,30 @@ CREATE FUNCTION skill_system.compliance_report(
         format text DEFAULT 'html', title text DEFAULT 'Compliance report', max_rows integer DEFAULT 100) RETURNS text
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_compliance_report' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.compliance_report(text, text, integer) IS
-'The state of the session''s tenant as html (one page that needs nothing else, printable), markdown or json: counts, the matrix as a heat map, deadlines on a time line, stale rules, the evidence. The counts cover everything; each list shows the max_rows (up to 1000) most pressing rows. Raises 22023 for another format. Example: SELECT skill_system.compliance_report(''markdown'');';
+'The state of the session''s tenant as html (one page that needs nothing else, printable), markdown or json: counts, the matrix as a heat '
+'map, deadlines on a time line, stale rules, the evidence. The counts cover everything; each list shows the max_rows (up to 1000) most '
+'pressing rows. Raises 22023 for another format. Example: SELECT skill_system.compliance_report(''markdown'');';
 
 CREATE FUNCTION skill_system.oscal_assessment_results(
-        entity_id text DEFAULT NULL, compliance_domain text DEFAULT NULL, title text DEFAULT 'Compliance assessment', max_findings integer DEFAULT 1000)
+        entity_id text DEFAULT NULL, compliance_domain text DEFAULT NULL, title text DEFAULT 'Compliance assessment',
+        max_findings integer DEFAULT 1000)
     RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_oscal_assessment_results' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.oscal_assessment_results(text, text, text, integer) IS
-'The matrix (of one entity, of one domain, or of all, up to max_findings cells, at most 10000) as OSCAL assessment results, a document for other compliance tools: one observation with its evidence and one finding per cell. Raises 22023 for bounds. Example: SELECT skill_system.oscal_assessment_results(''42-501-20130'');';
+'The matrix (of one entity, of one domain, or of all, up to max_findings cells, at most 10000) as OSCAL assessment results, a document '
+'for other compliance tools: one observation with its evidence and one finding per cell. Raises 22023 for bounds. Example: SELECT '
+'skill_system.oscal_assessment_results(''42-501-20130'');';
 
 CREATE FUNCTION skill_system.compliance_snapshot(checklist_id uuid) RETURNS json
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_compliance_snapshot' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.compliance_snapshot(uuid) IS
-'Everything about one filing as one signed JSON document: the entity, the checklist with its items and reviews, the digests of its evidence, the frozen rules, and its audit records, each with its proof where a checkpoint covers it (call seal_audit() and audit_checkpoint() before). skill-verify snapshot checks it without a database. Raises 42704 for an unknown checklist, F0000 without a signing key. Example: psql -Atc "SELECT skill_system.compliance_snapshot(''01900000-0000-7000-8000-000000000001'')" > filing.json';
+'Everything about one filing as one signed JSON document: the entity, the checklist with its items and reviews, the digests of its '
+'evidence, the frozen rules, and its audit records, each with its proof where a checkpoint covers it (call seal_audit() and '
+'audit_checkpoint() before). skill-verify snapshot checks it without a database. Raises 42704 for an unknown checklist, F0000 without a '
+'signing key. Example: psql -Atc "SELECT skill_system.compliance_snapshot(''01900000-0000-7000-8000-000000000001'')" > filing.json';
 
-ALTER TABLE skill_system.compliance_status ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.compliance_status
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.compliance_status FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.compliance_status, skill_system.compliance_cells, skill_system.compliance_counts FROM PUBLIC;
 GRANT SELECT ON skill_system.compliance_status, skill_system.compliance_cells, skill_system.compliance_counts
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.assess_checklist(),
-    skill_system.assess_compliance(text, text, text, text, text, timestamptz, text, text, text, jsonb, text),
-    skill_system.compliance_matrix(text, integer, text, text, text), skill_system.due_filings(integer, integer),
-    skill_system.compliance_report(text, text, integer), skill_system.oscal_assessment_results(text, text, text, integer),
-    skill_system.compliance_snapshot(uuid)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.assess_compliance(text, text, text, text, text, timestamptz, text, text, text, jsonb, text)
     TO skill_system_reviewer, skill_system_admin;
@@ -178,5 +185,3 @@ GRANT EXECUTE ON FUNCTION
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- It shows audit records, so it is for those who answer for a filing.
 GRANT EXECUTE ON FUNCTION skill_system.compliance_snapshot(uuid) TO skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.compliance_status', '');

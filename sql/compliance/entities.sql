@@ -16,10 +16,13 @@ CREATE TABLE skill_system.entity_type_definitions (
     UNIQUE (tenant_id, type_key)
 );
 COMMENT ON TABLE skill_system.entity_type_definitions IS
-'Kinds of entities, such as well, facility and lease. An admin writes it directly: INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES (''well'', ''Well''); then entity_field_definitions. validate_entity() and entity_json_schema() read it. A system type cannot be deleted.';
+'Kinds of entities, such as well, facility and lease. An admin writes it directly: INSERT INTO skill_system.entity_type_definitions '
+'(type_key, display_name) VALUES (''well'', ''Well''); then entity_field_definitions. validate_entity() and entity_json_schema() read it. '
+'A system type cannot be deleted.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.type_id IS 'UUID of the type.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.tenant_id IS 'Tenant the type belongs to.';
-COMMENT ON COLUMN skill_system.entity_type_definitions.type_key IS 'Its key for machines: small letters, digits and _. Unique in the tenant.';
+COMMENT ON COLUMN skill_system.entity_type_definitions.type_key IS
+'Its key for machines: small letters, digits and _. Unique in the tenant.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.display_name IS 'Its name for people.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.icon IS 'Name of an icon.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.color IS 'Colour as #rrggbb.';
@@ -38,9 +41,12 @@ CREATE TABLE skill_system.validation_presets (
     PRIMARY KEY (tenant_id, preset_key)
 );
 COMMENT ON TABLE skill_system.validation_presets IS
-'Named forms of texts for entity_field_definitions.validation_preset. The pattern is matched against the whole value by an engine whose time is linear in the value. install_validation_presets() fills it; add your own: INSERT INTO skill_system.validation_presets (preset_key, pattern, description, example) VALUES (''district'', ''[0-9]{2}[A-C]?'', ''RRC district'', ''7B'');';
+'Named forms of texts for entity_field_definitions.validation_preset. The pattern is matched against the whole value by an engine whose '
+'time is linear in the value. install_validation_presets() fills it; add your own: INSERT INTO skill_system.validation_presets '
+'(preset_key, pattern, description, example) VALUES (''district'', ''[0-9]{2}[A-C]?'', ''RRC district'', ''7B'');';
 COMMENT ON COLUMN skill_system.validation_presets.preset_key IS 'Key, unique in the tenant.';
-COMMENT ON COLUMN skill_system.validation_presets.pattern IS 'Regular expression for the whole value, in the syntax of Rust''s regex crate; checked when it is written.';
+COMMENT ON COLUMN skill_system.validation_presets.pattern IS
+'Regular expression for the whole value, in the syntax of Rust''s regex crate; checked when it is written.';
 COMMENT ON COLUMN skill_system.validation_presets.description IS 'What the form is, in words. Part of the message of validate_entity().';
 COMMENT ON COLUMN skill_system.validation_presets.example IS 'A value that matches; checked when it is written.';
 COMMENT ON COLUMN skill_system.validation_presets.created_at IS 'When it was made.';
@@ -69,16 +75,19 @@ CREATE TABLE skill_system.entity_field_definitions (
 );
 CREATE INDEX idx_efd_type_order ON skill_system.entity_field_definitions (tenant_id, type_id, sort_order);
 COMMENT ON TABLE skill_system.entity_field_definitions IS
-'Fields of the kinds of entities. An admin writes it directly: INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, required, validation_preset) VALUES (..., ''api_number'', ''API number'', ''text'', true, ''api_well_number'');';
+'Fields of the kinds of entities. An admin writes it directly: INSERT INTO skill_system.entity_field_definitions (type_id, field_key, '
+'label, input_type, required, validation_preset) VALUES (..., ''api_number'', ''API number'', ''text'', true, ''api_well_number'');';
 COMMENT ON COLUMN skill_system.entity_field_definitions.field_id IS 'UUID of the field.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.type_id IS 'Type it is a field of.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.tenant_id IS 'Tenant of the type.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.field_key IS 'Its key in the entity''s JSON. Unique in the type.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.label IS 'Its name for people.';
-COMMENT ON COLUMN skill_system.entity_field_definitions.input_type IS 'text, textarea, number, integer, boolean, date, datetime, select, multiselect or json.';
+COMMENT ON COLUMN skill_system.entity_field_definitions.input_type IS
+'text, textarea, number, integer, boolean, date, datetime, select, multiselect or json.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.required IS 'An entity must have it, and not empty.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.validation_preset IS 'Form that a text must have, from validation_presets.';
-COMMENT ON COLUMN skill_system.entity_field_definitions.options IS 'Allowed values, for select and multiselect: a JSON array of values, or of objects with a member value.';
+COMMENT ON COLUMN skill_system.entity_field_definitions.options IS
+'Allowed values, for select and multiselect: a JSON array of values, or of objects with a member value.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.display_group IS 'Group of fields in a form.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.sort_order IS 'Place in a form.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.created_at IS 'When it was made.';
@@ -101,12 +110,14 @@ CREATE TABLE skill_system.entity_relationship_rules (
 -- The unique constraint serves look-ups by tenant and by parent.
 CREATE INDEX idx_err_child ON skill_system.entity_relationship_rules (tenant_id, child_type_id);
 COMMENT ON TABLE skill_system.entity_relationship_rules IS
-'Which kinds of entities may be related. validate_entity() checks the member relationships of an entity against it: {"relationships": {"lease": ["08-12345"]}}. An admin writes it directly.';
+'Which kinds of entities may be related. validate_entity() checks the member relationships of an entity against it: {"relationships": '
+'{"lease": ["08-12345"]}}. An admin writes it directly.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.rule_id IS 'UUID of the rule.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.tenant_id IS 'Tenant of both types.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.parent_type_id IS 'Type of the parent, for example lease.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.child_type_id IS 'Type of the child, for example well.';
-COMMENT ON COLUMN skill_system.entity_relationship_rules.cardinality IS 'Read parent to child: one_to_many means that a child has at most one parent.';
+COMMENT ON COLUMN skill_system.entity_relationship_rules.cardinality IS
+'Read parent to child: one_to_many means that a child has at most one parent.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.required IS 'A child must name its parent.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.display_label IS 'Name of the relationship for people.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.created_at IS 'When it was made.';
@@ -124,7 +135,8 @@ CREATE TABLE skill_system.rrc_field_mappings (
 );
 CREATE INDEX idx_rfm_type ON skill_system.rrc_field_mappings (tenant_id, type_id);
 COMMENT ON TABLE skill_system.rrc_field_mappings IS
-'Where a field of the Railroad Commission''s data (or any other source) goes in an entity. map_import() follows it. An admin writes it directly.';
+'Where a field of the Railroad Commission''s data (or any other source) goes in an entity. map_import() follows it. An admin writes it '
+'directly.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.mapping_id IS 'UUID of the mapping.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.tenant_id IS 'Tenant of the type.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.type_id IS 'Type of the entity.';
@@ -153,7 +165,8 @@ CREATE TRIGGER guard_preset BEFORE INSERT OR UPDATE ON skill_system.validation_p
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_preset();
 -- Every change is audited, but not the rows that a restore brings back: those are older than its transaction.
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.entity_type_definitions
-    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
+    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now())
+        EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.entity_type_definitions
     FOR EACH ROW EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.validation_presets
@@ -176,78 +189,56 @@ CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.rrc_fie
 CREATE FUNCTION skill_system.install_validation_presets() RETURNS TABLE (preset_key text, installed boolean)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_install_validation_presets' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.install_validation_presets() IS
-'Adds the usual presets to validation_presets of the session''s tenant: api_well_number, email, url, iso_date, iso_datetime, us_phone, us_zip, rrc_district, rrc_operator_number, rrc_lease_number, latitude, longitude. Those that are there stay as they are. Example: SELECT * FROM skill_system.install_validation_presets();';
+'Adds the usual presets to validation_presets of the session''s tenant: api_well_number, email, url, iso_date, iso_datetime, us_phone, '
+'us_zip, rrc_district, rrc_operator_number, rrc_lease_number, latitude, longitude. Those that are there stay as they are. Example: SELECT '
+'* FROM skill_system.install_validation_presets();';
 
 CREATE FUNCTION skill_system.validate_entity(type_key text, data jsonb) RETURNS TABLE (field text, code text, message text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_validate_entity' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.validate_entity(text, jsonb) IS
-'What is wrong with an entity, one row per problem, none when all is well. Call it before you store or file anything about an entity. Codes: required, wrong_type, not_an_option, invalid_format, unknown_field, relationship_required, relationship_not_allowed, too_many_related. Raises 42704 for an unknown type, 22023 when data is no object, 54000 when it is too large or too deep. Example: SELECT * FROM skill_system.validate_entity(''well'', ''{"api_number": "42-501-20130"}'');';
+'What is wrong with an entity, one row per problem, none when all is well. Call it before you store or file anything about an entity. '
+'Codes: required, wrong_type, not_an_option, invalid_format, unknown_field, relationship_required, relationship_not_allowed, '
+'too_many_related. Raises 42704 for an unknown type, 22023 when data is no object, 54000 when it is too large or too deep. Example: '
+'SELECT * FROM skill_system.validate_entity(''well'', ''{"api_number": "42-501-20130"}'');';
 
 CREATE FUNCTION skill_system.entity_json_schema(type_key text) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_entity_json_schema' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.entity_json_schema(text) IS
-'The definition of a kind of entity as JSON Schema 2020-12, for forms, for model output and for checks elsewhere. Raises 42704 for an unknown type. Example: SELECT jsonb_pretty(skill_system.entity_json_schema(''well''));';
+'The definition of a kind of entity as JSON Schema 2020-12, for forms, for model output and for checks elsewhere. Raises 42704 for an '
+'unknown type. Example: SELECT jsonb_pretty(skill_system.entity_json_schema(''well''));';
 
 CREATE TYPE skill_system.imported_entity AS (entity jsonb, unmapped jsonb, missing text[]);
 COMMENT ON TYPE skill_system.imported_entity IS
-'Answer of map_import(). entity: what to store. unmapped: the members of the record that have no home. missing: required fields that the record does not fill.';
+'Answer of map_import(). entity: what to store. unmapped: the members of the record that have no home. missing: required fields that the '
+'record does not fill.';
 CREATE FUNCTION skill_system.map_import(type_key text, record jsonb) RETURNS skill_system.imported_entity
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_map_import' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.map_import(text, jsonb) IS
-'Turns a record of a source into an entity by rrc_field_mappings: texts are trimmed, numbers, yes/no and dates (YYYYMMDD, MM/DD/YYYY) brought into the form of the field, empty texts left out. What cannot be converted stays as it is for validate_entity() to report. Raises 42704 for an unknown type, 22023 when the record is no object. Example: SELECT * FROM skill_system.map_import(''well'', ''{"API_NO": "4250120130", "TOTAL_DEPTH": "08120"}'');';
+'Turns a record of a source into an entity by rrc_field_mappings: texts are trimmed, numbers, yes/no and dates (YYYYMMDD, MM/DD/YYYY) '
+'brought into the form of the field, empty texts left out. What cannot be converted stays as it is for validate_entity() to report. '
+'Raises 42704 for an unknown type, 22023 when the record is no object. Example: SELECT * FROM skill_system.map_import(''well'', '
+'''{"API_NO": "4250120130", "TOTAL_DEPTH": "08120"}'');';
 
-ALTER TABLE skill_system.entity_type_definitions ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.validation_presets ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.entity_field_definitions ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.entity_relationship_rules ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.rrc_field_mappings ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.entity_type_definitions
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.validation_presets
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.entity_field_definitions
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.entity_relationship_rules
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.rrc_field_mappings
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.entity_type_definitions FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.validation_presets FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.entity_field_definitions FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.entity_relationship_rules FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.rrc_field_mappings FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.entity_type_definitions, skill_system.validation_presets, skill_system.entity_field_definitions,
-    skill_system.entity_relationship_rules, skill_system.rrc_field_mappings FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.imported_entity FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.imported_entity
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.entity_type_definitions, skill_system.validation_presets, skill_system.entity_field_definitions,
     skill_system.entity_relationship_rules, skill_system.rrc_field_mappings
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- Not created_at: it tells a row of now from a restored one.
-GRANT DELETE, INSERT (type_key, display_name, icon, color, compliance_footprint, is_system_type), UPDATE (type_key, display_name, icon, color, compliance_footprint, is_system_type)
+GRANT DELETE, INSERT (type_key, display_name, icon, color, compliance_footprint, is_system_type),
+    UPDATE (type_key, display_name, icon, color, compliance_footprint, is_system_type)
     ON skill_system.entity_type_definitions TO skill_system_admin;
 GRANT DELETE, INSERT (preset_key, pattern, description, example), UPDATE (preset_key, pattern, description, example)
     ON skill_system.validation_presets TO skill_system_admin;
-GRANT DELETE, INSERT (type_id, field_key, label, input_type, required, validation_preset, options, display_group, sort_order), UPDATE (type_id, field_key, label, input_type, required, validation_preset, options, display_group, sort_order)
+GRANT DELETE, INSERT (type_id, field_key, label, input_type, required, validation_preset, options, display_group, sort_order),
+    UPDATE (type_id, field_key, label, input_type, required, validation_preset, options, display_group, sort_order)
     ON skill_system.entity_field_definitions TO skill_system_admin;
-GRANT DELETE, INSERT (parent_type_id, child_type_id, cardinality, required, display_label), UPDATE (parent_type_id, child_type_id, cardinality, required, display_label)
+GRANT DELETE, INSERT (parent_type_id, child_type_id, cardinality, required, display_label),
+    UPDATE (parent_type_id, child_type_id, cardinality, required, display_label)
     ON skill_system.entity_relationship_rules TO skill_system_admin;
 GRANT DELETE, INSERT (type_id, rrc_field_key, entity_field_id), UPDATE (type_id, rrc_field_key, entity_field_id)
     ON skill_system.rrc_field_mappings TO skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.guard_entity_type(), skill_system.keep_updated_at(), skill_system.guard_preset(),
-    skill_system.install_validation_presets(), skill_system.validate_entity(text, jsonb),
-    skill_system.entity_json_schema(text), skill_system.map_import(text, jsonb)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.install_validation_presets() TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION
     skill_system.validate_entity(text, jsonb), skill_system.entity_json_schema(text), skill_system.map_import(text, jsonb)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.entity_type_definitions', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.validation_presets', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.entity_field_definitions', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.entity_relationship_rules', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.rrc_field_mappings', '');

@@ -3,7 +3,8 @@
 CREATE FUNCTION skill_system.text_key(value text) RETURNS numeric
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_text_key' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.text_key(text) IS
-'A number that stands for a text: different texts have different numbers. It lets a GiST constraint compare texts exactly without another extension; rule_versions uses it. Raises 54000 for more than 1000 bytes. Example: SELECT skill_system.text_key(''SWR_37'');';
+'A number that stands for a text: different texts have different numbers. It lets a GiST constraint compare texts exactly without another '
+'extension; rule_versions uses it. Raises 54000 for more than 1000 bytes. Example: SELECT skill_system.text_key(''SWR_37'');';
 
 CREATE TABLE skill_system.rule_books (
     tenant_id text   NOT NULL DEFAULT skill_system.current_tenant(),
@@ -11,7 +12,8 @@ CREATE TABLE skill_system.rule_books (
     PRIMARY KEY (tenant_id)
 );
 COMMENT ON TABLE skill_system.rule_books IS
-'One row per tenant that has rules or filings. Whoever publishes a rule locks it against those who freeze rules, and the other way round, so that no filing misses a change.';
+'One row per tenant that has rules or filings. Whoever publishes a rule locks it against those who freeze rules, and the other way round, '
+'so that no filing misses a change.';
 COMMENT ON COLUMN skill_system.rule_books.tenant_id IS 'Tenant of the rules.';
 COMMENT ON COLUMN skill_system.rule_books.revision IS 'Counts the changes of rules and templates.';
 
@@ -46,11 +48,16 @@ CREATE TABLE skill_system.rule_versions (
 CREATE INDEX idx_rule_versions_active ON skill_system.rule_versions (tenant_id, rule_identifier, status) WHERE status = 'active';
 CREATE INDEX idx_rule_versions_domain ON skill_system.rule_versions (tenant_id, rule_domain);
 COMMENT ON TABLE skill_system.rule_versions IS
-'Every version of every rule. A row never changes but for its status, superseded_date and approval. Write with publish_rule() or propose_rule() and review_rule(); read with rule_as_of(). An exclusion constraint proves that no two versions of a rule are in force on one day.';
+'Every version of every rule. A row never changes but for its status, superseded_date and approval. Write with publish_rule() or '
+'propose_rule() and review_rule(); read with rule_as_of(). An exclusion constraint proves that no two versions of a rule are in force on '
+'one day.';
 COMMENT ON COLUMN skill_system.rule_versions.id IS 'UUID of the version.';
 COMMENT ON COLUMN skill_system.rule_versions.tenant_id IS 'Tenant of the rule.';
-COMMENT ON COLUMN skill_system.rule_versions.rule_type IS 'statewide; field_specific: applies only where rule_data->>''field'' is the entity''s field; or notice: an announcement, which applies like a statewide rule.';
-COMMENT ON COLUMN skill_system.rule_versions.rule_domain IS 'For example spacing, density, flaring or reporting. A checklist template names the domains it is about.';
+COMMENT ON COLUMN skill_system.rule_versions.rule_type IS
+'statewide; field_specific: applies only where rule_data->>''field'' is the entity''s field; or notice: an announcement, which applies '
+'like a statewide rule.';
+COMMENT ON COLUMN skill_system.rule_versions.rule_domain IS
+'For example spacing, density, flaring or reporting. A checklist template names the domains it is about.';
 COMMENT ON COLUMN skill_system.rule_versions.rule_identifier IS 'Key of the rule in its tenant, for example SWR_37.';
 COMMENT ON COLUMN skill_system.rule_versions.version IS 'Counts from 1 without gaps for each rule.';
 COMMENT ON COLUMN skill_system.rule_versions.effective_date IS 'First day in force.';
@@ -62,7 +69,8 @@ COMMENT ON COLUMN skill_system.rule_versions.graph_node_id IS 'Its node in a kno
 COMMENT ON COLUMN skill_system.rule_versions.change_summary IS 'What changed in this version, in words.';
 COMMENT ON COLUMN skill_system.rule_versions.detected_at IS 'When the row was written.';
 COMMENT ON COLUMN skill_system.rule_versions.detected_by IS 'Who or what found the change.';
-COMMENT ON COLUMN skill_system.rule_versions.status IS 'draft, pending_review, active or superseded. Only the last two have a period in force.';
+COMMENT ON COLUMN skill_system.rule_versions.status IS
+'draft, pending_review, active or superseded. Only the last two have a period in force.';
 COMMENT ON COLUMN skill_system.rule_versions.content_sha256 IS 'sha256: and the SHA-256 of rule_data as compact JSON, keys in byte order.';
 COMMENT ON COLUMN skill_system.rule_versions.approved_by IS 'Who published or approved it.';
 COMMENT ON COLUMN skill_system.rule_versions.approved_at IS 'When it was published or approved.';
@@ -77,14 +85,12 @@ CREATE TRIGGER rule_versions_no_delete BEFORE DELETE ON skill_system.rule_versio
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER rule_versions_no_truncate BEFORE TRUNCATE ON skill_system.rule_versions
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.rule_versions ENABLE ALWAYS TRIGGER rule_versions_guard;
-ALTER TABLE skill_system.rule_versions ENABLE ALWAYS TRIGGER rule_versions_no_delete;
-ALTER TABLE skill_system.rule_versions ENABLE ALWAYS TRIGGER rule_versions_no_truncate;
 
 CREATE TYPE skill_system.rule_state AS (
     rule_version_id uuid, rule_identifier text, version integer, status text, supersedes uuid, stale_snapshots bigint);
 COMMENT ON TYPE skill_system.rule_state IS
-'Answer of publish_rule() and its sisters: the version, its number and status, the version it took the place of, and how many frozen copies in open filings it made stale.';
+'Answer of publish_rule() and its sisters: the version, its number and status, the version it took the place of, and how many frozen '
+'copies in open filings it made stale.';
 
 CREATE FUNCTION skill_system.publish_rule(
         rule_identifier text, rule_domain text, effective_date date, rule_data jsonb, source text,
@@ -92,7 +98,11 @@ CREATE FUNCTION skill_system.publish_rule(
         graph_node_id text DEFAULT NULL, detected_by text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_publish_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text) IS
-'Makes the next version of a rule and puts it in force from effective_date. In the same transaction the version before is superseded, every open filing that froze an older version becomes stale, and audit records rule.published and filing.stale are written. For administrators; agents call propose_rule(). Raises 22023 for values out of bounds or an effective_date before that of the version in force, 55000 under REPEATABLE READ. Example: SELECT * FROM skill_system.publish_rule(''SWR_37'', ''spacing'', ''2026-01-01'', ''{"min_distance_ft": 467}'', ''manual'');';
+'Makes the next version of a rule and puts it in force from effective_date. In the same transaction the version before is superseded, '
+'every open filing that froze an older version becomes stale, and audit records rule.published and filing.stale are written. For '
+'administrators; agents call propose_rule(). Raises 22023 for values out of bounds or an effective_date before that of the version in '
+'force, 55000 under REPEATABLE READ. Example: SELECT * FROM skill_system.publish_rule(''SWR_37'', ''spacing'', ''2026-01-01'', '
+'''{"min_distance_ft": 467}'', ''manual'');';
 
 CREATE FUNCTION skill_system.propose_rule(
         rule_identifier text, rule_domain text, effective_date date, rule_data jsonb, source text,
@@ -100,18 +110,23 @@ CREATE FUNCTION skill_system.propose_rule(
         graph_node_id text DEFAULT NULL, detected_by text DEFAULT NULL, draft boolean DEFAULT false) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_propose_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean) IS
-'Makes the next version of a rule without putting it in force: pending_review, or draft. A reviewer decides with review_rule(). Errors as publish_rule(). Example: SELECT * FROM skill_system.propose_rule(''SWR_37'', ''spacing'', ''2026-01-01'', ''{"min_distance_ft": 330}'', ''rule_monitor_agent'', draft => true);';
+'Makes the next version of a rule without putting it in force: pending_review, or draft. A reviewer decides with review_rule(). Errors as '
+'publish_rule(). Example: SELECT * FROM skill_system.propose_rule(''SWR_37'', ''spacing'', ''2026-01-01'', ''{"min_distance_ft": 330}'', '
+'''rule_monitor_agent'', draft => true);';
 
 CREATE FUNCTION skill_system.submit_rule(rule_version_id uuid, submitted_by text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_submit_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.submit_rule(uuid, text) IS
-'Hands a draft version of a rule to the reviewers: draft becomes pending_review. Raises 42704 for an unknown version, 55000 for one that is no draft. Example: SELECT * FROM skill_system.submit_rule(''01900000-0000-7000-8000-000000000001'');';
+'Hands a draft version of a rule to the reviewers: draft becomes pending_review. Raises 42704 for an unknown version, 55000 for one that '
+'is no draft. Example: SELECT * FROM skill_system.submit_rule(''01900000-0000-7000-8000-000000000001'');';
 
 CREATE FUNCTION skill_system.review_rule(
         rule_version_id uuid, decision text, reviewer text DEFAULT NULL, comment text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.review_rule(uuid, text, text, text) IS
-'Decides on a version that waits: approved puts it in force as publish_rule() does, rejected makes it a draft again. Raises 42704 for an unknown version, 55000 for one that does not wait or that a later version has overtaken, 22023 for another decision. Example: SELECT * FROM skill_system.review_rule(''01900000-0000-7000-8000-000000000001'', ''approved'', ''chief engineer'');';
+'Decides on a version that waits: approved puts it in force as publish_rule() does, rejected makes it a draft again. Raises 42704 for an '
+'unknown version, 55000 for one that does not wait or that a later version has overtaken, 22023 for another decision. Example: SELECT * '
+'FROM skill_system.review_rule(''01900000-0000-7000-8000-000000000001'', ''approved'', ''chief engineer'');';
 
 CREATE FUNCTION skill_system.rule_as_of(rule_identifier text, as_of date DEFAULT CURRENT_DATE) RETURNS SETOF skill_system.rule_versions
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -122,7 +137,8 @@ BEGIN ATOMIC
         AND v.effective_date <= rule_as_of.as_of AND (v.superseded_date IS NULL OR v.superseded_date > rule_as_of.as_of);
 END;
 COMMENT ON FUNCTION skill_system.rule_as_of(text, date) IS
-'The version of a rule that was, is or will be in force on a day; no row when none. Example: SELECT version, rule_data FROM skill_system.rule_as_of(''SWR_37'', ''2025-06-30'');';
+'The version of a rule that was, is or will be in force on a day; no row when none. Example: SELECT version, rule_data FROM '
+'skill_system.rule_as_of(''SWR_37'', ''2025-06-30'');';
 
 CREATE TYPE skill_system.json_difference AS (patch jsonb, lines text[]);
 COMMENT ON TYPE skill_system.json_difference IS
@@ -130,30 +146,13 @@ COMMENT ON TYPE skill_system.json_difference IS
 CREATE FUNCTION skill_system.diff_rules(a uuid, b uuid) RETURNS skill_system.json_difference
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_diff_rules' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.diff_rules(uuid, uuid) IS
-'What changed in rule_data from version a to version b. Raises 42704 for an unknown version. Example: SELECT * FROM skill_system.diff_rules(''01900000-0000-7000-8000-000000000001'', ''01900000-0000-7000-8000-000000000002'');';
+'What changed in rule_data from version a to version b. Raises 42704 for an unknown version. Example: SELECT * FROM '
+'skill_system.diff_rules(''01900000-0000-7000-8000-000000000001'', ''01900000-0000-7000-8000-000000000002'');';
 
-ALTER TABLE skill_system.rule_books ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.rule_books
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.rule_books FOR SELECT TO skill_system_auditor USING (true);
-ALTER TABLE skill_system.rule_versions ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.rule_versions
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.rule_versions FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.rule_books, skill_system.rule_versions FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.rule_state, skill_system.json_difference FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.rule_state, skill_system.json_difference
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.rule_books, skill_system.rule_versions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.text_key(text), skill_system.guard_columns(),
-    skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text),
-    skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean),
-    skill_system.submit_rule(uuid, text), skill_system.review_rule(uuid, text, text, text),
-    skill_system.rule_as_of(text, date), skill_system.diff_rules(uuid, uuid)
-    FROM PUBLIC;
 -- Agents propose, reviewers decide, administrators publish.
 GRANT EXECUTE ON FUNCTION
     skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean), skill_system.submit_rule(uuid, text)
@@ -162,6 +161,3 @@ GRANT EXECUTE ON FUNCTION skill_system.review_rule(uuid, text, text, text) TO sk
 GRANT EXECUTE ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text) TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.rule_as_of(text, date), skill_system.diff_rules(uuid, uuid)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.rule_books', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.rule_versions', '');

@@ -18,20 +18,26 @@ CREATE TABLE skill_system.audit_seal_state (
     CHECK ((target IS NULL) = (position_transaction IS NULL) AND (target IS NULL) = (position_id IS NULL))
 );
 COMMENT ON TABLE skill_system.audit_seal_state IS
-'How far the audit trail is sealed, and in which server that was done. One row, made by the first seal_audit(). Read it with SELECT tree_size, sealed_at FROM skill_system.audit_seal_state;';
+'How far the audit trail is sealed, and in which server that was done. One row, made by the first seal_audit(). Read it with SELECT '
+'tree_size, sealed_at FROM skill_system.audit_seal_state;';
 COMMENT ON COLUMN skill_system.audit_seal_state.only_one IS 'Always true: there is one row.';
-COMMENT ON COLUMN skill_system.audit_seal_state.incarnation IS 'Part of the origin of checkpoints; adopt_log() raises it when sealed records were lost.';
+COMMENT ON COLUMN skill_system.audit_seal_state.incarnation IS
+'Part of the origin of checkpoints; adopt_log() raises it when sealed records were lost.';
 COMMENT ON COLUMN skill_system.audit_seal_state.tree_size IS 'Number of leaves: every sealed record is one.';
 COMMENT ON COLUMN skill_system.audit_seal_state.root_hash IS 'Root of the Merkle tree of this size.';
 COMMENT ON COLUMN skill_system.audit_seal_state.snapshot IS 'Records of all transactions that this snapshot sees are sealed.';
 COMMENT ON COLUMN skill_system.audit_seal_state.target IS 'Snapshot towards which a seal in several steps is under way; NULL when none is.';
 COMMENT ON COLUMN skill_system.audit_seal_state.position_transaction IS 'Transaction of the last record sealed on the way to target.';
 COMMENT ON COLUMN skill_system.audit_seal_state.position_id IS 'Id of the last record sealed on the way to target.';
-COMMENT ON COLUMN skill_system.audit_seal_state.foreign_below IS 'Records with a smaller transaction_id may come from another server and be sealed already, so each is looked up first.';
-COMMENT ON COLUMN skill_system.audit_seal_state.system_identifier IS 'Database system that sealed; another one means a restore, a copy or pg_upgrade.';
+COMMENT ON COLUMN skill_system.audit_seal_state.foreign_below IS
+'Records with a smaller transaction_id may come from another server and be sealed already, so each is looked up first.';
+COMMENT ON COLUMN skill_system.audit_seal_state.system_identifier IS
+'Database system that sealed; another one means a restore, a copy or pg_upgrade.';
 COMMENT ON COLUMN skill_system.audit_seal_state.database_oid IS 'Database that sealed.';
-COMMENT ON COLUMN skill_system.audit_seal_state.timeline IS 'WAL timeline of the last seal; another one means a promotion or point-in-time recovery.';
-COMMENT ON COLUMN skill_system.audit_seal_state.fingerprint IS 'SHA-256 of the catalogue state that protects the log, as last recorded by an audit.fingerprint record.';
+COMMENT ON COLUMN skill_system.audit_seal_state.timeline IS
+'WAL timeline of the last seal; another one means a promotion or point-in-time recovery.';
+COMMENT ON COLUMN skill_system.audit_seal_state.fingerprint IS
+'SHA-256 of the catalogue state that protects the log, as last recorded by an audit.fingerprint record.';
 COMMENT ON COLUMN skill_system.audit_seal_state.sealed_at IS 'When the tree last grew.';
 
 CREATE TABLE skill_system.audit_tiles (
@@ -42,8 +48,10 @@ CREATE TABLE skill_system.audit_tiles (
 );
 ALTER TABLE skill_system.audit_tiles ALTER COLUMN hashes SET STORAGE EXTERNAL;
 COMMENT ON TABLE skill_system.audit_tiles IS
-'The Merkle tree in tiles of 256 hashes (C2SP tlog-tiles, height 8). The last tile of a level may have fewer; it only ever grows. Read tiles with audit_tile().';
-COMMENT ON COLUMN skill_system.audit_tiles.level IS 'Level of the tile: 0 holds the leaf hashes, each hash of the next level covers one full tile.';
+'The Merkle tree in tiles of 256 hashes (C2SP tlog-tiles, height 8). The last tile of a level may have fewer; it only ever grows. Read '
+'tiles with audit_tile().';
+COMMENT ON COLUMN skill_system.audit_tiles.level IS
+'Level of the tile: 0 holds the leaf hashes, each hash of the next level covers one full tile.';
 COMMENT ON COLUMN skill_system.audit_tiles.n IS 'Number of the tile in its level, from 0.';
 COMMENT ON COLUMN skill_system.audit_tiles.hashes IS 'The SHA-256 hashes, 32 bytes each.';
 
@@ -58,7 +66,8 @@ COMMENT ON TABLE skill_system.audit_map IS
 'Which record is which leaf: for each tile of level 0 the ids of its records. Read it with audit_leaf_index() and audit_leaves().';
 COMMENT ON COLUMN skill_system.audit_map.n IS 'Number of the tile: its first leaf is 256 n.';
 COMMENT ON COLUMN skill_system.audit_map.ids IS 'The ids of the records in the order of the leaves, 16 bytes each.';
-COMMENT ON COLUMN skill_system.audit_map.span IS 'Smallest and largest of the ids, as their first 63 bits, so that a record is found without reading every tile.';
+COMMENT ON COLUMN skill_system.audit_map.span IS
+'Smallest and largest of the ids, as their first 63 bits, so that a record is found without reading every tile.';
 
 CREATE TABLE skill_system.audit_checkpoints (
     incarnation integer     NOT NULL CHECK (incarnation > 0),
@@ -94,99 +103,96 @@ CREATE TRIGGER audit_checkpoints_no_change BEFORE UPDATE OR DELETE ON skill_syst
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER audit_checkpoints_no_truncate BEFORE TRUNCATE ON skill_system.audit_checkpoints
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.audit_seal_state ENABLE ALWAYS TRIGGER audit_seal_state_no_change;
-ALTER TABLE skill_system.audit_seal_state ENABLE ALWAYS TRIGGER audit_seal_state_no_truncate;
-ALTER TABLE skill_system.audit_tiles ENABLE ALWAYS TRIGGER audit_tiles_no_change;
-ALTER TABLE skill_system.audit_tiles ENABLE ALWAYS TRIGGER audit_tiles_no_truncate;
-ALTER TABLE skill_system.audit_map ENABLE ALWAYS TRIGGER audit_map_no_change;
-ALTER TABLE skill_system.audit_map ENABLE ALWAYS TRIGGER audit_map_no_truncate;
-ALTER TABLE skill_system.audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_no_change;
-ALTER TABLE skill_system.audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_no_truncate;
-
-ALTER TABLE skill_system.audit_seal_state ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_tiles ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_map ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.audit_checkpoints ENABLE ROW LEVEL SECURITY;
-CREATE POLICY auditor ON skill_system.audit_seal_state FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_tiles FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_map FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.audit_checkpoints FOR SELECT TO skill_system_auditor USING (true);
 
 CREATE FUNCTION skill_system.audit_leaf_hash(
         log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
         recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
     RETURNS bytea
     LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'skill_audit_leaf_hash';
-COMMENT ON FUNCTION skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text) IS
-'Leaf hash of one audit record, given all its values and the log''s id: SHA-256 of a zero byte, the SKR1 encoding and the signature. seal_audit() calls it for every record.';
+COMMENT ON FUNCTION skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text,
+    text, text) IS
+'Leaf hash of one audit record, given all its values and the log''s id: SHA-256 of a zero byte, the SKR1 encoding and the signature. '
+'seal_audit() calls it for every record.';
 
 CREATE FUNCTION skill_system.audit_leaf_index(id uuid) RETURNS bigint
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_leaf_index' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_leaf_index(uuid) IS
-'Leaf of the audit record with this id, counted from 0; NULL when the record is not sealed. Example: SELECT skill_system.audit_leaf_index(''019b1f6e-5a3c-7e1f-9d2a-0123456789ab'');';
+'Leaf of the audit record with this id, counted from 0; NULL when the record is not sealed. Example: SELECT '
+'skill_system.audit_leaf_index(''019b1f6e-5a3c-7e1f-9d2a-0123456789ab'');';
 
 CREATE FUNCTION skill_system.audit_leaves(first bigint DEFAULT 0, count bigint DEFAULT NULL)
     RETURNS TABLE (leaf bigint, id uuid, leaf_hash bytea)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_leaves';
 COMMENT ON FUNCTION skill_system.audit_leaves(bigint, bigint) IS
-'The leaves of the tree with the ids of their records, from leaf first on, at most count. Raises 22023 for negative numbers. Example: SELECT * FROM skill_system.audit_leaves(0, 10);';
+'The leaves of the tree with the ids of their records, from leaf first on, at most count. Raises 22023 for negative numbers. Example: '
+'SELECT * FROM skill_system.audit_leaves(0, 10);';
 
 CREATE FUNCTION skill_system.seal_audit(max_rows integer DEFAULT NULL)
     RETURNS TABLE (sealed bigint, tree_size bigint, root_hash bytea, unsealed bigint, oldest_unsealed_age interval, blocked_by text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_seal_audit';
 COMMENT ON FUNCTION skill_system.seal_audit(integer) IS
-'Adds every committed audit record that is not sealed yet to the Merkle tree, at most max_rows when given; call it again for the rest. Writers never wait for it. sealed says how many, unsealed and oldest_unsealed_age what is left, blocked_by which open transaction holds back records of its own, or that another session is sealing now (unsealed is NULL then). With shared_preload_libraries a worker does it every skill_system.seal_interval. Raises 25006 on a standby, 55000 when this is not the server that sealed before: see adopt_log(). Example: SELECT * FROM skill_system.seal_audit();';
+'Adds every committed audit record that is not sealed yet to the Merkle tree, at most max_rows when given; call it again for the rest. '
+'Writers never wait for it. sealed says how many, unsealed and oldest_unsealed_age what is left, blocked_by which open transaction holds '
+'back records of its own, or that another session is sealing now (unsealed is NULL then). With shared_preload_libraries a worker does it '
+'every skill_system.seal_interval. Raises 25006 on a standby, 55000 when this is not the server that sealed before: see adopt_log(). '
+'Example: SELECT * FROM skill_system.seal_audit();';
 
 CREATE FUNCTION skill_system.adopt_log(reason text, last_checkpoint text DEFAULT NULL)
     RETURNS TABLE (incarnation integer, continued boolean, tree_size bigint, sealed bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_adopt_log';
 COMMENT ON FUNCTION skill_system.adopt_log(text, text) IS
-'Lets sealing go on after a restore, copy, promotion, recovery to a point in time or pg_upgrade. Rebuilds the tree from its leaves and compares; give the newest checkpoint that somebody outside holds, so that a loss shows. The log continues when it contains that checkpoint, and else opens a new incarnation and records the loss. Records that are not sealed yet are sealed now. Writes audit.log_adopted. Raises 55000 when there is nothing to adopt or the tree is damaged. Example: SELECT * FROM skill_system.adopt_log(''moved to a new server'');';
+'Lets sealing go on after a restore, copy, promotion, recovery to a point in time or pg_upgrade. Rebuilds the tree from its leaves and '
+'compares; give the newest checkpoint that somebody outside holds, so that a loss shows. The log continues when it contains that '
+'checkpoint, and else opens a new incarnation and records the loss. Records that are not sealed yet are sealed now. Writes '
+'audit.log_adopted. Raises 55000 when there is nothing to adopt or the tree is damaged. Example: SELECT * FROM '
+'skill_system.adopt_log(''moved to a new server'');';
 
 CREATE FUNCTION skill_system.audit_checkpoint() RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_checkpoint' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_checkpoint() IS
-'The sealed tree as a signed checkpoint (C2SP tlog-checkpoint, Ed25519), kept in audit_checkpoints; the same text for the same tree. Give it to somebody outside: what it covers cannot be changed unnoticed any more. Raises 55000 when nothing is sealed yet or the seal is of this transaction, F0000 without a signing key. Example: SELECT skill_system.audit_checkpoint();';
+'The sealed tree as a signed checkpoint (C2SP tlog-checkpoint, Ed25519), kept in audit_checkpoints; the same text for the same tree. Give '
+'it to somebody outside: what it covers cannot be changed unnoticed any more. Raises 55000 when nothing is sealed yet or the seal is of '
+'this transaction, F0000 without a signing key. Example: SELECT skill_system.audit_checkpoint();';
 
 CREATE FUNCTION skill_system.audit_public_key()
     RETURNS TABLE (key_id text, active boolean, verifier_key text, jwk jsonb)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_public_key';
 COMMENT ON FUNCTION skill_system.audit_public_key() IS
-'The public keys of checkpoints: verifier_key is the form of the signed-note specification, for skill-verify --key; jwk is RFC 8037. Fetch them once, over a way you trust. Example: SELECT verifier_key FROM skill_system.audit_public_key() WHERE active;';
+'The public keys of checkpoints: verifier_key is the form of the signed-note specification, for skill-verify --key; jwk is RFC 8037. '
+'Fetch them once, over a way you trust. Example: SELECT verifier_key FROM skill_system.audit_public_key() WHERE active;';
 
 CREATE FUNCTION skill_system.audit_inclusion_proof(id uuid)
     RETURNS TABLE (leaf_index bigint, tree_size bigint, leaf_hash bytea, root_hash bytea, hashes bytea[], proof text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_inclusion_proof';
 COMMENT ON FUNCTION skill_system.audit_inclusion_proof(uuid) IS
-'Proof that the record with this id is in the tree of the newest checkpoint: the sibling hashes (RFC 6962), and the same with the checkpoint as a C2SP tlog-proof text for skill-verify proof. Raises 42704 for a record that is not sealed, 55000 when no checkpoint covers it yet. Example: SELECT proof FROM skill_system.audit_inclusion_proof(''019b1f6e-5a3c-7e1f-9d2a-0123456789ab'');';
+'Proof that the record with this id is in the tree of the newest checkpoint: the sibling hashes (RFC 6962), and the same with the '
+'checkpoint as a C2SP tlog-proof text for skill-verify proof. Raises 42704 for a record that is not sealed, 55000 when no checkpoint '
+'covers it yet. Example: SELECT proof FROM skill_system.audit_inclusion_proof(''019b1f6e-5a3c-7e1f-9d2a-0123456789ab'');';
 
 CREATE FUNCTION skill_system.audit_consistency_proof(old_size bigint, new_size bigint DEFAULT NULL)
     RETURNS TABLE (old_root_hash bytea, new_root_hash bytea, hashes bytea[], proof text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_consistency_proof';
 COMMENT ON FUNCTION skill_system.audit_consistency_proof(bigint, bigint) IS
-'Proof that the tree of old_size is the beginning of the tree of new_size (default: all that is sealed): the hashes (RFC 6962), and the same as text, one base64 hash a line, for skill-verify compare. Raises 22023 for sizes out of order or beyond the tree. Example: SELECT proof FROM skill_system.audit_consistency_proof(100, 200);';
+'Proof that the tree of old_size is the beginning of the tree of new_size (default: all that is sealed): the hashes (RFC 6962), and the '
+'same as text, one base64 hash a line, for skill-verify compare. Raises 22023 for sizes out of order or beyond the tree. Example: SELECT '
+'proof FROM skill_system.audit_consistency_proof(100, 200);';
 
 CREATE FUNCTION skill_system.audit_tile(level integer, n bigint) RETURNS bytea
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_tile' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_tile(integer, bigint) IS
-'One tile of the tree as the bytes of C2SP tlog-tiles (path tile/<level>/<n>, with .p/<width> while it has fewer than 256 hashes), so that a static file server can publish the log; NULL when there is no such tile. Example: SELECT skill_system.audit_tile(0, 0);';
+'One tile of the tree as the bytes of C2SP tlog-tiles (path tile/<level>/<n>, with .p/<width> while it has fewer than 256 hashes), so '
+'that a static file server can publish the log; NULL when there is no such tile. Example: SELECT skill_system.audit_tile(0, 0);';
 
 CREATE FUNCTION skill_system.audit_export(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS SETOF text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_export';
 COMMENT ON FUNCTION skill_system.audit_export(timestamptz, timestamptz) IS
-'The sealed records of a time range (created_at) as JSON Lines with what proves them: a manifest first and last, one line a leaf between. skill-verify export checks it without a database. Signs a checkpoint first where it may write. Example: psql -Atc "SELECT * FROM skill_system.audit_export()" > audit.jsonl';
+'The sealed records of a time range (created_at) as JSON Lines with what proves them: a manifest first and last, one line a leaf between. '
+'skill-verify export checks it without a database. Signs a checkpoint first where it may write. Example: psql -Atc "SELECT * FROM '
+'skill_system.audit_export()" > audit.jsonl';
 
-REVOKE ALL ON TABLE skill_system.audit_seal_state, skill_system.audit_tiles, skill_system.audit_map, skill_system.audit_checkpoints FROM PUBLIC;
 GRANT SELECT ON skill_system.audit_seal_state, skill_system.audit_tiles, skill_system.audit_map, skill_system.audit_checkpoints
     TO skill_system_auditor;
 
-REVOKE ALL ON FUNCTION
-    skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
-    skill_system.audit_leaf_index(uuid), skill_system.audit_leaves(bigint, bigint), skill_system.seal_audit(integer),
-    skill_system.adopt_log(text, text), skill_system.audit_checkpoint(), skill_system.audit_public_key(),
-    skill_system.audit_inclusion_proof(uuid), skill_system.audit_consistency_proof(bigint, bigint),
-    skill_system.audit_tile(integer, bigint), skill_system.audit_export(timestamptz, timestamptz)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
     skill_system.audit_leaf_index(uuid), skill_system.audit_leaves(bigint, bigint), skill_system.audit_checkpoint(),
@@ -196,8 +202,3 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     skill_system.seal_audit(integer), skill_system.adopt_log(text, text), skill_system.audit_checkpoint(), skill_system.audit_public_key()
     TO skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_seal_state', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_tiles', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_map', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_checkpoints', '');

@@ -17,10 +17,14 @@ CREATE TABLE skill_system.audit_kept (
 );
 CREATE INDEX audit_kept_event_type_idx ON skill_system.audit_kept (event_type);
 COMMENT ON TABLE skill_system.audit_kept IS
-'Copies of the audit records that must outlive the partition they are in: requests, withdrawals and retirements, legal holds and their releases, announcements of keys. Each copy proves itself by its signature and its leaf; one that does not counts for nothing. Read it through audit_retirements and audit_legal_holds, or with SELECT event_type, event_data FROM skill_system.audit_kept;';
+'Copies of the audit records that must outlive the partition they are in: requests, withdrawals and retirements, legal holds and their '
+'releases, announcements of keys. Each copy proves itself by its signature and its leaf; one that does not counts for nothing. Read it '
+'through audit_retirements and audit_legal_holds, or with SELECT event_type, event_data FROM skill_system.audit_kept;';
 COMMENT ON COLUMN skill_system.audit_kept.id IS 'Id of the record in audit_logs.';
 COMMENT ON COLUMN skill_system.audit_kept.tenant_id IS 'As in audit_logs: the default tenant.';
-COMMENT ON COLUMN skill_system.audit_kept.event_type IS 'audit.retirement_requested, audit.retirement_withdrawn, audit.partition_retired, audit.legal_hold_set, audit.legal_hold_released, audit.keyring_created or audit.key_rotated.';
+COMMENT ON COLUMN skill_system.audit_kept.event_type IS
+'audit.retirement_requested, audit.retirement_withdrawn, audit.partition_retired, audit.legal_hold_set, audit.legal_hold_released, '
+'audit.keyring_created or audit.key_rotated.';
 COMMENT ON COLUMN skill_system.audit_kept.event_data IS 'What was requested, retired, held, released or announced.';
 COMMENT ON COLUMN skill_system.audit_kept.actor_id IS 'As in audit_logs: skill_system.';
 COMMENT ON COLUMN skill_system.audit_kept.actor_type IS 'As in audit_logs: system.';
@@ -37,17 +41,20 @@ CREATE VIEW skill_system.audit_retirements WITH (security_invoker = true) AS
            (event_data ->> 'until')::timestamptz AS until, (event_data ->> 'leaves')::int8multirange AS leaves,
            (event_data ->> 'count')::bigint AS records, pg_catalog.decode(event_data ->> 'root_hash', 'hex') AS root_hash,
            event_data ->> 'policy_reference' AS policy_reference, event_data ->> 'requested_by' AS requested_by,
-           event_data ->> 'approved_by' AS approved_by, (event_data ->> 'checkpoint_size')::bigint AS checkpoint_size, recorded_at AS retired_at
+           event_data ->> 'approved_by' AS approved_by, (event_data ->> 'checkpoint_size')::bigint AS checkpoint_size,
+           recorded_at AS retired_at
     FROM skill_system.audit_kept WHERE event_type::text = 'audit.partition_retired';
 COMMENT ON VIEW skill_system.audit_retirements IS
-'Partitions of the audit trail that were retired: what they held, under which policy, and who agreed. Example: SELECT partition, records, policy_reference FROM skill_system.audit_retirements;';
+'Partitions of the audit trail that were retired: what they held, under which policy, and who agreed. Example: SELECT partition, records, '
+'policy_reference FROM skill_system.audit_retirements;';
 COMMENT ON COLUMN skill_system.audit_retirements.record_id IS 'The signed audit.partition_retired record.';
 COMMENT ON COLUMN skill_system.audit_retirements.partition IS 'Name the partition had.';
 COMMENT ON COLUMN skill_system.audit_retirements.since IS 'First moment of its month (UTC).';
 COMMENT ON COLUMN skill_system.audit_retirements.until IS 'First moment of the month after it.';
 COMMENT ON COLUMN skill_system.audit_retirements.leaves IS 'The leaves of the tree whose records are gone with it.';
 COMMENT ON COLUMN skill_system.audit_retirements.records IS 'How many records it held.';
-COMMENT ON COLUMN skill_system.audit_retirements.root_hash IS 'RFC 6962 root of the tree that the retired leaf hashes alone make, in the order of the leaves.';
+COMMENT ON COLUMN skill_system.audit_retirements.root_hash IS
+'RFC 6962 root of the tree that the retired leaf hashes alone make, in the order of the leaves.';
 COMMENT ON COLUMN skill_system.audit_retirements.policy_reference IS 'The rule that allowed it, as its two persons gave it.';
 COMMENT ON COLUMN skill_system.audit_retirements.requested_by IS 'Login role of the first person.';
 COMMENT ON COLUMN skill_system.audit_retirements.approved_by IS 'Login role of the second person.';
@@ -63,7 +70,8 @@ CREATE VIEW skill_system.audit_legal_holds WITH (security_invoker = true) AS
         ON r.event_type::text = 'audit.legal_hold_released' AND r.event_data -> 'hold' = h.event_data -> 'hold'
     WHERE h.event_type::text = 'audit.legal_hold_set';
 COMMENT ON VIEW skill_system.audit_legal_holds IS
-'Legal holds on the audit trail, released ones included. Example: SELECT id, since, until, reason FROM skill_system.audit_legal_holds WHERE released_at IS NULL;';
+'Legal holds on the audit trail, released ones included. Example: SELECT id, since, until, reason FROM skill_system.audit_legal_holds '
+'WHERE released_at IS NULL;';
 COMMENT ON COLUMN skill_system.audit_legal_holds.id IS 'For release_legal_hold().';
 COMMENT ON COLUMN skill_system.audit_legal_holds.since IS 'Records created from here on are held; NULL is from the beginning.';
 COMMENT ON COLUMN skill_system.audit_legal_holds.until IS 'Records created before this are held; NULL is without end.';
@@ -78,10 +86,6 @@ CREATE TRIGGER audit_kept_no_change BEFORE UPDATE OR DELETE ON skill_system.audi
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER audit_kept_no_truncate BEFORE TRUNCATE ON skill_system.audit_kept
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.audit_kept ENABLE ALWAYS TRIGGER audit_kept_no_change;
-ALTER TABLE skill_system.audit_kept ENABLE ALWAYS TRIGGER audit_kept_no_truncate;
-ALTER TABLE skill_system.audit_kept ENABLE ROW LEVEL SECURITY;
-CREATE POLICY auditor ON skill_system.audit_kept FOR SELECT TO skill_system_auditor USING (true);
 -- Who may release a hold must see it: the administrators of the default tenant, whose records these are.
 CREATE POLICY tenant ON skill_system.audit_kept FOR SELECT USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
 
@@ -89,39 +93,45 @@ CREATE FUNCTION skill_system.retire_audit_partition(month date, policy_reference
     RETURNS TABLE (step text, partition text, records bigint, root_hash bytea, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_retire_audit_partition' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.retire_audit_partition(date, text) IS
-'Removes the partition of the audit trail for the month of the given date, when two persons agree: the first call records a request, which holds for 7 days; a call with the same arguments by another login role, also of skill_system_admin, does it. Refused for records younger than 183 days or under a legal hold, and unless every record of the partition is sealed, signed truly and equal to its leaf. Leaves an audit.partition_retired record; proofs of everything else, and inclusion proofs of the retired ids, keep verifying. step is requested, waiting (you asked already) or retired. Raises 42704 when the month has no partition, 55000 when refused. Example: SELECT * FROM skill_system.retire_audit_partition(''2026-01-01'', ''retention schedule 4.2'');';
+'Removes the partition of the audit trail for the month of the given date, when two persons agree: the first call records a request, '
+'which holds for 7 days; a call with the same arguments by another login role, also of skill_system_admin, does it. Refused for records '
+'younger than 183 days or under a legal hold, and unless every record of the partition is sealed, signed truly and equal to its leaf. '
+'Leaves an audit.partition_retired record; proofs of everything else, and inclusion proofs of the retired ids, keep verifying. step is '
+'requested, waiting (you asked already) or retired. Raises 42704 when the month has no partition, 55000 when refused. Example: SELECT * '
+'FROM skill_system.retire_audit_partition(''2026-01-01'', ''retention schedule 4.2'');';
 
 CREATE FUNCTION skill_system.withdraw_audit_retirement(month date, reason text) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_withdraw_audit_retirement' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.withdraw_audit_retirement(date, text) IS
-'Takes back the request to retire the partition of a month; each of the two persons can. Raises 42704 when none is open. Example: SELECT skill_system.withdraw_audit_retirement(''2026-01-01'', ''wrong month'');';
+'Takes back the request to retire the partition of a month; each of the two persons can. Raises 42704 when none is open. Example: SELECT '
+'skill_system.withdraw_audit_retirement(''2026-01-01'', ''wrong month'');';
 
 CREATE FUNCTION skill_system.set_legal_hold(since timestamptz, until timestamptz, reason text) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_legal_hold' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.set_legal_hold(timestamptz, timestamptz, text) IS
-'From now on no partition with a moment since <= t < until can be retired; until NULL is without end, since ''-infinity'' from the beginning. Returns the hold''s id. Example: SELECT skill_system.set_legal_hold(''2026-01-01'', NULL, ''matter 17/2026'');';
+'From now on no partition with a moment since <= t < until can be retired; until NULL is without end, since ''-infinity'' from the '
+'beginning. Returns the hold''s id. Example: SELECT skill_system.set_legal_hold(''2026-01-01'', NULL, ''matter 17/2026'');';
 
 CREATE FUNCTION skill_system.release_legal_hold(id bigint, reason text) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_release_legal_hold' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.release_legal_hold(bigint, text) IS
-'Ends a legal hold. Raises 42704 when there is no such hold, 55000 when it was released before. Example: SELECT skill_system.release_legal_hold(1, ''matter 17/2026 is closed'');';
+'Ends a legal hold. Raises 42704 when there is no such hold, 55000 when it was released before. Example: SELECT '
+'skill_system.release_legal_hold(1, ''matter 17/2026 is closed'');';
 
 CREATE FUNCTION skill_system.rotate_audit_key() RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_rotate_audit_key' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.rotate_audit_key() IS
-'Adds a new key of each kind (HS256 for records, Ed25519 for checkpoints) to skill_system.keyring_file and lets them sign from the commit on; the old ones still verify. Appends audit.key_rotated, signed by the old key, with the new ids and the new public key, and returns the id of the key that signs records. When the keyring''s active key is one that the log does not know yet, put there by hand or by another database of this server, that one is announced instead of making another. Raises 55000 with the steps by hand when skill_system.keyring_command gives the keyring. Example: SELECT skill_system.rotate_audit_key();';
+'Adds a new key of each kind (HS256 for records, Ed25519 for checkpoints) to skill_system.keyring_file and lets them sign from the commit '
+'on; the old ones still verify. Appends audit.key_rotated, signed by the old key, with the new ids and the new public key, and returns '
+'the id of the key that signs records. When the keyring''s active key is one that the log does not know yet, put there by hand or by '
+'another database of this server, that one is announced instead of making another. Raises 55000 with the steps by hand when '
+'skill_system.keyring_command gives the keyring. Example: SELECT skill_system.rotate_audit_key();';
 
-REVOKE ALL ON TABLE skill_system.audit_kept, skill_system.audit_retirements, skill_system.audit_legal_holds FROM PUBLIC;
 GRANT SELECT ON skill_system.audit_kept, skill_system.audit_retirements, skill_system.audit_legal_holds
     TO skill_system_auditor, skill_system_admin;
 
-REVOKE ALL ON FUNCTION
-    skill_system.retire_audit_partition(date, text), skill_system.withdraw_audit_retirement(date, text),
-    skill_system.set_legal_hold(timestamptz, timestamptz, text), skill_system.release_legal_hold(bigint, text), skill_system.rotate_audit_key()
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.retire_audit_partition(date, text), skill_system.withdraw_audit_retirement(date, text),
-    skill_system.set_legal_hold(timestamptz, timestamptz, text), skill_system.release_legal_hold(bigint, text), skill_system.rotate_audit_key()
+    skill_system.set_legal_hold(timestamptz, timestamptz, text), skill_system.release_legal_hold(bigint, text),
+    skill_system.rotate_audit_key()
     TO skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.audit_kept', '');

@@ -20,12 +20,16 @@ CREATE TABLE skill_system.policy_profiles (
     UNIQUE (tenant_id, name)
 );
 COMMENT ON TABLE skill_system.policy_profiles IS
-'Policies: which effects a skill may have. Rules are name[:scope] with * for one segment and a final ** for any number; deny > ask > allow > unlisted, order and specificity never matter. Change rows with INSERT, UPDATE, DELETE or create_policy(); each change is versioned and audited. Decide with check_policy(), look closer with explain_policy(), lint_policy(), effective_policy().';
+'Policies: which effects a skill may have. Rules are name[:scope] with * for one segment and a final ** for any number; deny > ask > '
+'allow > unlisted, order and specificity never matter. Change rows with INSERT, UPDATE, DELETE or create_policy(); each change is '
+'versioned and audited. Decide with check_policy(), look closer with explain_policy(), lint_policy(), effective_policy().';
 COMMENT ON COLUMN skill_system.policy_profiles.id IS 'Number of the profile.';
 COMMENT ON COLUMN skill_system.policy_profiles.name IS 'Name, unique in the tenant, for example dev.';
 COMMENT ON COLUMN skill_system.policy_profiles.allowed_effects IS 'Rules that allow, for example {db.read,fs.write:/srv/app/**}.';
-COMMENT ON COLUMN skill_system.policy_profiles.allowed_exec IS 'Commands that check_exec() lets run: a program with any arguments (git), or word by word (npm test, cargo build **).';
-COMMENT ON COLUMN skill_system.policy_profiles.allowed_write_roots IS 'Directories below which check_write() lets files be written, for example {/srv/app}.';
+COMMENT ON COLUMN skill_system.policy_profiles.allowed_exec IS
+'Commands that check_exec() lets run: a program with any arguments (git), or word by word (npm test, cargo build **).';
+COMMENT ON COLUMN skill_system.policy_profiles.allowed_write_roots IS
+'Directories below which check_write() lets files be written, for example {/srv/app}.';
 COMMENT ON COLUMN skill_system.policy_profiles.metadata IS 'Anything worth noting; part of the versioned content.';
 COMMENT ON COLUMN skill_system.policy_profiles.created_at IS 'When the profile was made.';
 COMMENT ON COLUMN skill_system.policy_profiles.denied_effects IS 'Rules that deny, whatever else is allowed.';
@@ -34,7 +38,8 @@ COMMENT ON COLUMN skill_system.policy_profiles.inherits IS 'Names of profiles wh
 COMMENT ON COLUMN skill_system.policy_profiles.unlisted IS 'Verdict on an effect that no rule names: deny or ask.';
 COMMENT ON COLUMN skill_system.policy_profiles.mode IS 'enforce: enforce_policy() raises. observe: it only records.';
 COMMENT ON COLUMN skill_system.policy_profiles.version IS 'Number of the current row in policy_versions; set by the server.';
-COMMENT ON COLUMN skill_system.policy_profiles.content_hash IS 'SHA-256 of the current content, inherited profiles included; set by the server.';
+COMMENT ON COLUMN skill_system.policy_profiles.content_hash IS
+'SHA-256 of the current content, inherited profiles included; set by the server.';
 COMMENT ON COLUMN skill_system.policy_profiles.tenant_id IS 'Tenant the profile belongs to.';
 
 CREATE TABLE skill_system.policy_versions (
@@ -49,10 +54,12 @@ CREATE TABLE skill_system.policy_versions (
     PRIMARY KEY (tenant_id, policy_profile_id, version)
 );
 COMMENT ON TABLE skill_system.policy_versions IS
-'Every content a policy ever had, append-only. Written by the server when a profile, or one it inherits from, changes. The hash is what check_policy() and runs report: SELECT content FROM skill_system.policy_versions WHERE content_hash = ''sha256:...'';';
+'Every content a policy ever had, append-only. Written by the server when a profile, or one it inherits from, changes. The hash is what '
+'check_policy() and runs report: SELECT content FROM skill_system.policy_versions WHERE content_hash = ''sha256:...'';';
 COMMENT ON COLUMN skill_system.policy_versions.policy_profile_id IS 'Number of the profile, which may be deleted meanwhile.';
 COMMENT ON COLUMN skill_system.policy_versions.version IS 'Counts from 1 for each profile.';
-COMMENT ON COLUMN skill_system.policy_versions.content_hash IS 'sha256: and the SHA-256 of the canonical content: compact JSON, keys in byte order, rules sorted. NULL for a deletion.';
+COMMENT ON COLUMN skill_system.policy_versions.content_hash IS
+'sha256: and the SHA-256 of the canonical content: compact JSON, keys in byte order, rules sorted. NULL for a deletion.';
 COMMENT ON COLUMN skill_system.policy_versions.name IS 'Name of the profile in this version.';
 COMMENT ON COLUMN skill_system.policy_versions.content IS 'The canonical content, inherited profiles by their hash. NULL for a deletion.';
 COMMENT ON COLUMN skill_system.policy_versions.created_at IS 'When this version came into force.';
@@ -69,7 +76,9 @@ CREATE TYPE skill_system.policy_decision AS (
     policy_hash     text
 );
 COMMENT ON TYPE skill_system.policy_decision IS
-'Answer of check_policy() and its sisters. allowed: everything may happen. blocked_effects: what may not happen without a person, as asked. decision: allow, ask (a person may release all that is blocked) or deny. ask_effects: the part of blocked_effects a person may release. reason: one line. policy_version, policy_hash: what decided; NULL without a valid policy.';
+'Answer of check_policy() and its sisters. allowed: everything may happen. blocked_effects: what may not happen without a person, as '
+'asked. decision: allow, ask (a person may release all that is blocked) or deny. ask_effects: the part of blocked_effects a person may '
+'release. reason: one line. policy_version, policy_hash: what decided; NULL without a valid policy.';
 
 CREATE FUNCTION skill_system.check_policy(policy_name text, effects text[]) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_policy_array';
@@ -78,11 +87,14 @@ CREATE FUNCTION skill_system.check_policy(policy_name text, effects jsonb) RETUR
 CREATE FUNCTION skill_system.check_policy(policy_name text, effects text) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_policy_text';
 COMMENT ON FUNCTION skill_system.check_policy(text, text[]) IS
-'May a skill have these effects? Call this before you act. One row; never raises and never says yes when in doubt: unknown policy, NULL, a malformed effect or more than 1000 effects are not allowed, with the reason. Writes nothing, works on a standby. Example: SELECT * FROM skill_system.check_policy(''dev'', array[''db.read'', ''fs.write:/srv/app/x'']);';
+'May a skill have these effects? Call this before you act. One row; never raises and never says yes when in doubt: unknown policy, NULL, '
+'a malformed effect or more than 1000 effects are not allowed, with the reason. Writes nothing, works on a standby. Example: SELECT * '
+'FROM skill_system.check_policy(''dev'', array[''db.read'', ''fs.write:/srv/app/x'']);';
 COMMENT ON FUNCTION skill_system.check_policy(text, jsonb) IS
 'check_policy() for a JSON array of effects. Example: SELECT * FROM skill_system.check_policy(''dev'', manifest->''effects'') FROM ...;';
 COMMENT ON FUNCTION skill_system.check_policy(text, text) IS
-'check_policy() for a plain literal: JSON array or array literal. Examples: SELECT * FROM skill_system.check_policy(''dev'', ''["db.read"]''); SELECT * FROM skill_system.check_policy(''dev'', ''{db.read}'');';
+'check_policy() for a plain literal: JSON array or array literal. Examples: SELECT * FROM skill_system.check_policy(''dev'', '
+'''["db.read"]''); SELECT * FROM skill_system.check_policy(''dev'', ''{db.read}'');';
 
 CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects text[]) RETURNS skill_system.policy_decision
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_enforce_policy_array';
@@ -91,42 +103,57 @@ CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects jsonb) RET
 CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects text) RETURNS skill_system.policy_decision
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_enforce_policy_text';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text[]) IS
-'Like check_policy(), but raises 42501 naming the blocked effects and the rule unless all is allowed, after the denial has been committed as an audit record policy.denied, which no rollback removes; 53400 when that was not possible. With mode = observe it raises nothing and writes an audit record policy.observed instead. Put it first in a transaction that must not go on otherwise. Example: SELECT skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
-COMMENT ON FUNCTION skill_system.enforce_policy(text, jsonb) IS 'enforce_policy() for a JSON array of effects. Example: SELECT skill_system.enforce_policy(''dev'', ''["db.read"]''::jsonb);';
-COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS 'enforce_policy() for a plain literal: JSON array or array literal. Example: SELECT skill_system.enforce_policy(''dev'', ''{db.read}'');';
+'Like check_policy(), but raises 42501 naming the blocked effects and the rule unless all is allowed, after the denial has been committed '
+'as an audit record policy.denied, which no rollback removes; 53400 when that was not possible. With mode = observe it raises nothing and '
+'writes an audit record policy.observed instead. Put it first in a transaction that must not go on otherwise. Example: SELECT '
+'skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
+COMMENT ON FUNCTION skill_system.enforce_policy(text, jsonb) IS
+'enforce_policy() for a JSON array of effects. Example: SELECT skill_system.enforce_policy(''dev'', ''["db.read"]''::jsonb);';
+COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS
+'enforce_policy() for a plain literal: JSON array or array literal. Example: SELECT skill_system.enforce_policy(''dev'', ''{db.read}'');';
 
 CREATE FUNCTION skill_system.check_exec(policy_name text, argv text[]) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_exec';
 COMMENT ON FUNCTION skill_system.check_exec(text, text[]) IS
-'May this command run? The effect proc.exec:<program> must be allowed and an entry of allowed_exec must match program and arguments. A program without a slash matches only an entry without one. Never raises. Example: SELECT * FROM skill_system.check_exec(''dev'', array[''git'', ''status'']);';
+'May this command run? The effect proc.exec:<program> must be allowed and an entry of allowed_exec must match program and arguments. A '
+'program without a slash matches only an entry without one. Never raises. Example: SELECT * FROM skill_system.check_exec(''dev'', '
+'array[''git'', ''status'']);';
 CREATE FUNCTION skill_system.check_write(policy_name text, path text) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_write';
 COMMENT ON FUNCTION skill_system.check_write(text, text) IS
-'May this file be written? The effect fs.write:<path> must be allowed and the absolute path, with .. resolved, must lie in one of allowed_write_roots. Symbolic links are not seen from here. Never raises. Example: SELECT * FROM skill_system.check_write(''dev'', ''/srv/app/report.txt'');';
+'May this file be written? The effect fs.write:<path> must be allowed and the absolute path, with .. resolved, must lie in one of '
+'allowed_write_roots. Symbolic links are not seen from here. Never raises. Example: SELECT * FROM skill_system.check_write(''dev'', '
+'''/srv/app/report.txt'');';
 
 CREATE FUNCTION skill_system.explain_policy(policy_name text, effects text[])
     RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, why text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_explain_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.explain_policy(text, text[]) IS
-'One row per effect: the verdict, the rule that won, the profile it came from, and why in words. Raises 42704 for an unknown policy. Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{fs.write:/etc/passwd}'');';
+'One row per effect: the verdict, the rule that won, the profile it came from, and why in words. Raises 42704 for an unknown policy. '
+'Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{fs.write:/etc/passwd}'');';
 CREATE FUNCTION skill_system.effective_policy(policy_name text)
     RETURNS TABLE (kind text, verdict text, rule text, source_profile text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_effective_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.effective_policy(text) IS
-'What a policy says with everything it inherits: deny, ask and allow rules, the verdict on everything else, commands (exec) and directories (write_root). Raises 42704 for an unknown policy. Example: SELECT * FROM skill_system.effective_policy(''dev'');';
+'What a policy says with everything it inherits: deny, ask and allow rules, the verdict on everything else, commands (exec) and '
+'directories (write_root). Raises 42704 for an unknown policy. Example: SELECT * FROM skill_system.effective_policy(''dev'');';
 CREATE FUNCTION skill_system.lint_policy(policy_name text)
     RETURNS TABLE (severity text, code text, rule text, source_profile text, message text, hint text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_lint_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.lint_policy(text) IS
-'Rules that do nothing, or perhaps not what was meant: shadowed_by_deny, shadowed_by_ask, redundant, unknown_root, unknown_effect, inert_exec, inert_write_root, and for a policy that cannot decide malformed, unknown_parent, cycle, too_large. Example: SELECT * FROM skill_system.lint_policy(''dev'');';
+'Rules that do nothing, or perhaps not what was meant: shadowed_by_deny, shadowed_by_ask, redundant, unknown_root, unknown_effect, '
+'inert_exec, inert_write_root, and for a policy that cannot decide malformed, unknown_parent, cycle, too_large. Example: SELECT * FROM '
+'skill_system.lint_policy(''dev'');';
 CREATE FUNCTION skill_system.assert_allows(policy_name text, VARIADIC effects text[]) RETURNS void
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_assert_allows' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_allows(text, text[]) IS
-'For tests of a policy: raises P0004 unless every effect is allowed. Example: SELECT skill_system.assert_allows(''dev'', ''db.read'', ''fs.read'');';
+'For tests of a policy: raises P0004 unless every effect is allowed. Example: SELECT skill_system.assert_allows(''dev'', ''db.read'', '
+'''fs.read'');';
 CREATE FUNCTION skill_system.assert_denies(policy_name text, VARIADIC effects text[]) RETURNS void
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_assert_denies' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_denies(text, text[]) IS
-'For tests of a policy: raises P0004 if any of the effects is allowed without a person. Example: SELECT skill_system.assert_denies(''dev'', ''proc.exec'');';
+'For tests of a policy: raises P0004 if any of the effects is allowed without a person. Example: SELECT '
+'skill_system.assert_denies(''dev'', ''proc.exec'');';
 CREATE FUNCTION skill_system.effect_problem(rule text) RETURNS text
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_effect_problem' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.effect_problem(text) IS
@@ -155,26 +182,11 @@ CREATE TRIGGER policy_profiles_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNC
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.record_policy_change();
 CREATE TRIGGER policy_profiles_deleted AFTER DELETE ON skill_system.policy_profiles
     FOR EACH ROW EXECUTE FUNCTION skill_system.record_policy_deletion();
-ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_lock;
-ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_check;
-ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_changed;
-ALTER TABLE skill_system.policy_profiles ENABLE ALWAYS TRIGGER policy_profiles_deleted;
 
 CREATE TRIGGER policy_versions_no_change BEFORE UPDATE OR DELETE ON skill_system.policy_versions
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER policy_versions_no_truncate BEFORE TRUNCATE ON skill_system.policy_versions
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.policy_versions ENABLE ALWAYS TRIGGER policy_versions_no_change;
-ALTER TABLE skill_system.policy_versions ENABLE ALWAYS TRIGGER policy_versions_no_truncate;
-
-ALTER TABLE skill_system.policy_profiles ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.policy_versions ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.policy_profiles
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.policy_profiles FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY tenant ON skill_system.policy_versions
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.policy_versions FOR SELECT TO skill_system_auditor USING (true);
 
 CREATE FUNCTION skill_system.create_policy(
         name text, allow text[] DEFAULT '{}', ask text[] DEFAULT '{}', deny text[] DEFAULT '{}', inherits text[] DEFAULT '{}',
@@ -189,7 +201,9 @@ BEGIN ATOMIC
     RETURNING id;
 END;
 COMMENT ON FUNCTION skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb) IS
-'Makes a policy and returns its id; change it later with UPDATE skill_system.policy_profiles. Raises 22023 for a malformed rule, 42704 for an unknown inherited policy, 23505 when the name is taken. Example: SELECT skill_system.create_policy(''dev'', allow => ''{db.*,fs.read}'', ask => ''{net.fetch}'', deny => ''{proc.exec}'');';
+'Makes a policy and returns its id; change it later with UPDATE skill_system.policy_profiles. Raises 22023 for a malformed rule, 42704 '
+'for an unknown inherited policy, 23505 when the name is taken. Example: SELECT skill_system.create_policy(''dev'', allow => '
+'''{db.*,fs.read}'', ask => ''{net.fetch}'', deny => ''{proc.exec}'');';
 
 CREATE FUNCTION skill_system.install_starter_policies() RETURNS TABLE (name text, installed boolean)
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -209,13 +223,11 @@ BEGIN ATOMIC
     SELECT s.name, m.name IS NOT NULL FROM starter s LEFT JOIN made m ON m.name OPERATOR(pg_catalog.=) s.name ORDER BY s.name;
 END;
 COMMENT ON FUNCTION skill_system.install_starter_policies() IS
-'Makes the policies dev, readonly and locked where the tenant has none of that name; installed says which were made. Example: SELECT * FROM skill_system.install_starter_policies();';
+'Makes the policies dev, readonly and locked where the tenant has none of that name; installed says which were made. Example: SELECT * '
+'FROM skill_system.install_starter_policies();';
 
-REVOKE ALL ON TYPE skill_system.policy_decision FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.policy_decision
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON TABLE skill_system.policy_profiles, skill_system.policy_versions FROM PUBLIC;
-REVOKE ALL ON SEQUENCE skill_system.policy_profiles_id_seq FROM PUBLIC;
 GRANT SELECT ON skill_system.policy_profiles, skill_system.policy_versions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT INSERT (name, allowed_effects, allowed_exec, allowed_write_roots, metadata, denied_effects, ask_effects, inherits, unlisted, mode),
@@ -223,16 +235,6 @@ GRANT INSERT (name, allowed_effects, allowed_exec, allowed_write_roots, metadata
       DELETE ON skill_system.policy_profiles TO skill_system_admin;
 GRANT USAGE ON SEQUENCE skill_system.policy_profiles_id_seq TO skill_system_admin;
 
-REVOKE ALL ON FUNCTION
-    skill_system.check_policy(text, text[]), skill_system.check_policy(text, jsonb), skill_system.check_policy(text, text),
-    skill_system.enforce_policy(text, text[]), skill_system.enforce_policy(text, jsonb), skill_system.enforce_policy(text, text),
-    skill_system.check_exec(text, text[]), skill_system.check_write(text, text),
-    skill_system.explain_policy(text, text[]), skill_system.effective_policy(text), skill_system.lint_policy(text),
-    skill_system.assert_allows(text, text[]), skill_system.assert_denies(text, text[]), skill_system.effect_problem(text),
-    skill_system.lock_policies(), skill_system.check_policy_row(), skill_system.record_policy_change(), skill_system.record_policy_deletion(),
-    skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb),
-    skill_system.install_starter_policies()
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.check_policy(text, text[]), skill_system.check_policy(text, jsonb), skill_system.check_policy(text, text),
     skill_system.enforce_policy(text, text[]), skill_system.enforce_policy(text, jsonb), skill_system.enforce_policy(text, text),
@@ -244,7 +246,3 @@ GRANT EXECUTE ON FUNCTION
     skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb),
     skill_system.install_starter_policies()
     TO skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.policy_profiles', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.policy_profiles_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.policy_versions', '');

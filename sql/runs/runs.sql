@@ -28,22 +28,30 @@ CREATE INDEX idx_runs_agent_id ON skill_system.runs (tenant_id, agent_id) WHERE 
 CREATE INDEX idx_runs_status ON skill_system.runs (tenant_id, status);
 CREATE UNIQUE INDEX idx_runs_idempotency_key ON skill_system.runs (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 COMMENT ON TABLE skill_system.runs IS
-'What agents did: one row per run. Write with log_run() when one step is all there was, else with start_run(), log_step() and finish_run(); plain INSERT and UPDATE work too. A run that has ended is final. Look at it with run_stats, runs_in_progress, stuck_runs and run_otlp().';
+'What agents did: one row per run. Write with log_run() when one step is all there was, else with start_run(), log_step() and '
+'finish_run(); plain INSERT and UPDATE work too. A run that has ended is final. Look at it with run_stats, runs_in_progress, stuck_runs '
+'and run_otlp().';
 COMMENT ON COLUMN skill_system.runs.id IS 'Number of the run.';
 COMMENT ON COLUMN skill_system.runs.goal IS 'What it is for, in words.';
 COMMENT ON COLUMN skill_system.runs.agent_id IS 'Which agent ran, as the writer says.';
-COMMENT ON COLUMN skill_system.runs.policy_profile_id IS 'Policy in force; NULL when none was named or it was deleted. effective_policy keeps what it said.';
+COMMENT ON COLUMN skill_system.runs.policy_profile_id IS
+'Policy in force; NULL when none was named or it was deleted. effective_policy keeps what it said.';
 COMMENT ON COLUMN skill_system.runs.task_spec_id IS 'Task of the first version of the seed system; nothing here uses it.';
 COMMENT ON COLUMN skill_system.runs.status IS 'queued, running, succeeded, failed or cancelled.';
 COMMENT ON COLUMN skill_system.runs.started_at IS 'When it began.';
 COMMENT ON COLUMN skill_system.runs.ended_at IS 'When it ended; NULL while it has not.';
 COMMENT ON COLUMN skill_system.runs.effective_policy IS 'Name, version and hash of the policy in force, and from start_run() its rules.';
-COMMENT ON COLUMN skill_system.runs.metrics IS 'Numbers: steps, duration_ms, gen_ai.usage.input_tokens, gen_ai.usage.output_tokens, gen_ai.usage.cache_read.input_tokens, cost_usd and any others.';
+COMMENT ON COLUMN skill_system.runs.metrics IS
+'Numbers: steps, duration_ms, gen_ai.usage.input_tokens, gen_ai.usage.output_tokens, gen_ai.usage.cache_read.input_tokens, cost_usd and '
+'any others.';
 COMMENT ON COLUMN skill_system.runs.error IS 'Why it failed.';
 COMMENT ON COLUMN skill_system.runs.created_at IS 'When the row was written.';
-COMMENT ON COLUMN skill_system.runs.idempotency_key IS 'Key of the call that made the run; a second call with it returns this run. Unique in the tenant.';
+COMMENT ON COLUMN skill_system.runs.idempotency_key IS
+'Key of the call that made the run; a second call with it returns this run. Unique in the tenant.';
 COMMENT ON COLUMN skill_system.runs.tenant_id IS 'Tenant of the session that wrote the row.';
-COMMENT ON COLUMN skill_system.runs.skill_version_id IS 'Version of the registered skill that log_run() found; NULL for a run of several steps, whose events have it, and where no skill of that name is registered. No foreign key: it outlives the skill.';
+COMMENT ON COLUMN skill_system.runs.skill_version_id IS
+'Version of the registered skill that log_run() found; NULL for a run of several steps, whose events have it, and where no skill of that '
+'name is registered. No foreign key: it outlives the skill.';
 
 CREATE TABLE skill_system.run_events (
     id         bigserial   NOT NULL,
@@ -59,7 +67,8 @@ CREATE TABLE skill_system.run_events (
 );
 CREATE INDEX idx_run_events_run_id ON skill_system.run_events (tenant_id, run_id);
 COMMENT ON TABLE skill_system.run_events IS
-'What happened in a run, append-only. A step is an event step_completed with the payload {skill, operation, status, duration_ms, metrics}. Write with log_step(), log_event(), log_events() or INSERT (run_id, level, event_type, payload).';
+'What happened in a run, append-only. A step is an event step_completed with the payload {skill, operation, status, duration_ms, '
+'metrics}. Write with log_step(), log_event(), log_events() or INSERT (run_id, level, event_type, payload).';
 COMMENT ON COLUMN skill_system.run_events.id IS 'Number of the event; they count up in the order of writing.';
 COMMENT ON COLUMN skill_system.run_events.run_id IS 'Run it belongs to.';
 COMMENT ON COLUMN skill_system.run_events.ts IS 'When it happened.';
@@ -67,7 +76,8 @@ COMMENT ON COLUMN skill_system.run_events.level IS 'debug, info, warn or error, 
 COMMENT ON COLUMN skill_system.run_events.event_type IS 'For example step_completed or approval_asked.';
 COMMENT ON COLUMN skill_system.run_events.payload IS 'Details.';
 COMMENT ON COLUMN skill_system.run_events.tenant_id IS 'Tenant of the run.';
-COMMENT ON COLUMN skill_system.run_events.skill_version_id IS 'For a step of a registered skill: its version; payload->>''skill_version'' has the digits. See run_skill_versions.';
+COMMENT ON COLUMN skill_system.run_events.skill_version_id IS
+'For a step of a registered skill: its version; payload->>''skill_version'' has the digits. See run_skill_versions.';
 
 CREATE FUNCTION skill_system.guard_run() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_run';
@@ -75,22 +85,10 @@ COMMENT ON FUNCTION skill_system.guard_run() IS
 'Trigger function of runs: refuses to change a run that has ended.';
 CREATE TRIGGER runs_final BEFORE UPDATE ON skill_system.runs
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_run();
-ALTER TABLE skill_system.runs ENABLE ALWAYS TRIGGER runs_final;
 CREATE TRIGGER run_events_no_change BEFORE UPDATE OR DELETE ON skill_system.run_events
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER run_events_no_truncate BEFORE TRUNCATE ON skill_system.run_events
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
-ALTER TABLE skill_system.run_events ENABLE ALWAYS TRIGGER run_events_no_change;
-ALTER TABLE skill_system.run_events ENABLE ALWAYS TRIGGER run_events_no_truncate;
-
-ALTER TABLE skill_system.runs ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.run_events ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.runs
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.runs FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY tenant ON skill_system.run_events
-    USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.run_events FOR SELECT TO skill_system_auditor USING (true);
 
 -- The writing functions are on hot paths, so they pin search_path in the library
 -- around each statement and not here. log_run() and start_run() write with the rights
@@ -102,38 +100,53 @@ CREATE FUNCTION skill_system.log_run(
         payload jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_run';
 COMMENT ON FUNCTION skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text) IS
-'Logs a run of one step in one call, after it ended: the run, its step event and an audit record run.logged. Returns the run''s number. A skill that is registered (skill_id is its name, namespace/name, UUID or the id in its manifest, unless several have that) is linked to the version that is served, or to the one that payload names: {"skill_version": "<12 digits>"}. With an idempotency_key that was used before, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a text that is empty or longer than 200 characters, metrics or payload that are no object; 42704 for an unknown policy. Example: SELECT skill_system.log_run(''skill-system-memory'', ''search'', ''ok'', 118, agent_id => ''coder'', metrics => ''{"gen_ai.usage.input_tokens": 900}'');';
+'Logs a run of one step in one call, after it ended: the run, its step event and an audit record run.logged. Returns the run''s number. A '
+'skill that is registered (skill_id is its name, namespace/name, UUID or the id in its manifest, unless several have that) is linked to '
+'the version that is served, or to the one that payload names: {"skill_version": "<12 digits>"}. With an idempotency_key that was used '
+'before, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a text that is empty or longer '
+'than 200 characters, metrics or payload that are no object; 42704 for an unknown policy. Example: SELECT '
+'skill_system.log_run(''skill-system-memory'', ''search'', ''ok'', 118, agent_id => ''coder'', metrics => ''{"gen_ai.usage.input_tokens": '
+'900}'');';
 
 CREATE FUNCTION skill_system.start_run(
         goal text, agent_id text DEFAULT NULL, policy_name text DEFAULT NULL, metrics jsonb DEFAULT '{}',
         idempotency_key text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_start_run';
 COMMENT ON FUNCTION skill_system.start_run(text, text, text, jsonb, text) IS
-'Starts a run of several steps and returns its number; the policy''s rules, version and hash are kept in effective_policy. Go on with log_step() and finish_run(). With an idempotency_key that was used before, returns that run and writes nothing. Raises 22023 for texts out of bounds, 42704 for an unknown policy. Example: SELECT skill_system.start_run(''file form W-1'', ''coder'', ''dev'');';
+'Starts a run of several steps and returns its number; the policy''s rules, version and hash are kept in effective_policy. Go on with '
+'log_step() and finish_run(). With an idempotency_key that was used before, returns that run and writes nothing. Raises 22023 for texts '
+'out of bounds, 42704 for an unknown policy. Example: SELECT skill_system.start_run(''file form W-1'', ''coder'', ''dev'');';
 
 CREATE FUNCTION skill_system.log_event(
         run_id bigint, event_type text, payload jsonb DEFAULT '{}', level text DEFAULT 'info') RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_event';
 COMMENT ON FUNCTION skill_system.log_event(bigint, text, jsonb, text) IS
-'Notes an event of a run, also of one that has ended, and returns its number. Raises 42704 for an unknown run, 22023 for texts out of bounds or a payload that is no object. Example: SELECT skill_system.log_event(7, ''approval_asked'', ''{"effect": "net.fetch"}'');';
+'Notes an event of a run, also of one that has ended, and returns its number. Raises 42704 for an unknown run, 22023 for texts out of '
+'bounds or a payload that is no object. Example: SELECT skill_system.log_event(7, ''approval_asked'', ''{"effect": "net.fetch"}'');';
 
 CREATE FUNCTION skill_system.log_step(
         run_id bigint, skill_id text, operation text, status text DEFAULT 'ok', duration_ms bigint DEFAULT NULL,
         metrics jsonb DEFAULT '{}', payload jsonb DEFAULT '{}') RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_step';
 COMMENT ON FUNCTION skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb) IS
-'Logs a step of a run and returns the event''s number: step_completed, or step_started while the status is running or queued. A registered skill is linked to its version as by log_run(). Raises 42704 for an unknown run, 55000 for one that has ended, 22023 as log_run(). Example: SELECT skill_system.log_step(7, ''skill-system-memory'', ''search'', ''ok'', 118);';
+'Logs a step of a run and returns the event''s number: step_completed, or step_started while the status is running or queued. A '
+'registered skill is linked to its version as by log_run(). Raises 42704 for an unknown run, 55000 for one that has ended, 22023 as '
+'log_run(). Example: SELECT skill_system.log_step(7, ''skill-system-memory'', ''search'', ''ok'', 118);';
 
 CREATE FUNCTION skill_system.log_events(run_id bigint, events jsonb) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_events' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.log_events(bigint, jsonb) IS
-'Notes up to 10000 events of a run in one call, in the given order, and returns how many. Each is {"event_type": text, "level"?: text, "payload"?: object, "ts"?: time}. All or none. Raises 42704 for an unknown run, 22023 naming the first malformed event, 54000 for too many. Example: SELECT skill_system.log_events(7, ''[{"event_type": "note", "payload": {"text": "found it"}}]'');';
+'Notes up to 10000 events of a run in one call, in the given order, and returns how many. Each is {"event_type": text, "level"?: text, '
+'"payload"?: object, "ts"?: time}. All or none. Raises 42704 for an unknown run, 22023 naming the first malformed event, 54000 for too '
+'many. Example: SELECT skill_system.log_events(7, ''[{"event_type": "note", "payload": {"text": "found it"}}]'');';
 
 CREATE FUNCTION skill_system.finish_run(run_id bigint, status text, error text DEFAULT NULL, metrics jsonb DEFAULT '{}')
     RETURNS skill_system.run_status
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_finish_run' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.finish_run(bigint, text, text, jsonb) IS
-'Ends a run as succeeded, failed or cancelled and returns that. Adds up its steps into metrics (steps, duration_ms, tokens, cost_usd), to which metrics are added last, and writes an audit record run.finished. A second call with the same status does nothing. Raises 42704 for an unknown run, 55000 when it has ended otherwise, 22023 for a status that is no end. Example: SELECT skill_system.finish_run(7, ''ok'');';
+'Ends a run as succeeded, failed or cancelled and returns that. Adds up its steps into metrics (steps, duration_ms, tokens, cost_usd), to '
+'which metrics are added last, and writes an audit record run.finished. A second call with the same status does nothing. Raises 42704 for '
+'an unknown run, 55000 when it has ended otherwise, 22023 for a status that is no end. Example: SELECT skill_system.finish_run(7, ''ok'');';
 
 CREATE FUNCTION skill_system.stuck_after() RETURNS interval
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_stuck_after' SET search_path = pg_catalog, pg_temp;
@@ -152,16 +165,22 @@ WITH raw AS (
                WHEN 'ok' THEN true WHEN 'success' THEN true WHEN 'succeeded' THEN true WHEN 'completed' THEN true
                WHEN 'error' THEN false WHEN 'failed' THEN false WHEN 'failure' THEN false
            END AS good,
-           CASE WHEN pg_catalog.jsonb_typeof(e.payload -> 'duration_ms') = 'number' THEN (e.payload ->> 'duration_ms')::numeric END AS duration_ms,
-           CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'gen_ai.usage.input_tokens') = 'number' THEN ((e.payload -> 'metrics') ->> 'gen_ai.usage.input_tokens')::numeric END AS input_tokens,
-           CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'gen_ai.usage.output_tokens') = 'number' THEN ((e.payload -> 'metrics') ->> 'gen_ai.usage.output_tokens')::numeric END AS output_tokens,
-           CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'cost_usd') = 'number' THEN ((e.payload -> 'metrics') ->> 'cost_usd')::numeric END AS cost_usd
+           CASE WHEN pg_catalog.jsonb_typeof(e.payload -> 'duration_ms') = 'number' THEN (e.payload ->> 'duration_ms')::numeric END
+               AS duration_ms,
+           CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'gen_ai.usage.input_tokens') = 'number'
+               THEN ((e.payload -> 'metrics') ->> 'gen_ai.usage.input_tokens')::numeric END AS input_tokens,
+           CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'gen_ai.usage.output_tokens') = 'number'
+               THEN ((e.payload -> 'metrics') ->> 'gen_ai.usage.output_tokens')::numeric END AS output_tokens,
+           CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'cost_usd') = 'number'
+               THEN ((e.payload -> 'metrics') ->> 'cost_usd')::numeric END AS cost_usd
     FROM skill_system.run_events e
     WHERE e.event_type = 'step_completed'
 ), step AS (
     SELECT tenant_id, skill_id, operation, day, good,
-           CASE WHEN duration_ms BETWEEN 0 AND 1e15 THEN duration_ms END AS duration_ms, CASE WHEN input_tokens BETWEEN 0 AND 1e15 THEN input_tokens END AS input_tokens,
-           CASE WHEN output_tokens BETWEEN 0 AND 1e15 THEN output_tokens END AS output_tokens, CASE WHEN cost_usd BETWEEN 0 AND 1e15 THEN cost_usd END AS cost_usd
+           CASE WHEN duration_ms BETWEEN 0 AND 1e15 THEN duration_ms END AS duration_ms,
+           CASE WHEN input_tokens BETWEEN 0 AND 1e15 THEN input_tokens END AS input_tokens,
+           CASE WHEN output_tokens BETWEEN 0 AND 1e15 THEN output_tokens END AS output_tokens,
+           CASE WHEN cost_usd BETWEEN 0 AND 1e15 THEN cost_usd END AS cost_usd
     FROM raw
 ), summed AS (
     SELECT tenant_id, skill_id, operation, day,
@@ -188,7 +207,8 @@ SELECT tenant_id, skill_id, operation, day, count, succeeded, failed,
        input_tokens, output_tokens, cost_usd
 FROM rated;
 COMMENT ON VIEW skill_system.run_stats IS
-'Completed steps per skill, operation and day (UTC): how many, how well, how fast, at what cost. Example: SELECT skill_id, count, success_rate, p95_duration_ms FROM skill_system.run_stats WHERE day = current_date;';
+'Completed steps per skill, operation and day (UTC): how many, how well, how fast, at what cost. Example: SELECT skill_id, count, '
+'success_rate, p95_duration_ms FROM skill_system.run_stats WHERE day = current_date;';
 COMMENT ON COLUMN skill_system.run_stats.tenant_id IS 'Tenant of the runs.';
 COMMENT ON COLUMN skill_system.run_stats.skill_id IS 'Skill, from the step''s payload.';
 COMMENT ON COLUMN skill_system.run_stats.operation IS 'Operation of the skill, from the step''s payload.';
@@ -217,7 +237,8 @@ CROSS JOIN LATERAL (
 ) e
 WHERE r.status IN ('queued', 'running');
 COMMENT ON VIEW skill_system.runs_in_progress IS
-'Runs that have not ended, with their completed steps and the time since anything was heard of them. Example: SELECT id, goal, steps, silent_for FROM skill_system.runs_in_progress ORDER BY silent_for DESC;';
+'Runs that have not ended, with their completed steps and the time since anything was heard of them. Example: SELECT id, goal, steps, '
+'silent_for FROM skill_system.runs_in_progress ORDER BY silent_for DESC;';
 COMMENT ON COLUMN skill_system.runs_in_progress.tenant_id IS 'Tenant of the run.';
 COMMENT ON COLUMN skill_system.runs_in_progress.id IS 'Number of the run.';
 COMMENT ON COLUMN skill_system.runs_in_progress.goal IS 'What it is for.';
@@ -234,7 +255,8 @@ SELECT p.tenant_id, p.id, p.goal, p.agent_id, p.status, p.started_at, p.created_
 FROM skill_system.runs_in_progress p
 WHERE p.silent_for > skill_system.stuck_after();
 COMMENT ON VIEW skill_system.stuck_runs IS
-'Unfinished runs that have been silent for longer than the setting skill_system.stuck_after. End them with finish_run(id, ''failed'', ''lost''). Example: SELECT id, goal, silent_for FROM skill_system.stuck_runs;';
+'Unfinished runs that have been silent for longer than the setting skill_system.stuck_after. End them with finish_run(id, ''failed'', '
+'''lost''). Example: SELECT id, goal, silent_for FROM skill_system.stuck_runs;';
 COMMENT ON COLUMN skill_system.stuck_runs.tenant_id IS 'Tenant of the run.';
 COMMENT ON COLUMN skill_system.stuck_runs.id IS 'Number of the run.';
 COMMENT ON COLUMN skill_system.stuck_runs.goal IS 'What it is for.';
@@ -249,43 +271,42 @@ COMMENT ON COLUMN skill_system.stuck_runs.silent_for IS 'Time since then.';
 CREATE FUNCTION skill_system.run_otlp(run_id bigint) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_run_otlp' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.run_otlp(bigint) IS
-'A run as OTLP/JSON for any OpenTelemetry collector (POST to /v1/traces): the run is the root span invoke_agent, each completed step a child span execute_tool, other events are span events. Ids are the same in every export. Raises 42704 for an unknown run. Example: SELECT skill_system.run_otlp(7);';
+'A run as OTLP/JSON for any OpenTelemetry collector (POST to /v1/traces): the run is the root span invoke_agent, each completed step a '
+'child span execute_tool, other events are span events. Ids are the same in every export. Raises 42704 for an unknown run. Example: '
+'SELECT skill_system.run_otlp(7);';
 
 CREATE FUNCTION skill_system.maintain(batch_size integer DEFAULT 10000)
     RETURNS TABLE (task text, affected bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_maintain' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.maintain(integer) IS
-'What has to be done now and then, for all tenants; one row per task. audit_partitions makes the partitions of this month and the next two; run_retention deletes finished runs older than skill_system.run_retention with their events, at most batch_size a call, and records that as runs.deleted; audit_seal seals what is not sealed yet; audit_sweep seals records that no seal would take and records that as audit.sealed_late. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a batch_size out of bounds. Example: SELECT * FROM skill_system.maintain();';
+'What has to be done now and then, for all tenants; one row per task. audit_partitions makes the partitions of this month and the next '
+'two; run_retention deletes finished runs older than skill_system.run_retention with their events, at most batch_size a call, and records '
+'that as runs.deleted; audit_seal seals what is not sealed yet; audit_sweep seals records that no seal would take and records that as '
+'audit.sealed_late. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a batch_size out of bounds. Example: SELECT * '
+'FROM skill_system.maintain();';
 
 CREATE FUNCTION skill_system.import_legacy(schema_name text)
     RETURNS TABLE (table_name text, imported bigint, skipped bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_import_legacy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.import_legacy(text) IS
-'Imports the tables of the seed system (its version 1, 2 or migrated), ids kept, into the session''s tenant. First ALTER SCHEMA skill_system RENAME TO skill_system_legacy; and CREATE EXTENSION skill_system;. Rules that are none here go to metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: what is there is skipped. Raises 42704 when the schema has no such tables, 55000 when an id is taken by another row. Superusers only. Example: SELECT * FROM skill_system.import_legacy(''skill_system_legacy'');';
+'Imports the tables of the seed system (its version 1, 2 or migrated), ids kept, into the session''s tenant. First ALTER SCHEMA '
+'skill_system RENAME TO skill_system_legacy; and CREATE EXTENSION skill_system;. Rules that are none here go to '
+'metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: what is there is skipped. Raises '
+'42704 when the schema has no such tables, 55000 when an id is taken by another row. Superusers only. Example: SELECT * FROM '
+'skill_system.import_legacy(''skill_system_legacy'');';
 
-REVOKE ALL ON TABLE skill_system.runs, skill_system.run_events,
-    skill_system.run_stats, skill_system.runs_in_progress, skill_system.stuck_runs FROM PUBLIC;
-REVOKE ALL ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.run_status FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.run_status
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.runs, skill_system.run_events,
     skill_system.run_stats, skill_system.runs_in_progress, skill_system.stuck_runs
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-GRANT INSERT (goal, agent_id, policy_profile_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics, error, idempotency_key),
+GRANT INSERT (goal, agent_id, policy_profile_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics, error,
+    idempotency_key),
       UPDATE (goal, agent_id, status, started_at, ended_at, metrics, error)
     ON skill_system.runs TO skill_system_agent;
 GRANT INSERT (run_id, ts, level, event_type, payload, skill_version_id) ON skill_system.run_events TO skill_system_agent;
 GRANT USAGE ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq TO skill_system_agent;
 
-REVOKE ALL ON FUNCTION
-    skill_system.guard_run(), skill_system.stuck_after(), skill_system.run_otlp(bigint), skill_system.maintain(integer),
-    skill_system.import_legacy(text),
-    skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text),
-    skill_system.start_run(text, text, text, jsonb, text), skill_system.log_event(bigint, text, jsonb, text),
-    skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
-    skill_system.finish_run(bigint, text, text, jsonb)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text),
     skill_system.start_run(text, text, text, jsonb, text), skill_system.log_event(bigint, text, jsonb, text),
@@ -295,8 +316,3 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION skill_system.maintain(integer) TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.stuck_after(), skill_system.run_otlp(bigint)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.runs', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.runs_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.run_events', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.run_events_id_seq', '');

@@ -12,10 +12,13 @@ CREATE TABLE skill_system.agents (
     PRIMARY KEY (tenant_id, id)
 );
 COMMENT ON TABLE skill_system.agents IS
-'Agents with their configuration. An admin writes it directly: INSERT INTO skill_system.agents (id, name, config) VALUES (''rule37-agent'', ''Rule 37'', ''{"skills": ["spacing-calculation"]}''); skill_catalog() shows an agent the skills in its config, and check_integrity() looks them up.';
+'Agents with their configuration. An admin writes it directly: INSERT INTO skill_system.agents (id, name, config) VALUES '
+'(''rule37-agent'', ''Rule 37'', ''{"skills": ["spacing-calculation"]}''); skill_catalog() shows an agent the skills in its config, and '
+'check_integrity() looks them up.';
 COMMENT ON COLUMN skill_system.agents.id IS 'Identifier, for example rule37-agent; unique in the tenant.';
 COMMENT ON COLUMN skill_system.agents.name IS 'Its name for people.';
-COMMENT ON COLUMN skill_system.agents.config IS 'System prompt, model, budgets, who is asked when; skills is an array of the names of its skills (name or namespace/name).';
+COMMENT ON COLUMN skill_system.agents.config IS
+'System prompt, model, budgets, who is asked when; skills is an array of the names of its skills (name or namespace/name).';
 COMMENT ON COLUMN skill_system.agents.status IS 'active, or whatever else: then it sees no catalogue.';
 COMMENT ON COLUMN skill_system.agents.created_at IS 'When it was made.';
 COMMENT ON COLUMN skill_system.agents.updated_at IS 'When it was changed last; kept by the server.';
@@ -35,13 +38,18 @@ CREATE TABLE skill_system.skill_artifacts (
 );
 CREATE INDEX skill_artifacts_skill ON skill_system.skill_artifacts (tenant_id, skill_id);
 COMMENT ON TABLE skill_system.skill_artifacts IS
-'Long texts of skills, tier 3: reference tables, guides, regulations. load_skill() lists them, load_artifact() gives one. An admin writes it directly: INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT ''swr-37-text'', id, ''Statewide Rule 37'', ''...'' FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
+'Long texts of skills, tier 3: reference tables, guides, regulations. load_skill() lists them, load_artifact() gives one. An admin writes '
+'it directly: INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT ''swr-37-text'', id, ''Statewide Rule 37'', '
+'''...'' FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
 COMMENT ON COLUMN skill_system.skill_artifacts.id IS 'Identifier, unique in the tenant; load_artifact() and tier3_artifact_refs name it.';
-COMMENT ON COLUMN skill_system.skill_artifacts.skill_id IS 'Skill it belongs to, and is deleted with for good; NULL: any skill may refer to it.';
+COMMENT ON COLUMN skill_system.skill_artifacts.skill_id IS
+'Skill it belongs to, and is deleted with for good; NULL: any skill may refer to it.';
 COMMENT ON COLUMN skill_system.skill_artifacts.name IS 'Its name for people.';
 COMMENT ON COLUMN skill_system.skill_artifacts.content IS 'The text.';
-COMMENT ON COLUMN skill_system.skill_artifacts.content_hash IS 'SHA-256 of the text''s bytes, 64 hexadecimal digits; computed by the server. One that is given must be right.';
-COMMENT ON COLUMN skill_system.skill_artifacts.token_estimate IS 'What it costs a model: given, or a token for every four bytes; computed again when the text changes.';
+COMMENT ON COLUMN skill_system.skill_artifacts.content_hash IS
+'SHA-256 of the text''s bytes, 64 hexadecimal digits; computed by the server. One that is given must be right.';
+COMMENT ON COLUMN skill_system.skill_artifacts.token_estimate IS
+'What it costs a model: given, or a token for every four bytes; computed again when the text changes.';
 COMMENT ON COLUMN skill_system.skill_artifacts.created_at IS 'When it was made.';
 COMMENT ON COLUMN skill_system.skill_artifacts.tenant_id IS 'Tenant of the artifact.';
 
@@ -64,7 +72,9 @@ CREATE TABLE skill_system.skill_personas (
 );
 CREATE UNIQUE INDEX skill_personas_default ON skill_system.skill_personas (tenant_id, skill_id) WHERE is_default;
 COMMENT ON TABLE skill_system.skill_personas IS
-'Voices of skills: each an inline prompt or the slug of a prompt template, exactly one of the two. load_skill() gives them. An admin writes it directly: INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text, is_default) SELECT id, ''expert'', ''You are a spacing expert.'', true FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
+'Voices of skills: each an inline prompt or the slug of a prompt template, exactly one of the two. load_skill() gives them. An admin '
+'writes it directly: INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text, is_default) SELECT id, ''expert'', '
+'''You are a spacing expert.'', true FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
 COMMENT ON COLUMN skill_system.skill_personas.id IS 'UUID of the persona.';
 COMMENT ON COLUMN skill_system.skill_personas.skill_id IS 'Skill it speaks for, and is deleted with for good.';
 COMMENT ON COLUMN skill_system.skill_personas.persona_key IS 'Its key, unique in the skill.';
@@ -96,7 +106,9 @@ CREATE TABLE skill_system.skill_code_blocks (
     FOREIGN KEY (tenant_id, skill_id) REFERENCES skill_system.skill_heads (tenant_id, id) ON DELETE CASCADE
 );
 COMMENT ON TABLE skill_system.skill_code_blocks IS
-'Tools that come with skills: code, the parameters it takes, or both. load_skill() gives those that the model may see. An admin writes it directly: INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, description, parameters) SELECT id, ''spacing'', ''Distance to the lease line'', ''{"type": "object"}'' FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
+'Tools that come with skills: code, the parameters it takes, or both. load_skill() gives those that the model may see. An admin writes it '
+'directly: INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, description, parameters) SELECT id, ''spacing'', ''Distance '
+'to the lease line'', ''{"type": "object"}'' FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
 COMMENT ON COLUMN skill_system.skill_code_blocks.id IS 'UUID of the block.';
 COMMENT ON COLUMN skill_system.skill_code_blocks.skill_id IS 'Skill it belongs to, and is deleted with for good.';
 COMMENT ON COLUMN skill_system.skill_code_blocks.block_key IS 'Name of the tool, unique in the skill.';
@@ -126,11 +138,14 @@ CREATE TABLE skill_system.agent_definitions (
     UNIQUE (tenant_id, agent_key)
 );
 COMMENT ON TABLE skill_system.agent_definitions IS
-'By which skill an agent works. Skills are named, not referenced: a definition may be there before its skill, and check_integrity() finds what is missing. An admin writes it directly: INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES (''rule_37'', ''rrc_rule37''), (''general'', NULL);';
+'By which skill an agent works. Skills are named, not referenced: a definition may be there before its skill, and check_integrity() finds '
+'what is missing. An admin writes it directly: INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES '
+'(''rule_37'', ''rrc_rule37''), (''general'', NULL);';
 COMMENT ON COLUMN skill_system.agent_definitions.id IS 'UUID of the definition.';
 COMMENT ON COLUMN skill_system.agent_definitions.tenant_id IS 'Tenant of the agent.';
 COMMENT ON COLUMN skill_system.agent_definitions.agent_key IS 'The agent, for example rule_37; unique in the tenant.';
-COMMENT ON COLUMN skill_system.agent_definitions.root_skill_key IS 'Slug of its skill: skill_definitions.skill_key, or namespace/skill_key outside of the namespace default. NULL: general mode.';
+COMMENT ON COLUMN skill_system.agent_definitions.root_skill_key IS
+'Slug of its skill: skill_definitions.skill_key, or namespace/skill_key outside of the namespace default. NULL: general mode.';
 COMMENT ON COLUMN skill_system.agent_definitions.persona_key IS 'Persona of the root skill; NULL: its default.';
 COMMENT ON COLUMN skill_system.agent_definitions.model_config IS 'Which model it prefers, and how.';
 COMMENT ON COLUMN skill_system.agent_definitions.loaded_skills IS 'Slugs of more skills that it may load.';
@@ -158,7 +173,9 @@ CREATE TABLE skill_system.skill_injections (
     CONSTRAINT skill_injections_once UNIQUE NULLS NOT DISTINCT (tenant_id, conversation_id, tier, skill_id, artifact_id, content_hash)
 );
 COMMENT ON TABLE skill_system.skill_injections IS
-'What was put into which conversation, so that nothing is put there twice. Written by load_skill() and load_artifact() when they are told the conversation; it outlives the skills. Example: SELECT tier, skill_id, artifact_id, tokens FROM skill_system.skill_injections WHERE conversation_id = ''c-17'' ORDER BY injected_at;';
+'What was put into which conversation, so that nothing is put there twice. Written by load_skill() and load_artifact() when they are told '
+'the conversation; it outlives the skills. Example: SELECT tier, skill_id, artifact_id, tokens FROM skill_system.skill_injections WHERE '
+'conversation_id = ''c-17'' ORDER BY injected_at;';
 COMMENT ON COLUMN skill_system.skill_injections.id IS 'UUID of the entry.';
 COMMENT ON COLUMN skill_system.skill_injections.tenant_id IS 'Tenant of the conversation.';
 COMMENT ON COLUMN skill_system.skill_injections.conversation_id IS 'The conversation.';
@@ -166,7 +183,8 @@ COMMENT ON COLUMN skill_system.skill_injections.tier IS '2: a skill; 3: an artif
 COMMENT ON COLUMN skill_system.skill_injections.skill_id IS 'The skill, or that of the artifact.';
 COMMENT ON COLUMN skill_system.skill_injections.artifact_id IS 'The artifact; NULL for a skill.';
 COMMENT ON COLUMN skill_system.skill_injections.version IS 'Version of the skill, or first 12 digits of the artifact''s hash.';
-COMMENT ON COLUMN skill_system.skill_injections.content_hash IS 'SHA-256 of what was put there, its version included; anything else is new to the conversation.';
+COMMENT ON COLUMN skill_system.skill_injections.content_hash IS
+'SHA-256 of what was put there, its version included; anything else is new to the conversation.';
 COMMENT ON COLUMN skill_system.skill_injections.tokens IS 'What it costs, estimated.';
 COMMENT ON COLUMN skill_system.skill_injections.injected_at IS 'When it was put there first.';
 COMMENT ON COLUMN skill_system.skill_injections.injected_by IS 'Role that had logged in.';
@@ -181,26 +199,32 @@ SELECT h.id, h.tenant_id, h.skill_name AS skill_key, h.namespace, coalesce(h.nam
 FROM skill_system.skill_heads h
 WHERE h.deleted_at IS NULL;
 COMMENT ON VIEW skill_system.skill_definitions IS
-'Skills as agents are told of them. skill_personas, skill_code_blocks and skill_artifacts point to its id, agent_definitions.root_skill_key to its skill_key. Write with define_skill(). Example: SELECT skill_key, status, context_mode FROM skill_system.skill_definitions;';
+'Skills as agents are told of them. skill_personas, skill_code_blocks and skill_artifacts point to its id, '
+'agent_definitions.root_skill_key to its skill_key. Write with define_skill(). Example: SELECT skill_key, status, context_mode FROM '
+'skill_system.skill_definitions;';
 COMMENT ON COLUMN skill_system.skill_definitions.id IS 'UUID of the skill.';
 COMMENT ON COLUMN skill_system.skill_definitions.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_definitions.skill_key IS 'Its slug: the name of the skill in its namespace.';
 COMMENT ON COLUMN skill_system.skill_definitions.namespace IS 'Its namespace.';
 COMMENT ON COLUMN skill_system.skill_definitions.name IS 'Its name for people.';
 COMMENT ON COLUMN skill_system.skill_definitions.description IS 'What it does and when to use it.';
-COMMENT ON COLUMN skill_system.skill_definitions.context_mode IS 'reason_alongside: the model reads it. compute_and_return: it works apart and returns a result.';
+COMMENT ON COLUMN skill_system.skill_definitions.context_mode IS
+'reason_alongside: the model reads it. compute_and_return: it works apart and returns a result.';
 COMMENT ON COLUMN skill_system.skill_definitions.tier1_manifest IS 'What a catalogue shows, where it was given.';
-COMMENT ON COLUMN skill_system.skill_definitions.tier2_definition IS 'The specification that is loaded on selection; NULL: the body of the current version.';
+COMMENT ON COLUMN skill_system.skill_definitions.tier2_definition IS
+'The specification that is loaded on selection; NULL: the body of the current version.';
 COMMENT ON COLUMN skill_system.skill_definitions.tier3_artifact_refs IS 'Artifacts it refers to; NULL: its own.';
 COMMENT ON COLUMN skill_system.skill_definitions.domain_tags IS 'Labels for matching.';
-COMMENT ON COLUMN skill_system.skill_definitions.status IS 'active: agents may load it. inactive: approved, but switched off. draft, disabled.';
+COMMENT ON COLUMN skill_system.skill_definitions.status IS
+'active: agents may load it. inactive: approved, but switched off. draft, disabled.';
 COMMENT ON COLUMN skill_system.skill_definitions.created_at IS 'When the skill was registered.';
 COMMENT ON COLUMN skill_system.skill_definitions.updated_at IS 'When it was changed last.';
 
 CREATE FUNCTION skill_system.hash_artifact() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_hash_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.hash_artifact() IS
-'Trigger function of skill_artifacts: computes content_hash and token_estimate, and refuses a content_hash that is not that of the content. What the owner of the tables writes, as a restore does, is left for check_integrity() to judge.';
+'Trigger function of skill_artifacts: computes content_hash and token_estimate, and refuses a content_hash that is not that of the '
+'content. What the owner of the tables writes, as a restore does, is left for check_integrity() to judge.';
 
 CREATE TRIGGER hash_artifact BEFORE INSERT OR UPDATE ON skill_system.skill_artifacts
     FOR EACH ROW EXECUTE FUNCTION skill_system.hash_artifact();
@@ -216,7 +240,8 @@ CREATE TRIGGER skill_injections_guard BEFORE UPDATE ON skill_system.skill_inject
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns('times', 'last_injected_at');
 -- Every change is audited, but not the rows that a restore brings back: those are older than its transaction.
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.agents
-    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
+    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now())
+        EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.agents
     FOR EACH ROW EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 -- The text of an artifact may be long; its hash says which one it was.
@@ -225,15 +250,18 @@ CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.skill_arti
 CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.skill_artifacts
     FOR EACH ROW EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'content');
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.skill_personas
-    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
+    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now())
+        EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.skill_personas
     FOR EACH ROW EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.skill_code_blocks
-    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
+    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now())
+        EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.skill_code_blocks
     FOR EACH ROW EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.agent_definitions
-    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
+    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now())
+        EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.agent_definitions
     FOR EACH ROW EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 
@@ -243,73 +271,77 @@ CREATE FUNCTION skill_system.define_skill(
         effects text[] DEFAULT NULL, reason text DEFAULT NULL) RETURNS skill_system.skill_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_define_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.define_skill(text, jsonb, jsonb, jsonb, text[], text, text, text, text[], text) IS
-'Says of a skill what agents are told: tier 1 {name, description, triggers}, tier 2 {description, steps, requirements, output_format, ...}, tier 3 [artifact ids], tags, context_mode reason_alongside or compute_and_return. NULL leaves a thing as it is, JSON null takes a tier away; all of it outlives new versions. A skill that is not there is registered as a draft with the given body (default: the text of tier 2), description of tier 1 and effects. Raises SK404 when there is neither skill nor body, SK409 for another body or other effects of a skill that is there, 22023 for values out of shape. Example: SELECT * FROM skill_system.define_skill(''rrc_rule37'', ''{"description": "Spacing exceptions", "triggers": ["rule 37"]}'', ''{"steps": ["Find the nearest well"]}'');';
+'Says of a skill what agents are told: tier 1 {name, description, triggers}, tier 2 {description, steps, requirements, output_format, '
+'...}, tier 3 [artifact ids], tags, context_mode reason_alongside or compute_and_return. NULL leaves a thing as it is, JSON null takes a '
+'tier away; all of it outlives new versions. A skill that is not there is registered as a draft with the given body (default: the text of '
+'tier 2), description of tier 1 and effects. Raises SK404 when there is neither skill nor body, SK409 for another body or other effects '
+'of a skill that is there, 22023 for values out of shape. Example: SELECT * FROM skill_system.define_skill(''rrc_rule37'', '
+'''{"description": "Spacing exceptions", "triggers": ["rule 37"]}'', ''{"steps": ["Find the nearest well"]}'');';
 
-CREATE FUNCTION skill_system.skill_catalog(agent text DEFAULT NULL, max_tokens integer DEFAULT NULL, policy_name text DEFAULT NULL, namespace text DEFAULT NULL)
+CREATE FUNCTION skill_system.skill_catalog(agent text DEFAULT NULL, max_tokens integer DEFAULT NULL, policy_name text DEFAULT NULL,
+    namespace text DEFAULT NULL)
     RETURNS TABLE (skill_id uuid, name text, description text, triggers text[], domain_tags text[], token_estimate integer,
                    skill text, "version" text, context_mode text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_catalog' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_catalog(text, integer, text, text) IS
-'Tier 1: the skills that an agent may load, for its system prompt; skill is what load_skill() takes. Only enabled ones, in the order of namespace and name. With an agent (agent_definitions.agent_key or agents.id) only its root skill, loaded_skills and the skills of its config, in this order; all, when it has none of them. With a policy only those whose declared effects it allows without a person. With max_tokens it stops before the skill that would exceed them. Raises 42704 for an unknown agent or policy, 55000 for an agent that is not active, 22023 for negative max_tokens. Example: SELECT skill, name, description FROM skill_system.skill_catalog(''rule_37'', 2000, ''dev'');';
+'Tier 1: the skills that an agent may load, for its system prompt; skill is what load_skill() takes. Only enabled ones, in the order of '
+'namespace and name. With an agent (agent_definitions.agent_key or agents.id) only its root skill, loaded_skills and the skills of its '
+'config, in this order; all, when it has none of them. With a policy only those whose declared effects it allows without a person. With '
+'max_tokens it stops before the skill that would exceed them. Raises 42704 for an unknown agent or policy, 55000 for an agent that is not '
+'active, 22023 for negative max_tokens. Example: SELECT skill, name, description FROM skill_system.skill_catalog(''rule_37'', 2000, '
+'''dev'');';
 
 CREATE TYPE skill_system.loaded_skill AS (
     skill_id uuid, skill text, name text, version text, context_mode text, already_loaded boolean, definition jsonb, body text,
     personas jsonb, code_blocks jsonb, artifacts jsonb, token_estimate integer, content_hash text);
 COMMENT ON TYPE skill_system.loaded_skill IS
-'Answer of load_skill(). definition: tier2_definition; body: that of the current version, where there is no definition. personas, code_blocks, artifacts: arrays; of code blocks those that the model may see, of artifacts {id, name, token_estimate}. token_estimate: what all of it costs. already_loaded: the conversation has it, so there is no content.';
-CREATE FUNCTION skill_system.load_skill(skill text, conversation_id text DEFAULT NULL, policy_name text DEFAULT NULL, force boolean DEFAULT false)
+'Answer of load_skill(). definition: tier2_definition; body: that of the current version, where there is no definition. personas, '
+'code_blocks, artifacts: arrays; of code blocks those that the model may see, of artifacts {id, name, token_estimate}. token_estimate: '
+'what all of it costs. already_loaded: the conversation has it, so there is no content.';
+CREATE FUNCTION skill_system.load_skill(skill text, conversation_id text DEFAULT NULL, policy_name text DEFAULT NULL,
+    force boolean DEFAULT false)
     RETURNS skill_system.loaded_skill
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_load_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.load_skill(text, text, text, boolean) IS
-'Tier 2: all that a skill says, for a model that has selected it. In a conversation each content is given once: the second time already_loaded is true and there is no content, unless force is; what has changed since counts as new. Without a conversation nothing is written, also on a standby. With a policy, effects that it does not allow raise 42501 as enforce_policy() does. Raises SK404 for an unknown skill, 55000 for one that is not enabled. Example: SELECT definition, body FROM skill_system.load_skill(''rrc_rule37'', ''c-17'', ''dev'');';
+'Tier 2: all that a skill says, for a model that has selected it. In a conversation each content is given once: the second time '
+'already_loaded is true and there is no content, unless force is; what has changed since counts as new. Without a conversation nothing is '
+'written, also on a standby. With a policy, effects that it does not allow raise 42501 as enforce_policy() does. Raises SK404 for an '
+'unknown skill, 55000 for one that is not enabled. Example: SELECT definition, body FROM skill_system.load_skill(''rrc_rule37'', '
+'''c-17'', ''dev'');';
 
 CREATE TYPE skill_system.loaded_artifact AS (
     artifact_id text, skill_id uuid, name text, already_loaded boolean, content text, content_hash text, token_estimate integer);
 COMMENT ON TYPE skill_system.loaded_artifact IS
 'Answer of load_artifact(). already_loaded: the conversation has it, so content is NULL.';
-CREATE FUNCTION skill_system.load_artifact(artifact text, conversation_id text DEFAULT NULL, policy_name text DEFAULT NULL, force boolean DEFAULT false)
+CREATE FUNCTION skill_system.load_artifact(artifact text, conversation_id text DEFAULT NULL, policy_name text DEFAULT NULL,
+    force boolean DEFAULT false)
     RETURNS skill_system.loaded_artifact
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_load_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.load_artifact(text, text, text, boolean) IS
-'Tier 3: the text of an artifact, under the same rules as load_skill() for its skill. Raises 42704 for an unknown artifact, 55000 when its skill is not enabled, XX001 when the text does not have its hash. Example: SELECT content FROM skill_system.load_artifact(''swr-37-text'', ''c-17'');';
+'Tier 3: the text of an artifact, under the same rules as load_skill() for its skill. Raises 42704 for an unknown artifact, 55000 when '
+'its skill is not enabled, XX001 when the text does not have its hash. Example: SELECT content FROM '
+'skill_system.load_artifact(''swr-37-text'', ''c-17'');';
 
 CREATE FUNCTION skill_system.reset_injections(conversation_id text) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_reset_injections' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.reset_injections(text) IS
-'Forgets what a conversation was given, and returns how many contents that were: call it when its context was compacted, or when it has ended. Example: SELECT skill_system.reset_injections(''c-17'');';
+'Forgets what a conversation was given, and returns how many contents that were: call it when its context was compacted, or when it has '
+'ended. Example: SELECT skill_system.reset_injections(''c-17'');';
 
 CREATE FUNCTION skill_system.check_integrity()
     RETURNS TABLE (severity text, code text, subject text, reference text, message text, hint text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_check_integrity' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.check_integrity() IS
-'What is named and not there, one row each, none when all is well: unknown_root_skill, unknown_skill, inactive_skill, unknown_persona and unreadable_skills of active agents, unknown_artifact of skills, content_mismatch of artifacts. severity is warning, or error with skill_system.integrity_fail_loud on. Example: SELECT * FROM skill_system.check_integrity();';
+'What is named and not there, one row each, none when all is well: unknown_root_skill, unknown_skill, inactive_skill, unknown_persona and '
+'unreadable_skills of active agents, unknown_artifact of skills, content_mismatch of artifacts. severity is warning, or error with '
+'skill_system.integrity_fail_loud on. Example: SELECT * FROM skill_system.check_integrity();';
 CREATE FUNCTION skill_system.assert_integrity() RETURNS integer
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_assert_integrity' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_integrity() IS
-'check_integrity() for the start of a service: returns the number of findings and tells of the first ones in a WARNING; with skill_system.integrity_fail_loud on it raises P0004 when there are any. Example: SET skill_system.integrity_fail_loud = on; SELECT skill_system.assert_integrity();';
+'check_integrity() for the start of a service: returns the number of findings and tells of the first ones in a WARNING; with '
+'skill_system.integrity_fail_loud on it raises P0004 when there are any. Example: SET skill_system.integrity_fail_loud = on; SELECT '
+'skill_system.assert_integrity();';
 
-ALTER TABLE skill_system.agents ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_artifacts ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_personas ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_code_blocks ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.agent_definitions ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_injections ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.agents USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_artifacts USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_personas USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_code_blocks USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.agent_definitions USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_injections USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.agents FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_artifacts FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_personas FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_code_blocks FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.agent_definitions FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_injections FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.agents, skill_system.skill_artifacts, skill_system.skill_personas, skill_system.skill_code_blocks,
-    skill_system.agent_definitions, skill_system.skill_injections, skill_system.skill_definitions FROM PUBLIC;
-REVOKE ALL ON TYPE skill_system.loaded_skill, skill_system.loaded_artifact FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.loaded_skill, skill_system.loaded_artifact
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.agents, skill_system.skill_artifacts, skill_system.skill_personas, skill_system.skill_code_blocks,
@@ -317,30 +349,24 @@ GRANT SELECT ON skill_system.agents, skill_system.skill_artifacts, skill_system.
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- Not created_at: it tells a row of now from a restored one.
 GRANT DELETE, INSERT (id, name, config, status), UPDATE (id, name, config, status, updated_at) ON skill_system.agents TO skill_system_admin;
-GRANT DELETE, INSERT (id, skill_id, name, content, content_hash, token_estimate), UPDATE (id, skill_id, name, content, content_hash, token_estimate)
+GRANT DELETE, INSERT (id, skill_id, name, content, content_hash, token_estimate),
+    UPDATE (id, skill_id, name, content, content_hash, token_estimate)
     ON skill_system.skill_artifacts TO skill_system_admin;
 GRANT DELETE, INSERT (id, skill_id, persona_key, display_name, prompt_text, prompt_template_ref, is_default, sort_order),
-    UPDATE (persona_key, display_name, prompt_text, prompt_template_ref, is_default, sort_order, updated_at) ON skill_system.skill_personas TO skill_system_admin;
+    UPDATE (persona_key, display_name, prompt_text, prompt_template_ref, is_default, sort_order, updated_at) ON skill_system.skill_personas
+        TO skill_system_admin;
 GRANT DELETE, INSERT (id, skill_id, block_key, language, code, parameters, description, llm_visible, sort_order),
-    UPDATE (block_key, language, code, parameters, description, llm_visible, sort_order, updated_at) ON skill_system.skill_code_blocks TO skill_system_admin;
+    UPDATE (block_key, language, code, parameters, description, llm_visible, sort_order, updated_at) ON skill_system.skill_code_blocks
+        TO skill_system_admin;
 GRANT DELETE, INSERT (id, tenant_id, agent_key, root_skill_key, persona_key, model_config, loaded_skills, is_active, is_system),
-    UPDATE (agent_key, root_skill_key, persona_key, model_config, loaded_skills, is_active, is_system, updated_at) ON skill_system.agent_definitions TO skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.hash_artifact(), skill_system.define_skill(text, jsonb, jsonb, jsonb, text[], text, text, text, text[], text),
-    skill_system.skill_catalog(text, integer, text, text), skill_system.load_skill(text, text, text, boolean),
-    skill_system.load_artifact(text, text, text, boolean), skill_system.reset_injections(text),
-    skill_system.check_integrity(), skill_system.assert_integrity()
-    FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION skill_system.define_skill(text, jsonb, jsonb, jsonb, text[], text, text, text, text[], text) TO skill_system_admin;
+    UPDATE (agent_key, root_skill_key, persona_key, model_config, loaded_skills, is_active, is_system, updated_at)
+        ON skill_system.agent_definitions TO skill_system_admin;
+GRANT EXECUTE ON FUNCTION skill_system.define_skill(text, jsonb, jsonb, jsonb, text[], text, text, text, text[], text)
+    TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION
-    skill_system.load_skill(text, text, text, boolean), skill_system.load_artifact(text, text, text, boolean), skill_system.reset_injections(text)
+    skill_system.load_skill(text, text, text, boolean), skill_system.load_artifact(text, text, text, boolean),
+    skill_system.reset_injections(text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
-GRANT EXECUTE ON FUNCTION skill_system.skill_catalog(text, integer, text, text), skill_system.check_integrity(), skill_system.assert_integrity()
+GRANT EXECUTE ON FUNCTION skill_system.skill_catalog(text, integer, text, text), skill_system.check_integrity(),
+    skill_system.assert_integrity()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.agents', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_artifacts', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_personas', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_code_blocks', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.agent_definitions', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_injections', '');

@@ -12,7 +12,8 @@ COMMENT ON TABLE skill_system.skill_search IS
 'The words of each skill as it is served, for search_skills(). Kept up to date by whatever changes a skill.';
 COMMENT ON COLUMN skill_system.skill_search.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_search.skill_id IS 'The skill.';
-COMMENT ON COLUMN skill_system.skill_search.document IS 'Words of its name (weight A), tags and description (B) and the beginning of its body (D), stemmed as English.';
+COMMENT ON COLUMN skill_system.skill_search.document IS
+'Words of its name (weight A), tags and description (B) and the beginning of its body (D), stemmed as English.';
 
 CREATE TABLE skill_system.skill_embeddings (
     tenant_id  text    NOT NULL DEFAULT skill_system.current_tenant(),
@@ -20,27 +21,34 @@ CREATE TABLE skill_system.skill_embeddings (
     dimensions integer NOT NULL CHECK (dimensions BETWEEN 1 AND 8192),
     embedding  real[]  NOT NULL,
     PRIMARY KEY (tenant_id, version_id),
-    CHECK (pg_catalog.array_ndims(embedding) OPERATOR(pg_catalog.=) 1 AND pg_catalog.cardinality(embedding) OPERATOR(pg_catalog.=) dimensions
+    CHECK (pg_catalog.array_ndims(embedding) OPERATOR(pg_catalog.=) 1
+        AND pg_catalog.cardinality(embedding) OPERATOR(pg_catalog.=) dimensions
         AND pg_catalog.array_position(embedding, NULL) IS NULL),
     FOREIGN KEY (tenant_id, version_id) REFERENCES skill_system.skill_versions (tenant_id, id) ON DELETE CASCADE
 );
 ALTER TABLE skill_system.skill_embeddings ALTER COLUMN embedding SET STORAGE EXTERNAL;
 COMMENT ON TABLE skill_system.skill_embeddings IS
-'What somebody''s model makes of a version, for search_skills(). Written by set_skill_embedding(). It belongs to the version, so a new version has none until it is given one.';
+'What somebody''s model makes of a version, for search_skills(). Written by set_skill_embedding(). It belongs to the version, so a new '
+'version has none until it is given one.';
 COMMENT ON COLUMN skill_system.skill_embeddings.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_embeddings.version_id IS 'The version.';
-COMMENT ON COLUMN skill_system.skill_embeddings.dimensions IS 'How many numbers; only embeddings with as many as the query''s are compared.';
+COMMENT ON COLUMN skill_system.skill_embeddings.dimensions IS
+'How many numbers; only embeddings with as many as the query''s are compared.';
 COMMENT ON COLUMN skill_system.skill_embeddings.embedding IS 'The numbers.';
 
 CREATE FUNCTION skill_system.set_skill_embedding(skill text, embedding double precision[], version text DEFAULT NULL) RETURNS boolean
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_skill_embedding' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.set_skill_embedding(text, double precision[], text) IS
-'Gives a version of a skill, by default the one that is served, its embedding; NULL takes it away. version is 12 digits. False when nothing changed. Raises SK404, SK405, 22023 for what is not 1 to 8192 finite numbers or is 0 throughout. Example: SELECT skill_system.set_skill_embedding(''pdf-forms'', ''{0.12, -0.4, 0.9}'');';
+'Gives a version of a skill, by default the one that is served, its embedding; NULL takes it away. version is 12 digits. False when '
+'nothing changed. Raises SK404, SK405, 22023 for what is not 1 to 8192 finite numbers or is 0 throughout. Example: SELECT '
+'skill_system.set_skill_embedding(''pdf-forms'', ''{0.12, -0.4, 0.9}'');';
 
 CREATE TYPE skill_system.skill_found AS (
-    rank integer, namespace text, skill_name text, description text, score double precision, matched text[], version text, semver text, status text,
+    rank integer, namespace text, skill_name text, description text, score double precision, matched text[], version text, semver text,
+    status text,
     domain_tags text[], skill_id uuid);
-COMMENT ON TYPE skill_system.skill_found IS 'Row of search_skills(): a skill, its place in the ranking, and which of name, text, tags, spelling and embedding found it.';
+COMMENT ON TYPE skill_system.skill_found IS
+'Row of search_skills(): a skill, its place in the ranking, and which of name, text, tags, spelling and embedding found it.';
 
 CREATE FUNCTION skill_system.search_skills(
         query text, namespace text DEFAULT NULL, tags text[] DEFAULT NULL, policy_name text DEFAULT NULL, max_results integer DEFAULT 20,
@@ -48,26 +56,16 @@ CREATE FUNCTION skill_system.search_skills(
     RETURNS SETOF skill_system.skill_found
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_search_skills' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean) IS
-'Finds enabled skills, the best first: by words of name, tags, description and body (as a web search: "a phrase", -without, or; without such signs also skills with some of the words), by name, by tags, by similar spelling where pg_trgm is installed, and by embedding where one is given. Each of these ranks for itself, and score is the sum of 1 / (60 + rank); matched says which found it. tags: only skills with at least one of them. With a policy, only skills appear whose effects it allows. include_drafts: also those that wait for approval. Raises 22023 when there is nothing to search for or an argument is out of bounds, 42704 for an unknown policy. Example: SELECT skill_name, description FROM skill_system.search_skills(''fill a pdf form'', policy_name => ''dev'');';
+'Finds enabled skills, the best first: by words of name, tags, description and body (as a web search: "a phrase", -without, or; without '
+'such signs also skills with some of the words), by name, by tags, by similar spelling where pg_trgm is installed, and by embedding where '
+'one is given. Each of these ranks for itself, and score is the sum of 1 / (60 + rank); matched says which found it. tags: only skills '
+'with at least one of them. With a policy, only skills appear whose effects it allows. include_drafts: also those that wait for approval. '
+'Raises 22023 when there is nothing to search for or an argument is out of bounds, 42704 for an unknown policy. Example: SELECT '
+'skill_name, description FROM skill_system.search_skills(''fill a pdf form'', policy_name => ''dev'');';
 
-ALTER TABLE skill_system.skill_search ENABLE ROW LEVEL SECURITY;
-ALTER TABLE skill_system.skill_embeddings ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON skill_system.skill_search USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY tenant ON skill_system.skill_embeddings USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
-CREATE POLICY auditor ON skill_system.skill_search FOR SELECT TO skill_system_auditor USING (true);
-CREATE POLICY auditor ON skill_system.skill_embeddings FOR SELECT TO skill_system_auditor USING (true);
-
-REVOKE ALL ON TABLE skill_system.skill_search, skill_system.skill_embeddings FROM PUBLIC;
 GRANT SELECT ON skill_system.skill_search, skill_system.skill_embeddings
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON TYPE skill_system.skill_found FROM PUBLIC;
 GRANT USAGE ON TYPE skill_system.skill_found TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-REVOKE ALL ON FUNCTION
-    skill_system.set_skill_embedding(text, double precision[], text), skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean)
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.set_skill_embedding(text, double precision[], text) TO skill_system_reviewer, skill_system_admin;
-
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_search', '');
-SELECT pg_catalog.pg_extension_config_dump('skill_system.skill_embeddings', '');

@@ -3,42 +3,64 @@
 CREATE FUNCTION skill_system.skill_store_load(name text, version text DEFAULT NULL, namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_store_load' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_load(text, text, text) IS
-'SkillStore load(): a SkillSource with name, version, content_hash, source (byte for byte) and metadata. An older version comes with its own bytes and the metadata of now. Raises SK404 (SkillNotFoundError), SK405 (VersionNotFoundError); DETAIL is JSON with error, connector_type and implementation. Example: SELECT skill_system.skill_store_load(''hello'')->>''source'';';
+'SkillStore load(): a SkillSource with name, version, content_hash, source (byte for byte) and metadata. An older version comes with its '
+'own bytes and the metadata of now. Raises SK404 (SkillNotFoundError), SK405 (VersionNotFoundError); DETAIL is JSON with error, '
+'connector_type and implementation. Example: SELECT skill_system.skill_store_load(''hello'')->>''source'';';
 
 CREATE FUNCTION skill_system.skill_store_query(filter jsonb DEFAULT NULL, namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_store_query' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_query(jsonb, text) IS
-'SkillStore query(): an array of SkillMeta in the order of the names'' bytes. filter may have status, tag (all of them), author, since (unix seconds), name_pattern (a regular expression found anywhere in the name, without look-around), and then limit and offset. No body is read. Raises 22023 for a filter that cannot be read, 54000 for a pattern that is too large. Example: SELECT skill_system.skill_store_query(''{"status": "Approved", "tag": ["ops"], "limit": 10}'');';
+'SkillStore query(): an array of SkillMeta in the order of the names'' bytes. filter may have status, tag (all of them), author, since '
+'(unix seconds), name_pattern (a regular expression found anywhere in the name, without look-around), and then limit and offset. No body '
+'is read. Raises 22023 for a filter that cannot be read, 54000 for a pattern that is too large. Example: SELECT '
+'skill_system.skill_store_query(''{"status": "Approved", "tag": ["ops"], "limit": 10}'');';
 
 CREATE FUNCTION skill_system.skill_store_metadata(name text, namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_store_metadata' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_metadata(text, text) IS
-'SkillStore metadata(): a SkillMeta with name, version, content_hash, status, created_at, updated_at (unix seconds) and, where known, description, status_changed_at, author and metadata_bag. Raises SK404 (SkillNotFoundError). Example: SELECT skill_system.skill_store_metadata(''hello'')->>''status'';';
+'SkillStore metadata(): a SkillMeta with name, version, content_hash, status, created_at, updated_at (unix seconds) and, where known, '
+'description, status_changed_at, author and metadata_bag. Raises SK404 (SkillNotFoundError). Example: SELECT '
+'skill_system.skill_store_metadata(''hello'')->>''status'';';
 
 CREATE FUNCTION skill_system.skill_store_versions(name text, namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_store_versions' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_versions(text, text) IS
-'SkillStore versions(): an array of VersionInfo, one for each version, by the second of its last change and within a second as they came. skill_history has every change. Raises SK404 (SkillNotFoundError). Example: SELECT v->>''version'', v->>''status'' FROM jsonb_array_elements(skill_system.skill_store_versions(''hello'')) v;';
+'SkillStore versions(): an array of VersionInfo, one for each version, by the second of its last change and within a second as they came. '
+'skill_history has every change. Raises SK404 (SkillNotFoundError). Example: SELECT v->>''version'', v->>''status'' FROM '
+'jsonb_array_elements(skill_system.skill_store_versions(''hello'')) v;';
 
-CREATE FUNCTION skill_system.skill_store_store(name text, source text, metadata jsonb DEFAULT NULL, namespace text DEFAULT 'skillscript') RETURNS jsonb
+CREATE FUNCTION skill_system.skill_store_store(name text, source text, metadata jsonb DEFAULT NULL, namespace text DEFAULT 'skillscript')
+    RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skill_store_store' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_store(text, text, jsonb, text) IS
-'SkillStore store(): keeps a body as the version that is served and returns its VersionInfo. metadata may have status, description, author and metadata_bag; it replaces what was said before. The status is that of metadata, else of the header "# Status:", else Draft. Approved becomes Draft, in the body too, for a caller who may not approve, and with skill_system.signed_approvals on for a body without the signature of a registered approver. Raises SK409 (StorageConflictError) for a name that cannot be stored or a pinned skill, 22023 for metadata that cannot be read, 54000 for a body above 16 MiB. Example: SELECT skill_system.skill_store_store(''hello'', E''# Skill: hello\n# Status: Draft\n'', ''{"author": "alice"}'');';
+'SkillStore store(): keeps a body as the version that is served and returns its VersionInfo. metadata may have status, description, '
+'author and metadata_bag; it replaces what was said before. The status is that of metadata, else of the header "# Status:", else Draft. '
+'Approved becomes Draft, in the body too, for a caller who may not approve, and with skill_system.signed_approvals on for a body without '
+'the signature of a registered approver. Raises SK409 (StorageConflictError) for a name that cannot be stored or a pinned skill, 22023 '
+'for metadata that cannot be read, 54000 for a body above 16 MiB. Example: SELECT skill_system.skill_store_store(''hello'', E''# Skill: '
+'hello\n# Status: Draft\n'', ''{"author": "alice"}'');';
 
 CREATE FUNCTION skill_system.skill_store_update_status(name text, status text, namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skill_store_update_status' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_update_status(text, text, text) IS
-'SkillStore update_status(): gives the served version another status and returns its VersionInfo with previous_status. The header "# Status:" is rewritten, so body, content_hash and version change; a body that carries the valid signature of an approver is approved as it is. Raises 22023 unless status is Draft, Approved or Disabled, SK404 (SkillNotFoundError), SK403 (ApprovalRejectedError) when the caller may not approve or, with skill_system.signed_approvals on, the body carries no valid signature. Example: SELECT skill_system.skill_store_update_status(''hello'', ''Approved'');';
+'SkillStore update_status(): gives the served version another status and returns its VersionInfo with previous_status. The header "# '
+'Status:" is rewritten, so body, content_hash and version change; a body that carries the valid signature of an approver is approved as '
+'it is. Raises 22023 unless status is Draft, Approved or Disabled, SK404 (SkillNotFoundError), SK403 (ApprovalRejectedError) when the '
+'caller may not approve or, with skill_system.signed_approvals on, the body carries no valid signature. Example: SELECT '
+'skill_system.skill_store_update_status(''hello'', ''Approved'');';
 
 CREATE FUNCTION skill_system.skill_store_delete(name text, namespace text DEFAULT 'skillscript') RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skill_store_delete' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_delete(text, text) IS
-'SkillStore delete(): removes a skill with all its versions for good; the name is free again. skill_history and the audit trail still tell that it was there. delete_skill() keeps the versions. Raises SK404 (SkillNotFoundError). Example: SELECT skill_system.skill_store_delete(''hello'');';
+'SkillStore delete(): removes a skill with all its versions for good; the name is free again. skill_history and the audit trail still '
+'tell that it was there. delete_skill() keeps the versions. Raises SK404 (SkillNotFoundError). Example: SELECT '
+'skill_system.skill_store_delete(''hello'');';
 
 CREATE FUNCTION skill_system.skill_store_version(namespace text DEFAULT 'skillscript') RETURNS text
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_store_version' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_version(text) IS
-'SkillStore version(): 16 hexadecimal digits that move with every skill that comes, goes or gets another status or version. A session computes it once for each change and then knows it, so polling is cheap. Example: SELECT skill_system.skill_store_version();';
+'SkillStore version(): 16 hexadecimal digits that move with every skill that comes, goes or gets another status or version. A session '
+'computes it once for each change and then knows it, so polling is cheap. Example: SELECT skill_system.skill_store_version();';
 
 CREATE FUNCTION skill_system.skill_store_manifest(namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -53,21 +75,17 @@ COMMENT ON FUNCTION skill_system.skill_store_manifest(text) IS
 CREATE FUNCTION skill_system.skill_store_static_capabilities() RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-    SELECT jsonb_build_object('connector_type', 'skill_store', 'implementation', 'SkillSystemStore', 'contract_version', '1.0.0', 'features',
-        jsonb_build_object('supports_writes', true, 'supports_versioning', true, 'supports_tag_filter', true, 'supports_audit_trail', true,
+    SELECT jsonb_build_object('connector_type', 'skill_store', 'implementation', 'SkillSystemStore', 'contract_version', '1.0.0',
+        'features', jsonb_build_object('supports_writes', true, 'supports_versioning', true, 'supports_tag_filter', true, 'supports_audit_trail', true,
             'supports_atomic_status_transitions', true));
 END;
 COMMENT ON FUNCTION skill_system.skill_store_static_capabilities() IS
-'SkillStore staticCapabilities(): what this store can do, whatever is in it. Example: SELECT skill_system.skill_store_static_capabilities()->''features'';';
+'SkillStore staticCapabilities(): what this store can do, whatever is in it. Example: SELECT '
+'skill_system.skill_store_static_capabilities()->''features'';';
 
-REVOKE ALL ON FUNCTION
-    skill_system.skill_store_load(text, text, text), skill_system.skill_store_query(jsonb, text), skill_system.skill_store_metadata(text, text),
-    skill_system.skill_store_versions(text, text), skill_system.skill_store_store(text, text, jsonb, text),
-    skill_system.skill_store_update_status(text, text, text), skill_system.skill_store_delete(text, text), skill_system.skill_store_version(text),
-    skill_system.skill_store_manifest(text), skill_system.skill_store_static_capabilities()
-    FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-    skill_system.skill_store_load(text, text, text), skill_system.skill_store_query(jsonb, text), skill_system.skill_store_metadata(text, text),
+    skill_system.skill_store_load(text, text, text), skill_system.skill_store_query(jsonb, text),
+    skill_system.skill_store_metadata(text, text),
     skill_system.skill_store_versions(text, text), skill_system.skill_store_version(text), skill_system.skill_store_manifest(text),
     skill_system.skill_store_static_capabilities()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

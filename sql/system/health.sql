@@ -4,14 +4,16 @@ CREATE FUNCTION skill_system.version_info()
     RETURNS TABLE (library text, catalogue text, server text, pgrx text, advice text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_version_info' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.version_info() IS
-'Versions of the loaded library, of the objects in this database, of the server and of pgrx, and what to do when the first two differ. Example: SELECT * FROM skill_system.version_info();';
+'Versions of the loaded library, of the objects in this database, of the server and of pgrx, and what to do when the first two differ. '
+'Example: SELECT * FROM skill_system.version_info();';
 
 CREATE FUNCTION skill_system.health() RETURNS TABLE ("check" text, status text, detail text, hint text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_health' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.health() IS
-'One row per thing that must be right: versions, keyring, roles, audit_protection, utility_guard, audit_partitions, audit_seal, sealer, row_security, dump_marking, stuck_runs, skills_integrity. status is ok, warning or error; hint says what to do. Example: SELECT * FROM skill_system.health() WHERE status <> ''ok'';';
+'One row per thing that must be right: versions, keyring, roles, audit_protection, utility_guard, audit_partitions, audit_seal, sealer, '
+'row_security, dump_marking, stuck_runs, skills_integrity. status is ok, warning or error; hint says what to do. Example: SELECT * FROM '
+'skill_system.health() WHERE status <> ''ok'';';
 
-REVOKE ALL ON FUNCTION skill_system.version_info(), skill_system.health() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.version_info()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.health() TO skill_system_auditor, skill_system_admin;

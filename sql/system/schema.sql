@@ -34,13 +34,13 @@ GRANT USAGE ON SCHEMA skill_system
 CREATE FUNCTION skill_system.current_tenant() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_current_tenant';
 COMMENT ON FUNCTION skill_system.current_tenant() IS
-'Tenant whose rows this session sees and writes. Set by a superuser through the setting skill_system.tenant, for example ALTER ROLE app SET skill_system.tenant = ''acme''; "default" when nobody set one. Example: SELECT skill_system.current_tenant();';
+'Tenant whose rows this session sees and writes. Set by a superuser through the setting skill_system.tenant, for example ALTER ROLE app '
+'SET skill_system.tenant = ''acme''; "default" when nobody set one. Example: SELECT skill_system.current_tenant();';
 
 CREATE FUNCTION skill_system.uuid_v7() RETURNS uuid
     LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_uuid_v7';
 COMMENT ON FUNCTION skill_system.uuid_v7() IS
 'A new UUID version 7 (RFC 9562): ordered by time in milliseconds. Example: SELECT skill_system.uuid_v7();';
 
-REVOKE ALL ON FUNCTION skill_system.current_tenant(), skill_system.uuid_v7() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION skill_system.current_tenant(), skill_system.uuid_v7()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

@@ -114,7 +114,7 @@ fn create_checklist(call: &Call) -> Answer {
     let Some((template_id, template_version, items, rule_domains)) = template else {
         return Err(Fault::new(
             Code::UndefinedObject,
-            format!("compliance domain \"{}\" has no template", skill_core::policy::effect::shorten(domain)),
+            format!("compliance domain \"{}\" has no template", skill_core::error::shorten(domain)),
         )
         .hint("An administrator creates it with create_template()."));
     };

@@ -6,8 +6,8 @@ use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function};
 use std::collections::BTreeMap;
 
 use skill_core::compliance::entities::{EntityType, Field, InputType, PRESETS, Preset, Relation};
+use skill_core::error::shorten;
 use skill_core::input::required;
-use skill_core::policy::effect::shorten;
 use skill_core::{Code, Fault};
 
 use crate::args::{json, missing, stored};

@@ -2,8 +2,8 @@
 
 use crate::settings;
 use serde_json::{Value, json};
+use skill_core::error::shorten;
 use skill_core::input::{optional, required, word};
-use skill_core::policy::effect::shorten;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Timing, Trigger, arg, pg_function};

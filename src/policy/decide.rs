@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::policy::request::{self, Effects, format_effects};
 use skill_core::policy::{Decision, MAX_EFFECTS, Mode, Policy};
 use skill_core::{Code, Fault};

@@ -2,7 +2,7 @@
 
 use const_format::concatcp;
 use skill_core::Fault;
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::policy::{PolicyError, Profile, hash_all};
 use skill_pg::cached::announce_change;
 use skill_pg::spi::{self, As, See};

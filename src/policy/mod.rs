@@ -7,7 +7,7 @@ mod history;
 use std::rc::Rc;
 
 use const_format::concatcp;
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::policy::{MAX_NAME_BYTES, Mode, Policy, PolicyError, Profile, Unlisted};
 use skill_pg::cached::Cached;
 use skill_pg::spi::{self, As, See};

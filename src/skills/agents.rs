@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use skill_core::error::shorten;
 use skill_core::input::{canonical, invalid, optional, required, word};
 use skill_core::jsonb::{self, Found};
-use skill_core::policy::effect::shorten;
 use skill_core::policy::{MAX_EFFECTS, Policy};
 use skill_core::skills::Status;
 use skill_core::skills::agents::{self as logic, Agent, Finding, Known, MAX_ID, Skills, tokens};

@@ -108,7 +108,7 @@ fn revoke_skill_approver(call: &Call) -> Answer {
     match before {
         None => Err(Fault::new(
             Code::UndefinedObject,
-            format!("there is no approver's key \"{}\"", skill_core::policy::effect::shorten(key_id)),
+            format!("there is no approver's key \"{}\"", skill_core::error::shorten(key_id)),
         )
         .hint("SELECT * FROM skill_system.skill_approvers;")),
         Some(true) => Ok(false.into()),

@@ -170,7 +170,7 @@ fn inject_skill(call: &Call) -> Answer {
     };
     let skill = enabled(reference).ok_or_else(|| {
         let hint = "SELECT namespace, skill_name, enabled FROM skill_system.skills; only an approved skill that is switched on is given out.";
-        contract::unknown(&skill_core::policy::effect::shorten(given)).fault(Code::SkillNotFound).hint(hint)
+        contract::unknown(&skill_core::error::shorten(given)).fault(Code::SkillNotFound).hint(hint)
     })?;
     let locator = locator(skill.id);
     if let Some(limit) = limit.filter(|limit| skill.body_size > *limit) {

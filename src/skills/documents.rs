@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use skill_core::input::invalid;
 use skill_core::policy::Decision;
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::document;
 use skill_core::skills::files::{self as limits, Files};

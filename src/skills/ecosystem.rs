@@ -9,8 +9,8 @@ use crate::{compat};
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
+use skill_core::error::shorten;
 use skill_core::input::{invalid, required, sha256};
-use skill_core::policy::effect::shorten;
 use skill_core::skills::bundle;
 use skill_core::skills::ecosystem::{self as logic, MAIN, SkillsIndex};
 use skill_core::skills::names;

@@ -4,7 +4,7 @@ use skill_pg::{Arg, Row, Uuid, arg, sys};
 use skill_pg::spi::{self, As, See};
 use crate::{compat};
 use serde_json::{Value, json};
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::dependencies;
 use skill_core::skills::metadata::SkillMetadata;

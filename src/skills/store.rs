@@ -6,7 +6,7 @@ use crate::{settings, compat};
 use std::cell::RefCell;
 
 use serde_json::{Value, json};
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::approval::rejected;
 use skill_core::skills::metadata::SkillMetadata;

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use skill_core::input::{invalid, optional};
-use skill_core::policy::effect::shorten;
+use skill_core::error::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::changes::Token;
 use skill_core::skills::dependencies::{self as logic, Key, Kind, Problem, Relation, Resolution, Source};

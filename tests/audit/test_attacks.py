@@ -11,8 +11,11 @@ import subprocess
 import time
 from contextlib import nullcontext
 
-import psycopg
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from psycopg import errors
+
 import skr1
 from attacks import (
     APPEND_ONLY,
@@ -39,10 +42,7 @@ from attacks import (
     values,
     victim,
 )
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from psycopg import errors
-from test_standby import as_server
+from cluster import as_server, bindir, skill_verify_program
 
 ATTACKS = {}
 BOOK = Book()
@@ -59,7 +59,7 @@ def attack(number, title):
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
+    skill_verify_program()
 
 
 @pytest.fixture(scope="module", params=CONFIGURATIONS)
@@ -102,7 +102,8 @@ def going_on(trial):
 
 
 def statement(trial, log, text, *problems, then=lambda connection: None):
-    """A statement that the guard refuses, to the owner and to a superuser, and that verify_audit() finds where it could be run."""
+    """A statement that the guard refuses, to the owner and to a superuser, and that verify_audit() finds where it could
+    be run."""
     for role in ("chief", None):
         with log.connect(role) as connection:
             trial.guarded(connection, text)
@@ -170,7 +171,8 @@ def _(t, log):
         change(connection)
         triggers(connection, "ENABLE")
         connection.execute(
-            "ALTER TABLE ONLY skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_truncate; ALTER TABLE ONLY skill_system.audit_logs_2041_01 ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
+            "ALTER TABLE ONLY skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_truncate; "
+            "ALTER TABLE ONLY skill_system.audit_logs_2041_01 ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
         )
         assert "protection_missing" not in str(findings(connection))
         t.found(connection, "signature_mismatch", "record_missing")
@@ -237,7 +239,8 @@ def _(t, log):
     statement(
         t,
         log,
-        "CREATE TABLE public.more PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01')",
+        "CREATE TABLE public.more PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO "
+        "('2051-01-01')",
         "protection_missing",
     )
     statement(
@@ -270,7 +273,9 @@ def _(t, log):
             "INSERT INTO public.copy SELECT * FROM skill_system.audit_logs_default WHERE id <> %s", [victim(connection)]
         )
         connection.execute(
-            "DROP TABLE skill_system.audit_logs_default; ALTER TABLE public.copy RENAME TO audit_logs_default; ALTER TABLE public.audit_logs_default SET SCHEMA skill_system"
+            "DROP TABLE skill_system.audit_logs_default; "
+            "ALTER TABLE public.copy RENAME TO audit_logs_default; "
+            "ALTER TABLE public.audit_logs_default SET SCHEMA skill_system"
         )
         connection.execute(
             "ALTER TABLE skill_system.audit_logs ATTACH PARTITION skill_system.audit_logs_default DEFAULT"
@@ -302,7 +307,8 @@ def _(t, log):
         connection.execute("SELECT * FROM skill_system.seal_audit()")
         connection.execute("DROP RULE quiet ON skill_system.audit_logs")
         [(state,)] = connection.execute(
-            "SELECT event_data ->> 'state' FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint' ORDER BY recorded_at DESC LIMIT 1"
+            "SELECT event_data ->> 'state' FROM skill_system.audit_logs "
+            "WHERE event_type = 'audit.fingerprint' ORDER BY recorded_at DESC LIMIT 1"
         ).fetchall()
         assert "DO INSTEAD NOTHING" in state
     with going_on(t):
@@ -415,7 +421,10 @@ def copy_of(server):
 @attack(17, "Tail rollback: the whole server is put back to a file-level backup")
 def _(t, fresh):
     server, data = fresh.server, fresh.server.cluster.data
-    run = lambda *command: subprocess.run(command, check=True)
+
+    def run(*command):
+        return subprocess.run(command, check=True)
+
     server.restart(lambda: run("cp", "-a", data, copy_of(server)))
     with fresh.connect() as connection:
         connection.execute("SELECT count(skill_system.append_audit('embarrassing', '{}')) FROM generate_series(1, 20)")
@@ -554,7 +563,8 @@ def _(t, log, fresh):
         connection.execute("SET allow_system_table_mods = on")
         t.guarded(
             connection,
-            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'skill_system.audit_logs_default_pkey'::regclass",
+            "UPDATE pg_index SET indisvalid = false "
+            "WHERE indexrelid = 'skill_system.audit_logs_default_pkey'::regclass",
         )
     with going_on(t), log.rolled_back() as connection:
         connection.execute(
@@ -591,10 +601,11 @@ def _(t, log, fresh):
     with fresh.connect() as connection:
         connection.execute("SELECT skill_system.append_audit('embarrassing', '{}')")
     server.restart(lambda: overwrite(paths["brin_idx"], kept["brin_idx"]))
-    # What comes next lies elsewhere, so that the server does not mend the index by itself.
+    # What comes next lies elsewhere, so that the server does not repair the index by itself.
     with fresh.connect() as connection:
         connection.execute(
-            "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('later', '{}', '2041-01-05')"
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) "
+            "VALUES ('later', '{}', '2041-01-05')"
         )
         seal(connection)
         t.found(connection, "record_not_sealed")
@@ -611,14 +622,15 @@ def open_ledger(connection):
 def close_ledger(connection):
     for table in LEDGER:
         connection.execute(
-            f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER {table}_no_change, ENABLE ALWAYS TRIGGER {table}_no_truncate"
+            f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER {table}_no_change, "
+            f"ENABLE ALWAYS TRIGGER {table}_no_truncate"
         )
 
 
 @attack(22, "Edits of tiles, map, checkpoints and the seal state")
 def _(t, log):
     with log.connect() as connection:
-        for table, column in zip(LEDGER, ("tree_size = 1", "n = 1", "n = 1", "tree_size = 1")):
+        for table, column in zip(LEDGER, ("tree_size = 1", "n = 1", "n = 1", "tree_size = 1"), strict=True):
             t.refused(connection, f"UPDATE skill_system.{table} SET {column}", "55000", APPEND_ONLY)
             t.refused(connection, f"DELETE FROM skill_system.{table}", "55000", APPEND_ONLY)
             t.refused(connection, f"TRUNCATE skill_system.{table}", "55000", APPEND_ONLY)
@@ -626,7 +638,10 @@ def _(t, log):
     for text, problem in (
         ("INSERT INTO skill_system.audit_tiles VALUES (0, 7, sha256(''))", "tile_damaged"),
         (
-            "INSERT INTO skill_system.audit_checkpoints (incarnation, tree_size, root_hash, key_id, note) SELECT incarnation, tree_size - 1, root_hash, key_id, note FROM skill_system.audit_checkpoints",
+            (
+                "INSERT INTO skill_system.audit_checkpoints (incarnation, tree_size, root_hash, key_id, note) "
+                "SELECT incarnation, tree_size - 1, root_hash, key_id, note FROM skill_system.audit_checkpoints"
+            ),
             "checkpoint_signature",
         ),
     ):
@@ -637,11 +652,17 @@ def _(t, log):
         t.guarded(connection, "ALTER TABLE skill_system.audit_tiles DISABLE TRIGGER ALL")
     for text, problem in (
         (
-            "UPDATE skill_system.audit_tiles SET hashes = overlay(hashes PLACING sha256('') FROM 33) WHERE level = 0 AND n = 0",
+            (
+                "UPDATE skill_system.audit_tiles SET hashes = overlay(hashes PLACING sha256('') FROM 33) "
+                "WHERE level = 0 AND n = 0"
+            ),
             "tile_damaged",
         ),
         (
-            "UPDATE skill_system.audit_map SET ids = overlay(ids PLACING uuid_send(gen_random_uuid()) FROM 17) WHERE n = 0",
+            (
+                "UPDATE skill_system.audit_map SET ids = overlay(ids PLACING uuid_send(gen_random_uuid()) "
+                "FROM 17) WHERE n = 0"
+            ),
             "record_missing",
         ),
         ("UPDATE skill_system.audit_checkpoints SET root_hash = sha256('')", "checkpoint_signature"),
@@ -723,7 +744,8 @@ def _(t, fresh):
         t.unseen(connection)
     t.said(
         "out of scope",
-        "for the future: a thief with the keys and the owner's rights writes new records that are as good as true ones, until the key is rotated; run, and nothing finds it",
+        "for the future: a thief with the keys and the owner's rights writes new records that are as good "
+        "as true ones, until the key is rotated; run, and nothing finds it",
     )
 
 
@@ -781,7 +803,8 @@ def _(t, fresh):
         t.said("detected", "`health()`: utility_guard")
         seal(connection)
         said = connection.execute(
-            "SELECT event_data -> 'state' ->> 'library' FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint' ORDER BY recorded_at DESC LIMIT 1"
+            "SELECT event_data -> 'state' ->> 'library' FROM skill_system.audit_logs "
+            "WHERE event_type = 'audit.fingerprint' ORDER BY recorded_at DESC LIMIT 1"
         ).fetchone()[0]
         assert said.endswith(", not preloaded")
         t.said("detected", "the next seal: an `audit.fingerprint` record, “not preloaded”")
@@ -811,8 +834,10 @@ def _(t, log):
     # Code of the attacker's own speaks for the server.
     with log.rolled_back() as connection:
         connection.execute(
-            "CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity', since_checkpoint bigint DEFAULT NULL) "
-            "RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text) LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'"
+            "CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', "
+            "until timestamptz DEFAULT 'infinity', since_checkpoint bigint DEFAULT NULL) "
+            "RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text) "
+            "LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'"
         )
         triggers(connection, "DISABLE")
         connection.execute("UPDATE skill_system.audit_logs SET event_data = '{}' WHERE id = %s", [victim(connection)])
@@ -838,7 +863,8 @@ def _(t, log):
     statement(
         t,
         log,
-        "CREATE OR REPLACE FUNCTION skill_system.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE OR REPLACE FUNCTION skill_system.refuse_change() RETURNS trigger "
+        "LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
         "protection_missing",
     )
     statement(t, log, "ALTER EXTENSION skill_system DROP FUNCTION skill_system.refuse_change()", "protection_missing")
@@ -857,7 +883,9 @@ def _(t, log):
     with log.rolled_back(insist=False) as connection:
         assert connection.execute("SELECT count(*) FROM pg_event_trigger").fetchone() == (0,)
         connection.execute(
-            "CREATE FUNCTION public.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER watcher ON ddl_command_start EXECUTE FUNCTION public.watch(); ALTER EVENT TRIGGER watcher DISABLE"
+            "CREATE FUNCTION public.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; "
+            "CREATE EVENT TRIGGER watcher ON ddl_command_start EXECUTE FUNCTION public.watch(); "
+            "ALTER EVENT TRIGGER watcher DISABLE"
         )
         connection.execute("SAVEPOINT before")
         t.guarded(connection, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
@@ -871,9 +899,6 @@ def _(t, log):
 
 @attack(31, "Single-user mode (`postgres --single`)")
 def _(t, fresh):
-    bindir = subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     with fresh.connect() as connection:
         id = victim(connection)
     script = [
@@ -894,7 +919,7 @@ def _(t, fresh):
     def alone():
         file = fresh.server.cluster.directory / "script.sql"
         file.write_text("\n".join(script) + "\n")
-        as_server("sh", "-c", f"{bindir}/postgres --single -D {fresh.server.cluster.data} {fresh.name} < {file}")
+        as_server("sh", "-c", f"{bindir()}/postgres --single -D {fresh.server.cluster.data} {fresh.name} < {file}")
 
     fresh.server.restart(alone)
     with fresh.connect() as connection:
@@ -906,8 +931,10 @@ def _(t, fresh):
 def _(t, log):
     with log.rolled_back(insist=False) as connection:
         connection.execute(
-            "CREATE SCHEMA shadow; CREATE TABLE shadow.audit_logs (LIKE skill_system.audit_logs); CREATE TABLE shadow.pg_trigger (a int); CREATE TABLE shadow.pg_class (a int); "
-            "CREATE FUNCTION shadow.trap(anyelement, anyelement) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$"
+            "CREATE SCHEMA shadow; CREATE TABLE shadow.audit_logs (LIKE skill_system.audit_logs); "
+            "CREATE TABLE shadow.pg_trigger (a int); CREATE TABLE shadow.pg_class (a int); "
+            "CREATE FUNCTION shadow.trap(anyelement, anyelement) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN "
+            "RAISE EXCEPTION 'trapped'; END$$"
         )
         for operator, type in [
             (operator, type)
@@ -915,12 +942,16 @@ def _(t, log):
             for type in ("uuid", "bigint", "text", "bytea", "timestamptz", "oid", "name", "integer")
         ]:
             connection.execute(
-                f"CREATE FUNCTION shadow.trap_{type}({type}, {type}) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$"
+                (
+                    f"CREATE FUNCTION shadow.trap_{type}({type}, {type}) RETURNS boolean "
+                    "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$"
+                )
                 if operator == "="
                 else "SELECT"
             )
             connection.execute(
-                f"CREATE OPERATOR shadow.{operator} (LEFTARG = {type}, RIGHTARG = {type}, FUNCTION = shadow.trap_{type})"
+                f"CREATE OPERATOR shadow.{operator} (LEFTARG = {type}, RIGHTARG = {type}, "
+                f"FUNCTION = shadow.trap_{type})"
             )
         assert connection.execute(
             "SELECT count(*) FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prosecdef"
@@ -987,13 +1018,15 @@ def _(t, log):
     )
     with going_on(t), log.rolled_back() as connection:
         connection.execute(
-            "CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING (event_data ->> 'n' IS DISTINCT FROM '17')"
+            "CREATE POLICY less ON skill_system.audit_logs AS RESTRICTIVE FOR SELECT USING "
+            "(event_data ->> 'n' IS DISTINCT FROM '17')"
         )
         connection.execute("SET LOCAL ROLE skill_system_auditor")
         t.found(connection, "protection_missing", "record_missing")
     with log.connect() as connection:
         connection.execute(
-            "DROP ROLE IF EXISTS free; CREATE ROLE free BYPASSRLS LOGIN; GRANT skill_system_agent TO free; GRANT INSERT ON skill_system.audit_logs TO free"
+            "DROP ROLE IF EXISTS free; CREATE ROLE free BYPASSRLS LOGIN; GRANT skill_system_agent TO free; "
+            "GRANT INSERT ON skill_system.audit_logs TO free"
         )
         with log.connect("free") as free:
             t.refused(
@@ -1017,8 +1050,11 @@ def _(t, fresh):
     before = len(as_server("cat", str(log)))
     with server.connect("publisher") as publisher, fresh.connect() as subscriber:
         publisher.execute(
-            "CREATE SCHEMA skill_system; CREATE TABLE skill_system.audit_logs (id uuid, tenant_id text, event_type varchar(100), event_data jsonb, actor_id varchar(100), actor_type varchar(20), created_at timestamptz, recorded_at timestamptz, transaction_id bigint, "
-            "session_user_name text, current_user_name text, key_id text, signature varchar(256)); ALTER TABLE skill_system.audit_logs REPLICA IDENTITY FULL"
+            "CREATE SCHEMA skill_system; CREATE TABLE skill_system.audit_logs (id uuid, tenant_id text, "
+            "event_type varchar(100), event_data jsonb, actor_id varchar(100), actor_type varchar(20), "
+            "created_at timestamptz, recorded_at timestamptz, transaction_id bigint, "
+            "session_user_name text, current_user_name text, key_id text, signature varchar(256)); "
+            "ALTER TABLE skill_system.audit_logs REPLICA IDENTITY FULL"
         )
         put(publisher, record)
         for kind in kinds:
@@ -1026,7 +1062,9 @@ def _(t, fresh):
             publisher.execute(f"SELECT pg_create_logical_replication_slot('{kind}', 'pgoutput')")
         for kind in kinds:
             subscriber.execute(
-                f"CREATE SUBSCRIPTION {kind} CONNECTION 'host={environment['PGHOST']} port={environment['PGPORT']} user=postgres dbname=publisher' PUBLICATION {kind} WITH (create_slot = false, slot_name = '{kind}', copy_data = false)"
+                f"CREATE SUBSCRIPTION {kind} CONNECTION 'host={environment['PGHOST']} "
+                f"port={environment['PGPORT']} user=postgres dbname=publisher' PUBLICATION {kind} "
+                f"WITH (create_slot = false, slot_name = '{kind}', copy_data = false)"
             )
         publisher.execute("UPDATE skill_system.audit_logs SET event_type = 'harmless'")
         publisher.execute("DELETE FROM skill_system.audit_logs")
@@ -1038,12 +1076,14 @@ def _(t, fresh):
             time.sleep(0.1)
         for kind in kinds:
             subscriber.execute(
-                f"ALTER SUBSCRIPTION {kind} DISABLE; ALTER SUBSCRIPTION {kind} SET (slot_name = NONE); DROP SUBSCRIPTION {kind}"
+                f"ALTER SUBSCRIPTION {kind} DISABLE; ALTER SUBSCRIPTION {kind} SET (slot_name = NONE); "
+                f"DROP SUBSCRIPTION {kind}"
             )
         t.unseen(subscriber)
         for kind in kinds:
             while not publisher.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s AND NOT active",
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s "
+                "AND NOT active",
                 [kind],
             ).fetchone():
                 assert time.monotonic() < deadline
@@ -1060,10 +1100,14 @@ def _(t, fresh):
         path = fresh.path(connection, "skill_system.audit_logs_default")
         connection.execute("CREATE EXTENSION postgres_fdw")
         connection.execute(
-            f"CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{server.cluster.environment['PGHOST']}', port '{server.cluster.environment['PGPORT']}', dbname '{fresh.name}'); CREATE USER MAPPING FOR postgres SERVER itself OPTIONS (user 'postgres')"
+            "CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS "
+            f"(host '{server.cluster.environment['PGHOST']}', "
+            f"port '{server.cluster.environment['PGPORT']}', dbname '{fresh.name}'); "
+            "CREATE USER MAPPING FOR postgres SERVER itself OPTIONS (user 'postgres')"
         )
         connection.execute(
-            "CREATE FOREIGN TABLE public.far (id uuid) SERVER itself OPTIONS (schema_name 'skill_system', table_name 'audit_logs')"
+            "CREATE FOREIGN TABLE public.far (id uuid) SERVER itself OPTIONS (schema_name 'skill_system', "
+            "table_name 'audit_logs')"
         )
         t.refused(connection, "DELETE FROM public.far", "55000", APPEND_ONLY)
         connection.execute("CHECKPOINT")
@@ -1102,7 +1146,8 @@ def _(t, fresh):
         assert connection.execute("SELECT skill_system.audit_leaf_index(%s)", [record[0]]).fetchone()[0] == fresh.size
         t.said(
             "detected",
-            "the place in the tree: a leaf later than its neighbours with an earlier time; order never comes from a clock",
+            "the place in the tree: a leaf later than its neighbours with an earlier time; "
+            "order never comes from a clock",
         )
 
 
@@ -1248,10 +1293,13 @@ def _(t, log):
         lines = log.export(connection)
         record, proof = inclusion(connection, victim(connection))
     head = json.loads(lines[0])
-    manifest = lambda **changes: json.dumps(head | changes)
+
+    def manifest(**changes):
+        return json.dumps(head | changes)
+
     deep = '{"a":' * 200_000
     many = proof.replace("\n\n", "\n" + (b64(b"x" * 32) + "\n") * 64 + "\n", 1)
-    for status, *call in (
+    for _, *call in (
         (2, "proof", "file", "--record", "record", many),
         (2, "proof", "file", "--record", "record", proof.replace("index ", "index " + "9" * 30)),
         (2, "proof", "file", "--record", "record", proof + "x" * 100_000),
@@ -1422,9 +1470,10 @@ def _(t, log):
 def _(t, log):
     with log.connect() as connection:
         lines = log.export(connection)
-    verify = lambda code, status, changed: t.verifier(
-        code, status, "export", "file", "--key", log.key, file="\n".join(changed) + "\n"
-    )
+
+    def verify(code, status, changed):
+        return t.verifier(code, status, "export", "file", "--key", log.key, file="\n".join(changed) + "\n")
+
     assert skill_verify("export", "file", "--key", log.key, file="\n".join(lines) + "\n")[0] == 0
     verify("leaves_not_in_order", 1, lines[:9] + lines[10:])
     verify("leaves_not_in_order", 1, lines[:9] + [lines[10], lines[9]] + lines[11:])
@@ -1463,7 +1512,7 @@ def _(t, log):
         json.dumps(json.loads(lines[-1]) | {"checkpoint": note}),
     ]
     text = "\n".join(forged) + "\n"
-    # The forgery is a true one: whoever takes the attacker's key for the log's believes it.
+    # The forgery is a valid one: anyone who takes the attacker's key for the log's believes it.
     assert skill_verify("export", "file", "--key", f"{head['origin']}+{key_hash.hex()}+{vkey}", file=text)[0] == 0
     got, output, _ = skill_verify("export", "file", "--key", log.key, file=text)
     assert got == 1 and '"checkpoint_not_signed"' in output

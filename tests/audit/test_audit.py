@@ -4,53 +4,16 @@ import base64
 import json
 import os
 import re
-import subprocess
 import time
-from pathlib import Path
 
 import psycopg
 import pytest
-import skr1
 from psycopg import sql
 
-
-def keyring_path(connection):
-    data = connection.execute("SHOW data_directory").fetchone()[0]
-    return Path(data) / connection.execute("SHOW skill_system.keyring_file").fetchone()[0]
-
-
-def as_server(*command, **more):
-    """Runs a command as the user of the server, who owns the keyring."""
-    if os.geteuid() == 0:
-        command = ("runuser", "-u", "postgres", "--", *command)
-    return subprocess.run(command, check=True, capture_output=True, text=True, **more).stdout
-
-
-def read_keyring(path):
-    return as_server("cat", str(path))
-
-
-def write_keyring(path, text, mode="600"):
-    as_server(
-        "sh",
-        "-c",
-        'umask 077; cat > "$0.new" && chmod "$1" "$0.new" && mv -f "$0.new" "$0"',
-        str(path),
-        mode,
-        input=text,
-    )
-
-
-def load(connection):
-    """The extension's settings are known to a session only once its library is loaded."""
-    connection.execute("SELECT skill_system.current_tenant()")
-    return connection
-
-
-def problems(connection):
-    return connection.execute(
-        "SELECT partition::text, id::text, problem FROM skill_system.verify_audit() ORDER BY 1, 2, 3"
-    ).fetchall()
+import skr1
+from cluster import as_server, governed, server_log
+from keyring import read_keyring, write_keyring
+from ledger import problems
 
 
 def test_what_is_signed_does_not_depend_on_the_settings_of_the_writer(connect):
@@ -101,7 +64,8 @@ def tampering(fresh_database):
     ) as connection:
         for i in range(20):
             connection.execute(
-                "SELECT skill_system.append_audit('event', jsonb_build_object('n', %s::int, 'amount', 1.50), 'actor', 'agent')",
+                "SELECT skill_system.append_audit('event', "
+                "jsonb_build_object('n', %s::int, 'amount', 1.50), 'actor', 'agent')",
                 [i],
             )
         connection.execute("ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER USER")
@@ -109,14 +73,15 @@ def tampering(fresh_database):
 
 
 def row_problems(connection):
-    return [(identity, problem) for _, identity, problem in problems(connection) if identity is not None]
+    return [(identity, problem) for identity, problem in problems(connection, "id", "problem") if identity is not None]
 
 
 def test_the_list_of_columns_is_complete(tampering):
     columns = {
         row[0]
         for row in tampering.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = 'skill_system.audit_logs'::regclass AND attnum > 0 AND NOT attisdropped"
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'skill_system.audit_logs'::regclass "
+            "AND attnum > 0 AND NOT attisdropped"
         )
     }
     assert columns == set(TAMPER) == set(skr1.COLUMNS) | {"signature"}
@@ -127,7 +92,8 @@ def test_a_changed_column_is_found_and_no_other_row_is_blamed(tampering, column)
     assert row_problems(tampering) == []
     with tampering.transaction(force_rollback=True):
         changed = tampering.execute(
-            f"UPDATE skill_system.audit_logs_default SET {column} = {TAMPER[column]} WHERE event_data @> '{{\"n\": 7}}' RETURNING id::text"
+            f"UPDATE skill_system.audit_logs_default SET {column} = {TAMPER[column]} "
+            f"WHERE event_data @> '{{\"n\": 7}}' RETURNING id::text"
         ).fetchall()
         assert len(changed) == 1
         assert [identity for identity, _ in row_problems(tampering)] == [changed[0][0]]
@@ -158,7 +124,8 @@ def test_values_swapped_between_two_rows_are_found(tampering):
             tampering.execute("ALTER TABLE skill_system.audit_logs_default DROP CONSTRAINT audit_logs_default_pkey")
             target = ", ".join(f"{name.strip()} = o.{name.strip()}" for name in columns.split(","))
             done = tampering.execute(
-                f"UPDATE skill_system.audit_logs_default a SET {target} FROM (SELECT a.*, (a.event_data ->> 'n')::int AS n FROM skill_system.audit_logs_default a) o "
+                f"UPDATE skill_system.audit_logs_default a SET {target} "
+                "FROM (SELECT a.*, (a.event_data ->> 'n')::int AS n FROM skill_system.audit_logs_default a) o "
                 "WHERE ((a.event_data ->> 'n')::int, o.n) IN ((4, 5), (5, 4))"
             ).rowcount
             assert done == 2
@@ -187,7 +154,7 @@ def test_a_changed_identity_of_the_log_is_found(tampering):
     with tampering.transaction(force_rollback=True):
         tampering.execute("ALTER TABLE skill_system.audit_state DISABLE TRIGGER USER")
         tampering.execute("DELETE FROM skill_system.audit_state")
-        assert ("log_identity_missing") in [problem for *_, problem in problems(tampering)]
+        assert ("log_identity_missing") in [problem for (problem,) in problems(tampering, "problem")]
 
 
 def test_missing_protection_is_reported(connect, fresh_database):
@@ -201,18 +168,22 @@ def test_missing_protection_is_reported(connect, fresh_database):
             for how in ["DISABLE TRIGGER", "ENABLE TRIGGER", "ENABLE REPLICA TRIGGER"]:
                 with connection.transaction(force_rollback=True):
                     connection.execute(f"ALTER TABLE ONLY skill_system.{table} {how} {trigger}")
-                    assert (f"skill_system.{table}", None, "protection_missing") in problems(connection), (
+                    assert (f"skill_system.{table}", None, "protection_missing") in problems(
+                        connection, "partition", "id", "problem"
+                    ), (
                         table,
                         trigger,
                         how,
                     )
     with connection.transaction(force_rollback=True):
         connection.execute("DROP TRIGGER audit_logs_no_truncate ON skill_system.audit_logs_default")
-        assert (f"skill_system.audit_logs_default", None, "protection_missing") in problems(connection)
+        assert ("skill_system.audit_logs_default", None, "protection_missing") in problems(
+            connection, "partition", "id", "problem"
+        )
     # Records taken out of the log's sight.
     with connection.transaction(force_rollback=True):
         connection.execute("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default")
-        assert "protection_missing" in [problem for *_, problem in problems(connection)], (
+        assert "protection_missing" in [problem for (problem,) in problems(connection, "problem")], (
             "a detached partition is not noticed"
         )
     assert problems(connection) == []
@@ -253,28 +224,43 @@ CREATE TYPE pair AS (a int, "B b" text);
 CREATE DOMAIN positive AS numeric(10, 2) CHECK (value > 0);
 CREATE DOMAIN deep AS positive;
 CREATE TABLE everything (
-    gone int, id bigint PRIMARY KEY, b boolean, i2 int2, i4 int4, f4 float4, f8 float8, n numeric, n2 numeric(12, 4), t text, vc varchar(20), bc bpchar, c3 char(3), one "char", nm name,
-    gone2 text, u uuid, j json, jb jsonb, by bytea, d date, ti time, tz timetz, ts timestamp, tstz timestamptz, iv interval, inet inet, cidr cidr, mac macaddr,
-    ia int[], ta text[], na numeric[], da date[], jba jsonb[], m mood, ma mood[], p pair, pa pair[], pos positive, dp deep, pos_a positive[], r int4range, tr tstzrange, mr int4multirange, pt point, bits varbit, x xml,
-    mon money, o oid, rc regclass, tsv tsvector, "Odd ""name" int, g bigint GENERATED ALWAYS AS (i4::bigint * 2) STORED);
+    gone int, id bigint PRIMARY KEY, b boolean, i2 int2, i4 int4, f4 float4, f8 float8, n numeric, n2 numeric(12, 4),
+        t text, vc varchar(20), bc bpchar, c3 char(3), one "char", nm name,
+    gone2 text, u uuid, j json, jb jsonb, by bytea, d date, ti time, tz timetz, ts timestamp, tstz timestamptz,
+        iv interval, inet inet, cidr cidr, mac macaddr,
+    ia int[], ta text[], na numeric[], da date[], jba jsonb[], m mood, ma mood[], p pair, pa pair[], pos positive,
+        dp deep, pos_a positive[], r int4range, tr tstzrange, mr int4multirange, pt point, bits varbit, x xml,
+    mon money, o oid, rc regclass, tsv tsvector, "Odd ""name" int,
+        g bigint GENERATED ALWAYS AS (i4::bigint * 2) STORED);
 ALTER TABLE everything DROP COLUMN gone, DROP COLUMN gone2;
 ALTER TABLE everything ADD COLUMN late text DEFAULT 'added later';
 """
 ROWS = [
     "(id) VALUES (1)",
-    """(id, b, i2, i4, f4, f8, n, n2, t, vc, bc, c3, one, nm, u, j, jb, by, d, ti, tz, ts, tstz, iv, inet, cidr, mac, ia, ta, na, da, jba, m, ma, p, pa, pos, dp, pos_a, r, tr, mr, pt, bits, x, mon, o, rc, tsv, "Odd ""name")
-       VALUES (2, true, -32768, 2147483647, 'NaN', 'Infinity', 'NaN', 1.5, E'tab\\t"quote" \\\\ 😀', 'vc', 'bc  ', 'a', 'z', 'nm', '00112233-4455-6677-8899-aabbccddeeff',
-       '{"b": 1,  "a": [1.0, 1e400, {"a": 1, "a": 2}]}', '"scalar"', '\\xdeadbeef00', 'infinity', '24:00', '12:00+05:45', '-infinity', 'infinity', '1 mon -2 days', '10.0.0.1/8', '10.0.0.0/8', '08:00:2b:01:02:03',
-       '{{1,2},{3,NULL}}', '{"a,b","NULL",NULL,""}', '{NaN,1.50,Infinity}', '{2026-01-01,infinity}', ARRAY['1', 'null', '{"x": []}']::jsonb[], 'it''s "ok"', '{sad}', '(1,"x ""y"" ,")', ARRAY['(1,a)', NULL]::pair[], 1.50, 2, '{1.5}',
-       '[1,5)', '(,2026-01-01Z]', '{[1,2),[5,7)}', '(1.5,-2)', B'1011', '<a>1</a>', '12.34', 16384, 'pg_class', 'a:1 b:2', 7)""",
-    """(id, b, f4, f8, n, n2, t, vc, bc, jb, d, ts, tstz, ia, r, j) VALUES (3, false, '-0', 1e-320, '-Infinity', -0.0001, '', '', '', 'null', '0044-03-15 BC', '2026-02-03 04:05:06.7', '1999-12-31 23:59:59.999999+14', '{}', 'empty', 'null')""",
-    """(id, f4, f8, n, t, jb, d, tstz, by) VALUES (4, 1.1, 0.1, 12345678901234567890.12345678900, repeat('long ', 5000), (SELECT jsonb_object_agg(g, repeat('x', 100)) FROM generate_series(1, 100) g), '5874897-12-31', '4713-06-24 BC', decode(repeat('ab', 10000), 'hex'))""",
+    """(id, b, i2, i4, f4, f8, n, n2, t, vc, bc, c3, one, nm, u, j, jb, by, d, ti, tz, ts, tstz, iv, inet, cidr, mac,
+        ia, ta, na, da, jba, m, ma, p, pa, pos, dp, pos_a, r, tr, mr, pt, bits, x, mon, o, rc, tsv, "Odd ""name")
+       VALUES (2, true, -32768, 2147483647, 'NaN', 'Infinity', 'NaN', 1.5, E'tab\\t"quote" \\\\ 😀', 'vc', 'bc  ', 'a',
+           'z', 'nm', '00112233-4455-6677-8899-aabbccddeeff',
+       '{"b": 1,  "a": [1.0, 1e400, {"a": 1, "a": 2}]}', '"scalar"', '\\xdeadbeef00', 'infinity', '24:00',
+           '12:00+05:45', '-infinity', 'infinity', '1 mon -2 days', '10.0.0.1/8', '10.0.0.0/8', '08:00:2b:01:02:03',
+       '{{1,2},{3,NULL}}', '{"a,b","NULL",NULL,""}', '{NaN,1.50,Infinity}', '{2026-01-01,infinity}', ARRAY['1', 'null',
+           '{"x": []}']::jsonb[], 'it''s "ok"', '{sad}', '(1,"x ""y"" ,")', ARRAY['(1,a)', NULL]::pair[], 1.50, 2,
+           '{1.5}',
+       '[1,5)', '(,2026-01-01Z]', '{[1,2),[5,7)}', '(1.5,-2)', B'1011', '<a>1</a>', '12.34', 16384, 'pg_class',
+           'a:1 b:2', 7)""",
+    """(id, b, f4, f8, n, n2, t, vc, bc, jb, d, ts, tstz, ia, r, j)
+        VALUES (3, false, '-0', 1e-320, '-Infinity', -0.0001, '', '', '', 'null', '0044-03-15 BC',
+        '2026-02-03 04:05:06.7', '1999-12-31 23:59:59.999999+14', '{}', 'empty', 'null')""",
+    """(id, f4, f8, n, t, jb, d, tstz, by) VALUES (4, 1.1, 0.1, 12345678901234567890.12345678900,
+        repeat('long ', 5000), (SELECT jsonb_object_agg(g, repeat('x', 100)) FROM generate_series(1, 100) g),
+        '5874897-12-31', '4713-06-24 BC', decode(repeat('ab', 10000), 'hex'))""",
 ]
 
 
 def captured(connection, since):
     return connection.execute(
-        "SELECT event_type, event_data FROM skill_system.audit_logs WHERE transaction_id >= %s AND event_type LIKE 'row.%%' ORDER BY recorded_at, id",
+        "SELECT event_type, event_data FROM skill_system.audit_logs WHERE transaction_id >= %s "
+        "AND event_type LIKE 'row.%%' ORDER BY recorded_at, id",
         [since],
     ).fetchall()
 
@@ -298,7 +284,8 @@ def test_captured_rows_are_those_of_to_jsonb(connect, fresh_database, zone, styl
             0
         ]
         kinds = connection.execute(
-            "SELECT event_type, (event_data -> 'new')::text, event_data -> 'key', event_data ? 'old', event_data ->> 'table' FROM skill_system.audit_logs "
+            "SELECT event_type, (event_data -> 'new')::text, event_data -> 'key', event_data ? 'old', "
+            "event_data ->> 'table' FROM skill_system.audit_logs "
             "WHERE transaction_id >= %s",
             [since],
         ).fetchall()
@@ -310,14 +297,16 @@ def test_captured_rows_are_those_of_to_jsonb(connect, fresh_database, zone, styl
     connection.execute("UPDATE everything SET id = id + 100, t = coalesce(t, '') || '!'")
     after = [row[0] for row in connection.execute("SELECT to_jsonb(e)::text FROM everything e ORDER BY id")]
     pairs = connection.execute(
-        "SELECT (event_data -> 'old')::text, (event_data -> 'new')::text FROM skill_system.audit_logs WHERE transaction_id >= %s AND event_type = 'row.updated' "
+        "SELECT (event_data -> 'old')::text, (event_data -> 'new')::text FROM skill_system.audit_logs "
+        "WHERE transaction_id >= %s AND event_type = 'row.updated' "
         "ORDER BY (event_data #>> '{new,id}')::int",
         [since],
     ).fetchall()
     assert pairs == list(zip(before, after, strict=True))
     connection.execute("DELETE FROM everything")
     gone = connection.execute(
-        "SELECT (event_data -> 'old')::text, event_data ? 'new' FROM skill_system.audit_logs WHERE event_type = 'row.deleted' ORDER BY (event_data #>> '{old,id}')::int"
+        "SELECT (event_data -> 'old')::text, event_data ? 'new' FROM skill_system.audit_logs "
+        "WHERE event_type = 'row.deleted' ORDER BY (event_data #>> '{old,id}')::int"
     ).fetchall()
     assert gone == [(text, False) for text in after]
     assert problems(connection) == []
@@ -331,7 +320,8 @@ def test_each_column_alone_is_noticed_when_it_changes(connect, fresh_database):
     columns = [
         row[0]
         for row in connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = 'everything'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attname <> 'id'"
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'everything'::regclass AND attnum > 0 "
+            "AND NOT attisdropped AND attgenerated = '' AND attname <> 'id'"
         )
     ]
     assert len(columns) > 45
@@ -343,9 +333,11 @@ def test_each_column_alone_is_noticed_when_it_changes(connect, fresh_database):
 
 def test_capture_on_partitioned_tables(connect, fresh_database):
     connection = connect(dbname=fresh_database())
-    connection.execute("""CREATE TABLE parted (id int, day date, note text, PRIMARY KEY (day, id)) PARTITION BY RANGE (day);
+    connection.execute("""CREATE TABLE parted (id int, day date, note text, PRIMARY KEY (day, id))
+        PARTITION BY RANGE (day);
         CREATE TABLE parted_a PARTITION OF parted FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');
-        CREATE TABLE parted_b (note text, x int, day date NOT NULL, id int NOT NULL); ALTER TABLE parted_b DROP COLUMN x;
+        CREATE TABLE parted_b (note text, x int, day date NOT NULL, id int NOT NULL);
+            ALTER TABLE parted_b DROP COLUMN x;
         ALTER TABLE parted ATTACH PARTITION parted_b FOR VALUES FROM ('2031-01-01') TO ('2032-01-01');""")
     connection.execute("SELECT skill_system.audit_table('parted')")
     since = transaction_now(connection)
@@ -355,7 +347,10 @@ def test_capture_on_partitioned_tables(connect, fresh_database):
     connection.execute("CREATE TABLE parted_c PARTITION OF parted FOR VALUES FROM ('2032-01-01') TO ('2033-01-01')")
     connection.execute("INSERT INTO parted VALUES (3, '2032-05-05', 'c')")
     found = [(event, data["table"], data.get("old"), data.get("new")) for event, data in captured(connection, since)]
-    row = lambda identity, day, note: {"id": identity, "day": day, "note": note}
+
+    def row(identity, day, note):
+        return {"id": identity, "day": day, "note": note}
+
     a, b = "public.parted_a", "public.parted_b"
     assert sorted(found, key=str) == sorted(
         [
@@ -372,15 +367,22 @@ def test_capture_on_partitioned_tables(connect, fresh_database):
 
 
 def test_capture_survives_the_ways_a_statement_can_run(connect, fresh_database):
-    """Subtransactions, cascades, deferred checks, COPY, functions in functions, cursors, TRUNCATE, errors in between."""
+    """Subtransactions, cascades, deferred checks, COPY, functions in functions, cursors, TRUNCATE, errors in
+    between."""
     connection = connect(dbname=fresh_database())
     warnings = []
     connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
-    connection.execute("""CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED);
+    connection.execute("""CREATE TABLE parent (id int PRIMARY KEY);
+        CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE ON UPDATE CASCADE
+        DEFERRABLE INITIALLY DEFERRED);
         SELECT skill_system.audit_table('parent'), skill_system.audit_table('child');""")
-    count = lambda: connection.execute(
-        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type LIKE 'row.%' OR event_type = 'table.truncated'"
-    ).fetchone()[0]
+
+    def count():
+        return connection.execute(
+            "SELECT count(*) FROM skill_system.audit_logs WHERE event_type LIKE 'row.%' "
+            "OR event_type = 'table.truncated'"
+        ).fetchone()[0]
+
     connection.execute(
         "INSERT INTO parent SELECT generate_series(1, 50); INSERT INTO child SELECT g, g FROM generate_series(1, 50) g"
     )
@@ -415,7 +417,8 @@ def test_capture_survives_the_ways_a_statement_can_run(connect, fresh_database):
     assert count() == 137
     connection.execute("INSERT INTO parent VALUES (9001), (9500) ON CONFLICT (id) DO NOTHING")
     assert count() == 138
-    connection.execute("""CREATE FUNCTION nested(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO parent VALUES (n); IF n % 3 = 0 THEN RETURN n; END IF; RETURN nested(n + 1); END $$;
+    connection.execute("""CREATE FUNCTION nested(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO parent
+        VALUES (n); IF n % 3 = 0 THEN RETURN n; END IF; RETURN nested(n + 1); END $$;
         WITH made AS (INSERT INTO parent SELECT nested(20002) + 100 RETURNING id) SELECT count(*) FROM made""")
     assert count() == 142
     with pytest.raises(psycopg.errors.UniqueViolation):
@@ -442,7 +445,8 @@ def test_capture_says_who_for_whom(connect, fresh_database, roles):
     connection.execute("INSERT INTO t VALUES (2)")
     connection.execute("RESET ROLE")
     found = connection.execute(
-        "SELECT session_user_name, current_user_name, event_data -> 'new' FROM skill_system.audit_logs WHERE event_type = 'row.inserted' ORDER BY recorded_at"
+        "SELECT session_user_name, current_user_name, event_data -> 'new' FROM skill_system.audit_logs "
+        "WHERE event_type = 'row.inserted' ORDER BY recorded_at"
     ).fetchall()
     assert found == [("nobody_special", "nobody_special", {"id": 1}), ("postgres", "test_agent", {"id": 2})]
     connection.execute("DROP OWNED BY nobody_special")
@@ -466,7 +470,7 @@ def append(connection):
     return connection.execute("SELECT skill_system.append_audit('x', '{}')").fetchone()[0]
 
 
-def refused(cluster, why=None):
+def keyring_refused(cluster, why=None):
     """In a new session and in one that had used the keyring before, by function and by INSERT."""
     with cluster.connect(dbname="governed") as connection:
         for statement in [
@@ -492,13 +496,10 @@ def refused(cluster, why=None):
 @pytest.fixture
 def keyed(new_cluster):
     cluster = new_cluster()
-    with cluster.connect() as admin:
-        admin.execute("CREATE DATABASE governed TEMPLATE template0")
-    with cluster.connect(dbname="governed") as connection:
-        connection.execute("CREATE EXTENSION skill_system")
+    with governed(cluster) as connection:
         append(connection)
     yield cluster
-    assert SECRET[:20] not in as_server("cat", str(cluster.directory / "log")), "the server's log shows a key"
+    assert SECRET[:20] not in server_log(cluster.directory), "the server's log shows a key"
 
 
 def ring_file(cluster):
@@ -547,7 +548,7 @@ def test_an_unusable_keyring_refuses_and_shows_no_secret(keyed):
         time.sleep(1.1)
         append(used_before)
         damage(path)
-        refused(keyed, why)
+        keyring_refused(keyed, why)
         # A session that has the ring in memory looks at the file at least once a second.
         time.sleep(1.1)
         with pytest.raises(psycopg.errors.ConfigFileError):
@@ -580,13 +581,16 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
         ).fetchall()
         assert status == [(old["kid"], 2, True, False), ("k2", 1, True, True)]
         # A key that somebody put there by hand has to be announced.
-        assert problems(connection) == [(None, None, "key_unannounced")]
+        assert problems(connection, "partition", "id", "problem") == [(None, None, "key_unannounced")]
         assert connection.execute("SELECT skill_system.rotate_audit_key()").fetchone() == ("k2",)
         assert problems(connection) == []
         write_keyring(path, ring_text(key("k2")))
         time.sleep(1.1)
         # The old key signed three records, the announcement of the new one among them.
-        assert sorted(problem for *_, problem in problems(connection)) == ["key_unannounced"] + ["key_unknown"] * 3
+        assert (
+            sorted(problem for (problem,) in problems(connection, "problem"))
+            == ["key_unannounced"] + ["key_unknown"] * 3
+        )
         status = connection.execute(
             "SELECT key_id, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded"
         ).fetchall()
@@ -600,7 +604,8 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
         )
         time.sleep(1.1)
         assert (
-            sorted(problem for *_, problem in problems(connection)) == ["key_unannounced"] + ["signature_mismatch"] * 3
+            sorted(problem for (problem,) in problems(connection, "problem"))
+            == ["key_unannounced"] + ["signature_mismatch"] * 3
         )
         # Keys of other kinds are left alone.
         write_keyring(
@@ -636,7 +641,7 @@ def test_a_keyring_command(keyed):
     with keyed.connect(dbname="governed") as connection:
         append(connection)
     write_keyring(script, "garbage " + SECRET)
-    refused(keyed, "JSON Web Key")
+    keyring_refused(keyed, "JSON Web Key")
     for command, why in [
         ("exit 3", "exit status: 3"),
         (f"cat '{script}'; cat '{script}' >&2; exit 1", "status"),
@@ -646,7 +651,7 @@ def test_a_keyring_command(keyed):
         ("kill -9 $$", "signal"),
     ]:
         set_command(keyed, command)
-        refused(keyed, why)
+        keyring_refused(keyed, why)
     started = time.monotonic()
     set_command(keyed, "sleep 60")
     with (

@@ -7,7 +7,8 @@ import time
 import psycopg
 import pytest
 from psycopg import errors
-from test_standby import as_server
+
+from cluster import server_log
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,7 +18,8 @@ def policies(db, roles):
 
 def denials(connection, event_type):
     return connection.execute(
-        "SELECT event_data, actor_id, actor_type, tenant_id, session_user_name, current_user_name FROM skill_system.audit_logs "
+        "SELECT event_data, actor_id, actor_type, tenant_id, session_user_name, current_user_name "
+        "FROM skill_system.audit_logs "
         "WHERE event_type = %s ORDER BY recorded_at",
         [event_type],
     ).fetchall()
@@ -45,7 +47,8 @@ def test_it_survives_every_kind_of_rollback(db, connect):
             deny(agent, "t.rollback", n=2)
             agent.execute("SELECT 1 / 0")
     agent.execute(
-        "DO $$ BEGIN PERFORM skill_system.log_denial('t.rollback', '{\"n\": 3}'); RAISE EXCEPTION 'x'; EXCEPTION WHEN OTHERS THEN NULL; END $$"
+        "DO $$ BEGIN PERFORM skill_system.log_denial('t.rollback', '{\"n\": 3}'); "
+        "RAISE EXCEPTION 'x'; EXCEPTION WHEN OTHERS THEN NULL; END $$"
     )
     with agent.transaction(force_rollback=True):
         agent.execute("SET TRANSACTION READ ONLY")
@@ -138,7 +141,8 @@ def test_names_and_tenant_are_those_of_the_denied(db, connect):
         member.execute("SET ROLE skill_system_admin")
         deny(member, "t.roles", n=1)
         db.execute(
-            "CREATE FUNCTION deny_it() RETURNS uuid LANGUAGE sql SECURITY DEFINER AS $$ SELECT skill_system.log_denial('t.roles', '{\"n\": 2}', 'me', 'user') $$"
+            "CREATE FUNCTION deny_it() RETURNS uuid LANGUAGE sql SECURITY DEFINER AS $$ "
+            "SELECT skill_system.log_denial('t.roles', '{\"n\": 2}', 'me', 'user') $$"
         )
         db.execute("GRANT EXECUTE ON FUNCTION deny_it() TO PUBLIC")
         member.execute("SELECT public.deny_it()")
@@ -215,7 +219,8 @@ def test_what_is_refused(db, connect):
             deny(connect(role), "x")
     # Not from a parallel worker, and that is what it says.
     db.execute(
-        "CREATE FUNCTION sneak() RETURNS uuid LANGUAGE sql PARALLEL SAFE AS $$ SELECT skill_system.log_denial('x', '{}') $$"
+        "CREATE FUNCTION sneak() RETURNS uuid LANGUAGE sql PARALLEL SAFE AS $$ "
+        "SELECT skill_system.log_denial('x', '{}') $$"
     )
     db.execute("SET force_parallel_mode = on" if db.info.server_version < 160000 else "SET debug_parallel_query = on")
     with pytest.raises(errors.InvalidTransactionState, match="during a parallel operation"):
@@ -233,7 +238,7 @@ def test_it_cannot_be_suppressed_by_cancelling(db, connect):
             agent.execute("SET statement_timeout = '300ms'")
         failed = []
 
-        def run():
+        def run(agent=agent, how=how, failed=failed):
             try:
                 agent.execute("BEGIN")
                 agent.execute("SELECT skill_system.enforce_policy('dev', array[%s])", [f"proc.exec:{how}"])
@@ -332,8 +337,9 @@ def test_without_a_free_worker_nothing_is_dropped_in_silence(new_cluster):
         )
         # Also when the caller swallows the error, the server's log has what was denied.
         connection.execute(
-            "DO $$ BEGIN PERFORM skill_system.log_denial('t.swallowed', '{\"tool\": \"rm\"}'); EXCEPTION WHEN OTHERS THEN NULL; END $$"
+            "DO $$ BEGIN PERFORM skill_system.log_denial('t.swallowed', '{\"tool\": \"rm\"}'); "
+            "EXCEPTION WHEN OTHERS THEN NULL; END $$"
         )
         assert denials(connection, "t.swallowed") == []
-    log = as_server("cat", str(cluster.directory / "log"))
+    log = server_log(cluster.directory)
     assert 'No background worker was free. t.swallowed: {"tool": "rm", "denied_in"' in log

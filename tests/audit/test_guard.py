@@ -1,4 +1,5 @@
-"""Nobody takes away the protection of the audit trail unseen: a server that preloads the library refuses it, any server finds it afterwards.
+"""Nobody takes away the protection of the audit trail unseen: a server that preloads the library refuses it, any server
+finds it afterwards.
 
 The numbers are those of the attack list. Each attack is run as a superuser and as the plain owner of the extension,
 on a server with the guard and on one without."""
@@ -14,7 +15,8 @@ import pytest
 from conftest import Cluster
 from psycopg import errors
 
-# number, statement, what verify_audit() says of it; FINGERPRINT where only audit_fingerprint() changes, GONE where verify_audit() itself is gone.
+# number, statement, what verify_audit() says of it; FINGERPRINT where only audit_fingerprint() changes, GONE where
+# verify_audit() itself is gone.
 FINGERPRINT, GONE = "fingerprint", "gone"
 ATTACKS = [
     (
@@ -50,17 +52,27 @@ ATTACKS = [
     (4, "ALTER TRIGGER audit_logs_no_truncate ON skill_system.audit_logs RENAME TO other", FINGERPRINT),
     (
         4,
-        "CREATE OR REPLACE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs FOR EACH STATEMENT EXECUTE FUNCTION public.swallow()",
+        (
+            "CREATE OR REPLACE TRIGGER audit_logs_no_truncate BEFORE TRUNCATE ON skill_system.audit_logs "
+            "FOR EACH STATEMENT EXECUTE FUNCTION public.swallow()"
+        ),
         "no ENABLE ALWAYS trigger refuses TRUNCATE",
     ),
     (
         4,
-        "CREATE OR REPLACE TRIGGER audit_logs_no_change BEFORE DELETE ON skill_system.audit_logs FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change()",
+        (
+            "CREATE OR REPLACE TRIGGER audit_logs_no_change BEFORE DELETE ON skill_system.audit_logs FOR EACH "
+            "ROW EXECUTE FUNCTION skill_system.refuse_change()"
+        ),
         "no ENABLE ALWAYS trigger refuses UPDATE and DELETE",
     ),
     (
         4,
-        "CREATE OR REPLACE TRIGGER audit_state_no_change BEFORE DELETE OR UPDATE ON skill_system.audit_state FOR EACH ROW WHEN (OLD.only_one IS NULL) EXECUTE FUNCTION skill_system.refuse_change()",
+        (
+            "CREATE OR REPLACE TRIGGER audit_state_no_change BEFORE DELETE "
+            "OR UPDATE ON skill_system.audit_state FOR EACH ROW WHEN (OLD.only_one IS NULL) "
+            "EXECUTE FUNCTION skill_system.refuse_change()"
+        ),
         "no ENABLE ALWAYS trigger refuses UPDATE and DELETE",
     ),
     (
@@ -106,12 +118,18 @@ ATTACKS = [
     ),
     (
         8,
-        "ALTER TABLE skill_system.audit_logs ATTACH PARTITION public.spare FOR VALUES FROM ('2050-01-01') TO ('2051-01-01')",
+        (
+            "ALTER TABLE skill_system.audit_logs ATTACH PARTITION public.spare FOR VALUES FROM ('2050-01-01') "
+            "TO ('2051-01-01')"
+        ),
         "it is no partition of this extension",
     ),
     (
         8,
-        "CREATE TABLE public.another PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01')",
+        (
+            "CREATE TABLE public.another PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO "
+            "('2051-01-01')"
+        ),
         "it is no partition of this extension",
     ),
     (8, "CREATE TABLE public.child () INHERITS (skill_system.audit_state)", "table public.child is its child"),
@@ -124,7 +142,10 @@ ATTACKS = [
     (8, "DROP TABLE skill_system.audit_logs_2041_01", FINGERPRINT),
     (
         8,
-        "ALTER EXTENSION skill_system DROP TABLE skill_system.audit_logs_default; DROP TABLE skill_system.audit_logs_default",
+        (
+            "ALTER EXTENSION skill_system DROP TABLE skill_system.audit_logs_default; "
+            "DROP TABLE skill_system.audit_logs_default"
+        ),
         "it has no default partition",
     ),
     (
@@ -153,17 +174,26 @@ ATTACKS = [
     ),
     (
         12,
-        "CREATE TRIGGER zz_late BEFORE INSERT ON skill_system.audit_logs FOR EACH ROW EXECUTE FUNCTION public.swallow()",
+        (
+            "CREATE TRIGGER zz_late BEFORE INSERT ON skill_system.audit_logs FOR EACH ROW "
+            "EXECUTE FUNCTION public.swallow()"
+        ),
         "trigger zz_late, which calls public.swallow(), does not belong here",
     ),
     (
         12,
-        "CREATE TRIGGER quiet BEFORE INSERT ON skill_system.audit_logs_default FOR EACH ROW EXECUTE FUNCTION public.swallow()",
+        (
+            "CREATE TRIGGER quiet BEFORE INSERT ON skill_system.audit_logs_default FOR EACH ROW "
+            "EXECUTE FUNCTION public.swallow()"
+        ),
         "does not belong here",
     ),
     (
         12,
-        "CREATE CONSTRAINT TRIGGER quiet AFTER INSERT ON skill_system.audit_logs_default FOR EACH ROW EXECUTE FUNCTION public.swallow()",
+        (
+            "CREATE CONSTRAINT TRIGGER quiet AFTER INSERT ON skill_system.audit_logs_default FOR EACH ROW "
+            "EXECUTE FUNCTION public.swallow()"
+        ),
         "does not belong here",
     ),
     # The tables of the ledger are audit tables like the others.
@@ -185,12 +215,20 @@ ATTACKS = [
     ),
     (
         29,
-        "CREATE OR REPLACE FUNCTION skill_system.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        (
+            "CREATE OR REPLACE FUNCTION skill_system.refuse_change() RETURNS trigger "
+            "LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+        ),
         "function refuse_change() is not as the extension ships it",
     ),
     (
         29,
-        "CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text) LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'",
+        (
+            "CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', "
+            "until timestamptz DEFAULT 'infinity') RETURNS TABLE (partition regclass, id uuid, "
+            "created_at timestamptz, problem text, detail text) "
+            "LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'"
+        ),
         FINGERPRINT,
     ),
     (
@@ -203,7 +241,10 @@ ATTACKS = [
     (
         29,
         "ALTER FUNCTION skill_system.append_audit RENAME TO appended",
-        "function appended(event_type text, event_data jsonb, actor_id text, actor_type text) is none of the extension's",
+        (
+            "function appended(event_type text, event_data jsonb, actor_id text, actor_type text) is none of "
+            "the extension's"
+        ),
     ),
     (29, "ALTER ROUTINE skill_system.refuse_change() SET SCHEMA public", "does not belong here"),
     (
@@ -253,7 +294,10 @@ ATTACKS = [
     ),
     (
         34,
-        "CREATE POLICY trojan ON skill_system.audit_logs_2041_01 FOR SELECT TO skill_system_auditor USING (public.swallowed() IS NULL)",
+        (
+            "CREATE POLICY trojan ON skill_system.audit_logs_2041_01 FOR SELECT TO skill_system_auditor "
+            "USING (public.swallowed() IS NULL)"
+        ),
         "policy trojan does not belong here",
     ),
     (34, "ALTER POLICY auditor ON skill_system.audit_logs USING (false)", "no policy shows all its rows to auditors"),
@@ -271,7 +315,10 @@ BY_SUPERUSER = [
     (5, "DELETE FROM pg_trigger WHERE tgname = 'audit_logs_sign'", "no ENABLE ALWAYS trigger signs new rows"),
     (
         5,
-        "UPDATE pg_trigger SET tgfoid = 'public.swallow'::regproc, tgisinternal = true WHERE tgname = 'audit_logs_no_change'",
+        (
+            "UPDATE pg_trigger SET tgfoid = 'public.swallow'::regproc, tgisinternal = true "
+            "WHERE tgname = 'audit_logs_no_change'"
+        ),
         "does not belong here",
     ),
     (
@@ -291,12 +338,18 @@ BY_SUPERUSER = [
     ),
     (
         5,
-        "INSERT INTO pg_policy SELECT 1, 'less', polrelid, polcmd, false, polroles, polqual, polwithcheck FROM pg_policy WHERE polrelid = 'skill_system.audit_state'::regclass",
+        (
+            "INSERT INTO pg_policy SELECT 1, 'less', polrelid, polcmd, false, polroles, polqual, polwithcheck "
+            "FROM pg_policy WHERE polrelid = 'skill_system.audit_state'::regclass"
+        ),
         "policy less does not belong here",
     ),
     (
         8,
-        "CREATE FOREIGN TABLE public.lent PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01') SERVER nowhere OPTIONS (filename '/dev/null')",
+        (
+            "CREATE FOREIGN TABLE public.lent PARTITION OF skill_system.audit_logs FOR VALUES FROM "
+            "('2050-01-01') TO ('2051-01-01') SERVER nowhere OPTIONS (filename '/dev/null')"
+        ),
         "it is no ordinary table",
     ),
 ]
@@ -317,7 +370,8 @@ class Server:
             admin.execute("CREATE DATABASE guarded TEMPLATE template0")
         with self.connect() as admin:
             admin.execute(
-                "GRANT ALL ON DATABASE guarded TO chief, other_owner; GRANT ALL ON SCHEMA public TO chief; CREATE EXTENSION file_fdw; CREATE SERVER nowhere FOREIGN DATA WRAPPER file_fdw"
+                "GRANT ALL ON DATABASE guarded TO chief, other_owner; GRANT ALL ON SCHEMA public TO chief; "
+                "CREATE EXTENSION file_fdw; CREATE SERVER nowhere FOREIGN DATA WRAPPER file_fdw"
             )
         with self.connect("chief") as chief:
             chief.execute("CREATE EXTENSION skill_system")
@@ -406,7 +460,7 @@ def test_a_superuser_without_the_guard_is_found_out(case, unguarded):
         attack(superuser, case[1], case[2])
 
 
-def refused(connection, statement):
+def guard_refuses(connection, statement):
     with pytest.raises(errors.InsufficientPrivilege) as caught:
         connection.execute(statement)
     assert "is protected: the statement is refused" in str(caught.value)
@@ -417,9 +471,9 @@ def refused(connection, statement):
 @pytest.mark.parametrize("case", ATTACKS, ids=name)
 def test_the_guard_refuses_the_owner(case, guarded):
     with guarded.connect("chief") as chief:
-        refused(chief, case[1])
+        guard_refuses(chief, case[1])
         # Nor inside a block.
-        refused(chief, f"DO $do$ BEGIN EXECUTE $statement${case[1]}$statement$; END $do$")
+        guard_refuses(chief, f"DO $do$ BEGIN EXECUTE $statement${case[1]}$statement$; END $do$")
         assert found(chief) == []
         with pytest.raises(errors.InsufficientPrivilege, match="permission denied to set parameter"):
             chief.execute("SET skill_system.allow_unprotected = on")
@@ -428,10 +482,10 @@ def test_the_guard_refuses_the_owner(case, guarded):
 @pytest.mark.parametrize("case", ATTACKS + BY_SUPERUSER, ids=name)
 def test_the_guard_refuses_a_superuser_who_does_not_say_so(case, guarded):
     with guarded.connect() as superuser:
-        refused(superuser, case[1])
+        guard_refuses(superuser, case[1])
         assert found(superuser) == []
         attack(superuser, case[1], case[2], "SET LOCAL skill_system.allow_unprotected = on")
-        refused(superuser, case[1])
+        guard_refuses(superuser, case[1])
 
 
 @pytest.mark.parametrize("which", ["guarded", "unguarded"])
@@ -464,27 +518,30 @@ def test_names_are_seen_through(guarded):
             "pg_temp, skill_system",
         ):
             chief.execute(f"SET search_path = {path}")
-            refused(chief, "ALTER TABLE audit_logs DISABLE TRIGGER ALL")
-            refused(
+            guard_refuses(chief, "ALTER TABLE audit_logs DISABLE TRIGGER ALL")
+            guard_refuses(
                 chief, "CREATE TRIGGER x BEFORE INSERT ON audit_state FOR EACH ROW EXECUTE FUNCTION public.swallow()"
             )
-            refused(chief, "ALTER FUNCTION refuse_change() STABLE")
+            guard_refuses(chief, "ALTER FUNCTION refuse_change() STABLE")
         chief.execute("SET search_path = skill_system, public")
-        refused(
+        guard_refuses(
             chief,
             "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
         )
         chief.execute(
-            "CREATE FUNCTION pg_temp.sneaky() RETURNS void LANGUAGE plpgsql SET search_path = skill_system AS $$ BEGIN ALTER TABLE audit_logs DISABLE TRIGGER ALL; END $$"
+            "CREATE FUNCTION pg_temp.sneaky() RETURNS void "
+            "LANGUAGE plpgsql SET search_path = skill_system AS $$ BEGIN "
+            "ALTER TABLE audit_logs DISABLE TRIGGER ALL; END $$"
         )
-        refused(chief, "SELECT pg_temp.sneaky()")
+        guard_refuses(chief, "SELECT pg_temp.sneaky()")
 
 
 def test_a_shadow_that_vanishes_does_not_open_a_way(guarded):
     """The name is another table's when the statement begins to wait, and the audit table's when it goes on."""
     with guarded.connect() as holder, guarded.connect("chief") as chief:
         holder.execute(
-            "CREATE SCHEMA shadow; CREATE TABLE shadow.audit_logs (LIKE skill_system.audit_logs); GRANT USAGE ON SCHEMA shadow TO chief; ALTER TABLE shadow.audit_logs OWNER TO chief"
+            "CREATE SCHEMA shadow; CREATE TABLE shadow.audit_logs (LIKE skill_system.audit_logs); "
+            "GRANT USAGE ON SCHEMA shadow TO chief; ALTER TABLE shadow.audit_logs OWNER TO chief"
         )
         chief.execute("SET search_path = shadow, skill_system")
         outcome = []
@@ -551,7 +608,11 @@ def test_ordinary_work_goes_on(guarded):
         ):
             superuser.execute(statement)
         chief.execute(
-            "SET search_path = public, skill_system; CREATE FUNCTION health() RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION public.health(); CREATE TABLE wells (a int); CREATE FUNCTION well_count() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM wells'; ALTER FUNCTION well_count() STABLE; DROP FUNCTION well_count(); DROP TABLE wells"
+            "SET search_path = public, skill_system; "
+            "CREATE FUNCTION health() RETURNS int LANGUAGE sql AS 'SELECT 1'; "
+            "DROP FUNCTION public.health(); CREATE TABLE wells (a int); "
+            "CREATE FUNCTION well_count() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM wells'; "
+            "ALTER FUNCTION well_count() STABLE; DROP FUNCTION well_count(); DROP TABLE wells"
         )
         chief.execute("SELECT skill_system.create_audit_partition('2042-01-01')")
         assert found(superuser) == []
@@ -568,11 +629,12 @@ def test_an_error_in_our_own_change_leaves_the_guard_up(guarded):
         )
         with pytest.raises(errors.DuplicateTable):
             chief.execute("SELECT skill_system.create_audit_partition('2043-01-01')")
-        refused(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
+        guard_refuses(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
         chief.execute(
-            "DO $$ BEGIN PERFORM skill_system.create_audit_partition('2043-01-01'); EXCEPTION WHEN duplicate_table THEN NULL; END $$"
+            "DO $$ BEGIN PERFORM skill_system.create_audit_partition('2043-01-01'); "
+            "EXCEPTION WHEN duplicate_table THEN NULL; END $$"
         )
-        refused(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
+        guard_refuses(chief, "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL")
         chief.execute("DROP INDEX skill_system.audit_logs_2043_01_brin_idx")
 
 
@@ -620,15 +682,19 @@ def test_before_the_first_record_nothing_is_guarded(guarded):
     with guarded.cluster.connect() as admin:
         admin.execute("CREATE DATABASE fresh TEMPLATE template0")
     with guarded.cluster.connect(dbname="fresh") as superuser:
-        # A schema of this name that is not ours is nobody's business.
+        # A schema of this name that is not the extension's is not protected.
         superuser.execute(
-            "CREATE SCHEMA skill_system; CREATE TABLE skill_system.audit_logs (a int); ALTER TABLE skill_system.audit_logs ADD b int; CREATE FUNCTION skill_system.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP SCHEMA skill_system CASCADE"
+            "CREATE SCHEMA skill_system; CREATE TABLE skill_system.audit_logs (a int); "
+            "ALTER TABLE skill_system.audit_logs ADD b int; "
+            "CREATE FUNCTION skill_system.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; "
+            "DROP SCHEMA skill_system CASCADE"
         )
         superuser.execute(
-            "CREATE EXTENSION skill_system; ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL; DROP EXTENSION skill_system"
+            "CREATE EXTENSION skill_system; ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL; "
+            "DROP EXTENSION skill_system"
         )
         superuser.execute("CREATE EXTENSION skill_system; SELECT skill_system.append_audit('x', '{}')")
-        refused(superuser, "DROP EXTENSION skill_system")
+        guard_refuses(superuser, "DROP EXTENSION skill_system")
         superuser.execute("SET skill_system.allow_unprotected = on; DROP EXTENSION skill_system")
         superuser.execute(
             "RESET skill_system.allow_unprotected; CREATE EXTENSION skill_system; DROP EXTENSION skill_system"
@@ -678,7 +744,8 @@ def test_a_setting_that_opens_the_guard_is_in_the_fingerprint(guarded):
 def test_the_fingerprint_depends_on_no_setting_and_no_session(unguarded):
     with unguarded.connect() as plain, unguarded.connect() as other:
         other.execute(
-            "SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'; SET quote_all_identifiers = on; SET search_path = skill_system, public; SET IntervalStyle = 'iso_8601'"
+            "SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'; SET quote_all_identifiers = on; "
+            "SET search_path = skill_system, public; SET IntervalStyle = 'iso_8601'"
         )
         assert fingerprint(plain) == fingerprint(other)
         assert other.execute("SHOW TimeZone").fetchone()[0] == "Asia/Kolkata"

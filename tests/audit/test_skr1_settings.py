@@ -1,11 +1,14 @@
-"""What is signed follows from the values alone: 10,500 random rows, read under 20 settings of the session, and judged by two implementations."""
+"""What is signed follows from the values alone: 10,500 random rows, read under 20 settings of the session, and judged
+by two implementations."""
 
 import json
 import random
 
 import pytest
+
 import skr1
-from test_audit import keyring_path, load, problems, read_keyring
+from keyring import keyring_path, load_library, read_keyring
+from ledger import problems
 
 RANDOM = random.Random(20260101)
 ALPHABETS = [
@@ -53,7 +56,8 @@ def random_json(depth):
     if kind == 2:
         return RANDOM.choice(NUMBERS)
     if kind == 3:
-        return f"{RANDOM.choice(['', '-'])}{RANDOM.randrange(10 ** RANDOM.randrange(1, 25))}.{RANDOM.randrange(10**6):0{RANDOM.randrange(1, 9)}d}"
+        sign, whole = RANDOM.choice(["", "-"]), RANDOM.randrange(10 ** RANDOM.randrange(1, 25))
+        return f"{sign}{whole}.{RANDOM.randrange(10**6):0{RANDOM.randrange(1, 9)}d}"
     if kind in (4, 5):
         return json.dumps(random_text(), ensure_ascii=RANDOM.random() < 0.5)
     if kind == 6:
@@ -76,11 +80,15 @@ def random_row():
         )
     else:
         data = random_json(RANDOM.randrange(5))
-    claim = lambda most: RANDOM.choice([None, random_text(most) or "x"])
+
+    def claim(most):
+        return RANDOM.choice([None, random_text(most) or "x"])
+
     return random_text(40) or "event", data, claim(100), claim(20)
 
 
-# What to_jsonb prints does not depend on DateStyle; ::text is the ISO form only under DateStyle ISO, and without an offset under the others.
+# What to_jsonb prints does not depend on DateStyle; ::text is the ISO form only under DateStyle ISO, and without an
+# offset under the others.
 AS_JSON = {"created_at": "to_jsonb(created_at) #>> '{}'", "recorded_at": "to_jsonb(recorded_at) #>> '{}'"}
 COLUMNS = {name: f"{name}::text" for name in (*skr1.COLUMNS, "signature")}
 ZONES = [
@@ -122,7 +130,8 @@ def locales(db):
     return [
         row[0]
         for row in db.execute(
-            "SELECT DISTINCT collcollate FROM pg_collation WHERE collprovider = 'c' AND collencoding IN (-1, pg_char_to_encoding('UTF8')) ORDER BY 1"
+            "SELECT DISTINCT collcollate FROM pg_collation WHERE collprovider = 'c' "
+            "AND collencoding IN (-1, pg_char_to_encoding('UTF8')) ORDER BY 1"
         )
     ]
 
@@ -131,10 +140,12 @@ def locales(db):
 def table(db, database):
     """Mostly by append_audit(); by INSERT those whose created_at is somewhere between 4714 BC and 294246."""
     rows = [random_row() for _ in range(10_000)]
-    with load(db).transaction(), db.cursor() as cursor:
+    with load_library(db).transaction(), db.cursor() as cursor:
         cursor.executemany("SELECT skill_system.append_audit(%s, %s::jsonb, %s, %s)", rows)
         cursor.executemany(
-            "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) VALUES (%s, %s::jsonb, %s, %s, timestamptz '2000-01-01 00:00:00Z' + %s::bigint * interval '1 microsecond')",
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) "
+            "VALUES (%s, %s::jsonb, %s, %s, timestamptz '2000-01-01 00:00:00Z' + %s::bigint * interval '1 "
+            "microsecond')",
             [
                 (
                     *random_row(),
@@ -157,7 +168,8 @@ def test_the_settings_are_all_different_and_change_what_is_printed(connect, loca
                 reader.execute("SELECT set_config(%s, %s, false)", [name, value])
             seen.add(
                 reader.execute(
-                    "SELECT timestamptz '2026-07-03 12:00Z'::text, (1.1::float8 / 3)::text, decode('de', 'hex')::text, interval '1 day 2 hours'::text"
+                    "SELECT timestamptz '2026-07-03 12:00Z'::text, (1.1::float8 / 3)::text, "
+                    "decode('de', 'hex')::text, interval '1 day 2 hours'::text"
                 ).fetchone()
             )
     assert len(seen) == 20, seen
@@ -187,7 +199,8 @@ def test_a_changed_digit_is_noticed(connect, table):
     with connect() as reader:
         row = list(
             reader.execute(
-                f"SELECT {', '.join(COLUMNS.values())} FROM skill_system.audit_logs WHERE event_data::text LIKE '%1.0%' LIMIT 1"
+                f"SELECT {', '.join(COLUMNS.values())} FROM skill_system.audit_logs "
+                "WHERE event_data::text LIKE '%1.0%' LIMIT 1"
             ).fetchone()
         )
     place = skr1.COLUMNS.index("event_data")

@@ -1,16 +1,19 @@
-"""The SKR1 vectors of tests/vectors: the second implementation and the running server agree on them; so does core/tests/skr1.rs."""
+"""The SKR1 vectors of tests/vectors: the second implementation and the running server agree on them; so does
+crates/core/tests/skr1.rs."""
 
 import hashlib
 import importlib.util
 import json
-import os
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
+
 import skr1
-from test_audit import load, problems, write_keyring
+from cluster import skill_verify_program
+from keyring import load_library, write_keyring
+from ledger import problems
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "vectors"
@@ -84,7 +87,8 @@ def test_a_long_payload_is_signed_by_its_digest(vectors):
 
 
 def test_the_server_agrees(vectors, new_cluster):
-    """The owner's signature is taken as it is, so each row that the table can hold goes in, comes out as it stands in the vectors, and is judged."""
+    """The owner's signature is taken as it is, so each row that the table can hold goes in, comes out as it stands in
+    the vectors, and is judged."""
     cluster = new_cluster()
     with cluster.connect() as connection:
         write_keyring(
@@ -92,7 +96,7 @@ def test_the_server_agrees(vectors, new_cluster):
             (FOLDER / "keyring.json").read_text(),
         )
         connection.execute("CREATE EXTENSION skill_system")
-        load(connection).execute("SET TIME ZONE 'UTC'")
+        load_library(connection).execute("SET TIME ZONE 'UTC'")
         connection.execute("INSERT INTO skill_system.audit_state (log_id) VALUES (%s)", [vectors[0]["log_id"]])
         held = [vector for vector in vectors if vector["skr1"] is not None]
         with connection.cursor() as cursor:
@@ -110,23 +114,28 @@ def test_the_server_agrees(vectors, new_cluster):
         for vector in held:
             assert list(found[vector["row"]["id"]]) == [*values(vector), vector["signature"]], vector["name"]
         for vector in vectors:
-            call = f"SELECT skill_system.audit_problem(%s::uuid, {PLACES}), encode(skill_system.audit_leaf_hash(%s::uuid, {PLACES}), 'hex')"
+            call = (
+                f"SELECT skill_system.audit_problem(%s::uuid, {PLACES}), "
+                f"encode(skill_system.audit_leaf_hash(%s::uuid, {PLACES}), 'hex')"
+            )
             problem, leaf_hash = connection.execute(
                 call, [vector["log_id"], *values(vector), vector["signature"]] * 2
             ).fetchone()
             assert (problem is None) == (vector["skr1"] is not None), (vector["name"], problem)
             assert leaf_hash == vector["leaf_hash"], vector["name"]
-        # Those of other logs are the only records that verify_audit finds; that nobody announced the keys is true as well.
+        # Those of other logs are the only records that verify_audit finds; that nobody announced the keys is true as
+        # well.
         foreign = {vector["row"]["id"] for vector in held if vector["log_id"] != vectors[0]["log_id"]}
         assert {
-            (identity, problem) for _, identity, problem in problems(connection) if problem != "key_unannounced"
+            (identity, problem)
+            for identity, problem in problems(connection, "id", "problem")
+            if problem != "key_unannounced"
         } == {(identity, "signature_mismatch") for identity in foreign} and foreign
 
 
 def test_skill_verify_agrees(vectors):
     """Also on the member names by which serde_json marks its own: such an object is no number."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
-    program = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
+    program = skill_verify_program()
 
     def line(vector, data=None):
         row = vector["row"] | {"signature": vector["signature"], "transaction_id": 0, "event_data": 0}

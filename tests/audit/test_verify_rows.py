@@ -1,24 +1,27 @@
 """skill-verify agrees with the server on exported records, and finds what was changed in them."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from cluster import skill_verify_program
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def verify(db):
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
-    program = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
+    program = skill_verify_program()
     db.execute(
-        "SELECT skill_system.append_audit('made', jsonb_build_object('n', g, 'x', g / 7.0, 'text', repeat('ä\"', g % 5), 'list', ARRAY[g, NULL])) FROM generate_series(1, 500) g"
+        "SELECT skill_system.append_audit('made', "
+        "jsonb_build_object('n', g, 'x', g / 7.0, 'text', repeat('ä\"', g % 5), 'list', ARRAY[g, NULL])) "
+        "FROM generate_series(1, 500) g"
     )
     db.execute(
-        """SELECT skill_system.append_audit('odd', '{"a": 1e400, "b": 0.00, "c": -0.5, "d": 12345678901234567890.1230, "": [[], {}, [{}]], "é": "\\u0001"}')"""
+        """SELECT skill_system.append_audit('odd',
+            '{"a": 1e400, "b": 0.00, "c": -0.5, "d": 12345678901234567890.1230, "": [[], {}, [{}]], "é": "\\u0001"}')"""
     )
     db.execute("SELECT skill_system.append_audit('large', jsonb_build_object('bytes', repeat('x', 40000)), NULL, NULL)")
     db.execute("SET TIME ZONE 'Asia/Kolkata'")
@@ -108,7 +111,7 @@ def ledger(db, verify, tmp_path_factory):
         return folder / name
 
     def run(*arguments, key=key):
-        program = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
+        program = skill_verify_program()
         done = subprocess.run([program, *arguments, *(["--key", key] if key else [])], capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
@@ -127,7 +130,8 @@ def test_an_export_of_the_server_passes(ledger, db, tmp_path):
     status, output = ledger("export", export, "--json", key=None)
     assert status == 3 and json.loads(output)["records"] == len(ledger.lines) - 2
     part = db.execute(
-        "SELECT string_agg(line, E'\\n') FROM skill_system.audit_export((SELECT min(created_at) FROM skill_system.audit_logs WHERE event_type = 'later')) line"
+        "SELECT string_agg(line, E'\\n') FROM skill_system.audit_export((SELECT min(created_at) "
+        "FROM skill_system.audit_logs WHERE event_type = 'later')) line"
     ).fetchone()[0]
     status, output = ledger("export", ledger.file("part", part + "\n"))
     assert status == 0 and output.startswith("300 records"), output
@@ -149,7 +153,9 @@ def test_a_changed_export_of_the_server_is_found(ledger):
 
 def test_proofs_of_the_server_pass(ledger, db):
     rows = db.execute(
-        "SELECT to_jsonb(a)::text, p.proof, p.leaf_index FROM skill_system.audit_logs a, skill_system.audit_inclusion_proof(a.id) p WHERE event_type IN ('odd', 'large') OR a.event_data->>'n' IN ('7', '400')"
+        "SELECT to_jsonb(a)::text, p.proof, p.leaf_index "
+        "FROM skill_system.audit_logs a, skill_system.audit_inclusion_proof(a.id) p "
+        "WHERE event_type IN ('odd', 'large') OR a.event_data->>'n' IN ('7', '400')"
     ).fetchall()
     assert len(rows) == 4
     for row, proof, leaf in rows:

@@ -1,9 +1,9 @@
 """Everything at once for CHAOS_MINUTES: does the audit trail stay whole?
 
-Writers with savepoints, rollbacks, long, prepared and asynchronous transactions and denials, while background workers seal
-every 200 ms and this program kills processes, restarts servers, makes partitions, and moves the log to other servers: by
-dump and restore, and by promotion of a standby, each with adopt_log(). Nothing that was acknowledged may be missing or
-sealed twice, no checkpoint held outside may come to be untrue, and verification may never complain.
+Writers with savepoints, rollbacks, long, prepared and asynchronous transactions and denials, while background workers
+seal every 200 ms and this program kills processes, restarts servers, creates partitions, and moves the log to other
+servers: by dump and restore, and by promotion of a standby, each with adopt_log(). Nothing that was acknowledged may be
+missing or sealed twice, no checkpoint held outside may come to be untrue, and verification may never complain.
 
 A killed process is no power failure, so fsync is off. CHAOS_SEED repeats the choices, as far as the timing lets it."""
 
@@ -20,25 +20,22 @@ from pathlib import Path
 import psycopg
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "system"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 
 from conftest import Cluster  # noqa: E402
-from test_crash import adopt_orphans, kill_hard  # noqa: E402
 
-from ledger import (
-    Copy,
-    Outside,
-    Writer,
-    append,
+from cluster import (  # noqa: E402
+    adopt_orphans,
     as_server,
     bindir,
-    compare,
-    exactly_once,
     governed,
-    problems,
-    seal_all,
-    skill_verify,
-)  # noqa: E402
+    kill_hard,
+    ready_for_restore,
+    skill_verify_program,
+)
+from keyring import read_keyring  # noqa: E402
+from ledger import Outside, Writer, append, compare, exactly_once, problems, seal_all  # noqa: E402
+from standby import Copy  # noqa: E402
 
 SETTINGS = (
     "shared_preload_libraries=skill_system",
@@ -159,7 +156,8 @@ class Chaos:
     def pids(self, condition):
         with self.connect() as connection:
             rows = connection.execute(
-                f"SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {condition} ORDER BY backend_type, pid"
+                "SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                f"AND {condition} ORDER BY backend_type, pid"
             ).fetchall()
         return rows
 
@@ -287,14 +285,15 @@ class Chaos:
         old, new = self.server, Copy(self.server)
         new.backup(old, "-R")
         new.start(*SETTINGS)
-        with old.connect() as primary, new.connect(dbname="postgres") as standby:
+        with old.connect() as primary, new.connect(dbname="postgres"):
             deadline = time.monotonic() + 60
             while (
                 primary.execute("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").fetchone()[0] == 0
             ):
                 assert time.monotonic() < deadline, "the standby does not stream"
                 time.sleep(0.1)
-        # A fast stop sends everything to the standby first; the writers lose their server in the middle of whatever they do.
+        # A fast stop sends everything to the standby first; the writers lose their server in the middle of whatever
+        # they do.
         old.stop()
         self.until.set()
         new.promote()
@@ -310,12 +309,7 @@ class Chaos:
         self.stop_writers()
         self.settle_writers()
         old, new = self.server, self.cluster(f"restored{self.moves}").start()
-        with new.connect() as admin:
-            admin.execute("CREATE DATABASE governed TEMPLATE template0")
-            for word in ("agent", "reviewer", "auditor", "admin"):
-                admin.execute(f"CREATE ROLE skill_system_{word} NOLOGIN")
-        keyring = as_server("cat", old.data / "skill_system_keyring.json")
-        as_server("sh", "-c", 'umask 077; cat > "$0"', new.data / "skill_system_keyring.json", input=keyring)
+        ready_for_restore(new, read_keyring(old.data / "skill_system_keyring.json"))
         dump = self.home / "dump"
         subprocess.run([f"{bindir()}/pg_dump", "-Fc", "-Z0", "-f", dump, "governed"], env=old.environment, check=True)
         subprocess.run(
@@ -324,7 +318,8 @@ class Chaos:
         dump.unlink()
         self.server = new
         said = self.adopted("restored")
-        # What the old sealer recorded last, a heartbeat perhaps, came after the dump or is in it; nobody holds anything of it.
+        # What the old sealer recorded last, a heartbeat perhaps, came after the dump or is in it; nobody holds anything
+        # of it.
         old.destroy()
         self.start_writers()
         return said
@@ -361,7 +356,7 @@ class Chaos:
         checked = self.outside.check(connection)
         first = min(self.outside.notes.items(), key=lambda item: item[0][1])[1]
         self.outside.take(connection)
-        program = skill_verify()
+        program = skill_verify_program()
         notes = [first, *self.random.sample(sorted(self.outside.notes.values()), min(20, len(self.outside.notes)))]
         for note in notes:
             status, text = compare(program, self.home, connection, note, self.outside.newest())
@@ -380,13 +375,15 @@ class Chaos:
         assert connection.execute("SELECT incarnation FROM skill_system.audit_seal_state").fetchone()[0] == 1
         assert len(self.committed) > 100, "no load, so nothing is proved"
         return (
-            f"{leaves} leaves, {len(self.committed)} records acknowledged, {len(self.never)} rolled back, {len(self.doubtful)} in doubt, {self.lost} connections lost, "
-            f"{checked} checkpoints held outside, {self.verified} verifications meanwhile, {self.moves} moves to another server, events: {dict(sorted(self.done.items()))}"
+            f"{leaves} leaves, {len(self.committed)} records acknowledged, {len(self.never)} rolled back, "
+            f"{len(self.doubtful)} in doubt, {self.lost} connections lost, "
+            f"{checked} checkpoints held outside, {self.verified} verifications meanwhile, "
+            f"{self.moves} moves to another server, events: {dict(sorted(self.done.items()))}"
         )
 
 
 class Moved:
-    """A promoted standby, with the face of a cluster."""
+    """A promoted standby, with the interface of a cluster."""
 
     def __init__(self, copy):
         self.copy, self.data, self.environment = copy, copy.data, copy.environment

@@ -1,6 +1,7 @@
 """Compliance: two sessions at once, rights, tenants, other people's validators, and the signed document."""
 
 import json
+import os
 import random
 import subprocess
 import threading
@@ -14,20 +15,16 @@ from conftest import ROOT
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-HERE = ROOT / "tests" / "system"
-VERIFY = ROOT / "target" / "release" / "skill-verify"
+from cluster import bindir, skill_verify_program
+
+HERE = ROOT / "tests" / "compliance"
 
 
 @pytest.fixture(scope="module")
 def texas(db, database, roles):
     """300 entities of the demo's generator, its rules and templates."""
-    import os
-
-    bin_dir = subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     done = subprocess.run(
-        [f"{bin_dir}/psql", "-Xq", "-d", database, "-v", "entities=300", "-f", str(ROOT / "demo" / "texas.sql")],
+        [f"{bindir()}/psql", "-Xq", "-d", database, "-v", "entities=300", "-f", str(ROOT / "demo" / "texas.sql")],
         capture_output=True,
         text=True,
     )
@@ -125,16 +122,18 @@ def test_versions_are_gapless_with_16_publishers(db, texas, connect):
     assert db.execute(
         "SELECT count(*) FROM skill_system.rule_versions WHERE rule_identifier = 'RACE' AND status = 'active'"
     ).fetchone() == (1,)
-    # No two are in force on one day, in the constraint's eyes and in ours.
+    # No two are in force on one day, for the constraint and for the functions.
     assert db.execute(
-        "SELECT count(*) FROM skill_system.rule_versions a JOIN skill_system.rule_versions b ON a.id < b.id AND a.rule_identifier = b.rule_identifier "
+        "SELECT count(*) FROM skill_system.rule_versions a JOIN skill_system.rule_versions b ON a.id < b.id "
+        "AND a.rule_identifier = b.rule_identifier "
         "AND daterange(a.effective_date, a.superseded_date) && daterange(b.effective_date, b.superseded_date)"
     ).fetchone() == (0,)
 
 
 def test_the_constraint_tells_rules_and_tenants_apart_exactly(db, texas):
     insert = (
-        "INSERT INTO skill_system.rule_versions (tenant_id, rule_type, rule_domain, rule_identifier, version, effective_date, source, rule_data, content_sha256) "
+        "INSERT INTO skill_system.rule_versions (tenant_id, rule_type, rule_domain, rule_identifier, version, "
+        "effective_date, source, rule_data, content_sha256) "
         "VALUES (%s, 'statewide', 'x', %s, 1, '2020-01-01', 'manual', '{}', 'x')"
     )
     for tenant, identifier in [
@@ -205,13 +204,17 @@ def test_submit_against_edit(db, texas, connect):
 def test_publish_against_snapshot(db, texas, connect):
     publish(db, "SNAP", {"feet": 1})
     one, two = connect(), connect()
-    stale = "SELECT frozen_version, current_version FROM skill_system.stale_filings() WHERE checklist_id = %s AND rule_identifier = 'SNAP'"
+    stale = (
+        "SELECT frozen_version, current_version FROM skill_system.stale_filings() WHERE checklist_id = %s "
+        "AND rule_identifier = 'SNAP'"
+    )
     # A filing that began before the new version was committed is marked by it.
     with one.transaction():
         checklist = begin(one)
         later = Later(
             two,
-            "SELECT stale_snapshots FROM skill_system.publish_rule('SNAP', 'spacing', '2026-01-02', '{\"feet\": 2}', 'manual')",
+            "SELECT stale_snapshots FROM skill_system.publish_rule('SNAP', 'spacing', '2026-01-02', "
+            "'{\"feet\": 2}', 'manual')",
         )
         assert later.waits(db)
     assert later.end().error is None
@@ -223,7 +226,8 @@ def test_publish_against_snapshot(db, texas, connect):
         assert later.waits(db)
     checklist = later.end().row[0]
     assert db.execute(
-        "SELECT v.version, s.is_current FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
+        "SELECT v.version, s.is_current FROM skill_system.filing_rule_snapshots s "
+        "JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
         "WHERE s.checklist_id = %s AND v.rule_identifier = 'SNAP'",
         [checklist],
     ).fetchall() == [(3, True)]
@@ -234,7 +238,8 @@ def test_acknowledge_against_publish(db, texas, connect):
     checklist = begin(db)
     publish(db, "ACK", {"feet": 2})
     snapshot = db.execute(
-        "SELECT snapshot_id FROM skill_system.stale_filings(page_size => 10000) WHERE checklist_id = %s AND rule_identifier = 'ACK'",
+        "SELECT snapshot_id FROM skill_system.stale_filings(page_size => 10000) WHERE checklist_id = %s "
+        "AND rule_identifier = 'ACK'",
         [checklist],
     ).fetchone()[0]
     one, two = connect(), connect()
@@ -293,7 +298,8 @@ def test_an_old_snapshot_freezes_nothing(db, texas, connect):
         one.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
         checklist = begin(one)
     assert db.execute(
-        "SELECT count(*) FROM skill_system.filing_rule_snapshots s JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
+        "SELECT count(*) FROM skill_system.filing_rule_snapshots s "
+        "JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
         "WHERE checklist_id = %s AND rule_identifier IN ('OLD', 'NEW')",
         [checklist],
     ).fetchone() == (2,)
@@ -322,7 +328,11 @@ def test_two_filings_of_one_cell(db, texas, connect):
 
 
 def test_nothing_half_written(db, texas):
-    counts = "SELECT (SELECT count(*) FROM skill_system.filing_checklists), (SELECT count(*) FROM skill_system.rule_versions), (SELECT count(*) FROM skill_system.checklist_artifacts), (SELECT count(*) FROM skill_system.audit_logs)"
+    counts = (
+        "SELECT (SELECT count(*) FROM skill_system.filing_checklists), (SELECT count(*) "
+        "FROM skill_system.rule_versions), (SELECT count(*) "
+        "FROM skill_system.checklist_artifacts), (SELECT count(*) FROM skill_system.audit_logs)"
+    )
     checklist = begin(db)
     before = db.execute(counts).fetchone()
     deep = "[" * 500 + "]" * 500
@@ -371,7 +381,10 @@ def test_rights(texas, connect):
             "SELECT * FROM skill_system.compliance_matrix()",
         ],
         "reviewer": [
-            "SELECT skill_system.review_rule((SELECT id FROM skill_system.rule_versions WHERE rule_identifier = 'ROLE' ORDER BY version LIMIT 1), 'approved')",
+            (
+                "SELECT skill_system.review_rule((SELECT id FROM skill_system.rule_versions "
+                "WHERE rule_identifier = 'ROLE' ORDER BY version LIMIT 1), 'approved')"
+            ),
             f"SELECT skill_system.review_checklist('{checklist}', 'approved')",
             f"SELECT skill_system.compliance_snapshot('{checklist}')",
         ],
@@ -412,7 +425,10 @@ def test_rights(texas, connect):
         "admin": [
             f"SELECT skill_system.review_checklist('{checklist}', 'approved')",
             "UPDATE skill_system.rule_versions SET status = 'draft'",
-            "INSERT INTO skill_system.entity_type_definitions (type_key, display_name, created_at) VALUES ('z', 'Z', '2000-01-01')",
+            (
+                "INSERT INTO skill_system.entity_type_definitions (type_key, display_name, created_at) "
+                "VALUES ('z', 'Z', '2000-01-01')"
+            ),
         ],
     }
     for role, statements in allowed.items():
@@ -576,7 +592,8 @@ def test_oscal_is_valid(db, texas):
         [checklist],
     )
     db.execute(
-        "SELECT skill_system.add_artifact(%s, 0, 'pdf', 'scan', NULL, 'x y/z', '/e v/\"x\".pdf', 'sha256:' || repeat('a', 64), 5)",
+        "SELECT skill_system.add_artifact(%s, 0, 'pdf', 'scan', NULL, 'x y/z', '/e v/\"x\".pdf', "
+        "'sha256:' || repeat('a', 64), 5)",
         [checklist],
     )
     schema = json.loads((HERE / "oscal" / "oscal_assessment-results_schema-1.0.4.json").read_text())
@@ -608,7 +625,9 @@ def test_oscal_is_valid(db, texas):
 
 
 def verify(document, *arguments):
-    return subprocess.run([VERIFY, "snapshot", "-", *arguments], input=document, capture_output=True, text=True)
+    return subprocess.run(
+        [skill_verify_program(), "snapshot", "-", *arguments], input=document, capture_output=True, text=True
+    )
 
 
 def test_the_signed_document(db, texas):
@@ -687,19 +706,16 @@ def test_before_sealing_the_document_says_so(db, texas):
 
 
 def test_a_dump_brings_everything_back(db, texas, database, fresh_database):
-    import os
-
-    bin_dir = subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     target = fresh_database(extension=False)
-    dump = subprocess.run([f"{bin_dir}/pg_dump", "-Fc", database], capture_output=True, check=True).stdout
-    done = subprocess.run([f"{bin_dir}/pg_restore", "--exit-on-error", "-d", target], input=dump, capture_output=True)
+    dump = subprocess.run([f"{bindir()}/pg_dump", "-Fc", database], capture_output=True, check=True).stdout
+    done = subprocess.run([f"{bindir()}/pg_restore", "--exit-on-error", "-d", target], input=dump, capture_output=True)
     assert done.returncode == 0, done.stderr
     tables = [
         row[0]
         for row in db.execute(
-            "SELECT relname::text FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind = 'r' AND relname ~ '^(entity|rrc|validation|rule|checklist|filing|compliance)' ORDER BY 1"
+            "SELECT relname::text FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace "
+            "AND relkind = 'r' AND relname ~ '^(entity|rrc|validation|rule|checklist|filing|compliance)' "
+            "ORDER BY 1"
         )
     ]
     assert len(tables) == 12

@@ -30,7 +30,8 @@ def report(db, database, tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     checklist = db.execute(
-        "SELECT checklist_id FROM skill_system.create_checklist('42-hostile' || %s, 'well', 'rule_37', %s, now() + interval '3 days', entity_district => '<b>')",
+        "SELECT checklist_id FROM skill_system.create_checklist('42-hostile' || %s, 'well', 'rule_37', %s, "
+        "now() + interval '3 days', entity_district => '<b>')",
         [HOSTILE[:200], HOSTILE],
     ).fetchone()[0]
     db.execute("SELECT skill_system.add_artifact(%s, 0, 'document', %s, 'x')", [checklist, HOSTILE])
@@ -95,11 +96,13 @@ def test_what_is_seen(browser, report, scheme, page_colour, overdue, width):
         "the page is wider than the window"
     )
     outside = page.evaluate(
-        """() => [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && !e.closest('svg') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName)"""
+        """() => [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && !e.closest('svg') &&
+            e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName)"""
     )
     assert outside == []
     clipped = page.evaluate(
-        """() => [...document.querySelectorAll('td, th, h1, h2, p, li')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 40))"""
+        """() => [...document.querySelectorAll('td, th, h1, h2, p, li')].filter(e => e.scrollWidth > e.clientWidth +
+            1).map(e => e.textContent.slice(0, 40))"""
     )
     assert clipped == []
     size, found = colours(page.screenshot(full_page=True))
@@ -140,7 +143,8 @@ def test_accessible(browser, report, scheme):
     assert len(result["passes"]) > 20, "the checker hardly looked at anything"
     # It would find something.
     page.evaluate(
-        "document.querySelector('h1').insertAdjacentHTML('afterend', '<div role=button></div>'); document.documentElement.removeAttribute('lang')"
+        "document.querySelector('h1').insertAdjacentHTML('afterend', '<div role=button></div>'); "
+        "document.documentElement.removeAttribute('lang')"
     )
     assert {v["id"] for v in page.evaluate("axe.run()")["violations"]} >= {"html-has-lang"}
     page.context.close()

@@ -1,5 +1,5 @@
-"""A log that finds itself in another server, or in this one at another time, is not sealed until somebody says so; then it
-goes on where it can, and says what was lost where it cannot. Nothing is sealed twice and nothing never.
+"""A log that finds itself in another server, or in this one at another time, is not sealed until somebody says so; then
+it goes on where it can, and says what was lost where it cannot. Nothing is sealed twice and nothing never.
 
 pg_upgrade is not tried here: the tests have one major version at a time."""
 
@@ -9,46 +9,31 @@ import time
 
 import pytest
 from psycopg import errors
-from test_standby import wait
 
+from cluster import as_server, bindir, governed, ready_for_restore, skill_verify_program
+from keyring import read_keyring
 from ledger import (
-    Copy,
     Outside,
     append,
-    as_server,
-    bindir,
     compare,
     exactly_once,
-    governed,
     origin,
     problems,
     read_note,
     seal,
     seal_all,
-    skill_verify,
 )
+from standby import wait_for_replay
 
 
 @pytest.fixture(scope="module")
 def program():
-    return skill_verify()
+    return skill_verify_program()
 
 
-@pytest.fixture
-def copies():
-    made = []
-
-    def make(cluster):
-        made.append(Copy(cluster))
-        return made[-1]
-
-    yield make
-    for copy in made:
-        copy.destroy()
-
-
-def fill(connection, count=600):
-    """Records sealed in several steps, one that is not sealed, and a checkpoint that somebody keeps. Returns ids and checkpoint."""
+def append_and_seal(connection, count=600):
+    """Records sealed in several steps, one that is not sealed, and a checkpoint that somebody keeps. Returns ids and
+    checkpoint."""
     ids = []
     for _ in range(3):
         ids += [
@@ -105,7 +90,8 @@ def goes_on(connection, ids, outside, program, tmp_path):
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="nothing to adopt"):
         adopt(connection)
     [record] = connection.execute(
-        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted' ORDER BY recorded_at DESC LIMIT 1"
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'audit.log_adopted' "
+        "ORDER BY recorded_at DESC LIMIT 1"
     ).fetchone()
     return record
 
@@ -113,11 +99,15 @@ def goes_on(connection, ids, outside, program, tmp_path):
 def pass_transaction_ids(connection, beyond):
     """Uses transaction ids up to that one: each block with an exception handler that writes takes one of its own."""
     connection.execute("CREATE TABLE IF NOT EXISTS public.burnt (n int)")
-    now = lambda: connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
+
+    def now():
+        return connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
+
     while now() <= beyond:
         connection.execute(
-            "DO $$ BEGIN FOR i IN 1..%d LOOP BEGIN INSERT INTO public.burnt VALUES (i); EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$"
-            % min(beyond - now() + 2, 20_000)
+            f"DO $$ BEGIN FOR i IN 1..{min(beyond - now() + 2, 20_000)} LOOP BEGIN INSERT INTO public.burnt "
+            "VALUES (i); "
+            "EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$"
         )
         connection.execute("TRUNCATE public.burnt")
 
@@ -130,8 +120,8 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
     db = governed(source)
     # Far ahead of any fresh server, so that the new one's ids come to pass those of the restored records.
     pass_transaction_ids(db, 12_000)
-    ids, outside = fill(db)
-    keyring = as_server("cat", source.data / "skill_system_keyring.json")
+    ids, outside = append_and_seal(db)
+    keyring = read_keyring(source.data / "skill_system_keyring.json")
     dump = tmp_path / "dump"
     subprocess.run([f"{bindir()}/pg_dump", "-Fc", "-f", dump, "governed"], env={**source.environment}, check=True)
     # What comes after the dump is lost; a checkpoint of it is held outside.
@@ -142,11 +132,7 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
     held = read_note(outside.newest())[1]
     for loss in (False, True):
         cluster = new_cluster("fsync=off")
-        with cluster.connect() as admin:
-            admin.execute("CREATE DATABASE governed TEMPLATE template0")
-            for word in ("agent", "reviewer", "auditor", "admin"):
-                admin.execute(f"CREATE ROLE skill_system_{word} NOLOGIN")
-        as_server("sh", "-c", 'umask 077; cat > "$0"', cluster.data / "skill_system_keyring.json", input=keyring)
+        ready_for_restore(cluster, keyring)
         subprocess.run(
             [f"{bindir()}/pg_restore", "--exit-on-error", "-d", "governed", dump],
             env={**cluster.environment},
@@ -170,7 +156,8 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
             incarnation, continued, size, sealed, _ = adopt(new, ahead.newest() if loss else outside.newest())
             kept.append(append(new, "with the adoption"))
         assert (incarnation, continued) == ((2, False) if loss else (1, True))
-        # The one that the dump had not sealed, what was recorded before the adoption, and the first record of the transaction itself.
+        # The one that the dump had not sealed, what was recorded before the adoption, and the first record of the
+        # transaction itself.
         assert sealed >= 3 and size >= held + 3
         exactly_once(new, [id for id in kept if id != kept[-3]])
         holder.execute("COMMIT")
@@ -223,7 +210,7 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
 def test_a_copy_made_with_template(new_cluster, program, tmp_path):
     cluster = new_cluster("fsync=off")
     db = governed(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     db.close()
     with cluster.connect() as admin:
         admin.execute("CREATE DATABASE copy TEMPLATE governed")
@@ -245,7 +232,7 @@ def test_a_copy_made_with_template(new_cluster, program, tmp_path):
 def test_promotion_of_a_standby(new_cluster, copies, program, tmp_path):
     cluster = new_cluster("fsync=off", "max_prepared_transactions=5")
     db = governed(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     standby = copies(cluster).backup(cluster, "-R").start("max_prepared_transactions=5", "fsync=off")
     # What is open when the primary dies: an ordinary transaction is gone, a prepared one is not.
     open_one, prepared = cluster.connect(dbname="governed"), cluster.connect(dbname="governed")
@@ -258,7 +245,7 @@ def test_promotion_of_a_standby(new_cluster, copies, program, tmp_path):
     seal(db)
     outside.take(db)
     there = standby.connect()
-    wait(db, there)
+    wait_for_replay(db, there)
     with pytest.raises(errors.ReadOnlySqlTransaction):
         adopt(there)
     for connection in (db, open_one, prepared):
@@ -277,10 +264,10 @@ def test_promotion_of_a_standby(new_cluster, copies, program, tmp_path):
 def test_promotion_of_a_standby_that_was_behind(new_cluster, copies, program, tmp_path):
     cluster = new_cluster("fsync=off")
     db = governed(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     standby = copies(cluster).backup(cluster, "-R").start("fsync=off")
     there = standby.connect()
-    wait(db, there)
+    wait_for_replay(db, there)
     there.execute("SELECT pg_wal_replay_pause()")
     while there.execute("SELECT pg_get_wal_replay_pause_state()").fetchone()[0] != "paused":
         time.sleep(0.02)
@@ -296,7 +283,8 @@ def test_promotion_of_a_standby_that_was_behind(new_cluster, copies, program, tm
     as_server(
         "sh",
         "-c",
-        'rm "$0"/standby.signal && touch "$0"/recovery.signal && echo "restore_command = \'false\'" >> "$0"/postgresql.auto.conf',
+        'rm "$0"/standby.signal && touch "$0"/recovery.signal && echo "restore_command = \'false\'" >> '
+        '"$0"/postgresql.auto.conf',
         standby.data,
     )
     standby.start("fsync=off", "recovery_target=immediate", "recovery_target_action=promote", "primary_conninfo=''")
@@ -325,7 +313,7 @@ def test_recovery_to_a_point_in_time(loss, new_cluster, copies, program, tmp_pat
     # The keyring is made with the first record, and belongs into the backup.
     append(db)
     base = copies(cluster).backup(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     db.execute("SELECT pg_create_restore_point('here')")
     lost = append(db)
     seal_all(db)
@@ -381,11 +369,11 @@ def test_recovery_to_a_point_in_time(loss, new_cluster, copies, program, tmp_pat
 
 
 def test_old_files_without_recovery(new_cluster, copies, program, tmp_path):
-    """A cold copy of the files, put back later, is an older state that agrees with itself in all its parts. Nothing inside can
-    tell; only somebody who holds a newer checkpoint can."""
+    """A cold copy of the files, put back later, is an older state that agrees with itself in all its parts. Nothing
+    inside can tell; only somebody who holds a newer checkpoint can."""
     cluster = new_cluster("fsync=off")
     db = governed(cluster)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     db.close()
     cluster.stop()
     old = copies(cluster).files(cluster.data)
@@ -405,7 +393,7 @@ def test_old_files_without_recovery(new_cluster, copies, program, tmp_path):
     note = there.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
     status, text = compare(program, tmp_path, there, ahead.newest(), note)
     assert status == 1, text
-    # Whoever holds it gives it to adopt_log().
+    # Its holder gives it to adopt_log().
     assert adopt(there, ahead.newest())[:2] == (2, False)
     exactly_once(there, ids, [lost])
     assert problems(there) == []
@@ -417,7 +405,7 @@ def test_transaction_ids_that_went_back(new_cluster):
     cluster = new_cluster("fsync=off")
     db = governed(cluster)
     pass_transaction_ids(db, 3000)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     seal_all(db)
     outside.take(db)
     # So that the server finds its old rows visible whatever it thinks of their transactions.
@@ -453,14 +441,14 @@ def test_what_cannot_be_adopted(new_cluster, tmp_path):
     db = governed(cluster)
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
         adopt(db)
-    ids, outside = fill(db)
+    ids, outside = append_and_seal(db)
     db.close()
     with cluster.connect() as admin:
         admin.execute("CREATE DATABASE copy TEMPLATE governed")
         admin.execute("CREATE DATABASE other TEMPLATE template0")
     other = cluster.connect(dbname="other")
     other.execute("CREATE EXTENSION skill_system")
-    _, foreign = fill(other, 9)
+    _, foreign = append_and_seal(other, 9)
     copy = cluster.connect(dbname="copy")
     for reason in (None, "", "  "):
         with pytest.raises(errors.InvalidParameterValue):

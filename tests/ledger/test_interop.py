@@ -1,22 +1,23 @@
-"""Proofs and checkpoints in the hands of software that we neither wrote nor link.
+"""Proofs and checkpoints in the hands of software that is neither part of this project nor linked.
 
-sigstore (PyPI)  its Merkle and checkpoint code, which checks Rekor's proofs: `sigstore_accepts` takes an inclusion proof and the
-                 signed note it leads to. It has no consistency proofs; `consistency_holds` puts its functions for the two halves of a
-                 proof's path together as RFC 9162, section 2.1.4.2 says, so there only the hashing is theirs.
-pymerkle (PyPI)  a Merkle tree library: `pymerkle_accepts` takes an inclusion proof, `pymerkle_root` builds the tree itself from the
+sigstore (PyPI)  its Merkle and checkpoint code, which checks Rekor's proofs: `sigstore_accepts` takes an inclusion
+proof and the
+                 signed note it leads to. It has no consistency proofs; `consistency_holds` puts its functions for the
+                 two halves of a proof's path together as RFC 9162, section 2.1.4.2 says, so there only the hashing is
+                 theirs.
+pymerkle (PyPI)  a Merkle tree library: `pymerkle_accepts` takes an inclusion proof, `pymerkle_root` builds the tree
+itself from the
                  entries. Its consistency proofs have a form of their own and cannot be made from those of RFC 6962.
-ct-merkle        (crate) takes inclusion and consistency proofs in the tests of core/src/tree.rs.
+ct-merkle        (crate) takes inclusion and consistency proofs in the tests of crates/core/src/tree.rs.
 cryptography     (PyPI, below sigstore) checks the Ed25519 signatures.
 
-All of it is first tried on trees and notes that are not ours: rfc6962.py follows the RFC word for word.
+All of it is first tried on trees and notes of other origin: rfc6962.py follows the RFC word for word.
 """
 
 import base64
 import hashlib
 
 import pytest
-import rfc6962
-import skr1
 from conftest import open_connection
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -31,13 +32,17 @@ from sigstore.errors import VerificationError
 from sigstore.models import TransparencyLogEntry
 from sigstore_models.common.v1 import LogId, PublicKey, PublicKeyDetails
 from sigstore_models.rekor import v1 as rekor
-from test_audit import load
+
+import rfc6962
+import skr1
+from keyring import load_library
 
 # ---- the others
 
 
 def trust(verifier_key):
-    """What sigstore needs of a key in the verifier form of C2SP signed-note, `<name>+<8 hex digits>+<base64 of 01 and the key>`: its keyring and the id that a signature line has."""
+    """What sigstore needs of a key in the verifier form of C2SP signed-note, `<name>+<8 hex digits>+<base64 of 01 and
+    the key>`: its keyring and the id that a signature line has."""
     name, digits, data = verifier_key.split("+", 2)
     kind, raw = base64.b64decode(data)[:1], base64.b64decode(data)[1:]
     key_id = hashlib.sha256(name.encode() + b"\n" + kind + raw).digest()[:4]
@@ -49,14 +54,16 @@ def trust(verifier_key):
 
 
 def sigstore_reads(note, verifier_key):
-    """sigstore's SignedCheckpoint and SignedNote.verify: origin, size and root of a note that the key has signed; raises otherwise."""
+    """sigstore's SignedCheckpoint and SignedNote.verify: origin, size and root of a note that the key has signed;
+    raises otherwise."""
     signed = SignedCheckpoint.from_text(note)
     signed.signed_note.verify(*trust(verifier_key))
     return signed.checkpoint.origin, signed.checkpoint.log_size, bytes.fromhex(signed.checkpoint.log_hash)
 
 
 def sigstore_accepts(entry, index, size, root, hashes, note, verifier_key):
-    """sigstore's verify_merkle_inclusion and verify_checkpoint, on the entry as it would come from Rekor: the leaf is in the tree, and the signed note is of a tree with this root."""
+    """sigstore's verify_merkle_inclusion and verify_checkpoint, on the entry as it would come from Rekor: the leaf is
+    in the tree, and the signed note is of a tree with this root."""
     keyring, key_id = trust(verifier_key)
     text = base64.b64encode
     try:
@@ -83,7 +90,8 @@ def sigstore_accepts(entry, index, size, root, hashes, note, verifier_key):
 
 
 def pymerkle_accepts(leaf_hash, index, size, root, hashes):
-    """pymerkle's verify_inclusion. Of a proof it wants also the sides of the hashes, which it computes itself and compares."""
+    """pymerkle's verify_inclusion. Of a proof it wants also the sides of the hashes, which it computes itself and
+    compares."""
     try:
         sides, _ = _inclusion_path_layout(index + 1, size)
         verify_inclusion(
@@ -106,7 +114,8 @@ def pymerkle_root(entries):
 
 
 def consistency_holds(old_size, old_root, new_size, new_root, hashes):
-    """The hashes of a consistency proof lead to both roots; chained by sigstore's functions, for 0 < old_size < new_size."""
+    """The hashes of a consistency proof lead to both roots; chained by sigstore's functions, for 0 < old_size <
+    new_size."""
     inner, border = merkle._decomp_inclusion_proof(old_size - 1, new_size)
     # An old tree that is one full subtree stands in the new one as it is, and its root need not be in the proof.
     level = (old_size & -old_size).bit_length() - 1
@@ -121,9 +130,10 @@ def consistency_holds(old_size, old_root, new_size, new_root, hashes):
     return (old, new) == (old_root, new_root)
 
 
-# ---- on trees and notes that are not ours
+# ---- on trees and notes of other origin
 
-# The eight entries and the roots of the trees of 1 to 8 of them, known from the tests of Certificate Transparency's own implementations.
+# The eight entries and the roots of the trees of 1 to 8 of them, known from the tests of Certificate Transparency's own
+# implementations.
 CT_ENTRIES = [
     bytes.fromhex(entry)
     for entry in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
@@ -220,9 +230,9 @@ def test_consistency_proofs_of_the_plain_tree_hold_and_others_do_not():
 def test_a_note_that_others_signed_is_read():
     """The example of the Go package golang.org/x/mod/sumdb/note."""
     text = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
-    signed = (
-        text
-        + "\n— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+    signed = text + (
+        "\n— PeterNeumann "
+        "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
     )
     keyring, key_id = trust("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
     SignedNote.from_text(signed).verify(keyring, key_id)
@@ -254,9 +264,10 @@ SIZES = [1, 3, 255, 256, 257, 511, 512, 600]
 
 @pytest.fixture(scope="module")
 def log(fresh_database):
-    """A connection to a database with 600 sealed records and a checkpoint at each of SIZES; the entries in the order of the leaves; the checkpoints by size."""
+    """A connection to a database with 600 sealed records and a checkpoint at each of SIZES; the entries in the order of
+    the leaves; the checkpoints by size."""
     with open_connection(dbname=fresh_database()) as connection:
-        load(connection)
+        load_library(connection)
         checkpoints, before = {}, 0
         for size in SIZES:
             damaged = size == 3
@@ -265,11 +276,15 @@ def log(fresh_database):
             if damaged:
                 # A record that cannot be encoded, which only the owner can write; it has its leaf all the same.
                 connection.execute(
-                    "INSERT INTO skill_system.audit_logs (id, event_type, event_data, created_at, signature, recorded_at, transaction_id, session_user_name, current_user_name, key_id) "
-                    "VALUES (gen_random_uuid(), 'damaged', '{}', 'infinity', 'v1:k:0', now(), pg_current_xact_id()::text::bigint, 'x', 'x', 'k')"
+                    "INSERT INTO skill_system.audit_logs (id, event_type, event_data, created_at, signature, "
+                    "recorded_at, transaction_id, session_user_name, current_user_name, key_id) "
+                    "VALUES (gen_random_uuid(), 'damaged', '{}', 'infinity', 'v1:k:0', now(), "
+                    "pg_current_xact_id()::text::bigint, 'x', 'x', 'k')"
                 )
             connection.execute(
-                "SELECT skill_system.append_audit('made', jsonb_build_object('n', g, 'x', g / 7.0, 'text', repeat('ä\"', g %% 5))) FROM generate_series(1, %s) g",
+                "SELECT skill_system.append_audit('made', "
+                "jsonb_build_object('n', g, 'x', g / 7.0, 'text', repeat('ä\"', g %% 5))) "
+                "FROM generate_series(1, %s) g",
                 [size - before - damaged - recorded],
             )
             sealed, tree_size, root = connection.execute(
@@ -281,7 +296,8 @@ def log(fresh_database):
         log_id = connection.execute("SELECT log_id::text FROM skill_system.audit_state").fetchone()[0]
         columns = ", ".join(f"a.{name}::text" for name in (*skr1.COLUMNS, "signature"))
         rows = connection.execute(
-            f"SELECT {columns} FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a USING (id) ORDER BY l.leaf"
+            f"SELECT {columns} FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a USING (id) "
+            "ORDER BY l.leaf"
         ).fetchall()
         yield connection, rows, [skr1.entry(row[:-1], row[-1], log_id) for row in rows], checkpoints
 
@@ -315,7 +331,8 @@ def test_sigstore_and_pymerkle_accept_the_inclusion_proofs(log):
     key = public_key(connection)
     for index in (*range(0, size, 13), 255, 256, 511, 512, size - 1):
         proof = connection.execute(
-            "SELECT leaf_index, tree_size, leaf_hash, root_hash, hashes, proof FROM skill_system.audit_inclusion_proof(%s)",
+            "SELECT leaf_index, tree_size, leaf_hash, root_hash, hashes, proof "
+            "FROM skill_system.audit_inclusion_proof(%s)",
             [rows[index][0]],
         ).fetchone()
         leaf, hashes, text = rfc6962.leaf_hash(entries[index]), *proof[4:]

@@ -6,12 +6,13 @@ import time
 
 import psycopg
 import pytest
-import skr1
 from conftest import make_roles
 from psycopg import errors
-from test_audit import as_server, write_keyring
-from test_crash import orphans  # noqa: F401 (a fixture)
-from test_retention import includes
+
+import skr1
+from cluster import as_server
+from keyring import read_keyring, write_keyring
+from ledger import includes, problems
 
 
 class Server:
@@ -34,7 +35,7 @@ class Server:
         return self.cluster.connect(role, dbname)
 
     def ring(self):
-        return json.loads(as_server("cat", str(self.path)))
+        return json.loads(read_keyring(self.path))
 
     def active(self, type="oct"):
         [id] = [key["kid"] for key in self.ring()["keys"] if key["kty"] == type and key["active"]]
@@ -55,7 +56,7 @@ class Server:
         ).fetchone()
 
     def problems(self, connection):
-        return connection.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall()
+        return problems(connection, "problem", "detail")
 
 
 @pytest.fixture
@@ -101,7 +102,8 @@ def test_a_new_key_is_announced_by_the_old_one_and_proofs_go_on(server, db):
     ]
 
     [(key_id, session, data)] = db.execute(
-        "SELECT key_id, session_user_name, event_data FROM skill_system.audit_logs WHERE event_type = 'audit.key_rotated'"
+        "SELECT key_id, session_user_name, event_data FROM skill_system.audit_logs "
+        "WHERE event_type = 'audit.key_rotated'"
     ).fetchall()
     assert (key_id, session) == (old, "test_admin")
     public = {
@@ -289,8 +291,10 @@ def test_a_key_from_nowhere_is_reported(server, db):
         zip(
             skr1.COLUMNS,
             db.execute(
-                f"SELECT {', '.join(name + '::text' for name in skr1.COLUMNS)} FROM skill_system.audit_logs WHERE key_id = 'hs-foreign'"
+                f"SELECT {', '.join(name + '::text' for name in skr1.COLUMNS)} FROM skill_system.audit_logs "
+                "WHERE key_id = 'hs-foreign'"
             ).fetchone(),
+            strict=True,
         )
     )
     row |= {
@@ -419,7 +423,7 @@ def test_a_broken_keyring_is_said_and_not_replaced(server, db):
     assert db.execute("SELECT count(*) FROM skill_system.audit_kept").fetchone() == (0,)
 
 
-def test_without_any_old_key_the_log_begins_anew_with_a_record(server, db):
+def test_without_any_old_key_the_log_starts_again_with_a_record(server, db):
     old = server.active()
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="keyring already"):
         db.execute("SELECT skill_system.create_keyring()")

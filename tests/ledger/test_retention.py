@@ -1,17 +1,19 @@
-"""Legal holds and the retirement of old partitions: two persons, nothing young, held, unsealed or tampered with, and proofs that
-hold before and after."""
+"""Legal holds and the retirement of old partitions: two persons, nothing young, held, unsealed or tampered with, and
+proofs that hold before and after."""
 
 import base64
 import hashlib
 import json
 import time
 import uuid
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-import skr1
 from psycopg import errors
+
+import skr1
+from ledger import includes, node
 
 NOW = datetime.now(UTC)
 
@@ -76,7 +78,8 @@ class Log:
                 rows.append((*row, skr1.signature(row, self.log_id, ring)))
                 ids.append(id)
             cursor.executemany(
-                f"INSERT INTO skill_system.audit_logs ({', '.join(skr1.COLUMNS)}, signature) VALUES ({', '.join(['%s'] * 13)})",
+                f"INSERT INTO skill_system.audit_logs ({', '.join(skr1.COLUMNS)}, signature) "
+                f"VALUES ({', '.join(['%s'] * 13)})",
                 rows,
             )
         return ids
@@ -134,10 +137,6 @@ def log(people, fresh_database, connect):
 # ---- RFC 6962, written from its text
 
 
-def node(left, right):
-    return hashlib.sha256(b"\x01" + left + right).digest()
-
-
 def tree(start, end, known):
     """Root of the leaves [start, end); known: (start, end) -> hash, of leaves and of whole subtrees."""
     if (start, end) in known:
@@ -152,22 +151,6 @@ def root_of(hashes):
         if hashes
         else hashlib.sha256(b"").digest()
     )
-
-
-def includes(leaf, index, size, proof, root):
-    """RFC 9162, section 2.1.3.2."""
-    at, last, hash = index, size - 1, leaf
-    for sibling in proof:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            hash = node(sibling, hash)
-            while at & 1 == 0 and at != 0:
-                at, last = at >> 1, last >> 1
-        else:
-            hash = node(hash, sibling)
-        at, last = at >> 1, last >> 1
-    return last == 0 and hash == root
 
 
 def root_of_export(log, export):
@@ -257,7 +240,8 @@ def test_two_persons_retire_a_partition_and_every_proof_still_holds(log):
         "key_ids": [log.key_id],
     }
     assert log.first.execute(
-        "SELECT partition, since::date::text, leaves::text, records, root_hash, requested_by, approved_by FROM skill_system.audit_retirements"
+        "SELECT partition, since::date::text, leaves::text, records, root_hash, requested_by, approved_by "
+        "FROM skill_system.audit_retirements"
     ).fetchall() == [("audit_logs_2024_03", "2024-03-01", data["leaves"], 600, root, "test_admin", "test_second_admin")]
 
     # Before the retirement record is sealed, and after it.
@@ -327,9 +311,10 @@ def test_who_may_and_who_counts_as_second(log, connect):
     with connect(dbname=log.name) as superuser:
         superuser.execute("SET SESSION AUTHORIZATION test_second_admin")
         log.refused(superuser, "SET SESSION AUTHORIZATION", errors.InsufficientPrivilege)
-    # Whoever is no administrator does not become one through somebody else's function.
+    # A role that is no administrator does not become one through another role's function.
     log.db.execute(
-        "CREATE FUNCTION public.lent() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT step FROM skill_system.retire_audit_partition('2024-03-01', 'schedule 4.2')$$"
+        "CREATE FUNCTION public.lent() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT step "
+        "FROM skill_system.retire_audit_partition('2024-03-01', 'schedule 4.2')$$"
     )
     with (
         connect("test_agent", dbname=log.name) as connection,
@@ -395,7 +380,9 @@ def request_of_another(log, age, **values):
     data = json.dumps({"partition": "audit_logs_2024_03", "policy_reference": "schedule 4.2"})
     [id] = log.write([(NOW - age, "audit.retirement_requested", data)], session_user_name="test_admin", **values)
     log.db.execute(
-        f"INSERT INTO skill_system.audit_kept SELECT {', '.join(c.name for c in log.db.execute('SELECT * FROM skill_system.audit_kept').description)} FROM skill_system.audit_logs WHERE id = %s",
+        "INSERT INTO skill_system.audit_kept SELECT "
+        f"{', '.join(c.name for c in log.db.execute('SELECT * FROM skill_system.audit_kept').description)} "
+        "FROM skill_system.audit_logs WHERE id = %s",
         [id],
     )
     return id
@@ -528,7 +515,10 @@ TAMPERING = {
     ),
     "a leaf": (
         "audit_tiles",
-        "UPDATE skill_system.audit_tiles SET hashes = set_byte(hashes, 3200, get_byte(hashes, 3200) # 1) WHERE (level, n) = (0, 1)",
+        (
+            "UPDATE skill_system.audit_tiles SET hashes = set_byte(hashes, 3200, get_byte(hashes, 3200) # 1) "
+            "WHERE (level, n) = (0, 1)"
+        ),
         "root of the sealed tree",
     ),
     "an inner hash": (
@@ -565,7 +555,8 @@ def test_evidence_of_tampering_is_not_removed(log, what):
         row[skr1.COLUMNS.index("event_data")] = "{}"
         log.tamper(
             table,
-            f"UPDATE skill_system.{table} SET event_data = '{{}}', signature = '{skr1.signature(row, log.log_id, skr1.keys(log.keyring))}' WHERE id = '{row[0]}'",
+            f"UPDATE skill_system.{table} SET event_data = '{{}}', "
+            f"signature = '{skr1.signature(row, log.log_id, skr1.keys(log.keyring))}' WHERE id = '{row[0]}'",
         )
         assert (
             log.db.execute(
@@ -584,14 +575,12 @@ def test_a_retirement_that_nobody_signed_hides_nothing(log):
     log.retire(log.first)
     log.retire(log.second)
     log.seal()
-    start, end = (
-        log.leaf(log.db.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'after'").fetchone()[0]),
-        None,
-    )
+    start = log.leaf(log.db.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'after'").fetchone()[0])
     log.tamper("audit_logs", "DELETE FROM skill_system.audit_logs WHERE event_type = 'after'")
     assert log.export()[2]["missing"] == 1
     columns = [c.name for c in log.db.execute("SELECT * FROM skill_system.audit_kept").description]
-    # A copy of a true retirement with other leaves, and one whose record never was in the log, signed with the stolen key.
+    # A copy of a true retirement with other leaves, and one whose record never was in the log, signed with the stolen
+    # key.
     forged = [
         c
         if c not in ("id", "event_data")
@@ -601,7 +590,8 @@ def test_a_retirement_that_nobody_signed_hides_nothing(log):
         for c in columns
     ]
     log.db.execute(
-        f"INSERT INTO skill_system.audit_kept SELECT {', '.join(forged)} FROM skill_system.audit_kept WHERE event_type = 'audit.partition_retired'"
+        f"INSERT INTO skill_system.audit_kept SELECT {', '.join(forged)} FROM skill_system.audit_kept "
+        "WHERE event_type = 'audit.partition_retired'"
     )
     assert log.export()[2]["missing"] == 1
     row = {
@@ -727,7 +717,8 @@ def test_holds_are_recorded(log, connect):
     for who in (log.first, connect("test_auditor", dbname=log.name)):
         who.execute("SET TIME ZONE 'UTC'")
         assert who.execute(
-            "SELECT id, since::text, until::text, reason, set_by, released_at IS NOT NULL, released_by, release_reason FROM skill_system.audit_legal_holds ORDER BY id"
+            "SELECT id, since::text, until::text, reason, set_by, released_at IS NOT NULL, released_by, "
+            "release_reason FROM skill_system.audit_legal_holds ORDER BY id"
         ).fetchall() == [
             (
                 1,
@@ -746,7 +737,8 @@ def test_holds_are_recorded(log, connect):
     with pytest.raises(errors.UndefinedObject, match="no legal hold 3"):
         log.first.execute("SELECT skill_system.release_legal_hold(3, 'x')")
     assert log.db.execute(
-        "SELECT event_type, event_data->>'hold', session_user_name FROM skill_system.audit_logs WHERE event_type LIKE 'audit.legal%%' ORDER BY recorded_at",
+        "SELECT event_type, event_data->>'hold', session_user_name FROM skill_system.audit_logs "
+        "WHERE event_type LIKE 'audit.legal%%' ORDER BY recorded_at",
         [],
     ).fetchall() == [
         ("audit.legal_hold_set", "1", "test_admin"),

@@ -12,7 +12,8 @@ import time
 import psycopg
 import pytest
 
-from ledger import Outside, Writer, append, behind_the_triggers, exactly_once, governed, problems, seal, seal_all
+from cluster import governed
+from ledger import Outside, Writer, append, behind_the_triggers, exactly_once, problems, seal, seal_all
 
 ROUNDS = int(os.environ.get("SEAL_CRASHES", "200"))
 SEED = int(os.environ.get("SEAL_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
@@ -58,7 +59,8 @@ def state(connection):
 
 
 def a_late_record(connection):
-    """A record whose transaction lies before the last seal, with a true signature: as a restore after the adoption leaves it."""
+    """A record whose transaction lies before the last seal, with a true signature: as a restore after the adoption
+    leaves it."""
     with connection.transaction(force_rollback=True):
         id = append(connection, "late")
         record = connection.execute("SELECT to_jsonb(a) FROM skill_system.audit_logs a WHERE id = %s", [id]).fetchone()[
@@ -77,7 +79,7 @@ def prepare(connection, action, outside):
     """So that the step has something to do. Returns its statement."""
     if action == "seal":
         append(connection)
-        return "SELECT * FROM skill_system.seal_audit(%s)" % random.choice(["NULL", "5", "200"])
+        return f"SELECT * FROM skill_system.seal_audit({random.choice(['NULL', '5', '200'])})"
     if action == "checkpoint":
         append(connection)
         seal(connection)
@@ -179,8 +181,10 @@ def test_kill_at_each_step_of_sealing(new_cluster):
     assert connection.execute("SELECT incarnation FROM skill_system.audit_seal_state").fetchone()[0] == 1
     committed = sum(len(writer.committed) for writer in writers)
     print(
-        f"{sum(killed.values())} kills at {len(killed)} steps, {leaves} leaves, {committed} records acknowledged, {sum(len(writer.doubtful) for writer in writers)} in doubt, "
-        f"{len(outside.notes)} checkpoints held outside; {spent['down']:.0f} s until the server was back, {spent['checks']:.0f} s of checks"
+        f"{sum(killed.values())} kills at {len(killed)} steps, {leaves} leaves, "
+        f"{committed} records acknowledged, {sum(len(writer.doubtful) for writer in writers)} in doubt, "
+        f"{len(outside.notes)} checkpoints held outside; "
+        f"{spent['down']:.0f} s until the server was back, {spent['checks']:.0f} s of checks"
     )
     assert sum(killed.values()) == ROUNDS and committed > ROUNDS * 3
     assert ROUNDS < len(STEPS) or len(killed) == len(STEPS)

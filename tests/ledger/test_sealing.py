@@ -1,4 +1,5 @@
-"""seal_audit(): every committed record becomes exactly one leaf, whoever writes, seals, rolls back or waits meanwhile."""
+"""seal_audit(): every committed record becomes exactly one leaf, no matter which sessions write, seal,
+roll back or wait meanwhile."""
 
 import random
 import re
@@ -7,10 +8,10 @@ import time
 
 import psycopg
 import pytest
-import rfc6962
 from psycopg import errors
-from test_standby import pair, wait  # noqa: F401 (a fixture)
 
+import rfc6962
+from cluster import governed
 from ledger import (
     Outside,
     Writer,
@@ -18,13 +19,13 @@ from ledger import (
     behind_the_triggers,
     consistent,
     exactly_once,
-    governed,
     origin,
     problems,
     read_note,
     seal,
     seal_all,
 )
+from standby import wait_for_replay
 
 
 @pytest.fixture
@@ -127,7 +128,8 @@ def test_every_committed_record_is_sealed_once_while_many_write(prepared, rows):
         assert min(place[id] for id in ids) > highest, "a later transaction's record has an earlier leaf"
         checked += highest >= 0
     print(
-        f"{leaves} leaves in {seals} seals of at most {rows} rows; up to {unsealed} left; the order of {checked} transactions was checked; blocked by {sorted(blocked)}"
+        f"{leaves} leaves in {seals} seals of at most {rows} rows; up to {unsealed} left; "
+        f"the order of {checked} transactions was checked; blocked by {sorted(blocked)}"
     )
     assert len(committed) > 300 and seals > 20 and checked > 100
     assert rows != 7 or unsealed > 0
@@ -147,7 +149,8 @@ def test_a_seal_in_several_steps(log):
         if sealed == 0:
             break
         connection.execute("VACUUM skill_system.audit_tiles")
-        # Written between the steps: behind the target, so they come later, once. A transaction that began before and commits now too.
+        # Written between the steps: behind the target, so they come later, once. A transaction that began before and
+        # commits now too.
         append(writer)
         if len(sizes) == 2:
             held.execute("COMMIT")
@@ -268,7 +271,8 @@ def test_sealing_inside_a_transaction(log, level):
         assert seal(connection)[0] == 1
         connection.execute("COMMIT")
     else:
-        # Its snapshot is older than the other's seal, so it must start again, as with every row that another session changed.
+        # Its snapshot is older than the other's seal, so it must start again, as with every row that another session
+        # changed.
         with pytest.raises(errors.SerializationFailure):
             seal(connection)
         connection.execute("ROLLBACK")
@@ -346,7 +350,8 @@ def test_only_the_first_record_of_all_makes_others_wait(log):
 
 
 def test_maintain_never_makes_writers_wait(prepared):
-    """New partitions need the audit trail for themselves. Whoever waited for that would be waited for by all writers, here for ever."""
+    """New partitions need the audit trail for themselves. All writers would wait for a session that waited for that,
+    here forever."""
     connection, again = prepared
     append(connection)
     forgotten, writer = again(), again()
@@ -386,8 +391,8 @@ def test_maintain_never_makes_writers_wait(prepared):
     assert problems(connection) == []
 
 
-def test_read_only_and_standby(pair):  # noqa: F811
-    cluster, where = pair
+def test_read_only_and_standby(pair):
+    cluster, copy = pair
     primary = cluster.connect(dbname="governed")
     seal_all(primary)
     note = primary.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0]
@@ -401,10 +406,8 @@ def test_read_only_and_standby(pair):  # noqa: F811
             with primary.transaction():
                 primary.execute("SET TRANSACTION READ ONLY")
                 primary.execute(statement)
-    with psycopg.connect(
-        host=where["PGHOST"], port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True
-    ) as standby:
-        wait(primary, standby)
+    with copy.connect() as standby:
+        wait_for_replay(primary, standby)
         for statement in statements:
             with pytest.raises(errors.ReadOnlySqlTransaction):
                 standby.execute(statement)
@@ -471,9 +474,13 @@ def test_a_checkpoint_is_one_text_for_one_tree(log):
 
 def test_a_heartbeat_after_a_minute_without_a_leaf(log):
     connection, _ = log
-    heartbeats = lambda: connection.execute(
-        "SELECT event_data ->> 'tree_size', event_data ->> 'root_hash', id FROM skill_system.audit_logs WHERE event_type = 'audit.heartbeat' ORDER BY id"
-    ).fetchall()
+
+    def heartbeats():
+        return connection.execute(
+            "SELECT event_data ->> 'tree_size', event_data ->> 'root_hash', id FROM skill_system.audit_logs "
+            "WHERE event_type = 'audit.heartbeat' ORDER BY id"
+        ).fetchall()
+
     append(connection)
     size = seal_all(connection)
     for _ in range(3):
@@ -483,12 +490,15 @@ def test_a_heartbeat_after_a_minute_without_a_leaf(log):
         and connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0] == size
     )
     root = connection.execute("SELECT encode(root_hash, 'hex') FROM skill_system.audit_seal_state").fetchone()[0]
-    back = lambda seconds: behind_the_triggers(
-        connection,
-        "audit_seal_state",
-        "UPDATE skill_system.audit_seal_state SET sealed_at = clock_timestamp() - make_interval(secs => %s)",
-        seconds,
-    )
+
+    def back(seconds):
+        return behind_the_triggers(
+            connection,
+            "audit_seal_state",
+            "UPDATE skill_system.audit_seal_state SET sealed_at = clock_timestamp() - make_interval(secs => %s)",
+            seconds,
+        )
+
     back(55)
     assert seal(connection)[0] == 0 and heartbeats() == []
     back(61)
@@ -514,7 +524,8 @@ def test_forged_transaction_ids_are_swept_up(log, forged):
         connection,
         "audit_logs_default",
         """INSERT INTO skill_system.audit_logs_default
-        SELECT gen_random_uuid(), tenant_id, 'forged', event_data, actor_id, actor_type, created_at, signature, recorded_at, %s, session_user_name, current_user_name, key_id
+        SELECT gen_random_uuid(), tenant_id, 'forged', event_data, actor_id, actor_type, created_at, signature,
+            recorded_at, %s, session_user_name, current_user_name, key_id
         FROM skill_system.audit_logs LIMIT 1""",
         forged,
     )
@@ -552,9 +563,15 @@ def test_forged_transaction_ids_are_swept_up(log, forged):
 
 def test_seal_data_takes_at_most_90_bytes_a_record(log):
     connection, _ = log
-    size = lambda: connection.execute(
-        "SELECT sum(pg_total_relation_size(t))::bigint FROM unnest('{skill_system.audit_tiles,skill_system.audit_map,skill_system.audit_seal_state}'::regclass[]) t"
-    ).fetchone()[0]
+
+    def size():
+        return connection.execute(
+            "SELECT sum(pg_total_relation_size(t))::bigint "
+            "FROM "
+            "unnest('{skill_system.audit_tiles,skill_system.audit_map,skill_system.audit_seal_state}'::regclass[]) "
+            "t"
+        ).fetchone()[0]
+
     wanted, written, seals, randomly = 200_000, 0, 0, random.Random(1)
     while written < wanted:
         rows = randomly.choice([1, 10, 100, 500, 3000, 20_000])

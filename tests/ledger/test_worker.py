@@ -1,32 +1,22 @@
-"""With shared_preload_libraries = 'skill_system': a launcher, and one sealer for each database that has the extension."""
+"""With shared_preload_libraries = 'skill_system': a launcher, and one sealer for each database that has the
+extension."""
 
 import datetime
 import os
 import signal
 import subprocess
 import time
-import uuid
-from pathlib import Path
 
 import psycopg
 import pytest
-from test_standby import as_server
 
-PRELOAD = "shared_preload_libraries=skill_system"
+from cluster import PRELOAD, governed, server_log, until
+from ledger import append
+
 SEALERS = "SELECT datname::text, pid FROM pg_stat_activity WHERE backend_type = 'skill_system sealer'"
 
 # pg_stat_activity keeps its answer for the transaction; pg_locks does not.
 WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'pg_extension'::regclass"
-
-
-def until(condition, what, seconds=20):
-    deadline = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def sealers(admin):
@@ -43,21 +33,13 @@ def sealer(admin, name, other_than=None):
     return until(found, f"no sealer for {name}")
 
 
-def governed(cluster, name="governed", record=True):
-    with cluster.connect() as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    with cluster.connect(dbname=name) as connection:
-        connection.execute("CREATE EXTENSION skill_system")
-        if record:
-            connection.execute("SELECT skill_system.append_audit('first', '{}')")
+def governed_with_record(cluster, name="governed"):
+    with governed(cluster, name) as connection:
+        append(connection, "first")
 
 
 def health(connection):
     return connection.execute("SELECT status, detail FROM skill_system.health() WHERE \"check\" = 'sealer'").fetchone()
-
-
-def log(cluster):
-    return as_server("cat", str(cluster.directory / "log"))
 
 
 def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
@@ -73,9 +55,9 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
         "no launcher",
     )
     admin.execute("CREATE DATABASE plain TEMPLATE template0")
-    governed(cluster)
-    governed(cluster, "second")
-    governed(cluster, "silent", record=False)
+    governed_with_record(cluster)
+    governed_with_record(cluster, "second")
+    governed(cluster, "silent").close()
     sealer(admin, "governed")
     sealer(admin, "second")
     # They seal.
@@ -84,7 +66,8 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
         until(
             lambda: (
                 connection.execute(
-                    "SELECT tree_size = (SELECT count(*) FROM skill_system.audit_logs) AND tree_size > 1000 FROM skill_system.audit_seal_state"
+                    "SELECT tree_size = (SELECT count(*) FROM skill_system.audit_logs) AND tree_size > 1000 "
+                    "FROM skill_system.audit_seal_state"
                 ).fetchone()
                 == (True,)
             ),
@@ -103,7 +86,8 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
     # Idle means: no transaction, no snapshot, no lock.
     time.sleep(0.2)
     rows = admin.execute(
-        "SELECT state, xact_start, backend_xmin, backend_xid, wait_event, (SELECT count(*) FROM pg_locks l WHERE l.pid = a.pid) FROM pg_stat_activity a WHERE backend_type LIKE 'skill_system%'"
+        "SELECT state, xact_start, backend_xmin, backend_xid, wait_event, (SELECT count(*) FROM pg_locks l "
+        "WHERE l.pid = a.pid) FROM pg_stat_activity a WHERE backend_type LIKE 'skill_system%'"
     ).fetchall()
     assert set(rows) == {("idle", None, None, None, "Extension", 0)} and len(rows) == 4
     titles = subprocess.run(
@@ -125,7 +109,7 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
 def test_a_sealer_is_in_nobodys_way(new_cluster):
     cluster = new_cluster(PRELOAD)
     admin = cluster.connect()
-    governed(cluster)
+    governed_with_record(cluster)
     for i in range(3):
         first = sealer(admin, "governed")
         started = time.monotonic()
@@ -146,7 +130,8 @@ def test_a_sealer_is_in_nobodys_way(new_cluster):
     with cluster.connect(dbname="copy2") as copy:
         copy.execute("SELECT skill_system.append_audit('x', '{}')")
         sealer(admin, "copy2")
-        # The extension goes: so does the sealer. It comes again: so does the sealer, for the same session's next record.
+        # The extension goes: so does the sealer. It comes again: so does the sealer, for the same session's next
+        # record.
         copy.execute("SET skill_system.allow_unprotected = on")
         copy.execute("DROP EXTENSION skill_system")
         until(lambda: "copy2" not in sealers(admin), "the sealer stays without the extension")
@@ -170,13 +155,13 @@ def test_a_sealer_is_in_nobodys_way(new_cluster):
     with cluster.connect(dbname="governed") as connection:
         connection.execute("SELECT skill_system.append_audit('x', '{}')")
     sealer(admin, "governed")
-    assert "PANIC" not in log(cluster) and "terminated by signal" not in log(cluster)
+    assert "PANIC" not in server_log(cluster.directory) and "terminated by signal" not in server_log(cluster.directory)
     admin.close()
 
 
 def test_crash_of_a_sealer_and_of_the_launcher(new_cluster):
     cluster = new_cluster(PRELOAD)
-    governed(cluster)
+    governed_with_record(cluster)
     with cluster.connect() as admin:
         first = sealer(admin, "governed")
         launcher = admin.execute(
@@ -224,7 +209,7 @@ def steps(admin, seconds):
 
 def test_the_interval_changes_with_a_reload(new_cluster):
     cluster = new_cluster(PRELOAD)
-    governed(cluster)
+    governed_with_record(cluster)
     with cluster.connect() as admin:
         sealer(admin, "governed")
         assert 2 <= steps(admin, 2.5) <= 5
@@ -240,7 +225,7 @@ def test_the_interval_changes_with_a_reload(new_cluster):
 
 def test_an_error_is_logged_once_and_shown(new_cluster):
     cluster = new_cluster(PRELOAD)
-    governed(cluster)
+    governed_with_record(cluster)
     text = "canceling statement due to user request"
     with cluster.connect(dbname="governed") as holder, cluster.connect(dbname="governed") as admin:
         pid = sealer(admin, "governed")
@@ -258,19 +243,19 @@ def test_an_error_is_logged_once_and_shown(new_cluster):
                 "the step goes on",
             )
             errors_seen += 1
-        assert log(cluster).count(f"skill_system sealer: {text}") == 1
+        assert server_log(cluster.directory).count(f"skill_system sealer: {text}") == 1
         holder.execute("ROLLBACK")
         with cluster.connect(dbname="governed") as connection:
             status, detail = health(connection)
             assert status == "error" and detail == f"process {pid} cannot seal: {text}"
             until(lambda: health(connection)[0] == "ok", "it does not work again")
-        assert log(cluster).count("skill_system sealer works again") == 1
+        assert server_log(cluster.directory).count("skill_system sealer works again") == 1
         assert sealers(admin) == {"governed": pid}, "an error must not end the process"
 
 
 def test_settings_of_the_database_keep_no_sealer_from_its_work(new_cluster):
     cluster = new_cluster(PRELOAD)
-    governed(cluster)
+    governed_with_record(cluster)
     with cluster.connect() as admin:
         admin.execute("CREATE ROLE nobody LOGIN")
         for setting in (
@@ -291,7 +276,10 @@ def test_settings_of_the_database_keep_no_sealer_from_its_work(new_cluster):
         user="postgres",
         dbname="governed",
         autocommit=True,
-        options="-c role=none -c default_transaction_read_only=off -c lock_timeout=0 -c statement_timeout=0 -c session_authorization=postgres",
+        options=(
+            "-c role=none -c default_transaction_read_only=off -c lock_timeout=0 -c statement_timeout=0 -c "
+            "session_authorization=postgres"
+        ),
     )
     with writer:
         before = until(
@@ -309,8 +297,8 @@ def test_settings_of_the_database_keep_no_sealer_from_its_work(new_cluster):
 @pytest.mark.parametrize("busy", [False, True])
 def test_shutdown_is_fast(new_cluster, busy):
     cluster = new_cluster(PRELOAD)
-    governed(cluster)
-    governed(cluster, "second")
+    governed_with_record(cluster)
+    governed_with_record(cluster, "second")
     holder = cluster.connect(dbname="governed")
     sealer(holder, "governed")
     sealer(holder, "second")
@@ -321,8 +309,11 @@ def test_shutdown_is_fast(new_cluster, busy):
     cluster.stop()
     holder.close()
     # From the request until the last process but the checkpointer has ended; what comes then is the disk's time.
-    lines = log(cluster).splitlines()
-    moment = lambda what: datetime.datetime.fromisoformat(next(line for line in lines if what in line)[:23])
+    lines = server_log(cluster.directory).splitlines()
+
+    def moment(what):
+        return datetime.datetime.fromisoformat(next(line for line in lines if what in line)[:23])
+
     assert moment("LOG:  shutting down") - moment("received fast shutdown request") < datetime.timedelta(seconds=2)
 
 
@@ -330,85 +321,44 @@ def test_no_worker_is_free(new_cluster):
     # One for the launcher, one for a single sealer.
     cluster = new_cluster(PRELOAD, "max_worker_processes=2", "max_logical_replication_workers=0")
     with cluster.connect() as admin:
-        governed(cluster)
+        governed_with_record(cluster)
         sealer(admin, "governed")
-        governed(cluster, "second")
+        governed_with_record(cluster, "second")
         message = 'no background worker is free for the sealer of database "second"'
-        until(lambda: message in log(cluster), "nothing in the log")
+        until(lambda: message in server_log(cluster.directory), "nothing in the log")
         with cluster.connect(dbname="second") as second:
             assert health(second) == ("error", "no process seals this database")
         time.sleep(3)
-        assert log(cluster).count(message) == 1
+        assert server_log(cluster.directory).count(message) == 1
         admin.execute("DROP DATABASE governed")
         sealer(admin, "second")
 
 
-def test_a_standby_has_none_until_it_is_promoted(new_cluster):
+def test_a_standby_has_none_until_it_is_promoted(new_cluster, copies):
     primary = new_cluster(PRELOAD)
-    governed(primary)
-    bindir = subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    home = Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6]
-    home.mkdir()
-    if os.geteuid() == 0:
-        subprocess.run(["chown", "postgres:", str(home)], check=True)
-    where = primary.environment
-    as_server(
-        f"{bindir}/pg_basebackup",
-        "-h",
-        where["PGHOST"],
-        "-p",
-        where["PGPORT"],
-        "-U",
-        where["PGUSER"],
-        "-D",
-        str(home / "data"),
-        "-R",
-        "-X",
-        "stream",
-        "-c",
-        "fast",
-    )
-    as_server(
-        f"{bindir}/pg_ctl",
-        "-s",
-        "-w",
-        "-D",
-        str(home / "data"),
-        "-l",
-        str(home / "log"),
-        "-o",
-        f"-c {PRELOAD} -c listen_addresses='' -c unix_socket_directories='{home}' -c port={where['PGPORT']} -c hot_standby=on",
-        "start",
-    )
-    try:
-        with psycopg.connect(
-            host=str(home), port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True
-        ) as standby:
-            time.sleep(1.5)
-            assert (
-                standby.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'"
-                ).fetchone()[0]
-                == 0
-            )
-            assert health(standby) == ("ok", "a standby verifies; the sealer starts after promotion")
-            standby.execute("SELECT pg_promote()")
-            pid = sealer(standby, "governed")
-            # It does not seal on its own authority what another server has sealed. That is shown, and logged once.
-            status, detail = until(
-                lambda: found if (found := health(standby))[0] == "error" else None, "health says otherwise"
-            )
-            assert detail.startswith(f"process {pid} cannot seal: ")
-            time.sleep(4)
-            assert as_server("cat", str(home / "log")).count("skill_system sealer: ") == 1
-            standby.execute("SELECT skill_system.adopt_log('promoted')")
-            until(lambda: health(standby)[0] == "ok", "it does not seal after adopt_log()")
-            assert sealer(standby, "governed") == pid
-    finally:
-        as_server(f"{bindir}/pg_ctl", "-s", "-w", "-m", "immediate", "-D", str(home / "data"), "stop")
-        subprocess.run(["rm", "-rf", str(home)], check=True)
+    governed_with_record(primary)
+    standby_server = copies(primary).backup(primary, "-R").start(PRELOAD, "hot_standby=on")
+    with standby_server.connect() as standby:
+        time.sleep(1.5)
+        assert (
+            standby.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'").fetchone()[
+                0
+            ]
+            == 0
+        )
+        assert health(standby) == ("ok", "a standby verifies; the sealer starts after promotion")
+        standby.execute("SELECT pg_promote()")
+        pid = sealer(standby, "governed")
+        # It does not seal on its own authority what another server has sealed. That is shown, and logged once.
+        status, detail = until(
+            lambda: found if (found := health(standby))[0] == "error" else None, "health says otherwise"
+        )
+        assert detail.startswith(f"process {pid} cannot seal: ")
+        time.sleep(4)
+        assert server_log(standby_server.home).count("skill_system sealer: ") == 1
+        standby.execute("SELECT skill_system.adopt_log('promoted')")
+        until(lambda: health(standby)[0] == "ok", "it does not seal after adopt_log()")
+        assert sealer(standby, "governed") == pid
 
 
 def test_without_preload_there_is_none(db):

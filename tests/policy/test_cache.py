@@ -33,9 +33,19 @@ CHANGES = {
     "delete": "DELETE FROM skill_system.policy_profiles WHERE name = 'p'",
     "rename": "UPDATE skill_system.policy_profiles SET name = 'q' WHERE name = 'p'",
     "truncate": "TRUNCATE skill_system.policy_profiles CASCADE",
-    "merge": "MERGE INTO skill_system.policy_profiles p USING (VALUES ('p')) v(n) ON p.name = v.n WHEN MATCHED THEN UPDATE SET allowed_effects = '{}'",
-    "upsert": "INSERT INTO skill_system.policy_profiles (name) VALUES ('p') ON CONFLICT (tenant_id, name) DO UPDATE SET allowed_effects = '{}'",
-    "inherit": "WITH a AS (INSERT INTO skill_system.policy_profiles (name, denied_effects) VALUES ('strict', '{**}') RETURNING name) SELECT FROM a; UPDATE skill_system.policy_profiles SET inherits = '{strict}' WHERE name = 'p'",
+    "merge": (
+        "MERGE INTO skill_system.policy_profiles p USING (VALUES ('p')) v(n) ON p.name = v.n WHEN MATCHED THEN "
+        "UPDATE SET allowed_effects = '{}'"
+    ),
+    "upsert": (
+        "INSERT INTO skill_system.policy_profiles (name) VALUES ('p') ON CONFLICT (tenant_id, name) DO "
+        "UPDATE SET allowed_effects = '{}'"
+    ),
+    "inherit": (
+        "WITH a AS (INSERT INTO skill_system.policy_profiles (name, denied_effects) VALUES ('strict', '{**}') "
+        "RETURNING name) SELECT FROM a; UPDATE skill_system.policy_profiles SET inherits = '{strict}' "
+        "WHERE name = 'p'"
+    ),
 }
 
 
@@ -189,7 +199,8 @@ def test_parallel_workers_agree_with_their_leader(db, sessions):
             ("allow",)
         ]
         assert writer.execute(
-            "SELECT (skill_system.check_exec('p', '{git}')).allowed, (skill_system.check_write('p', '/x')).allowed, skill_system.current_tenant()"
+            "SELECT (skill_system.check_exec('p', '{git}')).allowed, "
+            "(skill_system.check_write('p', '/x')).allowed, skill_system.current_tenant()"
         ).fetchone() == (False, False, "default")
     change(sessions[1], "update")
     assert allowed(writer) is False
@@ -199,13 +210,15 @@ def test_parallel_workers_agree_with_their_leader(db, sessions):
 
 
 def test_changes_of_one_family_by_many_at_once(db, connect):
-    """Eight sessions change parents and children while four decide: no error but those that a retry may answer, versions
-    without gaps, and each hash that of its content."""
+    """Eight sessions change parents and children while four decide: no error but those that a retry may answer,
+    versions without gaps, and each hash that of its content."""
     db.execute(
-        "DELETE FROM skill_system.policy_profiles WHERE name LIKE 'f%' AND name NOT IN (SELECT unnest(inherits) FROM skill_system.policy_profiles)"
+        "DELETE FROM skill_system.policy_profiles WHERE name LIKE 'f%' "
+        "AND name NOT IN (SELECT unnest(inherits) FROM skill_system.policy_profiles)"
     )
     db.execute(
-        "INSERT INTO skill_system.policy_profiles (name, inherits) VALUES ('f0', '{}'), ('f1', '{f0}'), ('f2', '{f0}'), ('f3', '{f1,f2}'), ('f4', '{f3}')"
+        "INSERT INTO skill_system.policy_profiles (name, inherits) "
+        "VALUES ('f0', '{}'), ('f1', '{f0}'), ('f2', '{f0}'), ('f3', '{f1,f2}'), ('f4', '{f3}')"
     )
     stop, failures, done = threading.Event(), [], []
     where = dict(
@@ -233,7 +246,8 @@ def test_changes_of_one_family_by_many_at_once(db, connect):
             while not stop.is_set():
                 try:
                     row = connection.execute(
-                        "SELECT allowed, policy_version, policy_hash, reason FROM skill_system.check_policy('f4', '{db.read}'::text[])"
+                        "SELECT allowed, policy_version, policy_hash, reason "
+                        "FROM skill_system.check_policy('f4', '{db.read}'::text[])"
                     ).fetchone()
                     seen.append(row[1:3])
                     if row[3] and "does not exist" in row[3]:
@@ -267,14 +281,15 @@ def canonical(content):
 
 def check_history(db):
     gaps = db.execute(
-        "SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id HAVING max(version) <> count(*) OR min(version) <> 1"
+        "SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id "
+        "HAVING max(version) <> count(*) OR min(version) <> 1"
     ).fetchall()
     assert gaps == []
     versions = db.execute(
         "SELECT tenant_id, name, version, content, content_hash FROM skill_system.policy_versions"
     ).fetchall()
     hashes = {hash_ for *_, hash_ in versions}
-    for tenant, name, version, content, hash_ in versions:
+    for _, name, version, content, hash_ in versions:
         if content is None:
             assert hash_ is None
             continue
@@ -284,20 +299,27 @@ def check_history(db):
         for parent in content["inherits"]:
             assert parent["sha256"] in hashes
     current = db.execute(
-        "SELECT p.name FROM skill_system.policy_profiles p LEFT JOIN skill_system.policy_versions v ON (v.tenant_id, v.policy_profile_id, v.version) = (p.tenant_id, p.id, p.version) "
+        "SELECT p.name FROM skill_system.policy_profiles p LEFT "
+        "JOIN skill_system.policy_versions v ON (v.tenant_id, v.policy_profile_id, v.version) = (p.tenant_id, "
+        "p.id, p.version) "
         "WHERE v.content_hash IS DISTINCT FROM p.content_hash OR v.name <> p.name"
     ).fetchall()
     assert current == []
-    # The hash that check_policy() reports is that of the version in force, whoever computes it.
+    # The hash that check_policy() reports is that of the version in force, no matter which session computes it.
     wrong = db.execute(
-        "SELECT p.name FROM skill_system.policy_profiles p, skill_system.check_policy(p.name, '{}'::text[]) c WHERE p.tenant_id = skill_system.current_tenant() AND (c.policy_hash, c.policy_version) IS DISTINCT FROM (p.content_hash, p.version)"
+        "SELECT p.name FROM skill_system.policy_profiles p, "
+        "skill_system.check_policy(p.name, '{}'::text[]) c "
+        "WHERE p.tenant_id = skill_system.current_tenant() "
+        "AND (c.policy_hash, c.policy_version) IS DISTINCT FROM (p.content_hash, p.version)"
     ).fetchall()
     assert wrong == []
 
 
 def test_the_hash_of_the_history_can_be_recomputed(db):
     db.execute(
-        'SELECT skill_system.create_policy(\'späßig "x" 😀\', allow => \'{db.read,a.b}\', allowed_exec => \'{"git log **"}\', allowed_write_roots => \'{/srv/ünï,"/a,b"}\', metadata => \'{"b": [1.50, "é\\n"], "a": null}\')'
+        "SELECT skill_system.create_policy('späßig \"x\" 😀', allow => '{db.read,a.b}', "
+        "allowed_exec => '{\"git log **\"}', allowed_write_roots => '{/srv/ünï,\"/a,b\"}', "
+        'metadata => \'{"b": [1.50, "é\\n"], "a": null}\')'
     )
     check_history(db)
 

@@ -1,4 +1,5 @@
-"""Runs against real clients: the seed system's router and files, OpenTelemetry's own parser, several sessions."""
+"""Runs with real clients: the router and files of the skill-system-postgres skill (seed 000), OpenTelemetry's own
+parser, several sessions."""
 
 import base64
 import json
@@ -6,10 +7,11 @@ import os
 import threading
 from pathlib import Path
 
-import psycopg
 import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.trace.v1 import trace_pb2
+
+from sessions import refused
 
 # The two files and the migration of github arthur0824hao/skills (skill-system-postgres), without their comments.
 ENUM = """
@@ -120,7 +122,8 @@ DO $$ BEGIN
 EXCEPTION WHEN duplicate_column THEN NULL;
 END $$;
 DO $$ BEGIN
-  ALTER TABLE skill_system.runs ADD COLUMN policy_profile_id BIGINT REFERENCES skill_system.policy_profiles(id) ON DELETE SET NULL;
+  ALTER TABLE skill_system.runs ADD COLUMN policy_profile_id BIGINT REFERENCES skill_system.policy_profiles(id)
+      ON DELETE SET NULL;
 EXCEPTION WHEN duplicate_column THEN NULL;
 END $$;
 CREATE INDEX IF NOT EXISTS idx_runs_agent_id ON skill_system.runs(agent_id) WHERE agent_id IS NOT NULL;
@@ -134,7 +137,8 @@ CATALOGUES = {
 }
 COLUMNS = """
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
-FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid
+    AND d.adnum = a.attnum
 WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY c.relname, a.attnum"""
 
@@ -142,13 +146,6 @@ ORDER BY c.relname, a.attnum"""
 def one(connection, statement, *parameters):
     row = connection.execute(statement, parameters).fetchone()
     return row[0] if row and len(row) == 1 else row
-
-
-def refused(connection, sqlstate, statement, *parameters):
-    with pytest.raises(psycopg.Error) as caught:
-        connection.execute(statement, parameters)
-    assert caught.value.sqlstate == sqlstate, caught.value
-    return caught.value.diag
 
 
 def test_router_statements_work_unchanged_for_an_agent(db, roles, connect):
@@ -181,7 +178,7 @@ def test_router_statements_work_unchanged_for_an_agent(db, roles, connect):
         db, "SELECT count, succeeded, failed, p50_duration_ms FROM skill_system.run_stats WHERE skill_id = 'router'"
     ) == (2, 1, 1, 21.0)
     # And the end is an end for plain SQL too.
-    refused(agent, "55000", "UPDATE skill_system.runs SET status = 'running' WHERE id = %s", run)
+    refused(agent, "55000", "UPDATE skill_system.runs SET status = 'running' WHERE id = %s", [run])
     for statement in (
         "UPDATE skill_system.run_events SET payload = '{}'",
         "DELETE FROM skill_system.run_events",
@@ -198,7 +195,7 @@ def test_router_statements_work_unchanged_for_an_agent(db, roles, connect):
         refused(agent, "42501", statement)
 
 
-def test_seed_columns_come_first_with_types_and_defaults(db):
+def test_columns_of_skill_system_postgres_come_first_with_types_and_defaults(db):
     ours = [tuple(row) for row in db.execute(COLUMNS)]
     for table, seed in {
         "runs": [
@@ -237,11 +234,14 @@ def test_seed_columns_come_first_with_types_and_defaults(db):
     assert {"idx_runs_agent_id", "idx_runs_status", "idx_run_events_run_id"} <= indexes
 
 
-def test_seed_files_run_over_the_extension_and_change_nothing(db):
+def test_files_of_skill_system_postgres_run_over_the_extension_and_change_nothing(db):
     everything = """
-        SELECT c.relname, c.relkind::text, c.relrowsecurity, array_agg(row(a.attname, a.atttypid, a.attnotnull, a.attnum) ORDER BY a.attnum)::text,
-               (SELECT array_agg(pg_get_constraintdef(k.oid) ORDER BY k.conname)::text FROM pg_constraint k WHERE k.conrelid = c.oid),
-               (SELECT array_agg(pg_get_indexdef(i.indexrelid) ORDER BY i.indexrelid)::text FROM pg_index i WHERE i.indrelid = c.oid)
+        SELECT c.relname, c.relkind::text, c.relrowsecurity,
+            array_agg(row(a.attname, a.atttypid, a.attnotnull, a.attnum) ORDER BY a.attnum)::text,
+               (SELECT array_agg(pg_get_constraintdef(k.oid) ORDER BY k.conname)::text FROM pg_constraint k
+                   WHERE k.conrelid = c.oid),
+               (SELECT array_agg(pg_get_indexdef(i.indexrelid) ORDER BY i.indexrelid)::text FROM pg_index i
+                   WHERE i.indrelid = c.oid)
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
         WHERE c.relnamespace = 'skill_system'::regnamespace GROUP BY c.oid ORDER BY 1"""
     before = db.execute(everything).fetchall()
@@ -253,30 +253,38 @@ def test_seed_files_run_over_the_extension_and_change_nothing(db):
     assert one(db, members) == count
 
 
-def fill(connection, catalogue):
+def fill_legacy(connection, catalogue):
     """A legacy database with something in every table."""
     connection.execute("""
-        INSERT INTO skill_system.policy_profiles (id, name, allowed_effects, allowed_exec, allowed_write_roots, metadata, created_at) VALUES
-            (3, 'dev', '{db.read,DB.WRITE,"fs read",net.fetch}', '{git,"rm  -rf"}', '{/srv/app,relative/dir}', '{"owner": "me", "n": 12345678901234567890}', '2025-01-01'),
+        INSERT INTO skill_system.policy_profiles (id, name, allowed_effects, allowed_exec, allowed_write_roots,
+            metadata, created_at) VALUES
+            (3, 'dev', '{db.read,DB.WRITE,"fs read",net.fetch}', '{git,"rm  -rf"}', '{/srv/app,relative/dir}',
+                '{"owner": "me", "n": 12345678901234567890}', '2025-01-01'),
             (8, 'empty', '{}', '{}', '{}', '[1]', '2025-01-02'),
             (9, ' blank ', '{}', '{}', '{}', '{}', '2025-01-03');
         SELECT setval('skill_system.policy_profiles_id_seq', 20);""")
     if catalogue == "v2_fresh":
         connection.execute("""
             INSERT INTO skill_system.runs (id, goal, agent_id, policy_profile_id, status, created_at, metrics) VALUES
-                (5, 'g5', 'coder', 3, 'succeeded', '2025-02-01', '{"steps": 2}'), (6, NULL, NULL, 9, 'running', '2025-02-02', '{}');""")
+                (5, 'g5', 'coder', 3, 'succeeded', '2025-02-01', '{"steps": 2}'),
+                    (6, NULL, NULL, 9, 'running', '2025-02-02', '{}');""")
     else:
         connection.execute("""
-            INSERT INTO skill_system.task_specs (id, goal, policy_profile_id, budgets) VALUES (1, 'the spec', 3, '{"tokens": 5}'), (2, 'idle', NULL, '{}');
+            INSERT INTO skill_system.task_specs (id, goal, policy_profile_id, budgets)
+                VALUES (1, 'the spec', 3, '{"tokens": 5}'), (2, 'idle', NULL, '{}');
             INSERT INTO skill_system.runs (id, task_spec_id, status, created_at, metrics, error) VALUES
-                (5, 1, 'succeeded', '2025-02-01', '{"steps": 2}', NULL), (6, 1, 'failed', '2025-02-02', '{}', 'policy_blocked:proc.exec');
-            INSERT INTO skill_system.artifacts (id, run_id, kind, path) VALUES (4, 5, 'file', '/a'), (7, 6, 'file', '/b');""")
+                (5, 1, 'succeeded', '2025-02-01', '{"steps": 2}', NULL),
+                    (6, 1, 'failed', '2025-02-02', '{}', 'policy_blocked:proc.exec');
+            INSERT INTO skill_system.artifacts (id, run_id, kind, path)
+                VALUES (4, 5, 'file', '/a'), (7, 6, 'file', '/b');""")
         if catalogue != "v1":
             connection.execute("""
-                INSERT INTO skill_system.runs (id, goal, agent_id, policy_profile_id, status, created_at) VALUES (7, 'own goal', 'coder', 8, 'queued', '2025-02-03')""")
+                INSERT INTO skill_system.runs (id, goal, agent_id, policy_profile_id, status, created_at)
+                    VALUES (7, 'own goal', 'coder', 8, 'queued', '2025-02-03')""")
     connection.execute("""
         INSERT INTO skill_system.run_events (id, run_id, ts, level, event_type, payload) VALUES
-            (11, 5, '2025-02-01 10:00Z', 'info', 'step_started', '{}'), (12, 5, '2025-02-01 10:01Z', 'error', 'step_failed', '{"exit_code": 1}'),
+            (11, 5, '2025-02-01 10:00Z', 'info', 'step_started', '{}'),
+                (12, 5, '2025-02-01 10:01Z', 'error', 'step_failed', '{"exit_code": 1}'),
             (13, 6, '2025-02-02 10:00Z', 'info', 'step_completed', '{"skill": "s"}');
         SELECT setval('skill_system.runs_id_seq', 100), setval('skill_system.run_events_id_seq', 13);""")
 
@@ -292,7 +300,7 @@ def test_import_legacy(catalogue, fresh_database, connect):
         assert sorted(old.execute(COLUMNS).fetchall(), key=str) == sorted(
             [(c["table"], c["column"], c["type"], c["not_null"], c["default"]) for c in vectors], key=str
         )
-    fill(old, catalogue)
+    fill_legacy(old, catalogue)
     old.execute('ALTER SCHEMA skill_system RENAME TO "Old ""Skills"')
     old.execute("CREATE EXTENSION skill_system")
     call = """SELECT * FROM skill_system.import_legacy('Old "Skills')"""
@@ -324,7 +332,8 @@ def test_import_legacy(catalogue, fresh_database, connect):
     assert one(old, "SELECT decision FROM skill_system.check_policy('dev', '{db.read,net.fetch}')") == "allow"
 
     got = old.execute(
-        "SELECT id, goal, agent_id, policy_profile_id, task_spec_id, status::text, error FROM skill_system.runs ORDER BY id"
+        "SELECT id, goal, agent_id, policy_profile_id, task_spec_id, status::text, error "
+        "FROM skill_system.runs ORDER BY id"
     ).fetchall()
     if catalogue == "v2_fresh":
         assert got == [(5, "g5", "coder", 3, None, "succeeded", None), (6, None, None, None, None, "running", None)]
@@ -359,17 +368,19 @@ def test_import_legacy(catalogue, fresh_database, connect):
 def test_import_legacy_refuses_what_it_cannot_keep(fresh_database, connect):
     old = connect(dbname=fresh_database(extension=False))
     old.execute(V2)
-    fill(old, "v2_fresh")
+    fill_legacy(old, "v2_fresh")
     old.execute("ALTER SCHEMA skill_system RENAME TO legacy")
     old.execute("CREATE EXTENSION skill_system")
-    assert "policy_profiles" in refused(old, "42704", "SELECT skill_system.import_legacy('nowhere')").message_primary
+    assert (
+        "policy_profiles" in refused(old, "42704", "SELECT skill_system.import_legacy('nowhere')").diag.message_primary
+    )
     refused(old, "42704", "SELECT skill_system.import_legacy('public; DROP TABLE legacy.runs')")
     refused(old, "22023", "SELECT skill_system.import_legacy('skill_system')")
     refused(old, "22023", "SELECT skill_system.import_legacy(NULL)")
     for _ in range(5):
         old.execute("SELECT skill_system.log_run('s', 'op', 'ok')")
     assert (
-        refused(old, "55000", "SELECT skill_system.import_legacy('legacy')").message_primary
+        refused(old, "55000", "SELECT skill_system.import_legacy('legacy')").diag.message_primary
         == "id 5 of runs is taken by another row"
     )
     assert one(old, "SELECT count(*) FROM skill_system.policy_profiles") == 0
@@ -407,12 +418,15 @@ def test_otlp_is_read_by_opentelemetry(db, roles, connect):
     )
     # Whatever an agent writes, the export stays readable.
     agent.execute(
-        "INSERT INTO skill_system.run_events (run_id, event_type, payload) VALUES (%s, 'step_completed', '7'), (%s, 'step_completed', "
-        """'{"duration_ms": 1e400, "status": 5, "metrics": [1]}'), (%s, 'note', '"text"'), (%s, 'odd', '{"": {}, "x": "\\u00e4"}')""",
+        "INSERT INTO skill_system.run_events (run_id, event_type, payload) "
+        "VALUES (%s, 'step_completed', '7'), (%s, 'step_completed', "
+        """'{"duration_ms": 1e400, "status": 5, "metrics": [1]}'), (%s, 'note', '"text"'), (%s, 'odd',
+            '{"": {}, "x": "\\u00e4"}')""",
         [run] * 4,
     )
     agent.execute(
-        "INSERT INTO skill_system.run_events (run_id, ts, event_type) VALUES (%s, 'infinity', 'late'), (%s, '-infinity', 'early'), (%s, '1900-01-01', 'old')",
+        "INSERT INTO skill_system.run_events (run_id, ts, event_type) "
+        "VALUES (%s, 'infinity', 'late'), (%s, '-infinity', 'early'), (%s, '1900-01-01', 'old')",
         [run] * 3,
     )
     agent.execute("SELECT skill_system.finish_run(%s, 'failed', 'disk full')", [run])
@@ -465,7 +479,8 @@ def test_one_key_one_run_from_many_sessions(db, roles, connect):
     assert (
         one(
             db,
-            "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'run.logged' AND event_data->'run_id' = to_jsonb(%s::bigint)",
+            "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'run.logged' "
+            "AND event_data->'run_id' = to_jsonb(%s::bigint)",
             answers[0],
         )
         == 1
@@ -485,7 +500,7 @@ def test_finishing_waits_for_a_step_that_is_being_written(roles, connect):
     finisher.join(20)
     assert not finisher.is_alive()
     assert one(agent, "SELECT metrics FROM skill_system.runs WHERE id = %s", run) == {"steps": 1, "duration_ms": 5}
-    refused(agent, "55000", "SELECT skill_system.log_step(%s, 's', 'op', 'ok', 5)", run)
+    refused(agent, "55000", "SELECT skill_system.log_step(%s, 's', 'op', 'ok', 5)", [run])
 
 
 def test_tenants_do_not_meet(db, roles, connect):
@@ -502,8 +517,8 @@ def test_tenants_do_not_meet(db, roles, connect):
             "finish_run(%s, 'ok')",
             "run_otlp(%s)",
         ):
-            refused(acme, "42704", f"SELECT skill_system.{call}", mine)
-        refused(acme, "23503", "INSERT INTO skill_system.run_events (run_id, event_type) VALUES (%s, 'x')", mine)
+            refused(acme, "42704", f"SELECT skill_system.{call}", [mine])
+        refused(acme, "23503", "INSERT INTO skill_system.run_events (run_id, event_type) VALUES (%s, 'x')", [mine])
         for view in ("runs", "run_events", "run_stats", "runs_in_progress", "stuck_runs"):
             assert one(acme, f"SELECT count(*) FROM skill_system.{view} WHERE tenant_id <> 'acme'") == 0
         assert acme.execute("UPDATE skill_system.runs SET goal = 'x' WHERE id = %s", [mine]).rowcount == 0
@@ -518,12 +533,14 @@ def test_maintain_deletes_old_runs_in_batches(fresh_database, connect):
     for tenant, count in (("default", 5), ("acme", 2)):
         db.execute(f"SET skill_system.tenant = '{tenant}'")
         db.execute(
-            "INSERT INTO skill_system.runs (status, ended_at) SELECT 'succeeded', now() - interval '40 days' FROM generate_series(1, %s)",
+            "INSERT INTO skill_system.runs (status, ended_at) "
+            "SELECT 'succeeded', now() - interval '40 days' FROM generate_series(1, %s)",
             [count],
         )
         db.execute("INSERT INTO skill_system.runs (status, created_at) VALUES ('running', now() - interval '40 days')")
         db.execute(
-            "INSERT INTO skill_system.run_events (run_id, event_type) SELECT id, 'e' FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant()"
+            "INSERT INTO skill_system.run_events (run_id, event_type) SELECT id, 'e' FROM skill_system.runs "
+            "WHERE tenant_id = skill_system.current_tenant()"
         )
         db.execute("SELECT skill_system.log_run('s', 'op', 'ok')")
     db.execute("RESET skill_system.tenant")
@@ -554,7 +571,8 @@ def test_maintain_deletes_old_runs_in_batches(fresh_database, connect):
     ]
     assert one(db, "SELECT count(*) FROM skill_system.run_events") == 4
     assert db.execute(
-        "SELECT tenant_id, sum((event_data->>'count')::int) FROM skill_system.audit_logs WHERE event_type = 'runs.deleted' GROUP BY 1 ORDER BY 1"
+        "SELECT tenant_id, sum((event_data->>'count')::int) FROM skill_system.audit_logs "
+        "WHERE event_type = 'runs.deleted' GROUP BY 1 ORDER BY 1"
     ).fetchall() == [("acme", 2), ("default", 5)]
     assert db.execute("SELECT * FROM skill_system.verify_audit()").fetchall() == []
 
@@ -581,7 +599,8 @@ def test_maintain_makes_partitions_ahead_and_admins_may_call_it(fresh_database, 
 def test_stuck_runs_follow_the_setting(db, connect):
     run = one(
         db,
-        "INSERT INTO skill_system.runs (status, created_at) VALUES ('running', now() - interval '30 minutes') RETURNING id",
+        "INSERT INTO skill_system.runs (status, created_at) "
+        "VALUES ('running', now() - interval '30 minutes') RETURNING id",
     )
     assert run not in [row[0] for row in db.execute("SELECT id FROM skill_system.stuck_runs")]
     session = connect()

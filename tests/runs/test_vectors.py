@@ -1,10 +1,10 @@
-"""Cross-checks against facts gathered from the seed system; SKILL_VECTORS names the folder (tests/run sets it where it is)."""
+"""Cross-checks against facts gathered from the skill-system-postgres skill; SKILL_VECTORS names the folder (tests/run
+sets it where it is)."""
 
 import json
 import os
 from pathlib import Path
 
-import psycopg
 import pytest
 
 STANDARD = ["db.read", "db.write", "proc.exec", "fs.read", "fs.write", "net.fetch", "git.read", "git.write"]
@@ -60,7 +60,7 @@ def test_the_standard_effects_are_known(db):
     ] == [None] * 8
 
 
-def test_the_columns_of_the_seed_are_here(db, reading):
+def test_the_columns_of_skill_system_postgres_exist(db, reading):
     catalogue = json.loads((Path(os.environ["SKILL_VECTORS"]) / "skill-system.json").read_text())["v2_fresh"]["columns"]
     wanted = [
         (c["table"], c["column"], c["type"].removeprefix("skill_system."), c["not_null"])
@@ -70,7 +70,8 @@ def test_the_columns_of_the_seed_are_here(db, reading):
     assert len(wanted) > 20
     found = set()
     for table, column, kind, not_null in db.execute(
-        "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+        "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull "
+        "FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
         "WHERE c.relnamespace = 'skill_system'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped"
     ):
         found.add((table, column, kind.removeprefix("skill_system."), not_null))

@@ -1,4 +1,5 @@
-"""Skills for agents: the seed's tables, three tiers, one injection per conversation, and what is named and not there."""
+"""Skills for agents: the tables of AEGIS (seed 001), three tiers, one injection per conversation, and what is named and
+not there."""
 
 import hashlib
 import os
@@ -6,10 +7,11 @@ import subprocess
 import threading
 import uuid
 
-import psycopg
 import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
+
+from sessions import refused
 
 TENANTS = ("north", "south")
 
@@ -22,7 +24,8 @@ def admins(db):
         for word in ("admin", "agent"):
             name = f"{tenant}_{word}_{uuid.uuid4().hex[:6]}"
             db.execute(
-                f"CREATE ROLE {name} LOGIN; GRANT skill_system_{word} TO {name}; ALTER ROLE {name} SET skill_system.tenant = '{tenant}'"
+                f"CREATE ROLE {name} LOGIN; GRANT skill_system_{word} TO {name}; "
+                f"ALTER ROLE {name} SET skill_system.tenant = '{tenant}'"
             )
             names.append(name)
     yield names
@@ -67,7 +70,7 @@ def load(connection, skill, conversation=None, **given):
         f"SELECT * FROM skill_system.load_skill(%(skill)s, %(conversation)s{arguments})",
         {"skill": skill, "conversation": conversation, **given},
     )
-    return dict(zip([column.name for column in cursor.description], cursor.fetchone()))
+    return dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
 
 
 def artifact(connection, name, conversation=None, **given):
@@ -76,21 +79,14 @@ def artifact(connection, name, conversation=None, **given):
         f"SELECT * FROM skill_system.load_artifact(%(name)s, %(conversation)s{arguments})",
         {"name": name, "conversation": conversation, **given},
     )
-    return dict(zip([column.name for column in cursor.description], cursor.fetchone()))
-
-
-def refused(connection, sqlstate, sql, arguments=()):
-    with pytest.raises(psycopg.Error) as caught, connection.transaction():
-        connection.execute(sql, arguments)
-    assert caught.value.sqlstate == sqlstate, (caught.value.sqlstate, str(caught.value))
-    return caught.value
+    return dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
 
 
 # ---- the tables
 
-# column, type, length, nullable, default: as the seed has them. Where it says nothing of NULL, both are its words.
+# column, type, length, nullable, default: as AEGIS has them. Where its text does not mention NULL, both are allowed.
 # skills.id became the UUID that its own newer part (R35) points to, tenant_id the text of this project.
-SEED = {
+AEGIS = {
     "agents": [
         ("id", "character varying", 100, "NO", None),
         ("name", "character varying", 200, "NO", None),
@@ -150,16 +146,17 @@ SEED = {
 }
 
 
-@pytest.mark.parametrize("table", SEED)
-def test_the_tables_have_the_seeds_shape(db, table):
+@pytest.mark.parametrize("table", AEGIS)
+def test_the_tables_have_the_shape_of_aegis(db, table):
     there = {
         row[0]: row[1:]
         for row in db.execute(
-            "SELECT column_name, data_type, character_maximum_length, is_nullable, column_default FROM information_schema.columns WHERE table_schema = 'skill_system' AND table_name = %s",
+            "SELECT column_name, data_type, character_maximum_length, is_nullable, column_default "
+            "FROM information_schema.columns WHERE table_schema = 'skill_system' AND table_name = %s",
             [table],
         )
     }
-    for column, kind, length, nullable, default in SEED[table]:
+    for column, kind, length, nullable, default in AEGIS[table]:
         assert column in there, column
         assert there[column][:2] == (kind, length), column
         assert nullable is None or there[column][2] == nullable, column
@@ -167,9 +164,10 @@ def test_the_tables_have_the_seeds_shape(db, table):
 
 
 def test_every_key_begins_with_the_tenant(db):
-    tables = [table for table in SEED if table not in ("skills", "skill_definitions")] + ["skill_injections"]
+    tables = [table for table in AEGIS if table not in ("skills", "skill_definitions")] + ["skill_injections"]
     found = db.execute(
-        "SELECT conrelid::regclass::text, contype, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype IN ('p', 'u', 'f') AND conrelid = ANY (%s::regclass[])",
+        "SELECT conrelid::regclass::text, contype, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE contype IN ('p', 'u', 'f') AND conrelid = ANY (%s::regclass[])",
         [[f"skill_system.{table}" for table in tables]],
     ).fetchall()
     assert {table for table, kind, _ in found if kind == "p"} == {f"skill_system.{table}" for table in tables}
@@ -188,7 +186,10 @@ def test_every_key_begins_with_the_tenant(db):
 def test_a_persona_has_exactly_one_prompt_and_a_skill_one_default(db, roles, connect):
     admin = connect("test_admin")
     _, skill = define(admin)
-    insert = "INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text, prompt_template_ref, is_default) VALUES (%s, %s, %s, %s, %s)"
+    insert = (
+        "INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text, prompt_template_ref, "
+        "is_default) VALUES (%s, %s, %s, %s, %s)"
+    )
     refused(admin, "23514", insert, [skill, "neither", None, None, False])
     refused(admin, "23514", insert, [skill, "both", "text", "ref", False])
     admin.execute(insert, [skill, "one", "text", None, True])
@@ -219,7 +220,8 @@ def test_code_blocks_are_visible_unless_told_otherwise(db, roles, connect):
     admin = connect("test_admin")
     _, skill = define(admin)
     assert admin.execute(
-        "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, parameters) VALUES (%s, 'a', '{}') RETURNING llm_visible",
+        "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, parameters) "
+        "VALUES (%s, 'a', '{}') RETURNING llm_visible",
         [skill],
     ).fetchone() == (True,)
     refused(
@@ -231,7 +233,8 @@ def test_code_blocks_are_visible_unless_told_otherwise(db, roles, connect):
     refused(
         admin,
         "23502",
-        "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, code, llm_visible) VALUES (%s, 'b', 'x', NULL)",
+        "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, code, llm_visible) "
+        "VALUES (%s, 'b', 'x', NULL)",
         [skill],
     )
     refused(
@@ -252,11 +255,13 @@ def test_a_definition_may_come_before_its_skill(db, roles, connect):
     admin = connect("test_admin")
     key = fresh("agent")
     admin.execute(
-        "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES (%s, 'not-there-yet'), (%s, NULL)",
+        "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) "
+        "VALUES (%s, 'not-there-yet'), (%s, NULL)",
         [key, key + "-general"],
     )
     assert admin.execute(
-        "SELECT loaded_skills, is_active, is_system, model_config FROM skill_system.agent_definitions WHERE agent_key = %s",
+        "SELECT loaded_skills, is_active, is_system, model_config FROM skill_system.agent_definitions "
+        "WHERE agent_key = %s",
         [key],
     ).fetchone() == ([], True, False, {})
     refused(admin, "23505", "INSERT INTO skill_system.agent_definitions (agent_key) VALUES (%s)", [key])
@@ -268,7 +273,10 @@ def test_the_server_computes_hash_and_tokens(db, roles, connect):
     _, skill = define(admin)
     name, text = fresh("art"), "Ä table\n" * 5
     row = "SELECT content_hash, token_estimate FROM skill_system.skill_artifacts WHERE id = %s"
-    sha = lambda content: hashlib.sha256(content.encode()).hexdigest()
+
+    def sha(content):
+        return hashlib.sha256(content.encode()).hexdigest()
+
     admin.execute(
         "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) VALUES (%s, %s, 'n', %s)",
         [name, skill, text],
@@ -284,14 +292,16 @@ def test_the_server_computes_hash_and_tokens(db, roles, connect):
     assert admin.execute(row, [name]).fetchone() == (sha("abcdefghi"), 3)
     # One who gives a hash gives the right one.
     admin.execute(
-        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content, content_hash, token_estimate) VALUES (%s, %s, 'n', 'x', %s, 9)",
+        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content, content_hash, "
+        "token_estimate) VALUES (%s, %s, 'n', 'x', %s, 9)",
         [name + "2", skill, sha("x")],
     )
     assert admin.execute(row, [name + "2"]).fetchone() == (sha("x"), 9)
     refused(
         admin,
         "22023",
-        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content, content_hash) VALUES (%s, %s, 'n', 'x', %s)",
+        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content, content_hash) "
+        "VALUES (%s, %s, 'n', 'x', %s)",
         [name + "3", skill, sha("y")],
     )
     refused(admin, "22023", "UPDATE skill_system.skill_artifacts SET content_hash = %s WHERE id = %s", [sha("y"), name])
@@ -312,7 +322,10 @@ def test_a_skill_that_is_gone_for_good_takes_its_rows_along(db, roles, connect):
     admin.execute(
         "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, code) VALUES (%s, 'b', 'x')", [skill]
     )
-    deleted = "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'row.deleted' AND event_data->'old'->>'skill_id' = %s"
+    deleted = (
+        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'row.deleted' "
+        "AND event_data->'old'->>'skill_id' = %s"
+    )
     db.execute("DELETE FROM skill_system.skill_heads WHERE id = %s", [skill])
     for table in ("skill_artifacts", "skill_personas", "skill_code_blocks"):
         assert db.execute(f"SELECT count(*) FROM skill_system.{table} WHERE skill_id = %s", [skill]).fetchone() == (
@@ -333,12 +346,18 @@ def test_every_change_is_audited_and_dated(db, roles, connect):
         ),
         "skill_artifacts": (
             "id",
-            "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) VALUES (%(key)s, %(skill)s, 'n', 'secret text')",
+            (
+                "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) "
+                "VALUES (%(key)s, %(skill)s, 'n', 'secret text')"
+            ),
             "name = 'other'",
         ),
         "skill_personas": (
             "persona_key",
-            "INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text) VALUES (%(skill)s, %(key)s, 'x')",
+            (
+                "INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text) "
+                "VALUES (%(skill)s, %(key)s, 'x')"
+            ),
             "prompt_text = 'y'",
         ),
         "skill_code_blocks": (
@@ -369,7 +388,9 @@ def test_every_change_is_audited_and_dated(db, roles, connect):
             ), table
         admin.execute(f"DELETE FROM skill_system.{table} WHERE {column} = %s", [key])
         events = db.execute(
-            f"SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'table' = %s AND %s IN (event_data->'new'->>'{column}', event_data->'old'->>'{column}') ORDER BY recorded_at",
+            "SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'table' = %s "
+            f"AND %s IN (event_data->'new'->>'{column}', event_data->'old'->>'{column}') "
+            "ORDER BY recorded_at",
             [f"skill_system.{table}", key],
         ).fetchall()
         assert [event for (event,) in events] == ["row.inserted", "row.updated", "row.deleted"], table
@@ -396,7 +417,10 @@ def test_what_is_defined_outlives_new_versions(db, roles, connect):
         name="Spacing",
         effects=["db.read"],
     )
-    said = "SELECT tier1_manifest, tier2_definition, tier3_artifact_refs, domain_tags, context_mode, name, effects, description, current_version FROM skill_system.skills WHERE id = %s"
+    said = (
+        "SELECT tier1_manifest, tier2_definition, tier3_artifact_refs, domain_tags, context_mode, name, "
+        "effects, description, current_version FROM skill_system.skills WHERE id = %s"
+    )
     before = admin.execute(said, [found]).fetchone()
     assert before[:8] == (
         tier1,
@@ -408,14 +432,14 @@ def test_what_is_defined_outlives_new_versions(db, roles, connect):
         ["db.read"],
         "Spacing",
     )
-    version = new_version(db, skill, "---\nname: %s\ndescription: From the file.\n---\ntwo\n" % skill)
+    version = new_version(db, skill, f"---\nname: {skill}\ndescription: From the file.\n---\ntwo\n")
     after = admin.execute(said, [found]).fetchone()
     assert after[8] == version != before[8]
     assert after[:6] == before[:6] and after[7] == "From the file."
     # The same content again says nothing new, whatever was defined.
     history = "SELECT count(*) FROM skill_system.skill_history WHERE skill_id = %s"
     count = db.execute(history, [found]).fetchone()
-    assert new_version(db, skill, "---\nname: %s\ndescription: From the file.\n---\ntwo\n" % skill) == version
+    assert new_version(db, skill, f"---\nname: {skill}\ndescription: From the file.\n---\ntwo\n") == version
     redefine(admin, skill, tier1_manifest=tier1, domain_tags=["spacing", "rrc"])
     assert db.execute(history, [found]).fetchone() == count
     # NULL leaves, JSON null takes away.
@@ -426,8 +450,10 @@ def test_what_is_defined_outlives_new_versions(db, roles, connect):
     actions = [
         row
         for row in db.execute(
-            "SELECT action, event_data->'said' FROM skill_system.skill_history h JOIN skill_system.audit_logs l ON l.event_type = 'skill.' || h.action "
-            "AND (l.event_data->>'revision')::bigint = h.revision AND l.event_data->>'namespace' = h.namespace WHERE h.skill_id = %s AND h.action = 'changed' ORDER BY h.revision",
+            "SELECT action, event_data->'said' FROM skill_system.skill_history h "
+            "JOIN skill_system.audit_logs l ON l.event_type = 'skill.' || h.action "
+            "AND (l.event_data->>'revision')::bigint = h.revision AND l.event_data->>'namespace' = h.namespace "
+            "WHERE h.skill_id = %s AND h.action = 'changed' ORDER BY h.revision",
             [found],
         )
     ]
@@ -522,7 +548,8 @@ def test_the_catalogue_shows_what_is_enabled_in_order_and_within_the_budget(db, 
     gone, _ = define(admin, f"{space}/gone")
     admin.execute("SELECT skill_system.delete_skill(%s)", [gone])
     rows = agent.execute(
-        "SELECT skill, name, description, triggers, domain_tags, token_estimate, skill_id, context_mode, version FROM skill_system.skill_catalog(namespace => %s)",
+        "SELECT skill, name, description, triggers, domain_tags, token_estimate, skill_id, context_mode, "
+        "version FROM skill_system.skill_catalog(namespace => %s)",
         [space],
     ).fetchall()
     assert [row[0] for row in rows] == [f"{space}/{name}" for name in ("A", "a-2", "b", "ä")]
@@ -573,7 +600,10 @@ def test_an_agent_sees_its_skills(db, roles, connect):
     draft, _ = define(admin, approve=False)
     elsewhere, _ = define(admin, "team:see/x-" + uuid.uuid4().hex[:6])
     key = fresh("agent")
-    insert = "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key, loaded_skills, is_active) VALUES (%s, %s, %s, %s)"
+    insert = (
+        "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key, loaded_skills, is_active) "
+        "VALUES (%s, %s, %s, %s)"
+    )
     admin.execute(insert, [key, root, [elsewhere, extra, root, draft, "missing"], True])
     # The root skill first, then as listed; drafts and what is missing are not shown.
     assert catalogue(agent, agent=key) == [root, elsewhere, extra]
@@ -615,7 +645,8 @@ def test_a_policy_hides_what_it_does_not_allow(db, roles, connect):
     admin, agent = connect("test_admin"), connect("test_agent")
     policy, space = fresh("policy"), "pol-" + uuid.uuid4().hex[:8]
     admin.execute(
-        "INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects, denied_effects) VALUES (%s, '{db.read,fs.write:/srv/**}', '{net.fetch}', '{fs.write:/srv/secret/**}')",
+        "INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects, denied_effects) "
+        "VALUES (%s, '{db.read,fs.write:/srv/**}', '{net.fetch}', '{fs.write:/srv/secret/**}')",
         [policy],
     )
     declared = {
@@ -650,12 +681,14 @@ def test_a_policy_hides_what_it_does_not_allow(db, roles, connect):
     )
     assert catalogue(agent, namespace=space, policy_name=policy) == [f"{space}/a-none"]
     db.execute(
-        "UPDATE skill_system.skill_heads SET effects = '{\"not an effect\"}' WHERE namespace = %s AND skill_name = 'a-none'",
+        "UPDATE skill_system.skill_heads SET effects = '{\"not an effect\"}' WHERE namespace = %s "
+        "AND skill_name = 'a-none'",
         [space],
     )
     assert catalogue(agent, namespace=space, policy_name=policy) == []
     db.execute(
-        "UPDATE skill_system.skill_heads SET effects = ARRAY[NULL]::text[] WHERE namespace = %s AND skill_name = 'a-none'",
+        "UPDATE skill_system.skill_heads SET effects = ARRAY[NULL]::text[] WHERE namespace = %s "
+        "AND skill_name = 'a-none'",
         [space],
     )
     assert catalogue(agent, namespace=space, policy_name=policy) == []
@@ -677,7 +710,8 @@ def test_a_refusal_is_recorded_whatever_becomes_of_the_transaction(db, roles, co
     for call, name in (("load_skill", skill), ("load_artifact", text)):
         refused(agent, "42501", f"SELECT skill_system.{call}(%s, 'c-refused', %s)", [name, policy])
     assert db.execute(
-        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'policy.denied' AND event_data->>'policy' = %s",
+        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'policy.denied' "
+        "AND event_data->>'policy' = %s",
         [policy],
     ).fetchone() == (2,)
     assert db.execute(
@@ -687,7 +721,8 @@ def test_a_refusal_is_recorded_whatever_becomes_of_the_transaction(db, roles, co
     admin.execute("UPDATE skill_system.policy_profiles SET mode = 'observe' WHERE name = %s", [policy])
     assert load(agent, skill, policy_name=policy)["body"]
     assert db.execute(
-        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'policy.observed' AND event_data->>'policy' = %s",
+        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'policy.observed' "
+        "AND event_data->>'policy' = %s",
         [policy],
     ).fetchone() == (1,)
 
@@ -700,16 +735,20 @@ def test_what_is_loaded(db, roles, connect):
     skill, found = define(admin, body="The body.\r\n", context_mode="compute_and_return", name="Shown")
     for key, order, visible in (("later", 2, True), ("first", 1, True), ("hidden", 0, False)):
         admin.execute(
-            "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, language, code, parameters, description, sort_order, llm_visible) VALUES (%s, %s, 'python', 'x = 1', '{\"big\": 1e400}', 'd', %s, %s)",
+            "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, language, code, parameters, "
+            "description, sort_order, llm_visible) VALUES (%s, %s, 'python', 'x = 1', '{\"big\": 1e400}', "
+            "'d', %s, %s)",
             [found, key, order, visible],
         )
     admin.execute(
-        "INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text, is_default, sort_order) VALUES (%s, 'b', 'voice', true, 1), (%s, 'a', 'other', false, 1)",
+        "INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text, is_default, "
+        "sort_order) VALUES (%s, 'b', 'voice', true, 1), (%s, 'a', 'other', false, 1)",
         [found, found],
     )
     mine, shared = fresh("art-mine"), fresh("art-shared")
     admin.execute(
-        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) VALUES (%s, %s, 'Mine', 'abcdefgh'), (%s, NULL, 'Shared', 'x')",
+        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) "
+        "VALUES (%s, %s, 'Mine', 'abcdefgh'), (%s, NULL, 'Shared', 'x')",
         [mine, found, shared],
     )
     got = load(agent, skill)
@@ -730,7 +769,8 @@ def test_what_is_loaded(db, roles, connect):
     ]
     assert got["artifacts"] == [{"id": mine, "name": "Mine", "token_estimate": 2}]
     parts = db.execute(
-        "SELECT octet_length(personas::text) + octet_length(code_blocks::text) + octet_length(artifacts::text) + octet_length(body) FROM skill_system.load_skill(%s)",
+        "SELECT octet_length(personas::text) + octet_length(code_blocks::text) + "
+        "octet_length(artifacts::text) + octet_length(body) FROM skill_system.load_skill(%s)",
         [skill],
     ).fetchone()[0]
     assert got["token_estimate"] == -(-parts // 4)
@@ -822,7 +862,11 @@ def test_nothing_is_injected_twice(db, roles, connect):
     assert (forced["already_loaded"], forced["body"]) == (False, "one") and artifact(agent, text, talk, force=True)[
         "content"
     ] == "x"
-    ledger = "SELECT tier, skill_id, artifact_id, version, tokens, injected_by, times, last_injected_at > injected_at FROM skill_system.skill_injections WHERE conversation_id = %s ORDER BY injected_at"
+    ledger = (
+        "SELECT tier, skill_id, artifact_id, version, tokens, injected_by, times, "
+        "last_injected_at > injected_at FROM skill_system.skill_injections WHERE conversation_id = %s "
+        "ORDER BY injected_at"
+    )
     assert agent.execute(ledger, [talk]).fetchall() == [
         (2, found, None, first["version"], first["token_estimate"], "test_agent", 2, True),
         (3, found, text, hashlib.sha256(b"x").hexdigest()[:12], 1, "test_agent", 2, True),
@@ -838,7 +882,7 @@ def test_nothing_is_injected_twice(db, roles, connect):
     assert [load(agent, skill, talk)["already_loaded"] for _ in range(2)] == [False, True]
     new_version(db, skill, f"---\nname: {skill}\ndescription: Two.\n---\ntwo\n")
     assert [load(agent, skill, talk)["already_loaded"] for _ in range(2)] == [False, True]
-    # A conversation that was compacted begins anew, and that is on record.
+    # A conversation that was compacted starts again, and that is on record.
     count = agent.execute(
         "SELECT count(*) FROM skill_system.skill_injections WHERE conversation_id = %s", [talk]
     ).fetchone()[0]
@@ -847,7 +891,8 @@ def test_nothing_is_injected_twice(db, roles, connect):
     assert not load(agent, skill, talk)["already_loaded"]
     assert load(agent, skill, talk + "-2")["already_loaded"] is False  # the new version
     assert db.execute(
-        "SELECT event_data->>'injections' FROM skill_system.audit_logs WHERE event_type = 'skill.injections_reset' AND event_data->>'conversation_id' = %s",
+        "SELECT event_data->>'injections' FROM skill_system.audit_logs "
+        "WHERE event_type = 'skill.injections_reset' AND event_data->>'conversation_id' = %s",
         [talk],
     ).fetchall() == [(str(count),)]
 
@@ -927,16 +972,18 @@ def sound(fresh_database, connect, roles):
     )
     redefine(connection, "rrc_rule37", tier3_artifact_refs=["art", {"id": "art"}])
     connection.execute(
-        "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key, persona_key, loaded_skills) VALUES ('rule_37', 'rrc_rule37', 'expert', '{texas:rrc/extra}'), ('general', NULL, NULL, '{}')"
+        "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key, persona_key, loaded_skills) "
+        "VALUES ('rule_37', 'rrc_rule37', 'expert', '{texas:rrc/extra}'), ('general', NULL, NULL, '{}')"
     )
     connection.execute(
-        "INSERT INTO skill_system.agents (id, name, config) VALUES ('rule37-agent', 'n', '{\"skills\": [\"rrc_rule37\"]}')"
+        "INSERT INTO skill_system.agents (id, name, config) "
+        "VALUES ('rule37-agent', 'n', '{\"skills\": [\"rrc_rule37\"]}')"
     )
-    assert findings(connection) == []
+    assert integrity_findings(connection) == []
     return connection
 
 
-def findings(connection):
+def integrity_findings(connection):
     return connection.execute(
         "SELECT severity, code, subject, reference FROM skill_system.check_integrity()"
     ).fetchall()
@@ -949,11 +996,17 @@ BROKEN = [
     ),
     # A slug is never an id, so that a definition means the same in every database.
     (
-        "UPDATE skill_system.agent_definitions SET persona_key = NULL, root_skill_key = (SELECT id::text FROM skill_system.skills WHERE skill_name = 'rrc_rule37') WHERE agent_key = 'rule_37'",
+        (
+            "UPDATE skill_system.agent_definitions SET persona_key = NULL, root_skill_key = (SELECT id::text "
+            "FROM skill_system.skills WHERE skill_name = 'rrc_rule37') WHERE agent_key = 'rule_37'"
+        ),
         [("unknown_root_skill", "rule_37", None)],
     ),
     (
-        "UPDATE skill_system.agent_definitions SET root_skill_key = 'extra', persona_key = NULL WHERE agent_key = 'rule_37'",
+        (
+            "UPDATE skill_system.agent_definitions SET root_skill_key = 'extra', persona_key = NULL "
+            "WHERE agent_key = 'rule_37'"
+        ),
         [("unknown_root_skill", "rule_37", "extra")],
     ),
     (
@@ -985,7 +1038,10 @@ BROKEN = [
     ("SELECT skill_system.delete_skill('texas:rrc/extra')", [("unknown_skill", "rule_37", "texas:rrc/extra")]),
     # The owner of the tables can write what he likes, as a restore does, but not unseen.
     (
-        "INSERT INTO skill_system.skill_artifacts (id, name, content, content_hash) VALUES ('bad', 'n', 'x', repeat('0', 64))",
+        (
+            "INSERT INTO skill_system.skill_artifacts (id, name, content, content_hash) "
+            "VALUES ('bad', 'n', 'x', repeat('0', 64))"
+        ),
         [("content_mismatch", "bad", "0" * 64)],
     ),
 ]
@@ -994,7 +1050,7 @@ BROKEN = [
 @pytest.mark.parametrize("change, expected", BROKEN, ids=[str(i) for i in range(len(BROKEN))])
 def test_what_is_named_and_not_there_is_found(sound, change, expected):
     sound.execute(change)
-    found = findings(sound)
+    found = integrity_findings(sound)
     assert [
         (code, subject, expected[i][2] and reference) for i, (_, code, subject, reference) in enumerate(found)
     ] == expected
@@ -1008,8 +1064,8 @@ def test_what_is_named_and_not_there_is_found(sound, change, expected):
     resolved = all(code == "content_mismatch" for code, *_ in expected)
     assert sound.execute(health).fetchone() == ("ok" if resolved else "warning",)
     sound.execute("SET skill_system.integrity_fail_loud = on")
-    assert [row[1:] for row in findings(sound)] == [row[1:] for row in found] and {
-        row[0] for row in findings(sound)
+    assert [row[1:] for row in integrity_findings(sound)] == [row[1:] for row in found] and {
+        row[0] for row in integrity_findings(sound)
     } == {"error"}
     error = refused(sound, "P0004", "SELECT skill_system.assert_integrity()")
     assert error.diag.message_detail and "check_integrity" in error.diag.message_hint
@@ -1019,7 +1075,7 @@ def test_what_is_named_and_not_there_is_found(sound, change, expected):
         "UPDATE skill_system.agent_definitions SET is_active = false; UPDATE skill_system.agents SET status = 'retired'"
     )
     left = [row for row in expected if row[0] in ("unknown_artifact", "content_mismatch")]
-    assert [row[1] for row in findings(sound)] == [row[0] for row in left]
+    assert [row[1] for row in integrity_findings(sound)] == [row[0] for row in left]
 
 
 def test_when_all_is_there_nothing_is_raised(sound):
@@ -1032,22 +1088,25 @@ def test_when_all_is_there_nothing_is_raised(sound):
 
 def test_a_text_without_its_hash_is_not_given(sound):
     sound.execute(
-        "INSERT INTO skill_system.skill_artifacts (id, name, content, content_hash) VALUES ('bad', 'n', 'x', repeat('0', 64))"
+        "INSERT INTO skill_system.skill_artifacts (id, name, content, content_hash) "
+        "VALUES ('bad', 'n', 'x', repeat('0', 64))"
     )
     refused(sound, "XX001", "SELECT skill_system.load_artifact('bad')")
-    # To write the text again mends it.
+    # Writing the text again fixes it.
     sound.execute("UPDATE skill_system.skill_artifacts SET content = 'x' WHERE id = 'bad'")
-    assert artifact(sound, "bad")["content"] == "x" and findings(sound) == []
+    assert artifact(sound, "bad")["content"] == "x" and integrity_findings(sound) == []
 
 
 def test_all_of_it_survives_dump_and_restore(sound, fresh_database, connect, tmp_path):
     load(sound, "rrc_rule37", "c-1"), artifact(sound, "art", "c-1")
     sound.execute(
-        "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, code, llm_visible) SELECT id, 'b', 'x', false FROM skill_system.skills WHERE skill_name = 'rrc_rule37'"
+        "INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, code, llm_visible) "
+        "SELECT id, 'b', 'x', false FROM skill_system.skills WHERE skill_name = 'rrc_rule37'"
     )
     # Also what is wrong comes back as it was, for check_integrity() to find.
     sound.execute(
-        "INSERT INTO skill_system.skill_artifacts (id, name, content, content_hash) VALUES ('bad', 'n', 'x', repeat('0', 64))"
+        "INSERT INTO skill_system.skill_artifacts (id, name, content, content_hash) "
+        "VALUES ('bad', 'n', 'x', repeat('0', 64))"
     )
     bin_dir = subprocess.run(
         [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
@@ -1072,9 +1131,9 @@ def test_all_of_it_survives_dump_and_restore(sound, fresh_database, connect, tmp
         ]
         assert rows[0] == rows[1] != [], table
     assert (
-        [row[1:] for row in findings(restored)]
+        [row[1:] for row in integrity_findings(restored)]
         == [("content_mismatch", "bad", "0" * 64)]
-        == [row[1:] for row in findings(sound)]
+        == [row[1:] for row in integrity_findings(sound)]
     )
     assert load(restored, "rrc_rule37", "c-1")["already_loaded"]
 
@@ -1181,7 +1240,8 @@ def test_who_may_do_what(db, roles, connect):
         refused(
             connection,
             "42501",
-            "INSERT INTO skill_system.skill_injections (conversation_id, tier, version, content_hash, tokens, injected_by) VALUES ('c', 2, 'x', 'x', 1, 'x')",
+            "INSERT INTO skill_system.skill_injections (conversation_id, tier, version, content_hash, "
+            "tokens, injected_by) VALUES ('c', 2, 'x', 'x', 1, 'x')",
         )
         refused(connection, "42501", "DELETE FROM skill_system.skill_injections")
         refused(
@@ -1260,8 +1320,11 @@ def test_texts_are_only_texts(db, roles, connect, text):
 def test_the_callers_schemas_stand_in_nobodys_way(db, roles, connect):
     skill, _ = define(connect("test_admin"))
     db.execute(
-        "CREATE SCHEMA trap; CREATE FUNCTION trap.octet_length(text) RETURNS integer LANGUAGE sql AS 'SELECT 1/0'; CREATE FUNCTION trap.coalesce_it() RETURNS text LANGUAGE sql AS 'SELECT NULL::text'; "
-        "CREATE FUNCTION trap.sha256(bytea) RETURNS bytea LANGUAGE sql AS 'SELECT (1/0)::text::bytea'; GRANT USAGE ON SCHEMA trap TO PUBLIC"
+        "CREATE SCHEMA trap; CREATE FUNCTION trap.octet_length(text) RETURNS integer "
+        "LANGUAGE sql AS 'SELECT 1/0'; CREATE FUNCTION trap.coalesce_it() RETURNS text "
+        "LANGUAGE sql AS 'SELECT NULL::text'; "
+        "CREATE FUNCTION trap.sha256(bytea) RETURNS bytea LANGUAGE sql AS 'SELECT (1/0)::text::bytea'; "
+        "GRANT USAGE ON SCHEMA trap TO PUBLIC"
     )
     agent = connect("test_agent")
     agent.execute("SET search_path = trap, pg_catalog")

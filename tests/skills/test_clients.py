@@ -1,4 +1,5 @@
-"""The skills-runtime-sdk face: the real client on our tables, its packaged names as views, bundles, and a cache in Redis."""
+"""The client API of skills-runtime-sdk: the real client on the extension's tables, its packaged names as views,
+bundles, and a cache in Redis."""
 
 import base64
 import hashlib
@@ -91,7 +92,7 @@ def client(monkeypatch, tmp_path, database):
 
 
 def detail(error):
-    """The client's object in an error of ours."""
+    """The client's object in an error of the extension."""
     return json.loads(error.value.diag.message_detail)
 
 
@@ -135,7 +136,10 @@ def test_the_client_scans_resolves_and_injects(agent_schema, connect, client, sp
 
 def test_the_client_gets_the_types_it_expects(agent_schema, connect, space):
     add(connect("test_reviewer"), space, "typed")
-    columns = "id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, required_env_vars, metadata, scope, body"
+    columns = (
+        "id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, "
+        "required_env_vars, metadata, scope, body"
+    )
     wanted = [
         "uuid",
         "text",
@@ -242,7 +246,7 @@ def test_bad_rows_are_told_as_the_client_tells_them(agent_schema, connect, clien
     reviewer = connect("test_reviewer")
     for name in ("bad_text", "bad_meta", "good"):
         add(reviewer, space, name)
-    # The view lets no such rows in; another face may.
+    # The view lets no such rows in; another client API may.
     db.execute(
         "UPDATE skill_system.skill_heads SET description = '' WHERE namespace = %s AND skill_name = 'bad_text'", [space]
     )
@@ -268,14 +272,18 @@ def test_bad_rows_are_told_as_the_client_tells_them(agent_schema, connect, clien
     )
 
 
-def test_a_table_of_the_seed_is_scanned_too(db, agent_schema, connect, client, space):
-    """The seed's own DDL, without its unique index and with weaker columns, as an installation from before might have it."""
+def test_a_table_of_skills_runtime_sdk_is_scanned_too(db, agent_schema, connect, client, space):
+    """The DDL of skills-runtime-sdk, without its unique index and with weaker columns, as an installation from before
+    might have it."""
     db.execute(
-        "CREATE TABLE public.old_skills (id uuid, namespace text, skill_name text, description text, body text, enabled boolean, scope text, "
-        "required_env_vars text[], metadata jsonb, body_size integer, body_etag text, created_at timestamptz DEFAULT now(), updated_at timestamptz)"
+        "CREATE TABLE public.old_skills (id uuid, namespace text, skill_name text, description text, body text, "
+        "enabled boolean, scope text, "
+        "required_env_vars text[], metadata jsonb, body_size integer, body_etag text, "
+        "created_at timestamptz DEFAULT now(), updated_at timestamptz)"
     )
     db.execute(
-        "GRANT SELECT (id, namespace, skill_name, description, enabled, scope, required_env_vars, metadata, body_size, body_etag, created_at, updated_at) ON public.old_skills TO test_agent"
+        "GRANT SELECT (id, namespace, skill_name, description, enabled, scope, required_env_vars, metadata, "
+        "body_size, body_etag, created_at, updated_at) ON public.old_skills TO test_agent"
     )
     for name, description, on in (
         ("twice", "d", True),
@@ -328,7 +336,8 @@ def test_a_scan_reads_no_body(agent_schema, connect, db, space):
             f"{i} " + "".join(hashlib.sha256(f"{i}.{j}".encode()).hexdigest() for j in range(400)),
         )
     statement = (
-        "SELECT id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, required_env_vars, metadata, scope "
+        "SELECT id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, "
+        "required_env_vars, metadata, scope "
         "FROM skill_system.skills WHERE enabled = TRUE AND namespace = %s"
     )
     (plan,) = connect("test_agent").execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement, [space]).fetchone()
@@ -350,9 +359,12 @@ def test_what_an_agent_writes_is_a_draft(agent_schema, connect, db, space):
     agent, reviewer = connect("test_agent"), connect("test_reviewer")
     made, enabled = add(agent, space, "mine", "one", enabled=True)
     assert enabled is False
-    look = lambda: reviewer.execute(
-        "SELECT body, description, enabled, status FROM skill_system.skills WHERE id = %s", [made]
-    ).fetchone()
+
+    def look():
+        return reviewer.execute(
+            "SELECT body, description, enabled, status FROM skill_system.skills WHERE id = %s", [made]
+        ).fetchone()
+
     agent.execute("UPDATE agent.skills_catalog SET body = 'two', description = 'better' WHERE id = %s", [made])
     assert look() == ("two", "better", False, "draft")
     with pytest.raises(errors.InsufficientPrivilege):
@@ -383,12 +395,15 @@ def test_what_an_agent_writes_is_a_draft(agent_schema, connect, db, space):
 def test_reviewers_switch_and_describe_and_administrators_delete(agent_schema, connect, db, space):
     reviewer, admin = connect("test_reviewer"), connect("test_admin")
     made, _ = add(reviewer, space, "theirs", "one")
-    versions = lambda: db.execute(
-        "SELECT count(*) FROM skill_system.skill_versions WHERE skill_id = %s", [made]
-    ).fetchone()[0]
+
+    def versions():
+        return db.execute("SELECT count(*) FROM skill_system.skill_versions WHERE skill_id = %s", [made]).fetchone()[0]
+
     row = reviewer.execute(
-        "UPDATE agent.skills_catalog SET description = 'clear', metadata = '{\"a\": 1}', required_env_vars = '[\"KEY\"]', scope = 'user', "
-        "body_size = 99, updated_at = now() WHERE id = %s RETURNING description, metadata, required_env_vars, scope, body_size",
+        "UPDATE agent.skills_catalog SET description = 'clear', metadata = '{\"a\": 1}', "
+        "required_env_vars = '[\"KEY\"]', scope = 'user', "
+        "body_size = 99, updated_at = now() WHERE id = %s RETURNING description, metadata, required_env_vars, "
+        "scope, body_size",
         [made],
     ).fetchone()
     assert row == ("clear", {"a": 1}, ["KEY"], "user", 3) and versions() == 1
@@ -446,10 +461,14 @@ metadata:
 def test_a_skill_md_says_its_effects_through_the_view_too(agent_schema, connect, db, space):
     reviewer = connect("test_reviewer")
     made, _ = add(reviewer, space, "typed", SKILL_MD)
-    look = lambda: db.execute(
-        "SELECT effects, manifest_id, semver, description, required_env_vars FROM skill_system.skills WHERE id = %s",
-        [made],
-    ).fetchone()
+
+    def look():
+        return db.execute(
+            "SELECT effects, manifest_id, semver, description, required_env_vars FROM skill_system.skills "
+            "WHERE id = %s",
+            [made],
+        ).fetchone()
+
     assert look() == (["db.read"], "wells-read", "1.3.0", "what it does", [])
     reviewer.execute("UPDATE agent.skills_catalog SET required_env_vars = '[\"KEY\"]' WHERE id = %s", [made])
     assert look() == (["db.read"], "wells-read", "1.3.0", "what it does", ["KEY"])
@@ -468,25 +487,34 @@ def test_a_skill_md_says_its_effects_through_the_view_too(agent_schema, connect,
 def test_an_agent_does_not_bring_back_what_was_approved_before(agent_schema, connect, db, space):
     agent, reviewer = connect("test_agent"), connect("test_reviewer")
     name = f"{space}/typed"
-    register = lambda who, source: who.execute(
-        "SELECT version, current_version, created FROM skill_system.register_skill(%s, %s)", [source, space]
-    ).fetchone()
+
+    def register(who, source):
+        return who.execute(
+            "SELECT version, current_version, created FROM skill_system.register_skill(%s, %s)", [source, space]
+        ).fetchone()
+
     first, second = SKILL_MD, SKILL_MD.replace("Reads wells.", "Reads wells better.")
     versions = []
     for source in (first, second):
         versions.append(register(agent, source)[0])
         reviewer.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [name])
-    look = lambda: db.execute(
-        "SELECT current_version, status, enabled FROM skill_system.skills WHERE namespace = %s", [space]
-    ).fetchone()
+
+    def look():
+        return db.execute(
+            "SELECT current_version, status, enabled FROM skill_system.skills WHERE namespace = %s", [space]
+        ).fetchone()
+
     assert register(agent, first) == (versions[0], versions[1], False) and look() == (versions[1], "approved", True)
     reviewer.execute("SELECT skill_system.set_skill_status(%s, 'disabled', %s)", [name, versions[1]])
     register(agent, first)
     assert look() == (versions[1], "disabled", False)
     register(reviewer, first)
     assert look() == (versions[0], "approved", True)
+
     # Nor what a reviewer says of it.
-    said = lambda: db.execute("SELECT description FROM skill_system.skills WHERE namespace = %s", [space]).fetchone()[0]
+    def said():
+        return db.execute("SELECT description FROM skill_system.skills WHERE namespace = %s", [space]).fetchone()[0]
+
     original = said()
     reviewer.execute("UPDATE agent.skills_catalog SET description = 'edited' WHERE namespace = %s", [space])
     register(agent, first)
@@ -615,7 +643,8 @@ def test_a_client_schema_is_the_callers(agent_schema, connect, db, database):
 def test_the_trigger_works_on_its_own_views_only(agent_schema, db):
     db.execute("CREATE VIEW public.lure AS SELECT 1 AS id, 'ab'::text AS namespace")
     db.execute(
-        "CREATE TRIGGER lure INSTEAD OF INSERT ON public.lure FOR EACH ROW EXECUTE FUNCTION skill_system.write_client_skill()"
+        "CREATE TRIGGER lure INSTEAD OF INSERT ON public.lure FOR EACH ROW "
+        "EXECUTE FUNCTION skill_system.write_client_skill()"
     )
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
         db.execute("INSERT INTO public.lure VALUES (1, 'ab')")
@@ -624,39 +653,53 @@ def test_the_trigger_works_on_its_own_views_only(agent_schema, db):
 
 
 def test_rows_of_the_packaged_table_move_over(connect, fresh_database, client, space):
-    """The package's own migration, then our view in its place: the same columns, but for the ids, and the same rows for the client."""
+    """The package's own migration, then our view in its place: the same columns, but for the ids, and the same rows for
+    the client."""
     database = fresh_database()
     db = connect(dbname=database)
     migration = (
         importlib.resources.files("skills_runtime") / "assets" / "migrations" / "pgsql" / "0001_skills_catalog.up.sql"
     )
     db.execute(migration.read_text())
-    shape = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'agent.skills_catalog'::regclass AND attnum > 0 ORDER BY attnum"
+    shape = (
+        "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = 'agent.skills_catalog'::regclass AND attnum > 0 ORDER BY attnum"
+    )
     packaged = db.execute(shape).fetchall()
     for name, on in (("one", True), ("two", True), ("off", False)):
         db.execute(
-            "INSERT INTO agent.skills_catalog (namespace, skill_name, description, body, enabled, required_env_vars, metadata, scope) VALUES (%s, %s, 'd', %s, %s, '[\"A\"]', '{\"k\": 1}', 'repo')",
+            "INSERT INTO agent.skills_catalog (namespace, skill_name, description, body, enabled, "
+            "required_env_vars, metadata, scope) VALUES (%s, %s, 'd', %s, %s, '[\"A\"]', '{\"k\": 1}', "
+            "'repo')",
             [space, name, AWKWARD + name, on],
         )
     dsn = f"host={os.environ['PGHOST']} port={os.environ['PGPORT']} user={os.environ['PGUSER']} dbname={database}"
-    strip = lambda skill: {
-        **skill.to_metadata_dict(),
-        "locator": None,
-        "metadata": skill.metadata["k"],
-        "body": skill.body_loader(),
-        "body_size": None,
-    }
+
+    def strip(skill):
+        return {
+            **skill.to_metadata_dict(),
+            "locator": None,
+            "metadata": skill.metadata["k"],
+            "body": skill.body_loader(),
+            "body_size": None,
+        }
+
     before = [strip(skill) for skill in client(space, schema="agent", table="skills_catalog", dsn=dsn).scan().skills]
     db.execute("ALTER SCHEMA agent RENAME TO before")
     db.execute("SELECT skill_system.create_client_schema('skills_runtime')")
     assert db.execute(shape).fetchall() == [("id", "uuid"), *packaged[1:]]
-    columns = "namespace, skill_name, description, body, enabled, body_size, body_etag, created_at, updated_at, required_env_vars, metadata, scope"
+    columns = (
+        "namespace, skill_name, description, body, enabled, body_size, body_etag, created_at, updated_at, "
+        "required_env_vars, metadata, scope"
+    )
     db.execute(
-        f"INSERT INTO agent.skills_catalog ({columns}) SELECT {columns} FROM before.skills_catalog WHERE skill_name <> 'two'"
+        f"INSERT INTO agent.skills_catalog ({columns}) SELECT {columns} FROM before.skills_catalog "
+        "WHERE skill_name <> 'two'"
     )
     with db.cursor() as cursor:
         with cursor.copy(
-            "COPY agent.skills_catalog (namespace, skill_name, description, body, required_env_vars, metadata, scope) FROM STDIN"
+            "COPY agent.skills_catalog (namespace, skill_name, description, body, required_env_vars, "
+            "metadata, scope) FROM STDIN"
         ) as copy:
             copy.write_row([space, "two", "d", AWKWARD + "two", '["A"]', '{"k": 1}', "repo"])
     assert [
@@ -752,7 +795,8 @@ def test_vectors_names(agent_schema, db, vectors):
             == []
         ) is (good and not text.endswith("\n")), text
     db.execute(
-        "CREATE TEMP TABLE names (id int, namespace text, skill_name text, description text, body_size int, body_etag text, created_at timestamptz, updated_at timestamptz, "
+        "CREATE TEMP TABLE names (id int, namespace text, skill_name text, description text, body_size int, "
+        "body_etag text, created_at timestamptz, updated_at timestamptz, "
         "required_env_vars text[], metadata jsonb, scope text, enabled boolean)"
     )
     for i, (text, _) in enumerate(vectors["skill_name_slug"]):
@@ -770,7 +814,8 @@ def test_vectors_names(agent_schema, db, vectors):
 
 def test_vectors_rows(db, vectors):
     db.execute(
-        "CREATE TABLE public.skills (id text, namespace text, skill_name jsonb, description jsonb, body_size jsonb, body_etag jsonb, created_at jsonb, updated_at jsonb, "
+        "CREATE TABLE public.skills (id text, namespace text, skill_name jsonb, description jsonb, "
+        "body_size jsonb, body_etag jsonb, created_at jsonb, updated_at jsonb, "
         "required_env_vars jsonb, metadata jsonb, scope jsonb, enabled boolean DEFAULT true)"
     )
     try:
@@ -786,7 +831,8 @@ def test_vectors_rows(db, vectors):
                 values,
             )
             (ours,) = db.execute(
-                "SELECT locator, skill_name, description, body_size, required_env_vars, metadata, scope, created_at, body_etag, code, details "
+                "SELECT locator, skill_name, description, body_size, required_env_vars, metadata, scope, "
+                "created_at, body_etag, code, details "
                 "FROM skill_system.scan_skills('ab:cd', 'public.skills')"
             ).fetchall()
             if case["report"]["errors"]:
@@ -1032,7 +1078,8 @@ def test_a_bundle_makes_a_version_and_comes_back(agent_schema, connect, db, spac
     stored = {
         path: (bytes(content), size, sha)
         for path, content, size, sha in db.execute(
-            "SELECT path, content, size, sha256 FROM skill_system.skill_files f JOIN skill_system.skill_versions v ON v.id = f.version_id WHERE v.skill_id = %s",
+            "SELECT path, content, size, sha256 FROM skill_system.skill_files f "
+            "JOIN skill_system.skill_versions v ON v.id = f.version_id WHERE v.skill_id = %s",
             [made],
         )
     }
@@ -1065,7 +1112,8 @@ def test_a_bundle_makes_a_version_and_comes_back(agent_schema, connect, db, spac
 
 
 def hostile():
-    """What a stranger might send; each is refused by ours, and wherever the client refuses it too, for the same reason."""
+    """Untrusted input; the extension refuses each, and wherever the client refuses it too, for the same
+    reason."""
     yield "traversal", zipped({"actions/../../etc/passwd": b"x"})
     yield "absolute", zipped({"/etc/passwd": b"x"})
     yield "backslash", zipped({"actions\\..\\x": b"x"})
@@ -1184,7 +1232,7 @@ def cache(tmp_path_factory):
     server.wait(10)
 
 
-def fill(cache, database, statement, role="test_agent", **environment):
+def fill_cache(cache, database, statement, role="test_agent", **environment):
     """As the documentation says it: psql | redis-cli --pipe."""
     bin_dir = subprocess.run(
         [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
@@ -1244,7 +1292,7 @@ def test_the_client_reads_the_cache_that_we_fill(
     ).fetchone()[0]
     reviewer.execute("SELECT skill_system.set_skill_status(%s, 'approved', %s)", [f"{space}/large", version])
     # Neither the encoding of the client nor its other settings change what arrives.
-    fill(
+    fill_cache(
         cache,
         database,
         f"SELECT skill_system.redis_export('skills:', '{space}')",
@@ -1257,7 +1305,8 @@ def test_the_client_reads_the_cache_that_we_fill(
     from_tables = {
         row[0]: row
         for row in agent.execute(
-            "SELECT skill_name, description, body_size, required_env_vars, scope, metadata, body_etag FROM skill_system.skills WHERE namespace = %s",
+            "SELECT skill_name, description, body_size, required_env_vars, scope, metadata, body_etag "
+            "FROM skill_system.skills WHERE namespace = %s",
             [space],
         )
     }
@@ -1298,8 +1347,11 @@ def test_what_is_not_enabled_any_more_leaves_the_cache(
     reviewer, admin = connect("test_reviewer"), connect("test_admin")
     ids = {name: add(reviewer, space, name)[0] for name in ("stays", "off", "gone", "unreadable")}
     export = f"SELECT skill_system.redis_export('c:', '{space}')"
-    fill(cache, database, export)
-    names = lambda: {skill.skill_name for skill in cached(monkeypatch, tmp_path, cache, "c:", space).scan().skills}
+    fill_cache(cache, database, export)
+
+    def names():
+        return {skill.skill_name for skill in cached(monkeypatch, tmp_path, cache, "c:", space).scan().skills}
+
     assert names() == set(ids)
     reviewer.execute("UPDATE agent.skills_catalog SET enabled = false WHERE id = %s", [ids["off"]])
     admin.execute("DELETE FROM agent.skills_catalog WHERE id = %s", [ids["gone"]])
@@ -1307,7 +1359,7 @@ def test_what_is_not_enabled_any_more_leaves_the_cache(
     reviewer.execute(
         "UPDATE agent.skills_catalog SET description = %s WHERE id = %s", ["x" * 70_000, ids["unreadable"]]
     )
-    done = fill(cache, database, export)
+    done = fill_cache(cache, database, export)
     assert b'"%s/unreadable" is not in the cache' % space.encode() in done.stderr
     assert names() == {"stays"}
     store = redis.Redis(unix_socket_path=str(cache))
@@ -1321,13 +1373,13 @@ def test_namespaces_that_the_client_would_mix_up(agent_schema, connect, cache, f
     db.execute("SELECT skill_system.create_client_schema('skills_runtime')")
     add(db, "alice", "outer")
     add(db, "alicent", "other")
-    fill(cache, database, "SELECT skill_system.redis_export('m:')", role=os.environ["PGUSER"])
+    fill_cache(cache, database, "SELECT skill_system.redis_export('m:')", role=os.environ["PGUSER"])
     add(db, "alice:inner", "inner")
     with pytest.raises(errors.InvalidParameterValue, match="below"):
         db.execute("SELECT skill_system.redis_export('m:')")
     for namespace in ("alice", "alice:inner"):
-        fill(cache, database, f"SELECT skill_system.redis_export('m:', '{namespace}')", role=os.environ["PGUSER"])
-        fill(
+        fill_cache(cache, database, f"SELECT skill_system.redis_export('m:', '{namespace}')", role=os.environ["PGUSER"])
+        fill_cache(
             cache,
             database,
             f"SELECT skill_system.redis_export('{namespace}/', '{namespace}')",

@@ -16,6 +16,8 @@ from skills_ref.errors import ParseError
 from skills_ref.parser import parse_frontmatter
 from skills_ref.validator import validate_metadata
 
+from skills import register
+
 CORPUS = ROOT / "tests" / "corpus" / "skills"
 EXPECTED = json.loads((CORPUS / "expectations.json").read_text())
 NAMES = sorted(path.stem for path in CORPUS.glob("*.md"))
@@ -30,20 +32,13 @@ def source_of(name):
     return (CORPUS / f"{name}.md").read_bytes().decode()
 
 
-def findings(db, source, mode="strict"):
+def validation_findings(db, source, mode="strict"):
     return [
         " ".join(str(part) for part in row if part is not None)
         for row in db.execute(
             "SELECT severity, code, field, line FROM skill_system.validate_skill(%s, %s)", [source, mode]
         )
     ]
-
-
-def register(db, source, **arguments):
-    names = "".join(f", {name} => %s" for name in arguments)
-    return db.execute(
-        f"SELECT r.* FROM skill_system.register_skill(%s{names}) r", [source, *arguments.values()]
-    ).fetchone()
 
 
 def approve(db, skill, version=None):
@@ -63,7 +58,7 @@ def test_the_corpus_is_whole():
         for finding in wanted.get(mode, wanted["strict"])
     }
     # Each kind of finding has its file; these two take a file too large for the corpus and have tests of their own.
-    code = ROOT / "core" / "src" / "skills"
+    code = ROOT / "crates" / "core" / "src" / "skills"
     written = {
         word
         for path in ("document.rs", "frontmatter.rs", "manifest.rs", "unicode.rs")
@@ -77,7 +72,10 @@ def quoted_codes(path):
     import re
 
     text = path.read_text().split("#[cfg(test)]")[0]
-    prefixes = "yaml_|name_|field_|front_matter_|manifest_|metadata_|description_|compatibility_|allowed_|unknown_|version_|body_|env_var_|byte_|line_ends|duplicate_|control_|bidi_|invisible_"
+    prefixes = (
+        "yaml_|name_|field_|front_matter_|manifest_|metadata_|description_|"
+        "compatibility_|allowed_|unknown_|version_|body_|env_var_|byte_|line_ends|duplicate_|control_|bidi_|invisible_"
+    )
     return set(re.findall(rf'"((?:{prefixes})[a-z_]*)"', text)) - {"env_var", "allowed_tools"}
 
 
@@ -85,7 +83,7 @@ def quoted_codes(path):
 def test_corpus(db, name):
     source, wanted = source_of(name), EXPECTED[name]
     for mode in ("strict", "lenient"):
-        found = findings(db, source, mode)
+        found = validation_findings(db, source, mode)
         assert found == wanted.get(mode, wanted["strict"]), mode
         namespace = f"corpus-{mode}:{name}"[:64].rstrip("-")
         if any(finding.startswith("error ") for finding in found):
@@ -157,28 +155,31 @@ def test_scalars_stay_text(db):
 def test_a_manifest_fills_the_columns(db):
     skill = register(db, source_of("good-manifest"), namespace="manifests")
     row = db.execute(
-        "SELECT s.effects, s.manifest_id, s.semver, v.manifest->'operations'->'count'->'input'->'shelf'->>'type' FROM skill_system.skills s JOIN skill_system.skill_versions v ON v.id = s.current_version_id WHERE s.id = %s",
+        "SELECT s.effects, s.manifest_id, s.semver, "
+        "v.manifest->'operations'->'count'->'input'->'shelf'->>'type' FROM skill_system.skills s "
+        "JOIN skill_system.skill_versions v ON v.id = s.current_version_id WHERE s.id = %s",
         [skill[0]],
     ).fetchone()
     assert row == (["db.read", "db.write:public.stock", "fs.write:/srv/reports/**"], "stock-count", "1.4.2", "string")
     # The lenient take the skill and nothing of a broken manifest.
     skill = register(db, source_of("manifest-duplicate-effects"), namespace="manifests", mode="lenient")
     assert db.execute(
-        "SELECT v.manifest, v.about->>'manifest_id', v.about->'effects' FROM skill_system.skill_versions v WHERE v.id = %s",
+        "SELECT v.manifest, v.about->>'manifest_id', v.about->'effects' FROM skill_system.skill_versions v "
+        "WHERE v.id = %s",
         [skill[6]],
     ).fetchone() == (None, None, None)
 
 
 def test_huge_texts(db):
     large = "---\nname: large\ndescription: d\nlicense: " + "x" * 65_536 + "\n---\n"
-    assert findings(db, large) == ["error front_matter_large 1"]
+    assert validation_findings(db, large) == ["error front_matter_large 1"]
     just = (
         "---\nname: large\ndescription: d\nmetadata:\n"
         + "".join(f"  k{i:04}: {'v' * 40}\n" for i in range(1200))
         + "---\n\n# Body\n"
     )
-    assert len(just) > 55_000 and findings(db, just) == []
-    assert findings(db, PLAIN.format("large") + manifest(id="large", note="n" * 262_144)) == [
+    assert len(just) > 55_000 and validation_findings(db, just) == []
+    assert validation_findings(db, PLAIN.format("large") + manifest(id="large", note="n" * 262_144)) == [
         "error manifest_large manifest 8"
     ]
     body = PLAIN.format("large") + "word " * 800_000
@@ -210,7 +211,7 @@ def test_huge_texts(db):
 )
 def test_hostile_yaml_ends_soon(db, yaml):
     began = time.monotonic()
-    assert any(finding.startswith("error ") for finding in findings(db, f"---\nname: a\n{yaml}\n---\n"))
+    assert any(finding.startswith("error ") for finding in validation_findings(db, f"---\nname: a\n{yaml}\n---\n"))
     assert time.monotonic() - began < 2
 
 
@@ -268,7 +269,10 @@ def test_files_are_kept_with_their_digests(db):
             archive.testzip() is None and {info.filename: archive.read(info) for info in archive.infolist()} == wanted
         )
     assert db.execute("SELECT skill_system.export_skill_archive('with-files', %s)", [skill[3]]).fetchone()[0] == first
-    agent_file = "interface:\n  display_name: x\ndependencies:\n  tools:\n    - type: env_var\n      value: PRICE_KEY\n    - type: env_var\n      value: not one\n    - type: mcp\n      value: other\n"
+    agent_file = (
+        "interface:\n  display_name: x\ndependencies:\n  tools:\n    - type: env_var\n      value: PRICE_KEY\n  "
+        "  - type: env_var\n      value: not one\n    - type: mcp\n      value: other\n"
+    )
     skill = register(db, PLAIN.format("with-agent-file"), files=Jsonb({"agents/openai.yaml": agent_file}))
     assert db.execute("SELECT required_env_vars FROM skill_system.skills WHERE id = %s", [skill[0]]).fetchone()[0] == [
         "PRICE_KEY"
@@ -351,7 +355,8 @@ def test_a_new_version_waits_until_it_is_approved(db):
     assert [
         row[0]
         for row in db.execute(
-            "SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'waiting' ORDER BY created_at"
+            "SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'waiting' "
+            "ORDER BY created_at"
         )
     ] == ["skill.registered", "skill.status", "skill.registered"]
 
@@ -384,7 +389,9 @@ def test_check_skill(db):
     )
     # The same words as check_policy().
     asked = db.execute(
-        "SELECT allowed, decision, blocked_effects, reason FROM skill_system.check_policy('reader', '{db.read,db.write:public.stock,fs.write:/srv/reports/**}'::text[])"
+        "SELECT allowed, decision, blocked_effects, reason "
+        "FROM skill_system.check_policy('reader', "
+        "'{db.read,db.write:public.stock,fs.write:/srv/reports/**}'::text[])"
     ).fetchone()
     assert check(db, "reader", name, "report") == asked and asked[:3] == (
         False,

@@ -1,4 +1,5 @@
-"""What other systems read, judged by what they are: skills-ref, FastMCP, the index builder of seed 0."""
+"""What other systems read, judged by what they are: skills-ref, FastMCP, the index builder of
+skill-system-postgres (seed 000)."""
 
 import asyncio
 import hashlib
@@ -23,16 +24,13 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 from skills_ref.prompt import to_prompt
 
+from skills import register
+
 PLAIN = "---\nname: {}\ndescription: {}\n---\n\n# Text\n"
 
 
-def register(db, source, namespace, files=None, mode="strict"):
-    name = db.execute(
-        "SELECT skill_name FROM skill_system.register_skill(%s, %s, %s, %s)",
-        [source, namespace, files and Jsonb(files), mode],
-    ).fetchone()[0]
-    db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [f"{namespace}/{name}"])
-    return name
+def offer(db, source, namespace, files=None, mode="strict"):
+    return register(db, source, namespace, approve=True, files=files and Jsonb(files), mode=mode).skill_name
 
 
 def with_manifest(name, description="Does one thing.", **members):
@@ -52,19 +50,19 @@ def one(db, sql, arguments=()):
 def shop(db):
     """Skills of every kind in the namespace team:shop."""
     db.execute("SELECT skill_system.create_policy('readers', allow => '{db.read}')")
-    register(
+    offer(
         db,
         with_manifest("reads", 'Reads <b>prices</b> & says "so"; it\'s all.', effects=["db.read"], version="1.0.0"),
         "team:shop",
     )
-    register(
+    offer(
         db,
         with_manifest("writes", effects=["db.read", "db.write"], version="2.0.0"),
         "team:shop",
         {"references/a b.md": "a\n", "assets/ü.bin": {"base64": "AAEC/w=="}},
     )
-    register(db, PLAIN.format("plain", "Says nothing of its effects."), "team:shop")
-    register(
+    offer(db, PLAIN.format("plain", "Says nothing of its effects."), "team:shop")
+    offer(
         db,
         PLAIN.format("by-hand", "Is started by a person.").replace(
             "---\n\n#", "disable-model-invocation: true\n---\n\n#"
@@ -72,7 +70,7 @@ def shop(db):
         "team:shop",
         mode="lenient",
     )
-    register(
+    offer(
         db,
         PLAIN.format("nested", "Metadata that clients refuse.").replace(
             "---\n\n#", "metadata:\n  a:\n    b: c\n---\n\n#"
@@ -80,9 +78,9 @@ def shop(db):
         "team:shop",
         mode="lenient",
     )
-    register(db, PLAIN.format("Wild_Name", "A name that clients refuse."), "team:shop", mode="lenient")
+    offer(db, PLAIN.format("Wild_Name", "A name that clients refuse."), "team:shop", mode="lenient")
     db.execute("SELECT skill_system.register_skill(%s, 'team:shop')", [PLAIN.format("draft", "Not yet.")])
-    register(db, PLAIN.format("gone", "Not any more."), "team:shop")
+    offer(db, PLAIN.format("gone", "Not any more."), "team:shop")
     db.execute("SELECT skill_system.set_skill_status('team:shop/gone', 'disabled')")
     return "team:shop"
 
@@ -193,7 +191,7 @@ class Served(ServerExtension):
             return GetSkillResult.model_validate(one(self.db, "mcp_skills_get(%s, %s)", [params.uri, self.policy]))
         except psycopg.Error as error:
             assert error.sqlstate == "SK404"
-            raise MCPError(code=-32602, message=str(error))
+            raise MCPError(code=-32602, message=str(error)) from error
 
 
 def client_of(extension):
@@ -253,7 +251,7 @@ def test_mcp_with_a_real_client(db, shop):
 
 def test_mcp_pages(db):
     for i in range(23):
-        register(db, with_manifest(f"page-{i:02}", effects=["db.read"] if i % 3 else ["proc.exec"]), "pages")
+        offer(db, with_manifest(f"page-{i:02}", effects=["db.read"] if i % 3 else ["proc.exec"]), "pages")
     for size in (1, 2, 7, 22, 23, 24, 500):
         for policy, wanted in ((None, range(23)), ("readers", [i for i in range(23) if i % 3])):
             cursor, seen, pages = None, [], 0
@@ -272,8 +270,9 @@ def test_mcp_pages(db):
             one(db, "mcp_skills_list(%s, %s, 'pages')", [cursor, size])
 
 
-def test_skills_index_of_seed_0(db):
-    """The skills behind the index that seed 0's own builder printed, written again from it, give that index."""
+def test_skills_index_of_skill_system_postgres(db):
+    """The skills behind the index that the builder of skill-system-postgres printed, written again from it, give
+    that index."""
     folder = os.environ.get("SKILL_VECTORS")
     if not folder:
         # tests/run has said aloud that the cross-checks are left out.
@@ -288,7 +287,7 @@ def test_skills_index_of_seed_0(db):
             }
             for operation, about in skill["operations"].items()
         }
-        register(
+        offer(
             db,
             with_manifest(
                 name,
@@ -309,10 +308,13 @@ def test_skills_index(db, shop):
     index = one(db, "skills_index(%s)", [shop])
     assert sorted(index["skills"]) == ["reads", "writes"]
     assert sorted(one(db, "skills_index(%s, 'readers')", [shop])["skills"]) == ["reads"]
-    register(
+    offer(
         db,
         PLAIN.format("no-version", "Has none.")
-        + '\n```skill-manifest\n{"schema_version": "2.0", "id": "nv", "effects": [], "capabilities": ["c"], "operations": {"z": {"input": {"zz": {"type": "json"}, "a": {"type": "json"}}}}}\n```\n',
+        + (
+            '\n```skill-manifest\n{"schema_version": "2.0", "id": "nv", "effects": [], "capabilities": ["c"], '
+            '"operations": {"z": {"input": {"zz": {"type": "json"}, "a": {"type": "json"}}}}}\n```\n'
+        ),
         "indexed",
     )
     assert one(db, "skills_index('indexed')")["skills"] == {

@@ -1,4 +1,4 @@
-"""The registry behind every face: versions, statuses, approvals, history, who may what."""
+"""The registry behind every client API: versions, statuses, approvals, history, permissions."""
 
 import base64
 import os
@@ -10,17 +10,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import errors
 
+from skills import register
+
 BODY = "---\nname: {name}\ndescription: Fills in forms. {more}\n---\n\nDo it.\n"
 SCAN = (
-    "SELECT id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, required_env_vars, metadata, scope "
+    "SELECT id, namespace, skill_name, description, body_size, body_etag, created_at, updated_at, "
+    "required_env_vars, metadata, scope "
     'FROM "skill_system"."skills" WHERE enabled = TRUE AND namespace = %s'
 )
 
 
-def register(connection, name, more="", namespace="default"):
-    return connection.execute(
-        "SELECT * FROM skill_system.register_skill(%s, %s)", [BODY.format(name=name, more=more), namespace]
-    ).fetchone()
+def register_named(connection, name, more="", namespace="default"):
+    return register(connection, BODY.format(name=name, more=more), namespace)
 
 
 def state(connection, name):
@@ -39,7 +40,8 @@ def set_status(connection, skill, status, **more):
 
 def history(connection, name):
     return connection.execute(
-        "SELECT action, previous_status, status FROM skill_system.skill_history WHERE skill_name = %s ORDER BY revision",
+        "SELECT action, previous_status, status FROM skill_system.skill_history WHERE skill_name = %s "
+        "ORDER BY revision",
         [name],
     ).fetchall()
 
@@ -60,13 +62,13 @@ def signed(db, database):
 
 
 def test_a_served_version_stays_until_the_next_is_approved(db):
-    register(db, "life", "1")
+    register_named(db, "life", "1")
     one = db.execute("SELECT current_version FROM skill_system.skills WHERE skill_name = 'life'").fetchone()[0]
     assert state(db, "life") == ("draft", False, one)
     assert db.execute(SCAN, ["default"]).fetchall() == []
     assert set_status(db, "life", "approved") == (one, "approved", one)
     assert state(db, "life") == ("approved", True, one)
-    register(db, "life", "2")
+    register_named(db, "life", "2")
     assert state(db, "life") == ("approved", True, one), "a draft took the place of what is approved"
     two = set_status(db, "life", "approved")[0]
     assert two != one and state(db, "life") == ("approved", True, two)
@@ -90,23 +92,25 @@ def test_a_served_version_stays_until_the_next_is_approved(db):
     ]
     assert revisions == list(range(1, len(revisions) + 1))
     records = db.execute(
-        "SELECT event_type, event_data->>'from', event_data->>'to' FROM skill_system.audit_logs WHERE event_data->>'skill_name' = 'life' ORDER BY (event_data->>'revision')::int"
+        "SELECT event_type, event_data->>'from', event_data->>'to' FROM skill_system.audit_logs "
+        "WHERE event_data->>'skill_name' = 'life' ORDER BY (event_data->>'revision')::int"
     ).fetchall()
     assert records == [(f"skill.{action}", before, after) for action, before, after in history(db, "life")]
 
 
 def test_the_same_content_is_the_same_version(db):
-    assert register(db, "same")[-1] is True
+    assert register_named(db, "same")[-1] is True
     before = history(db, "same")
-    again = register(db, "same")
+    again = register_named(db, "same")
     assert again[-1] is False and history(db, "same") == before
     assert db.execute(
-        "SELECT count(*) FROM skill_system.skill_versions v JOIN skill_system.skill_heads h ON h.id = v.skill_id WHERE h.skill_name = 'same'"
+        "SELECT count(*) FROM skill_system.skill_versions v "
+        "JOIN skill_system.skill_heads h ON h.id = v.skill_id WHERE h.skill_name = 'same'"
     ).fetchone() == (1,)
 
 
 def test_versions_and_history_do_not_change(db):
-    register(db, "fixed")
+    register_named(db, "fixed")
     for sql in (
         "UPDATE skill_system.skill_versions SET body = 'x'",
         "UPDATE skill_system.skill_versions SET about = '{}'",
@@ -125,7 +129,7 @@ def test_versions_and_history_do_not_change(db):
 
 
 def test_what_is_not_there(db):
-    register(db, "there")
+    register_named(db, "there")
     assert sqlstate(set_status, db, "nowhere", "approved") == "SK404"
     assert sqlstate(set_status, db, "other-team/there", "approved") == "SK404"
     assert sqlstate(set_status, db, "01900000-0000-7000-8000-000000000001", "approved") == "SK404"
@@ -135,7 +139,8 @@ def test_what_is_not_there(db):
     assert sqlstate(set_status, db, "there", None) == "22023"
     # The states can be caught by their names in PL/pgSQL.
     db.execute(
-        "DO $$ BEGIN PERFORM skill_system.skill_approval_text('nowhere'); RAISE 'not reached'; EXCEPTION WHEN SQLSTATE 'SK404' THEN NULL; END $$"
+        "DO $$ BEGIN PERFORM skill_system.skill_approval_text('nowhere'); "
+        "RAISE 'not reached'; EXCEPTION WHEN SQLSTATE 'SK404' THEN NULL; END $$"
     )
     with db.transaction():
         assert (
@@ -147,14 +152,14 @@ def test_what_is_not_there(db):
 
 
 def test_a_deleted_skill_leaves_its_history_and_its_name(db):
-    register(db, "gone", "1")
+    register_named(db, "gone", "1")
     set_status(db, "gone", "approved")
     skill = db.execute("SELECT id FROM skill_system.skills WHERE skill_name = 'gone'").fetchone()[0]
     assert db.execute("SELECT skill_system.delete_skill('gone', 'replaced')").fetchone() == (True,)
     assert state(db, "gone") is None and sqlstate(set_status, db, "gone", "approved") == "SK404"
     assert sqlstate(set_status, db, str(skill), "approved") == "SK404"
     assert history(db, "gone")[-1] == ("deleted", "approved", None)
-    register(db, "gone", "2")
+    register_named(db, "gone", "2")
     assert db.execute("SELECT id FROM skill_system.skills WHERE skill_name = 'gone'").fetchone()[0] != skill
     assert db.execute("SELECT count(*) FROM skill_system.skill_versions WHERE skill_id = %s", [skill]).fetchone() == (
         1,
@@ -175,12 +180,12 @@ def test_signed_approvals(db, signed, connect, roles):
     key_id = db.execute("SELECT skill_system.add_skill_approver(%s, 'alice')", [pem]).fetchone()[0]
     raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
     assert sqlstate(db.execute, "SELECT skill_system.add_skill_approver(%s, 'alice again')", [raw]) == "23505"
-    register(db, "signed", "1")
-    register(db, "twin", "1")
+    register_named(db, "signed", "1")
+    register_named(db, "twin", "1")
     reviewer = connect("test_reviewer")
     assert sqlstate(set_status, reviewer, "signed", "approved") == "SK403", "no signature"
     assert sqlstate(set_status, reviewer, "signed", "approved", signature=sign(db, other, "signed")) == "SK403", (
-        "a stranger's signature"
+        "another key's signature"
     )
     assert sqlstate(set_status, reviewer, "signed", "approved", signature=sign(db, key, "twin")) == "SK403", (
         "the signature of another skill"
@@ -199,10 +204,11 @@ def test_signed_approvals(db, signed, connect, roles):
     version = set_status(reviewer, "signed", "approved", signature=good)[0]
     assert state(db, "signed") == ("approved", True, version)
     assert db.execute(
-        "SELECT approved_with, changed_by FROM skill_system.skill_history WHERE skill_name = 'signed' AND status = 'approved'"
+        "SELECT approved_with, changed_by FROM skill_system.skill_history WHERE skill_name = 'signed' "
+        "AND status = 'approved'"
     ).fetchone() == (f"{key_id} {good}", "test_reviewer")
     # The next version needs its own.
-    register(db, "signed", "2")
+    register_named(db, "signed", "2")
     assert sqlstate(set_status, reviewer, "signed", "approved", signature=good) == "SK403"
     assert state(db, "signed")[2] == version
     # Also under a setting that does not ask for it a wrong signature approves nothing.
@@ -210,7 +216,7 @@ def test_signed_approvals(db, signed, connect, roles):
     assert sqlstate(set_status, db, "signed", "approved", signature=good) == "SK403"
     assert set_status(db, "signed", "approved")[1] == "approved"
     # What is revoked signs no more; what it approved stays.
-    register(db, "signed", "3")
+    register_named(db, "signed", "3")
     last = sign(db, key, "signed")
     assert db.execute("SELECT skill_system.revoke_skill_approver(%s)", [key_id]).fetchone() == (True,)
     assert db.execute("SELECT skill_system.revoke_skill_approver(%s)", [key_id]).fetchone() == (False,)
@@ -251,7 +257,7 @@ def test_the_setting_is_a_superusers(db, database, signed, roles):
 
 def test_who_may_what(db, connect, roles):
     agent, reviewer, auditor, admin = (connect(role) for role in roles)
-    register(agent, "agents-own", "1")
+    register_named(agent, "agents-own", "1")
     for connection in (agent, auditor):
         with pytest.raises(errors.InsufficientPrivilege):
             set_status(connection, "agents-own", "approved")
@@ -287,15 +293,15 @@ def test_who_may_what(db, connect, roles):
     assert admin.execute("SELECT skill_system.delete_skill('agents-own')").fetchone() == (True,)
 
 
-def test_tenants_are_strangers(db, connect, roles):
-    register(db, "mine")
+def test_tenants_do_not_see_each_other(db, connect, roles):
+    register_named(db, "mine")
     try:
         db.execute("SET skill_system.tenant = 'elsewhere'")
         assert db.execute(
             "SELECT count(*) FROM skill_system.skill_heads WHERE skill_name = 'mine' AND tenant_id = 'elsewhere'"
         ).fetchone() == (0,)
         assert sqlstate(set_status, db, "mine", "approved") == "SK404"
-        register(db, "mine", "other")
+        register_named(db, "mine", "other")
         assert set_status(db, "mine", "approved")[1] == "approved"
         assert '"tenant":"elsewhere"' in db.execute("SELECT skill_system.skill_approval_text('mine')").fetchone()[0]
     finally:
@@ -312,7 +318,7 @@ def test_two_at_once(connect, db):
         try:
             connection = connections[n]
             for i in range(10):
-                register(connection, f"race-{i % 2}", str(i), "race")
+                register_named(connection, f"race-{i % 2}", str(i), "race")
         except psycopg.Error as error:
             problems.append(error)
 
@@ -324,7 +330,9 @@ def test_two_at_once(connect, db):
         thread.join()
     assert problems == []
     assert db.execute(
-        "SELECT count(*), count(DISTINCT (skill_id, digest)), count(DISTINCT skill_id) FROM skill_system.skill_versions WHERE skill_id IN (SELECT id FROM skill_system.skill_heads WHERE namespace = 'race')"
+        "SELECT count(*), count(DISTINCT (skill_id, digest)), count(DISTINCT skill_id) "
+        "FROM skill_system.skill_versions WHERE skill_id IN (SELECT id FROM skill_system.skill_heads "
+        "WHERE namespace = 'race')"
     ).fetchone() == (10, 10, 2)
     revisions = [
         row[0]
@@ -336,14 +344,15 @@ def test_two_at_once(connect, db):
 def test_a_scan_reads_no_body(db):
     big = "x" * 20_000
     for n in range(20):
-        register(db, f"big-{n}", f"{n} {big}"[:900], "bodies")
+        register_named(db, f"big-{n}", f"{n} {big}"[:900], "bodies")
         db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [f"bodies/big-{n}"])
     plan = "\n".join(
         row[0] for row in db.execute("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) " + SCAN, ["bodies"])
     )
     assert "skill_heads" in plan and "skill_versions" not in plan
     body = db.execute(
-        'SELECT body FROM "skill_system"."skills" WHERE id = (SELECT id FROM skill_system.skills WHERE skill_name = %s) AND namespace = %s',
+        'SELECT body FROM "skill_system"."skills" '
+        "WHERE id = (SELECT id FROM skill_system.skills WHERE skill_name = %s) AND namespace = %s",
         ["big-3", "bodies"],
     ).fetchone()[0]
     assert body.startswith("---\nname: big-3")

@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from skills import register
+
 SKILLS = {
     "pdf-forms": (
         "Fill in PDF forms and check their fields.",
@@ -32,7 +34,7 @@ SKILLS = {
 }
 
 
-def register(
+def register_described(
     db, name, description, tags="", text="Text.", effects=(), namespace="default", approve=True, manifest=True
 ):
     block = {
@@ -43,18 +45,19 @@ def register(
         "effects": list(effects),
         "operations": {},
     }
-    body = f"---\nname: {name}\ndescription: {json.dumps(description)}\nmetadata:\n  tags: {json.dumps(tags)}\n---\n# {name}\n\n{text}\n"
+    body = (
+        f"---\nname: {name}\ndescription: {json.dumps(description)}\nmetadata:\n  tags: "
+        f"{json.dumps(tags)}\n---\n# {name}\n\n{text}\n"
+    )
     if manifest:
         body += f"\n```skill-manifest\n{json.dumps(block)}\n```\n"
-    db.execute("SELECT skill_system.register_skill(%s, %s)", [body, namespace])
-    if approve:
-        db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [f"{namespace}/{name}"])
+    register(db, body, namespace, approve)
 
 
 @pytest.fixture(scope="module")
 def library(db):
     for name, (description, tags, text, effects) in SKILLS.items():
-        register(db, name, description, tags, text, effects)
+        register_described(db, name, description, tags, text, effects)
     return db
 
 
@@ -212,21 +215,22 @@ def test_spelling_where_pg_trgm_is(library, database, connect):
 
 
 def test_drafts_disabled_switched_off_and_deleted(db, library):
-    register(db, "zebra-draft", "A zebra nobody has approved.", approve=False)
-    register(db, "zebra-disabled", "A zebra that was taken back.")
+    register_described(db, "zebra-draft", "A zebra nobody has approved.", approve=False)
+    register_described(db, "zebra-disabled", "A zebra that was taken back.")
     db.execute("SELECT skill_system.set_skill_status('zebra-disabled', 'disabled')")
-    register(db, "zebra-off", "A zebra that is switched off.")
+    register_described(db, "zebra-off", "A zebra that is switched off.")
     db.execute("UPDATE skill_system.skill_heads SET enabled = false WHERE skill_name = 'zebra-off'")
-    register(db, "zebra-deleted", "A zebra that is gone.")
+    register_described(db, "zebra-deleted", "A zebra that is gone.")
     db.execute("SELECT skill_system.delete_skill('zebra-deleted')")
-    register(db, "zebra", "A zebra.")
+    register_described(db, "zebra", "A zebra.")
     assert search(db, "zebra") == ["zebra"]
     assert sorted(search(db, "zebra", include_drafts=True)) == ["zebra", "zebra-draft"]
     assert db.execute(
-        "SELECT count(*) FROM skill_system.skill_search s JOIN skill_system.skill_heads h ON h.id = s.skill_id WHERE h.deleted_at IS NOT NULL"
+        "SELECT count(*) FROM skill_system.skill_search s "
+        "JOIN skill_system.skill_heads h ON h.id = s.skill_id WHERE h.deleted_at IS NOT NULL"
     ).fetchone() == (0,)
     # What a draft that waits says is not found yet; what was served before is not found any more.
-    register(db, "zebra", "An okapi.", approve=False)
+    register_described(db, "zebra", "An okapi.", approve=False)
     assert search(db, "okapi") == [] and search(db, "zebra") == ["zebra"]
     db.execute("SELECT skill_system.set_skill_status('zebra', 'approved')")
     assert search(db, "okapi") == ["zebra"]
@@ -237,7 +241,8 @@ def test_drafts_disabled_switched_off_and_deleted(db, library):
 def test_a_policy_hides_what_it_denies(library):
     db = library
     db.execute(
-        "INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects) VALUES ('readers', '{fs.read}', '{fs.write}'), ('writers', '{fs.read, fs.write}', '{}')"
+        "INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects) "
+        "VALUES ('readers', '{fs.read}', '{fs.write}'), ('writers', '{fs.read, fs.write}', '{}')"
     )
     # What a person would have to release does not appear either.
     assert search(db, "pdf", policy_name="readers") == ["pdf-merge"]
@@ -245,21 +250,21 @@ def test_a_policy_hides_what_it_denies(library):
         db, "pdf"
     )
     assert search(db, "web research", policy_name="readers") == []
-    register(db, "pdf-mystery", "A PDF skill without a manifest.", manifest=False)
+    register_described(db, "pdf-mystery", "A PDF skill without a manifest.", manifest=False)
     assert "pdf-mystery" in search(db, "pdf") and "pdf-mystery" not in search(db, "pdf", policy_name="readers")
     with pytest.raises(errors.UndefinedObject):
         search(db, "pdf", policy_name="nobody")
     # However many are hidden at the top, what is allowed is found behind them.
     for i in range(230):
-        register(db, f"gnu-{i:03}", "gnu gnu gnu", effects=["net.fetch"])
-    register(db, "other-beast", "Like a gnu.", effects=["fs.read"])
+        register_described(db, f"gnu-{i:03}", "gnu gnu gnu", effects=["net.fetch"])
+    register_described(db, "other-beast", "Like a gnu.", effects=["fs.read"])
     assert search(db, "gnu", policy_name="readers", max_results=5) == ["other-beast"]
 
 
 def test_namespaces_and_tenants(library, connect):
     db = library
     namespace = f"ns{uuid.uuid4().hex[:6]}"
-    register(db, "yak", "A yak in its own place.", namespace=namespace)
+    register_described(db, "yak", "A yak in its own place.", namespace=namespace)
     assert (
         search(db, "yak", namespace=namespace) == ["yak"]
         and search(db, "yak", namespace="default") == []
@@ -268,7 +273,7 @@ def test_namespaces_and_tenants(library, connect):
     other = connect()
     other.execute("SET skill_system.tenant = 'elsewhere'")
     assert search(other, "yak") == [] and search(other, "pdf") == []
-    register(other, "yak", "Another yak with a secret.")
+    register_described(other, "yak", "Another yak with a secret.")
     assert search(other, "secret") == ["yak"] and search(db, "secret") == []
     other.execute("SELECT skill_system.set_skill_embedding('yak', '{1,0}')")
     assert search(other, None, embedding=[1, 0]) == ["yak"] and search(db, None, embedding=[1, 0]) == []
@@ -293,7 +298,7 @@ def test_roles(library, roles, connect):
     finally:
         db.execute("DROP ROLE search_nobody")
     # An auditor sees the rows of all tenants, and still finds only those of its own.
-    register(db, "emu", "An emu.")
+    register_described(db, "emu", "An emu.")
     connection = connect("test_auditor")
     assert search(connection, "emu") == ["emu"]
     connection.close()
@@ -323,7 +328,7 @@ def test_embeddings(library):
         with pytest.raises(errors.InvalidParameterValue):
             db.execute("SELECT * FROM skill_system.search_skills(NULL, embedding => %s::float8[])", [bad])
     # It belongs to the version: a new one has none, the old one has it again.
-    register(db, "haiku", "Write short poems of seventeen syllables.")
+    register_described(db, "haiku", "Write short poems of seventeen syllables.")
     assert search(db, None, embedding=[0, 0, 1]) == []
     db.execute("SELECT skill_system.rollback_skill('haiku')")
     assert search(db, None, embedding=[0, 0, 1]) == ["haiku"]
@@ -332,7 +337,8 @@ def test_embeddings(library):
     ).fetchone() == (True, False)
     assert search(db, None, embedding=[0, 0, 1]) == []
     count = db.execute(
-        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'skill.embedded' AND event_data->>'skill_name' = 'haiku'"
+        "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'skill.embedded' "
+        "AND event_data->>'skill_name' = 'haiku'"
     ).fetchone()[0]
     assert count == 2
     with pytest.raises(psycopg.Error) as told:
@@ -354,6 +360,6 @@ def test_bodies_of_any_kind_are_indexed_without_a_word(db, connect):
         "'\\" * 5000,
     ]
     for i, text in enumerate(texts):
-        register(connection, f"wild-{i}", "wildebeest", text=text)
+        register_described(connection, f"wild-{i}", "wildebeest", text=text)
     assert notices == []
     assert len(search(connection, "wildebeest")) == len(texts)

@@ -1,4 +1,5 @@
-"""The SkillStore face: the contract of seed 2, who may approve, the store's token, two sessions at once, other people's vectors."""
+"""The client API of skillscript's SkillStore (seed 002): its contract, who may approve, the store's token, two sessions
+at once, vectors of other programs."""
 
 import base64
 import hashlib
@@ -47,7 +48,8 @@ class Store:
 
     def history(self):
         return self.connection.execute(
-            "SELECT action, previous_status, status, version, changed_by, approved_with FROM skill_system.skill_history WHERE namespace = %s ORDER BY revision",
+            "SELECT action, previous_status, status, version, changed_by, approved_with "
+            "FROM skill_system.skill_history WHERE namespace = %s ORDER BY revision",
             [self.namespace],
         ).fetchall()
 
@@ -62,7 +64,7 @@ def token_of(*skills):
     ).hexdigest()[:16]
 
 
-def refused(sqlstate, call, *arguments):
+def store_refuses(sqlstate, call, *arguments):
     with pytest.raises(psycopg.Error) as caught:
         call(*arguments)
     assert caught.value.sqlstate == sqlstate, caught.value
@@ -198,7 +200,7 @@ def test_bodies_come_back_byte_for_byte(store):
         info = store.store(f"b{number}", body)
         assert (info["content_hash"], info["version"]) == (sha(body), sha(body)[:12])
         assert store.load(f"b{number}")["source"] == body
-    refused("54000", store.store, "large", "x" * ((16 << 20) + 1))
+    store_refuses("54000", store.store, "large", "x" * ((16 << 20) + 1))
 
 
 def test_an_old_version_has_old_bytes_and_new_metadata(store):
@@ -257,13 +259,13 @@ def test_errors_map_to_the_contracts_classes(store):
         (store.delete, ("nope",)),
         (store.update_status, ("nope", "Draft")),
     ):
-        assert refused("SK404", call, *arguments)["name"] == "nope"
-    refused("SK405", store.load, "a", "ffffffffffff")
+        assert store_refuses("SK404", call, *arguments)["name"] == "nope"
+    store_refuses("SK405", store.load, "a", "ffffffffffff")
     for name in ("", "x" * 201, "a\nb"):
-        refused("SK409", store.store, name, DRAFT)
+        store_refuses("SK409", store.store, name, DRAFT)
     for name in ("a", "nope"):
         for status in ("draft", "Bogus", None):
-            refused("22023", store.update_status, name, status)
+            store_refuses("22023", store.update_status, name, status)
     for call, arguments in (
         (store.store, ("a", None)),
         (store.store, (None, "x")),
@@ -271,13 +273,13 @@ def test_errors_map_to_the_contracts_classes(store):
         (store.store, ("a", "x", {"status": "Bogus"})),
         (store.store, ("a", "x", [1])),
     ):
-        refused("22023", call, *arguments)
-    refused("22023", Store(store.connection, "No Namespace").version)
+        store_refuses("22023", call, *arguments)
+    store_refuses("22023", Store(store.connection, "No Namespace").version)
     store.connection.execute(
         "UPDATE skill_system.skill_heads SET pinned = true WHERE namespace = %s", [store.namespace]
     )
-    refused("SK409", store.store, "a", APPROVED)
-    refused("SK409", store.update_status, "a", "Disabled")
+    store_refuses("SK409", store.store, "a", APPROVED)
+    store_refuses("SK409", store.update_status, "a", "Disabled")
     assert store.load("a")["source"] == DRAFT
 
 
@@ -328,21 +330,22 @@ def test_filters(store):
         and names(name_pattern="^..$", tag="x") == []
     )
     assert names(name_pattern="[0-9]$", status="Draft") == ["a2"]
-    refused("22023", store.query, {"name_pattern": "(?<=a)1"})
-    refused("22023", store.query, {"limit": -1})
-    refused("54000", store.query, {"name_pattern": "(x{999}){999}"})
+    store_refuses("22023", store.query, {"name_pattern": "(?<=a)1"})
+    store_refuses("22023", store.query, {"limit": -1})
+    store_refuses("54000", store.query, {"name_pattern": "(x{999}){999}"})
     store.store("a" * 200, "t:\n")
     began = time.monotonic()
     assert names(name_pattern="(a*)*(a|aa)+b$") == []
     assert time.monotonic() - began < 5, "a backtracking engine would never end"
 
 
-def test_the_other_faces_see_the_same_skill(db):
+def test_the_other_client_apis_see_the_same_skill(db):
     store = Store(db, "skillscript")
     name = "name with spaces/../日本"
     store.store(name, "# Skill: x\n# Tags: ops, morning\n# Description: d\n", {"metadata_bag": {"tags": ["extra"]}})
     row = db.execute(
-        "SELECT status, description, body, domain_tags, current_version FROM skill_system.skills WHERE namespace = 'skillscript' AND skill_name = %s",
+        "SELECT status, description, body, domain_tags, current_version FROM skill_system.skills "
+        "WHERE namespace = 'skillscript' AND skill_name = %s",
         [name],
     ).fetchone()
     assert row[:2] == ("draft", "d") and row[2].startswith("# Skill: x") and set(row[3]) == {"extra", "ops", "morning"}
@@ -362,7 +365,7 @@ def test_delete_leaves_history_and_audit(db, store):
     store.update_status("a", "Approved")
     skill = db.execute("SELECT id FROM skill_system.skill_heads WHERE namespace = %s", [store.namespace]).fetchone()[0]
     store.delete("a")
-    refused("SK404", store.versions, "a")
+    store_refuses("SK404", store.versions, "a")
     assert (
         db.execute("SELECT count(*) FROM skill_system.skill_versions WHERE skill_id = %s", [skill]).fetchone()[0] == 0
     )
@@ -404,7 +407,7 @@ def test_an_agent_cannot_approve(connect, roles, store):
             )[1]
             == "Draft"
         )
-        refused("SK403", agent.update_status, f"a{number}", "Approved")
+        store_refuses("SK403", agent.update_status, f"a{number}", "Approved")
     assert (
         agent.store("b", APPROVED, {"status": "Disabled"})["status"] == "Disabled"
         and "Approved" not in agent.load("b")["source"]
@@ -423,13 +426,13 @@ def test_an_agent_cannot_approve(connect, roles, store):
         (reviewer.delete, ("c",)),
         (auditor.delete, ("c",)),
     ):
-        refused("42501", call, *arguments)
+        store_refuses("42501", call, *arguments)
     Store(connect("test_admin"), store.namespace).delete("c")
 
 
 def test_a_document_is_changed_in_the_registry_only(connect, roles, store):
     agent, reviewer = (Store(connect(f"test_{role}"), store.namespace) for role in ("agent", "reviewer"))
-    body = "---\nname: doc\ndescription: A skill of another face.\n---\n\nDo it.\n"
+    body = "---\nname: doc\ndescription: A skill of another client API.\n---\n\nDo it.\n"
     agent.connection.execute("SELECT skill_system.register_skill(%s, %s)", [body, store.namespace])
     assert reviewer.update_status("doc", "Approved")["previous_status"] == "Draft"
     # Its front matter stays at the top.
@@ -439,12 +442,12 @@ def test_a_document_is_changed_in_the_registry_only(connect, roles, store):
         and len(store.versions("doc")) == 1
     )
     # What is served stays served, as with register_skill().
-    refused("SK409", agent.store, "doc", DRAFT)
-    refused("SK409", agent.update_status, "doc", "Disabled")
+    store_refuses("SK409", agent.store, "doc", DRAFT)
+    store_refuses("SK409", agent.update_status, "doc", "Disabled")
     assert store.metadata("doc")["status"] == "Approved"
     store.connection.execute("SET skill_system.signed_approvals = on")
     store.update_status("doc", "Draft")
-    refused("SK403", store.update_status, "doc", "Approved")
+    store_refuses("SK403", store.update_status, "doc", "Approved")
     store.connection.execute("RESET skill_system.signed_approvals")
     assert reviewer.store("doc", DRAFT)["status"] == "Draft"
 
@@ -468,7 +471,7 @@ def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, appro
     ):
         assert store.store("c", body)["status"] == "Draft"
         assert store.load("c")["source"] == re.sub("# Status: .*", "# Status: Draft", body)
-        assert "reason" in refused("SK403", store.update_status, "c", "Approved")
+        assert "reason" in store_refuses("SK403", store.update_status, "c", "Approved")
     assert store.store("d", DRAFT, {"status": "Approved"})["status"] == "Draft"
     # (a) of the notes: what was signed stays signed.
     assert store.update_status("a", "Approved")["version"] == sha(good)[:12] and store.load("a")["source"] == good
@@ -478,8 +481,8 @@ def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, appro
     assert (info["status"], info["previous_status"], store.load("e")["source"]) == ("Approved", "Draft", good)
     # Taken back, the token is gone, and only the signed body brings it again.
     assert store.update_status("a", "Draft")["previous_status"] == "Approved" and store.load("a")["source"] == DRAFT
-    refused("SK403", store.update_status, "a", "Approved")
-    # An agent delivers no approval, whoever signed it, and cannot switch the mode off.
+    store_refuses("SK403", store.update_status, "a", "Approved")
+    # An agent delivers no approval, no matter who signed it, and cannot switch the mode off.
     agent = connect("test_agent")
     assert Store(agent, store.namespace).store("f", good)["status"] == "Draft"
     with pytest.raises(errors.InsufficientPrivilege):
@@ -487,9 +490,9 @@ def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, appro
     # A key of another tenant, or a revoked one, approves nothing.
     store.connection.execute("SET skill_system.tenant = 'other'")
     assert store.store("a", good)["status"] == "Draft"
-    assert refused("SK403", store.update_status, "a", "Approved")["reason"] == "the body does not say Approved"
+    assert store_refuses("SK403", store.update_status, "a", "Approved")["reason"] == "the body does not say Approved"
     store.store("a", good, {"status": "Draft"})
-    assert refused("SK403", store.update_status, "a", "Approved")["reason"] == "there is no registered approver"
+    assert store_refuses("SK403", store.update_status, "a", "Approved")["reason"] == "there is no registered approver"
     store.connection.execute("RESET skill_system.tenant")
     other = Ed25519PrivateKey.generate()
     other_id = db.execute(
@@ -601,7 +604,7 @@ def test_tokens_of_tenants_and_namespaces_stay_apart(connect, store):
     assert store.version() == mine
 
 
-def test_an_extension_made_anew_has_its_own_tokens(connect, fresh_database):
+def test_an_extension_created_again_has_separate_tokens(connect, fresh_database):
     store = Store(connect(dbname=fresh_database()))
     store.store("a", DRAFT)
     before = store.version()
@@ -614,14 +617,16 @@ def test_an_extension_made_anew_has_its_own_tokens(connect, fresh_database):
 def test_a_polled_token_costs_little(connect, store):
     db = store.connection
     db.execute(
-        "SELECT count(skill_system.skill_store_store('s' || i, '# Skill: s', namespace => %s)) FROM generate_series(1, 500) i",
+        "SELECT count(skill_system.skill_store_store('s' || i, '# Skill: s', namespace => %s)) "
+        "FROM generate_series(1, 500) i",
         [store.namespace],
     )
     for connection in (db, connect()):
         expected = connection.execute("SELECT skill_system.skill_store_version(%s)", [store.namespace]).fetchone()[0]
         began = time.monotonic()
         same = connection.execute(
-            "SELECT count(DISTINCT skill_system.skill_store_version(%s || left(i::text, 0))), min(skill_system.skill_store_version(%s)) FROM generate_series(1, 2000) i",
+            "SELECT count(DISTINCT skill_system.skill_store_version(%s || left(i::text, 0))), "
+            "min(skill_system.skill_store_version(%s)) FROM generate_series(1, 2000) i",
             [store.namespace, store.namespace],
         ).fetchone()
         assert same == (1, expected)
@@ -757,7 +762,7 @@ def test_many_writers_lose_nothing(connect, store):
     assert revisions == list(range(1, len(revisions) + 1))
 
 
-# --- Vectors of the program behind seed 2 ---
+# --- Vectors of skillscript's own program (seed 002) ---
 
 
 @pytest.fixture(scope="module")
@@ -775,7 +780,8 @@ ONE_LINE = {
     "lower_draft": "# Skill: conf\n# Status: {}\n\nt:\n    ! hi\n\ndefault: t\n",
     "empty_status": "# Skill: conf\n# Status: {}\n# Description: d\nt:\n    ! hi\ndefault: t\n",
     "crlf": '# Skill: w\r\n# Status: {}\r\n# Description: win  \r\nt:\r\n    emit(text="hi")\r\ndefault: t\r\n',
-    "signed_crlf": '# Skill: hello\r\n# Status: {}\r\n# Description: Says hi\r\nt:\r\n    emit(text="hi")\r\ndefault: t\r\n',
+    "signed_crlf": "# Skill: hello\r\n# Status: {}\r\n# Description: Says hi\r\n"
+    't:\r\n    emit(text="hi")\r\ndefault: t\r\n',
 }
 # update_status(Approved) of a validly signed body leaves it signed; there, the signature is lost and the body refused.
 STAYS_SIGNED = {"signed", "signed_crlf", "signed_tags_edited", "signed_two_status", "signed_no_status"}
@@ -886,7 +892,7 @@ def test_vectors_of_bodies(connect, fresh_database, vectors, mode):
                     wanted = different
             else:
                 reason = next(ours_ for theirs, ours_ in REASONS.items() if theirs in case["gate_secured"]["reason"])
-                assert refused("SK403", store.update_status, "n", status)["reason"] == reason, name
+                assert store_refuses("SK403", store.update_status, "n", status)["reason"] == reason, name
             assert ours == wanted, (mode, name, status)
             compared += 1
         if mode == "secured":
@@ -930,7 +936,8 @@ EXPECTED = {
     ("sqlite", 2, 5): [foo("a", ["foo", "bar"])],
     # The pattern comes before the page; there, it looks at the page only.
     ("sqlite", 2, 13): [foo("a", ["foo", "bar"])],
-    # The filesystem store keeps the status and the author of what is there, and writes the status of the metadata into the body. Here the store does what the one with a database does.
+    # The filesystem store keeps the status and the author of what is there, and writes the status of the metadata into
+    # the body. Here the store does what the one with a database does.
     ("filesystem", 0, 1): info("p3", APPROVED, "Approved"),
     ("filesystem", 0, 2): source("p3", APPROVED, "Approved"),
     ("filesystem", 0, 3): [info("p3", DRAFT, "Draft", changed_by="alice"), info("p3", APPROVED, "Approved")],

@@ -1,4 +1,5 @@
-"""Versions as a whole: resolving, requirements, pins, channels, differences, changes, and the version that a run used."""
+"""Versions as a whole: resolving, requirements, pins, channels, differences, changes, and the version that a run
+used."""
 
 import json
 import subprocess
@@ -9,6 +10,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from skills import register
+
 
 def source(name, semver=None, text="Use it.", requires=None, conflicts=None):
     manifest = {"schema_version": "2.0", "id": name, "capabilities": [], "effects": [], "operations": {}}
@@ -17,16 +20,14 @@ def source(name, semver=None, text="Use it.", requires=None, conflicts=None):
     for key, value in (("requires", requires), ("conflicts", conflicts)):
         if value is not None:
             manifest[key] = value
-    return f"---\nname: {name}\ndescription: The skill {name}.\n---\n# {name}\n\n{text}\n\n```skill-manifest\n{json.dumps(manifest)}\n```\n"
+    return (
+        f"---\nname: {name}\ndescription: The skill {name}.\n---\n# "
+        f"{name}\n\n{text}\n\n```skill-manifest\n{json.dumps(manifest)}\n```\n"
+    )
 
 
-def register(db, name, semver=None, approve=True, namespace="default", **more):
-    version = db.execute(
-        "SELECT version FROM skill_system.register_skill(%s, %s)", [source(name, semver, **more), namespace]
-    ).fetchone()[0]
-    if approve:
-        db.execute("SELECT skill_system.set_skill_status(%s, 'approved', %s)", [f"{namespace}/{name}", version])
-    return version
+def register_version(db, name, semver=None, approve=True, namespace="default", **more):
+    return register(db, source(name, semver, **more), namespace, approve).version
 
 
 def new_name(prefix="s"):
@@ -39,9 +40,10 @@ def resolve(db, skill, requirement=None):
     ).fetchone()
 
 
-def problems(db, *skills):
+def dependency_problems(db, *skills):
     return db.execute(
-        "SELECT problem, skill, other_skill, version_range, detail FROM skill_system.check_dependencies(VARIADIC %s::text[])",
+        "SELECT problem, skill, other_skill, version_range, detail "
+        "FROM skill_system.check_dependencies(VARIADIC %s::text[])",
         [list(skills)],
     ).fetchall()
 
@@ -52,14 +54,16 @@ def served(db, name):
 
 def history(db, name):
     return db.execute(
-        "SELECT action, version, channel, reason FROM skill_system.skill_history WHERE skill_name = %s ORDER BY revision",
+        "SELECT action, version, channel, reason FROM skill_system.skill_history WHERE skill_name = %s "
+        "ORDER BY revision",
         [name],
     ).fetchall()
 
 
 def audited(db, name, event):
     return db.execute(
-        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = %s AND event_data->>'skill_name' = %s ORDER BY id",
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = %s "
+        "AND event_data->>'skill_name' = %s ORDER BY id",
         [event, name],
     ).fetchall()
 
@@ -68,8 +72,8 @@ def audited(db, name, event):
 def many(db):
     """A skill in the versions 1.2.0, 1.10.0, 2.0.0, 2.1.0-beta.2 (approved) and 3.0.0 (a draft)."""
     name = new_name()
-    versions = {semver: register(db, name, semver) for semver in ("1.2.0", "1.10.0", "2.0.0", "2.1.0-beta.2")}
-    versions["3.0.0"] = register(db, name, "3.0.0", approve=False)
+    versions = {semver: register_version(db, name, semver) for semver in ("1.2.0", "1.10.0", "2.0.0", "2.1.0-beta.2")}
+    versions["3.0.0"] = register_version(db, name, "3.0.0", approve=False)
     return name, versions
 
 
@@ -134,7 +138,7 @@ def test_what_does_not_resolve(db, many, connect):
     # Another tenant has no such skill.
     other = connect()
     mine = new_name()
-    register(db, mine, "1.0.0")
+    register_version(db, mine, "1.0.0")
     other.execute("SET skill_system.tenant = 'elsewhere'")
     with pytest.raises(psycopg.Error) as told:
         resolve(other, mine)
@@ -144,10 +148,10 @@ def test_what_does_not_resolve(db, many, connect):
 def test_closure(db):
     top, a, b, c = (new_name(x) for x in ("top", "a", "b", "c"))
     for semver in ("1.4.0", "1.9.0", "2.0.0"):
-        register(db, c, semver, namespace="team:docs")
-    register(db, a, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "^1"}])
-    register(db, b, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "<1.5"}])
-    version = register(
+        register_version(db, c, semver, namespace="team:docs")
+    register_version(db, a, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "^1"}])
+    register_version(db, b, "1.0.0", requires=[{"skill": f"team:docs/{c}", "version": "<1.5"}])
+    version = register_version(
         db,
         top,
         "1.0.0",
@@ -169,9 +173,10 @@ def test_closure(db):
         [f"{top}@{version}"],
     ).fetchall()
     assert ids == [(True, True)] * 4
-    assert problems(db, top) == []
+    assert dependency_problems(db, top) == []
     kept = db.execute(
-        "SELECT kind, namespace, skill_name, version_range FROM skill_system.skill_dependencies d JOIN skill_system.skill_versions v ON v.id = d.version_id "
+        "SELECT kind, namespace, skill_name, version_range FROM skill_system.skill_dependencies d "
+        "JOIN skill_system.skill_versions v ON v.id = d.version_id "
         "WHERE v.version = %s ORDER BY kind, skill_name",
         [version],
     ).fetchall()
@@ -180,7 +185,7 @@ def test_closure(db):
         key=lambda row: (row[0], row[2]),
     )
     # Asked for together, what excludes each other is found.
-    assert [row[:4] for row in problems(db, top, f"team:docs/{c}@^2")] == [
+    assert [row[:4] for row in dependency_problems(db, top, f"team:docs/{c}@^2")] == [
         ("version", f"default/{a}", f"team:docs/{c}", "^1"),
         ("version", f"default/{b}", f"team:docs/{c}", "<1.5"),
         ("conflict", f"default/{top}", f"team:docs/{c}", "^2"),
@@ -189,10 +194,10 @@ def test_closure(db):
 
 def test_problems_and_the_warning_on_approval(db):
     name, missing, draft = new_name(), new_name("missing"), new_name("draft")
-    register(db, draft, "1.0.0", approve=False)
-    version = register(db, name, "1.0.0", approve=False, requires=[missing, {"skill": draft, "version": "^1"}])
+    register_version(db, draft, "1.0.0", approve=False)
+    version = register_version(db, name, "1.0.0", approve=False, requires=[missing, {"skill": draft, "version": "^1"}])
     # The draft itself can be asked about before anybody approves it.
-    assert [row[:4] for row in problems(db, f"{name}@{version}")] == [
+    assert [row[:4] for row in dependency_problems(db, f"{name}@{version}")] == [
         ("version", f"default/{name}", f"default/{draft}", "^1"),
         ("missing", f"default/{name}", f"default/{missing}", None),
     ]
@@ -207,25 +212,25 @@ def test_problems_and_the_warning_on_approval(db):
     assert told.value.sqlstate == "SK409" and "And 1 more." in told.value.diag.message_detail
     notices.clear()
     db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [draft])
-    register(db, missing)
-    assert problems(db, name) == [] and notices == []
+    register_version(db, missing)
+    assert dependency_problems(db, name) == [] and notices == []
     assert len(db.execute("SELECT * FROM skill_system.resolve_dependencies(%s)", [name]).fetchall()) == 3
 
 
 def test_cycles(db):
     a, b, c = (new_name(x) for x in "abc")
-    register(db, c, requires=[{"skill": a}])
-    register(db, b, requires=[{"skill": c}])
-    register(db, a, requires=[{"skill": b}])
-    assert problems(db, a) == [
+    register_version(db, c, requires=[{"skill": a}])
+    register_version(db, b, requires=[{"skill": c}])
+    register_version(db, a, requires=[{"skill": b}])
+    assert dependency_problems(db, a) == [
         ("cycle", f"default/{c}", f"default/{a}", None, f"default/{a} -> default/{b} -> default/{c} -> default/{a}.")
     ]
     # Without a skill all enabled ones are looked at, each for itself.
-    found = {row[:3] for row in problems(db)}
+    found = {row[:3] for row in dependency_problems(db)}
     assert ("cycle", f"default/{c}", f"default/{a}") in found
     for name in (a, b, c):
         db.execute("SELECT skill_system.delete_skill(%s)", [name])
-    assert not any(name in row[1] for row in problems(db) for name in (a, b, c))
+    assert not any(name in row[1] for row in dependency_problems(db) for name in (a, b, c))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +252,7 @@ def test_cycles(db):
 def test_malformed_requirements_are_refused(db, requires):
     name = new_name()
     with pytest.raises(errors.InvalidParameterValue) as told:
-        register(db, name, requires=requires)
+        register_version(db, name, requires=requires)
     assert "requires" in told.value.diag.message_primary
     assert db.execute("SELECT count(*) FROM skill_system.skill_heads WHERE skill_name = %s", [name]).fetchone() == (0,)
 
@@ -258,7 +263,8 @@ def test_a_chain_too_long_is_refused_and_a_long_one_ends_soon(db):
     db.execute("SELECT count(skill_system.register_skill(body)) FROM unnest(%s::text[]) body", [bodies])
     # By hand: approving each would follow its chain to the end.
     db.execute(
-        "UPDATE skill_system.skill_versions v SET status = 'approved' FROM skill_system.skill_heads h WHERE h.id = v.skill_id AND h.skill_name LIKE %s",
+        "UPDATE skill_system.skill_versions v SET status = 'approved' FROM skill_system.skill_heads h "
+        "WHERE h.id = v.skill_id AND h.skill_name LIKE %s",
         [prefix + "%"],
     )
     db.execute(
@@ -266,25 +272,25 @@ def test_a_chain_too_long_is_refused_and_a_long_one_ends_soon(db):
         [prefix + "%"],
     )
     with pytest.raises(errors.ProgramLimitExceeded):
-        problems(db, f"{prefix}-0")
-    assert ("limit", f"default/{prefix}-0") in [row[:2] for row in problems(db)]
-    assert [row[0] for row in problems(db, f"{prefix}-600")] == ["missing"]
+        dependency_problems(db, f"{prefix}-0")
+    assert ("limit", f"default/{prefix}-0") in [row[:2] for row in dependency_problems(db)]
+    assert [row[0] for row in dependency_problems(db, f"{prefix}-600")] == ["missing"]
     assert db.execute("SELECT count(*) FROM skill_system.check_dependencies(%s)", [f"{prefix}-200"]).fetchone() == (1,)
 
 
 def test_pin(db):
     name = new_name()
-    one, two = register(db, name, "1.0.0"), register(db, name, "2.0.0")
+    one, two = register_version(db, name, "1.0.0"), register_version(db, name, "2.0.0")
     state = db.execute(
         "SELECT current_version, version FROM skill_system.pin_skill(%s, '1.0.0', 'audit')", [name]
     ).fetchone()
     assert state == (one, one) and served(db, name) == one
     # What comes later is not served, approved or not.
-    three = register(db, name, "3.0.0")
+    three = register_version(db, name, "3.0.0")
     assert served(db, name) == one
     assert resolve(db, name)[0] == one and resolve(db, name, "*")[0] == three
     with pytest.raises(psycopg.Error) as told:
-        db.execute("SELECT skill_system.pin_skill(%s, %s)", [name, register(db, name, "4.0.0", approve=False)])
+        db.execute("SELECT skill_system.pin_skill(%s, %s)", [name, register_version(db, name, "4.0.0", approve=False)])
     assert told.value.sqlstate == "SK405"
     db.execute("SELECT skill_system.pin_skill(%s)", [name])
     db.execute("SELECT skill_system.unpin_skill(%s)", [name])
@@ -300,9 +306,9 @@ def test_pin(db):
 
 def test_rollback(db):
     name = new_name()
-    one, two = register(db, name, "1.0.0", text="first"), register(db, name, "2.0.0", text="second")
-    draft = register(db, name, "2.5.0", approve=False)
-    three = register(db, name, "3.0.0", text="third")
+    one, two = register_version(db, name, "1.0.0", text="first"), register_version(db, name, "2.0.0", text="second")
+    draft = register_version(db, name, "2.5.0", approve=False)
+    three = register_version(db, name, "3.0.0", text="third")
     assert served(db, name) == three
     # The draft between them is passed over.
     assert db.execute(
@@ -402,7 +408,7 @@ def test_a_diff_is_what_patch_takes(db, tmp_path):
         db.execute(
             "SELECT version FROM skill_system.register_skill(%s, files => %s)", [body, json.dumps(files)]
         ).fetchone()[0]
-        for body, files in zip(bodies, (old, new))
+        for body, files in zip(bodies, (old, new), strict=True)
     ]
     rows = db.execute(
         "SELECT path, change, added, removed, diff FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, *versions]
@@ -441,8 +447,11 @@ def test_a_diff_is_what_patch_takes(db, tmp_path):
 
 def test_a_diff_of_large_texts_ends(db):
     name = new_name()
-    lines = lambda seed: "\n".join(str((i * 7919 + seed) % 100003) for i in range(200_000))
-    a, b = (register(db, name, approve=False, text=lines(seed)) for seed in (1, 50_000))
+
+    def lines(seed):
+        return "\n".join(str((i * 7919 + seed) % 100003) for i in range(200_000))
+
+    a, b = (register_version(db, name, approve=False, text=lines(seed)) for seed in (1, 50_000))
     db.execute("SET statement_timeout = '60s'")
     change, added = db.execute(
         "SELECT change, added FROM skill_system.diff_skill_versions(%s, %s, %s)", [name, a, b]
@@ -463,8 +472,8 @@ def test_what_changed_since_a_token(db):
     token = db.execute("SELECT skill_system.skills_token()").fetchone()[0]
     assert changes(db, token) == []
     name = new_name()
-    register(db, name, namespace=first)
-    register(db, name, namespace=second)
+    register_version(db, name, namespace=first)
+    register_version(db, name, namespace=second)
     rows = changes(db, token)
     assert [row[:4] for row in rows] == [
         (first, 1, "registered", name),
@@ -484,7 +493,7 @@ def test_what_changed_since_a_token(db):
     mine = db.execute("SELECT skill_system.skills_token(%s)", [second]).fetchone()[0]
     assert json.loads(mine) == {second: 2} and changes(db, mine, second) == []
     # Saying the same again changes nothing.
-    register(db, name, namespace=second)
+    register_version(db, name, namespace=second)
     assert db.execute("SELECT skill_system.skills_token(%s)", [second]).fetchone()[0] == mine
     for bad in ("", "7", "[]", '{"a":-1}', "x" * 10, '{"' + first + '": 99}'):
         with pytest.raises(errors.InvalidParameterValue):
@@ -501,7 +510,7 @@ def test_no_change_is_ever_missed(db, connect):
     slow.autocommit = False
     slow.execute("SELECT skill_system.register_skill(%s, %s)", [source("slow"), namespace])
     waiting = threading.Thread(
-        target=register, args=(quick, "quick"), kwargs={"namespace": namespace, "approve": False}
+        target=register_version, args=(quick, "quick"), kwargs={"namespace": namespace, "approve": False}
     )
     waiting.start()
     waiting.join(1)
@@ -518,7 +527,7 @@ def test_no_change_is_ever_missed(db, connect):
     # What is rolled back leaves no hole.
     slow.execute("SELECT skill_system.register_skill(%s, %s)", [source("never"), namespace])
     slow.rollback()
-    register(quick, "later", namespace=namespace, approve=False)
+    register_version(quick, "later", namespace=namespace, approve=False)
     assert [row[1] for row in changes(reader, None, namespace)] == [1, 2, 3]
 
 
@@ -566,13 +575,14 @@ def test_a_reader_beside_many_writers_gets_everything_once(db, connect):
 
 def linked(db, run):
     return db.execute(
-        "SELECT r.skill_version_id, e.skill_version_id, e.payload->>'skill_version' FROM skill_system.runs r JOIN skill_system.run_events e ON e.run_id = r.id "
+        "SELECT r.skill_version_id, e.skill_version_id, e.payload->>'skill_version' FROM skill_system.runs r "
+        "JOIN skill_system.run_events e ON e.run_id = r.id "
         "WHERE r.id = %s",
         [run],
     ).fetchone()
 
 
-def log(db, skill, **more):
+def log_run(db, skill, **more):
     return db.execute(
         "SELECT skill_system.log_run(%s, 'fill', 'ok', payload => %s)", [skill, json.dumps(more)]
     ).fetchone()[0]
@@ -580,54 +590,56 @@ def log(db, skill, **more):
 
 def test_a_run_is_linked_to_its_version(db, connect):
     name = new_name()
-    assert linked(db, log(db, name)) == (None, None, None)
+    assert linked(db, log_run(db, name)) == (None, None, None)
     other = connect()
-    one = register(db, name, "1.0.0")
-    ids = lambda version: db.execute(
-        "SELECT id FROM skill_system.skill_versions WHERE version = %s", [version]
-    ).fetchone()[0]
+    one = register_version(db, name, "1.0.0")
+
+    def ids(version):
+        return db.execute("SELECT id FROM skill_system.skill_versions WHERE version = %s", [version]).fetchone()[0]
+
     expected = (ids(one), ids(one), one)
     # By name, with its namespace, by UUID; also in a session that found nothing before.
     skill_id = db.execute("SELECT id FROM skill_system.skills WHERE skill_name = %s", [name]).fetchone()[0]
     for given in (name, f"default/{name}", str(skill_id)):
-        assert linked(db, log(db, given)) == expected
-    assert linked(db, log(other, name)) == expected
-    two = register(other, name, "2.0.0")
-    assert linked(db, log(db, name))[2] == two and linked(db, log(other, name))[2] == two
+        assert linked(db, log_run(db, given)) == expected
+    assert linked(db, log_run(other, name)) == expected
+    two = register_version(other, name, "2.0.0")
+    assert linked(db, log_run(db, name))[2] == two and linked(db, log_run(other, name))[2] == two
     # What the caller says it loaded, where that is a version of the skill.
-    assert linked(db, log(db, name, skill_version=one)) == expected
-    assert linked(db, log(db, name, skill_version="0123456789ab"))[:2] == (None, None)
-    assert linked(db, log(db, name, skill_version=7))[:2] == (None, None)
+    assert linked(db, log_run(db, name, skill_version=one)) == expected
+    assert linked(db, log_run(db, name, skill_version="0123456789ab"))[:2] == (None, None)
+    assert linked(db, log_run(db, name, skill_version=7))[:2] == (None, None)
     db.execute("SELECT skill_system.rollback_skill(%s)", [name])
-    assert linked(db, log(other, name)) == expected
+    assert linked(db, log_run(other, name)) == expected
     # In a transaction that is rolled back another version is served for a while.
     with db.transaction(force_rollback=True):
         db.execute("SELECT skill_system.rollback_skill(%s, %s)", [name, two])
-        assert linked(db, log(db, name))[2] == two
-    assert linked(db, log(db, name))[2] == one
+        assert linked(db, log_run(db, name))[2] == two
+    assert linked(db, log_run(db, name))[2] == one
     record = db.execute(
         "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'run.logged' ORDER BY id DESC LIMIT 1"
     ).fetchone()[0]
     assert record["skill_version"] == one
     shown = db.execute(
-        "SELECT version, semver, version_status, namespace, skill_name, operation FROM skill_system.run_skill_versions ORDER BY event_id DESC LIMIT 1"
+        "SELECT version, semver, version_status, namespace, skill_name, operation "
+        "FROM skill_system.run_skill_versions ORDER BY event_id DESC LIMIT 1"
     ).fetchone()
     assert shown == (one, "1.0.0", "approved", "default", name, "fill")
     db.execute("SELECT skill_system.delete_skill(%s)", [name])
-    assert linked(db, log(db, name)) == (None, None, None)
+    assert linked(db, log_run(db, name)) == (None, None, None)
 
 
 def test_by_manifest_id_unless_it_is_ambiguous(db):
     name, namespace = new_name(), f"ee{uuid.uuid4().hex[:6]}"
-    version = register(db, name, namespace=namespace)
+    version = register_version(db, name, namespace=namespace)
     # The manifest's id is the name; the skill is not in the namespace default.
-    assert linked(db, log(db, name))[2] == version
+    assert linked(db, log_run(db, name))[2] == version
     second = f"ff{uuid.uuid4().hex[:6]}"
-    register(db, name, namespace=second)
-    assert linked(db, log(db, name)) == (None, None, None)
-    assert linked(db, log(db, f"{namespace}/{name}"))[2] == version
-    register(db, name, text="mine")
-    assert linked(db, log(db, name))[2] == served_in(db, "default", name)
+    register_version(db, name, namespace=second)
+    assert linked(db, log_run(db, name)) == (None, None, None)
+    assert linked(db, log_run(db, f"{namespace}/{name}"))[2] == version
+    register_version(db, name, text="mine")
+    assert linked(db, log_run(db, name))[2] == served_in(db, "default", name)
 
 
 def served_in(db, namespace, name):
@@ -638,24 +650,25 @@ def served_in(db, namespace, name):
 
 def test_steps_are_linked_and_agents_may_log(db, roles, connect):
     name = new_name()
-    version = register(db, name)
+    version = register_version(db, name)
     agent = connect("test_agent")
     run = agent.execute("SELECT skill_system.start_run('two steps')").fetchone()[0]
     agent.execute(
         "SELECT skill_system.log_step(%s, %s, 'read'), skill_system.log_step(%s, 'unknown', 'read')", [run, name, run]
     )
     rows = db.execute(
-        "SELECT payload->>'skill_version', skill_version_id IS NOT NULL FROM skill_system.run_events WHERE run_id = %s ORDER BY id",
+        "SELECT payload->>'skill_version', skill_version_id IS NOT NULL FROM skill_system.run_events "
+        "WHERE run_id = %s ORDER BY id",
         [run],
     ).fetchall()
     assert rows == [(version, True), (None, False)]
-    assert linked(db, log(agent, name))[2] == version
+    assert linked(db, log_run(agent, name))[2] == version
     assert agent.execute(
         "SELECT count(*) FROM skill_system.run_skill_versions WHERE run_id = %s", [run]
     ).fetchone() == (1,)
     other = connect()
     other.execute("SET skill_system.tenant = 'elsewhere'")
-    log(other, name)
+    log_run(other, name)
     assert other.execute(
         "SELECT skill_version_id FROM skill_system.runs WHERE tenant_id = 'elsewhere' ORDER BY id DESC LIMIT 1"
     ).fetchone() == (None,)
@@ -663,7 +676,7 @@ def test_steps_are_linked_and_agents_may_log(db, roles, connect):
 
 def test_who_may_decide_what_is_served(db, roles, connect):
     name = new_name()
-    register(db, name, "1.0.0")
+    register_version(db, name, "1.0.0")
     calls = [
         "pin_skill(%s)",
         "unpin_skill(%s)",

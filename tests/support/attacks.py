@@ -1,4 +1,5 @@
-"""The stage of the attack corpus: servers with and without the guard, logs to attack, and the book of what came of it."""
+"""The stage of the attack corpus: servers with and without the guard, logs to attack, and the book of what came of
+it."""
 
 import base64
 import os
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import skr1
 from conftest import Cluster, make_roles
 from psycopg import sql
+
+import skr1
+from cluster import skill_verify_program
+from ledger import problems
 
 ROOT = Path(__file__).parents[2]
 GUARD = "is protected: the statement is refused"
@@ -55,7 +59,8 @@ class Trial:
 
     @contextmanager
     def insisting(self):
-        """A superuser said SET skill_system.allow_unprotected: what happens then is told, but is not the verdict where the guard refused."""
+        """A superuser said SET skill_system.allow_unprotected: what happens then is told, but is not the verdict where
+        the guard refused."""
         self._insisting = True
         try:
             yield
@@ -107,24 +112,18 @@ class Trial:
 
 def findings(connection):
     """problem and detail of each row of verify_audit()."""
-    return [
-        ": ".join(row)
-        for row in connection.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall()
-    ]
-
-
-def program():
-    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
+    return [": ".join(row) for row in problems(connection, "problem", "detail")]
 
 
 def skill_verify(*arguments, limit=None, **files):
-    """Status, output and errors. An argument that is the name of one of `files` becomes the path of a file with that text."""
+    """Status, output and errors. An argument that is the name of one of `files` becomes the path of a file with that
+    text."""
     home = Path(os.environ["PGHOST"]) / f"v{uuid.uuid4().hex[:8]}"
     home.mkdir()
     try:
         for name, text in files.items():
             (home / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        command = [program(), *(home / word if word in files else word for word in arguments), "--json"]
+        command = [skill_verify_program(), *(home / word if word in files else word for word in arguments), "--json"]
         done = subprocess.run(command, capture_output=True, preexec_fn=limit, timeout=60)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
     finally:
@@ -158,7 +157,8 @@ class Server:
         with self.shared.connect() as admin:
             make_roles(admin)
             admin.execute(
-                "GRANT skill_system_auditor TO chief; ALTER ROLE chief NOSUPERUSER; GRANT CREATE ON SCHEMA public TO chief"
+                "GRANT skill_system_auditor TO chief; ALTER ROLE chief NOSUPERUSER; "
+                "GRANT CREATE ON SCHEMA public TO chief"
             )
 
     def connect(self, dbname, role=None):
@@ -198,11 +198,14 @@ class Log:
             connection.execute("CREATE EXTENSION skill_system")
             connection.execute("SELECT skill_system.create_audit_partition('2041-01-01')")
             connection.execute(
-                "SELECT count(skill_system.append_audit('filed', jsonb_build_object('n', g, 'text', 'permit ' || g), 'agent ' || g %% 7)) FROM generate_series(1, %s) g",
+                "SELECT count(skill_system.append_audit('filed', "
+                "jsonb_build_object('n', g, 'text', 'permit ' || g), 'agent ' || g %% 7)) "
+                "FROM generate_series(1, %s) g",
                 [self.RECORDS],
             )
             connection.execute(
-                "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) SELECT 'later', '{}', '2041-01-05' FROM generate_series(1, 5)"
+                "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) "
+                "SELECT 'later', '{}', '2041-01-05' FROM generate_series(1, 5)"
             )
         self.settle()
         with self.connect() as connection:
@@ -210,7 +213,8 @@ class Log:
                 "CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
             )
             connection.execute(
-                "CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.event_data := '{\"n\": 0}'; RETURN NEW; END$$"
+                "CREATE FUNCTION public.meddle() RETURNS trigger "
+                "LANGUAGE plpgsql AS $$BEGIN NEW.event_data := '{\"n\": 0}'; RETURN NEW; END$$"
             )
             seal(connection)
             assert findings(connection) == []
@@ -222,13 +226,15 @@ class Log:
             self.size = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
 
     def settle(self):
-        """The sealer's first step comes some time after the first record or a start of the server; after that it sleeps for an hour."""
+        """The sealer's first step comes some time after the first record or a start of the server; after that it sleeps
+        for an hour."""
         if not self.server.preloaded:
             return
         deadline = time.monotonic() + 30
         with self.server.connect("postgres") as admin:
             while not admin.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'skill_system sealer' AND datname = %s AND state = 'idle' AND query_start IS NOT NULL",
+                "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'skill_system sealer' AND datname = %s "
+                "AND state = 'idle' AND query_start IS NOT NULL",
                 [self.name],
             ).fetchone():
                 assert time.monotonic() < deadline, "no sealer"
@@ -304,7 +310,10 @@ def triggers(connection, how, table="skill_system.audit_logs"):
     connection.execute(
         f"ALTER TABLE {table} {how} TRIGGER ALL"
         if how == "DISABLE"
-        else f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER audit_logs_sign, ENABLE ALWAYS TRIGGER audit_logs_no_change, ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
+        else (
+            f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER audit_logs_sign, "
+            "ENABLE ALWAYS TRIGGER audit_logs_no_change, ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
+        )
     )
 
 
@@ -333,16 +342,18 @@ def b64(data):
 
 HEAD = """# The attack corpus
 
-Fifty attacks on the audit trail, each run by `tests/system/test_attacks.py` on a server with
-`shared_preload_libraries = 'skill_system'` and on one without. This file is written from such a run (`UPDATE_GOLDEN=1`), and every run compares it.
+Fifty attacks on the audit trail, each run by `tests/audit/test_attacks.py` on a server with
+`shared_preload_libraries = 'skill_system'` and on one without. This file is written from such a run
+(`UPDATE_GOLDEN=1`), and every run compares it.
 
 - **prevented**: the attack raises an error, named with its SQLSTATE, and changes nothing.
-- **detected**: it succeeds, and `verify_audit()`, `health()`, or `skill-verify` with a key and a checkpoint held outside of the server names what was done.
+- **detected**: it succeeds, and `verify_audit()`, `health()`, or `skill-verify` with a key and a checkpoint held
+  outside of the server names what was done.
 - **out of scope**: nothing here finds it; the reason is given, and what can be run to show the limit is run.
 
-Attackers are an agent's role, the owner of the extension, a superuser, and whoever can write the server's files. An attack is worth what the worst of its ways is
-worth. Where the guard refuses a statement, a superuser can insist with `SET skill_system.allow_unprotected = on`; what finds the attack then stands
-behind *insisting*.
+Attackers are an agent's role, the owner of the extension, a superuser, and any account that can write the server's
+files. An attack is worth what the worst of its ways is worth. Where the guard refuses a statement, a superuser can
+insist with `SET skill_system.allow_unprotected = on`; what finds the attack then stands behind *insisting*.
 
 """
 

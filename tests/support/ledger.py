@@ -1,18 +1,15 @@
-"""What the tests of sealing, adoption and crashes share: is every committed record exactly one leaf, and is what somebody
-outside holds still true?"""
+"""What the tests of sealing, adoption and crashes share: is every committed record exactly one leaf, and is what
+somebody outside holds still true?"""
 
 import base64
 import hashlib
-import os
 import random
 import subprocess
 import threading
 import time
-import uuid
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +21,26 @@ def read_note(note):
     """Origin, size and root of a checkpoint (C2SP tlog-checkpoint)."""
     origin, size, root = note.split("\n")[:3]
     return origin, int(size), base64.b64decode(root)
+
+
+def node(left, right):
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def includes(leaf, index, size, proof, root):
+    """RFC 9162, 2.1.3.2, word for word."""
+    at, last, hash = index, size - 1, leaf
+    for sibling in proof:
+        if last == 0:
+            return False
+        if at & 1 or at == last:
+            hash = node(sibling, hash)
+            while at & 1 == 0 and at != 0:
+                at, last = at >> 1, last >> 1
+        else:
+            hash = node(hash, sibling)
+        at, last = at >> 1, last >> 1
+    return last == 0 and hash == root
 
 
 def consistent(old, new, old_root, new_root, proof):
@@ -39,7 +56,7 @@ def consistent(old, new, old_root, new_root, proof):
     while fn & 1:
         fn, sn = fn >> 1, sn >> 1
     fr = sr = path[0]
-    node = lambda left, right: hashlib.sha256(b"\1" + left + right).digest()
+
     for c in path[1:]:
         if sn == 0:
             return False
@@ -100,13 +117,9 @@ class Outside:
 
 def origin(connection):
     return connection.execute(
-        "SELECT 'skill_system/' || log_id || '/' || incarnation FROM skill_system.audit_state, skill_system.audit_seal_state"
+        "SELECT 'skill_system/' || log_id || '/' || incarnation "
+        "FROM skill_system.audit_state, skill_system.audit_seal_state"
     ).fetchone()[0]
-
-
-def skill_verify():
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
-    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "skill-verify"
 
 
 def compare(program, directory, connection, old, new):
@@ -139,7 +152,8 @@ def seal(connection, rows=None):
 
 
 def seal_all(connection, quiet=True):
-    """Seals until nothing is left, what sealing itself records included; or, while others write, all that is committed now."""
+    """Seals until nothing is left, what sealing itself records included; or, while others write, all that is committed
+    now."""
     wanted = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -151,7 +165,8 @@ def seal_all(connection, quiet=True):
         elif (
             not quiet
             and connection.execute(
-                "SELECT target IS NULL AND pg_snapshot_xmax(snapshot)::text::bigint >= %s FROM skill_system.audit_seal_state",
+                "SELECT target IS NULL AND pg_snapshot_xmax(snapshot)::text::bigint >= %s "
+                "FROM skill_system.audit_seal_state",
                 [wanted],
             ).fetchone()[0]
         ):
@@ -159,25 +174,29 @@ def seal_all(connection, quiet=True):
     raise AssertionError("there is always something left to seal")
 
 
-def problems(connection):
-    return connection.execute(
-        "SELECT partition::text, id::text, problem, detail FROM skill_system.verify_audit()"
-    ).fetchall()
+def problems(connection, *columns):
+    """What verify_audit() reports: partition, id, problem and detail, or only these columns."""
+    found = ", ".join(f"{column}::text" for column in columns or ("partition", "id", "problem", "detail"))
+    return connection.execute(f"SELECT {found} FROM skill_system.verify_audit()").fetchall()
 
 
 def exactly_once(connection, committed=(), never=(), quiet=True):
-    """Seals the rest. Every record is one leaf and every leaf one record; of these ids all, and of those none. While others
-    write, quiet must be false: then records that the last seal did not see may have no leaf yet."""
+    """Seals the rest. Every record is one leaf and every leaf one record; of these ids all, and of those none. While
+    others write, quiet must be false: then records that the last seal did not see may have no leaf yet."""
     seal_all(connection, quiet)
     with connection.transaction():
-        # One statement, one snapshot: a background worker may be sealing, and the last seal may have written a heartbeat.
+        # One statement, one snapshot: a background worker may be sealing, and the last seal may have written a
+        # heartbeat.
         twice, lost, strange, leaves, first, last = connection.execute(
             """
             WITH leaves AS MATERIALIZED (SELECT * FROM skill_system.audit_leaves()),
-                 records AS MATERIALIZED (SELECT id, event_type, recorded_at, transaction_id::text::xid8 AS xid FROM skill_system.audit_logs)
+                 records AS MATERIALIZED (SELECT id, event_type, recorded_at, transaction_id::text::xid8 AS xid
+                     FROM skill_system.audit_logs)
             SELECT (SELECT array_agg(id) FROM (SELECT id FROM leaves GROUP BY id HAVING count(*) > 1) q),
-                   (SELECT array_agg(id) FROM records r WHERE NOT (event_type = 'audit.heartbeat' AND recorded_at > now() - interval '10 s')
-                       AND (%s OR pg_visible_in_snapshot(r.xid, (SELECT snapshot FROM skill_system.audit_seal_state))) AND NOT EXISTS (SELECT FROM leaves l WHERE l.id = r.id)),
+                   (SELECT array_agg(id) FROM records r WHERE NOT (event_type = 'audit.heartbeat'
+                       AND recorded_at > now() - interval '10 s')
+                       AND (%s OR pg_visible_in_snapshot(r.xid, (SELECT snapshot FROM skill_system.audit_seal_state)))
+                           AND NOT EXISTS (SELECT FROM leaves l WHERE l.id = r.id)),
                    (SELECT array_agg(id) FROM leaves l WHERE NOT EXISTS (SELECT FROM records r WHERE r.id = l.id)),
                    (SELECT count(*) FROM leaves), (SELECT min(leaf) FROM leaves), (SELECT max(leaf) FROM leaves)""",
             [quiet],
@@ -199,8 +218,8 @@ def append(connection, event="test", data="{}"):
 
 
 class Writer(threading.Thread):
-    """Writes in every way there is, and notes which records were committed, which were not, and of which nobody can know.
-    Loses its connection now and then, and opens a new one."""
+    """Writes in every way there is, and notes which records were committed, which were not, and of which nobody can
+    know. Loses its connection now and then, and opens a new one."""
 
     KINDS = [
         "plain",
@@ -345,7 +364,8 @@ class Writer(threading.Thread):
         elif kind == "elsewhen":
             mine.append(
                 execute(
-                    "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('test', '{}', now() + make_interval(months => %s)) RETURNING id",
+                    "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) "
+                    "VALUES ('test', '{}', now() + make_interval(months => %s)) RETURNING id",
                     [self.random.randint(-2, 30)],
                 ).fetchone()[0]
             )
@@ -370,109 +390,3 @@ def behind_the_triggers(connection, table, statement, *arguments):
             "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = %s::regclass", [f"skill_system.{table}"]
         ).fetchall():
             connection.execute(f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER {trigger}")
-
-
-# ---- servers
-
-
-def bindir():
-    return subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def as_server(*command, **more):
-    """Runs a command as the user that the servers run as."""
-    if os.geteuid() == 0:
-        command = ("runuser", "-u", "postgres", "--", *map(str, command))
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd="/", **more)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
-
-
-def governed(cluster, name="governed"):
-    """A database with the extension in that cluster; a connection to it."""
-    with cluster.connect() as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-    connection = cluster.connect(dbname=name)
-    connection.execute("CREATE EXTENSION skill_system")
-    return connection
-
-
-class Copy:
-    """A server on a copy of another one's files."""
-
-    def __init__(self, cluster):
-        self.home = Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6]
-        self.data = self.home / "data"
-        self.environment = {**cluster.environment, "PGHOST": str(self.home)}
-        self.home.mkdir()
-        if os.geteuid() == 0:
-            subprocess.run(["chown", "postgres:", str(self.home)], check=True)
-
-    def backup(self, cluster, *options):
-        where = cluster.environment
-        as_server(
-            f"{bindir()}/pg_basebackup",
-            "-h",
-            where["PGHOST"],
-            "-p",
-            where["PGPORT"],
-            "-U",
-            where["PGUSER"],
-            "-D",
-            self.data,
-            "-X",
-            "stream",
-            "-c",
-            "fast",
-            *options,
-        )
-        return self
-
-    def files(self, data):
-        as_server("cp", "-a", data, self.data)
-        return self
-
-    def start(self, *settings):
-        options = (
-            f"-c listen_addresses='' -c unix_socket_directories='{self.home}' -c port={self.environment['PGPORT']}"
-        )
-        for setting in settings:
-            options += f" -c {setting}"
-        as_server(
-            f"{bindir()}/pg_ctl",
-            "-s",
-            "-w",
-            "-t",
-            "120",
-            "-D",
-            self.data,
-            "-l",
-            self.home / "log",
-            "-o",
-            options,
-            "start",
-        )
-        return self
-
-    def stop(self, mode="fast"):
-        as_server(f"{bindir()}/pg_ctl", "-s", "-w", "-m", mode, "-D", self.data, "stop")
-
-    def connect(self, role=None, dbname="governed"):
-        where = self.environment
-        return psycopg.connect(
-            host=where["PGHOST"], port=where["PGPORT"], user=role or where["PGUSER"], dbname=dbname, autocommit=True
-        )
-
-    def promote(self):
-        with self.connect(dbname="postgres") as admin:
-            admin.execute("SELECT pg_promote()")
-
-    def destroy(self):
-        if (self.data / "postmaster.pid").exists() or os.geteuid() == 0:
-            try:
-                self.stop("immediate")
-            except AssertionError:
-                pass  # it does not run
-        subprocess.run(["rm", "-rf", str(self.home)], check=True)

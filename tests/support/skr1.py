@@ -48,8 +48,8 @@ def counted(data):
     return struct.pack(">I", len(data)) + data
 
 
-def walk(value, room=DEEPEST_JSON):
-    if isinstance(value, (list, dict)) and room == 0:
+def walk(value, depth_left=DEEPEST_JSON):
+    if isinstance(value, (list, dict)) and depth_left == 0:
         raise ValueError("nested too deep")
     if value is None:
         return b"\x00"
@@ -62,17 +62,18 @@ def walk(value, room=DEEPEST_JSON):
     if isinstance(value, str):
         return b"\x04" + counted(value.encode())
     if isinstance(value, list):
-        return b"\x05" + struct.pack(">I", len(value)) + b"".join(walk(item, room - 1) for item in value)
+        return b"\x05" + struct.pack(">I", len(value)) + b"".join(walk(item, depth_left - 1) for item in value)
     members = sorted((key.encode(), item) for key, item in value.items())
     return (
         b"\x06"
         + struct.pack(">I", len(members))
-        + b"".join(counted(key) + walk(item, room - 1) for key, item in members)
+        + b"".join(counted(key) + walk(item, depth_left - 1) for key, item in members)
     )
 
 
 def microseconds(text):
-    """Since 1970 UTC, of a time with offset as to_jsonb and the ISO style print it: 2026-01-02 03:04:05.678901+05:45."""
+    """Since 1970 UTC, of a time with offset as to_jsonb and the ISO style print it: 2026-01-02
+    03:04:05.678901+05:45."""
     found = TIME.fullmatch(text)
     if not found:
         raise ValueError(f"no finite time: {text}")
@@ -91,7 +92,8 @@ def field(tag, kind, data):
 
 
 def encode(row, log_id):
-    """row: the printed values of COLUMNS in their order, None for NULL. ValueError or struct.error: cannot be encoded."""
+    """row: the printed values of COLUMNS in their order, None for NULL. ValueError or struct.error: cannot be
+    encoded."""
     out = b"SKR1" + uuid.UUID(log_id).bytes + struct.pack(">HH", 1, len(COLUMNS))
     for tag, (name, text) in enumerate(zip(COLUMNS, row, strict=True), start=1):
         if text is None and name in NULLABLE:

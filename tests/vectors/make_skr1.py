@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes skr1.jsonl and keyring.json beside itself: the SKR1 vectors and the test keys they are signed with.
+"""Writes skr1.jsonl and keyring.json next to itself: the SKR1 vectors and the test keys they are signed with.
 
-Each line, in ASCII: name, log_id, row (the values as the server prints them in the time zone UTC, null for NULL), skr1 (hex; null when
+Each line, in ASCII: name, log_id, row (the values as the server prints them in the time zone UTC, null for NULL),
+    skr1 (hex; null when
 the row cannot be encoded), signature (text), leaf_hash (hex of SHA-256(0x00 | skr1 | signature), as in RFC 6962).
 """
 

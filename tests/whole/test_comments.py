@@ -1,4 +1,4 @@
-"""The inventory of comments: whoever looks at the catalogue, person or model, is told what everything is for."""
+"""The inventory of comments: the catalogue tells every reader, person or model, what each object is for."""
 
 import pytest
 
@@ -6,16 +6,21 @@ import pytest
 NO_EXAMPLE = {"audit_problem", "audit_record_digest", "audit_leaf_hash", "create_keyring"}
 
 OBJECTS = """
-SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'm' THEN 'materialized view' END AS kind, c.relname::text AS name, obj_description(c.oid, 'pg_class') AS comment
+SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'r' THEN 'table' WHEN 'p' THEN 'table'
+    WHEN 'm' THEN 'materialized view' END AS kind, c.relname::text AS name,
+    obj_description(c.oid, 'pg_class') AS comment
 FROM pg_class c WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 UNION ALL
 SELECT 'column', c.relname || '.' || a.attname, col_description(c.oid, a.attnum)
-FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = 'skill_system'::regnamespace
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
     AND NOT c.relispartition  -- the columns are those of the parent
 UNION ALL
-SELECT 'function', p.oid::regprocedure::text, obj_description(p.oid, 'pg_proc') FROM pg_proc p WHERE p.pronamespace = 'skill_system'::regnamespace
+SELECT 'function', p.oid::regprocedure::text, obj_description(p.oid, 'pg_proc') FROM pg_proc p
+    WHERE p.pronamespace = 'skill_system'::regnamespace
 UNION ALL
-SELECT 'type', t.typname::text, obj_description(t.oid, 'pg_type') FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+SELECT 'type', t.typname::text, obj_description(t.oid, 'pg_type') FROM pg_type t LEFT
+    JOIN pg_class c ON c.oid = t.typrelid
 WHERE t.typnamespace = 'skill_system'::regnamespace AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
 """
 
@@ -35,7 +40,8 @@ def test_everything_has_a_comment(db):
 
 def test_comments_of_functions_show_an_example(db):
     found = db.execute(
-        "SELECT proname::text, oid::regprocedure::text, obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prorettype <> 'trigger'::regtype"
+        "SELECT proname::text, oid::regprocedure::text, obj_description(oid, 'pg_proc') FROM pg_proc "
+        "WHERE pronamespace = 'skill_system'::regnamespace AND prorettype <> 'trigger'::regtype"
     ).fetchall()
     assert len(found) > 20
     assert [

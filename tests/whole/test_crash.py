@@ -1,70 +1,20 @@
-"""kill -9 of the whole server under load, twenty times: whatever was acknowledged is there, and every signature is true."""
+"""kill -9 of the whole server under load, twenty times: whatever was acknowledged is there, and every signature is
+true."""
 
-import ctypes
-import os
-import subprocess
 import threading
 import time
 
 import psycopg
-import pytest
+
+from cluster import governed, kill_hard
 
 ROUNDS = 20
 WRITERS = 4
 
 
-PR_SET_CHILD_SUBREAPER = 36
-
-
-def adopt_orphans(yes):
-    """Makes this process the parent of orphaned servers, so that it can bury what it kills: to pg_ctl a zombie is a running
-    server, and the first process of a container may be slow to collect them."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(yes), 0, 0, 0)
-
-
-def kill_hard(data):
-    """SIGKILL for the postmaster and all its children."""
-    as_root = os.geteuid() == 0
-    read = subprocess.run(
-        (["runuser", "-u", "postgres", "--"] if as_root else []) + ["cat", str(data / "postmaster.pid")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    postmaster = int(read.stdout.splitlines()[0])
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True
-    ).stdout.split()
-    found = [postmaster, *map(int, children)]
-    subprocess.run(["kill", "-9", *map(str, found)], capture_output=True)
-    deadline = time.monotonic() + 30
-    while found:
-        for pid in list(found):
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                found.remove(pid)
-        assert time.monotonic() < deadline, f"processes {found} do not die"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def orphans():
-    adopt_orphans(True)
-    yield
-    adopt_orphans(False)
-
-
 def test_what_was_acknowledged_survives_twenty_crashes(orphans, new_cluster):
     cluster = new_cluster("fsync=on", "synchronous_commit=on", "checkpoint_timeout=30s", "full_page_writes=on")
-    with cluster.connect() as admin:
-        admin.execute("CREATE DATABASE governed TEMPLATE template0")
-    with cluster.connect(dbname="governed") as connection:
-        connection.execute("CREATE EXTENSION skill_system")
+    with governed(cluster) as connection:
         connection.execute("SELECT * FROM skill_system.install_starter_policies()")
     runs, records, policies = set(), set(), {}
     lock = threading.Lock()
@@ -75,7 +25,8 @@ def test_what_was_acknowledged_survives_twenty_crashes(orphans, new_cluster):
                 for i in range(100_000):
                     key = f"{round_}/{number}/{i}"
                     run = connection.execute(
-                        "SELECT skill_system.log_run('skill', 'op', 'ok', %s, policy_name => 'dev', idempotency_key => %s)",
+                        "SELECT skill_system.log_run('skill', 'op', 'ok', %s, policy_name => 'dev', "
+                        "idempotency_key => %s)",
                         [i, key],
                     ).fetchone()[0]
                     with lock:
@@ -87,7 +38,8 @@ def test_what_was_acknowledged_survives_twenty_crashes(orphans, new_cluster):
                         records.add((record, key))
                     if i % 10 == 0 and number == 0:
                         version = connection.execute(
-                            "UPDATE skill_system.policy_profiles SET metadata = jsonb_build_object('key', %s::text) WHERE name = 'locked' RETURNING id",
+                            "UPDATE skill_system.policy_profiles SET metadata = jsonb_build_object('key', "
+                            "%s::text) WHERE name = 'locked' RETURNING id",
                             [key],
                         ).fetchone()
                         with lock:

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 
-import psycopg
 import pytest
-import skill_content
 from psycopg import errors
+
+import skills
+from cluster import as_server, bindir, ready_for_restore
+from keyring import keyring_path, read_keyring
+from ledger import problems
 
 TABLES = [
     "policy_profiles",
@@ -21,22 +24,10 @@ TABLES = [
     "audit_checkpoints",
     "audit_kept",
     "audit_state",
-] + skill_content.TABLES
+] + skills.TABLES
 SEQUENCES = ["policy_profiles_id_seq", "runs_id_seq", "run_events_id_seq"]
 # Restored with one job: pg_dump does not tell pg_restore -j which of an extension's tables refer to which.
 FORMS = {"custom": ["-Fc"], "plain": ["-Fp"], "inserts": ["-Fp", "--inserts"], "directory": ["-Fd", "-j2"]}
-
-
-def bindir():
-    return subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def as_server(*command, **more):
-    if os.geteuid() == 0:
-        command = ("runuser", "-u", "postgres", "--", *command)
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/", **more).stdout
 
 
 def run(*command, environment, **more):
@@ -48,7 +39,8 @@ def run(*command, environment, **more):
 
 @pytest.fixture(scope="module")
 def source(database, db):
-    """Every room filled: two tenants, heirs that are older and newer than what they inherit, renamed and deleted ones, several partitions."""
+    """Every module filled: two tenants, heirs that are older and newer than what they inherit, renamed and deleted
+    ones, several partitions."""
     db.execute("LOAD 'skill_system'")
     db.execute(
         "SELECT skill_system.create_audit_partition('2046-03-01'), skill_system.create_audit_partition('2046-04-01')"
@@ -64,12 +56,14 @@ def source(database, db):
         db.execute("UPDATE skill_system.policy_profiles SET inherits = '{parent,readonly}' WHERE name = 'heir'")
         db.execute("UPDATE skill_system.policy_profiles SET name = 'heir renamed' WHERE name = 'heir'")
         db.execute(
-            "WITH p AS (SELECT 1) UPDATE skill_system.policy_profiles SET name = CASE name WHEN 'parent' THEN 'elder' ELSE name END, inherits = array_replace(inherits, 'parent', 'elder')"
+            "WITH p AS (SELECT 1) UPDATE skill_system.policy_profiles SET name = CASE name "
+            "WHEN 'parent' THEN 'elder' ELSE name END, inherits = array_replace(inherits, 'parent', 'elder')"
         )
         db.execute("SELECT skill_system.create_policy('short lived')")
         db.execute("DELETE FROM skill_system.policy_profiles WHERE name = 'short lived'")
         db.execute(
-            "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'heir renamed', idempotency_key => 'k', goal => %s)",
+            "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'heir renamed', "
+            "idempotency_key => 'k', goal => %s)",
             [f"goal of {tenant} \\ \t \"'"],
         )
         run_id = db.execute("SELECT skill_system.start_run('two steps', 'agent', 'dev')").fetchone()[0]
@@ -77,17 +71,23 @@ def source(database, db):
         db.execute("SELECT skill_system.finish_run(%s, 'failed', 'why')", [run_id])
         db.execute("SELECT skill_system.start_run('goes on')")
         db.execute(
-            "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) VALUES ('march', '{\"n\": 1e400}', 'é', NULL, '2046-03-05Z'), ('april', '[]', NULL, 'user', '2046-04-30 23:59:59.999999Z'), ('may', '\"\\\\x\"', NULL, NULL, '2046-05-01Z')"
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) "
+            "VALUES ('march', '{\"n\": 1e400}', 'é', NULL, '2046-03-05Z'), "
+            "('april', '[]', NULL, 'user', '2046-04-30 23:59:59.999999Z'), "
+            "('may', '\"\\\\x\"', NULL, NULL, '2046-05-01Z')"
         )
-        skill_content.fill(db, f"of {tenant}")
+        skills.fill_tables(db, f"of {tenant}")
         db.execute("SELECT skill_system.log_run('a', 'op', 'ok')")
     db.execute("RESET skill_system.tenant")
     # A table of the user's, audited and protected, comes along.
     db.execute(
-        "CREATE TABLE public.wells (id int PRIMARY KEY, note text); SELECT skill_system.audit_table('public.wells'); INSERT INTO public.wells VALUES (1, 'a'); UPDATE public.wells SET note = 'b'"
+        "CREATE TABLE public.wells (id int PRIMARY KEY, note text); "
+        "SELECT skill_system.audit_table('public.wells'); INSERT INTO public.wells VALUES (1, 'a'); "
+        "UPDATE public.wells SET note = 'b'"
     )
     db.execute(
-        "CREATE TABLE public.invoices (id int); SELECT skill_system.make_append_only('public.invoices'); INSERT INTO public.invoices VALUES (1)"
+        "CREATE TABLE public.invoices (id int); SELECT skill_system.make_append_only('public.invoices'); "
+        "INSERT INTO public.invoices VALUES (1)"
     )
     # Sealed and signed, so that the ledger comes along, and records after it.
     db.execute("SELECT * FROM skill_system.seal_audit()")
@@ -95,10 +95,6 @@ def source(database, db):
     db.execute("SELECT skill_system.append_audit('after the seal', '{}')")
     assert problems(db) == []
     return database
-
-
-def problems(connection):
-    return connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall()
 
 
 def contents(connection):
@@ -118,13 +114,18 @@ def contents(connection):
     ).fetchone()
     # What protects a table is as important as what is in it.
     found["triggers"] = connection.execute(
-        "SELECT tgrelid::regclass::text, tgname, tgenabled, tgtype, encode(tgargs, 'hex') FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE NOT (tgisinternal AND tgparentid = 0) AND c.relnamespace IN ('skill_system'::regnamespace, 'public'::regnamespace) ORDER BY 1, 2"
+        "SELECT tgrelid::regclass::text, tgname, tgenabled, tgtype, encode(tgargs, 'hex') FROM pg_trigger t "
+        "JOIN pg_class c ON c.oid = tgrelid WHERE NOT (tgisinternal AND tgparentid = 0) "
+        "AND c.relnamespace IN ('skill_system'::regnamespace, 'public'::regnamespace) ORDER BY 1, 2"
     ).fetchall()
     found["tables"] = connection.execute(
-        "SELECT relname, relkind, relrowsecurity, relacl::text, relpersistence, pg_get_expr(relpartbound, oid), obj_description(oid) FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind <> 'c' ORDER BY 1"
+        "SELECT relname, relkind, relrowsecurity, relacl::text, relpersistence, "
+        "pg_get_expr(relpartbound, oid), obj_description(oid) FROM pg_class "
+        "WHERE relnamespace = 'skill_system'::regnamespace AND relkind <> 'c' ORDER BY 1"
     ).fetchall()
     found["policies"] = connection.execute(
-        "SELECT tablename, policyname, roles::text, cmd, qual, with_check FROM pg_policies WHERE schemaname = 'skill_system' ORDER BY 1, 2"
+        "SELECT tablename, policyname, roles::text, cmd, qual, with_check FROM pg_policies "
+        "WHERE schemaname = 'skill_system' ORDER BY 1, 2"
     ).fetchall()
     # Whether the library was preloaded is a matter of the server.
     found["fingerprint"] = [
@@ -139,12 +140,7 @@ def contents(connection):
 
 
 def restore(form, source, cluster, tmp_path, keyring):
-    with cluster.connect() as admin:
-        admin.execute("CREATE DATABASE restored TEMPLATE template0")
-        for word in ("agent", "reviewer", "auditor", "admin"):
-            admin.execute(f"CREATE ROLE skill_system_{word} NOLOGIN")
-    if keyring is not None:
-        as_server("sh", "-c", 'umask 077; cat > "$0"', str(cluster.data / "skill_system_keyring.json"), input=keyring)
+    ready_for_restore(cluster, keyring, "restored")
     dump = tmp_path / "dump"
     run(f"{bindir()}/pg_dump", *FORMS[form], "-f", str(dump), source, environment={})
     if "-Fp" in FORMS[form]:
@@ -166,10 +162,11 @@ def restore(form, source, cluster, tmp_path, keyring):
 
 
 def keyring_of(connection):
-    return as_server("cat", connection.execute("SHOW data_directory").fetchone()[0] + "/skill_system_keyring.json")
+    return read_keyring(keyring_path(connection))
 
 
-# A server that preloads the library guards the audit tables as soon as the log has its identity, in the middle of the restore.
+# A server that preloads the library guards the audit tables as soon as the log has its identity, in the middle of the
+# restore.
 @pytest.mark.parametrize("settings", [(), ("shared_preload_libraries=skill_system",)], ids=["plain", "preloaded"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_restored_database_is_the_same_and_goes_on(form, settings, source, db, new_cluster, tmp_path):
@@ -179,7 +176,7 @@ def test_a_restored_database_is_the_same_and_goes_on(form, settings, source, db,
     for part in before:
         assert after[part] == before[part], part
     # It is whole, and nothing is sealed in another server before somebody says that this is now the log.
-    assert problems(connection) == [("sealed_elsewhere",)]
+    assert problems(connection, "problem") == [("sealed_elsewhere",)]
     size = connection.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchone()[0]
     assert connection.execute(
         "SELECT incarnation, continued, tree_size > %s, sealed > 0 FROM skill_system.adopt_log('restored')", [size]
@@ -221,7 +218,8 @@ def goes_on(connection, before):
             ).fetchall()
         )
         connection.execute(
-            "UPDATE skill_system.policy_profiles SET denied_effects = '{mail.**}' WHERE name = 'elder' AND tenant_id = %s",
+            "UPDATE skill_system.policy_profiles SET denied_effects = '{mail.**}' WHERE name = 'elder' "
+            "AND tenant_id = %s",
             [tenant],
         )
         now = dict(
@@ -234,7 +232,8 @@ def goes_on(connection, before):
         connection.execute("SELECT skill_system.create_policy('made after')")
         connection.execute("SELECT skill_system.append_audit('after', '{}')")
     gaps = connection.execute(
-        "SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id HAVING max(version) <> count(*)"
+        "SELECT policy_profile_id FROM skill_system.policy_versions GROUP BY tenant_id, policy_profile_id "
+        "HAVING max(version) <> count(*)"
     ).fetchall()
     assert gaps == []
     count = connection.execute("SELECT count(*) FROM skill_system.audit_logs").fetchone()[0]
@@ -285,7 +284,7 @@ def test_without_the_keyring_nothing_is_signed_until_there_is_a_new_one(source, 
     connection.execute("SELECT * FROM skill_system.adopt_log('restored without the keyring')")
     old = len(before["audit_logs"])
     # The checkpoint of the source was signed by a key that is gone as well.
-    assert problems(connection) == [("key_unknown",)] * old + [("checkpoint_signature",)]
+    assert problems(connection, "problem") == [("key_unknown",)] * old + [("checkpoint_signature",)]
     # The old keyring, found again, joins the new one.
     joined = json.loads(as_server("cat", str(cluster.data / "skill_system_keyring.json")))
     joined["keys"] += [{**key, "active": False} for key in json.loads(keyring_of(db))["keys"]]

@@ -1,5 +1,5 @@
-"""Hostile text through every argument of every function: never a syntax error, never an internal error, never a crash; and what
-is stored is stored as it was given."""
+"""Hostile text through every argument of every function: never a syntax error, never an internal error, never a crash;
+and what is stored is stored as it was given."""
 
 import json
 
@@ -79,9 +79,12 @@ HARMLESS_42 = {"42501", "42704", "42P01", "42809", "42602", "42703", "42883"}
 
 
 def arguments(db):
-    return db.execute("""SELECT p.oid::regprocedure::text, p.proname::text, p.proretset, coalesce(array_agg(format_type(a.type, NULL) ORDER BY a.n) FILTER (WHERE a.type IS NOT NULL), '{}'), p.provariadic <> 0
+    return db.execute("""SELECT p.oid::regprocedure::text, p.proname::text, p.proretset,
+        coalesce(array_agg(format_type(a.type, NULL) ORDER BY a.n) FILTER (WHERE a.type IS NOT NULL), '{}'),
+        p.provariadic <> 0
         FROM pg_proc p LEFT JOIN LATERAL unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a(type, n) ON true
-        WHERE p.pronamespace = 'skill_system'::regnamespace AND p.prorettype <> 'trigger'::regtype GROUP BY p.oid ORDER BY 1""").fetchall()
+        WHERE p.pronamespace = 'skill_system'::regnamespace AND p.prorettype <> 'trigger'::regtype GROUP BY p.oid
+            ORDER BY 1""").fetchall()
 
 
 DEFAULTS = {
@@ -109,19 +112,26 @@ def stage(db, database):
     db.execute("SELECT * FROM skill_system.install_validation_presets()")
     db.execute("INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('ok', 'Ok')")
     db.execute(
-        "INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, validation_preset) SELECT type_id, 'a', 'A', 'text', 'email' FROM skill_system.entity_type_definitions"
+        "INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, "
+        "validation_preset) SELECT type_id, 'a', 'A', 'text', 'email' "
+        "FROM skill_system.entity_type_definitions"
     )
     db.execute('SELECT skill_system.create_template(\'ok\', \'[{"label": "one"}, {"label": "two"}]\')')
     db.execute(
-        "INSERT INTO skill_system.filing_checklists (id, entity_id, entity_type, compliance_domain, items) VALUES (%s, 'ok', 'ok', 'ok', '[{}, {}]')",
+        "INSERT INTO skill_system.filing_checklists (id, entity_id, entity_type, compliance_domain, items) "
+        "VALUES (%s, 'ok', 'ok', 'ok', '[{}, {}]')",
         [DEFAULTS["uuid"]],
     )
     db.execute(
-        "INSERT INTO skill_system.rule_versions (id, rule_type, rule_domain, rule_identifier, version, effective_date, source, rule_data, content_sha256) VALUES (%s, 'statewide', 'ok', 'ok', 1, '2020-01-01', 'manual', '{}', 'x')",
+        "INSERT INTO skill_system.rule_versions (id, rule_type, rule_domain, rule_identifier, version, "
+        "effective_date, source, rule_data, content_sha256) "
+        "VALUES (%s, 'statewide', 'ok', 'ok', 1, '2020-01-01', 'manual', '{}', 'x')",
         [DEFAULTS["uuid"]],
     )
     db.execute(
-        "INSERT INTO skill_system.filing_rule_snapshots (id, checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256, is_current, superseded_by) VALUES (%(id)s, %(id)s, %(id)s, '{}', 'x', false, %(id)s)",
+        "INSERT INTO skill_system.filing_rule_snapshots (id, checklist_id, rule_version_id, "
+        "rule_data_at_snapshot, content_sha256, is_current, superseded_by) "
+        "VALUES (%(id)s, %(id)s, %(id)s, '{}', 'x', false, %(id)s)",
         {"id": DEFAULTS["uuid"]},
     )
     db.execute("SELECT skill_system.register_skill(E'---\\nname: ok\\ndescription: ok\\n---\\n')")
@@ -129,7 +139,8 @@ def stage(db, database):
     db.execute("SELECT skill_system.skill_store_store('ok', '# Skill: ok')")
     db.execute("INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES ('ok', 'ok')")
     db.execute(
-        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT 'ok', id, 'ok', 'ok' FROM skill_system.skills WHERE namespace = 'default'"
+        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT 'ok', id, 'ok', 'ok' "
+        "FROM skill_system.skills WHERE namespace = 'default'"
     )
     return db
 
@@ -139,7 +150,7 @@ def test_hostile_text_in_every_argument(stage, connect):
     connection = connect()
     connection.execute("SET statement_timeout = '60s'")
     pid = connection.execute("SELECT pg_backend_pid()").fetchone()[0]
-    for signature, name, _, types, variadic in arguments(stage):
+    for _, name, _, types, variadic in arguments(stage):
         for position, kind in enumerate(types):
             if kind == "text":
                 values = HOSTILE
@@ -193,7 +204,8 @@ def test_what_is_stored_is_what_was_given(stage):
         if not text.strip():
             continue
         run = stage.execute(
-            "SELECT skill_system.log_run(%s, %s, 'ok', 1, goal => %s, agent_id => %s, payload => %s, idempotency_key => %s)",
+            "SELECT skill_system.log_run(%s, %s, 'ok', 1, goal => %s, agent_id => %s, payload => %s, "
+            "idempotency_key => %s)",
             [text, text, text, text, Jsonb(data), text],
         ).fetchone()[0]
         assert stage.execute(
@@ -203,7 +215,8 @@ def test_what_is_stored_is_what_was_given(stage):
         assert (payload["skill"], payload["operation"], payload["of"]) == (text, text, text)
         if text.strip() == text and text.isprintable():
             stage.execute(
-                "INSERT INTO skill_system.policy_profiles (name, metadata, allowed_effects) VALUES (%s, %s, '{db.read}') ON CONFLICT (tenant_id, name) DO NOTHING",
+                "INSERT INTO skill_system.policy_profiles (name, metadata, allowed_effects) "
+                "VALUES (%s, %s, '{db.read}') ON CONFLICT (tenant_id, name) DO NOTHING",
                 [text, Jsonb(data)],
             )
             assert (
@@ -277,7 +290,8 @@ def test_names_of_tables_schemas_and_columns(stage, name):
     stage.execute(sql.SQL("INSERT INTO {} VALUES ('v', 1, 2)").format(audited))
     stage.execute(sql.SQL("UPDATE {} SET other = 3").format(audited))
     event, data = stage.execute(
-        "SELECT event_type, event_data FROM skill_system.audit_logs WHERE event_type LIKE 'row.%%' ORDER BY recorded_at DESC LIMIT 1"
+        "SELECT event_type, event_data FROM skill_system.audit_logs WHERE event_type LIKE 'row.%%' "
+        "ORDER BY recorded_at DESC LIMIT 1"
     ).fetchone()
     assert (event, data["new"], data["key"]) == ("row.inserted", {name: "v"}, {name: "v"})
     assert (

@@ -1,6 +1,6 @@
 """Who may do what: every object against every role, as a golden file, and each role tried at what it must not do.
 
-UPDATE_GOLDEN=1 writes the golden file anew; read the difference before you commit it.
+UPDATE_GOLDEN=1 writes the golden file again; read the difference before you commit it.
 """
 
 import os
@@ -14,37 +14,50 @@ GOLDEN = Path(__file__).with_name("privileges.golden")
 ROLES = ["PUBLIC", "agent", "reviewer", "auditor", "admin"]
 
 MATRIX = """
-WITH role(label, name) AS (VALUES ('PUBLIC', 'test_nobody'), ('agent', 'skill_system_agent'), ('reviewer', 'skill_system_reviewer'), ('auditor', 'skill_system_auditor'), ('admin', 'skill_system_admin')),
+WITH role(label, name) AS (VALUES ('PUBLIC', 'test_nobody'), ('agent', 'skill_system_agent'),
+    ('reviewer', 'skill_system_reviewer'), ('auditor', 'skill_system_auditor'), ('admin', 'skill_system_admin')),
 object AS (
-    SELECT CASE relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' ELSE 'table' END AS kind, relname::text AS name, oid, relkind::text FROM pg_class
+    SELECT CASE relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' ELSE 'table' END AS kind, relname::text AS name,
+        oid, relkind::text FROM pg_class
     WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 ), held AS (
     SELECT o.kind, o.name, r.label, p.n, p.privilege FROM object o, role r,
-        (VALUES (1, 'SELECT'), (2, 'INSERT'), (3, 'UPDATE'), (4, 'DELETE'), (5, 'TRUNCATE'), (6, 'REFERENCES'), (7, 'TRIGGER')) AS p(n, privilege)
+        (VALUES (1, 'SELECT'), (2, 'INSERT'), (3, 'UPDATE'), (4, 'DELETE'), (5, 'TRUNCATE'), (6, 'REFERENCES'),
+            (7, 'TRIGGER')) AS p(n, privilege)
     WHERE o.relkind <> 'S' AND has_table_privilege(r.name, o.oid, p.privilege)
     UNION ALL
     SELECT o.kind, o.name, r.label, p.n, p.privilege || ' (' || string_agg(a.attname, ', ' ORDER BY a.attnum) || ')'
-    FROM object o, role r, (VALUES (1, 'SELECT'), (2, 'INSERT'), (3, 'UPDATE'), (6, 'REFERENCES')) AS p(n, privilege), pg_attribute a
-    WHERE o.relkind <> 'S' AND NOT has_table_privilege(r.name, o.oid, p.privilege) AND a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped AND has_column_privilege(r.name, o.oid, a.attnum, p.privilege)
+    FROM object o, role r, (VALUES (1, 'SELECT'), (2, 'INSERT'), (3, 'UPDATE'), (6, 'REFERENCES')) AS p(n, privilege),
+        pg_attribute a
+    WHERE o.relkind <> 'S' AND NOT has_table_privilege(r.name, o.oid, p.privilege) AND a.attrelid = o.oid
+        AND a.attnum > 0 AND NOT a.attisdropped AND has_column_privilege(r.name, o.oid, a.attnum, p.privilege)
     GROUP BY 1, 2, 3, 4, p.privilege
     UNION ALL
-    SELECT o.kind, o.name, r.label, p.n, p.privilege FROM object o, role r, (VALUES (1, 'USAGE'), (2, 'SELECT'), (3, 'UPDATE')) AS p(n, privilege)
+    SELECT o.kind, o.name, r.label, p.n, p.privilege
+        FROM object o, role r, (VALUES (1, 'USAGE'), (2, 'SELECT'), (3, 'UPDATE')) AS p(n, privilege)
     WHERE o.relkind = 'S' AND has_sequence_privilege(r.name, o.oid, p.privilege)
     UNION ALL
-    SELECT 'function', f.oid::regprocedure::text, r.label, 1, 'EXECUTE' FROM pg_proc f, role r WHERE f.pronamespace = 'skill_system'::regnamespace AND has_function_privilege(r.name, f.oid, 'EXECUTE')
+    SELECT 'function', f.oid::regprocedure::text, r.label, 1, 'EXECUTE' FROM pg_proc f, role r
+        WHERE f.pronamespace = 'skill_system'::regnamespace AND has_function_privilege(r.name, f.oid, 'EXECUTE')
     UNION ALL
-    SELECT 'type', t.oid::regtype::text, r.label, 1, 'USAGE' FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid, role r
-    WHERE t.typnamespace = 'skill_system'::regnamespace AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c') AND has_type_privilege(r.name, t.oid, 'USAGE')
+    SELECT 'type', t.oid::regtype::text, r.label, 1, 'USAGE' FROM pg_type t LEFT
+        JOIN pg_class c ON c.oid = t.typrelid, role r
+    WHERE t.typnamespace = 'skill_system'::regnamespace AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
+        AND has_type_privilege(r.name, t.oid, 'USAGE')
     UNION ALL
-    SELECT 'schema', 'skill_system', r.label, 1, p FROM role r, unnest(ARRAY['USAGE', 'CREATE']) p WHERE has_schema_privilege(r.name, 'skill_system', p)
+    SELECT 'schema', 'skill_system', r.label, 1, p FROM role r, unnest(ARRAY['USAGE', 'CREATE']) p
+        WHERE has_schema_privilege(r.name, 'skill_system', p)
 ), everything(kind, name) AS (
     SELECT kind, name FROM object
     UNION SELECT 'function', oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace
-    UNION SELECT 'type', t.oid::regtype::text FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid WHERE t.typnamespace = 'skill_system'::regnamespace AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
+    UNION SELECT 'type', t.oid::regtype::text FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+        WHERE t.typnamespace = 'skill_system'::regnamespace AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
     UNION SELECT 'schema', 'skill_system'
 )
-SELECT e.kind, e.name, r.label, coalesce((SELECT string_agg(h.privilege, ', ' ORDER BY h.n, h.privilege) FROM held h WHERE (h.kind, h.name, h.label) = (e.kind, e.name, r.label)), '-')
-FROM everything e, role r ORDER BY e.kind COLLATE "C", e.name COLLATE "C", array_position(ARRAY['PUBLIC', 'agent', 'reviewer', 'auditor', 'admin'], r.label)
+SELECT e.kind, e.name, r.label, coalesce((SELECT string_agg(h.privilege, ', ' ORDER BY h.n, h.privilege) FROM held h
+    WHERE (h.kind, h.name, h.label) = (e.kind, e.name, r.label)), '-')
+FROM everything e, role r ORDER BY e.kind COLLATE "C", e.name COLLATE "C",
+    array_position(ARRAY['PUBLIC', 'agent', 'reviewer', 'auditor', 'admin'], r.label)
 """
 
 
@@ -70,17 +83,22 @@ def test_the_matrix_is_the_golden_one(db, nobody):
 
 def test_nobody_holds_grant_options_or_owns_anything(db, roles):
     owners = db.execute(
-        "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace UNION SELECT pg_get_userbyid(proowner)::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace"
+        "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class "
+        "WHERE relnamespace = 'skill_system'::regnamespace UNION SELECT pg_get_userbyid(proowner)::text "
+        "FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace"
     ).fetchall()
     assert owners == [(db.info.user,)]
     grantable = db.execute(
-        "SELECT relname, a.grantee::regrole FROM pg_class, aclexplode(relacl) a WHERE relnamespace = 'skill_system'::regnamespace AND a.is_grantable AND a.grantee <> relowner "
-        "UNION ALL SELECT proname, a.grantee::regrole FROM pg_proc, aclexplode(proacl) a WHERE pronamespace = 'skill_system'::regnamespace AND a.is_grantable AND a.grantee <> proowner"
+        "SELECT relname, a.grantee::regrole FROM pg_class, aclexplode(relacl) a "
+        "WHERE relnamespace = 'skill_system'::regnamespace AND a.is_grantable AND a.grantee <> relowner "
+        "UNION ALL SELECT proname, a.grantee::regrole FROM pg_proc, aclexplode(proacl) a "
+        "WHERE pronamespace = 'skill_system'::regnamespace AND a.is_grantable AND a.grantee <> proowner"
     ).fetchall()
     assert grantable == []
     assert (
         db.execute(
-            "SELECT rolname FROM pg_roles WHERE rolname LIKE 'skill\\_system\\_%' AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)"
+            "SELECT rolname FROM pg_roles WHERE rolname LIKE 'skill\\_system\\_%' "
+            "AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)"
         ).fetchall()
         == []
     )
@@ -94,7 +112,8 @@ def stocked(db, roles):
     db.execute("SELECT skill_system.log_run('s', 'o', 'ok', 1)")
     db.execute("SELECT skill_system.create_audit_partition('2044-01-01')")
     db.execute(
-        "CREATE TABLE public.others (id int PRIMARY KEY); GRANT ALL ON public.others TO PUBLIC; CREATE SCHEMA play; GRANT ALL ON SCHEMA play TO PUBLIC"
+        "CREATE TABLE public.others (id int PRIMARY KEY); GRANT ALL ON public.others TO PUBLIC; "
+        "CREATE SCHEMA play; GRANT ALL ON SCHEMA play TO PUBLIC"
     )
     return db
 
@@ -145,9 +164,19 @@ EVERYBODY = [
     "SET ROLE postgres",
     "SET SESSION AUTHORIZATION postgres",
     # the trigger functions
-    "CREATE TEMP TABLE mine (id uuid); CREATE TRIGGER t BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION skill_system.sign_audit_row()",
-    "CREATE TEMP TABLE mine (id uuid); CREATE TRIGGER t AFTER INSERT ON mine FOR EACH STATEMENT EXECUTE FUNCTION skill_system.record_policy_change()",
-    "CREATE TEMP TABLE mine (tenant_id text, name text, id bigint, version int, content_hash text); CREATE TRIGGER t AFTER DELETE ON mine FOR EACH ROW EXECUTE FUNCTION skill_system.record_policy_deletion()",
+    (
+        "CREATE TEMP TABLE mine (id uuid); CREATE TRIGGER t BEFORE INSERT ON mine FOR EACH ROW "
+        "EXECUTE FUNCTION skill_system.sign_audit_row()"
+    ),
+    (
+        "CREATE TEMP TABLE mine (id uuid); CREATE TRIGGER t AFTER INSERT ON mine FOR EACH STATEMENT "
+        "EXECUTE FUNCTION skill_system.record_policy_change()"
+    ),
+    (
+        "CREATE TEMP TABLE mine (tenant_id text, name text, id bigint, version int, content_hash text); "
+        "CREATE TRIGGER t AFTER DELETE ON mine FOR EACH ROW "
+        "EXECUTE FUNCTION skill_system.record_policy_deletion()"
+    ),
     # somebody else's tables
     "SELECT skill_system.make_append_only('public.others')",
     "SELECT skill_system.audit_table('public.others')",
@@ -209,11 +238,17 @@ EVERYBODY = [
     "DROP TABLE skill_system.audit_logs_default",
     "ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default",
     "CREATE TABLE mine PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01')",
-    "CREATE TRIGGER t BEFORE INSERT ON skill_system.audit_logs FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change()",
+    (
+        "CREATE TRIGGER t BEFORE INSERT ON skill_system.audit_logs FOR EACH ROW "
+        "EXECUTE FUNCTION skill_system.refuse_change()"
+    ),
     "CREATE RULE r AS ON INSERT TO skill_system.audit_logs DO INSTEAD NOTHING",
     "CREATE POLICY p ON skill_system.audit_logs USING (true)",
     "ALTER TABLE skill_system.audit_logs DISABLE ROW LEVEL SECURITY",
-    "CREATE TABLE play.mine (t text, n text, FOREIGN KEY (t, n) REFERENCES skill_system.policy_profiles (tenant_id, name))",
+    (
+        "CREATE TABLE play.mine (t text, n text, FOREIGN KEY (t, n) REFERENCES skill_system.policy_profiles "
+        "(tenant_id, name))"
+    ),
 ]
 CHANGES_POLICIES = [
     "INSERT INTO skill_system.policy_profiles (name) VALUES ('mine')",
@@ -296,7 +331,8 @@ def settings_are_true(connection, role):
         return True
     return (
         connection.execute(
-            "SELECT count(*) FROM pg_settings WHERE name LIKE 'skill\\_system.%' AND source IN ('session', 'client', 'user', 'database')"
+            "SELECT count(*) FROM pg_settings WHERE name LIKE 'skill\\_system.%' "
+            "AND source IN ('session', 'client', 'user', 'database')"
         ).fetchone()[0]
         == 0
     )
@@ -305,7 +341,11 @@ def settings_are_true(connection, role):
 @pytest.mark.parametrize("role", FORBIDDEN)
 def test_what_a_role_must_not_do(stocked, nobody, connect, role):
     wrong = []
-    count = "SELECT (SELECT count(*) FROM skill_system.audit_logs), (SELECT count(*) FROM skill_system.policy_versions), (SELECT count(*) FROM skill_system.runs), (SELECT count(*) FROM skill_system.run_events), (SELECT count(*) FROM skill_system.policy_profiles)"
+    count = (
+        "SELECT (SELECT count(*) FROM skill_system.audit_logs), (SELECT count(*) "
+        "FROM skill_system.policy_versions), (SELECT count(*) FROM skill_system.runs), (SELECT count(*) "
+        "FROM skill_system.run_events), (SELECT count(*) FROM skill_system.policy_profiles)"
+    )
     before = stocked.execute(count).fetchone()
     for load in (True, False):
         connection = None
@@ -328,7 +368,8 @@ def test_what_a_role_must_not_do(stocked, nobody, connect, role):
             except PROTECTED:
                 pass
             except psycopg.Error as error:
-                # A role that does not exist, a setting that nobody knows yet or that no session may change, is as good as forbidden.
+                # A role that does not exist, a setting that nobody knows yet or that no session may change, is as good
+                # as forbidden.
                 if error.sqlstate not in ("22023", "42704", "42602", "0LP01", "55P02"):
                     wrong.append((load, statement, error.sqlstate, str(error).splitlines()[0]))
             else:
@@ -350,7 +391,10 @@ ALLOWED = {
         "SELECT * FROM skill_system.explain_policy('dev', '{{db.read}}')",
         "SELECT * FROM skill_system.policy_profiles",
         "SELECT allowed_effects FROM skill_system.policy_profiles WHERE name = 'dev'",
-        "INSERT INTO skill_system.runs (task_spec_id, status, started_at, effective_policy) VALUES (1, 'running', now(), '{{}}') RETURNING id",
+        (
+            "INSERT INTO skill_system.runs (task_spec_id, status, started_at, effective_policy) "
+            "VALUES (1, 'running', now(), '{{}}') RETURNING id"
+        ),
         "SELECT * FROM skill_system.run_stats",
         "SELECT * FROM skill_system.stuck_runs",
         *WRITES_RUNS[:2],
@@ -376,12 +420,18 @@ ALLOWED = {
         "SELECT * FROM skill_system.install_starter_policies()",
         "UPDATE skill_system.policy_profiles SET ask_effects = '{{mail.send}}' WHERE name = 'dev'",
         "DELETE FROM skill_system.policy_profiles WHERE name = 'locked'",
-        "INSERT INTO skill_system.policy_profiles (name, allowed_effects) VALUES ('mine too', '{{db.read}}') RETURNING id",
+        (
+            "INSERT INTO skill_system.policy_profiles (name, allowed_effects) "
+            "VALUES ('mine too', '{{db.read}}') RETURNING id"
+        ),
         "SELECT * FROM skill_system.audit_logs",
         "SELECT * FROM skill_system.maintain()",
         "SELECT * FROM skill_system.health()",
         *WRITES_AUDIT,
-        "CREATE TEMP TABLE own (id int PRIMARY KEY); SELECT skill_system.audit_table('own'); INSERT INTO own VALUES (1)",
+        (
+            "CREATE TEMP TABLE own (id int PRIMARY KEY); SELECT skill_system.audit_table('own'); "
+            "INSERT INTO own VALUES (1)"
+        ),
         "CREATE TEMP TABLE own2 (id int); SELECT skill_system.make_append_only('own2')",
     ],
 }
@@ -404,7 +454,8 @@ def test_what_a_role_is_for(stocked, connect, role, statement):
 def test_an_auditor_and_a_plain_member_of_two_roles(stocked, connect):
     """Rights add up and nothing more: an agent who audits too still cannot touch what is written."""
     stocked.execute(
-        "CREATE ROLE test_both LOGIN; GRANT skill_system_agent, skill_system_auditor, skill_system_admin, skill_system_reviewer TO test_both"
+        "CREATE ROLE test_both LOGIN; GRANT skill_system_agent, skill_system_auditor, skill_system_admin, "
+        "skill_system_reviewer TO test_both"
     )
     try:
         connection = connect("test_both")

@@ -5,7 +5,6 @@ import io
 import zipfile
 
 import psycopg
-import pytest
 
 # C functions on hot paths that run no SQL by search_path: what they run through SPI is run with search_path pinned in
 # the library. Each is called by an attacker below.
@@ -48,7 +47,8 @@ PINNED_IN_THE_LIBRARY = {
 
 def functions(db):
     return db.execute(
-        "SELECT p.proname::text, p.oid::regprocedure::text, l.lanname::text, p.prosecdef, p.proconfig, p.proacl::text[], p.prosqlbody IS NOT NULL FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang "
+        "SELECT p.proname::text, p.oid::regprocedure::text, l.lanname::text, p.prosecdef, p.proconfig, "
+        "p.proacl::text[], p.prosqlbody IS NOT NULL FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang "
         "WHERE p.pronamespace = 'skill_system'::regnamespace ORDER BY 2"
     ).fetchall()
 
@@ -85,7 +85,8 @@ def test_no_function_is_for_everybody(db):
 
 def test_views_run_with_the_rights_of_the_caller(db):
     views = db.execute(
-        "SELECT relname::text, coalesce(reloptions::text[], '{}') FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('v', 'm')"
+        "SELECT relname::text, coalesce(reloptions::text[], '{}') FROM pg_class "
+        "WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('v', 'm')"
     ).fetchall()
     assert views
     assert [name for name, options in views if "security_invoker=true" not in options] == []
@@ -94,18 +95,23 @@ def test_views_run_with_the_rights_of_the_caller(db):
 ATTACK = """
 CREATE SCHEMA evil;
 CREATE TABLE evil.proof (who text, what text);
-CREATE FUNCTION evil.hit(what text) RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN INSERT INTO evil.proof VALUES (current_user, what); RETURN true; EXCEPTION WHEN OTHERS THEN RETURN true; END $f$;
+CREATE FUNCTION evil.hit(what text) RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN INSERT INTO evil.proof
+    VALUES (current_user, what); RETURN true; EXCEPTION WHEN OTHERS THEN RETURN true; END $f$;
 -- operators, for every pair of types that the extension compares
 DO $$
 DECLARE t text; op text;
 BEGIN
-    FOREACH t IN ARRAY ARRAY['text', 'bigint', 'integer', 'uuid', 'boolean', 'timestamptz', 'name', 'oid', 'jsonb', 'text[]', 'numeric', 'date', '"char"', 'double precision', 'skill_system.run_status'] LOOP
-        EXECUTE format('CREATE FUNCTION evil.yes(%1$s, %1$s) RETURNS boolean LANGUAGE sql AS $f$ SELECT evil.hit(''operator %1$s'') $f$', t);
+    FOREACH t IN ARRAY ARRAY['text', 'bigint', 'integer', 'uuid', 'boolean', 'timestamptz', 'name', 'oid', 'jsonb',
+        'text[]', 'numeric', 'date', '"char"', 'double precision', 'skill_system.run_status'] LOOP
+        EXECUTE
+            format('CREATE FUNCTION evil.yes(%1$s, %1$s) RETURNS boolean '
+            'LANGUAGE sql AS $f$ SELECT evil.hit(''operator %1$s'') $f$', t);
         FOREACH op IN ARRAY ARRAY['=', '<>', '>=', '<=', '<', '>', '||', '->', '->>', '~', '+', '-', '@>'] LOOP
             EXECUTE format('CREATE OPERATOR evil.%2$s (LEFTARG = %1$s, RIGHTARG = %1$s, FUNCTION = evil.yes)', t, op);
         END LOOP;
     END LOOP;
-    CREATE FUNCTION evil.yes_get(jsonb, text) RETURNS jsonb LANGUAGE sql AS 'SELECT to_jsonb(evil.hit(''operator ->''))';
+    CREATE FUNCTION evil.yes_get(jsonb, text) RETURNS jsonb
+        LANGUAGE sql AS 'SELECT to_jsonb(evil.hit(''operator ->''))';
     CREATE OPERATOR evil.-> (LEFTARG = jsonb, RIGHTARG = text, FUNCTION = evil.yes_get);
     CREATE FUNCTION evil.yes_gett(jsonb, text) RETURNS text LANGUAGE sql AS 'SELECT evil.hit(''operator ->>'')::text';
     CREATE OPERATOR evil.->> (LEFTARG = jsonb, RIGHTARG = text, FUNCTION = evil.yes_gett);
@@ -115,23 +121,34 @@ DO $$
 DECLARE f text;
 BEGIN
     FOREACH f IN ARRAY ARRAY[
-        'now() RETURNS timestamptz', 'clock_timestamp() RETURNS timestamptz', 'current_tenant() RETURNS text', 'count(anyelement) RETURNS bigint', 'format(text, text) RETURNS text', 'format(text, text, text) RETURNS text',
-        'unnest(text[]) RETURNS text', 'unnest(bigint[]) RETURNS bigint', 'coalesce_text(text, text) RETURNS text', 'quote_ident(text) RETURNS text', 'to_regclass(text) RETURNS regclass', 'date_trunc(text, timestamp) RETURNS timestamp',
-        'to_char(timestamp, text) RETURNS text', 'jsonb_build_object(VARIADIC text[]) RETURNS jsonb', 'lower(text) RETURNS text', 'min(timestamptz) RETURNS timestamptz', 'pg_partition_tree(regclass) RETURNS text',
-        'audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text) RETURNS text', 'refuse_change() RETURNS text', 'stuck_after() RETURNS interval'
+        'now() RETURNS timestamptz', 'clock_timestamp() RETURNS timestamptz', 'current_tenant() RETURNS text',
+            'count(anyelement) RETURNS bigint', 'format(text, text) RETURNS text',
+            'format(text, text, text) RETURNS text',
+        'unnest(text[]) RETURNS text', 'unnest(bigint[]) RETURNS bigint', 'coalesce_text(text, text) RETURNS text',
+            'quote_ident(text) RETURNS text', 'to_regclass(text) RETURNS regclass',
+            'date_trunc(text, timestamp) RETURNS timestamp',
+        'to_char(timestamp, text) RETURNS text', 'jsonb_build_object(VARIADIC text[]) RETURNS jsonb',
+            'lower(text) RETURNS text', 'min(timestamptz) RETURNS timestamptz',
+            'pg_partition_tree(regclass) RETURNS text',
+        'audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, '
+            'text, text, text, text) RETURNS text', 'refuse_change() RETURNS text', 'stuck_after() RETURNS interval'
     ] LOOP
-        EXECUTE format('CREATE FUNCTION evil.%s LANGUAGE plpgsql AS $f$ BEGIN PERFORM evil.hit(%L); RETURN NULL; END $f$', f, f);
+        EXECUTE
+            format('CREATE FUNCTION evil.%s LANGUAGE plpgsql AS $f$ BEGIN PERFORM evil.hit(%L); RETURN NULL; END $f$',
+            f, f);
     END LOOP;
 END $$;
 CREATE TABLE evil.policy_profiles (LIKE skill_system.policy_profiles INCLUDING DEFAULTS);
-INSERT INTO evil.policy_profiles (id, name, allowed_effects, tenant_id) VALUES (1, 'locked', '{**}', 'default'), (2, 'mine', '{**}', 'default');
+INSERT INTO evil.policy_profiles (id, name, allowed_effects, tenant_id)
+    VALUES (1, 'locked', '{**}', 'default'), (2, 'mine', '{**}', 'default');
 CREATE TABLE evil.policy_versions (LIKE skill_system.policy_versions);
 CREATE TABLE evil.audit_state (only_one boolean DEFAULT true, log_id uuid, created_at timestamptz);
 INSERT INTO evil.audit_state VALUES (true, '00000000-0000-0000-0000-000000000000', now());
 CREATE TABLE evil.audit_logs (LIKE skill_system.audit_logs);
 CREATE TABLE evil.runs (LIKE skill_system.runs);
 CREATE TABLE evil.run_events (LIKE skill_system.run_events);
-CREATE TABLE evil.pg_class (oid oid, relname name, relkind "char", relpersistence "char", relnamespace oid, relowner oid);
+CREATE TABLE evil.pg_class (oid oid, relname name, relkind "char", relpersistence "char", relnamespace oid,
+    relowner oid);
 CREATE TABLE evil.pg_trigger (tgrelid oid, tgname name, tgenabled "char", tgfoid oid);
 CREATE TABLE evil.pg_inherits (inhrelid oid, inhparent oid);
 CREATE TABLE evil.pg_proc (oid oid, prosrc text, proname name);
@@ -159,10 +176,17 @@ def zipped(files):
     return "'\\x" + out.getvalue().hex() + "'"
 
 
-SKILL = """E'---\\nname: {name}\\ndescription: Fills in forms. {more}\\n---\\n\\nDo it.\\n\\n```skill-manifest\\n{{"schema_version": "2.0", "id": "{name}-id", "version": "{version}", "effects": ["db.read"], "operations": {{"fill": {{"description": "x"}}}}, "requires": []}}\\n```\\n'"""
+SKILL = (
+    "E'---\\nname: {name}\\ndescription: Fills in forms. {more}\\n---\\n\\nDo it.\\n\\n```skill-manifest\\n"
+    '{{"schema_version": "2.0", "id": "{name}-id", "version": "{version}", "effects": ["db.read"], '
+    '"operations": {{"fill": {{"description": "x"}}}}, "requires": []}}\\n```\\n\''
+)
 
 CALLS = [
-    "SELECT allowed, blocked_effects, policy_version FROM skill_system.check_policy('locked', ARRAY['db.read'::pg_catalog.text])",
+    (
+        "SELECT allowed, blocked_effects, policy_version "
+        "FROM skill_system.check_policy('locked', ARRAY['db.read'::pg_catalog.text])"
+    ),
     "SELECT allowed, reason FROM skill_system.check_policy('mine', '{db.read}'::pg_catalog.text)",
     "SELECT allowed FROM skill_system.check_policy('dev', '[\"db.read\"]'::pg_catalog.jsonb)",
     "SELECT allowed FROM skill_system.enforce_policy('dev', '{db.read}'::pg_catalog.text)",
@@ -182,7 +206,10 @@ CALLS = [
     "SELECT sealed > 0 AND tree_size > 0 AND blocked_by IS NULL FROM skill_system.seal_audit()",
     "SELECT skill_system.audit_checkpoint() IS NULL",
     "SELECT active, verifier_key IS NULL FROM skill_system.audit_public_key()",
-    "SELECT leaf_index, pg_catalog.length(proof) IS NULL FROM skill_system.audit_inclusion_proof((SELECT id FROM skill_system.audit_leaves(0, 1)))",
+    (
+        "SELECT leaf_index, pg_catalog.length(proof) IS NULL "
+        "FROM skill_system.audit_inclusion_proof((SELECT id FROM skill_system.audit_leaves(0, 1)))"
+    ),
     "SELECT pg_catalog.length(proof) IS NULL FROM skill_system.audit_consistency_proof(1, 3)",
     "SELECT skill_system.audit_leaf_index((SELECT id FROM skill_system.audit_leaves(1, 1)))",
     "SELECT skill_system.audit_tile(0, 0) IS NULL",
@@ -194,7 +221,10 @@ CALLS = [
     "SELECT key_present, key_active FROM skill_system.audit_status()",
     "SELECT skill_system.create_policy('made', allow => '{db.read}') IS NULL",
     "SELECT * FROM skill_system.install_starter_policies()",
-    "UPDATE skill_system.policy_profiles SET denied_effects = '{net.fetch}' WHERE name OPERATOR(pg_catalog.=) 'made' RETURNING version, name",
+    (
+        "UPDATE skill_system.policy_profiles SET denied_effects = '{net.fetch}' "
+        "WHERE name OPERATOR(pg_catalog.=) 'made' RETURNING version, name"
+    ),
     "DELETE FROM skill_system.policy_profiles WHERE name OPERATOR(pg_catalog.=) 'made' RETURNING name",
     "SELECT skill_system.create_audit_partition('2041-01-01')",
     "SELECT skill_system.make_append_only('public.kept')",
@@ -228,10 +258,20 @@ CALLS = [
     "SELECT partition FROM skill_system.audit_retirements",
     # compliance
     "SELECT * FROM skill_system.install_validation_presets()",
-    "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('well', 'Well') RETURNING type_key",
+    (
+        "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('well', 'Well') "
+        "RETURNING type_key"
+    ),
     "UPDATE skill_system.entity_type_definitions SET icon = 'x' RETURNING icon",
-    "INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, validation_preset) SELECT type_id, 'api', 'API', 'text', 'api_well_number' FROM skill_system.entity_type_definitions RETURNING field_key",
-    "INSERT INTO skill_system.rrc_field_mappings (type_id, rrc_field_key, entity_field_id) SELECT type_id, 'API_NO', field_id FROM skill_system.entity_field_definitions RETURNING rrc_field_key",
+    (
+        "INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, "
+        "validation_preset) SELECT type_id, 'api', 'API', 'text', 'api_well_number' "
+        "FROM skill_system.entity_type_definitions RETURNING field_key"
+    ),
+    (
+        "INSERT INTO skill_system.rrc_field_mappings (type_id, rrc_field_key, entity_field_id) "
+        "SELECT type_id, 'API_NO', field_id FROM skill_system.entity_field_definitions RETURNING rrc_field_key"
+    ),
     "SELECT * FROM skill_system.validate_entity('well', '{\"api\": \"x\"}')",
     "SELECT skill_system.entity_json_schema('well') OPERATOR(pg_catalog.->>) 'title'",
     'SELECT * FROM skill_system.map_import(\'well\', \'{"API_NO": "4250120130", "X": 1}\')',
@@ -245,7 +285,10 @@ CALLS = [
     f"SELECT status FROM skill_system.update_checklist_item({FILING}, 0, 'complete')",
     f"SELECT skill_system.snapshot_rules({FILING})",
     f"SELECT status FROM skill_system.submit_checklist({FILING})",
-    "SELECT status FROM skill_system.propose_rule('SWR_37', 'spacing', '2021-01-01', '{\"feet\": 330}', 'manual', draft => true)",
+    (
+        "SELECT status FROM skill_system.propose_rule('SWR_37', 'spacing', '2021-01-01', '{\"feet\": 330}', "
+        "'manual', draft => true)"
+    ),
     f"SELECT status FROM skill_system.submit_rule({PROPOSAL})",
     f"SELECT status, stale_snapshots FROM skill_system.review_rule({PROPOSAL}, 'approved')",
     f"SELECT patch, lines FROM skill_system.diff_rules({PROPOSAL}, {PROPOSAL})",
@@ -259,7 +302,10 @@ CALLS = [
     f"SELECT status FROM skill_system.file_checklist({FILING})",
     f"SELECT json_typeof FROM pg_catalog.json_typeof(skill_system.compliance_snapshot({FILING}))",
     "SELECT status FROM skill_system.create_checklist('42-501-20131', 'well', 'rule_37')",
-    "SELECT status FROM skill_system.mark_exception((SELECT id FROM skill_system.filing_checklists WHERE entity_id OPERATOR(pg_catalog.=) '42-501-20131'), 'plugged')",
+    (
+        "SELECT status FROM skill_system.mark_exception((SELECT id FROM skill_system.filing_checklists "
+        "WHERE entity_id OPERATOR(pg_catalog.=) '42-501-20131'), 'plugged')"
+    ),
     "SELECT pg_catalog.count(action) FROM skill_system.checklist_transitions()",
     "SELECT * FROM skill_system.assess_compliance('default', '42-501-20130', 'well', 'form_pr', 'compliant')",
     "SELECT * FROM skill_system.assess_compliance('default', '42-501-20130')",
@@ -271,12 +317,23 @@ CALLS = [
     "SELECT pg_catalog.jsonb_typeof(skill_system.oscal_assessment_results())",
     # skills
     f"SELECT * FROM skill_system.validate_skill({SKILL.format(name='forms', more='', version='1.0.0')})",
-    f'SELECT skill_name, version, status FROM skill_system.register_skill({SKILL.format(name="forms", more="One.", version="1.0.0")}, files => \'{{"references/a.md": "a"}}\')',
+    (
+        "SELECT skill_name, version, status "
+        f"FROM skill_system.register_skill({SKILL.format(name='forms', more='One.', version='1.0.0')}, "
+        f'files => \'{{"references/a.md": "a"}}\')'
+    ),
     "SELECT skill_system.skill_approval_text('forms')",
-    "SELECT skill_system.add_skill_approver('d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a', 'alice')",
+    (
+        "SELECT "
+        "skill_system.add_skill_approver('d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a', "
+        "'alice')"
+    ),
     "SELECT skill_system.revoke_skill_approver('21fe31dfa154a261')",
     "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved')",
-    f"SELECT version, status FROM skill_system.register_skill({SKILL.format(name='forms', more='Two.', version='1.1.0')})",
+    (
+        "SELECT version, status "
+        f"FROM skill_system.register_skill({SKILL.format(name='forms', more='Two.', version='1.1.0')})"
+    ),
     "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved')",
     "SELECT skill_system.export_skill('forms')",
     "SELECT path, sha256 FROM skill_system.export_skill_files('forms')",
@@ -299,8 +356,11 @@ CALLS = [
     "SELECT skill_name, matched FROM skill_system.search_skills('fill in a form', embedding => '{1,0}')",
     "SELECT skill_system.log_run('forms', 'fill', 'ok') IS NULL",
     "SELECT skill_name, version FROM skill_system.run_skill_versions",
-    # the SkillStore face
-    "SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\nx\n') OPERATOR(pg_catalog.->>) 'version'",
+    # the client API of skillscript's SkillStore
+    (
+        "SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\nx\n') "
+        "OPERATOR(pg_catalog.->>) 'version'"
+    ),
     "SELECT skill_system.skill_store_update_status('hello', 'Approved') OPERATOR(pg_catalog.->>) 'version'",
     "SELECT skill_system.skill_store_load('hello') OPERATOR(pg_catalog.->>) 'source'",
     "SELECT skill_system.skill_store_metadata('hello') OPERATOR(pg_catalog.->>) 'status'",
@@ -310,10 +370,16 @@ CALLS = [
     "SELECT skill_system.skill_store_manifest() IS NULL",
     "SELECT skill_system.skill_store_static_capabilities()",
     "SELECT skill_system.skill_store_delete('hello')",
-    # the face of skills-runtime-sdk
+    # the client API of skills-runtime-sdk
     "SELECT skill_system.create_client_schema('skills_runtime', 'agent')",
-    "INSERT INTO agent.skills_catalog (namespace, skill_name, description, body) VALUES ('team:pdf', 'pdf-forms', 'Fills in PDF forms.', '# PDF') RETURNING enabled",
-    "UPDATE agent.skills_catalog SET body = '# PDF forms' WHERE skill_name OPERATOR(pg_catalog.=) 'pdf-forms' RETURNING body_size",
+    (
+        "INSERT INTO agent.skills_catalog (namespace, skill_name, description, body) "
+        "VALUES ('team:pdf', 'pdf-forms', 'Fills in PDF forms.', '# PDF') RETURNING enabled"
+    ),
+    (
+        "UPDATE agent.skills_catalog SET body = '# PDF forms' "
+        "WHERE skill_name OPERATOR(pg_catalog.=) 'pdf-forms' RETURNING body_size"
+    ),
     "DELETE FROM agent.skills_catalog WHERE skill_name OPERATOR(pg_catalog.=) 'pdf-forms' RETURNING skill_name",
     "SELECT mention, found, code FROM skill_system.resolve_mentions('use $[default].forms and $[default].nothing')",
     "SELECT skill_system.inject_skill('forms') IS NULL",
@@ -324,11 +390,20 @@ CALLS = [
     f"SELECT version FROM skill_system.register_skill_bundle('forms', {zipped({'actions/run.sh': 'echo'})})",
     "SELECT skill_system.skill_bundle('forms') IS NULL",
     "SELECT pg_catalog.count(*) > 1 FROM skill_system.redis_export('skills:')",
-    # the face of AEGIS
-    "SELECT skill_name, status FROM skill_system.define_skill('rule37', '{\"description\": \"Spacing exceptions\"}', '{\"steps\": [\"look\"]}', effects => '{db.read}')",
+    # the client API of AEGIS
+    (
+        "SELECT skill_name, status FROM skill_system.define_skill('rule37', "
+        '\'{"description": "Spacing exceptions"}\', \'{"steps": ["look"]}\', effects => \'{db.read}\')'
+    ),
     "SELECT status FROM skill_system.set_skill_status('rule37', 'approved')",
-    "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES ('rule_37', 'rule37') RETURNING agent_key",
-    "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT 'one', id, 'one', 'text' FROM skill_system.skills WHERE skill_name OPERATOR(pg_catalog.=) 'rule37' RETURNING content_hash",
+    (
+        "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES ('rule_37', 'rule37') "
+        "RETURNING agent_key"
+    ),
+    (
+        "INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT 'one', id, 'one', 'text' "
+        "FROM skill_system.skills WHERE skill_name OPERATOR(pg_catalog.=) 'rule37' RETURNING content_hash"
+    ),
     "SELECT skill, name, token_estimate FROM skill_system.skill_catalog('rule_37', policy_name => 'dev')",
     "SELECT already_loaded, definition FROM skill_system.load_skill('rule37', 'c')",
     "SELECT already_loaded, content FROM skill_system.load_artifact('one', 'c')",
@@ -344,14 +419,23 @@ CALLS = [
     "SELECT skill_system.delete_skill('forms')",
 ]
 PREPARE = (
-    "CREATE TABLE public.kept (id int); CREATE TABLE public.watched (id int PRIMARY KEY, note text); SELECT * FROM skill_system.install_starter_policies();"
+    "CREATE TABLE public.kept (id int); CREATE TABLE public.watched (id int PRIMARY KEY, note text); "
+    "SELECT * FROM skill_system.install_starter_policies();"
     "SELECT skill_system.create_policy('watched', mode => 'observe');"
-    "CREATE SCHEMA legacy; CREATE TABLE legacy.policy_profiles (id bigserial PRIMARY KEY, name text NOT NULL UNIQUE, allowed_effects text[] NOT NULL DEFAULT '{}', allowed_exec text[] NOT NULL DEFAULT '{}',"
-    "allowed_write_roots text[] NOT NULL DEFAULT '{}', metadata jsonb NOT NULL DEFAULT '{}', created_at timestamptz NOT NULL DEFAULT now());"
-    "CREATE TABLE legacy.runs (id bigserial PRIMARY KEY, task_spec_id bigint, status text NOT NULL DEFAULT 'queued', started_at timestamptz, ended_at timestamptz, effective_policy jsonb NOT NULL DEFAULT '{}',"
+    "CREATE SCHEMA legacy; CREATE TABLE legacy.policy_profiles (id bigserial PRIMARY KEY, "
+    "name text NOT NULL UNIQUE, allowed_effects text[] NOT NULL DEFAULT '{}', "
+    "allowed_exec text[] NOT NULL DEFAULT '{}',"
+    "allowed_write_roots text[] NOT NULL DEFAULT '{}', metadata jsonb NOT NULL DEFAULT '{}', "
+    "created_at timestamptz NOT NULL DEFAULT now());"
+    "CREATE TABLE legacy.runs (id bigserial PRIMARY KEY, task_spec_id bigint, "
+    "status text NOT NULL DEFAULT 'queued', started_at timestamptz, ended_at timestamptz, "
+    "effective_policy jsonb NOT NULL DEFAULT '{}',"
     "metrics jsonb NOT NULL DEFAULT '{}', error text, created_at timestamptz NOT NULL DEFAULT now());"
-    "CREATE TABLE legacy.run_events (id bigserial PRIMARY KEY, run_id bigint NOT NULL, ts timestamptz NOT NULL DEFAULT now(), level text NOT NULL DEFAULT 'info', event_type text NOT NULL, payload jsonb NOT NULL DEFAULT '{}');"
-    "INSERT INTO legacy.runs (id, status) VALUES (700, 'succeeded'); INSERT INTO legacy.run_events (id, run_id, event_type) VALUES (900, 700, 'note');"
+    "CREATE TABLE legacy.run_events (id bigserial PRIMARY KEY, run_id bigint NOT NULL, "
+    "ts timestamptz NOT NULL DEFAULT now(), level text NOT NULL DEFAULT 'info', event_type text NOT NULL, "
+    "payload jsonb NOT NULL DEFAULT '{}');"
+    "INSERT INTO legacy.runs (id, status) VALUES (700, 'succeeded'); "
+    "INSERT INTO legacy.run_events (id, run_id, event_type) VALUES (900, 700, 'note');"
     "INSERT INTO legacy.policy_profiles (id, name, allowed_effects) VALUES (77, 'old', '{db.read}')"
 )
 
@@ -391,10 +475,12 @@ def test_the_list_of_calls_names_every_function(db):
     known = {
         row[0]
         for row in db.execute(
-            "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace AND prorettype <> 'trigger'::regtype"
+            "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'skill_system'::regnamespace "
+            "AND prorettype <> 'trigger'::regtype"
         )
     }
-    # create_keyring() and rotate_audit_key() change the keyring, which both databases share, the next three are called by verify_audit() and seal_audit(), and nothing is adopted here.
+    # create_keyring() and rotate_audit_key() change the keyring, which both databases share, the next three are called
+    # by verify_audit() and seal_audit(), and nothing is adopted here.
     assert {name for name in known if f"skill_system.{name}(" not in named} <= {
         "create_keyring",
         "rotate_audit_key",

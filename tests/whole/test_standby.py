@@ -1,95 +1,27 @@
-"""A hot standby decides, explains and verifies; it writes nothing; and a change on the primary counts there after replay."""
+"""A hot standby decides, explains and verifies; it writes nothing; and a change on the primary counts there after
+replay."""
 
-import os
-import subprocess
 import time
-import uuid
-from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg import errors
 
-
-def as_server(*command):
-    if os.geteuid() == 0:
-        command = ("runuser", "-u", "postgres", "--", *command)
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture
-def pair(new_cluster):
-    primary = new_cluster()
-    with primary.connect() as admin:
-        admin.execute("CREATE DATABASE governed TEMPLATE template0")
-    with primary.connect(dbname="governed") as connection:
-        connection.execute("CREATE EXTENSION skill_system")
-        connection.execute("SELECT * FROM skill_system.install_starter_policies()")
-        connection.execute("SELECT skill_system.log_run('skill', 'op', 'ok', 5)")
-    bindir = subprocess.run(
-        [os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    home = Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6]
-    home.mkdir()
-    if os.geteuid() == 0:
-        subprocess.run(["chown", "postgres:", str(home)], check=True)
-    environment = primary.environment
-    as_server(
-        f"{bindir}/pg_basebackup",
-        "-h",
-        environment["PGHOST"],
-        "-p",
-        environment["PGPORT"],
-        "-U",
-        environment["PGUSER"],
-        "-D",
-        str(home / "data"),
-        "-R",
-        "-X",
-        "stream",
-        "-c",
-        "fast",
-    )
-    as_server(
-        f"{bindir}/pg_ctl",
-        "-s",
-        "-w",
-        "-D",
-        str(home / "data"),
-        "-l",
-        str(home / "log"),
-        "-o",
-        f"-c listen_addresses='' -c unix_socket_directories='{home}' -c port={environment['PGPORT']} -c hot_standby=on",
-        "start",
-    )
-    yield primary, {**environment, "PGHOST": str(home)}
-    as_server(f"{bindir}/pg_ctl", "-s", "-w", "-m", "immediate", "-D", str(home / "data"), "stop")
-    subprocess.run(["rm", "-rf", str(home)], check=True)
-
-
-def wait(primary, standby):
-    target = primary.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()[0]
-    for _ in range(1000):
-        if standby.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [target]).fetchone()[0]:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the standby does not catch up")
+from standby import wait_for_replay
 
 
 def test_a_standby(pair):
-    cluster, where = pair
+    cluster, copy = pair
     primary = cluster.connect(dbname="governed")
-    connect = lambda: psycopg.connect(
-        host=where["PGHOST"], port=where["PGPORT"], user=where["PGUSER"], dbname="governed", autocommit=True
-    )
-    standby = connect()
-    wait(primary, standby)
+
+    standby = copy.connect()
+    wait_for_replay(primary, standby)
     assert standby.execute("SELECT pg_is_in_recovery()").fetchone()[0] is True
-    check = lambda effect="db.read": standby.execute(
-        "SELECT allowed FROM skill_system.check_policy('dev', %s::text[])", [[effect]]
-    ).fetchone()[0]
+
+    def check(effect="db.read"):
+        return standby.execute(
+            "SELECT allowed FROM skill_system.check_policy('dev', %s::text[])", [[effect]]
+        ).fetchone()[0]
+
     assert check() is True and check("net.fetch") is False
     for statement in [
         "SELECT * FROM skill_system.explain_policy('dev', '{db.read}')",
@@ -138,20 +70,21 @@ def test_a_standby(pair):
     with pytest.raises(errors.InsufficientPrivilege) as caught:
         standby.execute("SELECT skill_system.enforce_policy('dev', '{net.fetch}'::text[])")
     assert caught.value.diag.message_detail.endswith("The denial was not recorded: this server is a standby.")
-    # A change counts after replay, in a session that has the policy compiled, also inside a transaction and with a prepared statement.
+    # A change counts after replay, in a session that has the policy compiled, also inside a transaction and with a
+    # prepared statement.
     standby.execute("PREPARE p AS SELECT allowed FROM skill_system.check_policy('dev', '{db.read}'::text[])")
     for _ in range(7):
         assert standby.execute("EXECUTE p").fetchone()[0] is True
     for level in ("READ COMMITTED", "REPEATABLE READ"):
         primary.execute("UPDATE skill_system.policy_profiles SET denied_effects = '{}' WHERE name = 'dev'")
-        wait(primary, standby)
+        wait_for_replay(primary, standby)
         assert check() is True
         standby.execute(f"BEGIN ISOLATION LEVEL {level}")
         assert standby.execute("EXECUTE p").fetchone()[0] is True
         primary.execute("UPDATE skill_system.policy_profiles SET denied_effects = '{db.**}' WHERE name = 'dev'")
         time.sleep(0.1)
-        with connect() as other:
-            wait(primary, other)
+        with copy.connect() as other:
+            wait_for_replay(primary, other)
         assert standby.execute("EXECUTE p").fetchone()[0] is False, level
         standby.execute("COMMIT")
         assert check() is False
@@ -159,11 +92,11 @@ def test_a_standby(pair):
     with primary.transaction(force_rollback=True):
         primary.execute("UPDATE skill_system.policy_profiles SET denied_effects = '{}' WHERE name = 'dev'")
     primary.execute("SELECT skill_system.append_audit('x', '{}')")
-    wait(primary, standby)
+    wait_for_replay(primary, standby)
     assert check() is False
     # Observing is recorded on a primary only; on a standby it must neither fail nor write.
     primary.execute("UPDATE skill_system.policy_profiles SET mode = 'observe' WHERE name = 'dev'")
-    wait(primary, standby)
+    wait_for_replay(primary, standby)
     assert (
         standby.execute("SELECT allowed FROM skill_system.enforce_policy('dev', '{db.read}'::text[])").fetchone()[0]
         is False

@@ -4,22 +4,24 @@ import os
 
 import psycopg
 import pytest
-import skill_content
 from psycopg import errors, sql
+
+import skills
 
 WORDS = ("agent", "reviewer", "admin")
 
 
 @pytest.fixture(scope="module")
 def tenants(db):
-    """Roles acme_agent, globex_agent, ... bound to their tenant; each tenant with something in every room."""
+    """Roles acme_agent, globex_agent, ... bound to their tenant; each tenant with rows in every module."""
     names = []
     for tenant in ("acme", "globex"):
         for word in WORDS:
             name = f"{tenant}_{word}"
             names.append(name)
             db.execute(
-                f"CREATE ROLE {name} LOGIN; GRANT skill_system_{word} TO {name}; LOAD 'skill_system'; ALTER ROLE {name} SET skill_system.tenant = '{tenant}'"
+                f"CREATE ROLE {name} LOGIN; GRANT skill_system_{word} TO {name}; LOAD 'skill_system'; "
+                f"ALTER ROLE {name} SET skill_system.tenant = '{tenant}'"
             )
     for tenant in ("acme", "globex"):
         with session(db, f"{tenant}_admin") as admin:
@@ -32,7 +34,8 @@ def tenants(db):
             )
         with session(db, f"{tenant}_agent") as agent:
             agent.execute(
-                "SELECT skill_system.log_run('skill', 'op', 'ok', 5, goal => %s, policy_name => 'shared name', idempotency_key => 'same key', payload => %s)",
+                "SELECT skill_system.log_run('skill', 'op', 'ok', 5, goal => %s, "
+                "policy_name => 'shared name', idempotency_key => 'same key', payload => %s)",
                 [f"secret {tenant}", psycopg.types.json.Jsonb({"of": f"secret {tenant}"})],
             )
             agent.execute("SELECT skill_system.start_run(%s)", [f"secret {tenant} two"])
@@ -46,13 +49,16 @@ def tenants(db):
                 [f"secret {tenant}"],
             )
             admin.execute(
-                "INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type) SELECT type_id, 'api', 'API', 'text' FROM skill_system.entity_type_definitions"
+                "INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type) "
+                "SELECT type_id, 'api', 'API', 'text' FROM skill_system.entity_type_definitions"
             )
             admin.execute(
-                "INSERT INTO skill_system.entity_relationship_rules (parent_type_id, child_type_id) SELECT type_id, type_id FROM skill_system.entity_type_definitions"
+                "INSERT INTO skill_system.entity_relationship_rules (parent_type_id, child_type_id) "
+                "SELECT type_id, type_id FROM skill_system.entity_type_definitions"
             )
             admin.execute(
-                "INSERT INTO skill_system.rrc_field_mappings (type_id, rrc_field_key, entity_field_id) SELECT type_id, 'API_NO', field_id FROM skill_system.entity_field_definitions"
+                "INSERT INTO skill_system.rrc_field_mappings (type_id, rrc_field_key, entity_field_id) "
+                "SELECT type_id, 'API_NO', field_id FROM skill_system.entity_field_definitions"
             )
             admin.execute(
                 "SELECT skill_system.publish_rule('SWR_37', 'spacing', '2020-01-01', %s, 'manual')",
@@ -71,7 +77,7 @@ def tenants(db):
                 "SELECT skill_system.add_artifact(%s, 0, 'document', 'plat', %s)", [filing, f"secret {tenant}"]
             )
         with session(db, f"{tenant}_admin") as admin:
-            skill_content.fill(admin, f"secret {tenant}")
+            skills.fill_tables(admin, f"secret {tenant}")
         with session(db, f"{tenant}_agent") as agent:
             agent.execute("SELECT skill_system.log_run('a', 'op', 'ok')")
     yield names
@@ -93,7 +99,8 @@ def readable(connection):
     return [
         row[0]
         for row in connection.execute(
-            "SELECT quote_ident(relname) FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') AND has_table_privilege(oid, 'SELECT') ORDER BY 1"
+            "SELECT quote_ident(relname) FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace "
+            "AND relkind IN ('r', 'p', 'v', 'm') AND has_table_privilege(oid, 'SELECT') ORDER BY 1"
         )
     ]
 
@@ -156,8 +163,11 @@ CALLS = [
 
 def test_no_function_or_statement_reaches_the_other_tenant(db, tenants):
     shown = (
-        "SELECT (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM skill_system.policy_profiles t WHERE tenant_id = %(t)s), (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM skill_system.runs t WHERE tenant_id = %(t)s), "
-        "(SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM skill_system.run_events t WHERE tenant_id = %(t)s), (SELECT count(*) FROM skill_system.audit_logs WHERE tenant_id = %(t)s)"
+        "SELECT (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM skill_system.policy_profiles t "
+        "WHERE tenant_id = %(t)s), (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM skill_system.runs t "
+        "WHERE tenant_id = %(t)s), "
+        "(SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM skill_system.run_events t WHERE tenant_id = %(t)s), "
+        "(SELECT count(*) FROM skill_system.audit_logs WHERE tenant_id = %(t)s)"
     )
     for role in tenants:
         other = other_of(role)
@@ -319,7 +329,9 @@ def test_functions_with_a_setting_of_their_own_do_not_help(db, tenants):
                 connection.execute("SELECT skill_system.current_tenant()")
             try:
                 connection.execute(
-                    "CREATE OR REPLACE FUNCTION public.sly() RETURNS text LANGUAGE sql SET skill_system.tenant = 'globex' AS 'SELECT skill_system.current_tenant()'"
+                    "CREATE OR REPLACE FUNCTION public.sly() RETURNS text "
+                    "LANGUAGE sql SET skill_system.tenant = 'globex' "
+                    "AS 'SELECT skill_system.current_tenant()'"
                 )
                 assert connection.execute("SELECT public.sly()").fetchone()[0] != "globex"
             except errors.InsufficientPrivilege:
@@ -328,7 +340,8 @@ def test_functions_with_a_setting_of_their_own_do_not_help(db, tenants):
 
 def test_a_pooler_may_be_trusted_with_the_setting(db, tenants):
     db.execute(
-        "CREATE ROLE pooler LOGIN; GRANT skill_system_agent TO pooler; GRANT SET ON PARAMETER skill_system.tenant TO pooler"
+        "CREATE ROLE pooler LOGIN; GRANT skill_system_agent TO pooler; "
+        "GRANT SET ON PARAMETER skill_system.tenant TO pooler"
     )
     try:
         with session(db, "pooler") as pooler:
@@ -353,7 +366,8 @@ def test_a_pooler_may_be_trusted_with_the_setting(db, tenants):
             with pooler.transaction():
                 pooler.execute("SET LOCAL skill_system.tenant = 'globex'")
                 pooler.execute(
-                    "PREPARE p AS SELECT skill_system.current_tenant(), (SELECT count(*) FROM skill_system.runs WHERE tenant_id <> 'globex')"
+                    "PREPARE p AS SELECT skill_system.current_tenant(), (SELECT count(*) "
+                    "FROM skill_system.runs WHERE tenant_id <> 'globex')"
                 )
                 assert pooler.execute("EXECUTE p").fetchone() == ("globex", 0)
             assert pooler.execute("EXECUTE p").fetchone()[0] == "acme"

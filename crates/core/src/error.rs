@@ -126,3 +126,12 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+/// At most 80 characters of a text from outside, without control characters, for a message.
+pub fn shorten(text: &str) -> String {
+    let mut out: String = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if out.len() < text.len() && text.chars().nth(80).is_some() {
+        out.push('…');
+    }
+    out
+}

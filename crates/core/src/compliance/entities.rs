@@ -6,8 +6,8 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value, json};
 
 use crate::error::Fault;
+use crate::error::shorten;
 use crate::input::invalid;
-use crate::policy::effect::shorten;
 
 /// Longest pattern of a preset, in bytes.
 const MAX_PATTERN: usize = 1000;

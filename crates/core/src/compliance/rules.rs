@@ -3,9 +3,8 @@
 use json_patch::PatchOperation;
 use serde_json::Value;
 
-use crate::error::{Code, Fault};
+use crate::error::{Code, Fault, shorten};
 use crate::input::{canonical, invalid, optional, required, word};
-use crate::policy::effect::shorten;
 
 const SOURCES: [&str; 4] = ["rrc_ingestion", "rule_monitor_agent", "manual", "docket_hearing"];
 const TYPES: [&str; 3] = ["statewide", "field_specific", "notice"];

@@ -19,9 +19,7 @@ impl Snapshot {
 
     /// Reads the text of a `pg_snapshot`.
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        let bad = || {
-            Fault::new(Code::DataCorrupted, format!("invalid snapshot: \"{}\"", crate::policy::effect::shorten(text)))
-        };
+        let bad = || Fault::new(Code::DataCorrupted, format!("invalid snapshot: \"{}\"", crate::error::shorten(text)));
         let (_, rest) = text.split_once(':').ok_or_else(bad)?;
         let (xmax, list) = rest.split_once(':').ok_or_else(bad)?;
         let in_progress: Vec<i64> =

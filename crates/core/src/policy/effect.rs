@@ -23,6 +23,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::error::shorten;
+
 /// Longest accepted effect or rule, in bytes.
 pub const MAX_EFFECT_BYTES: usize = 1024;
 /// Most effects that one call may ask about.
@@ -437,15 +439,6 @@ impl fmt::Display for BadEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\": {}", self.text, self.why)
     }
-}
-
-/// At most 80 characters of a text from outside, without control characters.
-pub fn shorten(text: &str) -> String {
-    let mut out: String = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if out.len() < text.len() && text.chars().nth(80).is_some() {
-        out.push('…');
-    }
-    out
 }
 
 #[cfg(test)]

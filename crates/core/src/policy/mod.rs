@@ -18,8 +18,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::error::{Code, Fault};
-use crate::policy::effect::{BadEffect, Effect, Malformed, STANDARD_EFFECTS, shorten};
+use crate::error::{Code, Fault, shorten};
+use crate::policy::effect::{BadEffect, Effect, Malformed, STANDARD_EFFECTS};
 
 /// Most rules, own and inherited, that a profile may have.
 pub const MAX_RULES: usize = 10_000;

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::effect::{MAX_EFFECTS, shorten};
-use crate::error::{Code, Fault};
+use super::effect::MAX_EFFECTS;
+use crate::error::{Code, Fault, shorten};
 use crate::jsonb::{self, StringsError};
 use crate::text_array;
 

@@ -44,7 +44,7 @@ impl Status {
             .into_iter()
             .find(|(words, _)| words.iter().any(|known| word.eq_ignore_ascii_case(known)))
             .map(|(_, status)| status)
-            .ok_or_else(|| RunError::UnknownStatus { given: crate::policy::effect::shorten(word) })
+            .ok_or_else(|| RunError::UnknownStatus { given: crate::error::shorten(word) })
     }
 
     /// The label of `run_status`.
@@ -233,7 +233,7 @@ pub fn check_events(events: &serde_json::Value) -> Result<usize, RunError> {
                 ("payload", Value::Object(_)) | ("ts", Value::String(_)) => {}
                 ("payload", _) => return Err(bad("payload is no object.".into())),
                 ("ts", _) => return Err(bad("ts is no text.".into())),
-                _ => return Err(bad(format!("It has the unknown key \"{}\".", crate::policy::effect::shorten(key)))),
+                _ => return Err(bad(format!("It has the unknown key \"{}\".", crate::error::shorten(key)))),
             }
         }
         if !event.contains_key("event_type") {

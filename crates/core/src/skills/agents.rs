@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::names::{DEFAULT_NAMESPACE, Reference, is_namespace};
 use crate::error::Fault;
+use crate::error::shorten;
 use crate::input::{invalid, required};
 use crate::policy::MAX_EFFECTS;
-use crate::policy::effect::{Effect, shorten};
+use crate::policy::effect::Effect;
 
 /// Longest id of an agent, an artifact or a conversation, in characters.
 pub const MAX_ID: usize = 100;

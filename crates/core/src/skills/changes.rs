@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::names::MAX_NAME;
-use crate::error::{Code, Fault};
+use crate::error::{Code, Fault, shorten};
 use crate::input::{invalid, parse_json};
-use crate::policy::effect::shorten;
 
 /// Most namespaces in a token.
 const MAX_NAMESPACES: usize = 10_000;

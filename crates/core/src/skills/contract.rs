@@ -5,9 +5,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::error::{Code, Fault};
+use crate::error::{Code, Fault, shorten};
 use crate::input::invalid;
-use crate::policy::effect::shorten;
 
 /// What the locators of the registry's own skills begin with.
 pub const OWN_SOURCE: &str = "skill_system.skills";

@@ -6,9 +6,8 @@ use serde_json::Value;
 
 use super::names::{is_namespace, storable};
 use super::requirement::{Candidate, Range, best, listed};
-use crate::error::{Code, Fault};
+use crate::error::{Code, Fault, shorten};
 use crate::input::invalid;
-use crate::policy::effect::shorten;
 
 /// Most entries in `requires`, and in `conflicts`.
 const MAX_RELATIONS: usize = 100;

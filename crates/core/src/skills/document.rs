@@ -6,8 +6,7 @@ use super::findings::{Finding, Findings, Mode, Severity};
 use super::frontmatter::{self, Fields, Missing, Refusal};
 use super::manifest::{self, Manifest};
 use super::unicode::{SuspiciousChar, nfkc, suspicious_char};
-use crate::error::{Code, Fault};
-use crate::policy::effect::shorten;
+use crate::error::{Code, Fault, shorten};
 
 /// Longest name, in characters (agentskills.io).
 pub const MAX_NAME: usize = 64;

@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::unicode::{folded, suspicious_char};
 use super::version::File;
-use crate::error::{Code, Fault};
+use crate::error::{Code, Fault, shorten};
 use crate::input::invalid;
-use crate::policy::effect::shorten;
 
 /// Most files of a skill, its SKILL.md included (SEP-2640).
 pub const MAX_FILES: usize = 512;

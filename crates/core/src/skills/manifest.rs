@@ -7,8 +7,9 @@ use serde_json::{Map, Number, Value};
 
 use super::findings::{Findings, Mode, Severity};
 use super::unicode::suspicious_char;
+use crate::error::shorten;
 use crate::policy::MAX_EFFECTS;
-use crate::policy::effect::{Effect, shorten};
+use crate::policy::effect::Effect;
 
 /// Largest manifest, in bytes.
 pub const MAX_BYTES: usize = 262_144;

@@ -55,11 +55,8 @@ impl Status {
     pub fn from_argument(word: Option<&str>) -> Result<Self, Fault> {
         let word = word.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "status must not be NULL"))?;
         Status::parse(word).ok_or_else(|| {
-            Fault::new(
-                Code::InvalidParameterValue,
-                format!("\"{}\" is no status", crate::policy::effect::shorten(word)),
-            )
-            .hint("Use draft, approved or disabled.")
+            Fault::new(Code::InvalidParameterValue, format!("\"{}\" is no status", crate::error::shorten(word)))
+                .hint("Use draft, approved or disabled.")
         })
     }
 }

@@ -1,8 +1,7 @@
 //! Namespaces, names, and how a caller says which skill is meant.
 
-use crate::error::{Code, Fault};
+use crate::error::{Code, Fault, shorten};
 use crate::input::invalid;
-use crate::policy::effect::shorten;
 
 /// Where a skill is when nobody says otherwise.
 pub const DEFAULT_NAMESPACE: &str = "default";

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use semver::{Version, VersionReq};
 
 use crate::error::Fault;
+use crate::error::shorten;
 use crate::input::invalid;
-use crate::policy::effect::shorten;
 
 /// Longest requirement, in bytes.
 const MAX_REQUIREMENT: usize = 200;

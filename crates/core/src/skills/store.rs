@@ -11,9 +11,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Status;
-use crate::error::{Code, Fault};
+use crate::error::{Code, Fault, shorten};
 use crate::input::{invalid, optional};
-use crate::policy::effect::shorten;
 
 /// Namespace of the skills of whoever names none.
 pub const NAMESPACE: &str = "skillscript";

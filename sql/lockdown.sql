@@ -1,0 +1,147 @@
+-- Lockdown: what holds for every object of the extension, done in one place, and the installation fails where an object lacks
+-- what it must have. Last part of the install script; upgrade scripts end with the same text, so it can be repeated.
+-- Modules keep their GRANTs, and policies that differ: a policy that exists under the same name is left alone.
+
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+REVOKE ALL ON ALL TABLES IN SCHEMA skill_system FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA skill_system FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA skill_system FROM PUBLIC;
+
+DO $$
+DECLARE
+    -- The log belongs to the whole database, not to a tenant: its tables are readable for auditors only.
+    without_tenant CONSTANT text[] := ARRAY['audit_state', 'audit_seal_state', 'audit_tiles', 'audit_map', 'audit_checkpoints'];
+    -- A key that does not start with tenant_id: proofs and exports look records up by id across tenants, and the partitioned
+    -- table itself has no key, because a dump with partitions that were created later could not be restored.
+    without_tenant_key CONSTANT text[] := without_tenant || ARRAY['audit_logs', 'audit_logs_default', 'audit_kept'];
+
+    -- Trigger functions that protect, sign or keep a history: nothing may switch them off, also not
+    -- session_replication_role = replica, so their triggers are ENABLE ALWAYS.
+    always CONSTANT text[] := ARRAY[
+        'sign_audit_row', 'refuse_change', 'guard_columns', 'guard_run',
+        'lock_policies', 'check_policy_row', 'record_policy_change', 'record_policy_deletion', 'skills_changed'];
+    -- Exceptions: columns that follow from other rows, which replication brings along.
+    not_always CONSTANT text[] := ARRAY['checklist_artifacts_guard', 'filing_rule_snapshots_guard', 'skill_injections_guard'];
+    -- Trigger functions that complete, check or report the rows of a session: replicated rows have been through them.
+    origin CONSTANT text[] := ARRAY[
+        'capture_change', 'keep_updated_at', 'guard_entity_type', 'guard_preset', 'guard_template', 'guard_checklist',
+        'assess_checklist', 'hash_artifact', 'write_client_skill'];
+
+    object record;
+    problems text[];
+BEGIN
+    FOR object IN
+        SELECT c.oid::regclass AS name
+        FROM pg_catalog.pg_extension e
+        JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+        JOIN pg_catalog.pg_class c ON d.classid = 'pg_catalog.pg_class'::regclass AND c.oid = d.objid
+        WHERE e.extname = 'skill_system' AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity
+        ORDER BY c.oid
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', object.name);
+    END LOOP;
+
+    -- A partition is reached through its parent, whose policies apply; only auditors may read it directly.
+    FOR object IN
+        SELECT c.oid::regclass AS name, p.policy, p.definition
+        FROM pg_catalog.pg_class c
+        CROSS JOIN (VALUES
+            ('tenant', 'USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()))'),
+            ('auditor', 'FOR SELECT TO skill_system_auditor USING (true)')) AS p(policy, definition)
+        WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p')
+            AND (p.policy <> 'tenant' OR NOT c.relispartition AND EXISTS (
+                SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id'))
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy x WHERE x.polrelid = c.oid AND x.polname = p.policy)
+        ORDER BY c.oid, p.policy DESC
+    LOOP
+        EXECUTE pg_catalog.format('CREATE POLICY %I ON %s %s', object.policy, object.name, object.definition);
+    END LOOP;
+
+    FOR object IN
+        SELECT t.oid::regtype AS name
+        FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+        WHERE t.typnamespace = 'skill_system'::regnamespace AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
+        ORDER BY t.oid
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', object.name);
+    END LOOP;
+
+    FOR object IN
+        SELECT t.tgrelid::regclass AS name, t.tgname AS trigger
+        FROM pg_catalog.pg_trigger t
+        JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+        JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+        WHERE c.relnamespace = 'skill_system'::regnamespace AND p.pronamespace = 'skill_system'::regnamespace
+            AND NOT t.tgisinternal AND t.tgenabled <> 'A' AND p.proname = ANY (always) AND t.tgname <> ALL (not_always)
+        ORDER BY t.oid
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', object.name, object.trigger);
+    END LOOP;
+
+    WITH relation AS (
+        SELECT c.*, pg_catalog.format('table %s', c.relname) AS label, EXISTS (
+                   SELECT FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'text'::regtype AND a.attnotnull) AS has_tenant
+        FROM pg_catalog.pg_class c WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p')
+    ), problem(what) AS (
+        SELECT label || ' has no column tenant_id text NOT NULL' FROM relation
+        WHERE NOT has_tenant AND relname <> ALL (without_tenant)
+        UNION ALL
+        SELECT label || ' has no primary key that starts with tenant_id' FROM relation r
+        WHERE NOT relispartition AND relname <> ALL (without_tenant_key)
+            AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_index i
+                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                WHERE i.indrelid = r.oid AND i.indisprimary AND a.attname = 'tenant_id')
+        UNION ALL
+        SELECT label || ' has no row level security' FROM relation WHERE NOT relrowsecurity
+        UNION ALL
+        SELECT pg_catalog.format('view %s is not a security_invoker view', c.relname) FROM pg_catalog.pg_class c
+        WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind = 'v'
+            AND NOT coalesce(c.reloptions @> ARRAY['security_invoker=true'], false)
+        UNION ALL
+        SELECT pg_catalog.format('%s has no comment', pg_catalog.pg_describe_object(o.classid, o.oid, 0))
+        FROM (
+            SELECT c.tableoid AS classid, c.oid FROM pg_catalog.pg_class c
+            WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+            UNION ALL
+            SELECT p.tableoid, p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'skill_system'::regnamespace
+            UNION ALL
+            SELECT t.tableoid, t.oid FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+            WHERE t.typnamespace = 'skill_system'::regnamespace AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
+        ) o
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_description d WHERE d.classoid = o.classid AND d.objoid = o.oid AND d.objsubid = 0)
+        UNION ALL
+        SELECT pg_catalog.format('trigger function %s is neither in the list of ENABLE ALWAYS nor in that of ORIGIN', p.proname)
+        FROM pg_catalog.pg_proc p
+        WHERE p.pronamespace = 'skill_system'::regnamespace AND p.prorettype = 'trigger'::regtype
+            AND p.proname <> ALL (always || origin)
+    )
+    SELECT pg_catalog.array_agg(what ORDER BY what) INTO problems FROM problem;
+    IF problems IS NOT NULL THEN
+        RAISE EXCEPTION 'incomplete definitions in schema skill_system'
+            USING ERRCODE = 'invalid_object_definition', DETAIL = pg_catalog.array_to_string(problems, E'\n');
+    END IF;
+END
+$$;
+
+DO $$
+DECLARE
+    object record;
+BEGIN
+    -- pg_dump dumps the rows of all tables and the state of their sequences, in the order of creation.
+    FOR object IN
+        SELECT c.oid::regclass AS name
+        FROM pg_catalog.pg_extension e
+        JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+        JOIN pg_catalog.pg_class c ON d.classid = 'pg_catalog.pg_class'::regclass AND c.oid = d.objid
+        LEFT JOIN pg_catalog.pg_depend o ON c.relkind = 'S' AND o.classid = d.classid AND o.objid = c.oid
+            AND o.refclassid = d.classid AND o.deptype IN ('a', 'i')
+        WHERE e.extname = 'skill_system' AND c.relkind IN ('r', 'p', 'S')
+        ORDER BY coalesce(o.refobjid, c.oid), c.relkind = 'S'
+    LOOP
+        PERFORM pg_catalog.pg_extension_config_dump(object.name, '');
+    END LOOP;
+END
+$$;
