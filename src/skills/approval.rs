@@ -1,34 +1,42 @@
-//! Who approves: a reviewer's word, or an approver's signature where `skill_system.signed_approvals` asks for one.
+//! Who approves: a reviewer, or an approver's signature where `skill_system.signed_approvals` is on.
 
-use skill_pg::{Answer, Call, arg, pg_function, sys};
-use skill_pg::spi::{self, As, See};
-use crate::{settings, compat};
 use serde_json::json;
 use skill_core::input::required;
+use skill_core::error::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::approval::{self as logic, PREFIX, rejected};
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, arg, pg_function, sys};
 
-use super::registry::{self, Head, Version};
+use super::history::append_audit;
+use super::model::{self, Head, Version};
 use crate::args::missing;
-use crate::audit;
+use crate::settings;
 
 /// The key of this tenant's approvers that signed `message`, as its key id.
 pub fn signer(message: &[u8], signature: &[u8; 64]) -> Option<String> {
-    let mut found = None;
-    compat::run(
+    let keys = spi::collect::<(String, Vec<u8>)>(
         "SELECT key_id, public_key FROM skill_system.skill_approvers \
          WHERE tenant_id = skill_system.current_tenant() AND revoked_at IS NULL ORDER BY added_at, key_id",
-        As::Owner, See::OwnWrites,
+        As::Owner,
+        See::OwnWrites,
         &[],
-        |row| {
-            if found.is_none() && row.bytes(2).is_some_and(|key| logic::verifies(key, message, signature)) {
-                found = row.get::<Option<String>>(1);
-            }
-        },
     );
-    found
+    keys.into_iter().find(|(_, key)| logic::verifies(key, message, signature)).map(|(key_id, _)| key_id)
+}
+
+/// This tenant has an approver whose key is not revoked.
+pub fn has_approver() -> bool {
+    let found = spi::one::<bool>(
+        "SELECT EXISTS (SELECT FROM skill_system.skill_approvers \
+                        WHERE tenant_id = skill_system.current_tenant() AND revoked_at IS NULL)",
+        As::Owner,
+        See::OwnWrites,
+        &[],
+    );
+    found == Some(true)
 }
 
 /// The caller may approve: a member of skill_system_reviewer or skill_system_admin, or a superuser.
@@ -52,23 +60,25 @@ pub fn check(head: &Head, version: &Version, status: Status, signature: Option<&
     let bytes = signature.strip_prefix(PREFIX).and_then(logic::signature);
     let bytes = bytes.ok_or_else(|| {
         rejected("the signature cannot be read")
-            .hint("v1: and the 64 bytes of an Ed25519 signature in base64url, without padding.")
+            .hint("A signature is v1: and the 64 bytes of an Ed25519 signature in base64url, without padding.")
     })?;
     let text = logic::text(&settings::tenant(), &head.namespace, &head.skill_name, &version.digest);
-    match signer(text.as_bytes(), &bytes) {
-        Some(key_id) => Ok(Some(format!("{key_id} {signature}"))),
-        None => Err(rejected(format!("no registered approver signed version {} of skill \"{}\"", version.version, head.skill_name))
-            .hint("The signature must be over skill_approval_text(), byte for byte, by a key of skill_approvers that is not revoked.")),
-    }
+    let key_id = signer(text.as_bytes(), &bytes).ok_or_else(|| {
+        let version = &version.version;
+        rejected(format!("no registered approver signed version {version} of skill \"{}\"", head.skill_name)).hint(
+            "The signature must be over skill_approval_text(), byte for byte, by a key of skill_approvers that is not revoked.",
+        )
+    })?;
+    Ok(Some(format!("{key_id} {signature}")))
 }
 
 pg_function!(skill_approval_text);
 /// `skill_approval_text(skill, version)`
 fn skill_approval_text(call: &Call) -> Answer {
-    let head = registry::find(Reference::parse(call.text(0))?)?;
-    let version = registry::version(&head, call.text(1), As::Caller, See::Statement)?;
-    Ok(arg(&logic::text(&settings::tenant(), &head.namespace, &head.skill_name, &version.digest))
-        .unwrap_or_else(|| call.null()))
+    let (skill, version) = (call.text(0), call.text(1));
+    let head = model::find(Reference::parse(skill)?)?;
+    let version = model::version(&head, version, As::Caller, See::Statement)?;
+    Ok(call.answer(logic::text(&settings::tenant(), &head.namespace, &head.skill_name, &version.digest)))
 }
 
 pg_function!(add_skill_approver);
@@ -77,34 +87,34 @@ fn add_skill_approver(call: &Call) -> Answer {
     let key = logic::public_key(call.text(0).ok_or_else(|| missing("public_key"))?)?;
     let approver = required("approver", call.text(1), 200)?;
     let key_id = logic::key_id(&key);
-    let by = sys::role_name(sys::session_user());
-    let added = compat::run(
-        "INSERT INTO skill_system.skill_approvers (key_id, public_key, approver, added_by) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        As::Owner, See::OwnWrites,
-        &[arg(key_id.as_str()), arg(&key), arg(approver), arg(by)],
-        |_| (),
+    let added = spi::execute(
+        "INSERT INTO skill_system.skill_approvers (key_id, public_key, approver, added_by) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT DO NOTHING",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(&key_id), arg(&key), arg(approver), arg(sys::role_name(sys::session_user()))],
     );
     if added == 0 {
-        return Err(Fault::new(Code::UniqueViolation, format!("key {key_id} is there already"))
+        return Err(Fault::new(Code::UniqueViolation, format!("key {key_id} already exists"))
             .detail("A key that was revoked stays so.")
             .hint("SELECT * FROM skill_system.skill_approvers;"));
     }
-    audit::append("skill.approver_added", json!({"key_id": key_id, "approver": approver}), Some(by), Some("user"));
-    Ok(arg(&key_id).unwrap_or_else(|| call.null()))
+    append_audit("skill.approver_added", json!({"key_id": key_id, "approver": approver}));
+    Ok(call.answer(key_id))
 }
 
 pg_function!(revoke_skill_approver);
 /// `revoke_skill_approver(key_id)`
 fn revoke_skill_approver(call: &Call) -> Answer {
     let key_id = call.text(0).ok_or_else(|| missing("key_id"))?;
-    let mut before = None;
-    compat::run(
+    let revoked = spi::one::<bool>(
         "SELECT revoked_at IS NOT NULL FROM skill_system.skill_approvers \
          WHERE tenant_id = skill_system.current_tenant() AND key_id = $1 FOR UPDATE",
-        As::Owner, See::OwnWrites,
+        As::Owner,
+        See::OwnWrites,
         &[arg(key_id)],
-        |row| before = row.get::<Option<bool>>(1),
     );
+<<<<<<< HEAD
     match before {
         None => Err(Fault::new(
             Code::UndefinedObject,
@@ -127,5 +137,21 @@ fn revoke_skill_approver(call: &Call) -> Answer {
             );
             Ok(true.into())
         }
+=======
+    let revoked = revoked.ok_or_else(|| {
+        Fault::new(Code::UndefinedObject, format!("approver's key \"{}\" does not exist", shorten(key_id)))
+            .hint("SELECT * FROM skill_system.skill_approvers;")
+    })?;
+    if !revoked {
+        spi::execute(
+            "UPDATE skill_system.skill_approvers SET revoked_at = clock_timestamp() \
+             WHERE tenant_id = skill_system.current_tenant() AND key_id = $1",
+            As::Owner,
+            See::OwnWrites,
+            &[arg(key_id)],
+        );
+        append_audit("skill.approver_revoked", json!({"key_id": key_id}));
+>>>>>>> lead
     }
+    Ok(call.answer(!revoked))
 }

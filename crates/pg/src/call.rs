@@ -226,7 +226,7 @@ impl Call {
             wrong_result(&value, declared, "result");
         }
         // SAFETY: the memory lives as long as the call's result is used.
-        match unsafe { in_memory(self.memory, || value.datum()) } {
+        match unsafe { in_memory(self.memory, || value.copied_datum()) } {
             Some(datum) => Returned(datum),
             None => self.null(),
         }

@@ -79,6 +79,16 @@ pub fn warning(message: String) {
     send(Sql::ERRCODE_WARNING, message, None, None, PgLogLevel::WARNING);
 }
 
+/// Sends a WARNING with detail and hint.
+pub fn warning_with(message: String, detail: String, hint: &str) {
+    send(Sql::ERRCODE_WARNING, message, Some(detail), Some(hint.to_owned()), PgLogLevel::WARNING);
+}
+
+/// Sends the fault as a WARNING.
+pub fn report_warning(fault: Fault) {
+    report(fault, PgLogLevel::WARNING);
+}
+
 thread_local! {
     static RETURNED: Cell<Option<NonNull<pg_sys::ErrorData>>> = const { Cell::new(None) };
 }

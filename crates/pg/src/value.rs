@@ -540,6 +540,23 @@ impl<'a> Arg<'a> {
         })
     }
 
+    /// As [`Arg::datum`], with a copy of what the server passed: that may end before the current memory context.
+    pub(crate) fn copied_datum(&self) -> Option<pg_sys::Datum> {
+        let datum = self.datum()?;
+        if !matches!(self.content, Content::Given(..)) {
+            return Some(datum);
+        }
+        let layout = Layout::of(self.oid);
+        // SAFETY: not NULL, and of a type with this layout; no value here is a C string.
+        Some(unsafe {
+            match layout.length {
+                _ if layout.by_value => datum,
+                -1 => pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr())),
+                n => new_fixed(std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n as usize)),
+            }
+        })
+    }
+
     /// A value of this type can be put where `oid` is declared.
     pub(crate) fn fits(&self, oid: Oid) -> bool {
         // SAFETY: a catalogue look-up inside a transaction.
@@ -551,7 +568,7 @@ fn same_kind(a: Oid, b: Oid) -> bool {
     a == b || is_text(a) && is_text(b) || <Oid as FromSql>::accepts(a) && <Oid as FromSql>::accepts(b)
 }
 
-fn new_fixed(bytes: &[u8; 16]) -> pg_sys::Datum {
+fn new_fixed(bytes: &[u8]) -> pg_sys::Datum {
     // SAFETY: freshly allocated with room for the bytes.
     unsafe {
         let copy = pg_sys::palloc(bytes.len()).cast::<u8>();
@@ -571,10 +588,7 @@ fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
 }
 
 /// Calls the server's input function of a type, which raises when the text is not a value of it.
-fn from_text(
-    input: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
-    text: &str,
-) -> pg_sys::Datum {
+fn from_text(input: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, text: &str) -> pg_sys::Datum {
     let text = sys::c_string(text);
     let no_type_modifier = pg_sys::Datum::from(-1i32);
     // SAFETY: an input function takes the text, a type for elements and a type modifier, and never returns NULL.
@@ -689,6 +703,7 @@ to_array! {
     'a Option<&'a str>, pg_sys::TEXTARRAYOID;
     'a String, pg_sys::TEXTARRAYOID;
     'a Option<String>, pg_sys::TEXTARRAYOID;
+    'a f32, pg_sys::FLOAT4ARRAYOID;
     'a f64, pg_sys::FLOAT8ARRAYOID;
     'a i32, pg_sys::INT4ARRAYOID;
     'a i64, pg_sys::INT8ARRAYOID;

@@ -1,0 +1,90 @@
+//! A filing checklist: its row, locked, and its way from one status to the next.
+
+use serde_json::{Value, json};
+use skill_core::Fault;
+use skill_core::compliance::checklists as logic;
+use skill_pg::spi::{self, As, See};
+use skill_pg::{FromRow, NonNull, Row, Uuid, arg};
+
+use super::{record, unknown};
+use crate::args::stored;
+
+/// A checklist whose row is locked until the transaction ends.
+pub struct Checklist {
+    pub id: Uuid,
+    pub status: String,
+    pub version: i32,
+    pub items: Value,
+    pub metadata: Value,
+    pub required_items: Value,
+    /// Now, RFC 3339.
+    pub now: String,
+    pub rule_domains: Option<Vec<String>>,
+    pub entity_field: Option<String>,
+    entity: Value,
+}
+
+impl FromRow for Checklist {
+    fn from_row(row: &Row<'_>) -> Self {
+        Checklist {
+            id: row.get(1),
+            status: row.get(2),
+            version: row.get(3),
+            items: stored(row.get(4)),
+            metadata: stored(row.get(5)),
+            required_items: stored(row.get(6)),
+            now: row.get(7),
+            rule_domains: row.get::<Option<NonNull<String>>>(8).map(|list| list.0),
+            entity_field: row.get(9),
+            entity: stored(row.get(10)),
+        }
+    }
+}
+
+/// Locks a checklist of the session's tenant.
+pub fn lock_checklist(id: Uuid) -> Result<Checklist, Fault> {
+    let found = spi::first::<Checklist>(
+        "SELECT c.id, c.status::text, c.version, c.items::text, c.metadata::text, t.min_required_items::text, \
+             to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), t.rule_domains, \
+             c.entity_field::text, \
+             jsonb_build_object('entity_id', c.entity_id, 'compliance_domain', c.compliance_domain)::text \
+         FROM skill_system.filing_checklists c LEFT JOIN skill_system.checklist_templates t \
+             ON t.tenant_id = c.tenant_id AND t.id = c.template_id \
+         WHERE c.tenant_id = skill_system.current_tenant() AND c.id = $1 FOR NO KEY UPDATE OF c",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(id)],
+    );
+    found.ok_or_else(|| unknown("checklist", id))
+}
+
+/// Leads a checklist to the next status, with its items and metadata as they are in `checklist`, and records that. `more`
+/// is added to the record.
+pub fn change_status(
+    checklist: &Checklist,
+    action: &str,
+    decision: Option<&str>,
+    by: &str,
+    more: Value,
+) -> Result<(&'static str, i32), Fault> {
+    let status = logic::next(action, &checklist.status, decision)?;
+    spi::execute(
+        "UPDATE skill_system.filing_checklists \
+         SET status = $2, items = $3, metadata = $4, version = version + 1, updated_at = clock_timestamp() \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(checklist.id), arg(status), arg(&checklist.items), arg(&checklist.metadata)],
+    );
+    let version = checklist.version + 1;
+    let mut data = json!({
+        "checklist_id": checklist.id.to_string(), "action": action, "from": checklist.status, "to": status, "version": version,
+    });
+    if let Some(data) = data.as_object_mut() {
+        for part in [&checklist.entity, &more] {
+            data.extend(part.as_object().cloned().unwrap_or_default());
+        }
+    }
+    record(logic::event_type(action), data, by);
+    Ok((status, version))
+}

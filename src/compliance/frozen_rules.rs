@@ -1,0 +1,253 @@
+//! The copies of rules that filings froze: when they are taken, become stale and are settled.
+
+use const_format::concatcp;
+use serde_json::json;
+use skill_core::compliance::checklists::{EDITABLE, OPEN, REVIEWED, check_status};
+use skill_core::compliance::rules::difference;
+use skill_core::input::required;
+use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, Uuid, arg, pg_function, sys};
+
+use super::filing::{Checklist, change_status, lock_checklist};
+use super::{RuleLock, lock_rules, record, record_all, unknown};
+use crate::args::{actor, stored, uuid};
+
+/// Freezes for a filing what applies today and is not frozen yet, which is everything
+/// for a new one; the caller holds the lock.
+pub fn freeze_rules(checklist: Uuid, new: bool, domains: Option<Vec<String>>, field: Option<&str>) -> i32 {
+    let frozen = spi::execute(
+        "INSERT INTO skill_system.filing_rule_snapshots (checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256, is_current, superseded_by) \
+         SELECT $1, v.id, v.rule_data, v.content_sha256, n.id IS NULL, n.id FROM skill_system.rule_versions v \
+         LEFT JOIN skill_system.rule_versions n ON n.tenant_id = v.tenant_id AND n.rule_identifier = v.rule_identifier AND n.status = 'active' AND n.id <> v.id \
+         WHERE v.tenant_id = skill_system.current_tenant() AND v.status IN ('active', 'superseded') \
+             AND v.effective_date <= CURRENT_DATE AND (v.superseded_date IS NULL OR v.superseded_date > CURRENT_DATE) \
+             AND ($2 IS NULL OR v.rule_domain = ANY ($2)) AND (v.rule_type <> 'field_specific' OR v.rule_data->>'field' = $3) \
+             AND ($4 OR v.rule_identifier <> ALL (ARRAY(SELECT o.rule_identifier FROM (SELECT s.rule_version_id FROM skill_system.filing_rule_snapshots s \
+                 WHERE s.tenant_id = skill_system.current_tenant() AND s.checklist_id = $1 OFFSET 0) f \
+                 JOIN skill_system.rule_versions o ON o.tenant_id = skill_system.current_tenant() AND o.id = f.rule_version_id)))",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(checklist), arg(domains), arg(field), arg(new)],
+    );
+    frozen as i32
+}
+
+pg_function!(snapshot_rules);
+/// `snapshot_rules(checklist_id)`
+fn snapshot_rules(call: &Call) -> Answer {
+    let id = uuid(call, 0, "checklist_id")?;
+    lock_rules(RuleLock::Shared);
+    let checklist = lock_checklist(id)?;
+    check_status(&checklist.status, &EDITABLE)?;
+    let frozen = freeze_rules(id, false, checklist.rule_domains, checklist.entity_field.as_deref());
+    if frozen > 0 {
+        let by = sys::role_name(sys::session_user());
+        record("filing.rules_frozen", json!({"checklist_id": id.to_string(), "rules": frozen}), &by);
+    }
+    Ok(call.answer(frozen))
+}
+
+skill_pg::columns! {
+    /// A frozen copy that the caller is about to settle.
+    struct Frozen {
+        checklist: Uuid = "s.checklist_id",
+        identifier: String = "v.rule_identifier::text",
+        version: i32 = "v.version",
+        newest: Option<Uuid> = "s.superseded_by",
+        newest_version: Option<i32> = "n.version",
+        acknowledged_by: Option<String> = "CASE WHEN s.acknowledged THEN s.acknowledged_by::text END",
+        replaced: bool = "s.replaced_by IS NOT NULL",
+    }
+}
+
+/// Locks a frozen copy, which must be stale, and its filing.
+fn lock_stale(id: Uuid) -> Result<(Frozen, Checklist), Fault> {
+    lock_rules(RuleLock::Shared);
+    let checklist_id = spi::one::<Uuid>(
+        "SELECT checklist_id FROM skill_system.filing_rule_snapshots \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(id)],
+    );
+    let checklist = lock_checklist(checklist_id.ok_or_else(|| unknown("snapshot", id))?)?;
+    check_status(&checklist.status, &OPEN)?;
+    const SQL: &str = concatcp!(
+        "SELECT ",
+        Frozen::COLUMNS,
+        " FROM skill_system.filing_rule_snapshots s \
+          JOIN skill_system.rule_versions v ON v.tenant_id = s.tenant_id AND v.id = s.rule_version_id \
+          LEFT JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by \
+          WHERE s.tenant_id = skill_system.current_tenant() AND s.id = $1 FOR NO KEY UPDATE OF s"
+    );
+    let found = spi::first::<Frozen>(SQL, As::Owner, See::OwnWrites, &[arg(id)]);
+    let frozen = found.ok_or_else(|| unknown("snapshot", id))?;
+    if frozen.newest.is_none() || frozen.replaced {
+        let why =
+            if frozen.replaced { "it has been replaced by a newer copy" } else { "the frozen version is the newest" };
+        return Err(Fault::new(
+            Code::NotInPrerequisiteState,
+            format!("the frozen {} version {} is not stale", frozen.identifier, frozen.version),
+        )
+        .detail(format!("Nothing needs to be settled: {why}."))
+        .hint("SELECT * FROM skill_system.stale_filings();"));
+    }
+    Ok((frozen, checklist))
+}
+
+pg_function!(acknowledge_stale);
+/// `acknowledge_stale(snapshot_id, acknowledged_by, comment, seen_version)`
+fn acknowledge_stale(call: &Call) -> Answer {
+    let id = uuid(call, 0, "snapshot_id")?;
+    let by = required("acknowledged_by", call.text(1), 255)?;
+    let comment = required("comment", call.text(2), 10_000)?;
+    let seen: Option<i32> = call.get(3);
+    let (frozen, _) = lock_stale(id)?;
+    let newest = frozen.newest_version.unwrap_or_default();
+    if let Some(seen) = seen.filter(|seen| *seen != newest) {
+        return Err(Fault::new(
+            Code::SerializationFailure,
+            format!("{} has changed since: version {newest} is the newest, not {seen}", frozen.identifier),
+        )
+        .hint("Look at snapshot_diff() again, then acknowledge that version."));
+    }
+    if let Some(other) = frozen.acknowledged_by {
+        return Err(Fault::new(
+            Code::NotInPrerequisiteState,
+            format!("the change of {} to version {newest} is already acknowledged", frozen.identifier),
+        )
+        .detail(format!("By {other}.")));
+    }
+    spi::execute(
+        "UPDATE skill_system.filing_rule_snapshots SET acknowledged = true, acknowledged_by = $2, acknowledged_at = clock_timestamp(), acknowledged_comment = $3 \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(id), arg(by), arg(comment)],
+    );
+    let data = json!({
+        "checklist_id": frozen.checklist.to_string(), "snapshot_id": id.to_string(), "rule_identifier": frozen.identifier,
+        "frozen_version": frozen.version, "acknowledged_version": newest, "from": "stale", "to": "acknowledged", "comment": comment,
+    });
+    record("filing.stale_acknowledged", data, by);
+    Ok(call.null())
+}
+
+pg_function!(refresh_snapshot);
+/// `refresh_snapshot(snapshot_id, refreshed_by)`
+fn refresh_snapshot(call: &Call) -> Answer {
+    let id = uuid(call, 0, "snapshot_id")?;
+    let by = actor(call, 1, "refreshed_by")?;
+    let (frozen, checklist) = lock_stale(id)?;
+    let (rule, newest) = frozen.newest.zip(frozen.newest_version).ok_or_else(|| unknown("snapshot", id))?;
+    let fresh = spi::one::<Uuid>(
+        "INSERT INTO skill_system.filing_rule_snapshots (checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256) \
+         SELECT $2, v.id, v.rule_data, v.content_sha256 FROM skill_system.rule_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.id = $1 RETURNING id",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(rule), arg(frozen.checklist)],
+    );
+    let fresh = fresh.ok_or_else(|| unknown("rule version", rule))?;
+    spi::execute(
+        "UPDATE skill_system.filing_rule_snapshots SET replaced_by = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(id), arg(fresh)],
+    );
+    let data = json!({
+        "checklist_id": frozen.checklist.to_string(), "snapshot_id": id.to_string(), "replaced_by": fresh.to_string(),
+        "rule_identifier": frozen.identifier, "from": frozen.version, "to": newest,
+    });
+    record("filing.rule_refreshed", data, &by);
+    if REVIEWED.contains(&checklist.status.as_str()) {
+        change_status(&checklist, "refresh_snapshot", None, &by, json!({}))?;
+    }
+    Ok(call.answer(fresh))
+}
+
+pg_function!(snapshot_diff);
+/// `snapshot_diff(snapshot_id)`
+fn snapshot_diff(call: &Call) -> Answer {
+    let id = uuid(call, 0, "snapshot_id")?;
+    let mut found = None;
+    spi::each(
+        "SELECT v.rule_identifier::text, v.version, coalesce(n.version, v.version), s.is_current, s.acknowledged, \
+             s.rule_data_at_snapshot::text, coalesce(n.rule_data, v.rule_data)::text \
+         FROM skill_system.filing_rule_snapshots s \
+         JOIN skill_system.rule_versions v ON v.tenant_id = s.tenant_id AND v.id = s.rule_version_id \
+         LEFT JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by \
+         WHERE s.tenant_id = skill_system.current_tenant() AND s.id = $1",
+        As::Caller,
+        See::Statement,
+        &[arg(id)],
+        |row| {
+            let (patch, lines) = difference(&stored(row.get(6)), &stored(row.get(7)));
+            let mut columns = row.args(5);
+            columns.extend([arg(patch), arg(lines)]);
+            found = Some(call.row(&columns));
+            Ok(())
+        },
+    )?;
+    found.ok_or_else(|| unknown("snapshot", id))
+}
+
+/// Refuses to file while a frozen rule has changed and nobody has said that this is known.
+pub fn check_not_stale(checklist: Uuid) -> Result<(), Fault> {
+    let mut changes = Vec::new();
+    // Also what was published since the snapshot of an older transaction was taken.
+    spi::each(
+        "SELECT v.rule_identifier::text, v.version, n.version, s.rule_data_at_snapshot::text, n.rule_data::text \
+         FROM skill_system.filing_rule_snapshots s \
+         JOIN skill_system.rule_versions v ON v.tenant_id = s.tenant_id AND v.id = s.rule_version_id \
+         JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by \
+         WHERE s.tenant_id = skill_system.current_tenant() AND s.checklist_id = $1 AND NOT s.is_current \
+             AND NOT s.acknowledged AND s.replaced_by IS NULL \
+         ORDER BY v.rule_identifier LIMIT 20",
+        As::Owner,
+        See::Latest,
+        &[arg(checklist)],
+        |row| {
+            let (_, lines) = difference(&stored(row.get(4)), &stored(row.get(5)));
+            let how = match lines.len() {
+                0 => "the same parameters".into(),
+                count => lines[..count.min(10)].join(", "),
+            };
+            let (identifier, from, to): (&str, i32, i32) = (row.get(1), row.get(2), row.get(3));
+            changes.push(format!("{identifier} version {from} is superseded by {to}: {how}"));
+            Ok(())
+        },
+    )?;
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::new(Code::NotInPrerequisiteState, format!("{} rule(s) changed since this filing began", changes.len()))
+        .detail(format!("{}.", changes.join("; ")))
+        .hint("Look at stale_filings() and snapshot_diff(); then acknowledge_stale() or refresh_snapshot()."))
+}
+
+/// Every open filing that froze another version of the rule becomes stale, also one
+/// whose change to an earlier version was acknowledged. Returns how many copies.
+pub fn make_stale(identifier: &str, version: i32, id: Uuid, by: &str) -> i64 {
+    let stale = spi::collect::<(Uuid, Uuid, i32)>(
+        "UPDATE skill_system.filing_rule_snapshots s \
+         SET is_current = false, superseded_by = $2, acknowledged = false, acknowledged_by = NULL, acknowledged_at = NULL, \
+             acknowledged_comment = NULL \
+         FROM skill_system.rule_versions v, skill_system.filing_checklists c \
+         WHERE v.tenant_id = skill_system.current_tenant() AND v.rule_identifier = $1 AND v.id <> $2 \
+             AND s.tenant_id = v.tenant_id AND s.rule_version_id = v.id AND s.replaced_by IS NULL \
+             AND c.tenant_id = s.tenant_id AND c.id = s.checklist_id AND c.status NOT IN ('filed', 'exception') \
+         RETURNING s.id, s.checklist_id, v.version",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(identifier), arg(id)],
+    );
+    let changes = stale.iter().map(|(snapshot, checklist, from)| {
+        json!({
+            "checklist_id": checklist.to_string(), "snapshot_id": snapshot.to_string(), "rule_identifier": identifier,
+            "from": from, "to": version,
+        })
+    });
+    record_all("filing.stale", changes, by);
+    stale.len() as i64
+}

@@ -1,0 +1,416 @@
+//! The contract of the skillscript SkillStore over the registry.
+
+use std::cell::RefCell;
+
+use const_format::concatcp;
+use serde_json::{Value, json};
+use skill_core::error::shorten;
+use skill_core::skills::Status;
+use skill_core::skills::approval::rejected;
+use skill_core::skills::metadata::SkillMetadata;
+use skill_core::skills::names::{self, Reference, storable};
+use skill_core::skills::store::{self as logic, Filter, IMPLEMENTATION, Metadata, NAMESPACE, Refusal, Token};
+use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Arg, Call, Oid, Uuid, arg, pg_function, sys};
+
+use crate::args::{self, missing, stored};
+use crate::settings;
+use crate::skills::approval;
+use crate::skills::content;
+use crate::skills::history::Change;
+use crate::skills::model::{self, Head, State, Version};
+use crate::skills::registry::{self, NewVersion, Placement};
+
+/// A SkillMeta from a row `h` of `skill_heads`; what is not known is absent.
+const META: &str = include_str!("skill_store_meta.sql");
+/// VersionInfos of a skill.
+const VERSIONS: &str = include_str!("skill_store_versions.sql");
+
+/// The argument `name`.
+fn name_arg(call: &Call) -> Result<&str, Fault> {
+    call.text(0).ok_or_else(|| missing("name"))
+}
+
+/// The argument `namespace`.
+fn namespace_arg(call: &Call, n: usize) -> Result<&str, Fault> {
+    names::namespace(Some(call.text(n).unwrap_or(NAMESPACE)))
+}
+
+/// The contract's error classes, so that an adapter can tell which one to raise.
+fn as_contract<T>(name: &str, result: Result<T, Fault>) -> Result<T, Fault> {
+    result.map_err(|fault| {
+        let class = match fault.code {
+            Code::SkillNotFound => "SkillNotFoundError",
+            Code::VersionNotFound => "VersionNotFoundError",
+            Code::SkillConflict => "StorageConflictError",
+            Code::ApprovalRejected => "ApprovalRejectedError",
+            _ => return fault,
+        };
+        let mut detail = json!({
+            "error": class, "connector_type": "skill_store", "implementation": IMPLEMENTATION, "name": shorten(name),
+        });
+        if let Some(reason) = &fault.detail {
+            detail["reason"] = reason.as_str().into();
+        }
+        fault.detail(detail.to_string())
+    })
+}
+
+/// The one jsonb value of a query, as it is.
+fn answer_query(call: &Call, sql: &'static str, args: &[Arg]) -> Answer {
+    spi::with_rows(sql, As::Caller, See::Statement, args, |rows| {
+        Ok(rows.first().map_or_else(|| call.null(), |row| call.answer(row.arg(1))))
+    })
+}
+
+/// The approver whose signature a body carries.
+fn approver(body: &str) -> Result<String, Refusal> {
+    let signature = logic::signature(body)?;
+    approval::signer(logic::canonical(body).as_bytes(), &signature)
+        .ok_or_else(|| if approval::has_approver() { Refusal::Signature } else { Refusal::NoApprover })
+}
+
+/// What the history keeps of an approval by signature.
+fn approved_with(key_id: &str, body: &str) -> Option<String> {
+    logic::header(body).and_then(|header| header.token).map(|token| format!("{key_id} {token}"))
+}
+
+/// The VersionInfo of a change that was just made.
+fn version_info(state: &State, previous: Option<Status>) -> Value {
+    const SQL: &str = concatcp!("SELECT (", VERSIONS, ")::text");
+    let args = [arg(&state.skill_name), arg(state.skill_id), arg(state.version_id)];
+    let mut list = stored(spi::one(SQL, As::Owner, See::OwnWrites, &args));
+    let mut info = list.get_mut(0).map(Value::take).unwrap_or_default();
+    if let Some(members) = info.as_object_mut() {
+        members.remove("previous_status");
+        if let Some(previous) = previous {
+            members.insert("previous_status".into(), logic::status_name(previous).into());
+        }
+    }
+    info
+}
+
+fn find(name: &str, namespace: &str) -> Result<Head, Fault> {
+    as_contract(name, model::find(Reference::Name(namespace, name)))
+}
+
+pg_function!(skill_store_load);
+/// `skill_store_load(name, version, namespace)`
+fn skill_store_load(call: &Call) -> Answer {
+    const SQL: &str = concatcp!(
+        "SELECT jsonb_build_object('name', h.skill_name, 'version', v.version, 'content_hash', v.content_hash, \
+             'source', v.body, 'metadata', ",
+        META,
+        ") FROM skill_system.skill_heads h, skill_system.skill_versions v \
+         WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2"
+    );
+    let name = name_arg(call)?;
+    let head = find(name, namespace_arg(call, 2)?)?;
+    let version_id = match call.text(1) {
+        Some(version) => as_contract(name, model::version(&head, Some(version), As::Caller, See::Statement))?.id,
+        None => head.current_version_id,
+    };
+    answer_query(call, SQL, &[arg(head.id), arg(version_id)])
+}
+
+pg_function!(skill_store_metadata);
+/// `skill_store_metadata(name, namespace)`
+fn skill_store_metadata(call: &Call) -> Answer {
+    const SQL: &str = concatcp!(
+        "SELECT ",
+        META,
+        " FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1"
+    );
+    let head = find(name_arg(call)?, namespace_arg(call, 1)?)?;
+    answer_query(call, SQL, &[arg(head.id)])
+}
+
+pg_function!(skill_store_versions);
+/// `skill_store_versions(name, namespace)`
+fn skill_store_versions(call: &Call) -> Answer {
+    let head = find(name_arg(call)?, namespace_arg(call, 1)?)?;
+    answer_query(call, VERSIONS, &[arg(&head.skill_name), arg(head.id), arg(None::<Uuid>)])
+}
+
+/// Conditions of a filter: $1 namespace, $2 statuses, $3 author, $4 since, $5 tags.
+const MATCHING: &str = "FROM skill_system.skill_heads h \
+     WHERE h.tenant_id = (SELECT skill_system.current_tenant()) AND h.namespace = $1 AND h.deleted_at IS NULL \
+         AND ($2 IS NULL OR h.status = ANY ($2)) \
+         AND ($3 IS NULL OR jsonb_typeof(h.metadata->'author') = 'string' AND h.metadata->>'author' = $3) \
+         AND ($4 IS NULL OR floor(extract(epoch FROM h.updated_at)) >= $4) \
+         AND (cardinality($5) = 0 OR jsonb_typeof(h.metadata->'tags') IN ('array', 'string') AND h.metadata->'tags' ?& $5) \
+     ORDER BY h.skill_name";
+const SELECT_METAS: &str = concatcp!("SELECT coalesce(jsonb_agg(", META, " ORDER BY h.skill_name), '[]') FROM ");
+
+pg_function!(skill_store_query);
+/// `skill_store_query(filter, namespace)`
+fn skill_store_query(call: &Call) -> Answer {
+    const PAGE: &str = concatcp!(SELECT_METAS, "(SELECT * ", MATCHING, " LIMIT $6 OFFSET $7) h");
+    const NAMES: &str = concatcp!("SELECT h.id, h.skill_name ", MATCHING);
+    const BY_ID: &str = concatcp!(
+        SELECT_METAS,
+        "skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.id = ANY ($1)"
+    );
+    let filter = Filter::parse(args::json(call, 0, "filter")?.as_ref())?;
+    let mut args = vec![
+        arg(namespace_arg(call, 1)?),
+        arg(filter.statuses.as_deref()),
+        arg(filter.author.as_deref()),
+        arg(filter.since),
+        arg(filter.tags.as_slice()),
+    ];
+    let Some(pattern) = &filter.pattern else {
+        args.extend([arg(filter.limit), arg(filter.offset)]);
+        return answer_query(call, PAGE, &args);
+    };
+    // The pattern counts before limit and offset do.
+    let (mut ids, mut skip) = (Vec::<Uuid>::new(), filter.offset);
+    let wanted = filter.limit.unwrap_or(i64::MAX);
+    spi::stream(NAMES, &args, |row| {
+        if (ids.len() as i64) < wanted && pattern.is_match(row.get(2)) {
+            if skip > 0 {
+                skip -= 1;
+            } else {
+                ids.push(row.get(1));
+            }
+        }
+        Ok(())
+    })?;
+    answer_query(call, BY_ID, &[arg(ids)])
+}
+
+pg_function!(skill_store_store);
+/// `skill_store_store(name, source, metadata, namespace)`
+fn skill_store_store(call: &Call) -> Answer {
+    let name = name_arg(call)?;
+    let source = call.text(1).ok_or_else(|| missing("source"))?;
+    let metadata = Metadata::parse(args::json(call, 2, "metadata")?.as_ref())?;
+    let namespace = namespace_arg(call, 3)?;
+    let storable = storable(name).map_err(|fault| Fault { code: Code::SkillConflict, ..fault });
+    as_contract(name, storable)?;
+    let may_approve = approval::may_approve();
+    if !may_approve {
+        model::lock_namespace(namespace);
+        if model::find_now(Reference::Name(namespace, name)).is_some_and(|head| is_document(&head)) {
+            return as_contract(name, Err(refuse_document(name)));
+        }
+    }
+    let signed = approver(source).ok();
+    let decision = logic::decide(source, metadata.status, signed.is_some(), settings::signed_approvals(), may_approve);
+    let new = NewVersion {
+        namespace,
+        skill_name: name,
+        body: &decision.body,
+        files: &[],
+        semver: None,
+        metadata: SkillMetadata {
+            description: metadata.description(&decision.body),
+            domain_tags: metadata.tags(&decision.body),
+            metadata: Value::Object(metadata.bag),
+            ..SkillMetadata::default()
+        },
+        frontmatter: None,
+        manifest: None,
+        status: Some(decision.status),
+        previous_status: None,
+        placement: Placement::Always,
+    };
+    let caller = Change::by_caller();
+    let signed = signed.filter(|_| decision.status == Status::Approved);
+    let change = Change {
+        by: metadata.author.unwrap_or(caller.by),
+        approved_with: signed.and_then(|key_id| approved_with(&key_id, source)),
+        ..caller
+    };
+    let state = as_contract(name, registry::register(&new, &change))?;
+    Ok(call.answer(version_info(&state, None)))
+}
+
+pg_function!(skill_store_update_status);
+/// `skill_store_update_status(name, status, namespace)`
+fn skill_store_update_status(call: &Call) -> Answer {
+    let name = name_arg(call)?;
+    let status = logic::parse_status(call.text(1))?;
+    let namespace = namespace_arg(call, 2)?;
+    Ok(call.answer(as_contract(name, change_status(namespace, name, status))?))
+}
+
+/// The version that is served is a SKILL.md or has files: another adapter registered it, and its status is not in its body.
+fn is_document(head: &Head) -> bool {
+    let is_document = spi::one::<bool>(
+        "SELECT frontmatter IS NOT NULL OR digest <> content_hash FROM skill_system.skill_versions \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(head.current_version_id)],
+    );
+    is_document == Some(true)
+}
+
+/// Callers that may not approve cannot take a skill of another adapter out of service by this one.
+fn refuse_document(name: &str) -> Fault {
+    Fault::new(
+        Code::SkillConflict,
+        format!("skill \"{}\" is a SKILL.md or has files, and the caller may not approve", shorten(name)),
+    )
+    .hint("register_skill() registers a new version of it.")
+}
+
+/// Checks an approval. Returns the change that records it, and whether the body keeps the signature that it carries.
+fn approve(name: &str, body: &str, is_document: bool) -> Result<(Change, bool), Fault> {
+    let change = Change::by_caller();
+    match approver(body) {
+        Ok(key_id) => Ok((Change { approved_with: approved_with(&key_id, body), ..change }, true)),
+        Err(refusal) if settings::signed_approvals() => {
+            let hint = if is_document {
+                "Approve it with set_skill_status() and a signature over skill_approval_text(); \
+                 skill_system.signed_approvals is on."
+            } else {
+                "Store the body with \"# Status: Approved v3:\" and the signature of a registered approver; \
+                 skill_system.signed_approvals is on."
+            };
+            Err(rejected(format!("skill \"{}\" carries no valid approval", shorten(name)))
+                .detail(refusal.to_string())
+                .hint(hint))
+        }
+        Err(_) => Ok((change, false)),
+    }
+}
+
+fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, Fault> {
+    let mut head = model::lock(Reference::Name(namespace, name))?;
+    let previous = head.status;
+    let current = model::current_version(&head)?;
+    let body = content::body(&current, As::Owner, See::OwnWrites)?;
+    let (is_document, may_approve) = (is_document(&head), approval::may_approve());
+    if is_document && !may_approve {
+        return Err(refuse_document(name));
+    }
+    let (change, keeps_body) = if status != Status::Approved {
+        (Change::by_caller(), false)
+    } else if may_approve {
+        approve(name, &body, is_document)?
+    } else {
+        return Err(rejected(format!("the caller may not approve skill \"{}\"", shorten(name)))
+            .detail("A member of skill_system_reviewer or skill_system_admin approves."));
+    };
+    // The status of a SKILL.md or of a bundle is not in its body.
+    let state = if is_document {
+        registry::set_status(&mut head, &current, status, &change)
+    } else {
+        let body = if keeps_body { body } else { logic::with_status(&body, status) };
+        register_status(&head, current, &body, status, &change)?
+    };
+    Ok(version_info(&state, Some(previous)))
+}
+
+/// Registers the body with its new status in it.
+fn register_status(head: &Head, current: Version, body: &str, status: Status, change: &Change) -> Result<State, Fault> {
+    let new = NewVersion {
+        namespace: &head.namespace,
+        skill_name: &head.skill_name,
+        body,
+        files: &[],
+        semver: current.semver,
+        metadata: model::head_metadata(head),
+        frontmatter: None,
+        manifest: None,
+        status: Some(status),
+        previous_status: Some(head.status),
+        placement: Placement::Always,
+    };
+    registry::register(&new, change)
+}
+
+pg_function!(skill_store_delete);
+/// `skill_store_delete(name, namespace)`
+fn skill_store_delete(call: &Call) -> Answer {
+    let name = name_arg(call)?;
+    let namespace = namespace_arg(call, 1)?;
+    let mut head = as_contract(name, model::lock(Reference::Name(namespace, name)))?;
+    registry::purge(&mut head, &Change::for_reason(Some("removed with all versions by skill_store_delete()")));
+    Ok(call.void())
+}
+
+/// Which row of `skill_namespaces` a token is of. The row's xmin tells apart two changes with one revision: the other one
+/// was rolled back.
+#[derive(PartialEq, Eq)]
+struct TokenKey {
+    table: Oid,
+    tenant: String,
+    namespace: String,
+    revision: i64,
+    xmin: String,
+}
+
+const MAX_TOKENS: usize = 64;
+
+thread_local! {
+    /// Tokens of this session, the latest last, one for each tenant and namespace.
+    static TOKENS: RefCell<Vec<(TokenKey, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+pg_function!(skill_store_version);
+/// `skill_store_version(namespace)`
+fn skill_store_version(call: &Call) -> Answer {
+    let namespace = namespace_arg(call, 0)?;
+    let found = spi::first::<(i64, String)>(
+        "SELECT revision, xmin::text FROM skill_system.skill_namespaces \
+         WHERE tenant_id = skill_system.current_tenant() AND namespace = $1",
+        As::Caller,
+        See::Statement,
+        &[arg(namespace)],
+    );
+    let Some((revision, xmin)) = found else {
+        return Ok(call.answer(Token::default().finish()));
+    };
+    let key = TokenKey {
+        table: sys::relation(c"skill_namespaces"),
+        tenant: settings::tenant(),
+        namespace: namespace.to_owned(),
+        revision,
+        xmin,
+    };
+    let known =
+        TOKENS.with_borrow(|tokens| tokens.iter().find(|(known, _)| *known == key).map(|(_, token)| token.clone()));
+    if let Some(token) = known {
+        return Ok(call.answer(token));
+    }
+    // With the same snapshot as above.
+    let token = compute_token(namespace)?;
+    // A transaction that writes may be in the middle of a change.
+    if sys::top_transaction_id_if_any().is_none() {
+        remember_token(key, token.clone());
+    }
+    Ok(call.answer(token))
+}
+
+fn compute_token(namespace: &str) -> Result<String, Fault> {
+    let mut token = Token::default();
+    spi::stream(
+        "SELECT skill_name, status, current_version FROM skill_system.skill_heads \
+         WHERE tenant_id = (SELECT skill_system.current_tenant()) AND namespace = $1 AND deleted_at IS NULL \
+         ORDER BY skill_name",
+        &[arg(namespace)],
+        |row| {
+            if let Some(status) = Status::parse(row.get(2)) {
+                token.add(row.get(1), status, row.get(3));
+            }
+            Ok(())
+        },
+    )?;
+    Ok(token.finish())
+}
+
+fn remember_token(key: TokenKey, token: String) {
+    TOKENS.with_borrow_mut(|tokens| {
+        tokens.retain(|(known, _)| {
+            (known.table, &known.tenant, &known.namespace) != (key.table, &key.tenant, &key.namespace)
+        });
+        if tokens.len() == MAX_TOKENS {
+            tokens.remove(0);
+        }
+        tokens.push((key, token));
+    });
+}

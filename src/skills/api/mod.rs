@@ -1,0 +1,10 @@
+//! The extension's own functions over the registry.
+
+pub mod catalog;
+pub mod changes;
+pub mod definitions;
+pub mod documents;
+pub mod integrity;
+pub mod loading;
+pub mod search;
+pub mod versions;

@@ -1,0 +1,294 @@
+//! Search: several rankings by SQL, fused in `core`.
+
+use std::collections::HashMap;
+
+use const_format::concatcp;
+use skill_core::Fault;
+use skill_core::input::invalid;
+use skill_core::policy::PolicyError;
+use skill_core::skills::names::Reference;
+use skill_core::skills::search::{self as logic, Ranking};
+use skill_pg::error::check_for_interrupts;
+use skill_pg::spi::{self, As, Once, See};
+use skill_pg::{Answer, Arg, Call, NonNull, Uuid, arg, pg_function};
+
+use crate::policy::policy;
+use crate::skills::effects::decide;
+use crate::skills::history::append_audit;
+use crate::skills::index::without_notices;
+use crate::skills::model::{self, declared_effects};
+
+/// Most skills in one ranking.
+const MAX_RANKED: usize = 1000;
+/// Least similarity that counts as the same word misspelt; what pg_trgm itself takes by default.
+const MIN_SIMILARITY: &str = "0.3";
+
+pg_function!(set_skill_embedding);
+/// `set_skill_embedding(skill, embedding, version)`
+fn set_skill_embedding(call: &Call) -> Answer {
+    let reference = Reference::parse(call.text(0))?;
+    let embedding = call.get::<Option<Vec<Option<f64>>>>(1).map(logic::embedding).transpose()?;
+    let version = call.text(2);
+    let head = model::lock(reference)?;
+    let version = model::version(&head, Some(version.unwrap_or(&head.current_version)), As::Owner, See::OwnWrites)?;
+    let dimensions = embedding.as_ref().map(|embedding| embedding.len() as i32);
+    let changed = match embedding {
+        None => spi::execute(
+            "DELETE FROM skill_system.skill_embeddings \
+             WHERE tenant_id = skill_system.current_tenant() AND version_id = $1",
+            As::Owner,
+            See::OwnWrites,
+            &[arg(version.id)],
+        ),
+        Some(embedding) => spi::execute(
+            "INSERT INTO skill_system.skill_embeddings AS e (version_id, dimensions, embedding) VALUES ($1, $2, $3) \
+             ON CONFLICT (tenant_id, version_id) DO UPDATE \
+                 SET dimensions = excluded.dimensions, embedding = excluded.embedding \
+                 WHERE e.embedding <> excluded.embedding",
+            As::Owner,
+            See::OwnWrites,
+            &[arg(version.id), arg(dimensions), arg(embedding)],
+        ),
+    };
+    if changed > 0 {
+        let data = serde_json::json!({
+            "skill_id": head.id.to_string(), "namespace": head.namespace, "skill_name": head.skill_name,
+            "version": version.version, "dimensions": dimensions,
+        });
+        append_audit("skill.embedded", data);
+    }
+    Ok(call.answer(changed > 0))
+}
+
+/// What every ranking looks at: `$1` query, `$2` namespace, `$3` drafts too, `$4` tags.
+const VISIBLE: &str = "h.tenant_id = skill_system.current_tenant() AND h.deleted_at IS NULL \
+     AND (h.enabled OR $3 AND h.status = 'draft') AND ($2 IS NULL OR h.namespace = $2) \
+     AND ($4 = '{}' OR h.domain_tags && $4::varchar[])";
+const BEST_FIRST: &str = concatcp!(" ORDER BY fit DESC, h.skill_name, h.id LIMIT ", MAX_RANKED);
+
+const BY_NAME: &str = concatcp!(
+    "SELECT h.id, CASE WHEN lower(h.skill_name) = lower($1) THEN 2 ELSE 1 END::float8 AS fit \
+     FROM skill_system.skill_heads h WHERE ",
+    VISIBLE,
+    " AND starts_with(lower(h.skill_name), lower($1))",
+    BEST_FIRST
+);
+/// A query without signs also finds skills with some of the words, after those with all of them. The words are quoted as a
+/// tsquery wants it, so that any text can be cast.
+const BY_TEXT: &str = concatcp!(
+    "WITH q AS (SELECT websearch_to_tsquery('pg_catalog.english', $1) AS strict, \
+         CASE WHEN $1 ~ '\"|(^|\\s)-' THEN ''::tsquery \
+              ELSE coalesce((SELECT string_agg('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery \
+                             FROM unnest(to_tsvector('pg_catalog.english', $1))), ''::tsquery) END AS loose) \
+     SELECT h.id, (CASE WHEN s.document @@ q.strict THEN 1000 ELSE 0 END \
+         + ts_rank(s.document, q.strict || q.loose, 1))::float8 AS fit \
+     FROM q, skill_system.skill_search s \
+     JOIN skill_system.skill_heads h ON h.tenant_id = s.tenant_id AND h.id = s.skill_id WHERE ",
+    VISIBLE,
+    " AND s.document @@ (q.strict || q.loose)",
+    BEST_FIRST
+);
+const BY_TAGS: &str = concatcp!(
+    "SELECT h.id, (SELECT count(DISTINCT t) FROM unnest(h.domain_tags) t WHERE t = ANY ($4))::float8 AS fit \
+     FROM skill_system.skill_heads h WHERE ",
+    VISIBLE,
+    BEST_FIRST
+);
+const BY_EMBEDDING: &str = concatcp!(
+    "SELECT h.id, e.embedding FROM skill_system.skill_heads h \
+     JOIN skill_system.skill_embeddings e ON e.tenant_id = h.tenant_id AND e.version_id = h.current_version_id WHERE ",
+    VISIBLE,
+    " AND e.dimensions = $5"
+);
+
+/// With the functions of pg_trgm in `schema`.
+fn by_spelling(schema: &str) -> String {
+    format!(
+        "SELECT id, fit FROM (SELECT h.id, h.skill_name, greatest({schema}.similarity($1::text, h.skill_name::text), \
+             {schema}.word_similarity($1::text, (h.skill_name || ' ' || left(h.description, 200))::text))::float8 AS fit \
+             FROM skill_system.skill_heads h WHERE {VISIBLE} OFFSET 0) f \
+         WHERE fit >= {MIN_SIMILARITY} ORDER BY fit DESC, skill_name, id LIMIT {MAX_RANKED}"
+    )
+}
+
+type Id = [u8; 16];
+
+/// Runs a statement whose rows are a skill and how well it fits, the best first. Planned for its arguments each time.
+fn ranking<'a>(name: &'a str, sql: &str, args: &[Arg]) -> Ranking<'a, Id> {
+    let mut groups: Vec<Vec<Id>> = Vec::new();
+    let mut last = None;
+    for (id, fit) in spi::collect::<(Uuid, f64)>(Once(sql), As::Caller, See::Statement, args) {
+        match groups.last_mut() {
+            Some(group) if last == Some(fit) => group.push(*id.as_bytes()),
+            _ => groups.push(vec![*id.as_bytes()]),
+        }
+        last = Some(fit);
+    }
+    Ranking { name, groups }
+}
+
+/// The skills that are nearest to an embedding, by the exact cosine.
+fn nearest(wanted: &[f32], args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> {
+    let mut found: Vec<(f64, Id)> = Vec::new();
+    let mut args = args.to_vec();
+    args.push(arg(wanted.len() as i32));
+    let mut compared = false;
+    spi::stream(BY_EMBEDDING, &args, |row| {
+        let NonNull(embedding) = row.get::<NonNull<f32>>(2);
+        compared = true;
+        found.push((logic::cosine(wanted, &embedding), *row.get::<Uuid>(1).as_bytes()));
+        Ok(())
+    })?;
+    if !compared {
+        check_dimensions(wanted.len() as i32)?;
+    }
+    found.retain(|(cosine, _)| *cosine > 0.0);
+    found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    found.truncate(MAX_RANKED);
+    Ok(Ranking { name: "embedding", groups: found.into_iter().map(|(_, id)| vec![id]).collect() })
+}
+
+/// Where there are embeddings, some must have as many dimensions.
+fn check_dimensions(wanted: i32) -> Result<(), Fault> {
+    let found = spi::collect::<(i32,)>(
+        "SELECT DISTINCT dimensions FROM skill_system.skill_embeddings \
+         WHERE tenant_id = skill_system.current_tenant() ORDER BY 1 LIMIT 10",
+        As::Caller,
+        See::Statement,
+        &[],
+    );
+    if found.is_empty() || found.contains(&(wanted,)) {
+        return Ok(());
+    }
+    let found: Vec<String> = found.iter().map(|(dimensions,)| dimensions.to_string()).collect();
+    Err(invalid(format!("no skill has an embedding of {wanted} dimensions"))
+        .detail(format!("Embeddings here have {}.", found.join(", "))))
+}
+
+/// The schema of pg_trgm, where this user may call its functions. It is looked up each time: the extension may come and
+/// go, and be moved.
+fn trigram_schema() -> Option<String> {
+    spi::one(
+        "SELECT quote_ident(n.nspname) FROM pg_extension e \
+         JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid \
+             AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e' \
+         JOIN pg_proc p ON p.oid = d.objid AND p.proname = 'word_similarity' AND p.proargtypes = '25 25'::oidvector \
+         JOIN pg_namespace n ON n.oid = p.pronamespace \
+         WHERE e.extname = 'pg_trgm' AND has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')",
+        As::Caller,
+        See::Statement,
+        &[],
+    )
+}
+
+fn rankings(
+    query: Option<&str>,
+    tagged: bool,
+    args: &[Arg],
+    embedding: Option<&[f32]>,
+) -> Result<Vec<Ranking<'static, Id>>, Fault> {
+    let mut all = Vec::new();
+    if query.is_some() {
+        all.push(ranking("name", BY_NAME, args));
+        all.push(ranking("text", BY_TEXT, args));
+    }
+    if tagged {
+        // The words of a query find tags by their text already.
+        all.push(ranking("tags", BY_TAGS, args));
+    }
+    if let Some(schema) = query.and_then(|_| trigram_schema()) {
+        all.push(ranking("spelling", &by_spelling(&schema), args));
+    }
+    if let Some(embedding) = embedding {
+        all.push(nearest(embedding, args)?);
+    }
+    Ok(all)
+}
+
+skill_pg::columns! {
+    /// What the answer tells of a skill.
+    struct Detail {
+        id: Uuid = "id",
+        namespace: String = "namespace",
+        skill_name: String = "skill_name",
+        description: String = "description",
+        version: String = "current_version",
+        semver: Option<String> = "semver",
+        status: String = "status",
+        domain_tags: NonNull<String> = "domain_tags::text[]",
+        effects: Option<Vec<Option<String>>> = "effects",
+    }
+}
+
+fn details(ids: Vec<Uuid>) -> HashMap<Id, Detail> {
+    const SQL: &str = concatcp!(
+        "SELECT ",
+        Detail::COLUMNS,
+        " FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = ANY ($1)"
+    );
+    let found = spi::collect::<Detail>(SQL, As::Caller, See::Statement, &[arg(ids)]);
+    found.into_iter().map(|detail| (*detail.id.as_bytes(), detail)).collect()
+}
+
+pg_function!(search_skills);
+/// `search_skills(query, namespace, tags, policy_name, max_results, embedding, include_drafts)`
+fn search_skills(call: &Call) -> Answer {
+    let query = logic::query(call.text(0))?;
+    let namespace = call.text(1);
+    let tags = logic::tags(call.text_array(2))?;
+    let policy_name = call.text(3);
+    let max_results = logic::max_results(call.get(4))?;
+    let embedding = call.get::<Option<Vec<Option<f64>>>>(5).map(logic::embedding).transpose()?;
+    let include_drafts = call.get::<Option<bool>>(6).unwrap_or(false);
+    let tagged = !tags.is_empty();
+    if query.is_none() && !tagged && embedding.is_none() {
+        return Err(invalid("nothing to search for").hint("Give words, tags or an embedding."));
+    }
+    if let Some(name) = policy_name
+        && let Err(error @ PolicyError::Unknown { .. }) = &*policy(name)
+    {
+        return Err(error.clone().into());
+    }
+    let args = [arg(query), arg(namespace), arg(include_drafts), arg(tags)];
+    let rankings = without_notices(|| rankings(query, tagged, &args, embedding.as_deref()))?;
+    let fused = logic::fuse(&rankings);
+    // Decided once for each list of effects.
+    let mut decided: HashMap<Option<Vec<Option<String>>>, bool> = HashMap::new();
+    let mut is_shown = |effects: &Option<Vec<Option<String>>>| {
+        policy_name.is_none_or(|policy_name| {
+            *decided.entry(effects.clone()).or_insert_with_key(|effects| {
+                decide(policy_name, declared_effects(effects.clone()).as_deref()).0.allowed
+            })
+        })
+    };
+    let mut rows = call.row_set();
+    let mut rank = 0;
+    // In parts, because a policy may hide any number of those at the top.
+    for part in fused.chunks(200) {
+        check_for_interrupts();
+        let details = details(part.iter().map(|found| Uuid::from_bytes(found.item)).collect());
+        for found in part {
+            let Some(detail) = details.get(&found.item).filter(|detail| is_shown(&detail.effects)) else {
+                continue;
+            };
+            rank += 1;
+            rows.push(&[
+                arg(rank),
+                arg(&detail.namespace),
+                arg(&detail.skill_name),
+                arg(&detail.description),
+                arg(found.score),
+                arg(found.by.clone()),
+                arg(&detail.version),
+                arg(detail.semver.as_deref()),
+                arg(&detail.status),
+                arg(detail.domain_tags.0.as_slice()),
+                arg(found.item),
+            ]);
+            if rank as usize == max_results {
+                return Ok(rows.finish());
+            }
+        }
+    }
+    Ok(rows.finish())
+}

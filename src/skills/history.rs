@@ -1,0 +1,103 @@
+//! The history: one row and one audit record for each change, numbered without gaps in the order of commits.
+
+use serde_json::{Value, json};
+use skill_core::Fault;
+use skill_core::input::optional;
+use skill_core::skills::Status;
+use skill_pg::spi::{self, As, See};
+use skill_pg::{arg, sys};
+
+use super::model::{Head, Version};
+use crate::audit;
+
+/// Longest reason.
+const MAX_REASON: usize = 2000;
+
+/// Who changes something, and why.
+#[derive(Clone)]
+pub struct Change {
+    pub by: String,
+    pub reason: Option<String>,
+    /// Key id and signature of an approval.
+    pub approved_with: Option<String>,
+    /// For the audit record: the metadata as it was given.
+    pub metadata_change: Option<Value>,
+    /// Where it is about a channel.
+    pub channel: Option<String>,
+}
+
+impl Change {
+    /// By the role that logged in.
+    pub fn by_caller() -> Self {
+        Change {
+            by: sys::role_name(sys::session_user()),
+            reason: None,
+            approved_with: None,
+            metadata_change: None,
+            channel: None,
+        }
+    }
+
+    /// As [`Change::by_caller`], for a reason of any length.
+    pub fn for_reason(reason: Option<&str>) -> Self {
+        Change { reason: reason.map(str::to_owned), ..Change::by_caller() }
+    }
+
+    /// As [`Change::by_caller`], for a reason of bounded length.
+    pub fn for_short_reason(reason: Option<&str>) -> Result<Self, Fault> {
+        Ok(Change::for_reason(optional("reason", reason, MAX_REASON)?))
+    }
+}
+
+/// Adds one row of history and one audit record. The caller holds the lock of the namespace.
+pub fn record_history(
+    head: &Head,
+    action: &str,
+    version: Option<&Version>,
+    previous: Option<Status>,
+    status: Option<Status>,
+    change: &Change,
+) {
+    let revision = spi::one::<i64>(
+        "WITH n AS (UPDATE skill_system.skill_namespaces SET revision = revision + 1 \
+                    WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 RETURNING revision) \
+         INSERT INTO skill_system.skill_history (namespace, revision, skill_id, skill_name, action, version_id, version, \
+             previous_status, status, changed_by, reason, approved_with, channel) \
+         SELECT $1, n.revision, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM n RETURNING revision",
+        As::Owner,
+        See::OwnWrites,
+        &[
+            arg(&head.namespace),
+            arg(head.id),
+            arg(&head.skill_name),
+            arg(action),
+            arg(version.map(|version| version.id)),
+            arg(version.map(|version| version.version.as_str())),
+            arg(previous.map(Status::as_str)),
+            arg(status.map(Status::as_str)),
+            arg(&change.by),
+            arg(change.reason.as_deref()),
+            arg(change.approved_with.as_deref()),
+            arg(change.channel.as_deref()),
+        ],
+    );
+    let mut data = json!({
+        "skill_id": head.id.to_string(), "namespace": head.namespace, "skill_name": head.skill_name, "revision": revision,
+        "version": version.map(|version| &version.version), "digest": version.map(|version| &version.digest),
+        "from": previous.map(Status::as_str), "to": status.map(Status::as_str), "reason": change.reason,
+        "approved_with": change.approved_with,
+    });
+    if let Some(metadata) = &change.metadata_change {
+        data["metadata_change"] = metadata.clone();
+    }
+    if let Some(channel) = &change.channel {
+        data["channel"] = channel.as_str().into();
+    }
+    let actor = Some(change.by.as_str()).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
+    audit::append(&format!("skill.{action}"), data, actor, Some("user"));
+}
+
+/// An audit record about skills by the role that logged in, outside of the history.
+pub fn append_audit(event_type: &str, data: Value) {
+    audit::append(event_type, data, Some(&sys::role_name(sys::session_user())), Some("user"));
+}

@@ -1,0 +1,81 @@
+//! Which version of a registered skill a run used, for `log_run()`.
+
+use skill_core::skills::names::Reference;
+use skill_pg::cached::{Cached, Change, announce_change};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function};
+
+use crate::settings;
+
+/// The skill and version that a run is linked to.
+#[derive(Clone)]
+pub struct LinkedVersion {
+    skill_id: Uuid,
+    pub version_id: Uuid,
+    pub version: String,
+}
+
+/// Most names a session remembers.
+const MAX_REMEMBERED: usize = 1000;
+
+thread_local! {
+    /// By tenant and by the name that the caller gave; `None` is no skill.
+    static LINKS: Cached<(String, String), Option<LinkedVersion>> =
+        const { Cached::new(c"skill_heads", MAX_REMEMBERED) };
+}
+
+pub fn notice(change: Change) {
+    LINKS.with(|links| links.notice(change));
+}
+
+/// The version that is served, or the one that the run's payload claims.
+pub fn linked_version(skill: &str, claimed: Option<&str>) -> Option<LinkedVersion> {
+    let key = (settings::tenant(), skill.to_owned());
+    let served = LINKS.with(|links| links.get_or_load(&key, || look_up(skill)))?;
+    match claimed {
+        Some(claimed) if claimed != served.version => {
+            let version_id = spi::one::<Uuid>(
+                "SELECT id FROM skill_system.skill_versions \
+                 WHERE tenant_id = skill_system.current_tenant() AND skill_id = $1 AND version = $2",
+                As::Owner,
+                See::Latest,
+                &[arg(served.skill_id), arg(claimed)],
+            )?;
+            Some(LinkedVersion { version_id, version: claimed.to_owned(), ..served })
+        }
+        _ => Some(served),
+    }
+}
+
+/// By name, or else by the id of a manifest, unless several skills have that: no link is better than a wrong one.
+fn look_up(skill: &str) -> Option<LinkedVersion> {
+    let (id, namespace, name) = match Reference::parse(Some(skill)).ok()? {
+        Reference::Id(id) => (Some(*id.as_bytes()), None, None),
+        Reference::Name(namespace, name) => (None, Some(namespace), Some(name)),
+    };
+    let found = spi::collect::<(Uuid, Uuid, String, Option<bool>)>(
+        "SELECT h.id, h.current_version_id, h.current_version, \
+             h.manifest_id IS NOT DISTINCT FROM $4 AND NOT (h.namespace = $2 AND h.skill_name = $3) AS by_manifest \
+         FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.deleted_at IS NULL \
+             AND (h.id = $1 OR h.namespace = $2 AND h.skill_name = $3 OR h.manifest_id = $4) ORDER BY by_manifest LIMIT 2",
+        As::Owner,
+        See::Latest,
+        &[arg(id), arg(namespace), arg(name), arg(skill)],
+    );
+    match found.as_slice() {
+        [(_, _, _, Some(true)), _] => None,
+        [(skill_id, version_id, version, _), ..] => {
+            Some(LinkedVersion { skill_id: *skill_id, version_id: *version_id, version: version.clone() })
+        }
+        [] => None,
+    }
+}
+
+pg_function!(skills_changed);
+/// AFTER each statement that changes `skill_heads`.
+fn skills_changed(call: &Call) -> Answer {
+    let events = [Event::Insert, Event::Update, Event::Delete, Event::Truncate];
+    let trigger = Trigger::new(call, &[(Timing::AfterStatement, &events)])?;
+    announce_change(c"skill_heads");
+    Ok(trigger.done())
+}

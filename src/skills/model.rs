@@ -1,0 +1,263 @@
+//! What a skill and its versions are, how they are found, and how they are locked. Nothing here writes but the lock.
+
+use const_format::concatcp;
+use serde_json::Value;
+use skill_core::error::shorten;
+use skill_core::skills::Status;
+use skill_core::skills::metadata::SkillMetadata;
+use skill_core::skills::names::Reference;
+use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Call, FromRow, Returned, Row, Uuid, arg};
+
+use crate::args::stored;
+
+/// A skill: the row of `skill_heads`.
+pub struct Head {
+    pub id: Uuid,
+    pub namespace: String,
+    pub skill_name: String,
+    pub status: Status,
+    pub current_version_id: Uuid,
+    pub current_version: String,
+    pub pinned: bool,
+    pub deleted: bool,
+}
+
+impl Head {
+    const COLUMNS: &str = "h.id, h.namespace, h.skill_name, h.status, h.current_version_id, h.current_version, h.pinned, \
+                           h.deleted_at IS NOT NULL";
+}
+
+impl FromRow for Head {
+    fn from_row(row: &Row<'_>) -> Self {
+        Head {
+            id: row.get(1),
+            namespace: row.get(2),
+            skill_name: row.get(3),
+            status: read_status(row, 4),
+            current_version_id: row.get(5),
+            current_version: row.get(6),
+            pinned: row.get(7),
+            deleted: row.get(8),
+        }
+    }
+}
+
+/// A version of a skill, without its body.
+#[derive(Clone)]
+pub struct Version {
+    pub id: Uuid,
+    pub version: String,
+    pub digest: String,
+    pub content_hash: String,
+    pub semver: Option<String>,
+    pub status: Status,
+}
+
+impl Version {
+    const COLUMNS: &str = "v.id, v.version, v.digest, v.content_hash, v.semver, v.status";
+}
+
+impl FromRow for Version {
+    fn from_row(row: &Row<'_>) -> Self {
+        Version {
+            id: row.get(1),
+            version: row.get(2),
+            digest: row.get(3),
+            content_hash: row.get(4),
+            semver: row.get(5),
+            status: read_status(row, 6),
+        }
+    }
+}
+
+/// A status that this library does not know is not served.
+fn read_status(row: &Row<'_>, n: i32) -> Status {
+    Status::parse(row.get(n)).unwrap_or(Status::Disabled)
+}
+
+/// The answer of functions that change a skill: the composite type `skill_state`.
+pub struct State {
+    pub skill_id: Uuid,
+    pub namespace: String,
+    pub skill_name: String,
+    pub version: String,
+    pub status: Status,
+    pub current_version: String,
+    pub version_id: Uuid,
+    pub content_hash: String,
+    pub semver: Option<String>,
+    /// The version is new.
+    pub created: bool,
+}
+
+impl State {
+    pub fn new(head: &Head, version: &Version, created: bool) -> Self {
+        State {
+            skill_id: head.id,
+            namespace: head.namespace.clone(),
+            skill_name: head.skill_name.clone(),
+            version: version.version.clone(),
+            status: version.status,
+            current_version: head.current_version.clone(),
+            version_id: version.id,
+            content_hash: version.content_hash.clone(),
+            semver: version.semver.clone(),
+            created,
+        }
+    }
+
+    pub fn answer(&self, call: &Call) -> Returned {
+        call.row(&[
+            arg(self.skill_id),
+            arg(&self.namespace),
+            arg(&self.skill_name),
+            arg(&self.version),
+            arg(self.status.as_str()),
+            arg(&self.current_version),
+            arg(self.version_id),
+            arg(&self.content_hash),
+            arg(self.semver.as_deref()),
+            arg(self.created),
+        ])
+    }
+}
+
+const FIND: &str = concatcp!(
+    "SELECT ",
+    Head::COLUMNS,
+    " FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND "
+);
+const BY_ID: &str = concatcp!(FIND, "h.id = $1");
+const BY_NAME: &str = concatcp!(FIND, "h.namespace = $1 AND h.skill_name = $2 AND h.deleted_at IS NULL");
+const LOCK_BY_ID: &str = concatcp!(BY_ID, " FOR UPDATE");
+const LOCK_BY_NAME: &str = concatcp!(BY_NAME, " FOR UPDATE");
+
+/// Finds a skill with the caller's rights; by its UUID also one that was deleted.
+pub fn find(reference: Reference) -> Result<Head, Fault> {
+    let found = match &reference {
+        Reference::Id(id) => spi::first(BY_ID, As::Caller, See::Statement, &[arg(*id.as_bytes())]),
+        Reference::Name(namespace, name) => {
+            spi::first(BY_NAME, As::Caller, See::Statement, &[arg(*namespace), arg(*name)])
+        }
+    };
+    found.ok_or_else(|| reference.unknown())
+}
+
+/// As [`find`], without deleted skills.
+pub fn find_existing(reference: Reference) -> Result<Head, Fault> {
+    find(reference).ok().filter(|head| !head.deleted).ok_or_else(|| reference.unknown())
+}
+
+/// Finds a skill as it is now, for callers that hold the lock of its namespace.
+pub fn find_now(reference: Reference) -> Option<Head> {
+    match &reference {
+        Reference::Id(id) => spi::first(BY_ID, As::Owner, See::OwnWrites, &[arg(*id.as_bytes())]),
+        Reference::Name(namespace, name) => {
+            spi::first(BY_NAME, As::Owner, See::OwnWrites, &[arg(*namespace), arg(*name)])
+        }
+    }
+}
+
+/// As [`find_now`], and locks the skill.
+pub fn lock_row(reference: Reference) -> Option<Head> {
+    match &reference {
+        Reference::Id(id) => spi::first(LOCK_BY_ID, As::Owner, See::OwnWrites, &[arg(*id.as_bytes())]),
+        Reference::Name(namespace, name) => {
+            spi::first(LOCK_BY_NAME, As::Owner, See::OwnWrites, &[arg(*namespace), arg(*name)])
+        }
+    }
+}
+
+/// Finds and locks a skill that is not deleted, and its namespace before it.
+pub fn lock(reference: Reference) -> Result<Head, Fault> {
+    let seen = find_now(reference).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
+    lock_namespace(&seen.namespace);
+    // By the name again: the skill may have been deleted and registered from scratch meanwhile.
+    lock_row(reference).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())
+}
+
+/// Every change of a skill holds this lock to the end of the transaction, so revisions count in the order of commits.
+pub fn lock_namespace(namespace: &str) {
+    const LOCK: &str = "SELECT revision FROM skill_system.skill_namespaces \
+                        WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 FOR NO KEY UPDATE";
+    if spi::execute(LOCK, As::Owner, See::OwnWrites, &[arg(namespace)]) == 0 {
+        spi::execute(
+            "INSERT INTO skill_system.skill_namespaces (namespace) VALUES ($1) ON CONFLICT DO NOTHING",
+            As::Owner,
+            See::OwnWrites,
+            &[arg(namespace)],
+        );
+        spi::execute(LOCK, As::Owner, See::OwnWrites, &[arg(namespace)]);
+    }
+}
+
+const VERSIONS: &str = concatcp!(
+    "SELECT ",
+    Version::COLUMNS,
+    " FROM skill_system.skill_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.skill_id = $1 "
+);
+const VERSION: &str = concatcp!(VERSIONS, "AND v.version = $2");
+const NEWEST: &str = concatcp!(VERSIONS, "ORDER BY v.revision DESC LIMIT 1");
+
+/// A version by its 12 digits, or the newest; `None` when it does not exist.
+pub fn find_version(head: &Head, version: Option<&str>, rights: As, see: See) -> Option<Version> {
+    match version {
+        Some(version) => spi::first(VERSION, rights, see, &[arg(head.id), arg(version)]),
+        None => spi::first(NEWEST, rights, see, &[arg(head.id)]),
+    }
+}
+
+/// A version by its 12 digits, or the newest.
+pub fn version(head: &Head, version: Option<&str>, rights: As, see: See) -> Result<Version, Fault> {
+    find_version(head, version, rights, see).ok_or_else(|| {
+        Fault::new(
+            Code::VersionNotFound,
+            format!("skill \"{}\" has no version \"{}\"", head.skill_name, shorten(version.unwrap_or_default())),
+        )
+        .hint("SELECT version, semver, status FROM skill_system.skill_versions; a version is 12 hexadecimal digits.")
+    })
+}
+
+/// The version that is served, for callers that hold the lock.
+pub fn current_version(head: &Head) -> Result<Version, Fault> {
+    version(head, Some(&head.current_version), As::Owner, See::OwnWrites)
+}
+
+/// A skill and one of its versions: the given one, or the one that is served.
+pub fn head_and_version(skill: Option<&str>, given: Option<&str>) -> Result<(Head, Version), Fault> {
+    let head = find(Reference::parse(skill)?)?;
+    let version = version(&head, Some(given.unwrap_or(&head.current_version)), As::Caller, See::Statement)?;
+    Ok((head, version))
+}
+
+/// A [`SkillMetadata`] as JSON, out of a row of `skill_heads`.
+pub const HEAD_JSON: &str = "jsonb_build_object('name', name, 'description', description, 'scope', scope, \
+     'required_env_vars', required_env_vars, 'metadata', metadata, 'domain_tags', domain_tags, 'effects', effects, \
+     'manifest_id', manifest_id)";
+
+/// The metadata of a skill as it is now.
+pub fn head_metadata(head: &Head) -> SkillMetadata {
+    const SQL: &str = concatcp!(
+        "SELECT ",
+        HEAD_JSON,
+        "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
+    );
+    SkillMetadata::from_json(&stored(spi::one(SQL, As::Owner, See::OwnWrites, &[arg(head.id)])))
+}
+
+/// The metadata that a version brings, as JSON.
+pub fn version_metadata(version: &Version) -> Value {
+    stored(spi::one(
+        "SELECT about::text FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(version.id)],
+    ))
+}
+
+/// The `effects` column. An effect that is NULL becomes one that no policy allows.
+pub fn declared_effects(column: Option<Vec<Option<String>>>) -> Option<Vec<String>> {
+    column.map(|effects| effects.into_iter().map(Option::unwrap_or_default).collect())
+}
