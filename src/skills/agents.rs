@@ -1,28 +1,9 @@
 //! Agents: their definition and their row in `agents`, and which skills they name.
 
-<<<<<<< HEAD
-use skill_pg::{Answer, Call, Event, Row, RowSet, Trigger, Uuid, arg, pg_function, sys};
-use skill_pg::spi::{self, As, See};
-use skill_pg::error::{check_for_interrupts};
-use crate::{settings, compat};
-use std::collections::HashMap;
-
-use serde_json::json;
-use sha2::{Digest, Sha256};
-use skill_core::error::shorten;
-use skill_core::input::{canonical, invalid, optional, required, word};
-use skill_core::jsonb::{self, Found};
-use skill_core::policy::{MAX_EFFECTS, Policy};
-use skill_core::skills::Status;
-use skill_core::skills::agents::{self as logic, Agent, Finding, Known, MAX_ID, Skills, tokens};
-use skill_core::skills::metadata::SkillMetadata;
-use skill_core::skills::names::Reference;
-=======
 use const_format::concatcp;
 use skill_core::jsonb;
 use skill_core::error::shorten;
 use skill_core::skills::agents::Agent;
->>>>>>> lead
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{FromRow, Row, arg};

@@ -114,30 +114,6 @@ fn revoke_skill_approver(call: &Call) -> Answer {
         See::OwnWrites,
         &[arg(key_id)],
     );
-<<<<<<< HEAD
-    match before {
-        None => Err(Fault::new(
-            Code::UndefinedObject,
-            format!("there is no approver's key \"{}\"", skill_core::error::shorten(key_id)),
-        )
-        .hint("SELECT * FROM skill_system.skill_approvers;")),
-        Some(true) => Ok(false.into()),
-        Some(false) => {
-            compat::run(
-                "UPDATE skill_system.skill_approvers SET revoked_at = clock_timestamp() WHERE tenant_id = skill_system.current_tenant() AND key_id = $1",
-                As::Owner, See::OwnWrites,
-                &[arg(key_id)],
-                |_| (),
-            );
-            audit::append(
-                "skill.approver_revoked",
-                json!({"key_id": key_id}),
-                Some(sys::role_name(sys::session_user())),
-                Some("user"),
-            );
-            Ok(true.into())
-        }
-=======
     let revoked = revoked.ok_or_else(|| {
         Fault::new(Code::UndefinedObject, format!("approver's key \"{}\" does not exist", shorten(key_id)))
             .hint("SELECT * FROM skill_system.skill_approvers;")
@@ -151,7 +127,6 @@ fn revoke_skill_approver(call: &Call) -> Answer {
             &[arg(key_id)],
         );
         append_audit("skill.approver_revoked", json!({"key_id": key_id}));
->>>>>>> lead
     }
     Ok(call.answer(!revoked))
 }

@@ -1,16 +1,8 @@
 //! Heads, versions and files are written here and nowhere else, with the rights of the tables' owner. Callers decide what
 //! may be written, and by whom.
 
-<<<<<<< HEAD
-use skill_pg::{Arg, Row, Uuid, arg, sys};
-use skill_pg::spi::{self, As, See};
-use crate::{compat};
-use serde_json::{Value, json};
-use skill_core::error::shorten;
-=======
 use const_format::concatcp;
 use serde_json::Value;
->>>>>>> lead
 use skill_core::skills::Status;
 use skill_core::skills::dependencies as relations;
 use skill_core::skills::metadata::SkillMetadata;
