@@ -5,7 +5,6 @@
 
 mod args;
 mod audit;
-mod compat;
 mod compliance;
 mod ledger;
 mod modules;

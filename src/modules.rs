@@ -30,15 +30,8 @@ impl Module {
 }
 
 /// All modules. The ledger is last, so that maintenance seals what the others record.
-pub const ALL: &[Module] = &[
-    system::MODULE,
-    audit::MODULE,
-    policy::MODULE,
-    runs::MODULE,
-    compliance::MODULE,
-    skills::MODULE,
-    ledger::MODULE,
-];
+pub const ALL: &[Module] =
+    &[system::MODULE, audit::MODULE, policy::MODULE, runs::MODULE, compliance::MODULE, skills::MODULE, ledger::MODULE];
 
 /// One row of `health()`.
 pub struct Check {

@@ -1,31 +1,33 @@
 //! Denied actions: their records survive the rollback of what was denied.
 
-use skill_pg::{Answer, Call, Uuid, pg_function, pg_sys, sys};
-use skill_pg::spi::{self, As, See};
-use crate::{settings};
 use skill_core::audit::check_claims;
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Arg, Call, Uuid, pg_function, sys};
 
-use crate::audit::missing;
+use super::missing;
+use super::recorder::{Denial, commit_elsewhere};
+use crate::settings;
 
-/// The most that one denial may say, in bytes of JSON.
+/// The most that the data of one denial may have, in bytes of JSON.
 const MAX_DATA: usize = 1 << 20;
 
-/// Records a denial in a transaction of its own, and returns when that is committed. `event_data` is a jsonb object.
+/// Records a denial in a separate transaction, and returns when that is committed. `event_data` is a jsonb object.
 pub fn record(
     event_type: &str,
-    event_data: Option<pg_sys::Datum>,
+    event_data: Arg,
     actor_id: Option<&str>,
     actor_type: Option<&str>,
-) -> Result<[u8; 16], Fault> {
+) -> Result<Uuid, Fault> {
     sys::prevent_on_standby(c"log_denial()");
     check_claims(event_type, actor_id, actor_type)?;
     // What the recording process cannot know about the one it records for.
     let event_data = spi::one::<String>(
         "SELECT ($1 || jsonb_build_object('denied_in', jsonb_build_object('pid', pg_backend_pid(), \
              'transaction_id', pg_current_xact_id_if_assigned()::text::numeric)))::text WHERE jsonb_typeof($1) = 'object'",
-        As::Caller, See::Statement,
-        &[given(event_data, pg_sys::JSONBOID)],
+        As::Caller,
+        See::Statement,
+        &[event_data],
     );
     let Some(event_data) = event_data else {
         return Err(Fault::new(Code::InvalidParameterValue, "event_data of a denial must be a JSON object"));
@@ -52,7 +54,9 @@ pg_function!(log_denial);
 /// `log_denial(event_type, event_data, actor_id, actor_type)` → id of the record.
 fn log_denial(call: &Call) -> Answer {
     let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
-    let event_data = call.datum(1).ok_or_else(|| missing("event_data"))?;
-    let id = record(event_type, Some(event_data), call.text(2), call.text(3))?;
-    Ok(Uuid::from_bytes(arg(id)).unwrap_or_else(|| call.null()))
+    let event_data = call.arg(1);
+    if event_data.is_null() {
+        return Err(missing("event_data"));
+    }
+    Ok(call.answer(record(event_type, event_data, call.text(2), call.text(3))?))
 }

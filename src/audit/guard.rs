@@ -4,15 +4,16 @@
 //! `src/pg/utility.rs` reads the statements; here stands which of them are refused, and why, in words. What comes
 //! in by another door (a server without the library, DML on catalogues, files) is found by `protection.rs`.
 
-use skill_pg::{Oid, arg, sys};
+use crate::settings;
+use skill_pg::error::raise;
 use skill_pg::spi::{self, As, See};
-use skill_pg::error::{raise};
-use crate::{settings};
+use skill_pg::{Oid, arg, sys};
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::AlterTableType as At;
 use skill_core::{Code, Fault};
 
+use super::bypass::{self, Bypass};
 use crate::audit;
 
 /// What a statement changes.
@@ -144,7 +145,8 @@ fn is_function(name: &CStr) -> bool {
     sys::schema() != Oid::INVALID
         && spi::one::<bool>(
             "SELECT EXISTS (SELECT FROM pg_proc WHERE proname = $1 AND pronamespace = 'skill_system'::regnamespace)",
-            As::Caller, See::Latest,
+            As::Caller,
+            See::Latest,
             &[arg(name.to_string_lossy().as_ref())],
         ) == Some(true)
 }

@@ -1,8 +1,10 @@
 //! The keyring of this server: a private file, or what a command prints.
+#![allow(unsafe_code)]
 
+use crate::settings;
+use skill_pg::error::{OrRaise, check_for_interrupts, report};
+use skill_pg::xact::End;
 use skill_pg::{fault_point, sys};
-use skill_pg::error::{OrRaise, check_for_interrupts};
-use crate::{settings};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
@@ -15,9 +17,6 @@ use std::time::{Duration, Instant};
 use skill_core::audit::keyring::{Keyring, MAX_KEYRING_BYTES, RANDOM_BYTES, SigningKey};
 use skill_core::{Code, Fault};
 use zeroize::Zeroizing;
-
-use super::error::{OrRaise, check_for_interrupts, report};
-use super::{fault_point, guc, sys};
 
 /// How long a command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
@@ -310,8 +309,28 @@ pub fn rotate() -> Result<Keyring, Fault> {
     Ok(ring)
 }
 
+/// Called at the ends of transactions and of their parts.
+pub fn at_transaction_end(end: End) {
+    match end {
+        End::BeforeCommit => before_commit(),
+        End::BeforePrepare => before_prepare(),
+        End::Committed => committed(),
+        End::Aborted => ROTATION.set(None),
+        End::SubAborted(ended) => ROTATION.with_borrow_mut(|rotation| {
+            rotation.take_if(|rotation| rotation.subtransaction == ended);
+        }),
+        // From here on it is rolled back with the part around it.
+        End::SubCommitted(ended, parent) => ROTATION.with_borrow_mut(|rotation| {
+            if let Some(rotation) = rotation.as_mut().filter(|rotation| rotation.subtransaction == ended) {
+                rotation.subtransaction = parent;
+            }
+        }),
+        End::Prepared | End::ParallelCommitted | End::ParallelAborted => {}
+    }
+}
+
 /// The last moment at which a rotation can still be refused.
-pub fn before_commit() {
+fn before_commit() {
     let intact = ROTATION.with_borrow(|rotation| {
         rotation.as_ref().is_none_or(|rotation| {
             let same = |path: &Path, source: &Source| file_source(path).is_ok_and(|found| found == *source);
@@ -333,7 +352,7 @@ pub fn before_commit() {
 }
 
 /// The new keyring cannot wait for COMMIT PREPARED, which another session may run.
-pub fn before_prepare() {
+fn before_prepare() {
     if ROTATION.with_borrow(Option::is_some) {
         Err(Fault::new(Code::NotInPrerequisiteState, "a transaction that has rotated the audit key cannot be prepared")
             .hint("COMMIT it."))
@@ -342,7 +361,7 @@ pub fn before_prepare() {
 }
 
 /// Puts the new keyring in place. The transaction is committed, so nothing may be raised here.
-pub fn committed() {
+fn committed() {
     let Some(rotation) = ROTATION.take() else { return };
     fault_point::reached("key_announced");
     let moved = std::fs::rename(&rotation.temporary, &rotation.path).and_then(|()| sync_directory(&rotation.path));
@@ -355,25 +374,4 @@ pub fn committed() {
         );
     }
     forget();
-}
-
-/// Nothing is rotated.
-pub fn aborted() {
-    ROTATION.set(None);
-}
-
-/// Nothing is rotated that was in this part of the transaction.
-pub fn subtransaction_aborted(ended: pgrx::pg_sys::SubTransactionId) {
-    ROTATION.with_borrow_mut(|rotation| {
-        rotation.take_if(|rotation| rotation.subtransaction == ended);
-    });
-}
-
-/// From here on it is rolled back with the part around it.
-pub fn subtransaction_committed(ended: pgrx::pg_sys::SubTransactionId, parent: pgrx::pg_sys::SubTransactionId) {
-    ROTATION.with_borrow_mut(|rotation| {
-        if let Some(rotation) = rotation.as_mut().filter(|rotation| rotation.subtransaction == ended) {
-            rotation.subtransaction = parent;
-        }
-    });
 }

@@ -1,18 +1,20 @@
 //! A record that outlives the transaction it is about: a background worker of its own commits it, while the session
 //! waits. This needs no preloading.
 
+#![allow(unsafe_code)]
+
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-use pgrx::{PgLogLevel, direct_function_call, pg_guard, pg_sys};
+use pgrx::{PgLogLevel, pg_guard, pg_sys};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skill_core::{Code, Fault};
 
-use skill_pg::error::report;
-use skill_pg::{background, sys};
-use crate::settings;
 use crate::audit;
+use crate::settings;
+use skill_pg::error::report;
+use skill_pg::{Arg, Uuid, background, sys};
 
 /// How long a denial waits for a free background worker.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -122,7 +124,7 @@ fn not_recorded(why: impl Into<String>) -> Fault {
 }
 
 /// Has a worker commit the record, and waits until it has. When the wait is cancelled the worker goes on.
-pub fn commit_elsewhere(denial: &Denial) -> Result<[u8; 16], Fault> {
+pub fn commit_elsewhere(denial: &Denial) -> Result<Uuid, Fault> {
     let answer = ask(denial);
     if let Err(fault) = &answer {
         // The client may catch the error; the server's log has it whatever the client does.
@@ -134,7 +136,7 @@ pub fn commit_elsewhere(denial: &Denial) -> Result<[u8; 16], Fault> {
         ));
         report(told, PgLogLevel::LOG_SERVER_ONLY);
     }
-    answer
+    answer.map(Uuid::from_bytes)
 }
 
 fn ask(denial: &Denial) -> Result<[u8; 16], Fault> {
@@ -199,18 +201,16 @@ pub extern "C-unwind" fn skill_system_denial(argument: pg_sys::Datum) {
 }
 
 fn append(denial: &Denial) -> [u8; 16] {
-    // SAFETY: in a transaction of a superuser's session, which ends with it. The text is what jsonb_out wrote.
-    let event_data = unsafe {
-        sys::write_on_behalf_of(denial.session_user.into());
-        pg_sys::SetUserIdAndSecContext(denial.current_user.into(), 0);
-        let text = sys::c_string(&denial.event_data);
-        direct_function_call::<pg_sys::Datum>(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))])
-    };
+    sys::write_on_behalf_of(denial.session_user.into());
+    // SAFETY: in a transaction of a superuser's session, which ends with it.
+    unsafe { pg_sys::SetUserIdAndSecContext(denial.current_user.into(), 0) };
     audit::append_for(
         &denial.tenant,
         &denial.event_type,
-        event_data,
+        Arg::json_text(denial.event_data.clone()),
         denial.actor_id.as_deref(),
         denial.actor_type.as_deref(),
     )
+    .as_bytes()
+    .to_owned()
 }

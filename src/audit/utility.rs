@@ -5,6 +5,8 @@
 //! The hooks themselves are plain frames without destructors, and call on without pgrx's boundary, so that an error of
 //! an ordinary statement passes as it is, with its position and context. Our own part runs in guarded functions.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, c_char};
 
 use pgrx::pg_sys;

@@ -1,18 +1,19 @@
 //! Going on in another server, or in this one at another time.
 
-use skill_pg::{Answer, Call, arg, pg_function, fault_point, sys};
-use skill_pg::spi::{self, As, See};
-use skill_pg::error::{check_for_interrupts};
-use crate::{compat};
 use skill_core::ledger::checkpoint::Checkpoint;
 use skill_core::ledger::tree::{self, Appender, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
+use skill_pg::error::check_for_interrupts;
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, arg, fault_point, pg_function, sys};
 
 use super::proof::{nothing_sealed, origin, verifier_keys};
 use super::seal::Leaves;
 use super::state::{self, Place, State};
 use super::tiles::{HASH, StoredTiles};
+use super::{growth, worker};
 use crate::audit;
+use crate::audit::bypass::{self, Bypass};
 
 fn not_now(message: impl Into<String>) -> Fault {
     Fault::new(Code::NotInPrerequisiteState, message)
@@ -28,18 +29,19 @@ fn adopt_log(call: &Call) -> Answer {
     sys::prevent_if_read_only(c"adopt_log()");
     sys::hold_extension();
     if !sys::try_lock(sys::relation(c"audit_seal_state")) {
-        return Err(not_now("another session seals now").hint("Try again."));
+        return Err(not_now("another session is sealing").hint("Try again."));
     }
     let row = spi::with_latest_snapshot(|| adopt(reason, call.text(1)))?;
-    worker::mended();
-    call.row_set().push(&[
+    worker::retry_at_commit();
+    let mut rows = call.row_set();
+    rows.push(&[
         arg(row.incarnation),
         arg(row.continued),
-        (arg(row.size as i64)),
-        (arg(row.sealed as i64)),
+        arg(row.size as i64),
+        arg(row.sealed as i64),
         arg(&row.detail),
     ]);
-    Ok(call.null())
+    Ok(rows.finish())
 }
 
 struct Adopted {
@@ -73,14 +75,14 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
             (state.size, state.root) = leaves.finish()?;
             state.expect_foreign();
             (state.snapshot, state.target) = (snapshot, None);
-            (state.place, state.sealed_at) = (Place::here(), sys::clock_timestamp());
+            (state.place, state.sealed_at) = (Place::here_for_writing()?, sys::clock_timestamp());
             state.write();
             Ok::<_, Fault>(())
         })
     })?;
     fault_point::reached("adoption_written");
     spi::commit_synchronously();
-    cache::tree_grew();
+    growth::tree_grew();
     let (incarnation, size, sealed) = (state.incarnation, state.size, state.size - before);
     audit::append_system(
         "audit.log_adopted",
@@ -159,15 +161,18 @@ pub fn judge(state: &State, outside: Option<&Checkpoint>) -> Result<Judged, Faul
             compared_with: format!("Compared with the given checkpoint of {} leaves.", checkpoint.size),
         });
     }
-    let mut stored = Vec::new();
-    compat::run(
+    let stored: Vec<(i64, Vec<u8>)> = spi::collect(
         "SELECT tree_size, root_hash FROM skill_system.audit_checkpoints WHERE incarnation = $1",
-        As::Caller, See::Statement,
+        As::Caller,
+        See::Statement,
         &[arg(state.incarnation)],
-        |row| stored.extend(row.get::<Option<i64>>(1).zip(row.bytes(2).and_then(|root| tree::Hash::try_from(root).ok()))),
     );
     let mut loss = None;
     for (size, root) in &stored {
+        let root = root
+            .as_slice()
+            .try_into()
+            .map_err(|_| Fault::new(Code::DataCorrupted, "audit_checkpoints.root_hash is not a SHA-256 hash"))?;
         loss = loss.or(lost(*size as u64, root)?);
     }
     Ok(Judged {

@@ -1,18 +1,18 @@
 //! The sealed records as JSON Lines, with all that proves them.
 
-use skill_pg::{Answer, Call, Row, Uuid, arg, pg_function, pg_sys, sys};
-use skill_pg::spi::{self, As, See};
-use skill_pg::error::{check_for_interrupts};
-use crate::{compat};
 use std::collections::HashMap;
 use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use const_format::concatcp;
 use serde_json::json;
 use skill_core::ledger::checkpoint::Checkpoint;
 use skill_core::ledger::tree::{self, Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
+use skill_pg::error::check_for_interrupts;
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, FromRow, Timestamptz, Uuid, arg, columns, pg_function, sys};
 
 use super::proof::{self, Stored};
 use super::retention;
@@ -22,7 +22,8 @@ use super::tiles::{ID, LeafFinder, StoredTiles, hash_in, read_ids};
 pg_function!(audit_export);
 /// `audit_export(since, until)`: manifest, one line a leaf, manifest.
 fn audit_export(call: &Call) -> Answer {
-    let (Some(since), Some(until)) = (call.datum(0), call.datum(1)) else {
+    let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = (call.get(0), call.get(1));
+    let (Some(since), Some(until)) = (since, until) else {
         return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL")
             .hint("Leave them out to export everything."));
     };
@@ -61,7 +62,7 @@ fn audit_export(call: &Call) -> Answer {
             members.insert("retired".into(), json!(writer.retired));
         }
         lines.push(&[arg(&manifest.to_string())]);
-        Ok(call.null())
+        Ok(lines.finish())
     })
 }
 
@@ -70,17 +71,14 @@ fn base64(hashes: &[Hash]) -> Vec<String> {
 }
 
 /// A time for the manifest; NULL for the infinities.
-fn moment(timestamp: pg_sys::Datum) -> Option<String> {
-    spi::one(
-        "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') WHERE isfinite($1)",
-        As::Caller, See::Statement,
-        &[arg(timestamp)],
-    )
+fn moment(time: Timestamptz) -> Option<String> {
+    const SQL: &str = "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') WHERE isfinite($1)";
+    spi::one(SQL, As::Caller, See::Statement, &[arg(time)])
 }
 
 /// The smallest range of leaves with every sealed record of a time range, below `size`.
-fn leaves_of(since: pg_sys::Datum, until: pg_sys::Datum, size: u64) -> Result<Range<u64>, Fault> {
-    if since.value() as i64 == i64::MIN && until.value() as i64 == i64::MAX {
+fn leaves_of(since: Timestamptz, until: Timestamptz, size: u64) -> Result<Range<u64>, Fault> {
+    if since == Timestamptz::NEG_INFINITY && until == Timestamptz::INFINITY {
         return Ok(0..size);
     }
     let (mut first, mut end) = (u64::MAX, 0);
@@ -92,17 +90,37 @@ fn leaves_of(since: pg_sys::Datum, until: pg_sys::Datum, size: u64) -> Result<Ra
         "SELECT id FROM skill_system.audit_logs WHERE created_at >= $1 AND created_at < $2",
         &[arg(since), arg(until)],
         |row| {
-            let leaf = row.get::<Option<Uuid>>(1).and_then(|id| finder.find(id.as_bytes())).filter(|leaf| *leaf < size);
-            if let Some(leaf) = leaf {
+            let leaf = row.get::<Option<Uuid>>(1).and_then(|id| finder.find(id.as_bytes()));
+            if let Some(leaf) = leaf.filter(|leaf| *leaf < size) {
                 (first, end) = (first.min(leaf), end.max(leaf + 1));
             }
+            Ok(())
         },
-    );
+    )?;
     Ok(if first < end { first..end } else { 0..0 })
 }
 
-/// 0001-01-01 00:00 UTC, a server timestamp.
-const FIRST_OF_OUR_ERA: i64 = -63_082_281_600_000_000;
+/// 0001-01-01 00:00 UTC
+const FIRST_OF_OUR_ERA: Timestamptz = Timestamptz(-63_082_281_600_000_000);
+
+columns! {
+    /// A record as the export writes it; values that are missing from a damaged one are null.
+    struct Record {
+        id: Uuid = "id",
+        tenant_id: Option<String> = "tenant_id",
+        event_type: Option<String> = "event_type",
+        event_data: Option<String> = "event_data::text",
+        actor_id: Option<String> = "actor_id",
+        actor_type: Option<String> = "actor_type",
+        created_at: Option<String> = "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN created_at < $2 THEN ' BC' ELSE '' END",
+        recorded_at: Option<String> = "to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN recorded_at < $2 THEN ' BC' ELSE '' END",
+        transaction_id: Option<i64> = "transaction_id",
+        session_user_name: Option<String> = "session_user_name",
+        current_user_name: Option<String> = "current_user_name",
+        key_id: Option<String> = "key_id",
+        signature: Option<String> = "signature",
+    }
+}
 
 struct Writer {
     tiles: StoredTiles,
@@ -165,52 +183,42 @@ impl Writer {
     fn records(&mut self, ids: &[u8]) -> HashMap<[u8; ID], Vec<u8>> {
         let wanted: Vec<Uuid> =
             ids.chunks_exact(ID).filter_map(|id| id.try_into().ok()).map(Uuid::from_bytes).collect();
-        let mut found = HashMap::with_capacity(wanted.len());
-        compat::run(
-            "SELECT id, tenant_id, event_type::text, event_data::text, actor_id::text, actor_type::text, \
-                 to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN created_at < $2 THEN ' BC' ELSE '' END, \
-                 to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN recorded_at < $2 THEN ' BC' ELSE '' END, \
-                 transaction_id, session_user_name, current_user_name, key_id, signature::text \
-             FROM skill_system.audit_logs WHERE id = ANY ($1)",
-            As::Caller, See::Statement,
-            &[arg(wanted), arg(pg_sys::Datum::from(FIRST_OF_OUR_ERA))],
-            |row| {
-                if let Some(id) = row.get::<Option<Uuid>>(1) {
-                    found.insert(*id.as_bytes(), record_json(&id, row));
-                }
-            },
-        );
-        found
+        const SQL: &str = concatcp!("SELECT ", Record::COLUMNS, " FROM skill_system.audit_logs WHERE id = ANY ($1)");
+        spi::with_rows(SQL, As::Caller, See::Statement, &[arg(wanted), arg(FIRST_OF_OUR_ERA)], |rows| {
+            rows.iter().map(Record::from_row).map(|record| (*record.id.as_bytes(), record.members())).collect()
+        })
     }
 }
 
-/// The members of a record in their order, after `"leaf"`.
-fn record_json(id: &Uuid, row: &Row) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
-    let mut member = |name: &str, value: Option<&str>, quoted: bool| {
-        out.extend_from_slice(if name == "id" { b"\"" } else { b",\"" });
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        match value {
-            None => out.extend_from_slice(b"null"),
-            // Cannot fail: the target is memory.
-            Some(text) if quoted => drop(serde_json::to_writer(&mut out, text)),
-            Some(text) => out.extend_from_slice(text.as_bytes()),
-        }
-    };
-    member("id", Some(&id.to_string()), true);
-    member("tenant_id", row.text(2), true);
-    member("event_type", row.text(3), true);
-    member("event_data", row.text(4), false);
-    member("actor_id", row.text(5), true);
-    member("actor_type", row.text(6), true);
-    member("created_at", row.text(7), true);
-    member("recorded_at", row.text(8), true);
-    member("transaction_id", row.get::<Option<i64>>(9).map(|id| id.to_string()).as_deref(), false);
-    member("session_user_name", row.text(10), true);
-    member("current_user_name", row.text(11), true);
-    member("key_id", row.text(12), true);
-    member("signature", row.text(13), true);
-    out.push(b'}');
-    out
+impl Record {
+    /// The members in their order, after `"leaf"`.
+    fn members(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        let mut member = |name: &str, value: Option<&str>, quoted: bool| {
+            out.extend_from_slice(if name == "id" { b"\"" } else { b",\"" });
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            match value {
+                None => out.extend_from_slice(b"null"),
+                // Cannot fail: the target is memory.
+                Some(text) if quoted => drop(serde_json::to_writer(&mut out, text)),
+                Some(text) => out.extend_from_slice(text.as_bytes()),
+            }
+        };
+        member("id", Some(&self.id.to_string()), true);
+        member("tenant_id", self.tenant_id.as_deref(), true);
+        member("event_type", self.event_type.as_deref(), true);
+        member("event_data", self.event_data.as_deref(), false);
+        member("actor_id", self.actor_id.as_deref(), true);
+        member("actor_type", self.actor_type.as_deref(), true);
+        member("created_at", self.created_at.as_deref(), true);
+        member("recorded_at", self.recorded_at.as_deref(), true);
+        member("transaction_id", self.transaction_id.map(|id| id.to_string()).as_deref(), false);
+        member("session_user_name", self.session_user_name.as_deref(), true);
+        member("current_user_name", self.current_user_name.as_deref(), true);
+        member("key_id", self.key_id.as_deref(), true);
+        member("signature", self.signature.as_deref(), true);
+        out.push(b'}');
+        out
+    }
 }

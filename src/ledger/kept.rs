@@ -3,15 +3,17 @@
 //! A copy has every column of the record, so it proves itself by its signature and its leaf, and nothing is believed
 //! that only stands in a table.
 
-use skill_pg::{Call, Uuid, arg, sys};
-use skill_pg::spi::{self, As, See};
-use crate::{settings, compat};
+use const_format::concatcp;
+use serde_json::Value;
 use skill_core::ledger::tree::TILE_WIDTH;
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{FromRow, Timestamptz, Uuid, arg, columns, sys};
 
 use super::state::{self, State};
 use super::tiles::{self, hash_in, read_tile};
 use crate::audit::{self, LEAF_HASH, PROBLEM};
+use crate::settings;
 
 /// Longest text that a person gives with one of these records, in characters.
 const MAX_TEXT: usize = 1000;
@@ -24,13 +26,13 @@ pub struct Kept {
     /// Of the record.
     pub event_type: String,
     /// `event_data`
-    pub data: serde_json::Value,
+    pub data: Value,
     /// Who logged in.
-    pub by: String,
+    pub session_user: String,
     /// Who signed.
     pub key_id: String,
-    /// The clock, a server timestamp.
-    pub recorded_at: i64,
+    /// The clock.
+    pub recorded_at: Timestamptz,
     /// Its signature is true, and it is a leaf of the tree or younger than the last seal.
     pub proven: bool,
 }
@@ -52,9 +54,8 @@ pub fn begin(what: &std::ffi::CStr) -> Result<(), Fault> {
         )
         .hint("Call it as an administrator of the default tenant."));
     }
-    spi::as_owner(|| {
-        compat::run("LOCK TABLE skill_system.audit_kept IN SHARE ROW EXCLUSIVE MODE", As::Caller, See::OwnWrites, &[], |_| ());
-    });
+    const LOCK: &str = "LOCK TABLE skill_system.audit_kept IN SHARE ROW EXCLUSIVE MODE";
+    spi::execute(LOCK, As::Owner, See::OwnWrites, &[]);
     Ok(())
 }
 
@@ -68,59 +69,67 @@ pub fn given_text<'t>(name: &str, text: Option<&'t str>) -> Result<&'t str, Faul
 }
 
 /// Appends a record and keeps a copy.
-pub fn keep(event_type: &str, data: serde_json::Value) -> Uuid {
-    let id = Uuid::from_bytes(audit::append_system(event_type, data));
-    spi::as_owner(|| {
-        compat::run(
-            "INSERT INTO skill_system.audit_kept (id, tenant_id, event_type, event_data, actor_id, actor_type, created_at, signature, \
-                 recorded_at, transaction_id, session_user_name, current_user_name, key_id) \
-             SELECT id, tenant_id, event_type, event_data, actor_id, actor_type, created_at, signature, \
-                 recorded_at, transaction_id, session_user_name, current_user_name, key_id \
-             FROM skill_system.audit_logs WHERE id = $1 AND created_at = transaction_timestamp()",
-            As::Caller, See::OwnWrites,
-            &[arg(id)],
-            |_| (),
-        );
-    });
+pub fn keep(event_type: &str, data: Value) -> Uuid {
+    let id = audit::append_system(event_type, data);
+    const COPY: &str = "INSERT INTO skill_system.audit_kept (id, tenant_id, event_type, event_data, actor_id, actor_type, \
+             created_at, signature, recorded_at, transaction_id, session_user_name, current_user_name, key_id) \
+         SELECT id, tenant_id, event_type, event_data, actor_id, actor_type, created_at, signature, \
+             recorded_at, transaction_id, session_user_name, current_user_name, key_id \
+         FROM skill_system.audit_logs WHERE id = $1 AND created_at = transaction_timestamp()";
+    spi::execute(COPY, As::Owner, See::OwnWrites, &[arg(id)]);
     id
+}
+
+columns! {
+    struct Stored {
+        id: Uuid = "a.id",
+        event_type: String = "a.event_type",
+        data: String = "a.event_data::text",
+        session_user: String = "a.session_user_name",
+        key_id: String = "a.key_id",
+        recorded_at: Timestamptz = "a.recorded_at",
+        transaction_id: i64 = "a.transaction_id",
+    }
 }
 
 /// All kept records, oldest first.
 pub fn all() -> Result<Vec<Kept>, Fault> {
+    const SQL: &str = concatcp!(
+        "SELECT ",
+        Stored::COLUMNS,
+        ", ",
+        LEAF_HASH,
+        ", ",
+        PROBLEM,
+        " IS NULL FROM skill_system.audit_kept a ORDER BY a.recorded_at, a.id"
+    );
     spi::as_owner(|| {
         let log_id = state::log_id();
         let state = State::read()?;
         let mut found = Vec::new();
-        compat::run_once(
-            &format!(
-                "SELECT a.id, a.event_type::text, a.event_data, a.session_user_name, a.key_id, a.recorded_at, a.transaction_id, \
-                     {LEAF_HASH}, {PROBLEM} IS NULL FROM skill_system.audit_kept a ORDER BY a.recorded_at, a.id"
-            ),
-            As::Caller, See::Statement,
-            &[arg(log_id)],
-            |row| {
-                let (Some(id), Some(pgrx::JsonB(data))) = (row.get::<Option<Uuid>>(1), row.get(3)) else { return };
-                let signed = log_id.is_some() && row.get(9) == Some(true);
-                let proven = signed && is_leaf(&id, row.bytes(8), row.get(7), state.as_ref());
-                found.push(Kept {
-                    id,
-                    event_type: row.get(2),
-                    data,
-                    by: row.get(4),
-                    key_id: row.get(5),
-                    recorded_at: row.arg(6).map_or(0, |datum| datum.value() as i64),
-                    proven,
-                });
-            },
-        );
+        spi::each(SQL, As::Caller, See::Statement, &[arg(log_id)], |row| {
+            let stored = Stored::from_row(row);
+            let is_signed = log_id.is_some() && row.get::<Option<bool>>(9) == Some(true);
+            let proven = is_signed && is_leaf(&stored, row.bytes(8), state.as_ref());
+            found.push(Kept {
+                id: stored.id,
+                event_type: stored.event_type,
+                data: serde_json::from_str(&stored.data).unwrap_or_default(),
+                session_user: stored.session_user,
+                key_id: stored.key_id,
+                recorded_at: stored.recorded_at,
+                proven,
+            });
+            Ok(())
+        })?;
         Ok(found)
     })
 }
 
 /// The record is a leaf of the tree, or too young to be one.
-fn is_leaf(id: &Uuid, hash: Option<&[u8]>, transaction: Option<i64>, state: Option<&State>) -> bool {
-    let Some(leaf) = tiles::leaf_of(id.as_bytes()) else {
-        return transaction.zip(state).is_none_or(|(transaction, state)| !state.snapshot.sees(transaction));
+fn is_leaf(record: &Stored, hash: Option<&[u8]>, state: Option<&State>) -> bool {
+    let Some(leaf) = tiles::leaf_of(record.id.as_bytes()) else {
+        return state.is_none_or(|state| !state.snapshot.sees(record.transaction_id));
     };
     let tile = read_tile(0, leaf / TILE_WIDTH as u64).ok().flatten();
     hash.is_some() && tile.as_ref().and_then(|tile| hash_in(tile, leaf)) == hash

@@ -2,20 +2,27 @@
 
 mod adopt;
 mod export;
+mod growth;
+mod health;
 mod kept;
 mod proof;
 mod retention;
 mod rotation;
 mod seal;
-pub mod sealer;
+mod sealer;
 mod state;
 mod tiles;
 mod verify;
-pub mod worker;
+mod worker;
 
-
+use crate::modules::Module;
 
 pub use proof::current_origin;
-pub use rotation::{announce_new_keyring, key_warning, keyring_is_foreign};
-pub use seal::{Step, backlog, seal_step, sweep};
-pub use verify::count_record;
+
+pub const MODULE: Module = Module {
+    load: worker::register,
+    transaction_ends: &[growth::at_transaction_end, worker::at_transaction_end],
+    health: &[health::keyring, health::audit_seal, health::sealer],
+    maintenance: &[health::seal, health::sweep],
+    ..Module::new("ledger")
+};

@@ -1,17 +1,17 @@
 //! Checkpoints, public keys and proofs.
 
-use skill_pg::{Answer, Call, Uuid, arg, pg_function, fault_point, sys};
-use skill_pg::spi::{self, As, See};
-use skill_pg::error::{OrRaise, raise};
-use crate::{compat};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use skill_core::ledger::checkpoint::{Checkpoint, Proof, VerifierKey, verifier_key};
 use skill_core::ledger::tree::{self, Hash};
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, Uuid, arg, fault_point, pg_function, sys};
 
+use super::growth;
 use super::state::{self, State};
 use super::tiles::{self, StoredTiles};
+use crate::audit::keys;
 
 /// There is no tree.
 pub fn nothing_sealed() -> Fault {
@@ -57,34 +57,32 @@ pub struct Stored {
 
 /// The newest stored checkpoint of the log as it is now.
 pub fn newest(state: &State) -> Result<Option<Stored>, Fault> {
-    let mut found = None;
-    spi::as_owner(|| {
-        compat::run(
-            "SELECT tree_size, root_hash, note FROM skill_system.audit_checkpoints WHERE incarnation = $1 ORDER BY tree_size DESC LIMIT 1",
-            As::Caller, See::Statement,
-            &[arg(state.incarnation)],
-            |row| {
-                let root: Option<Hash> = row.bytes(2).and_then(|root| root.try_into().ok());
-                found = row.get::<Option<i64>>(1).zip(root).zip(row.get::<Option<String>>(3));
-            },
-        );
-    });
-    let Some(((size, root), note)) = found else {
+    let found: Option<(i64, Vec<u8>, String)> = spi::first(
+        "SELECT tree_size, root_hash, note FROM skill_system.audit_checkpoints WHERE incarnation = $1 \
+         ORDER BY tree_size DESC LIMIT 1",
+        As::Owner,
+        See::Statement,
+        &[arg(state.incarnation)],
+    );
+    let Some((size, root, note)) = found else {
         return Ok(None);
     };
+    let root = Hash::try_from(root)
+        .map_err(|_| Fault::new(Code::DataCorrupted, "audit_checkpoints.root_hash is not a SHA-256 hash"))?;
     Ok(Some(Stored { checkpoint: Checkpoint { origin: origin(state.incarnation)?, size: size as u64, root }, note }))
 }
 
-#[pg_extern(sql = false)]
-fn audit_checkpoint() -> String {
+pg_function!(audit_checkpoint);
+/// `audit_checkpoint()` → the signed note.
+fn audit_checkpoint(call: &Call) -> Answer {
     sys::prevent_if_read_only(c"audit_checkpoint()");
-    sign_checkpoint().or_raise().note
+    Ok(call.answer(sign_checkpoint()?.note))
 }
 
 /// The checkpoint of what is sealed, signed now or before.
 pub fn sign_checkpoint() -> Result<Stored, Fault> {
     // What this transaction sealed itself may yet be rolled back, and a signature cannot be taken back.
-    if cache::sealed_in_transaction() {
+    if growth::grew_in_transaction() {
         return Err(Fault::new(
             Code::NotInPrerequisiteState,
             "the tree was sealed in this transaction, which may still be rolled back",
@@ -102,22 +100,14 @@ pub fn sign_checkpoint() -> Result<Stored, Fault> {
         let key = keys::signing(&ring, "no checkpoint can be signed")?;
         let note = checkpoint.sign(key)?;
         fault_point::reached("checkpoint_signed");
-        spi::as_owner(|| {
-            // Two sessions may sign the same tree at once: the notes are equal.
-            compat::run(
-                "INSERT INTO skill_system.audit_checkpoints (incarnation, tree_size, root_hash, key_id, note) VALUES ($1, $2, $3, $4, $5) \
-                 ON CONFLICT DO NOTHING",
-                As::Caller, See::OwnWrites,
-                &[
-                    arg(state.incarnation),
-                    arg(state.size as i64),
-                    arg(&state.root),
-                    arg(key.id.as_str()),
-                    arg(note.as_str()),
-                ],
-                |_| (),
-            );
-        });
+        // Two sessions may sign the same tree at once: the notes are equal.
+        spi::execute(
+            "INSERT INTO skill_system.audit_checkpoints (incarnation, tree_size, root_hash, key_id, note) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            As::Owner,
+            See::OwnWrites,
+            &[arg(state.incarnation), arg(state.size as i64), arg(&state.root), arg(&key.id), arg(&note)],
+        );
         spi::commit_synchronously();
         fault_point::reached("checkpoint_stored");
         Ok(Stored { checkpoint, note })
@@ -141,7 +131,7 @@ fn audit_public_key(call: &Call) -> Answer {
             arg(public_jwk(&key.id, key.key.as_bytes())),
         ]);
     }
-    Ok(call.null())
+    Ok(rows.finish())
 }
 
 pg_function!(audit_inclusion_proof);
@@ -166,15 +156,9 @@ fn audit_inclusion_proof(call: &Call) -> Answer {
         Ok::<_, Fault>((hash, tree::inclusion_proof(leaf, size, &tiles)?))
     })?;
     let text = Proof { index: leaf, hashes: hashes.clone(), extra: None, checkpoint: stored.note }.print();
-    call.row_set().push(&[
-        (arg(leaf as i64)),
-        (arg(size as i64)),
-        arg(&hash),
-        arg(&root),
-        arg(&hashes),
-        arg(&text),
-    ]);
-    Ok(call.null())
+    let mut rows = call.row_set();
+    rows.push(&[arg(leaf as i64), arg(size as i64), arg(&hash), arg(&root), arg(hashes.as_slice()), arg(&text)]);
+    Ok(rows.finish())
 }
 
 pg_function!(audit_consistency_proof);
@@ -192,22 +176,19 @@ fn audit_consistency_proof(call: &Call) -> Answer {
         Ok::<_, Fault>((tree::root(old, &tiles)?, tree::root(new, &tiles)?, tree::consistency_proof(old, new, &tiles)?))
     })?;
     let text: String = hashes.iter().map(|hash| STANDARD.encode(hash) + "\n").collect();
-    call.row_set().push(&[
-        arg(&old_root),
-        arg(&new_root),
-        arg(&hashes),
-        arg(&text),
-    ]);
-    Ok(call.null())
+    let mut rows = call.row_set();
+    rows.push(&[arg(&old_root), arg(&new_root), arg(hashes.as_slice()), arg(&text)]);
+    Ok(rows.finish())
 }
 
-#[pg_extern(sql = false)]
-fn audit_tile(level: Option<i32>, n: Option<i64>) -> Option<Vec<u8>> {
+pg_function!(audit_tile);
+/// `audit_tile(level, n)` → the hashes of a tile.
+fn audit_tile(call: &Call) -> Answer {
+    let (level, n): (Option<i32>, Option<i64>) = (call.get(0), call.get(1));
     let (Some(level), Some(n)) = (level.and_then(|level| u8::try_from(level).ok()), n.filter(|n| *n >= 0)) else {
-        raise(
-            Fault::new(Code::InvalidParameterValue, "level and n must not be NULL or negative")
-                .hint("Levels are 0 to 7."),
-        );
+        return Err(Fault::new(Code::InvalidParameterValue, "level and n must not be NULL or negative")
+            .hint("Levels are 0 to 7."));
     };
-    spi::as_owner(|| tiles::read_tile(level, n as u64)).or_raise().map(|tile| tile.to_vec())
+    let tile = spi::as_owner(|| tiles::read_tile(level, n as u64))?;
+    Ok(call.answer(tile.as_deref()))
 }

@@ -1,20 +1,22 @@
 //! Legal holds, and the retirement of old partitions by two persons.
 
-use skill_pg::{Answer, Call, Uuid, arg, pg_function, pg_sys, sys};
-use skill_pg::spi::{self, As, See};
-use skill_pg::error::{OrRaise, check_for_interrupts, raise};
-use crate::{compat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use const_format::concatcp;
+use serde_json::{Value, json};
 use skill_core::ledger::tree::{Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
+use skill_pg::error::check_for_interrupts;
+use skill_pg::spi::{self, As, Once, See};
+use skill_pg::{Answer, Call, Date, FromRow, RowSet, Timestamptz, Uuid, arg, columns, pg_function, sys};
 
 use super::adopt::{judge, rebuild};
 use super::kept::{self, Kept, given_text};
 use super::proof::{newest, nothing_sealed};
 use super::state::{self, State};
 use super::tiles::{ID, LeafFinder, StoredTiles, read_ids};
+use crate::audit::bypass::{self, Bypass};
 use crate::audit::{LEAF_HASH, PROBLEM};
 
 /// No record is removed before this age: six months, EU AI Act, Art. 19(1) and 26(6).
@@ -27,49 +29,34 @@ fn refused(message: impl Into<String>) -> Fault {
     Fault::new(Code::NotInPrerequisiteState, message)
 }
 
-/// A month of the audit trail.
-struct Month {
-    /// For people: `2026-01`.
-    name: String,
-    partition: String,
-    /// First moment and first moment after, server timestamps.
-    since: i64,
-    until: i64,
-    /// The same as RFC 3339.
-    since_text: String,
-    until_text: String,
-    /// The first day on which it may be retired, and whether that has come.
-    retirable_on: String,
-    old_enough: bool,
+columns! {
+    /// A month of the audit trail.
+    struct Month {
+        /// For people: `2026-01`.
+        name: String = "to_char(start, 'YYYY-MM')",
+        partition: String = "'audit_logs_' || to_char(start, 'YYYY_MM')",
+        /// First moment and first moment after.
+        since: Timestamptz = "start AT TIME ZONE 'UTC'",
+        until: Timestamptz = "stop AT TIME ZONE 'UTC'",
+        /// The same as RFC 3339.
+        since_text: String = "to_char(start, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+        until_text: String = "to_char(stop, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+        /// The first day on which it may be retired, and whether that has come.
+        retirable_on: String = "to_char(retirable, 'YYYY-MM-DD')",
+        is_old_enough: bool = "retirable <= now() AT TIME ZONE 'UTC'",
+    }
 }
 
 impl Month {
-    fn of(date: Option<pg_sys::Datum>) -> Result<Self, Fault> {
-        let mut found = None;
-        compat::run(
-            "WITH month AS (SELECT date_trunc('month', $1::timestamp) AS start WHERE isfinite($1)), \
-                  bounds AS (SELECT start, start + interval '1 month' AS stop, start + interval '1 month' + make_interval(days => $2) AS old FROM month) \
-             SELECT to_char(start, 'YYYY-MM'), 'audit_logs_' || to_char(start, 'YYYY_MM'), start AT TIME ZONE 'UTC', stop AT TIME ZONE 'UTC', \
-                 to_char(start, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), to_char(stop, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-                 to_char(old, 'YYYY-MM-DD'), old <= now() AT TIME ZONE 'UTC' FROM bounds",
-            As::Caller, See::Statement,
-            &[spi::given(date, pg_sys::DATEOID), arg(MIN_AGE_DAYS)],
-            |row| {
-                let time = |n| row.arg(n).map_or(0, |datum| datum.value() as i64);
-                let text = |n| row.get::<Option<String>>(n).unwrap_or_default();
-                found = Some(Month {
-                    name: text(1),
-                    partition: text(2),
-                    since: time(3),
-                    until: time(4),
-                    since_text: text(5),
-                    until_text: text(6),
-                    retirable_on: text(7),
-                    old_enough: row.get::<Option<_>>(8).unwrap_or(false),
-                });
-            },
+    fn find(date: Option<Date>) -> Result<Self, Fault> {
+        const SQL: &str = concatcp!(
+            "WITH month AS (SELECT date_trunc('month', $1::timestamp) AS start WHERE isfinite($1)), ",
+            "bounds AS (SELECT start, start + interval '1 month' AS stop, ",
+            "start + interval '1 month' + make_interval(days => $2) AS retirable FROM month) SELECT ",
+            Month::COLUMNS,
+            " FROM bounds"
         );
-        found.ok_or_else(|| {
+        spi::first(SQL, As::Caller, See::Statement, &[arg(date), arg(MIN_AGE_DAYS)]).ok_or_else(|| {
             Fault::new(Code::InvalidParameterValue, "the month must be a date")
                 .hint("Give any day of the month, for example '2026-01-01'.")
         })
@@ -77,7 +64,7 @@ impl Month {
 
     /// What does not depend on the content: the partition is there and nothing forbids to retire it.
     fn check(&self, kept: &[Kept]) -> Result<(), Fault> {
-        if !self.old_enough {
+        if !self.is_old_enough {
             return Err(refused(format!(
                 "audit records are kept for at least {MIN_AGE_DAYS} days, so {} cannot be retired before {}",
                 self.name, self.retirable_on
@@ -88,19 +75,21 @@ impl Month {
         }
         if let Some(hold) = holds(kept).find(|hold| hold.overlaps(self)) {
             return Err(refused(format!("{} is under legal hold {}", self.name, hold.id))
-                .detail(format!("Set by {}: {}.", hold.kept.by, hold.kept.text("reason").unwrap_or_default()))
+                .detail(format!("Set by {}: {}.", hold.kept.session_user, hold.kept.text("reason").unwrap_or_default()))
                 .hint(format!(
                     "When the matter is closed: SELECT skill_system.release_legal_hold({}, 'why');",
                     hold.id
                 )));
         }
-        let there = spi::one::<bool>(
-            "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid WHERE c.relnamespace = 'skill_system'::regnamespace \
-                 AND c.relname = $1 AND i.inhparent = 'skill_system.audit_logs'::regclass)",
-            As::Caller, See::Statement,
-            &[arg(self.partition.as_str())],
+        let exists = spi::one::<bool>(
+            "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid \
+                 WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relname = $1 \
+                     AND i.inhparent = 'skill_system.audit_logs'::regclass)",
+            As::Caller,
+            See::Statement,
+            &[arg(&self.partition)],
         );
-        if there == Some(true) {
+        if exists == Some(true) {
             return Ok(());
         }
         Err(Fault::new(Code::UndefinedObject, format!("the audit trail has no partition for {}", self.name))
@@ -116,21 +105,19 @@ struct Hold<'k> {
 
 impl Hold<'_> {
     fn overlaps(&self, month: &Month) -> bool {
-        spi::one::<bool>(
-            "SELECT tstzrange($1::timestamptz, $2::timestamptz) && tstzrange($3, $4)",
-            As::Caller, See::Statement,
-            &[
-                arg(self.kept.text("since")),
-                arg(self.kept.text("until")),
-                arg(pg_sys::Datum::from(month.since)),
-                arg(pg_sys::Datum::from(month.until)),
-            ],
-        ) == Some(true)
+        overlaps(self.kept, month.since, month.until)
     }
 }
 
+/// The times that a record names have a moment in common with these.
+fn overlaps(record: &Kept, since: Timestamptz, until: Timestamptz) -> bool {
+    const SQL: &str = "SELECT tstzrange($1::timestamptz, $2::timestamptz) && tstzrange($3, $4)";
+    let args = [arg(record.text("since")), arg(record.text("until")), arg(since), arg(until)];
+    spi::one::<bool>(SQL, As::Caller, See::Statement, &args) == Some(true)
+}
+
 fn hold_id(kept: &Kept) -> i64 {
-    kept.data.get("hold").and_then(serde_json::Value::as_i64).unwrap_or(0)
+    kept.data.get("hold").and_then(Value::as_i64).unwrap_or(0)
 }
 
 /// The holds in force. A damaged one holds too, but only a true release ends it.
@@ -152,48 +139,46 @@ fn set_legal_hold(call: &Call) -> Answer {
         Fault::new(Code::InvalidParameterValue, message)
             .hint("since is a time or '-infinity', until a later one or NULL for no end.")
     };
-    let since = call.datum(0).ok_or_else(|| invalid("since must not be NULL"))?;
-    let until = call.datum(1).unwrap_or(pg_sys::Datum::from(i64::MAX));
+    let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = (call.get(0), call.get(1));
+    let since = since.ok_or_else(|| invalid("since must not be NULL"))?;
+    let until = until.unwrap_or(Timestamptz::INFINITY);
     let reason = given_text("reason", call.text(2))?;
-    if since.value() as i64 >= until.value() as i64 {
+    if since >= until {
         return Err(invalid("since must be before until"));
     }
     kept::begin(c"set_legal_hold()")?;
     let id = spi::with_latest_snapshot(kept::all)?.iter().map(hold_id).max().unwrap_or(0) + 1;
     kept::keep(
         "audit.legal_hold_set",
-        serde_json::json!({"hold": id, "since": moment(since), "until": moment(until), "reason": reason}),
+        json!({"hold": id, "since": moment(since), "until": moment(until), "reason": reason}),
     );
-    Ok(arg(id).unwrap_or_else(|| call.null()))
+    Ok(call.answer(id))
 }
 
 /// A bound of a hold; NULL is none, which is also what a time before our era amounts to.
-fn moment(time: pg_sys::Datum) -> Option<String> {
-    spi::one(
-        "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') WHERE isfinite($1) AND $1 >= '0001-01-02 00:00:00+00'",
-        As::Caller, See::Statement,
-        &[arg(time)],
-    )
+fn moment(time: Timestamptz) -> Option<String> {
+    const SQL: &str = "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
+         WHERE isfinite($1) AND $1 >= '0001-01-02 00:00:00+00'";
+    spi::one(SQL, As::Caller, See::Statement, &[arg(time)])
 }
 
 pg_function!(release_legal_hold);
 /// `release_legal_hold(id, reason)`.
 fn release_legal_hold(call: &Call) -> Answer {
-    let id = call
-        .get::<i64>(0)
-        .ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the id of the hold must not be NULL"))?;
+    let id = call.get::<Option<i64>>(0);
+    let id = id.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the id of the hold must not be NULL"))?;
     let reason = given_text("reason", call.text(1))?;
     kept::begin(c"release_legal_hold()")?;
     let all = spi::with_latest_snapshot(kept::all)?;
     if !all.iter().any(|kept| kept.event_type == "audit.legal_hold_set" && hold_id(kept) == id) {
-        return Err(Fault::new(Code::UndefinedObject, format!("there is no legal hold {id}"))
+        return Err(Fault::new(Code::UndefinedObject, format!("legal hold {id} does not exist"))
             .hint("SELECT * FROM skill_system.audit_legal_holds WHERE released_at IS NULL;"));
     }
     if !holds(&all).any(|hold| hold.id == id) {
         return Err(refused(format!("legal hold {id} was released before")));
     }
-    kept::keep("audit.legal_hold_released", serde_json::json!({"hold": id, "reason": reason}));
-    Ok(call.null())
+    kept::keep("audit.legal_hold_released", json!({"hold": id, "reason": reason}));
+    Ok(call.void())
 }
 
 /// The open request for a month.
@@ -206,133 +191,147 @@ fn request<'k>(kept: &'k [Kept], month: &Month) -> Option<&'k Kept> {
             _ => {}
         }
     }
-    open.filter(|request| sys::clock_timestamp() < request.recorded_at + REQUEST_DAYS * DAY)
+    open.filter(|request| sys::clock_timestamp().0 < request.recorded_at.0 + REQUEST_DAYS * DAY)
 }
 
 /// Name of the person at the keyboard, who must be an administrator by their own login.
-fn person() -> Result<&'static str, Fault> {
+fn person() -> Result<String, Fault> {
     if sys::authenticated_user() != sys::session_user() {
         return Err(Fault::new(
             Code::InsufficientPrivilege,
-            "after SET SESSION AUTHORIZATION nobody counts as a person of their own",
+            "retirement must be requested and approved without SET SESSION AUTHORIZATION",
         )
         .hint("Connect with your own login role."));
     }
     let name = sys::role_name(sys::session_user());
-    check_administrator(name)?;
+    check_administrator(&name)?;
     Ok(name)
 }
 
 fn check_administrator(name: &str) -> Result<(), Fault> {
-    let is = spi::one::<bool>(
-        "SELECT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = $1 AND pg_has_role(r.oid, 'skill_system_admin', 'MEMBER'))",
-        As::Caller, See::Statement,
-        &[arg(name)],
-    );
-    if is == Some(true) {
+    const SQL: &str = "SELECT EXISTS (SELECT FROM pg_roles r \
+         WHERE r.rolname = $1 AND pg_has_role(r.oid, 'skill_system_admin', 'MEMBER'))";
+    if spi::one::<bool>(SQL, As::Caller, See::Statement, &[arg(name)]) == Some(true) {
         return Ok(());
     }
-    Err(Fault::new(Code::InsufficientPrivilege, format!("role \"{name}\" is no member of skill_system_admin"))
+    Err(Fault::new(Code::InsufficientPrivilege, format!("role \"{name}\" is not a member of skill_system_admin"))
         .detail("Both persons who retire a partition must be."))
 }
 
 pg_function!(withdraw_audit_retirement);
 /// `withdraw_audit_retirement(month, reason)`.
 fn withdraw_audit_retirement(call: &Call) -> Answer {
-    let month = Month::of(call.datum(0))?;
+    let month = Month::find(call.get(0))?;
     let reason = given_text("reason", call.text(1))?;
     kept::begin(c"withdraw_audit_retirement()")?;
     let all = spi::with_latest_snapshot(kept::all)?;
     let Some(request) = request(&all, &month) else {
-        return Err(Fault::new(Code::UndefinedObject, format!("there is no open request to retire {}", month.name)));
+        return Err(Fault::new(Code::UndefinedObject, format!("no open request to retire {} exists", month.name)));
     };
     kept::keep(
         "audit.retirement_withdrawn",
-        serde_json::json!({"partition": month.partition, "request": request.id.to_string(), "reason": reason}),
+        json!({"partition": month.partition, "request": request.id.to_string(), "reason": reason}),
     );
-    Ok(call.null())
+    Ok(call.void())
 }
 
 pg_function!(retire_audit_partition);
 /// `retire_audit_partition(month, policy_reference)` → what was done.
 fn retire_audit_partition(call: &Call) -> Answer {
-    let month = Month::of(call.datum(0))?;
+    let month = Month::find(call.get(0))?;
     let reference = given_text("policy reference", call.text(1))?;
     kept::begin(c"retire_audit_partition()")?;
     let person = person()?;
-    let mut rows = call.row_set();
-    let mut answer = |step: &str, retired: Option<&Content>, detail: &str| {
-        rows.push(&[
-            arg(step),
-            arg(&month.partition),
-            retired.and_then(|retired| (arg(retired.count as i64))),
-            retired.map(|retired| arg(&retired.root)),
-            arg(detail),
-        ]);
-    };
+    let mut answer = Retirement { month, rows: call.row_set() };
+    let month = &answer.month;
     let (all, state) = spi::with_latest_snapshot(|| {
         Ok::<_, Fault>((kept::all()?, spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?))
     })?;
     month.check(&all)?;
     state.check_place()?;
-    let Some(request) = request(&all, &month) else {
-        let data = serde_json::json!({"partition": month.partition, "policy_reference": reference});
+    let Some(request) = request(&all, month) else {
+        let data = json!({"partition": month.partition, "policy_reference": reference});
         kept::keep("audit.retirement_requested", data);
-        answer(
-            "requested",
-            None,
-            &format!("A second person must call it with the same arguments within {REQUEST_DAYS} days."),
-        );
-        return Ok(call.null());
+        let detail = format!("A second person must call it with the same arguments within {REQUEST_DAYS} days.");
+        answer.push("requested", None, &detail);
+        return Ok(answer.rows.finish());
     };
     let wanted = request.text("policy_reference").unwrap_or_default();
     if wanted != reference {
         return Err(refused(format!(
             "{} requested to retire {} under another policy reference",
-            request.by, month.name
+            request.session_user, month.name
         ))
         .detail(format!("It is \"{wanted}\"."))
         .hint("Give the same, or SELECT skill_system.withdraw_audit_retirement(month, 'why'); first."));
     }
-    if request.by == person {
-        answer("waiting", None, "You requested it; a second person must call it with the same arguments.");
-        return Ok(call.null());
+    if request.session_user == person {
+        answer.push("waiting", None, "The caller requested it; a second person must call it with the same arguments.");
+        return Ok(answer.rows.finish());
     }
-    check_administrator(&request.by)?;
+    check_administrator(&request.session_user)?;
+    let content = retire(month, &all, &state, reference, request, &person)?;
+    let detail = format!("Requested by {}, approved by {person}.", request.session_user);
+    answer.push("retired", Some(&content), &detail);
+    Ok(answer.rows.finish())
+}
+
+/// The answer of `retire_audit_partition()`.
+struct Retirement {
+    month: Month,
+    rows: RowSet,
+}
+
+impl Retirement {
+    fn push(&mut self, step: &str, retired: Option<&Content>, detail: &str) {
+        self.rows.push(&[
+            arg(step),
+            arg(&self.month.partition),
+            arg(retired.map(|retired| retired.count as i64)),
+            arg(retired.map(|retired| &retired.root)),
+            arg(detail),
+        ]);
+    }
+}
+
+/// Records the retirement and drops the partition.
+fn retire(
+    month: &Month,
+    kept: &[Kept],
+    state: &State,
+    reference: &str,
+    request: &Kept,
+    person: &str,
+) -> Result<Content, Fault> {
     let content = spi::as_owner(|| {
         // Nobody adds a row from here on, so what is read now is all that will be dropped.
-        compat::run_once(
-            &format!("LOCK TABLE ONLY skill_system.{} IN SHARE MODE", month.partition),
-            As::Caller, See::OwnWrites,
-            &[],
-            |_| (),
-        );
-        spi::with_latest_snapshot(|| Content::read(&month, &all))
+        let lock = format!("LOCK TABLE ONLY skill_system.{} IN SHARE MODE", month.partition);
+        spi::execute(Once(&lock), As::Caller, See::OwnWrites, &[]);
+        spi::with_latest_snapshot(|| Content::read(month, kept))
     })?;
-    let checkpoint = newest(&state)?.map(|stored| stored.checkpoint.size);
+    let checkpoint = newest(state)?.map(|stored| stored.checkpoint.size);
     kept::keep(
         "audit.partition_retired",
-        serde_json::json!({
-            "partition": month.partition, "since": month.since_text, "until": month.until_text, "leaves": multirange(&content.leaves),
-            "count": content.count, "root_hash": hex::encode(content.root), "policy_reference": reference, "request": request.id.to_string(),
-            "requested_by": request.by, "approved_by": person, "checkpoint_size": checkpoint, "key_ids": content.key_ids,
+        json!({
+            "partition": month.partition, "since": month.since_text, "until": month.until_text,
+            "leaves": multirange(&content.leaves), "count": content.count, "root_hash": hex::encode(content.root),
+            "policy_reference": reference, "request": request.id.to_string(), "requested_by": request.session_user,
+            "approved_by": person, "checkpoint_size": checkpoint, "key_ids": content.key_ids,
             "first_key_id": content.first_key_id,
         }),
     );
-    spi::as_owner(|| {
-        // Every writer would wait behind this lock, so it does not wait long itself.
-        spi::with_settings(&[(c"lock_timeout", c"5s")], || {
-            bypass::with(Bypass::Definition, || {
-                // Detaches it too.
-                compat::run_once(&format!("DROP TABLE skill_system.{}", month.partition), As::Caller, See::OwnWrites, &[], |_| ());
-            });
+    // Every writer would wait behind this lock, so it does not wait long itself. Dropping detaches, too.
+    spi::with_settings(&[(c"lock_timeout", c"5s")], || {
+        bypass::with(Bypass::Definition, || {
+            let drop = format!("DROP TABLE skill_system.{}", month.partition);
+            spi::execute(Once(&drop), As::Owner, See::OwnWrites, &[]);
         });
     });
-    answer("retired", Some(&content), &format!("Requested by {}, approved by {person}.", request.by));
-    Ok(call.null())
+    Ok(content)
 }
 
 /// What a partition holds, verified.
+#[derive(Default)]
 struct Content {
     leaves: Vec<Range<u64>>,
     count: u64,
@@ -352,67 +351,88 @@ impl Content {
         if let Some(loss) = judge(&state, None)?.loss {
             return Err(tampered("the tree is not the one of its checkpoints").detail(loss));
         }
-        let log_id = state::log_id();
-        let (tiles, mut finder, mut ranges) = (StoredTiles::default(), LeafFinder::default(), Ranges::default());
-        let (mut count, mut key_ids, mut first_key_id) = (0, BTreeSet::new(), None);
-        let youngest = sys::clock_timestamp() - i64::from(MIN_AGE_DAYS) * DAY;
-        let sql = format!(
-            "SELECT a.id, a.created_at, a.recorded_at, a.key_id, {LEAF_HASH}, {PROBLEM} FROM ONLY skill_system.{} a",
-            month.partition
-        );
-        spi::stream(&sql, &[arg(log_id)], |row| {
-            let time = |n| row.arg(n).map(|datum| datum.value() as i64);
-            let Some(id) = row.get::<Option<Uuid>>(1) else {
-                raise(tampered(format!("{} has a record without an id", month.partition)));
-            };
-            if let Some(problem) = row.get::<Option<String>>(6) {
-                raise(tampered(format!("record {id} of {} is not as it was signed: {problem}", month.partition)));
-            }
-            let Some(leaf) = finder.find(id.as_bytes()).filter(|leaf| *leaf < state.size) else {
-                raise(
-                    refused(format!("record {id} of {} is not sealed", month.partition))
-                        .hint("SELECT * FROM skill_system.seal_audit();"),
-                );
-            };
-            if tiles.leaf(leaf).or_raise().as_slice() != row.bytes(5).unwrap_or_default() {
-                raise(tampered(format!(
-                    "record {id} of {} is not as it was sealed: leaf {leaf} has another hash",
-                    month.partition
-                )));
-            }
-            if time(2).is_none_or(|created| !(month.since..month.until).contains(&created)) {
-                raise(tampered(format!("record {id} of {} was not created in its month", month.partition)));
-            }
-            if time(3).is_none_or(|recorded| recorded > youngest) {
-                raise(
-                    refused(format!(
-                        "record {id} of {} was written less than {MIN_AGE_DAYS} days ago",
-                        month.partition
-                    ))
-                    .detail("recorded_at is the clock that counts."),
-                );
-            }
-            let key_id = row.text(4).unwrap_or_default();
+        let (mut content, mut ranges) = (Content::default(), Ranges::default());
+        let mut check = RecordCheck {
+            month,
+            size: state.size,
+            tiles: StoredTiles::default(),
+            finder: LeafFinder::default(),
+            youngest: Timestamptz(sys::clock_timestamp().0 - i64::from(MIN_AGE_DAYS) * DAY),
+        };
+        let sql =
+            format!("SELECT {}, {LEAF_HASH}, {PROBLEM} FROM ONLY skill_system.{} a", Retired::COLUMNS, month.partition);
+        spi::stream(Once(&sql), &[arg(state::log_id())], |row| {
+            let record = Retired::from_row(row);
+            let leaf = check.leaf(&record, row.bytes(5), row.text(6))?;
+            let key_id = record.key_id.unwrap_or_default();
             if leaf == 0 {
-                first_key_id = Some(key_id.to_owned());
+                content.first_key_id = Some(key_id.clone());
             }
-            if !key_ids.contains(key_id) {
-                key_ids.insert(key_id.to_owned());
-            }
+            content.key_ids.insert(key_id);
             ranges.insert(leaf);
-            count += 1;
-        });
-        let leaves = ranges.list();
-        if leaves.iter().map(|range| range.end - range.start).sum::<u64>() != count {
+            content.count += 1;
+            Ok(())
+        })?;
+        content.leaves = ranges.list();
+        if content.leaves.iter().map(|range| range.end - range.start).sum::<u64>() != content.count {
             return Err(tampered(format!("{} holds a record twice", month.partition)));
         }
-        check_gaps(&leaves, &retired(kept))?;
-        let mut appender = Appender::resume(0, &tiles)?;
-        for leaf in leaves.iter().cloned().flatten() {
-            appender.push(&tiles.leaf(leaf)?, &mut |_, _, _| Ok(()))?;
+        check_gaps(&content.leaves, &retired(kept))?;
+        let mut appender = Appender::resume(0, &check.tiles)?;
+        for leaf in content.leaves.iter().cloned().flatten() {
+            appender.push(&check.tiles.leaf(leaf)?, &mut |_, _, _| Ok(()))?;
         }
-        let (_, root) = appender.finish(&mut |_, _, _| Ok(()))?;
-        Ok(Content { leaves, count, root, key_ids, first_key_id })
+        (_, content.root) = appender.finish(&mut |_, _, _| Ok(()))?;
+        Ok(content)
+    }
+}
+
+columns! {
+    /// A record of the partition. Only a table that was tampered with has NULLs.
+    struct Retired {
+        id: Option<Uuid> = "a.id",
+        created_at: Option<Timestamptz> = "a.created_at",
+        recorded_at: Option<Timestamptz> = "a.recorded_at",
+        key_id: Option<String> = "a.key_id",
+    }
+}
+
+/// Checks the records of a partition one by one.
+struct RecordCheck<'m> {
+    month: &'m Month,
+    size: u64,
+    tiles: StoredTiles,
+    finder: LeafFinder,
+    youngest: Timestamptz,
+}
+
+impl RecordCheck<'_> {
+    /// The leaf of a record that is as it was sealed.
+    fn leaf(&mut self, record: &Retired, hash: Option<&[u8]>, problem: Option<&str>) -> Result<u64, Fault> {
+        let partition = &self.month.partition;
+        let Some(id) = record.id else {
+            return Err(tampered(format!("{partition} has a record without an id")));
+        };
+        if let Some(problem) = problem {
+            return Err(tampered(format!("record {id} of {partition} is not as it was signed: {problem}")));
+        }
+        let Some(leaf) = self.finder.find(id.as_bytes()).filter(|leaf| *leaf < self.size) else {
+            return Err(refused(format!("record {id} of {partition} is not sealed"))
+                .hint("SELECT * FROM skill_system.seal_audit();"));
+        };
+        if Some(self.tiles.leaf(leaf)?.as_slice()) != hash {
+            return Err(tampered(format!(
+                "record {id} of {partition} is not as it was sealed: leaf {leaf} has another hash"
+            )));
+        }
+        if record.created_at.is_none_or(|created| !(self.month.since..self.month.until).contains(&created)) {
+            return Err(tampered(format!("record {id} of {partition} was not created in its month")));
+        }
+        if record.recorded_at.is_none_or(|recorded| recorded > self.youngest) {
+            return Err(refused(format!("record {id} of {partition} was written less than {MIN_AGE_DAYS} days ago"))
+                .detail("recorded_at is the clock that counts."));
+        }
+        Ok(leaf)
     }
 }
 
@@ -446,7 +466,8 @@ fn check_gaps(leaves: &[Range<u64>], retired: &[Range<u64>]) -> Result<(), Fault
                 .collect();
             let there = spi::one::<i64>(
                 "SELECT count(DISTINCT id) FROM skill_system.audit_logs WHERE id = ANY ($1)",
-                As::Caller, See::Statement,
+                As::Caller,
+                See::Statement,
                 &[arg(ids)],
             );
             if there != Some((end - at) as i64) {
@@ -534,19 +555,13 @@ pub fn retired_leaves() -> Result<Vec<Range<u64>>, Fault> {
     Ok(retired(&kept::all()?))
 }
 
-/// The leaves of the partitions that were retired and hold a moment of a time range, in server timestamps.
-pub fn retired_between(since: pg_sys::Datum, until: pg_sys::Datum) -> Result<Vec<Range<u64>>, Fault> {
-    if since.value() as i64 >= until.value() as i64 {
+/// The leaves of the partitions that were retired and hold a moment of a time range.
+pub fn retired_between(since: Timestamptz, until: Timestamptz) -> Result<Vec<Range<u64>>, Fault> {
+    if since >= until {
         return Ok(Vec::new());
     }
     let kept = kept::all()?;
-    let overlapping = retirements(&kept).filter(|(record, _)| {
-        spi::one::<bool>(
-            "SELECT tstzrange($1::timestamptz, $2::timestamptz) && tstzrange($3, $4)",
-            As::Caller, See::Statement,
-            &[arg(record.text("since")), arg(record.text("until")), arg(since), arg(until)],
-        ) == Some(true)
-    });
+    let overlapping = retirements(&kept).filter(|(record, _)| overlaps(record, since, until));
     Ok(joined(overlapping.flat_map(|(_, ranges)| ranges).collect()))
 }
 

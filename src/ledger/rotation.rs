@@ -3,19 +3,18 @@
 //! The log knows the key of its first record, and each key that an `audit.key_rotated` record names which a known key
 //! signed. `audit.keyring_created` begins anew after the loss of all keys.
 
-use skill_pg::{Answer, Call, Uuid, arg, pg_function};
-use skill_pg::spi::{self, As, See};
-use crate::{compat};
 use skill_core::audit::keyring::Keyring;
 use skill_core::ledger::checkpoint::verifier_key;
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, arg, pg_function};
 
 use super::kept::{self, Kept};
 use super::proof::{origin, public_jwk};
 use super::retention::retired_first_key;
 use super::state::State;
 use super::tiles::{ID, read_ids};
-use crate::audit;
+use crate::audit::{self, keys};
 
 const ROTATED: &str = "audit.key_rotated";
 const CREATED: &str = "audit.keyring_created";
@@ -36,17 +35,13 @@ fn known(kept: &[Kept]) -> Vec<String> {
 
 /// Key of the record that is leaf 0; of the oldest one as long as nothing is sealed.
 fn first_key(kept: &[Kept]) -> Option<String> {
-    let there = spi::as_owner(|| match read_ids(0).get(..ID).and_then(|id| id.try_into().ok()) {
-        Some(id) => spi::one::<String>(
-            "SELECT key_id FROM skill_system.audit_logs WHERE id = $1",
-            As::Caller, See::Statement,
-            &[arg(Uuid::from_bytes(id))],
-        ),
-        None => {
-            spi::one("SELECT key_id FROM skill_system.audit_logs ORDER BY recorded_at, id LIMIT 1", As::Caller, See::Statement, &[])
-        }
+    const OF_RECORD: &str = "SELECT key_id FROM skill_system.audit_logs WHERE id = $1";
+    const OLDEST: &str = "SELECT key_id FROM skill_system.audit_logs ORDER BY recorded_at, id LIMIT 1";
+    let found = spi::as_owner(|| match read_ids(0).get(..ID).and_then(|id| <[u8; ID]>::try_from(id).ok()) {
+        Some(id) => spi::one(OF_RECORD, As::Caller, See::Statement, &[arg(id)]),
+        None => spi::one(OLDEST, As::Caller, See::Statement, &[]),
     });
-    there.or_else(|| retired_first_key(kept).map(str::to_owned))
+    found.or_else(|| retired_first_key(kept).map(str::to_owned))
 }
 
 /// Those of the keys that the log does not know, in order; none as long as it has no record.
@@ -58,19 +53,14 @@ pub fn unannounced_keys(used: &[String]) -> Result<Vec<String>, Fault> {
     Ok(found)
 }
 
+/// Keys that have signed records and are not among these; none as long as there are none.
 fn unknown(known: &[String]) -> Vec<String> {
-    let mut found = Vec::new();
-    if !known.is_empty() {
-        spi::as_owner(|| {
-            compat::run(
-                "SELECT DISTINCT key_id FROM skill_system.audit_logs WHERE key_id <> ALL ($1) ORDER BY 1",
-                As::Caller, See::Statement,
-                &[arg(known.to_vec())],
-                |row| found.extend(row.get::<Option<String>>(1)),
-            );
-        });
+    if known.is_empty() {
+        return Vec::new();
     }
-    found
+    const SQL: &str = "SELECT DISTINCT key_id FROM skill_system.audit_logs WHERE key_id <> ALL ($1) ORDER BY 1";
+    let found: Vec<(String,)> = spi::collect(SQL, As::Owner, See::Statement, &[arg(known)]);
+    found.into_iter().map(|(id,)| id).collect()
 }
 
 /// What is wrong with the announcements of the keyring's keys, for `health()`.
@@ -86,21 +76,29 @@ pub fn key_warning(ring: &Keyring) -> Option<String> {
 }
 
 /// The keyring has no key that the log knows.
-pub fn keyring_is_foreign() -> bool {
+fn keyring_is_foreign() -> bool {
     let Ok(ring) = keys::keyring() else { return false };
     let known = kept::all().map(|kept| known(&kept)).unwrap_or_default();
     !known.is_empty() && !known.iter().any(|id| ring.get(id).is_some())
 }
 
-/// Records that this keyring begins anew.
-pub fn announce_new_keyring() -> Result<(), Fault> {
+pg_function!(create_keyring);
+/// `create_keyring()`: creates the file if there is none, and records that the log goes on with this keyring.
+fn create_keyring(call: &Call) -> Answer {
+    if !keys::exists() {
+        keys::create()?;
+    } else if !keyring_is_foreign() {
+        return Err(Fault::new(Code::NotInPrerequisiteState, "a keyring already exists")
+            .detail("skill_system.keyring_command is set, or skill_system.keyring_file exists.")
+            .hint("SELECT * FROM skill_system.health() shows whether it can be used; to add a key, edit it."));
+    }
     kept::begin(c"create_keyring()")?;
     let ring = keys::keyring()?;
     kept::keep(CREATED, announcement(&ring, &[])?);
-    Ok(())
+    Ok(call.void())
 }
 
-/// The active keys of a ring, for whoever checks the log later.
+/// The active keys of a ring, for those who check the log later.
 fn announcement(ring: &Keyring, used: &[String]) -> Result<serde_json::Value, Fault> {
     let active = &ring.active().id;
     let mut key_ids = vec![active.clone()];
@@ -138,8 +136,8 @@ fn rotate_audit_key(call: &Call) -> Answer {
     let used = spi::with_latest_snapshot(|| unknown(&known));
     // A key that the log does not know yet is announced before there is another one.
     let data = if signer == active { announcement(&keys::rotate()?, &used)? } else { announcement(&ring, &used)? };
-    let next = arg(data["active_key_id"].as_str().unwrap_or_default());
+    let next = data["active_key_id"].as_str().unwrap_or_default().to_owned();
     audit::signing_with(signer, || kept::keep(ROTATED, data));
     spi::commit_synchronously();
-    Ok(next.unwrap_or_else(|| call.null()))
+    Ok(call.answer(next))
 }

@@ -3,18 +3,19 @@
 //! What is new is the difference of two snapshots: records of transactions that the last one did not see and this one
 //! does. So nobody waits for anybody, no record is lost that commits late, and none is taken twice.
 
-use skill_pg::{Answer, Arg, Call, Oid, Uuid, arg, pg_function, fault_point, sys};
-use skill_pg::spi::{self, As, See};
-use skill_pg::error::{OrRaise};
-use crate::{compat};
-use pgrx::datum::{Interval, IntoDatum};
+use const_format::concatcp;
+use serde_json::json;
+use skill_core::ledger::snapshot::Snapshot;
 use skill_core::ledger::tree::{Appender, TILE_WIDTH};
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, Once, See};
+use skill_pg::{Answer, Arg, Call, Interval, Oid, Timestamptz, Uuid, arg, fault_point, pg_function, sys};
 
-use super::state::{self, Snapshot, State};
+use super::growth;
+use super::state::{self, State};
 use super::tiles::{self, ID, LeafFinder, StoredTiles};
-use crate::audit::protection;
-use crate::audit::{self, LEAF_HASH};
+use crate::audit::bypass::{self, Bypass};
+use crate::audit::{self, LEAF_HASH, protection};
 
 /// An idle log is sealed this often all the same, in microseconds: a stretch without any leaf could hide a removal.
 const HEARTBEAT: i64 = 60_000_000;
@@ -49,123 +50,144 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         let Some(log_id) = spi::as_owner(state::log_id) else {
             return Ok(Step::Empty);
         };
-        let found = spi::as_owner(State::read)?;
-        let first = found.is_none();
-        let mut state = found.unwrap_or_else(State::first);
-        state.check_place()?;
-        fault_point::reached("seal_begun");
-        let snapshot = state::active_snapshot()?;
-        let before = state.size;
-        let under_way = state.target.is_some();
-        let mut left = max_rows;
-        let (protection, fingerprint) = spi::as_owner(protection::fingerprint);
-        let changed = state.fingerprint.as_deref() != Some(&fingerprint);
-        state.fingerprint = Some(fingerprint.to_vec());
-        spi::as_owner(|| {
-            bypass::with(Bypass::Sealing, || {
-                let mut leaves = Leaves::resume(state.size)?;
-                if first {
-                    leaves.push_restored(&mut state, &snapshot)?;
-                }
-                if state.target.is_some() {
-                    seal_batch(&mut state, &mut leaves, log_id, &snapshot, &mut left)?;
-                }
-                if state.target.is_none() && left != Some(0) {
-                    seal_batch(&mut state, &mut leaves, log_id, &snapshot, &mut left)?;
-                }
-                fault_point::reached("leaves_read");
-                if leaves.size > before || first || changed || under_way {
-                    if leaves.size > before {
-                        state.sealed_at = sys::clock_timestamp();
-                    }
-                    (state.size, state.root) = leaves.finish()?;
-                    fault_point::reached("tiles_written");
-                    state.write();
-                    spi::commit_synchronously();
-                    cache::tree_grew();
-                    fault_point::reached("state_written");
-                    summarize_index();
-                }
-                Ok::<_, Fault>(())
-            })
-        })?;
-        // Sealed with the next step, as everything that this transaction writes.
-        if changed {
-            let data = serde_json::json!({"sha256": hex::encode(fingerprint), "state": protection});
-            audit::append_system("audit.fingerprint", data);
-        }
-        if state.size == before && state.size > 0 && sys::clock_timestamp() - state.sealed_at >= HEARTBEAT {
-            let data = serde_json::json!({"tree_size": state.size, "root_hash": hex::encode(state.root)});
-            audit::append_system("audit.heartbeat", data);
-        }
+        let mut run = Run::begin(log_id, max_rows)?;
+        spi::as_owner(|| bypass::with(Bypass::Sealing, || run.seal()))?;
+        run.record();
         fault_point::reached("seal_recorded");
-        Ok(Step::Sealed { sealed: state.size - before, state: Box::new(state), snapshot })
+        Ok(Step::Sealed { sealed: run.state.size - run.before, state: Box::new(run.state), snapshot: run.snapshot })
     })
 }
 
-/// Seals the records between the state's snapshot and its target (or `now`), and moves the state on.
-fn seal_batch(
-    state: &mut State,
-    leaves: &mut Leaves,
+/// One step of sealing.
+struct Run {
     log_id: Uuid,
-    now: &Snapshot,
-    left: &mut Option<i64>,
-) -> Result<(), Fault> {
-    let before = leaves.size;
-    let (target, position) = match state.target.take() {
-        Some((target, transaction, id)) => (target, Some((transaction, id))),
-        None => (now.clone(), None),
-    };
-    let cut = Cut { from: &state.snapshot, to: &target, position, foreign_below: state.foreign_below };
-    let mut sql = format!(
-        "SELECT a.transaction_id, a.id, {LEAF_HASH} FROM skill_system.audit_logs a WHERE {CUT} ORDER BY a.transaction_id, a.id"
-    );
-    if let Some(left) = *left {
-        sql.push_str(&format!(" LIMIT {left}"));
+    state: State,
+    /// Leaves before the step.
+    before: u64,
+    /// The transactions that have not ended now.
+    snapshot: Snapshot,
+    /// How many records may still be sealed.
+    left: Option<i64>,
+    is_first: bool,
+    /// The protection, where it is not as last recorded.
+    changed_protection: Option<serde_json::Value>,
+}
+
+impl Run {
+    fn begin(log_id: Uuid, max_rows: Option<i64>) -> Result<Self, Fault> {
+        let found = spi::as_owner(State::read)?;
+        let is_first = found.is_none();
+        let mut state = match found {
+            Some(state) => state,
+            None => State::first()?,
+        };
+        state.check_place()?;
+        fault_point::reached("seal_begun");
+        let snapshot = state::active_snapshot()?;
+        let (protection, fingerprint) = spi::as_owner(protection::fingerprint);
+        let changed = state.fingerprint.as_deref() != Some(&fingerprint);
+        let changed_protection = changed.then(|| json!({"sha256": hex::encode(fingerprint), "state": protection}));
+        state.fingerprint = Some(fingerprint.to_vec());
+        Ok(Run { log_id, before: state.size, state, snapshot, left: max_rows, is_first, changed_protection })
     }
-    let mut last = None;
-    // Kept off: a plan that reads the whole table where the index on transactions would do.
-    spi::with_settings(&[(c"enable_seqscan", c"off"), (c"work_mem", c"64MB"), (c"jit", c"off")], || {
-        spi::stream(&sql, &cut.args(log_id), |row| {
-            let id: Option<Uuid> = row.get(2);
-            let (Some(transaction), Some(id), Some(hash)) =
-                (row.get::<Option<i64>>(1), id, row.bytes(3).and_then(|hash| hash.try_into().ok()))
-            else {
-                return;
-            };
-            leaves.push(id.as_bytes(), hash).or_raise();
-            last = Some((transaction, *id.as_bytes()));
-        });
-    });
-    let added = leaves.size - before;
-    if let Some(left) = left {
-        *left -= added as i64;
-        if let Some((transaction, id)) = last.filter(|_| *left == 0) {
-            state.target = Some((target, transaction, id));
-            return Ok(());
+
+    /// Appends the leaves and writes the state, where it changed.
+    fn seal(&mut self) -> Result<(), Fault> {
+        let was_under_way = self.state.target.is_some();
+        let mut leaves = Leaves::resume(self.state.size)?;
+        if self.is_first {
+            leaves.push_restored(&mut self.state, &self.snapshot)?;
+        }
+        if was_under_way {
+            self.seal_batch(&mut leaves)?;
+        }
+        if self.state.target.is_none() && self.left != Some(0) {
+            self.seal_batch(&mut leaves)?;
+        }
+        fault_point::reached("leaves_read");
+        let has_grown = leaves.size > self.before;
+        if has_grown || self.is_first || self.changed_protection.is_some() || was_under_way {
+            if has_grown {
+                self.state.sealed_at = sys::clock_timestamp();
+            }
+            (self.state.size, self.state.root) = leaves.finish()?;
+            fault_point::reached("tiles_written");
+            self.state.write();
+            spi::commit_synchronously();
+            growth::tree_grew();
+            fault_point::reached("state_written");
+            summarize_index();
+        }
+        Ok(())
+    }
+
+    /// Seals the records between the state's snapshot and its target (or now), and moves the state on.
+    fn seal_batch(&mut self, leaves: &mut Leaves) -> Result<(), Fault> {
+        let before = leaves.size;
+        let (target, position) = match self.state.target.take() {
+            Some((target, transaction, id)) => (target, Some((transaction, id))),
+            None => (self.snapshot.clone(), None),
+        };
+        let cut = Cut { from: &self.state.snapshot, to: &target, position, foreign_below: self.state.foreign_below };
+        let mut last = None;
+        // Kept off: a plan that reads the whole table where the index on transactions would do.
+        spi::with_settings(&[(c"enable_seqscan", c"off"), (c"work_mem", c"64MB"), (c"jit", c"off")], || {
+            spi::stream(Once(&cut.query(self.left)), &cut.args(self.log_id), |row| {
+                // Only a table that was tampered with has NULLs; verification reports them.
+                if let (Some(transaction), Some(id), Some(hash)) =
+                    (row.get::<Option<i64>>(1), row.get::<Option<Uuid>>(2), row.bytes(3))
+                {
+                    leaves.push(id.as_bytes(), tiles::as_hash(hash)?)?;
+                    last = Some((transaction, *id.as_bytes()));
+                }
+                Ok(())
+            })
+        })?;
+        let added = leaves.size - before;
+        if let Some(left) = &mut self.left {
+            *left -= added as i64;
+            if let Some((transaction, id)) = last.filter(|_| *left == 0) {
+                self.state.target = Some((target, transaction, id));
+                return Ok(());
+            }
+        }
+        // Without a new leaf the snapshot may stay, which saves a write a second in an idle database.
+        if added > 0 || position.is_some() {
+            self.state.snapshot = target;
+        }
+        Ok(())
+    }
+
+    /// Writes records of the log about itself. They are sealed with the next step, as everything that this transaction
+    /// writes.
+    fn record(&mut self) {
+        if let Some(data) = self.changed_protection.take() {
+            audit::append_system("audit.fingerprint", data);
+        }
+        let state = &self.state;
+        let idle = sys::clock_timestamp().0 - state.sealed_at.0;
+        if state.size == self.before && state.size > 0 && idle >= HEARTBEAT {
+            let data = json!({"tree_size": state.size, "root_hash": hex::encode(state.root)});
+            audit::append_system("audit.heartbeat", data);
         }
     }
-    // Without a new leaf the snapshot may stay, which saves a write a second in an idle database.
-    if added > 0 || position.is_some() {
-        state.snapshot = target;
-    }
-    Ok(())
 }
 
 /// Lets the index on transactions know the newest pages, or the next seal would read them all again.
 fn summarize_index() {
-    let mut indexes = Vec::new();
-    compat::run(
-        "SELECT i.indexrelid, i.indrelid FROM pg_inherits h JOIN pg_index i ON i.indrelid = h.inhrelid JOIN pg_class c ON c.oid = i.indexrelid \
-             JOIN pg_am m ON m.oid = c.relam WHERE h.inhparent = 'skill_system.audit_logs'::regclass AND m.amname = 'brin'",
-        As::Caller, See::Statement,
+    let indexes: Vec<(Oid, Oid)> = spi::collect(
+        "SELECT i.indexrelid, i.indrelid FROM pg_inherits h JOIN pg_index i ON i.indrelid = h.inhrelid \
+             JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam \
+         WHERE h.inhparent = 'skill_system.audit_logs'::regclass AND m.amname = 'brin'",
+        As::Caller,
+        See::Statement,
         &[],
-        |row| indexes.extend(row.get::<Option<Oid>>(1).zip(row.get::<Option<Oid>>(2))),
     );
     for (index, partition) in indexes {
         // Never waiting for a VACUUM, which would be cancelled for it.
         if sys::try_lock(partition) {
-            compat::run("SELECT brin_summarize_new_values($1::regclass)", As::Caller, See::OwnWrites, &[arg(index)], |_| ());
+            const SQL: &str = "SELECT brin_summarize_new_values($1::regclass)";
+            spi::execute(SQL, As::Caller, See::OwnWrites, &[arg(index)]);
         }
     }
 }
@@ -185,7 +207,7 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
         };
         state.check_place()?;
         let late = Late { before: state.snapshot.clone(), now: state::active_snapshot()? };
-        if !spi::as_owner(|| late.any(newest_only)) {
+        if !spi::as_owner(|| late.any(newest_only))? {
             return Ok(0);
         }
         let before = state.size;
@@ -202,12 +224,9 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
         })?;
         fault_point::reached("late_written");
         spi::commit_synchronously();
-        cache::tree_grew();
+        growth::tree_grew();
         let count = state.size - before;
-        audit::append_system(
-            "audit.sealed_late",
-            serde_json::json!({"count": count, "first_leaf": before, "first_ids": ids}),
-        );
+        audit::append_system("audit.sealed_late", json!({"count": count, "first_leaf": before, "first_ids": ids}));
         Ok(count)
     })
 }
@@ -222,24 +241,27 @@ struct Late {
 
 impl Late {
     /// `$2` to `$5` of [`LATE`]; the last is this transaction, whose records the next seal takes.
-    fn args(&self) -> Vec<Arg> {
+    fn args(&self) -> Vec<Arg<'static>> {
         let own = state::own_transaction();
         vec![arg(self.before.xmax), arg(self.before.in_progress.clone()), arg(self.now.xmax), arg(own)]
     }
 
     /// Some of them have no leaf.
-    fn any(&self, newest_only: bool) -> bool {
-        let newest =
+    fn any(&self, newest_only: bool) -> Result<bool, Fault> {
+        const NEWEST: &str =
             "a.tableoid = (SELECT tableoid FROM skill_system.audit_logs ORDER BY created_at DESC LIMIT 1) AND ";
-        let condition = format!("{}$1 IS NULL AND {LATE}", if newest_only { newest } else { "" });
+        const SELECT: &str = "SELECT a.id FROM skill_system.audit_logs a WHERE ";
+        const IN_NEWEST: &str = concatcp!(SELECT, NEWEST, "$1 IS NULL AND ", LATE);
+        const IN_ALL: &str = concatcp!(SELECT, "$1 IS NULL AND ", LATE);
         let mut finder = LeafFinder::default();
         let mut found = false;
         let mut args = vec![arg(None::<i32>)];
         args.extend(self.args());
-        spi::stream(&format!("SELECT a.id FROM skill_system.audit_logs a WHERE {condition}"), &args, |row| {
+        spi::stream(if newest_only { IN_NEWEST } else { IN_ALL }, &args, |row| {
             found = found || row.get::<Option<Uuid>>(1).is_some_and(|id| finder.find(id.as_bytes()).is_none());
-        });
-        found
+            Ok(())
+        })?;
+        Ok(found)
     }
 }
 
@@ -258,7 +280,19 @@ struct Cut<'s> {
 }
 
 impl Cut<'_> {
-    fn args(&self, log_id: Uuid) -> Vec<Arg> {
+    /// The query for the next records to seal.
+    fn query(&self, limit: Option<i64>) -> String {
+        const SQL: &str = concatcp!(
+            "SELECT a.transaction_id, a.id, ",
+            LEAF_HASH,
+            " FROM skill_system.audit_logs a WHERE ",
+            CUT,
+            " ORDER BY a.transaction_id, a.id"
+        );
+        limit.map_or(SQL.to_owned(), |limit| format!("{SQL} LIMIT {limit}"))
+    }
+
+    fn args(&self, log_id: Uuid) -> Vec<Arg<'static>> {
         vec![
             arg(log_id),
             arg(self.from.xmax),
@@ -309,26 +343,25 @@ impl Leaves {
 
     /// Every visible row, aliased `a`, that is no leaf yet and fulfils a condition on `$2` and further. Returns the first ids.
     pub fn push_unmapped(&mut self, condition: &str, args: &[Arg]) -> Result<Vec<String>, Fault> {
-        let log_id = state::log_id();
         let sql = format!(
             "SELECT a.id, {LEAF_HASH} FROM skill_system.audit_logs a WHERE {condition} \
-                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id) ORDER BY a.transaction_id, a.id"
+                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id) \
+             ORDER BY a.transaction_id, a.id"
         );
-        let mut all = vec![arg(log_id)];
+        let mut all = vec![arg(state::log_id())];
         all.extend_from_slice(args);
         let mut first = Vec::new();
         spi::with_settings(&[(c"work_mem", c"64MB"), (c"jit", c"off")], || {
-            spi::stream(&sql, &all, |row| {
-                if let (Some(id), Some(hash)) =
-                    (row.get::<Option<Uuid>>(1), row.bytes(2).and_then(|hash| hash.try_into().ok()))
-                {
-                    self.push(id.as_bytes(), hash).or_raise();
+            spi::stream(Once(&sql), &all, |row| {
+                if let (Some(id), Some(hash)) = (row.get::<Option<Uuid>>(1), row.bytes(2)) {
+                    self.push(id.as_bytes(), tiles::as_hash(hash)?)?;
                     if first.len() < 100 {
                         first.push(id.to_string());
                     }
                 }
-            });
-        });
+                Ok(())
+            })
+        })?;
         Ok(first)
     }
 
@@ -377,24 +410,28 @@ fn seal_audit(call: &Call) -> Answer {
             blocked_by = oldest_open(&snapshot);
             *state
         }
-        Step::Empty => State::first(),
+        Step::Empty => State::first()?,
         Step::Busy => {
             // What it leaves is not known yet.
             left = (None, None);
-            blocked_by = Some("another session seals now".to_owned());
-            spi::with_latest_snapshot(|| spi::as_owner(State::read))?.unwrap_or_else(State::first)
+            blocked_by = Some("another session is sealing".to_owned());
+            match spi::with_latest_snapshot(|| spi::as_owner(State::read))? {
+                Some(state) => state,
+                None => State::first()?,
+            }
         }
     };
     let (unsealed, age) = left;
-    call.row_set().push(&[
-        (arg(sealed as i64)),
-        (arg(state.size as i64)),
+    let mut rows = call.row_set();
+    rows.push(&[
+        arg(sealed as i64),
+        arg(state.size as i64),
         arg(&state.root),
         arg(unsealed),
         arg(age),
         arg(blocked_by),
     ]);
-    Ok(call.null())
+    Ok(rows.finish())
 }
 
 /// How many committed records a seal in several steps has still before it, and how old the oldest is.
@@ -411,46 +448,35 @@ fn unsealed(state: &State, now: &Snapshot) -> (i64, Option<Interval>) {
         },
         Cut { from: target, to: now, position: None, foreign_below: state.foreign_below },
     ];
-    let (mut count, mut oldest) = (0, None::<i64>);
+    // Every cut has the same parameters, the first of which only the leaf hash needs.
+    const SQL: &str =
+        concatcp!("SELECT count(*), min(a.recorded_at) FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND ", CUT);
+    let (mut count, mut oldest) = (0, None::<Timestamptz>);
     for cut in cuts {
-        spi::as_owner(|| {
+        let args = cut.args(Uuid::from_bytes([0; 16]));
+        let found: Option<(i64, Option<Timestamptz>)> =
             spi::with_settings(&[(c"enable_seqscan", c"off"), (c"jit", c"off")], || {
-                // Every cut has the same parameters, the first of which only the leaf hash needs.
-                compat::run_once(
-                    &format!(
-                        "SELECT count(*), min(a.recorded_at) FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND {CUT}"
-                    ),
-                    As::Caller, See::Statement,
-                    &cut.args(Uuid::from_bytes([0; 16])),
-                    |row| {
-                        count += row.get::<Option<i64>>(1).unwrap_or_default();
-                        let first = row.arg(2).map(|datum| datum.value() as i64);
-                        oldest = oldest.into_iter().chain(first).min();
-                    },
-                );
+                spi::first(SQL, As::Owner, See::Statement, &args)
             });
-        });
+        if let Some((records, first)) = found {
+            count += records;
+            oldest = oldest.into_iter().chain(first).min();
+        }
     }
-    let age = oldest.and_then(|oldest| Interval::new(0, 0, sys::clock_timestamp() - oldest).ok());
-    (count, age)
+    (count, oldest.map(|oldest| Interval { micros: sys::clock_timestamp().0 - oldest.0 }))
 }
 
 /// Why the log may not be sealed as it should be, for `health()`.
 pub fn backlog() -> Result<Option<String>, Fault> {
     let state = spi::as_owner(State::read)?;
-    if let Some(how) = state.as_ref().filter(|_| !sys::in_recovery()).and_then(State::moved) {
+    if let Some(how) = state.as_ref().and_then(State::moved) {
         return Ok(Some(format!("the log was sealed elsewhere: {how}")));
     }
     let from = state.map_or_else(Snapshot::empty, |state| state.snapshot);
+    const SQL: &str = "SELECT EXISTS (SELECT FROM skill_system.audit_logs \
+         WHERE (transaction_id >= $1 OR transaction_id = ANY ($2)) AND recorded_at < now() - interval '5 minutes')";
     let waiting = spi::with_settings(&[(c"enable_seqscan", c"off")], || {
-        spi::as_owner(|| {
-            spi::one::<bool>(
-                "SELECT EXISTS (SELECT FROM skill_system.audit_logs WHERE (transaction_id >= $1 OR transaction_id = ANY ($2)) \
-                     AND recorded_at < now() - interval '5 minutes')",
-                As::Caller, See::Statement,
-                &[arg(from.xmax), arg(from.in_progress)],
-            )
-        })
+        spi::one::<bool>(SQL, As::Owner, See::Statement, &[arg(from.xmax), arg(from.in_progress)])
     });
     Ok((waiting == Some(true)).then(|| "records older than five minutes are not sealed yet".to_owned()))
 }
@@ -459,17 +485,5 @@ pub fn backlog() -> Result<Option<String>, Fault> {
 fn oldest_open(snapshot: &Snapshot) -> Option<String> {
     let own = state::own_transaction();
     let oldest = snapshot.in_progress.iter().copied().find(|id| Some(*id) != own)?;
-    spi::as_owner(|| {
-        spi::one(
-            "SELECT coalesce( \
-                 (SELECT format('transaction %s of process %s in database %s, open since %s', $1, a.pid, a.datname, date_trunc('second', a.xact_start)) \
-                  FROM pg_stat_activity a WHERE a.backend_xid::text::bigint = $1 % 4294967296), \
-                 (SELECT format('prepared transaction %s (%s) in database %s since %s: COMMIT PREPARED or ROLLBACK PREPARED', $1, p.gid, p.database, \
-                                date_trunc('second', p.prepared)) \
-                  FROM pg_prepared_xacts p WHERE p.transaction::text::bigint = $1 % 4294967296), \
-                 format('transaction %s', $1))",
-            As::Caller, See::Statement,
-            &[arg(oldest)],
-        )
-    })
+    spi::one(include_str!("describe_transaction.sql"), As::Owner, See::Statement, &[arg(oldest)])
 }

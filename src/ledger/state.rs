@@ -1,12 +1,11 @@
 //! How far the log is sealed, in which server, and snapshots.
 
-use skill_pg::{Oid, Row, Uuid, arg, pg_sys, sys};
-use skill_pg::spi::{self, As, See};
-use crate::{compat};
-
-pub use skill_core::ledger::snapshot::Snapshot;
+use const_format::concatcp;
+use skill_core::ledger::snapshot::Snapshot;
 use skill_core::ledger::tree::Hash;
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Oid, Timestamptz, Uuid, arg, columns, sys};
 
 use super::tiles::ID;
 
@@ -22,8 +21,8 @@ pub fn own_transaction() -> Option<i64> {
 
 /// The active snapshot; the session's own transaction counts as not ended.
 pub fn active_snapshot() -> Result<Snapshot, Fault> {
-    let text = spi::one::<String>("SELECT pg_current_snapshot()::text", As::Caller, See::Statement, &[]).unwrap_or_default();
-    Ok(Snapshot::parse(&text)?.without(own_transaction()))
+    let text: Option<String> = spi::one("SELECT pg_current_snapshot()::text", As::Caller, See::Statement, &[]);
+    Ok(Snapshot::parse(&text.unwrap_or_default())?.without(own_transaction()))
 }
 
 /// The server and database that seal.
@@ -38,10 +37,33 @@ pub struct Place {
 }
 
 impl Place {
-    /// This one.
-    pub fn here() -> Self {
-        let (system_identifier, database, timeline) = sys::cluster_identity();
-        Place { system_identifier: system_identifier as i64, database, timeline: timeline as i32 }
+    /// This one; `None` in recovery.
+    pub fn here() -> Option<Self> {
+        let (system_identifier, database, timeline) = sys::cluster_identity()?;
+        Some(Place { system_identifier: system_identifier as i64, database, timeline: timeline as i32 })
+    }
+
+    /// This one, where something is written.
+    pub fn here_for_writing() -> Result<Self, Fault> {
+        Self::here().ok_or_else(|| Fault::new(Code::ReadOnlyTransaction, "cannot seal during recovery"))
+    }
+}
+
+columns! {
+    struct Stored {
+        incarnation: i32 = "incarnation",
+        tree_size: i64 = "tree_size",
+        root_hash: Vec<u8> = "root_hash",
+        snapshot: String = "snapshot::text",
+        target: Option<String> = "target::text",
+        position_transaction: Option<i64> = "position_transaction",
+        position_id: Option<Uuid> = "position_id",
+        foreign_below: i64 = "foreign_below",
+        system_identifier: i64 = "system_identifier",
+        database_oid: Oid = "database_oid",
+        timeline: i32 = "timeline",
+        fingerprint: Option<Vec<u8>> = "fingerprint",
+        sealed_at: Timestamptz = "sealed_at",
     }
 }
 
@@ -64,85 +86,75 @@ pub struct State {
     pub place: Place,
     /// Hash of the protection as last recorded.
     pub fingerprint: Option<Vec<u8>>,
-    /// When the tree last grew, a server timestamp.
-    pub sealed_at: i64,
+    /// When the tree last grew.
+    pub sealed_at: Timestamptz,
 }
 
 impl State {
     /// Before the first seal.
-    pub fn first() -> Self {
-        State {
+    pub fn first() -> Result<Self, Fault> {
+        Ok(State {
             incarnation: 1,
             size: 0,
             root: skill_core::ledger::tree::EMPTY_ROOT,
             snapshot: Snapshot::empty(),
             target: None,
             foreign_below: 0,
-            place: Place::here(),
+            place: Place::here_for_writing()?,
             fingerprint: None,
             sealed_at: sys::clock_timestamp(),
-        }
+        })
     }
 
     /// As the active snapshot sees it; `None` before the first seal.
     pub fn read() -> Result<Option<Self>, Fault> {
-        let mut found = None;
-        compat::run(
-            "SELECT incarnation, tree_size, root_hash, snapshot::text, target::text, position_transaction, position_id, foreign_below, \
-                 system_identifier, database_oid, timeline, fingerprint, sealed_at FROM skill_system.audit_seal_state",
-            As::Caller, See::Statement,
-            &[],
-            |row| found = Some(State::from_row(row)),
-        );
-        found.transpose()
+        const SQL: &str = concatcp!("SELECT ", Stored::COLUMNS, " FROM skill_system.audit_seal_state");
+        spi::first(SQL, As::Caller, See::Statement, &[]).map(State::from_stored).transpose()
     }
 
-    fn from_row(row: &Row) -> Result<Self, Fault> {
-        let missing = || Fault::new(Code::DataCorrupted, "audit_seal_state has a NULL where none can be");
-        let target = match (row.get::<Option<String>>(5), row.get::<Option<i64>>(6), row.get::<Option<Uuid>>(7)) {
+    fn from_stored(stored: Stored) -> Result<Self, Fault> {
+        let target = match (stored.target, stored.position_transaction, stored.position_id) {
             (Some(target), Some(transaction), Some(id)) => {
                 Some((Snapshot::parse(&target)?, transaction, *id.as_bytes()))
             }
             _ => None,
         };
+        let root = stored
+            .root_hash
+            .try_into()
+            .map_err(|_| Fault::new(Code::DataCorrupted, "audit_seal_state.root_hash is not a SHA-256 hash"))?;
         Ok(State {
-            incarnation: row.get::<Option<_>>(1).ok_or_else(missing)?,
-            size: row.get::<Option<i64>>(2).ok_or_else(missing)? as u64,
-            root: row.bytes(3).and_then(|root| root.try_into().ok()).ok_or_else(missing)?,
-            snapshot: Snapshot::parse(&row.get::<Option<String>>(4).ok_or_else(missing)?)?,
+            incarnation: stored.incarnation,
+            size: stored.tree_size as u64,
+            root,
+            snapshot: Snapshot::parse(&stored.snapshot)?,
             target,
-            foreign_below: row.get::<Option<_>>(8).ok_or_else(missing)?,
+            foreign_below: stored.foreign_below,
             place: Place {
-                system_identifier: row.get::<Option<_>>(9).ok_or_else(missing)?,
-                database: row.get::<Option<_>>(10).ok_or_else(missing)?,
-                timeline: row.get::<Option<_>>(11).ok_or_else(missing)?,
+                system_identifier: stored.system_identifier,
+                database: stored.database_oid,
+                timeline: stored.timeline,
             },
-            fingerprint: row.bytes(12).map(<[u8]>::to_vec),
-            sealed_at: row.arg(13).ok_or_else(missing)?.value() as i64,
+            fingerprint: stored.fingerprint,
+            sealed_at: stored.sealed_at,
         })
     }
 
     /// Records with transaction ids that mean nothing in this server have been sealed: when this server comes to the same
     /// numbers, a seal must not take them again.
     pub fn expect_foreign(&mut self) {
-        let highest = spi::one::<i64>("SELECT max(transaction_id) FROM skill_system.audit_logs", As::Caller, See::Statement, &[]);
+        const SQL: &str = "SELECT max(transaction_id) FROM skill_system.audit_logs";
+        let highest = spi::one::<i64>(SQL, As::Caller, See::Statement, &[]);
         self.foreign_below = highest.unwrap_or(0).saturating_add(1).max(self.foreign_below);
     }
 
     /// Writes the row.
     pub fn write(&self) {
         let target = self.target.as_ref();
-        compat::run(
-            "INSERT INTO skill_system.audit_seal_state (incarnation, tree_size, root_hash, snapshot, target, position_transaction, position_id, \
-                 foreign_below, system_identifier, database_oid, timeline, fingerprint, sealed_at) \
-             VALUES ($1, $2, $3, $4::pg_snapshot, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, $12, $13) \
-             ON CONFLICT (only_one) DO UPDATE SET incarnation = EXCLUDED.incarnation, tree_size = EXCLUDED.tree_size, \
-                 root_hash = EXCLUDED.root_hash, snapshot = EXCLUDED.snapshot, target = EXCLUDED.target, \
-                 position_transaction = EXCLUDED.position_transaction, position_id = EXCLUDED.position_id, \
-                 foreign_below = EXCLUDED.foreign_below, system_identifier = EXCLUDED.system_identifier, \
-                 database_oid = EXCLUDED.database_oid, timeline = EXCLUDED.timeline, fingerprint = EXCLUDED.fingerprint, \
-                 sealed_at = EXCLUDED.sealed_at",
-            As::Caller, See::OwnWrites,
+        spi::execute(
+            include_str!("write_state.sql"),
+            As::Caller,
+            See::OwnWrites,
             &[
                 arg(self.incarnation),
                 arg(self.size as i64),
@@ -150,32 +162,37 @@ impl State {
                 arg(self.snapshot.text()),
                 arg(target.map(|(snapshot, ..)| snapshot.text())),
                 arg(target.map(|(_, transaction, _)| *transaction)),
-                arg(target.map(|(.., id)| Uuid::from_bytes(*id))),
+                arg(target.map(|(.., id)| *id)),
                 arg(self.foreign_below),
                 arg(self.place.system_identifier),
                 arg(self.place.database),
                 arg(self.place.timeline),
                 arg(self.fingerprint.as_deref()),
-                arg(pg_sys::Datum::from(self.sealed_at)),
+                arg(self.sealed_at),
             ],
-            |_| (),
         );
     }
 
-    /// Raises unless this is the server that sealed before: elsewhere transaction ids mean something else, and two
+    /// An error unless this is the server that sealed before: elsewhere transaction ids mean something else, and two
     /// servers could go on with one history in two ways.
     pub fn check_place(&self) -> Result<(), Fault> {
         match self.moved() {
             None => Ok(()),
-            Some(how) => Err(Fault::new(Code::NotInPrerequisiteState, "the audit log was sealed elsewhere, so nothing is sealed here")
-                .detail(how)
-                .hint("If this is now the one true log: SELECT * FROM skill_system.adopt_log('why', 'newest checkpoint held outside');")),
+            Some(how) => Err(Fault::new(
+                Code::NotInPrerequisiteState,
+                "the audit log was sealed elsewhere, so nothing is sealed here",
+            )
+            .detail(how)
+            .hint(
+                "If this is now the authoritative log: \
+                 SELECT * FROM skill_system.adopt_log('why', 'newest checkpoint held outside');",
+            )),
         }
     }
 
-    /// What differs from the server that sealed before.
+    /// What differs from the server that sealed before; `None` in recovery, where nothing is sealed.
     pub fn moved(&self) -> Option<String> {
-        let (here, there) = (Place::here(), self.place);
+        let (here, there) = (Place::here()?, self.place);
         let next = sys::next_transaction_id() as i64;
         let mut seen = Vec::new();
         if here.system_identifier != there.system_identifier {

@@ -1,15 +1,15 @@
 //! The tree and the map as they lie in `audit_tiles` and `audit_map`.
 
-use skill_pg::{Answer, Call, Uuid, arg, pg_function};
-use skill_pg::spi::{self, As, See};
-use crate::{compat};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use skill_core::ledger::tree::{Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Answer, Call, Row, Uuid, arg, pg_function};
 
+use super::growth;
 
 /// Bytes of an id in `audit_map`.
 pub const ID: usize = 16;
@@ -57,18 +57,12 @@ impl StoredTiles {
 
 /// One tile; `None` when there is no such tile.
 pub fn read_tile(level: u8, n: u64) -> Result<Option<Rc<[u8]>>, Fault> {
-    let mut found: Option<Rc<[u8]>> = None;
-    compat::run(
-        "SELECT hashes FROM skill_system.audit_tiles WHERE level = $1 AND n = $2",
-        As::Caller, See::Statement,
-        &[arg(level as i16), arg(n as i64)],
-        |row| found = row.bytes(1).map(Rc::from),
-    );
-    match found {
+    const SQL: &str = "SELECT hashes FROM skill_system.audit_tiles WHERE level = $1 AND n = $2";
+    match spi::one::<Vec<u8>>(SQL, As::Caller, See::Statement, &[arg(i16::from(level)), arg(n as i64)]) {
         Some(tile) if tile.is_empty() || tile.len() % HASH != 0 || tile.len() > HASH * TILE_WIDTH => {
             Err(Fault::new(Code::DataCorrupted, format!("tile {n} of level {level} has {} bytes", tile.len())))
         }
-        found => Ok(found),
+        found => Ok(found.map(Rc::from)),
     }
 }
 
@@ -78,36 +72,38 @@ pub fn hash_in(tile: &[u8], leaf: u64) -> Option<&[u8]> {
     tile.get(at..at + HASH)
 }
 
+/// A hash from a column.
+pub fn as_hash(bytes: &[u8]) -> Result<&Hash, Fault> {
+    bytes.try_into().map_err(|_| Fault::new(Code::DataCorrupted, format!("a hash has {} bytes", bytes.len())))
+}
+
 /// Writes a tile, or extends the last one of its level.
 pub fn write_tile(level: u8, n: u64, hashes: &[u8]) {
-    compat::run(
+    spi::execute(
         "INSERT INTO skill_system.audit_tiles (level, n, hashes) VALUES ($1, $2, $3) \
          ON CONFLICT (level, n) DO UPDATE SET hashes = EXCLUDED.hashes",
-        As::Caller, See::OwnWrites,
-        &[arg(level as i16), arg(n as i64), arg(hashes)],
-        |_| (),
+        As::Caller,
+        See::OwnWrites,
+        &[arg(i16::from(level)), arg(n as i64), arg(hashes)],
     );
 }
 
 /// The ids of level-0 tile `n`, 16 bytes each; empty when there are none.
 pub fn read_ids(n: u64) -> Vec<u8> {
-    let mut ids = Vec::new();
-    compat::run("SELECT ids FROM skill_system.audit_map WHERE n = $1", As::Caller, See::Statement, &[arg(n as i64)], |row| {
-        ids.extend_from_slice(row.bytes(1).unwrap_or_default());
-    });
-    ids
+    const SQL: &str = "SELECT ids FROM skill_system.audit_map WHERE n = $1";
+    spi::one(SQL, As::Caller, See::Statement, &[arg(n as i64)]).unwrap_or_default()
 }
 
 /// Writes the ids of level-0 tile `n`, or extends the last ones.
 pub fn write_ids(n: u64, ids: &[u8]) {
     let keys = || ids.chunks_exact(ID).map(id_key);
     let (low, high) = (keys().min().unwrap_or_default(), keys().max().unwrap_or_default());
-    compat::run(
+    spi::execute(
         "INSERT INTO skill_system.audit_map (n, ids, span) VALUES ($1, $2, int8range($3, $4, '[]')) \
          ON CONFLICT (n) DO UPDATE SET ids = EXCLUDED.ids, span = EXCLUDED.span",
-        As::Caller, See::OwnWrites,
+        As::Caller,
+        See::OwnWrites,
         &[arg(n as i64), arg(ids), arg(low), arg(high)],
-        |_| (),
     );
 }
 
@@ -120,14 +116,14 @@ fn id_key(id: &[u8]) -> i64 {
 
 /// The leaf of the record with this id.
 pub fn leaf_of(id: &[u8; ID]) -> Option<u64> {
-    let mut leaf = None;
-    compat::run("SELECT n, ids FROM skill_system.audit_map WHERE span @> $1", As::Caller, See::Statement, &[arg(id_key(id))], |row| {
-        let slot = row.bytes(2).unwrap_or_default().chunks_exact(ID).position(|other| other == id);
-        if let (Some(slot), Some(n)) = (slot, row.get::<Option<i64>>(1)) {
-            leaf = Some(n as u64 * TILE_WIDTH as u64 + slot as u64);
-        }
-    });
-    leaf
+    const SQL: &str = "SELECT n, ids FROM skill_system.audit_map WHERE span @> $1";
+    spi::with_rows(SQL, As::Caller, See::Statement, &[arg(id_key(id))], |rows| {
+        let find = |row: &Row| {
+            let slot = row.get::<&[u8]>(2).chunks_exact(ID).position(|other| other == id)?;
+            Some(row.get::<i64>(1) as u64 * TILE_WIDTH as u64 + slot as u64)
+        };
+        rows.iter().filter_map(find).last()
+    })
 }
 
 /// Finds the leaves of many records: neighbours in the table are mostly neighbours in the tree.
@@ -164,22 +160,27 @@ thread_local! {
     static FINDER: RefCell<LeafFinder> = RefCell::default();
 }
 
-#[pg_extern(sql = false)]
-fn audit_leaf_index(id: Option<Uuid>) -> Option<i64> {
-    let id = id?;
-    // A query asks for many, and after a restore a verification for every record.
-    FINDER.with_borrow_mut(|finder| {
-        if !cache::leaves_valid() {
+pg_function!(audit_leaf_index);
+/// `audit_leaf_index(id)` → the leaf of the record with this id.
+fn audit_leaf_index(call: &Call) -> Answer {
+    let Some(id) = call.get::<Option<Uuid>>(0) else {
+        return Ok(call.null());
+    };
+    // A query looks many up, and after a restore a verification every record.
+    let leaf = FINDER.with_borrow_mut(|finder| {
+        if !growth::leaves_valid() {
             *finder = LeafFinder::default();
         }
-        finder.find(id.as_bytes()).map(|leaf| leaf as i64)
-    })
+        finder.find(id.as_bytes())
+    });
+    Ok(call.answer(leaf.map(|leaf| leaf as i64)))
 }
 
 pg_function!(audit_leaves);
 /// `audit_leaves(first, count)` → leaf, id, leaf hash.
 fn audit_leaves(call: &Call) -> Answer {
-    let (Some(first), count) = (call.get::<Option<i64>>(0), call.get::<Option<i64>>(1)) else {
+    let (first, count): (Option<i64>, Option<i64>) = (call.get(0), call.get(1));
+    let Some(first) = first else {
         return Err(
             Fault::new(Code::InvalidParameterValue, "first must not be NULL").hint("Leaves are counted from 0.")
         );
@@ -190,26 +191,19 @@ fn audit_leaves(call: &Call) -> Answer {
     let end = count.map_or(i64::MAX, |count| first.saturating_add(count));
     let mut rows = call.row_set();
     spi::stream(
-        "SELECT m.n, m.ids, t.hashes FROM skill_system.audit_map m JOIN skill_system.audit_tiles t ON t.level = 0 AND t.n = m.n \
-         WHERE m.n >= $1 AND m.n <= $2 ORDER BY m.n",
+        "SELECT m.n, m.ids, t.hashes FROM skill_system.audit_map m \
+         JOIN skill_system.audit_tiles t ON t.level = 0 AND t.n = m.n WHERE m.n >= $1 AND m.n <= $2 ORDER BY m.n",
         &[arg(first / TILE_WIDTH as i64), arg(end / TILE_WIDTH as i64)],
         |row| {
-            let start = row.get::<Option<i64>>(1).unwrap_or_default() * TILE_WIDTH as i64;
-            let leaves = row
-                .bytes(2)
-                .unwrap_or_default()
-                .chunks_exact(ID)
-                .zip(row.bytes(3).unwrap_or_default().chunks_exact(HASH));
+            let start = row.get::<i64>(1) * TILE_WIDTH as i64;
+            let (ids, hashes): (&[u8], &[u8]) = (row.get(2), row.get(3));
+            let leaves = ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH));
             for (leaf, (id, hash)) in (start..).zip(leaves).filter(|(leaf, _)| (first..end).contains(leaf)) {
-                let mut bytes = [0; ID];
-                bytes.copy_from_slice(id);
-                rows.push(&[
-                    arg(leaf),
-                    Uuid::from_bytes(arg(bytes)),
-                    arg(hash),
-                ]);
+                let id = <[u8; ID]>::try_from(id).unwrap_or_default();
+                rows.push(&[arg(leaf), arg(id), arg(hash)]);
             }
+            Ok(())
         },
-    );
-    Ok(call.null())
+    )?;
+    Ok(rows.finish())
 }

@@ -4,32 +4,34 @@
 //! leaf: the sums are equal only if records and leaves are the same set. Only when they differ does it go through the
 //! leaves one by one to say which.
 
-use skill_pg::{Answer, Arg, Call, Oid, Row, RowSet, Uuid, arg, pg_function, pg_sys, progress, sys};
-use skill_pg::spi::{self, As, See};
-use skill_pg::error::{OrRaise, check_for_interrupts, info};
-use crate::{compat};
 use std::ops::Range;
 
+use const_format::concatcp;
 use skill_core::ledger::checkpoint::Checkpoint;
+use skill_core::ledger::snapshot::Snapshot;
 use skill_core::ledger::tree::{self, Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
+use skill_pg::error::{check_for_interrupts, info};
+use skill_pg::spi::{self, As, Once, See};
+use skill_pg::{Answer, Arg, Call, Oid, Row, RowSet, Timestamptz, Uuid, arg, pg_function, progress, sys};
 
 use super::proof;
 use super::retention::retired_leaves;
 use super::rotation::unannounced_keys;
-use super::state::{self, Snapshot, State};
+use super::state::{self, State};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
-use crate::audit::protection;
-use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest};
+use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest, protection};
 
 pg_function!(verify_audit);
 /// `verify_audit(since, until, since_checkpoint)`: one row per problem.
 fn verify_audit(call: &Call) -> Answer {
-    let (Some(since), Some(until), from_leaf) = (call.datum(0), call.datum(1), call.get::<Option<i64>>(2)) else {
+    let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = (call.get(0), call.get(1));
+    let from_leaf = call.get::<Option<i64>>(2);
+    let (Some(since), Some(until)) = (since, until) else {
         return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL")
             .hint("Leave them out to verify everything."));
     };
-    let always = since.value() as i64 == i64::MIN && until.value() as i64 == i64::MAX;
+    let always = since == Timestamptz::NEG_INFINITY && until == Timestamptz::INFINITY;
     let state = State::read()?;
     let size = state.as_ref().map_or(0, |state| state.size);
     if from_leaf.is_some_and(|leaf| leaf < 0 || leaf as u64 > size || !always) {
@@ -48,12 +50,7 @@ fn verify_audit(call: &Call) -> Answer {
     verification.protection();
     progress::finish();
     info(format!("verify_audit covered {} records", verification.covered));
-    Ok(call.null())
-}
-
-/// One record is being looked at; called for each by the function that does.
-pub fn count_record() {
-    progress::advance(1, |done| format!("verify_audit: {done} records"));
+    Ok(verification.rows.finish())
 }
 
 struct Verification {
@@ -82,18 +79,21 @@ const NOT_SEALED: &str =
     "the record should have been sealed: it was added behind the server's back, or its transaction_id is not true";
 
 impl Verification {
-    fn problem(&mut self, row: Option<&Row>, problem: &str, detail: &str) {
-        let at = |n| row.and_then(|row| row.arg(n));
-        self.rows.push(&[at(1), at(2), at(3), arg(problem), arg(detail)]);
+    /// A problem of a record: partition, id and created_at are the first columns of the row.
+    fn problem_of(&mut self, row: &Row, problem: &str, detail: &str) {
+        self.rows.push(&[row.arg(1), row.arg(2), row.arg(3), arg(problem), arg(detail)]);
     }
 
-    fn about_id(&mut self, id: &[u8], problem: &str, detail: &str) {
-        let id = <[u8; ID]>::try_from(id).ok().and_then(|id| Uuid::from_bytes(arg(id)));
-        self.rows.push(&[None, id, None, arg(problem), arg(detail)]);
+    fn problem(&mut self, problem: &str, detail: &str) {
+        self.problem_at(None, None, problem, detail);
+    }
+
+    fn problem_at(&mut self, table: Option<Oid>, id: Option<Uuid>, problem: &str, detail: &str) {
+        self.rows.push(&[arg(table), arg(id), arg(None::<Timestamptz>), arg(problem), arg(detail)]);
     }
 
     /// `$1` to `$8` of [`UNSEALED`].
-    fn unsealed_args(&self) -> Vec<Arg> {
+    fn unsealed_args(&self) -> Vec<Arg<'static>> {
         let nothing = Snapshot::empty();
         let state = self.state.as_ref();
         let (sealed, target) =
@@ -120,7 +120,8 @@ impl Verification {
         let expected = spi::one::<i64>(
             "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid IN \
                  (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'skill_system.audit_logs'::regclass)",
-            As::Caller, See::Statement,
+            As::Caller,
+            See::Statement,
             &[],
         );
         progress::start(0, expected.unwrap_or(0).max(self.size() as i64));
@@ -128,15 +129,14 @@ impl Verification {
         let unsealed = spi::with_settings(&[(c"enable_seqscan", c"off")], || self.sums(&nonce, UNSEALED));
         self.covered = all.records;
         if self.log_id.is_none() && all.records > 0 {
-            self.problem(None, "log_identity_missing", "audit_state is empty, so no signature can be recomputed");
+            self.problem("log_identity_missing", "audit_state is empty, so no signature can be recomputed");
         }
         if all.true_records < all.records {
-            self.wrong_signatures();
+            self.wrong_signatures()?;
         }
         self.not_begun()?;
         for key_id in unannounced_keys(&all.keys)? {
             self.problem(
-                None,
                 "key_unannounced",
                 &format!("key {key_id} signed records, but no record that a known key signed announces it"),
             );
@@ -145,7 +145,7 @@ impl Verification {
         // Before the first seal there is nothing to compare with.
         if self.state.is_some() && (all.records - unsealed.records, all.digest - unsealed.digest) != (leaves, digest) {
             self.leaves_one_by_one(0..self.size())?;
-            self.unsealed_for_ever();
+            self.unsealed_for_ever()?;
         }
         self.indexes();
         Ok(())
@@ -156,62 +156,61 @@ impl Verification {
         let mut args = self.unsealed_args();
         args.push(arg(nonce));
         // The aggregate may run in parallel workers. Every condition has the same parameters.
-        compat::run_once(
-            &format!(
-                "SELECT count(*), count(d), sum(d)::text, key_id FROM (SELECT {RECORD_DIGEST} AS d, key_id FROM skill_system.audit_logs a WHERE {condition}) q \
-                 WHERE $2 IS NOT NULL AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $6 IS NOT NULL) AND ($7 IS NULL OR $8 IS NOT NULL) \
-                 GROUP BY key_id"
-            ),
-            As::Caller, See::Statement,
-            &args,
-            |row| {
-                sums.records += row.get::<Option<i64>>(1).unwrap_or(0);
-                sums.true_records += row.get::<Option<i64>>(2).unwrap_or(0);
-                sums.digest += row.text(3).and_then(|sum| sum.parse::<i128>().ok()).unwrap_or(0);
-                sums.keys.extend(row.get::<Option<String>>(4));
-            },
+        let sql = format!(
+            "SELECT count(*), count(d), sum(d)::text, key_id FROM \
+                 (SELECT {RECORD_DIGEST} AS d, key_id FROM skill_system.audit_logs a WHERE {condition}) q \
+             WHERE $2 IS NOT NULL AND $3 IS NOT NULL AND $4 IS NOT NULL AND ($5 IS NULL OR $6 IS NOT NULL) \
+                 AND ($7 IS NULL OR $8 IS NOT NULL) \
+             GROUP BY key_id"
         );
+        let found: Vec<(i64, i64, Option<String>, Option<String>)> =
+            spi::collect(Once(&sql), As::Caller, See::Statement, &args);
+        for (records, true_records, digest, key_id) in found {
+            sums.records += records;
+            sums.true_records += true_records;
+            sums.digest += digest.and_then(|sum| sum.parse::<i128>().ok()).unwrap_or(0);
+            sums.keys.extend(key_id);
+        }
         sums
     }
 
-    fn wrong_signatures(&mut self) {
-        let sql = format!(
-            "SELECT * FROM (SELECT a.tableoid, a.id, a.created_at, {PROBLEM} AS problem FROM skill_system.audit_logs a) q WHERE problem IS NOT NULL"
+    fn wrong_signatures(&mut self) -> Result<(), Fault> {
+        const SQL: &str = concatcp!(
+            "SELECT * FROM (SELECT a.tableoid, a.id, a.created_at, ",
+            PROBLEM,
+            " AS problem FROM skill_system.audit_logs a) q WHERE problem IS NOT NULL"
         );
         let log_id = self.log_id;
-        spi::stream(&sql, &[arg(log_id)], |row| {
-            let problem = row.text(4).unwrap_or_default();
-            self.problem(Some(row), problem, explain_problem(problem));
-        });
+        spi::stream(SQL, &[arg(log_id)], |row| {
+            let problem: &str = row.get(4);
+            self.problem_of(row, problem, explain_problem(problem));
+            Ok(())
+        })
     }
 
     /// Records of transactions that do not exist yet would never be sealed.
     fn not_begun(&mut self) -> Result<(), Fault> {
         // Before the first seal, and after a move, they may be another server's.
-        let elsewhere = |state: &State| !sys::in_recovery() && state.moved().is_some();
-        if self.state.as_ref().is_none_or(elsewhere) {
+        if self.state.as_ref().is_none_or(|state| state.moved().is_some()) {
             return Ok(());
         }
-        let own = state::own_transaction();
-        let xmax = state::active_snapshot()?.xmax;
+        const SQL: &str = "SELECT tableoid, id, created_at FROM skill_system.audit_logs \
+             WHERE transaction_id >= $1 AND transaction_id IS DISTINCT FROM $2 \
+                 AND skill_system.audit_leaf_index(id) IS NULL";
+        let args = [arg(state::active_snapshot()?.xmax), arg(state::own_transaction())];
         spi::with_settings(&[(c"enable_seqscan", c"off")], || {
-            spi::stream(
-                "SELECT tableoid, id, created_at FROM skill_system.audit_logs WHERE transaction_id >= $1 AND transaction_id IS DISTINCT FROM $2 \
-                     AND skill_system.audit_leaf_index(id) IS NULL",
-                &[arg(xmax), arg(own)],
-                |row| {
-                    self.problem(
-                        Some(row),
-                        "transaction_unknown",
-                        "its transaction has not begun yet: the value is not the server's",
-                    )
-                },
-            );
-        });
-        Ok(())
+            spi::stream(SQL, &args, |row| {
+                self.problem_of(
+                    row,
+                    "transaction_unknown",
+                    "its transaction has not begun yet: the value is not the server's",
+                );
+                Ok(())
+            })
+        })
     }
 
-    /// Hashes the tree anew from its leaves. Returns their number and the sum over them, without retired ones.
+    /// Hashes the tree again from its leaves. Returns their number and the sum over them, without retired ones.
     fn tree(&mut self, nonce: &[u8; 32]) -> Result<(i64, i128), Fault> {
         let Some(state) = self.state.clone() else {
             self.never_sealed();
@@ -222,44 +221,42 @@ impl Verification {
         let mut appender = Appender::resume(0, &StoredTiles::default())?;
         let (mut leaf, mut leaves, mut digest) = (0u64, 0i64, 0i128);
         let mut damage = Vec::new();
-        spi::stream(
-            "SELECT m.n, m.ids, t.hashes FROM skill_system.audit_map m FULL JOIN skill_system.audit_tiles t ON t.n = m.n AND t.level = 0 \
-             WHERE t.level = 0 OR t.level IS NULL ORDER BY coalesce(m.n, t.n)",
-            &[],
-            |row| {
-                let (ids, hashes) = (row.bytes(2).unwrap_or_default(), row.bytes(3).unwrap_or_default());
-                let expected = (state.size - leaf.min(state.size)).min(TILE_WIDTH as u64) as usize;
-                let n = leaf / TILE_WIDTH as u64;
-                if row.get::<Option<i64>>(1) != Some(n as i64) || (ids.len() / ID, hashes.len() / HASH) != (expected, expected)
-                {
-                    damage.push(format!(
-                        "tile or map row {n}: {} ids and {} hashes instead of {expected} each",
-                        ids.len() / ID,
-                        hashes.len() / HASH
-                    ));
+        const SQL: &str = "SELECT m.n, m.ids, t.hashes FROM skill_system.audit_map m \
+             FULL JOIN skill_system.audit_tiles t ON t.n = m.n AND t.level = 0 \
+             WHERE t.level = 0 OR t.level IS NULL ORDER BY coalesce(m.n, t.n)";
+        spi::stream(SQL, &[], |row| {
+            let (ids, hashes) = (row.bytes(2).unwrap_or_default(), row.bytes(3).unwrap_or_default());
+            let expected = (state.size - leaf.min(state.size)).min(TILE_WIDTH as u64) as usize;
+            let n = leaf / TILE_WIDTH as u64;
+            let found = (ids.len() / ID, hashes.len() / HASH);
+            if row.get::<Option<i64>>(1) != Some(n as i64) || found != (expected, expected) {
+                damage.push(format!(
+                    "tile or map row {n}: {} ids and {} hashes instead of {expected} each",
+                    found.0, found.1
+                ));
+            }
+            for (id, hash) in ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH)) {
+                let (Ok(id), Ok(hash)) = (<&[u8; ID]>::try_from(id), <&Hash>::try_from(hash)) else { continue };
+                if !retired.iter().any(|range| range.contains(&leaf)) {
+                    leaves += 1;
+                    digest += i128::from(leaf_digest(nonce, id, hash));
                 }
-                for (id, hash) in ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH)) {
-                    let (Ok(id), Ok(hash)) = (<&[u8; ID]>::try_from(id), <&Hash>::try_from(hash)) else { continue };
-                    if !retired.iter().any(|range| range.contains(&leaf)) {
-                        leaves += 1;
-                        digest += i128::from(leaf_digest(nonce, id, hash));
-                    }
-                    appender.push(hash, &mut |level, n, hashes| same_tile(level, n, hashes, &mut damage)).or_raise();
-                    leaf += 1;
-                }
-                progress::advance(TILE_WIDTH as i64, |done| format!("verify_audit: {done} of {} leaves", state.size));
-            },
-        );
+                appender.push(hash, &mut |level, n, hashes| same_tile(level, n, hashes, &mut damage))?;
+                leaf += 1;
+            }
+            progress::advance(TILE_WIDTH as i64, |done| format!("verify_audit: {done} of {} leaves", state.size));
+            Ok(())
+        })?;
         let (size, root) = appender.finish(&mut |level, n, hashes| same_tile(level, n, hashes, &mut damage))?;
         for what in &damage {
-            self.problem(None, "tile_damaged", what);
+            self.problem("tile_damaged", what);
         }
         if (size, root) != (state.size, state.root) {
             let detail = format!(
                 "the leaves give a tree of {size} with another root than audit_seal_state has for {}",
                 state.size
             );
-            self.problem(None, "root_mismatch", &detail);
+            self.problem("root_mismatch", &detail);
         }
         self.surplus(&state);
         progress::start(2, 0);
@@ -275,12 +272,12 @@ impl Verification {
             "SELECT EXISTS (SELECT FROM skill_system.audit_tiles) OR EXISTS (SELECT FROM skill_system.audit_map) \
                  OR EXISTS (SELECT FROM skill_system.audit_checkpoints) \
                  OR EXISTS (SELECT FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint')",
-            As::Caller, See::Statement,
+            As::Caller,
+            See::Statement,
             &[],
         );
         if sealed == Some(true) {
             self.problem(
-                None,
                 "seal_missing",
                 "audit_seal_state is empty, but the log was sealed: tiles, checkpoints or records say so",
             );
@@ -290,38 +287,36 @@ impl Verification {
     /// Tiles beyond the end of the tree.
     fn surplus(&mut self, state: &State) {
         let expected: i64 = (0..8).map(|level| (state.size >> (8 * level)).div_ceil(TILE_WIDTH as u64) as i64).sum();
-        let found = spi::one::<i64>("SELECT count(*) FROM skill_system.audit_tiles", As::Caller, See::Statement, &[]).unwrap_or(0);
+        const SQL: &str = "SELECT count(*) FROM skill_system.audit_tiles";
+        let found = spi::one::<i64>(SQL, As::Caller, See::Statement, &[]).unwrap_or(0);
         if found != expected {
-            self.problem(None, "tile_damaged", &format!("audit_tiles has {found} rows instead of {expected}"));
+            self.problem("tile_damaged", &format!("audit_tiles has {found} rows instead of {expected}"));
         }
     }
 
     fn checkpoints(&mut self, state: &State) -> Result<(), Fault> {
         let (tiles, known) = (StoredTiles::default(), proof::verifier_keys(&proof::origin(state.incarnation)?)?);
         let mut wrong = Vec::new();
-        spi::stream(
-            "SELECT tree_size, root_hash, note FROM skill_system.audit_checkpoints WHERE incarnation = $1 ORDER BY tree_size",
-            &[arg(state.incarnation)],
-            |row| {
-                check_for_interrupts();
-                let (size, root) = (row.get::<Option<i64>>(1).unwrap_or(-1) as u64, row.bytes(2).unwrap_or_default());
-                let note = Checkpoint::verify(row.text(3).unwrap_or_default(), &known);
-                if !note.as_ref().is_ok_and(|note| note.size == size && note.root == root) {
-                    let why = note
-                        .err()
-                        .map_or_else(|| "it says something else than its row".to_owned(), |error| error.to_string());
-                    wrong.push(("checkpoint_signature", format!("checkpoint of {size} leaves: {why}")));
-                }
-                if size > state.size || tree::root(size, &tiles).or_raise() != *root {
-                    wrong.push((
-                        "checkpoint_mismatch",
-                        format!("the tree is not the one of the checkpoint of {size} leaves"),
-                    ));
-                }
-            },
-        );
+        const SQL: &str = "SELECT tree_size, root_hash, note FROM skill_system.audit_checkpoints \
+             WHERE incarnation = $1 ORDER BY tree_size";
+        spi::stream(SQL, &[arg(state.incarnation)], |row| {
+            check_for_interrupts();
+            let (size, root) = (row.get::<Option<i64>>(1).unwrap_or(-1) as u64, row.bytes(2).unwrap_or_default());
+            let note = Checkpoint::verify(row.text(3).unwrap_or_default(), &known);
+            if !note.as_ref().is_ok_and(|note| note.size == size && note.root == root) {
+                let why = note.err().map_or_else(|| "it does not match its row".to_owned(), |error| error.to_string());
+                wrong.push(("checkpoint_signature", format!("checkpoint of {size} leaves: {why}")));
+            }
+            if size > state.size || tree::root(size, &tiles)? != *root {
+                wrong.push((
+                    "checkpoint_mismatch",
+                    format!("the tree is not the one of the checkpoint of {size} leaves"),
+                ));
+            }
+            Ok(())
+        })?;
         for (problem, detail) in wrong {
-            self.problem(None, problem, &detail);
+            self.problem(problem, &detail);
         }
         Ok(())
     }
@@ -329,8 +324,10 @@ impl Verification {
     /// Each of these leaves: its record is there, once, and hashes to it.
     fn leaves_one_by_one(&mut self, range: Range<u64>) -> Result<(), Fault> {
         progress::start(1, (range.end - range.start) as i64);
-        let sql = format!(
-            "SELECT a.tableoid, a.id, a.created_at, {LEAF_HASH} FROM skill_system.audit_logs a WHERE a.id = ANY ($2)"
+        const SQL: &str = concatcp!(
+            "SELECT a.tableoid, a.id, a.created_at, ",
+            LEAF_HASH,
+            " FROM skill_system.audit_logs a WHERE a.id = ANY ($2)"
         );
         let retired = retired_leaves()?;
         let width = TILE_WIDTH as u64;
@@ -350,24 +347,24 @@ impl Verification {
                 leaves.iter().filter_map(|(_, id, _)| (*id).try_into().ok()).map(Uuid::from_bytes).collect();
             let mut seen = vec![0u32; leaves.len()];
             let log_id = self.log_id;
-            compat::run_once(&sql, As::Caller, See::Statement, &[arg(log_id), arg(wanted)], |row| {
+            spi::each(SQL, As::Caller, See::Statement, &[arg(log_id), arg(wanted)], |row| {
                 let id = row.get::<Option<Uuid>>(2).map(|id| *id.as_bytes()).unwrap_or_default();
                 for (place, (leaf, _, hash)) in leaves.iter().enumerate().filter(|(_, (_, other, _))| *other == id) {
                     seen[place] += 1;
                     if row.bytes(4) != Some(hash) {
-                        self.problem(
-                            Some(row),
-                            "leaf_mismatch",
-                            &format!("the record is not the one that was sealed as leaf {leaf}"),
-                        );
+                        let detail = format!("the record is not the one that was sealed as leaf {leaf}");
+                        self.problem_of(row, "leaf_mismatch", &detail);
                     }
                     if seen[place] == 2 {
-                        self.problem(Some(row), "record_twice", &format!("leaf {leaf} has more than one record"));
+                        self.problem_of(row, "record_twice", &format!("leaf {leaf} has more than one record"));
                     }
                 }
-            });
+                Ok(())
+            })?;
             for ((leaf, id, _), _) in leaves.iter().zip(&seen).filter(|(_, seen)| **seen == 0) {
-                self.about_id(id, "record_missing", &format!("the record of leaf {leaf} was sealed and is gone"));
+                let id = <[u8; ID]>::try_from(*id).ok().map(Uuid::from_bytes);
+                let detail = format!("the record of leaf {leaf} was sealed and is gone");
+                self.problem_at(None, id, "record_missing", &detail);
             }
             at = (n + 1) * width;
             let done = at.min(range.end);
@@ -382,15 +379,16 @@ impl Verification {
     }
 
     /// Records that have no leaf and that no seal will take.
-    fn unsealed_for_ever(&mut self) {
-        let sql = format!(
-            "SELECT a.tableoid, a.id, a.created_at FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND NOT ({UNSEALED}) \
-                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id)"
+    fn unsealed_for_ever(&mut self) -> Result<(), Fault> {
+        const SQL: &str = concatcp!(
+            "SELECT a.tableoid, a.id, a.created_at FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND NOT (",
+            UNSEALED,
+            ") AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id)"
         );
-        let args = self.unsealed_args();
-        spi::stream(&sql, &args, |row| {
-            self.problem(Some(row), "record_not_sealed", NOT_SEALED);
-        });
+        spi::stream(SQL, &self.unsealed_args(), |row| {
+            self.problem_of(row, "record_not_sealed", NOT_SEALED);
+            Ok(())
+        })
     }
 
     /// What was sealed from a leaf on, and what is not sealed yet.
@@ -400,74 +398,76 @@ impl Verification {
             self.covered = (state.size - leaf) as i64;
             self.checkpoints(&state)?;
             if tree::root(state.size, &StoredTiles::default())? != state.root {
-                self.problem(None, "root_mismatch", "the tiles give another root than audit_seal_state has");
+                self.problem("root_mismatch", "the tiles give another root than audit_seal_state has");
             }
         }
-        let sql =
-            format!("SELECT a.tableoid, a.id, a.created_at, {PROBLEM} FROM skill_system.audit_logs a WHERE {UNSEALED}");
+        const SQL: &str = concatcp!(
+            "SELECT a.tableoid, a.id, a.created_at, ",
+            PROBLEM,
+            " FROM skill_system.audit_logs a WHERE ",
+            UNSEALED
+        );
         let args = self.unsealed_args();
         spi::with_settings(&[(c"enable_seqscan", c"off")], || {
-            spi::stream(&sql, &args, |row| {
+            spi::stream(SQL, &args, |row| {
                 self.covered += 1;
                 if let Some(problem) = row.text(4) {
-                    self.problem(Some(row), problem, explain_problem(problem));
+                    self.problem_of(row, problem, explain_problem(problem));
                 }
-            });
-        });
-        Ok(())
+                Ok(())
+            })
+        })
     }
 
     /// The records of a time range, and every leaf between the first and the last of them.
-    fn between(&mut self, since: pg_sys::Datum, until: pg_sys::Datum) -> Result<(), Fault> {
+    fn between(&mut self, since: Timestamptz, until: Timestamptz) -> Result<(), Fault> {
         progress::start(0, 0);
-        let sql = format!(
-            "SELECT a.tableoid, a.id, a.created_at, {PROBLEM}, {UNSEALED} FROM skill_system.audit_logs a \
-             WHERE a.created_at >= $9 AND a.created_at < $10"
+        const SQL: &str = concatcp!(
+            "SELECT a.tableoid, a.id, a.created_at, ",
+            PROBLEM,
+            ", ",
+            UNSEALED,
+            " FROM skill_system.audit_logs a WHERE a.created_at >= $9 AND a.created_at < $10"
         );
         let mut args = self.unsealed_args();
         args.extend([arg(since), arg(until)]);
         let (mut finder, mut first, mut end) = (LeafFinder::default(), u64::MAX, 0);
-        spi::stream(&sql, &args, |row| {
-            count_record();
+        spi::stream(SQL, &args, |row| {
+            progress::advance(1, |done| format!("verify_audit: {done} records"));
             self.covered += 1;
             if let Some(problem) = row.text(4) {
-                self.problem(Some(row), problem, explain_problem(problem));
+                self.problem_of(row, problem, explain_problem(problem));
             }
-            if self.state.is_none() || row.get(5) == Some(true) {
-                return;
+            if self.state.is_none() || row.get::<Option<bool>>(5) == Some(true) {
+                return Ok(());
             }
             match row.get::<Option<Uuid>>(2).and_then(|id| finder.find(id.as_bytes())) {
-                None => self.problem(Some(row), "record_not_sealed", NOT_SEALED),
+                None => self.problem_of(row, "record_not_sealed", NOT_SEALED),
                 Some(leaf) => (first, end) = (first.min(leaf), end.max(leaf + 1)),
             }
-        });
+            Ok(())
+        })?;
         if first < end { self.leaves_one_by_one(first..end) } else { Ok(()) }
     }
 
     /// Each partition's key has the rows of its table: an index that leaves some out would hide them from queries.
     fn indexes(&mut self) {
-        let mut partitions = Vec::new();
-        compat::run(
-            "SELECT c.oid, c.oid::regclass::text, greatest(c.reltuples, 0)::bigint FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid \
+        let partitions: Vec<(Oid, String, i64)> = spi::collect(
+            "SELECT c.oid, c.oid::regclass::text, greatest(c.reltuples, 0)::bigint FROM pg_inherits h \
+                 JOIN pg_class c ON c.oid = h.inhrelid \
              WHERE h.inhparent = 'skill_system.audit_logs'::regclass AND c.relkind = 'r'",
-            As::Caller, See::Statement,
+            As::Caller,
+            See::Statement,
             &[],
-            |row| partitions.extend(row.get::<Option<Oid>>(1).zip(row.get::<Option<String>>(2)).zip(row.get::<Option<i64>>(3))),
         );
-        progress::start(3, partitions.iter().map(|(_, rows)| rows).sum());
+        progress::start(3, partitions.iter().map(|(.., rows)| rows).sum());
         let seed = i64::from_be_bytes(sys::new_uuid_v7()[8..].try_into().unwrap_or_default());
-        for ((oid, name), rows) in partitions {
-            let sum = |settings: &[_]| {
-                let mut found = (0i64, None::<String>);
+        for (oid, name, rows) in partitions {
+            let sql = format!("SELECT count(*), sum(uuid_hash_extended(id, $1))::text FROM {name}");
+            let sum = |settings: &[_]| -> (i64, Option<String>) {
                 spi::with_settings(settings, || {
-                    compat::run_once(
-                        &format!("SELECT count(*), sum(uuid_hash_extended(id, $1))::text FROM {name}"),
-                        As::Caller, See::Statement,
-                        &[arg(seed)],
-                        |row| found = (row.get::<Option<_>>(1).unwrap_or(0), row.get(2)),
-                    );
-                });
-                found
+                    spi::first(Once(&sql), As::Caller, See::Statement, &[arg(seed)]).unwrap_or_default()
+                })
             };
             let heap = sum(&[
                 (c"enable_indexscan", c"off"),
@@ -480,7 +480,7 @@ impl Verification {
                     "the index of the primary key finds {} records, the table has {}: REINDEX it",
                     index.0, heap.0
                 );
-                self.rows.push(&[arg(oid), None, None, arg("index_mismatch"), arg(&detail)]);
+                self.problem_at(Some(oid), None, "index_mismatch", &detail);
             }
             progress::advance(rows, |_| format!("verify_audit: index of {name}"));
         }
@@ -488,17 +488,10 @@ impl Verification {
 
     fn protection(&mut self) {
         for problem in protection::problems() {
-            self.rows.push(&[
-                arg(problem.table),
-                None,
-                None,
-                arg("protection_missing"),
-                arg(&problem.detail),
-            ]);
+            self.problem_at(problem.table, None, "protection_missing", &problem.detail);
         }
-        let moved = if sys::in_recovery() { None } else { self.state.as_ref().and_then(State::moved) };
-        if let Some(how) = moved {
-            self.problem(None, "sealed_elsewhere", &how);
+        if let Some(how) = self.state.as_ref().and_then(State::moved) {
+            self.problem("sealed_elsewhere", &how);
         }
     }
 }
@@ -516,12 +509,7 @@ pg_function!(audit_verify_progress);
 fn audit_verify_progress(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for entry in progress::entries() {
-        rows.push(&[
-            arg(entry.pid),
-            arg(entry.phase),
-            arg(entry.done),
-            arg(entry.total),
-        ]);
+        rows.push(&[arg(entry.pid), arg(entry.phase), arg(entry.done), arg(entry.total)]);
     }
-    Ok(call.null())
+    Ok(rows.finish())
 }

@@ -6,6 +6,8 @@
 //! is always in the way of nobody: it holds neither snapshot nor lock between its steps, and like autovacuum it is
 //! ended by whatever needs its database for itself (DROP DATABASE, CREATE DATABASE ... TEMPLATE, ALTER DATABASE ... RENAME).
 
+#![allow(unsafe_code)]
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -14,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::BackgroundWorkerStatus;
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
-
+use skill_pg::error::OrRaise;
+use skill_pg::xact::End;
 use skill_pg::{background, sys};
-use crate::settings;
-use crate::ledger::sealer::Next;
+
+use super::sealer::{self, Next};
+use crate::{audit, settings};
 
 /// Databases that can have a sealer at the same time; each needs one of max_worker_processes.
 const MAX_DATABASES: usize = 256;
@@ -106,10 +110,8 @@ static REMOVED: PgAtomic<AtomicU32> = unsafe { PgAtomic::new(c"skill_system_seal
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// This transaction has written an audit record.
-    static WROTE: Cell<bool> = const { Cell::new(false) };
-    /// This transaction has made an end to what kept the sealer from its work.
-    static MENDED: Cell<bool> = const { Cell::new(false) };
+    /// This transaction fixed what kept the sealer from its work.
+    static RETRY: Cell<bool> = const { Cell::new(false) };
     /// The value of REMOVED when this session asked for a sealer.
     static ASKED_AT: Cell<Option<u32>> = const { Cell::new(None) };
 }
@@ -124,41 +126,31 @@ pub fn register() {
     PRELOADED.store(true, Ordering::Relaxed);
     pg_shmem_init!(TABLE);
     pg_shmem_init!(REMOVED);
-    // SAFETY: the callback lives as long as the library, which is never unloaded.
-    unsafe { pg_sys::RegisterXactCallback(Some(transaction_ended), std::ptr::null_mut()) };
     // Not before recovery has ended, so never on a standby.
     background::worker("skill_system launcher", "skill_system launcher", "skill_system_launcher")
         .set_restart_time(Some(Duration::from_secs(5)))
         .load();
 }
 
-/// An audit record has been written: its database needs a sealer once this transaction commits.
-pub fn wrote() {
-    WROTE.set(true);
+/// What kept the sealer from its work ends when this transaction commits: it does its next step then.
+pub fn retry_at_commit() {
+    RETRY.set(true);
 }
 
-/// What kept the sealer from its work ends when this transaction commits: it shall not wait for its next attempt.
-pub fn mended() {
-    MENDED.set(true);
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
-    match event {
-        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
-            if WROTE.replace(false) {
-                ask();
-            }
-            if MENDED.replace(false) {
-                try_again();
-            }
+/// Called at the ends of transactions. A database in which a record was written needs a sealer.
+pub fn at_transaction_end(end: End) {
+    let has_committed = matches!(end, End::Committed | End::Prepared);
+    if !has_committed && end != End::Aborted {
+        return;
+    }
+    let (written, retry) = (audit::take_written(), RETRY.replace(false));
+    if has_committed && PRELOADED.load(Ordering::Relaxed) {
+        if written {
+            ask();
         }
-        XACT_EVENT_ABORT => {
-            WROTE.set(false);
-            MENDED.set(false);
+        if retry {
+            try_again();
         }
-        _ => (),
     }
 }
 
@@ -405,7 +397,7 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
         let started = Instant::now();
         let interval = Duration::from_millis(settings::seal_interval_millis());
         let step = background::transaction(c"sealing the audit trail", || {
-            sys::hold_extension().then(crate::ledger::sealer::seal)
+            sys::hold_extension().then(|| sealer::seal().or_raise())
         });
         let pause = match step {
             Ok(None) => {

@@ -303,16 +303,11 @@ unsafe fn partition_for(parent: pg_sys::Relation, key: Timestamptz) -> Result<Oi
     use pg_sys::PartitionRangeDatumKind::{PARTITION_RANGE_DATUM_MINVALUE, PARTITION_RANGE_DATUM_VALUE};
     // SAFETY: the caller's; the key is checked, so each bound has one datum, a timestamptz.
     unsafe {
-        let by = pg_sys::RelationGetPartitionKey(parent);
-        if by.is_null()
-            || (*by).strategy as u8 != b'r'
-            || (*by).partnatts != 1
-            || *(*by).parttypid != pg_sys::TIMESTAMPTZOID
-        {
+        if (*(*parent).rd_rel).relkind as u8 != b'p' || !has_timestamptz_key(parent) {
             return Err(Refused::NoPartition);
         }
         let desc = &*pg_sys::RelationGetPartitionDesc(parent, true);
-        let bounds = desc.boundinfo.as_ref();
+        let bounds = desc.boundinfo.as_ref().filter(|bounds| bounds.strategy as u8 == b'r');
         let index = bounds.and_then(|bounds| {
             // The number of bounds that are not above the value.
             let below = (0..bounds.ndatums as usize).take_while(|i| match **bounds.kind.add(*i) {
@@ -328,5 +323,30 @@ unsafe fn partition_for(parent: pg_sys::Relation, key: Timestamptz) -> Result<Oi
             Some(index) if *desc.is_leaf.add(index) => Ok(*desc.oids.add(index)),
             _ => Err(Refused::NoPartition),
         }
+    }
+}
+
+/// The table is partitioned by one column, a timestamptz.
+///
+/// # Safety
+/// `table` is open and partitioned.
+unsafe fn has_timestamptz_key(table: pg_sys::Relation) -> bool {
+    /// Columns of pg_partitioned_table.
+    const PARTNATTS: pg_sys::AttrNumber = 3;
+    const PARTATTRS: pg_sys::AttrNumber = 5;
+    // SAFETY: a partitioned table has a row in this catalogue; its columns have these types and are never NULL.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PARTRELID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from((*table).rd_id));
+        if tuple.is_null() {
+            return false;
+        }
+        let mut null = false;
+        let mut attribute = |n| pg_sys::SysCacheGetAttr(cache, tuple, n, &mut null);
+        let count = attribute(PARTNATTS).value() as i16;
+        let columns = attribute(PARTATTRS).cast_mut_ptr::<pg_sys::int2vector>();
+        let number = if count == 1 { (*columns).values.as_slice(1)[0] } else { 0 };
+        pg_sys::ReleaseSysCache(tuple);
+        number > 0 && (*sys::attribute((*table).rd_att, number as usize - 1)).atttypid == pg_sys::TIMESTAMPTZOID
     }
 }

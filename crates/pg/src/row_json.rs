@@ -110,7 +110,11 @@ impl ChangeWriter {
             return Ok(None);
         }
         self.buffer.clear();
-        let members = [("key", &self.key, new.as_ref().or(old.as_ref())), ("new", &self.columns, new.as_ref()), ("old", &self.columns, old.as_ref())];
+        let members = [
+            ("key", &self.key, new.as_ref().or(old.as_ref())),
+            ("new", &self.columns, new.as_ref()),
+            ("old", &self.columns, old.as_ref()),
+        ];
         let members = || members.iter().filter_map(|(name, columns, row)| row.map(|row| (*name, *columns, row)));
         let mut record = ObjectWriter::new(&mut self.buffer, members().count() + 1);
         members().for_each(|(name, ..)| record.string(name.as_bytes()));

@@ -47,10 +47,10 @@ fn quote(name: &str) -> String {
 }
 
 pg_function!(create_client_schema);
-/// `create_client_schema(client, schema)`
+/// `create_client_schema(client, schema_name)`
 fn create_client_schema(call: &Call) -> Answer {
     word("client", call.text(0), &["skills_runtime"])?;
-    let schema = required("schema", call.text(1), 63)?;
+    let schema = required("schema_name", call.text(1), 63)?;
     if schema.len() > 63 {
         return Err(invalid("the name of a schema has at most 63 bytes"));
     }

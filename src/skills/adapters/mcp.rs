@@ -31,7 +31,10 @@ const ENTRY: &str = concatcp!(
 fn entry(namespace: &str, row: &Row) -> Option<Value> {
     let name: &str = row.get(1);
     let frontmatter = logic::conforming(stored(row.get(4)), name, row.get(2))?;
-    let resource = |path: &str, sha256: &str, size: i64| json!({"uri": logic::uri(namespace, name, path), "digest": format!("sha256:{sha256}"), "size": size});
+    let resource = |path: &str, sha256: &str, size: i64| {
+        let uri = logic::uri(namespace, name, path);
+        json!({"uri": uri, "digest": format!("sha256:{sha256}"), "size": size})
+    };
     let mut resources = vec![resource(MAIN, row.get(5), row.get::<i32>(6).into())];
     for file in stored(row.get(7)).as_array().into_iter().flatten() {
         resources.push(resource(

@@ -48,7 +48,7 @@ fn check_not_ahead(token: &Token, namespace: Option<&str>, now: &[(String, i64)]
 }
 
 pg_function!(skill_changes);
-/// `skill_changes(since, namespace, max_results)`
+/// `skill_changes(since_token, namespace, max_rows)`
 ///
 /// A revision is given out under the lock of its namespace, which is held to the end of the transaction: any query that sees
 /// revision n sees all before it, so a token never passes over what is not committed yet.
@@ -57,7 +57,7 @@ fn skill_changes(call: &Call) -> Answer {
     let namespace = call.text(1);
     let mut left = match call.get::<Option<i32>>(2) {
         Some(given) if (1..=10_000).contains(&given) => u64::from(given.unsigned_abs()),
-        _ => return Err(invalid("max_results must be between 1 and 10000")),
+        _ => return Err(invalid("max_rows must be between 1 and 10000")),
     };
     let now = revisions(namespace);
     check_not_ahead(&token, namespace, &now)?;

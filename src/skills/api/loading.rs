@@ -45,7 +45,7 @@ fn hash_artifact(call: &Call) -> Answer {
     if estimate.is_none() || is_stale {
         columns.push((c"token_estimate", arg(tokens(content.len()))));
     }
-    Ok(trigger.proceed_with(&columns))
+    Ok(if columns.is_empty() { trigger.proceed() } else { trigger.proceed_with(&columns) })
 }
 
 /// A skill may be loaded now, and by this policy.

@@ -231,13 +231,13 @@ fn details(ids: Vec<Uuid>) -> HashMap<Id, Detail> {
 }
 
 pg_function!(search_skills);
-/// `search_skills(query, namespace, tags, policy_name, max_results, embedding, include_drafts)`
+/// `search_skills(query, namespace, tags, policy_name, max_rows, embedding, include_drafts)`
 fn search_skills(call: &Call) -> Answer {
     let query = logic::query(call.text(0))?;
     let namespace = call.text(1);
     let tags = logic::tags(call.text_array(2))?;
     let policy_name = call.text(3);
-    let max_results = logic::max_results(call.get(4))?;
+    let max_rows = logic::max_rows(call.get(4))?;
     let embedding = call.get::<Option<Vec<Option<f64>>>>(5).map(logic::embedding).transpose()?;
     let include_drafts = call.get::<Option<bool>>(6).unwrap_or(false);
     let tagged = !tags.is_empty();
@@ -285,7 +285,7 @@ fn search_skills(call: &Call) -> Answer {
                 arg(detail.domain_tags.0.as_slice()),
                 arg(found.item),
             ]);
-            if rank as usize == max_results {
+            if rank as usize == max_rows {
                 return Ok(rows.finish());
             }
         }

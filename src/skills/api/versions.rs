@@ -163,7 +163,7 @@ fn skill_version_list(call: &Call) -> Answer {
 }
 
 pg_function!(diff_skill_versions);
-/// `diff_skill_versions(skill, a, b)`
+/// `diff_skill_versions(skill, old_version, new_version)`
 fn diff_skill_versions(call: &Call) -> Answer {
     let (a, b) = (call.text(1), call.text(2));
     let head = model::find(Reference::parse(call.text(0))?)?;

@@ -1,0 +1,97 @@
+//! The ledger's rows of `health()` and `maintain()`.
+
+use skill_core::Fault;
+use skill_pg::sys;
+
+use super::seal::{self, Step};
+use super::{rotation, worker};
+use crate::audit::{self, keys};
+use crate::modules::{Batch, Check, Task};
+use crate::settings;
+
+pub fn keyring() -> Check {
+    if !keys::exists() && !audit::has_identity() {
+        return Check::ok("keyring", "none yet: it is created with the first record");
+    }
+    match keys::keyring() {
+        Ok(ring) => match rotation::key_warning(&ring) {
+            Some(warning) => Check::warning(
+                "keyring",
+                warning,
+                "SELECT skill_system.rotate_audit_key(); announces it, unless it was put there without permission.",
+            ),
+            None => Check::ok(
+                "keyring",
+                format!("{} key(s), {} signs; readable by the server's user only", ring.len(), ring.active().id),
+            ),
+        },
+        // The detail may name the file, which is for those who may see the setting anyway.
+        Err(fault) => Check::error(
+            "keyring",
+            fault.message,
+            "Until it is fixed nothing can be signed: see the settings keyring_file and keyring_command.",
+        ),
+    }
+}
+
+pub fn audit_seal() -> Check {
+    match seal::backlog() {
+        Ok(None) => Check::ok("audit_seal", "no record has been waiting for long"),
+        Ok(Some(why)) => Check::warning(
+            "audit_seal",
+            why,
+            "SELECT * FROM skill_system.seal_audit(); says more. Preload the library, or call maintain() often.",
+        ),
+        Err(fault) => Check::error("audit_seal", fault.message, "SELECT * FROM skill_system.verify_audit();"),
+    }
+}
+
+pub fn sealer() -> Check {
+    match worker::status() {
+        worker::Status::NotPreloaded => {
+            Check::ok("sealer", "not preloaded: seal_audit() and maintain() seal when they are called")
+        }
+        worker::Status::Running(pid, None) => Check::ok(
+            "sealer",
+            format!("process {pid} seals this database every {} ms", settings::seal_interval_millis()),
+        ),
+        worker::Status::Running(pid, Some(error)) => Check::error(
+            "sealer",
+            format!("process {pid} cannot seal: {error}"),
+            "The server's log has the details; it goes on trying, at most a minute apart.",
+        ),
+        worker::Status::Missing if sys::in_recovery() => {
+            Check::ok("sealer", "a standby verifies; the sealer starts after promotion")
+        }
+        worker::Status::Missing if !audit::has_identity() => Check::ok("sealer", "starts with the first record"),
+        worker::Status::Missing => Check::error(
+            "sealer",
+            "no process seals this database",
+            "It starts within seconds, unless this is a template database or no background worker is free: see \
+             max_worker_processes and the server's log.",
+        ),
+    }
+}
+
+/// Seals what is not sealed yet.
+pub fn seal(_batch: &Batch) -> Result<Task, Fault> {
+    let (affected, detail) = match seal::seal_step(None) {
+        Ok(Step::Sealed { sealed, state, .. }) => (sealed as i64, format!("the tree has {} leaves", state.size)),
+        Ok(Step::Empty) => (0, "nothing has been recorded yet".into()),
+        Ok(Step::Busy) => (0, "another session is sealing".into()),
+        Err(fault) => (0, fault.to_string()),
+    };
+    Ok(Task { name: "audit_seal", affected, detail })
+}
+
+/// Seals what no seal would take.
+pub fn sweep(_batch: &Batch) -> Result<Task, Fault> {
+    let (affected, detail) = match seal::sweep(false) {
+        Ok(0) => (0, "every record that could be sealed is".into()),
+        Ok(late) => {
+            (late as i64, "records with a transaction id that is not the server's: see audit.sealed_late".into())
+        }
+        Err(fault) => (0, fault.message),
+    };
+    Ok(Task { name: "audit_sweep", affected, detail })
+}
