@@ -105,7 +105,8 @@ def skills():
     psql("""
         CREATE TABLE bench.skills (id uuid PRIMARY KEY, namespace text NOT NULL, skill_name text NOT NULL,
             description text NOT NULL, body text NOT NULL, enabled boolean NOT NULL DEFAULT true, scope text NULL,
-            required_env_vars text[] NOT NULL DEFAULT '{}'::text[], metadata jsonb NOT NULL DEFAULT '{}'::jsonb, body_size integer NULL, body_etag text NULL,
+            required_env_vars text[] NOT NULL DEFAULT '{}'::text[], metadata jsonb NOT NULL DEFAULT '{}'::jsonb,
+            body_size integer NULL, body_etag text NULL,
             created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NULL);
         CREATE INDEX skills_namespace_enabled_idx ON bench.skills (namespace, enabled);
         CREATE UNIQUE INDEX skills_namespace_name_uq ON bench.skills (namespace, skill_name);
