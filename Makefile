@@ -31,7 +31,7 @@ t:
 test:
 	@tests/run
 
-# The same on PostgreSQL 17 and 18, in Debian chroots. Needs root.
+# The same on PostgreSQL 17 and 18, in Debian chroots, and the regression tests on 16. Needs root.
 test-servers:
 	@tools/other-servers
 

@@ -13,9 +13,9 @@ import os
 import subprocess
 import sys
 
+import compliance
 from measure import BIN, DATA, HERE, REPEATS, SECONDS, alternate, psql, rate_of, seconds, show
 
-import compliance
 import ledger
 import skills
 

@@ -29,9 +29,11 @@ DECLARE
     new_id uuid := gen_random_uuid();
     stale bigint;
 BEGIN
-    SELECT * INTO old FROM bench.rule_versions WHERE tenant_id = 'default' AND rule_identifier = identifier AND status = 'active' FOR UPDATE;
+    SELECT * INTO old FROM bench.rule_versions WHERE tenant_id = 'default' AND rule_identifier = identifier
+        AND status = 'active' FOR UPDATE;
     UPDATE bench.rule_versions SET status = 'superseded', superseded_date = CURRENT_DATE WHERE id = old.id;
-    INSERT INTO bench.rule_versions (id, tenant_id, rule_type, rule_domain, rule_identifier, version, effective_date, source, rule_data, status)
+    INSERT INTO bench.rule_versions (id, tenant_id, rule_type, rule_domain, rule_identifier, version, effective_date, source, rule_data,
+        status)
     VALUES (new_id, 'default', old.rule_type, old.rule_domain, identifier, old.version + 1, CURRENT_DATE, 'manual', data, 'active');
     UPDATE bench.filing_rule_snapshots s SET is_current = false, superseded_by = new_id FROM bench.filing_checklists c
     WHERE s.rule_version_id IN (SELECT id FROM bench.rule_versions WHERE rule_identifier = identifier AND id <> new_id)

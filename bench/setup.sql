@@ -21,7 +21,8 @@ BEGIN
         CREATE TABLE bench.%1$I (
             id uuid NOT NULL DEFAULT gen_random_uuid(), tenant_id text NOT NULL DEFAULT 'default', event_type varchar(100) NOT NULL,
             event_data jsonb NOT NULL, actor_id varchar(100), actor_type varchar(20) DEFAULT 'system',
-            created_at timestamptz NOT NULL DEFAULT now(), signature varchar(256), recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            created_at timestamptz NOT NULL DEFAULT now(), signature varchar(256),
+                recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
             transaction_id bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint, session_user_name text NOT NULL DEFAULT session_user,
             current_user_name text NOT NULL DEFAULT current_user, key_id text NOT NULL DEFAULT 'none') PARTITION BY RANGE (created_at);
         CREATE TABLE bench.%2$I PARTITION OF bench.%1$I DEFAULT;
@@ -50,7 +51,8 @@ DECLARE
 BEGIN
     SELECT hash INTO before FROM bench.heads WHERE tenant_id = NEW.tenant_id FOR UPDATE;
     NEW.signature := encode(sha256(convert_to(concat_ws('|', before, NEW.id, NEW.tenant_id, NEW.event_type, NEW.event_data, NEW.actor_id,
-        NEW.actor_type, NEW.created_at, NEW.recorded_at, NEW.transaction_id, NEW.session_user_name, NEW.current_user_name), 'UTF8')), 'hex');
+        NEW.actor_type, NEW.created_at, NEW.recorded_at, NEW.transaction_id, NEW.session_user_name, NEW.current_user_name), 'UTF8')),
+            'hex');
     UPDATE bench.heads SET hash = NEW.signature WHERE tenant_id = NEW.tenant_id;
     RETURN NEW;
 END $$;

@@ -104,8 +104,10 @@ def skills():
     # The table and indexes of skills-runtime-sdk 0.1.12, with the same content.
     psql("""
         CREATE TABLE bench.skills (id uuid PRIMARY KEY, namespace text NOT NULL, skill_name text NOT NULL,
-            description text NOT NULL, body text NOT NULL, enabled boolean NOT NULL DEFAULT true, scope text NULL, required_env_vars text[] NOT NULL DEFAULT '{}'::text[],
-            metadata jsonb NOT NULL DEFAULT '{}'::jsonb, body_size integer NULL, body_etag text NULL, created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NULL);
+            description text NOT NULL, body text NOT NULL, enabled boolean NOT NULL DEFAULT true, scope text NULL,
+            required_env_vars text[] NOT NULL DEFAULT '{}'::text[], metadata jsonb NOT NULL DEFAULT '{}'::jsonb,
+            body_size integer NULL, body_etag text NULL,
+            created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NULL);
         CREATE INDEX skills_namespace_enabled_idx ON bench.skills (namespace, enabled);
         CREATE UNIQUE INDEX skills_namespace_name_uq ON bench.skills (namespace, skill_name);
         INSERT INTO bench.skills SELECT id, namespace, skill_name, description, body, enabled, scope,
@@ -158,8 +160,9 @@ def skills():
         f"{'met' if each <= 2 else 'MISSED'}"
     )
 
-    psql("""SELECT skill_system.create_policy('bench-skills', 
-            allow => '{db.read,fs.read,git.read,net.fetch,fs.write:/srv/**,db.write:public.*}', ask => '{db.write}', deny => '{proc.exec,git.write}')""")
+    psql("""SELECT skill_system.create_policy('bench-skills',
+            allow => '{db.read,fs.read,git.read,net.fetch,fs.write:/srv/**,db.write:public.*}', ask => '{db.write}',
+            deny => '{proc.exec,git.write}')""")
     catalogue = "SELECT count(*), sum(length(description)) FROM skill_system.skill_catalog(namespace => 'bench'{})"
     variants = {
         "without a policy": catalogue.format(""),

@@ -8,13 +8,15 @@
 \i demo/texas.sql
 \o
 RESET client_min_messages;
-SELECT compliance_domain, sum(entities) FILTER (WHERE status = 'overdue') AS overdue, sum(entities) FILTER (WHERE status = 'action_needed') AS action_needed,
+SELECT compliance_domain, sum(entities) FILTER (WHERE status = 'overdue') AS overdue,
+    sum(entities) FILTER (WHERE status = 'action_needed') AS action_needed,
        sum(entities) FILTER (WHERE status = 'compliant') AS compliant
 FROM skill_system.compliance_counts GROUP BY 1 ORDER BY 1;
 
 \echo 'An agent begins a filing. The rules in force are frozen with it:'
 SELECT entity_id, entity_name FROM texas.entities WHERE entity_type = 'well' ORDER BY i LIMIT 1 \gset
-SELECT checklist_id AS filing FROM skill_system.create_checklist(:'entity_id', 'well', 'rule_37', :'entity_name', now() + interval '30 days', created_by => 'rule37-agent') \gset
+SELECT checklist_id AS filing FROM skill_system.create_checklist(:'entity_id', 'well', 'rule_37', :'entity_name',
+    now() + interval '30 days', created_by => 'rule37-agent') \gset
 SELECT v.rule_identifier, v.version, s.rule_data_at_snapshot FROM skill_system.filing_rule_snapshots s
 JOIN skill_system.rule_versions v ON v.id = s.rule_version_id WHERE s.checklist_id = :'filing' ORDER BY 1;
 
@@ -28,7 +30,8 @@ SELECT skill_system.review_checklist(:'filing', 'approved', 'j.doe', 'plat check
 \o
 \echo 'It is done and approved. Meanwhile the Commission changes the rule:'
 SELECT rule_identifier, version, stale_snapshots FROM skill_system.publish_rule('SWR_37', 'spacing', CURRENT_DATE,
-    '{"min_distance_to_line_ft": 330, "min_distance_between_wells_ft": 933}', 'docket_hearing', change_summary => 'closer to the lease line');
+    '{"min_distance_to_line_ft": 330, "min_distance_between_wells_ft": 933}', 'docket_hearing',
+        change_summary => 'closer to the lease line');
 
 \echo 'The filing is caught:'
 \set ON_ERROR_STOP off

@@ -22,18 +22,23 @@ CREATE FUNCTION texas.one_of(i bigint, purpose text, list text[], seed bigint) R
 
 CREATE TABLE texas.entities AS
 SELECT i, CASE WHEN kind < 70 THEN 'well' WHEN kind < 90 THEN 'lease' ELSE 'facility' END AS entity_type,
-       CASE WHEN kind < 70 THEN format('42-%s-%s', lpad((1 + 2 * texas.pick(i, 'county', 254, :seed))::text, 3, '0'), lpad((10000 + i % 90000)::text, 5, '0')) || CASE WHEN i >= 90000 THEN format('-%s', lpad((i / 90000)::text, 2, '0')) ELSE '' END
+       CASE WHEN kind < 70 THEN format('42-%s-%s', lpad((1 + 2 * texas.pick(i, 'county', 254, :seed))::text, 3, '0'),
+           lpad((10000 + i % 90000)::text, 5, '0')) || CASE WHEN i >= 90000 THEN format('-%s', lpad((i / 90000)::text, 2, '0')) ELSE '' END
             WHEN kind < 90 THEN lpad((100000 + i)::text, 6, '0') ELSE 'F-' || lpad(i::text, 6, '0') END AS entity_id,
-       texas.one_of(i, 'family', '{Wasson,Sealy Smith,University,McElroy,Fuhrman,Goldsmith,Yates,Scarborough,Dollarhide,Spraberry,Pecan Bayou,Cowden}', :seed) || ' '
+       texas.one_of(i, 'family', '{Wasson,Sealy Smith,University,McElroy,Fuhrman,Goldsmith,Yates,Scarborough,Dollarhide,Spraberry,Pecan '
+           'Bayou,Cowden}', :seed) || ' '
            || texas.one_of(i, 'suffix', '{A,B,Ranch,Unit,State,Estate,Fee,Heirs}', :seed)
-           || CASE WHEN kind < 70 THEN format(' %s%s', 1 + texas.pick(i, 'number', 80, :seed), texas.one_of(i, 'bore', '{"",H,HS,D}', :seed)) ELSE '' END AS entity_name,
-       texas.one_of(i, 'field', '{SPRABERRY (TREND AREA),WASSON,GIDDINGS (AUSTIN CHALK-3),EAGLEVILLE (EAGLE FORD-1),NEWARK EAST (BARNETT SHALE),YATES,SLAUGHTER,EAST TEXAS,PHANTOM (WOLFCAMP),CARTHAGE}', :seed) AS entity_field,
+           || CASE WHEN kind < 70 THEN format(' %s%s', 1 + texas.pick(i, 'number', 80, :seed), texas.one_of(i, 'bore', '{"",H,HS,D}',
+               :seed)) ELSE '' END AS entity_name,
+       texas.one_of(i, 'field', '{SPRABERRY (TREND AREA),WASSON,GIDDINGS (AUSTIN CHALK-3),EAGLEVILLE (EAGLE FORD-1),NEWARK EAST (BARNETT '
+           'SHALE),YATES,SLAUGHTER,EAST TEXAS,PHANTOM (WOLFCAMP),CARTHAGE}', :seed) AS entity_field,
        texas.one_of(i, 'district', '{01,02,03,04,05,06,6E,7B,7C,08,8A,09,10}', :seed) AS entity_district
 FROM (SELECT i, texas.pick(i, 'kind', 100, :seed) AS kind FROM generate_series(1::bigint, :entities) i) n;
 
 SELECT count(*) AS presets FROM skill_system.install_validation_presets();
 INSERT INTO skill_system.entity_type_definitions (type_key, display_name, icon, color, compliance_footprint, is_system_type) VALUES
-    ('well', 'Well', 'derrick', '#8a5a2b', true, true), ('lease', 'Lease', 'map', '#4a7a3b', true, true), ('facility', 'Facility', 'tank', '#3b5f7a', true, false)
+    ('well', 'Well', 'derrick', '#8a5a2b', true, true), ('lease', 'Lease', 'map', '#4a7a3b', true, true), ('facility', 'Facility',
+        'tank', '#3b5f7a', true, false)
 ON CONFLICT DO NOTHING;
 INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, required, validation_preset, options, sort_order)
 SELECT t.type_id, f.field_key, f.label, f.input_type, f.required, f.preset, f.options::jsonb, f.n
@@ -50,29 +55,46 @@ FROM skill_system.entity_type_definitions t JOIN (VALUES
 ) AS f(type_key, n, field_key, label, input_type, required, preset, options) USING (type_key)
 ON CONFLICT DO NOTHING;
 INSERT INTO skill_system.entity_relationship_rules (parent_type_id, child_type_id, cardinality, required, display_label)
-SELECT p.type_id, c.type_id, 'one_to_many', true, 'wells of the lease' FROM skill_system.entity_type_definitions p, skill_system.entity_type_definitions c
+SELECT p.type_id, c.type_id, 'one_to_many', true, 'wells of the lease'
+    FROM skill_system.entity_type_definitions p, skill_system.entity_type_definitions c
 WHERE p.type_key = 'lease' AND c.type_key = 'well' ON CONFLICT DO NOTHING;
 INSERT INTO skill_system.rrc_field_mappings (type_id, rrc_field_key, entity_field_id)
 SELECT f.type_id, m.rrc, f.field_id FROM skill_system.entity_field_definitions f
-JOIN (VALUES ('API_NO', 'api_number'), ('DISTRICT_NAME', 'district'), ('TOTAL_DEPTH', 'total_depth'), ('SPUD_DATE', 'spud_date'), ('LEASE_NO', 'lease_number'), ('OPERATOR_NO', 'operator_number')) AS m(rrc, field_key) USING (field_key)
+JOIN (VALUES ('API_NO', 'api_number'), ('DISTRICT_NAME', 'district'), ('TOTAL_DEPTH', 'total_depth'), ('SPUD_DATE', 'spud_date'),
+    ('LEASE_NO', 'lease_number'), ('OPERATOR_NO', 'operator_number')) AS m(rrc, field_key) USING (field_key)
 WHERE NOT EXISTS (SELECT FROM skill_system.rrc_field_mappings o WHERE o.entity_field_id = f.field_id);
 
-SELECT version FROM skill_system.publish_rule('SWR_37', 'spacing', '2010-01-01', '{"min_distance_to_line_ft": 467, "min_distance_between_wells_ft": 1200}', 'rrc_ingestion', source_reference => '16 TAC 3.37');
-SELECT version FROM skill_system.publish_rule('SWR_37', 'spacing', '2021-06-01', '{"min_distance_to_line_ft": 467, "min_distance_between_wells_ft": 933}', 'docket_hearing', change_summary => 'closer wells in horizontal development');
-SELECT version FROM skill_system.publish_rule('SWR_38', 'density', '2010-01-01', '{"acres_per_well": 40, "tolerance_acres": 10}', 'rrc_ingestion', source_reference => '16 TAC 3.38');
-SELECT version FROM skill_system.publish_rule('SWR_32', 'flaring', '2010-01-01', '{"initial_days": 10, "max_permit_days": 180}', 'rrc_ingestion', source_reference => '16 TAC 3.32');
-SELECT version FROM skill_system.publish_rule('SWR_32', 'flaring', '2025-01-01', '{"initial_days": 10, "max_permit_days": 90, "report": "R-32"}', 'rule_monitor_agent', change_summary => 'shorter permits');
-SELECT version FROM skill_system.publish_rule('FORM_PR', 'reporting', '2010-01-01', '{"due_day_of_next_month": 30}', 'manual', source_reference => 'Form PR instructions');
-SELECT version FROM skill_system.create_template('rule_37', '[{"label": "Certified plat"}, {"label": "List of offset operators"}, {"label": "Notice of application served"}, {"label": "Waivers"}]', '[0, 1, 2]', '{spacing,density}');
-SELECT version FROM skill_system.create_template('rule_32', '[{"label": "Form R-32"}, {"label": "Gas volumes by point of release"}, {"label": "Why no market"}]', '[0, 1]', '{flaring}');
-SELECT version FROM skill_system.create_template('form_pr', '[{"label": "Oil and condensate by lease"}, {"label": "Gas by lease"}, {"label": "Dispositions balance"}]', '[0, 1, 2]', '{reporting}');
-SELECT version FROM skill_system.create_template('flaring_monitor', '[{"label": "Satellite detections compared"}, {"label": "Meter readings"}]', '[1]', '{flaring}');
+SELECT version FROM skill_system.publish_rule('SWR_37', 'spacing', '2010-01-01',
+    '{"min_distance_to_line_ft": 467, "min_distance_between_wells_ft": 1200}', 'rrc_ingestion', source_reference => '16 TAC 3.37');
+SELECT version FROM skill_system.publish_rule('SWR_37', 'spacing', '2021-06-01',
+    '{"min_distance_to_line_ft": 467, "min_distance_between_wells_ft": 933}', 'docket_hearing',
+    change_summary => 'closer wells in horizontal development');
+SELECT version FROM skill_system.publish_rule('SWR_38', 'density', '2010-01-01', '{"acres_per_well": 40, "tolerance_acres": 10}',
+    'rrc_ingestion', source_reference => '16 TAC 3.38');
+SELECT version FROM skill_system.publish_rule('SWR_32', 'flaring', '2010-01-01', '{"initial_days": 10, "max_permit_days": 180}',
+    'rrc_ingestion', source_reference => '16 TAC 3.32');
+SELECT version FROM skill_system.publish_rule('SWR_32', 'flaring', '2025-01-01',
+    '{"initial_days": 10, "max_permit_days": 90, "report": "R-32"}', 'rule_monitor_agent', change_summary => 'shorter permits');
+SELECT version FROM skill_system.publish_rule('FORM_PR', 'reporting', '2010-01-01', '{"due_day_of_next_month": 30}', 'manual',
+    source_reference => 'Form PR instructions');
+SELECT version FROM skill_system.create_template('rule_37',
+    '[{"label": "Certified plat"}, {"label": "List of offset operators"}, {"label": "Notice of application served"}, {"label": '
+    '"Waivers"}]', '[0, 1, 2]', '{spacing,density}');
+SELECT version FROM skill_system.create_template('rule_32',
+    '[{"label": "Form R-32"}, {"label": "Gas volumes by point of release"}, {"label": "Why no market"}]', '[0, 1]', '{flaring}');
+SELECT version FROM skill_system.create_template('form_pr',
+    '[{"label": "Oil and condensate by lease"}, {"label": "Gas by lease"}, {"label": "Dispositions balance"}]', '[0, 1, 2]', '{reporting}');
+SELECT version FROM skill_system.create_template('flaring_monitor',
+    '[{"label": "Satellite detections compared"}, {"label": "Meter readings"}]', '[1]', '{flaring}');
 
 -- The matrix as an import from an older system would bring it: nearly everything is done, some is due, a little is late.
-INSERT INTO skill_system.compliance_status (entity_id, entity_type, entity_name, entity_field, entity_district, compliance_domain, status, deadline)
+INSERT INTO skill_system.compliance_status (entity_id, entity_type, entity_name, entity_field, entity_district, compliance_domain,
+    status, deadline)
 SELECT e.entity_id, e.entity_type, e.entity_name, e.entity_field, e.entity_district, d.domain,
-       CASE WHEN s.dice < 80 THEN 'compliant' WHEN s.dice < 88 THEN 'not_applicable' WHEN s.dice < 92 THEN 'in_review' ELSE 'action_needed' END,
-       date_trunc('day', now()) + make_interval(days => texas.pick(e.i, d.domain || ' due', 400, :seed)::integer - CASE WHEN s.dice < 92 THEN 0 ELSE 60 END)
+       CASE WHEN s.dice < 80 THEN 'compliant' WHEN s.dice < 88 THEN 'not_applicable' WHEN s.dice < 92 THEN 'in_review'
+           ELSE 'action_needed' END,
+       date_trunc('day', now()) + make_interval(days => texas.pick(e.i, d.domain || ' due', 400,
+           :seed)::integer - CASE WHEN s.dice < 92 THEN 0 ELSE 60 END)
 FROM texas.entities e CROSS JOIN unnest('{rule_37,rule_32,form_pr,flaring_monitor}'::text[]) AS d(domain)
 CROSS JOIN LATERAL (SELECT texas.pick(e.i, d.domain, 100, :seed) AS dice) s
 ON CONFLICT DO NOTHING;

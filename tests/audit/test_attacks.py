@@ -1095,7 +1095,7 @@ def _(t, fresh):
 def _(t, fresh):
     server = fresh.server
     with fresh.connect("test_agent") as agent:
-        t.refused(agent, "COPY (SELECT 1) TO PROGRAM 'true'", "42501", "must be superuser")
+        t.refused(agent, "COPY (SELECT 1) TO PROGRAM 'true'", "42501", "COPY to or from an external program")
     with fresh.connect() as connection:
         path = fresh.path(connection, "skill_system.audit_logs_default")
         connection.execute("CREATE EXTENSION postgres_fdw")

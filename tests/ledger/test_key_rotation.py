@@ -349,18 +349,24 @@ def test_a_keyring_that_changes_meanwhile_stops_the_commit(server, db):
 
 
 def test_a_crash_between_announcement_and_change_harms_nothing(orphans, server, db):  # noqa: F811
+    checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
     old, before = server.active(), server.ring()
+    [(pid_before,)] = db.execute(checkpointer).fetchall()
     db.execute("SET skill_system.fault_point = 'key_announced'")
     with pytest.raises(psycopg.OperationalError):
         rotate(db)
     deadline = time.monotonic() + 60
     while True:
+        # A server that has not noticed the crash yet still accepts connections, and ends them soon after.
         try:
             connection = server.connect()
-            break
+            if connection.execute(checkpointer).fetchall() not in ([], [(pid_before,)]):
+                break
+            connection.close()
         except psycopg.OperationalError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     with connection as db:
         # Announced and never used: the old key goes on.
         assert server.ring() == before and len(server.files()) == 2

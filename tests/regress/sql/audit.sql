@@ -14,7 +14,8 @@ SELECT * FROM skill_system.verify_audit();
 -- The two ways to write.
 SELECT skill_system.append_audit('filing.sent', '{"form": "W-1"}', 'rule37-agent', 'agent') IS NOT NULL AS written;
 SELECT skill_system.append_audit('note', '[1, "two", null, {"three": 3.00}]') IS NOT NULL AS written;
-INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type) VALUES ('plain.insert', '{}', NULL, NULL), ('plain.insert', '"scalar"', 'x', 'user');
+INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type)
+    VALUES ('plain.insert', '{}', NULL, NULL), ('plain.insert', '"scalar"', 'x', 'user');
 INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('plain.default', 'null');
 SELECT event_type, event_data, actor_id, actor_type, tenant_id FROM skill_system.audit_logs ORDER BY event_type, actor_id;
 -- What the server knows, whatever the caller says.
@@ -88,9 +89,11 @@ BEGIN;
 ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER USER;
 UPDATE skill_system.audit_logs_default SET event_data = '{"form": "W-2"}' WHERE event_type = 'filing.sent';
 UPDATE skill_system.audit_logs_default SET key_id = 'other' WHERE event_type = 'note';
-UPDATE skill_system.audit_logs_default SET key_id = 'gone', signature = 'v1:gone:' || right(signature, 64) WHERE event_type = 'plain.default';
+UPDATE skill_system.audit_logs_default SET key_id = 'gone', signature = 'v1:gone:' || right(signature, 64)
+    WHERE event_type = 'plain.default';
 UPDATE skill_system.audit_logs_default SET signature = upper(signature) WHERE event_type = 'claimed';
-SELECT v.partition, a.event_type, v.problem, v.detail FROM skill_system.verify_audit() v LEFT JOIN skill_system.audit_logs a USING (id) ORDER BY 2, 3, 4;
+SELECT v.partition, a.event_type, v.problem, v.detail FROM skill_system.verify_audit() v LEFT JOIN skill_system.audit_logs a USING (id)
+    ORDER BY 2, 3, 4;
 ROLLBACK;
 -- Only what is asked for.
 SELECT count(*) FROM skill_system.verify_audit(until => '2000-01-01');
@@ -98,8 +101,10 @@ SELECT count(*) FROM skill_system.verify_audit('2000-01-01', 'infinity');
 SELECT * FROM skill_system.verify_audit(NULL);
 -- A signature that an owner brings along (as a restore does) is judged, not believed.
 BEGIN;
-INSERT INTO skill_system.audit_logs (id, event_type, event_data, recorded_at, transaction_id, session_user_name, current_user_name, key_id, signature)
-SELECT gen_random_uuid(), 'forged', '{}', now(), 1, 'alice', 'alice', key_id, signature FROM skill_system.audit_logs WHERE event_type = 'note';
+INSERT INTO skill_system.audit_logs (id, event_type, event_data, recorded_at, transaction_id, session_user_name, current_user_name,
+    key_id, signature)
+SELECT gen_random_uuid(), 'forged', '{}', now(), 1, 'alice', 'alice', key_id, signature FROM skill_system.audit_logs
+    WHERE event_type = 'note';
 SELECT problem FROM skill_system.verify_audit();
 ROLLBACK;
 SELECT * FROM skill_system.verify_audit();
@@ -109,7 +114,8 @@ SELECT skill_system.create_audit_partition('2031-05-17');
 SELECT skill_system.create_audit_partition('2031-05-01');
 SELECT skill_system.create_audit_partition('2031-12-31');
 INSERT INTO skill_system.audit_logs (event_type, event_data, created_at)
-VALUES ('may.first', '{}', '2031-05-01 00:00:00+00'), ('may.last', '{}', '2031-05-31 23:59:59.999999+00'), ('june', '{}', '2031-06-01 00:00:00+00');
+VALUES ('may.first', '{}', '2031-05-01 00:00:00+00'), ('may.last', '{}', '2031-05-31 23:59:59.999999+00'), ('june', '{}',
+    '2031-06-01 00:00:00+00');
 SELECT tableoid::regclass, event_type FROM skill_system.audit_logs WHERE created_at > '2031-01-01' ORDER BY created_at;
 SELECT skill_system.create_audit_partition('2031-06-15');
 UPDATE skill_system.audit_logs_2031_05 SET event_type = 'x';
@@ -119,10 +125,12 @@ SELECT conname FROM pg_constraint WHERE conrelid = 'skill_system.audit_logs_2031
 SELECT relrowsecurity FROM pg_class WHERE oid = 'skill_system.audit_logs_2031_05'::regclass;
 SELECT * FROM skill_system.verify_audit();
 -- A partition made by hand has no protection against TRUNCATE; verification says so.
-CREATE TABLE skill_system.by_hand PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2032-01-01 00:00:00+00') TO ('2032-02-01 00:00:00+00');
+CREATE TABLE skill_system.by_hand PARTITION OF skill_system.audit_logs FOR VALUES
+    FROM ('2032-01-01 00:00:00+00') TO ('2032-02-01 00:00:00+00');
 SELECT partition, problem, detail FROM skill_system.verify_audit() ORDER BY 1, 3;
 DROP TABLE skill_system.by_hand;
-CREATE UNLOGGED TABLE skill_system.by_hand PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2032-01-01 00:00:00+00') TO ('2032-02-01 00:00:00+00');
+CREATE UNLOGGED TABLE skill_system.by_hand PARTITION OF skill_system.audit_logs FOR VALUES
+    FROM ('2032-01-01 00:00:00+00') TO ('2032-02-01 00:00:00+00');
 SELECT partition, problem, detail FROM skill_system.verify_audit() ORDER BY 1, 3;
 DROP TABLE skill_system.by_hand;
 
@@ -149,7 +157,8 @@ SELECT skill_system.make_append_only(NULL);
 SELECT skill_system.make_append_only('no_such_table');
 
 -- Any table of yours: its changes in the audit trail.
-CREATE TABLE wells (api text, leg int, depth numeric(8, 2), note text, updated_at timestamptz DEFAULT '2030-01-01Z', PRIMARY KEY (leg, api));
+CREATE TABLE wells (api text, leg int, depth numeric(8, 2), note text, updated_at timestamptz DEFAULT '2030-01-01Z', PRIMARY KEY (leg,
+    api));
 SELECT skill_system.audit_table('wells', ignored_columns => '{updated_at}');
 INSERT INTO wells VALUES ('42-1', 1, 1000, NULL), ('42-2', 1, 2000.50, 'dry');
 UPDATE wells SET updated_at = '2030-02-02Z';

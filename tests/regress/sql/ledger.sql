@@ -26,7 +26,8 @@ SELECT sealed, tree_size, unsealed FROM skill_system.seal_audit(100);
 SELECT sealed, tree_size, unsealed FROM skill_system.seal_audit();
 SELECT * FROM skill_system.seal_audit(0);
 -- Each record once, in the order of its writing.
-SELECT count(*), count(DISTINCT l.id), bool_and(skill_system.audit_leaf_index(l.id) = l.leaf) AS found FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs USING (id);
+SELECT count(*), count(DISTINCT l.id), bool_and(skill_system.audit_leaf_index(l.id) = l.leaf) AS found
+    FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs USING (id);
 SELECT l.leaf, a.event_type, a.event_data FROM skill_system.audit_leaves(2, 2) l JOIN skill_system.audit_logs a USING (id) ORDER BY 1;
 SELECT * FROM skill_system.audit_leaves(-1);
 SELECT skill_system.audit_leaf_index(NULL), skill_system.audit_leaf_index('00000000-0000-7000-8000-000000000000');
@@ -45,10 +46,12 @@ SELECT sealed FROM skill_system.seal_audit();
 SELECT skill_system.audit_checkpoint();
 ROLLBACK;
 SELECT incarnation, tree_size, key_id ~ '^ed-[0-9a-f]{16}$' AS key FROM skill_system.audit_checkpoints;
-SELECT active, verifier_key ~ '^skill_system/[0-9a-f-]{36}/1\+[0-9a-f]{8}\+' AS vkey, jwk ->> 'crv' AS curve, jwk ? 'd' AS secret FROM skill_system.audit_public_key();
+SELECT active, verifier_key ~ '^skill_system/[0-9a-f-]{36}/1\+[0-9a-f]{8}\+' AS vkey, jwk ->> 'crv' AS curve, jwk ? 'd' AS secret
+    FROM skill_system.audit_public_key();
 
 -- Proofs.
-SELECT leaf_index, tree_size, octet_length(leaf_hash), octet_length(root_hash), cardinality(hashes), split_part(proof, E'\n', 1) AS format, split_part(proof, E'\n', 2) AS index
+SELECT leaf_index, tree_size, octet_length(leaf_hash), octet_length(root_hash), cardinality(hashes), split_part(proof, E'\n',
+    1) AS format, split_part(proof, E'\n', 2) AS index
 FROM skill_system.audit_inclusion_proof(:'first');
 SELECT * FROM skill_system.audit_inclusion_proof(NULL);
 SELECT * FROM skill_system.audit_inclusion_proof('00000000-0000-7000-8000-000000000000');
@@ -56,13 +59,15 @@ SELECT cardinality(hashes), old_root_hash <> new_root_hash AS grown FROM skill_s
 SELECT cardinality(hashes), old_root_hash = new_root_hash AS same FROM skill_system.audit_consistency_proof(602, 602);
 SELECT * FROM skill_system.audit_consistency_proof(603);
 SELECT * FROM skill_system.audit_consistency_proof(3, 2);
-SELECT octet_length(skill_system.audit_tile(0, 0)) AS full, octet_length(skill_system.audit_tile(0, 2)) AS partial, octet_length(skill_system.audit_tile(1, 0)) AS above, skill_system.audit_tile(0, 3) AS none;
+SELECT octet_length(skill_system.audit_tile(0, 0)) AS full, octet_length(skill_system.audit_tile(0, 2)) AS partial,
+    octet_length(skill_system.audit_tile(1, 0)) AS above, skill_system.audit_tile(0, 3) AS none;
 SELECT skill_system.audit_tile(NULL, 0);
 
 -- Exports.
 SELECT count(*), count(*) FILTER (WHERE line::jsonb ? 'signature') AS records FROM skill_system.audit_export() line;
 SELECT line::jsonb - '{left,right,root,checkpoint,origin,log_id}'::text[] AS manifest FROM skill_system.audit_export() line LIMIT 1;
-SELECT line::jsonb ->> 'start' AS start, line::jsonb ->> 'end' AS "end", line::jsonb ->> 'until' AS until FROM skill_system.audit_export(until => '2001-01-01 00:00:00+00') line;
+SELECT line::jsonb ->> 'start' AS start, line::jsonb ->> 'end' AS "end", line::jsonb ->> 'until' AS until
+    FROM skill_system.audit_export(until => '2001-01-01 00:00:00+00') line;
 SELECT * FROM skill_system.audit_export(NULL);
 
 -- The ledger's tables are append-only, too.

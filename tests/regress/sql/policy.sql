@@ -15,10 +15,14 @@ SELECT name, allowed_effects, ask_effects, denied_effects, unlisted, mode, versi
 
 -- A decision: allowed, needs a person, denied.
 \x on
-SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version FROM skill_system.check_policy('dev', array['db.read', 'fs.write:/srv/app/x']);
-SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version FROM skill_system.check_policy('dev', array['db.read', 'net.fetch', 'net.fetch']);
-SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version FROM skill_system.check_policy('dev', array['net.fetch', 'mail.send', 'db.read', 'mail.send']);
-SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version FROM skill_system.check_policy('readonly', array['db.write:public.orders', 'fs.write', 'git.write', 'proc.exec', 'db.read']);
+SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version
+    FROM skill_system.check_policy('dev', array['db.read', 'fs.write:/srv/app/x']);
+SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version
+    FROM skill_system.check_policy('dev', array['db.read', 'net.fetch', 'net.fetch']);
+SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version
+    FROM skill_system.check_policy('dev', array['net.fetch', 'mail.send', 'db.read', 'mail.send']);
+SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version
+    FROM skill_system.check_policy('readonly', array['db.write:public.orders', 'fs.write', 'git.write', 'proc.exec', 'db.read']);
 \x off
 -- The hash names a version.
 SELECT c.policy_hash = v.content_hash AS same, v.version FROM skill_system.check_policy('dev', array['db.read']) c
@@ -51,11 +55,16 @@ SELECT allowed, blocked_effects, decision, reason FROM skill_system.check_policy
 SELECT allowed, blocked_effects, decision, reason FROM skill_system.check_policy('dev', '{db.read');
 SELECT allowed, blocked_effects, decision, reason FROM skill_system.check_policy('dev', '{{db.read}}');
 SELECT allowed, blocked_effects, decision, reason FROM skill_system.check_policy('dev', '');
-SELECT allowed, blocked_effects, decision, reason FROM skill_system.check_policy('dev', array['DB.read', 'db .read', '', 'db.*', 'fs.write:etc/passwd']);
-SELECT allowed, cardinality(blocked_effects), decision, reason FROM skill_system.check_policy('dev', array_fill('db.read'::text, ARRAY[1000]));
-SELECT allowed, cardinality(blocked_effects) AS blocked, decision, reason FROM skill_system.check_policy('dev', array_fill('db.read'::text, ARRAY[1001]));
-SELECT allowed, cardinality(blocked_effects) AS blocked, decision, reason FROM skill_system.check_policy('dev', (SELECT jsonb_agg('db.read' || g) FROM generate_series(1, 1001) g));
-SELECT allowed, blocked_effects, decision, reason FROM skill_system.check_policy('dev', array[array['db.read', 'proc.exec'], array['fs.read', 'net.fetch']]);
+SELECT allowed, blocked_effects, decision, reason FROM skill_system.check_policy('dev', array['DB.read', 'db .read', '', 'db.*',
+    'fs.write:etc/passwd']);
+SELECT allowed, cardinality(blocked_effects), decision, reason
+    FROM skill_system.check_policy('dev', array_fill('db.read'::text, ARRAY[1000]));
+SELECT allowed, cardinality(blocked_effects) AS blocked, decision, reason
+    FROM skill_system.check_policy('dev', array_fill('db.read'::text, ARRAY[1001]));
+SELECT allowed, cardinality(blocked_effects) AS blocked, decision, reason
+    FROM skill_system.check_policy('dev', (SELECT jsonb_agg('db.read' || g) FROM generate_series(1, 1001) g));
+SELECT allowed, blocked_effects, decision, reason FROM skill_system.check_policy('dev', array[array['db.read', 'proc.exec'],
+    array['fs.read', 'net.fetch']]);
 \x off
 
 -- Making policies: scopes, wildcards, precedence.
@@ -72,8 +81,10 @@ SELECT effect, verdict, winning_rule, source_profile, why FROM skill_system.expl
 
 -- Inheritance only adds; a deny of an ancestor wins; unlisted and mode are those of the profile asked.
 SELECT skill_system.create_policy('base', deny => '{net.**}', ask => '{proc.exec}') IS NOT NULL AS made;
-SELECT skill_system.create_policy('child', allow => '{net.fetch,proc.exec,db.read}', inherits => '{base,readonly}', unlisted => 'ask') IS NOT NULL AS made;
-SELECT effect, verdict, winning_rule, source_profile FROM skill_system.explain_policy('child', '{net.fetch,proc.exec,db.read,db.write,fs.read,mail.send}');
+SELECT skill_system.create_policy('child', allow => '{net.fetch,proc.exec,db.read}', inherits => '{base,readonly}',
+    unlisted => 'ask') IS NOT NULL AS made;
+SELECT effect, verdict, winning_rule, source_profile FROM skill_system.explain_policy('child',
+    '{net.fetch,proc.exec,db.read,db.write,fs.read,mail.send}');
 SELECT * FROM skill_system.effective_policy('child');
 SELECT * FROM skill_system.effective_policy('scoped');
 
@@ -86,7 +97,8 @@ SELECT name, version FROM skill_system.policy_profiles WHERE name IN ('base', 'c
 SELECT name, version, content -> 'ask_effects' AS ask, content_hash ~ '^sha256:[0-9a-f]{64}$' AS hashed, created_by = session_user AS by_me
 FROM skill_system.policy_versions WHERE name IN ('base', 'child') ORDER BY name, version;
 SELECT count(*) AS differing FROM skill_system.policy_profiles p
-WHERE content_hash IS DISTINCT FROM (SELECT v.content_hash FROM skill_system.policy_versions v WHERE v.policy_profile_id = p.id AND v.version = p.version);
+WHERE content_hash IS DISTINCT FROM (SELECT v.content_hash FROM skill_system.policy_versions v
+    WHERE v.policy_profile_id = p.id AND v.version = p.version);
 -- Each change is in the audit trail.
 SELECT event_type, event_data ->> 'policy' AS policy, event_data ->> 'version' AS version FROM skill_system.audit_logs ORDER BY 2, 3;
 
@@ -152,18 +164,23 @@ SELECT event_type, event_data - 'hash' AS data FROM skill_system.audit_logs WHER
 
 -- Commands.
 SELECT skill_system.create_policy('tools', allow => '{proc.exec,fs.write}', deny => '{proc.exec:rm}',
-    allowed_exec => '{git,npm test,cargo build **,"ls * -l",/usr/bin/make,rm}', allowed_write_roots => '{/srv/app,/tmp/**}') IS NOT NULL AS made;
+    allowed_exec => '{git,npm test,cargo build **,"ls * -l",/usr/bin/make,rm}',
+        allowed_write_roots => '{/srv/app,/tmp/**}') IS NOT NULL AS made;
 SELECT argv, d.allowed, d.decision, d.reason
-FROM (VALUES (array['git', 'push', '--force']), ('{npm,test}'), ('{npm,publish}'), ('{npm}'), ('{cargo,build}'), ('{cargo,build,--release}'),
-             ('{ls,/srv,-l}'), ('{ls,-l}'), ('{/usr/bin/make,all}'), ('{/usr/bin/../bin/make}'), ('{make}'), ('{/tmp/git,status}'), ('{rm,-rf,/}'), ('{""}'), ('{}'),
+FROM (VALUES (array['git', 'push', '--force']), ('{npm,test}'), ('{npm,publish}'), ('{npm}'), ('{cargo,build}'),
+    ('{cargo,build,--release}'),
+             ('{ls,/srv,-l}'), ('{ls,-l}'), ('{/usr/bin/make,all}'), ('{/usr/bin/../bin/make}'), ('{make}'), ('{/tmp/git,status}'),
+                 ('{rm,-rf,/}'), ('{""}'), ('{}'),
              ('{git,NULL}'), (NULL::text[])) AS v(argv), skill_system.check_exec('tools', argv) AS d;
 SELECT allowed, reason FROM skill_system.check_exec('nobody', '{git}');
 SELECT path, d.allowed, d.decision, d.reason
-FROM (VALUES ('/srv/app/x'), ('/srv/app'), ('/srv/app/../etc/x'), ('/srv/./app//y'), ('/srv/application'), ('/tmp/x'), ('/etc/passwd'), ('x'), ('/srv/app/*'),
+FROM (VALUES ('/srv/app/x'), ('/srv/app'), ('/srv/app/../etc/x'), ('/srv/./app//y'), ('/srv/application'), ('/tmp/x'), ('/etc/passwd'),
+    ('x'), ('/srv/app/*'),
              (''), (NULL)) AS v(path), skill_system.check_write('tools', path) AS d;
 
 -- Lint.
-SELECT skill_system.create_policy('messy', allow => '{db.*,db.read,fs.write,dbb.read,db.raed,git.read}', ask => '{fs.write}', deny => '{git.**}',
+SELECT skill_system.create_policy('messy', allow => '{db.*,db.read,fs.write,dbb.read,db.raed,git.read}', ask => '{fs.write}',
+    deny => '{git.**}',
     allowed_exec => '{git}', allowed_write_roots => '{/srv}') IS NOT NULL AS made;
 SELECT severity, code, rule, source_profile FROM skill_system.lint_policy('messy') ORDER BY 1, 2, 3;
 SELECT DISTINCT code, message, hint FROM skill_system.lint_policy('messy') ORDER BY 1, 2;

@@ -18,11 +18,14 @@ FROM skill_system.run_events e JOIN skill_system.runs r ON r.id = e.run_id;
 SELECT event_type, event_data, actor_id, actor_type FROM skill_system.audit_logs WHERE event_type LIKE 'run%';
 
 -- Everything said. What the caller puts in the place of the server's keys does not stand.
-SELECT skill_system.log_run('search', 'query', 'error', 20, agent_id => 'coder', goal => 'find it', policy_name => 'dev', error => 'timeout',
-    metrics => '{"gen_ai.usage.input_tokens": 900, "steps": 3}', payload => '{"skill": "forged", "duration_ms": 0, "exit_code": 1}', idempotency_key => 'job-1');
+SELECT skill_system.log_run('search', 'query', 'error', 20, agent_id => 'coder', goal => 'find it', policy_name => 'dev',
+    error => 'timeout',
+    metrics => '{"gen_ai.usage.input_tokens": 900, "steps": 3}', payload => '{"skill": "forged", "duration_ms": 0, "exit_code": 1}',
+        idempotency_key => 'job-1');
 SELECT id, goal, agent_id, status, metrics, error, idempotency_key, effective_policy - 'hash' AS policy,
        policy_profile_id = (SELECT id FROM skill_system.policy_profiles WHERE name = 'dev') AS policy_named,
-       effective_policy->>'hash' = (SELECT policy_hash FROM skill_system.check_policy('dev', '{}')) AS hash FROM skill_system.runs WHERE id = 2;
+       effective_policy->>'hash' = (SELECT policy_hash FROM skill_system.check_policy('dev', '{}')) AS hash FROM skill_system.runs
+           WHERE id = 2;
 SELECT level, event_type, payload FROM skill_system.run_events WHERE run_id = 2;
 SELECT event_data, actor_id, actor_type FROM skill_system.audit_logs WHERE event_type = 'run.logged' AND event_data->'run_id' = '2';
 -- The same key: the same run, nothing twice.
@@ -33,8 +36,10 @@ SELECT (SELECT count(*) FROM skill_system.runs) AS runs, (SELECT count(*) FROM s
 
 -- Status words and synonyms, with what each makes of the run and its event.
 CREATE TEMP TABLE word AS SELECT word, skill_system.log_run('s', 'words', word, 1000) AS run_id
-FROM unnest(ARRAY['queued', 'running', 'succeeded', 'failed', 'cancelled', 'ok', 'success', 'completed', 'error', 'failure', 'canceled', ' OK ']) AS word;
-SELECT w.word, r.status, r.started_at IS NOT NULL AS started, r.ended_at IS NOT NULL AS ended, e.event_type, e.level, e.payload->>'status' AS step
+FROM unnest(ARRAY['queued', 'running', 'succeeded', 'failed', 'cancelled', 'ok', 'success', 'completed', 'error', 'failure', 'canceled',
+    ' OK ']) AS word;
+SELECT w.word, r.status, r.started_at IS NOT NULL AS started, r.ended_at IS NOT NULL AS ended, e.event_type, e.level,
+    e.payload->>'status' AS step
 FROM word w JOIN skill_system.runs r ON r.id = w.run_id JOIN skill_system.run_events e ON e.run_id = r.id ORDER BY w.run_id;
 SELECT skill_system.log_run('s', 'op', 'done');
 \echo :LAST_ERROR_SQLSTATE
@@ -53,7 +58,8 @@ SELECT skill_system.log_run('s', 'op', 'ok', metrics => '[1]');
 SELECT skill_system.log_run('s', 'op', 'ok', metrics => '1');
 SELECT skill_system.log_run('s', 'op', 'ok', payload => '"text"');
 SELECT skill_system.log_run('s', 'op', 'ok', policy_name => 'nobody');
-SELECT skill_system.log_run(repeat('ä', 200), 'op', 'ok', 0::integer, agent_id => repeat('a', 150), metrics => NULL, payload => NULL) > 0 AS long_but_good;
+SELECT skill_system.log_run(repeat('ä', 200), 'op', 'ok', 0::integer, agent_id => repeat('a', 150), metrics => NULL,
+    payload => NULL) > 0 AS long_but_good;
 SELECT actor_id, actor_type FROM skill_system.audit_logs WHERE event_data->>'skill' = repeat('ä', 200);
 BEGIN READ ONLY;
 SELECT skill_system.log_run('s', 'op', 'ok');
@@ -62,15 +68,20 @@ ROLLBACK;
 -- A run of several steps.
 SELECT skill_system.start_run('file form W-1', 'coder', 'dev', '{"priority": 1}') AS run \gset
 SELECT goal, agent_id, status, metrics, ended_at, effective_policy - 'hash' AS effective_policy FROM skill_system.runs WHERE id = :run;
-SELECT skill_system.log_step(:run, 'search', 'query', 'ok', 100, '{"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 4, "cost_usd": 0.25}') > 0 AS logged;
-SELECT skill_system.log_step(:run, 'search', 'query', 'error', 50, '{"gen_ai.usage.input_tokens": 5, "gen_ai.usage.cache_read.input_tokens": 2, "cost_usd": "much"}', '{"status": "forged", "note": "n"}') > 0 AS logged;
+SELECT skill_system.log_step(:run, 'search', 'query', 'ok', 100,
+    '{"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 4, "cost_usd": 0.25}') > 0 AS logged;
+SELECT skill_system.log_step(:run, 'search', 'query', 'error', 50,
+    '{"gen_ai.usage.input_tokens": 5, "gen_ai.usage.cache_read.input_tokens": 2, "cost_usd": "much"}',
+    '{"status": "forged", "note": "n"}') > 0 AS logged;
 SELECT skill_system.log_step(:run, 'search', 'open') > 0 AS logged;
 SELECT skill_system.log_step(:run, 'search', 'wait', 'running') > 0 AS logged;
 SELECT skill_system.log_event(:run, 'approval_asked', '{"effect": "net.fetch"}', 'warn') > 0 AS logged;
 SELECT skill_system.log_event(:run, 'note') > 0 AS logged;
-SELECT skill_system.log_events(:run, '[{"event_type": "first", "ts": "2026-01-02 03:04:05Z"}, {"event_type": "second", "level": "debug", "payload": {"n": 12345678901234567890}}]');
+SELECT skill_system.log_events(:run, '[{"event_type": "first", "ts": "2026-01-02 03:04:05Z"}, {"event_type": "second", "level": "debug", '
+    '"payload": {"n": 12345678901234567890}}]');
 SELECT skill_system.log_events(:run, '[]');
-SELECT level, event_type, payload, CASE WHEN ts < '2026-01-03' THEN ts END AS given_ts FROM skill_system.run_events WHERE run_id = :run ORDER BY id;
+SELECT level, event_type, payload, CASE WHEN ts < '2026-01-03' THEN ts END AS given_ts FROM skill_system.run_events WHERE run_id = :run
+    ORDER BY id;
 SELECT goal, agent_id, status, steps, silent_for < interval '1 minute' AS lively FROM skill_system.runs_in_progress WHERE id = :run;
 SELECT count(*) FROM skill_system.stuck_runs;
 SELECT skill_system.stuck_after();
@@ -136,23 +147,29 @@ SELECT id, policy_profile_id, effective_policy->>'policy' AS policy FROM skill_s
 -- Statistics, also over what agents wrote with their own hands.
 SELECT skill_system.start_run('statistics') AS run \gset
 INSERT INTO skill_system.run_events (run_id, ts, event_type, payload)
-SELECT :run, '2026-03-01', 'step_completed', jsonb_build_object('skill', 'x', 'operation', 'y', 'status', CASE WHEN n <= 90 THEN 'ok' ELSE 'error' END,
+SELECT :run, '2026-03-01', 'step_completed', jsonb_build_object('skill', 'x', 'operation', 'y', 'status', CASE WHEN n <= 90 THEN 'ok'
+    ELSE 'error' END,
     'duration_ms', n, 'metrics', jsonb_build_object('gen_ai.usage.input_tokens', 10, 'gen_ai.usage.output_tokens', 1, 'cost_usd', 0.01))
 FROM generate_series(1, 100) n;
 INSERT INTO skill_system.run_events (run_id, ts, event_type, payload) VALUES
     (:run, '2026-03-02', 'step_completed', '{"skill": "x", "operation": "y", "status": "cancelled", "duration_ms": "soon"}'),
-    (:run, '2026-03-02', 'step_completed', '{"skill": "x", "operation": "y", "status": 7, "duration_ms": 1e400, "metrics": {"cost_usd": -1, "gen_ai.usage.input_tokens": null}}'),
+    (:run, '2026-03-02', 'step_completed', '{"skill": "x", "operation": "y", "status": 7, "duration_ms": 1e400, "metrics": {"cost_usd": '
+        '-1, "gen_ai.usage.input_tokens": null}}'),
     (:run, '2026-03-02', 'step_completed', '{"skill": "x", "operation": "y", "metrics": [1, 2]}'),
-    (:run, '2026-03-03', 'step_completed', '[]'), (:run, '2026-03-03', 'step_completed', '"scalar"'), (:run, '2026-03-03', 'step_completed', 'null');
-SELECT skill_id, operation, day, count, succeeded, failed, round(success_rate::numeric, 6) AS rate, round(success_rate_low::numeric, 6) AS low,
-       round(success_rate_high::numeric, 6) AS high, p50_duration_ms AS p50, round(p95_duration_ms::numeric, 3) AS p95, round(p99_duration_ms::numeric, 3) AS p99,
+    (:run, '2026-03-03', 'step_completed', '[]'), (:run, '2026-03-03', 'step_completed', '"scalar"'), (:run, '2026-03-03',
+        'step_completed', 'null');
+SELECT skill_id, operation, day, count, succeeded, failed, round(success_rate::numeric, 6) AS rate, round(success_rate_low::numeric,
+    6) AS low,
+       round(success_rate_high::numeric, 6) AS high, p50_duration_ms AS p50, round(p95_duration_ms::numeric, 3) AS p95,
+           round(p99_duration_ms::numeric, 3) AS p99,
        input_tokens, output_tokens, cost_usd
 FROM skill_system.run_stats WHERE day BETWEEN '2026-03-01' AND '2026-03-03' ORDER BY day, skill_id;
 SELECT skill_system.finish_run(:run, 'cancelled');
 SELECT metrics FROM skill_system.runs WHERE id = :run;
 
 -- The export; its ids come from tenant and numbers alone.
-SELECT jsonb_pretty(jsonb_path_query_first(skill_system.run_otlp(2), '$.resourceSpans[0].scopeSpans[0].spans[1]') - 'startTimeUnixNano' - 'endTimeUnixNano') AS step;
+SELECT jsonb_pretty(jsonb_path_query_first(skill_system.run_otlp(2),
+    '$.resourceSpans[0].scopeSpans[0].spans[1]') - 'startTimeUnixNano' - 'endTimeUnixNano') AS step;
 
 -- Upkeep.
 SELECT task, affected > 0 AS done FROM skill_system.maintain();

@@ -8,9 +8,12 @@ RESET client_min_messages;
 SELECT count(*) FROM skill_system.install_starter_policies();
 
 -- A SKILL.md in and out.
-SELECT E'---\nname: pdf-forms\ndescription: Fills in PDF forms. Use it when a form is to be completed.\nmetadata:\n  tags: forms, pdf\n---\n\n# PDF forms\n\n'
-    '```skill-manifest\n{"schema_version": "2.0", "id": "pdf", "version": "1.2.0", "effects": ["fs.read", "net.fetch"], "operations": {"fill": {"description": "Fills one form."}}}\n```\n' AS source \gset
-SELECT namespace, skill_name, version, status, current_version, content_hash, semver, created FROM skill_system.register_skill(:'source', files => '{"references/fields.md": "# Fields"}');
+SELECT E'---\nname: pdf-forms\ndescription: Fills in PDF forms. Use it when a form is to be completed.\nmetadata:\n  tags: forms, '
+    'pdf\n---\n\n# PDF forms\n\n'
+    '```skill-manifest\n{"schema_version": "2.0", "id": "pdf", "version": "1.2.0", "effects": ["fs.read", "net.fetch"], "operations": '
+        '{"fill": {"description": "Fills one form."}}}\n```\n' AS source \gset
+SELECT namespace, skill_name, version, status, current_version, content_hash, semver, created
+    FROM skill_system.register_skill(:'source', files => '{"references/fields.md": "# Fields"}');
 SELECT namespace, skill_name, version, created FROM skill_system.register_skill(:'source', files => '{"references/fields.md": "# Fields"}');
 SELECT skill_system.export_skill('pdf-forms') = :'source' AS the_same_bytes;
 SELECT path, size, sha256 FROM skill_system.export_skill_files('pdf-forms');
@@ -70,7 +73,8 @@ SELECT skill, operation, skill_name, version, semver FROM skill_system.run_skill
 
 -- The SkillStore face.
 SELECT skill_system.skill_store_static_capabilities();
-SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\n# Description: Says hi\nt:\n    emit(text="hi")\ndefault: t\n') - '{changed_at,changed_by}'::text[];
+SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\n# Description: Says hi\nt:\n    '
+    'emit(text="hi")\ndefault: t\n') - '{changed_at,changed_by}'::text[];
 SELECT skill_system.skill_store_update_status('hello', 'Approved') - '{changed_at,changed_by}'::text[];
 SELECT skill_system.skill_store_load('hello') ->> 'source';
 SELECT skill_system.skill_store_update_status('hello', 'Bogus');
