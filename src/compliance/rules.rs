@@ -3,7 +3,7 @@
 use const_format::concatcp;
 use serde_json::{Value, json};
 use skill_core::compliance::rules::{DECISIONS, RuleInput, check_status, difference};
-use skill_core::input::{optional, required, sha256, word};
+use skill_core::input::{optional, sha256, word};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Date, Returned, Uuid, arg, pg_function, sys};

@@ -4,7 +4,7 @@ use serde_json::Value;
 use skill_core::compliance::snapshot::{Statement, VERSION_MEMBER, digest};
 use skill_core::jsonb;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Jsonb, arg, pg_function};
+use skill_pg::{Answer, Call, JsonText, Jsonb, arg, pg_function};
 
 use super::unknown;
 use crate::args::uuid;
@@ -28,5 +28,5 @@ fn compliance_snapshot(call: &Call) -> Answer {
     let key = keys::signing(&ring, "nothing can be signed for others")?;
     let note = Statement { origin, checklist: *id.as_bytes(), digest }.sign(key)?;
     let document = format!("{{\"{VERSION_MEMBER}\": 1, \"payload\": {payload}, \"note\": {}}}", Value::from(note));
-    Ok(call.answer(&document))
+    Ok(call.answer(JsonText(document)))
 }

@@ -50,7 +50,7 @@ fn audit_export(call: &Call) -> Answer {
             "root": STANDARD.encode(root), "since": moment(since), "until": moment(until), "left": base64(&edges.0), "right": base64(&edges.1),
             "checkpoint": note,
         });
-        lines.push(&[arg(&manifest.to_string())]);
+        lines.push(&[arg(manifest.to_string())]);
         let gone = retention::retired_leaves()?;
         let mut writer = Writer { tiles, gone, records: 0, missing: 0, retired: 0, line: Vec::new() };
         spi::as_owner(|| writer.leaves(range, &mut |line| lines.push(&[arg(line)])))?;
@@ -61,7 +61,7 @@ fn audit_export(call: &Call) -> Answer {
             members.insert("missing".into(), json!(writer.missing));
             members.insert("retired".into(), json!(writer.retired));
         }
-        lines.push(&[arg(&manifest.to_string())]);
+        lines.push(&[arg(manifest.to_string())]);
         Ok(lines.finish())
     })
 }

@@ -127,7 +127,7 @@ fn audit_public_key(call: &Call) -> Answer {
         rows.push(&[
             arg(&key.id),
             arg(active == Some(key.id.as_str())),
-            arg(&verifier_key(&origin, &key.key)),
+            arg(verifier_key(&origin, &key.key)),
             arg(public_jwk(&key.id, key.key.as_bytes())),
         ]);
     }

@@ -122,7 +122,7 @@ pub fn leaf_of(id: &[u8; ID]) -> Option<u64> {
             let slot = row.get::<&[u8]>(2).chunks_exact(ID).position(|other| other == id)?;
             Some(row.get::<i64>(1) as u64 * TILE_WIDTH as u64 + slot as u64)
         };
-        rows.iter().filter_map(find).last()
+        rows.iter().rev().find_map(find)
     })
 }
 

@@ -1,8 +1,8 @@
 //! `import_legacy()`: takes over a schema of the skill-system-postgres skill.
 
 use serde_json::{Map, Value, json};
-use skill_core::policy::Profile;
 use skill_core::error::shorten;
+use skill_core::policy::Profile;
 use skill_core::runs::RunError;
 use skill_core::runs::legacy::keep_valid_rules;
 use skill_core::{Code, Fault};

@@ -267,7 +267,7 @@ fn log_events(call: &Call) -> Answer {
         return Err(RunError::Missing { what: "events" }.into());
     }
     // As text: a number beyond a double would make the parser raise.
-    let text = spi::one::<String>("SELECT $1::text", As::Caller, See::OwnWrites, &[events.clone()]);
+    let text = spi::one::<String>("SELECT $1::text", As::Caller, See::OwnWrites, std::slice::from_ref(&events));
     let parsed = serde_json::from_str(&text.unwrap_or_default()).map_err(|error| {
         Fault::new(Code::InvalidParameterValue, "events cannot be read").detail(format!("{error}."))
     })?;

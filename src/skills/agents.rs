@@ -1,8 +1,8 @@
 //! Agents: their definition and their row in `agents`, and which skills they name.
 
 use const_format::concatcp;
-use skill_core::jsonb;
 use skill_core::error::shorten;
+use skill_core::jsonb;
 use skill_core::skills::agents::Agent;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};

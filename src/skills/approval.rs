@@ -1,8 +1,8 @@
 //! Who approves: a reviewer, or an approver's signature where `skill_system.signed_approvals` is on.
 
 use serde_json::json;
-use skill_core::input::required;
 use skill_core::error::shorten;
+use skill_core::input::required;
 use skill_core::skills::Status;
 use skill_core::skills::approval::{self as logic, PREFIX, rejected};
 use skill_core::skills::names::Reference;

@@ -1,8 +1,8 @@
 //! What a policy decides about the effects that a skill declares.
 
+use skill_core::error::shorten;
 use skill_core::input::invalid;
 use skill_core::policy::Decision;
-use skill_core::error::shorten;
 use skill_core::skills::Status;
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};

@@ -1,6 +1,7 @@
 //! Calls of exported functions: arguments with checked types, one answer or a set of rows back.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
 use std::rc::Rc;
 
 use pgrx::pg_sys;
@@ -176,6 +177,15 @@ impl Call {
     pub fn arg(&self, n: usize) -> Arg<'_> {
         // SAFETY: declared with this type; arguments live as long as the call.
         unsafe { Arg::given(self.datum(n), self.declared(n)) }
+    }
+
+    /// Name of the function in the catalogue.
+    pub(crate) fn name(&self) -> String {
+        // SAFETY: the function manager sets flinfo; the name is palloc'd and copied at once.
+        unsafe {
+            let name = pg_sys::get_func_name((*(*self.fcinfo).flinfo).fn_oid);
+            if name.is_null() { current().to_owned() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+        }
     }
 
     /// The node that says how the function was called, a trigger for example.

@@ -27,7 +27,9 @@ pub use call::{Answer, Call, Returned, RowSet};
 pub use pgrx::pg_sys::Oid;
 pub use row::{FromRow, Row};
 pub use trigger::{Event, Timing, Trigger};
-pub use value::{Arg, Date, EnumLabel, Field, FromSql, Interval, Jsonb, NonNull, Numeric, Timestamptz, ToSql, Uuid, arg};
+pub use value::{
+    Arg, Date, EnumLabel, Field, FromSql, Interval, JsonText, Jsonb, NonNull, Numeric, Timestamptz, ToSql, Uuid, arg,
+};
 
 // For the macros.
 #[doc(hidden)]

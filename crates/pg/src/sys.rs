@@ -226,9 +226,11 @@ pub fn schema() -> pg_sys::Oid {
 /// The oid of a relation of this extension's schema, if it exists.
 pub fn find_relation(name: &CStr) -> Option<pg_sys::Oid> {
     let schema = schema();
+    if schema == pg_sys::InvalidOid {
+        return None;
+    }
     // SAFETY: a catalogue look-up inside a transaction.
-    let oid =
-        if schema == pg_sys::InvalidOid { schema } else { unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) } };
+    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 

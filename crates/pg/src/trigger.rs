@@ -85,10 +85,7 @@ impl<'c> Trigger<'c> {
         // SAFETY: a node starts with its tag, which says what it is; it lives as long as the call.
         let data = unsafe {
             if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-                return Err(violated(format!(
-                    "function \"{}\" was not called by trigger manager",
-                    super::call::current()
-                )));
+                return Err(violated(format!("function \"{}\" was not called by trigger manager", call.name())));
             }
             &*context.cast::<pg_sys::TriggerData>()
         };
@@ -114,8 +111,11 @@ impl<'c> Trigger<'c> {
             format!("{} for {}", when.as_str(), events.join(" or "))
         };
         let accepted: Vec<_> = accepted.iter().map(list).collect();
-        Err(violated(format!("function \"{}\" must be fired {}", super::call::current(), accepted.join(", or ")))
-            .detail(format!("It was fired {} for {}.", timing.as_str(), event.as_str())))
+        Err(violated(format!("function \"{}\" must be fired {}", call.name(), accepted.join(", or "))).detail(format!(
+            "It was fired {} for {}.",
+            timing.as_str(),
+            event.as_str()
+        )))
     }
 
     /// Why it fired.

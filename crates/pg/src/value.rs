@@ -58,6 +58,10 @@ pub struct Interval {
     pub micros: i64,
 }
 
+/// The text of a json.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonText(pub String);
+
 /// A numeric, by its digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numeric(pub String);
@@ -679,6 +683,7 @@ to_sql! {
     'a &'a Vec<u8>, pg_sys::BYTEAOID, value => Content::Varlena(Cow::Borrowed(value));
     'a Vec<u8>, pg_sys::BYTEAOID, value => Content::Varlena(Cow::Owned(value));
     'a &'a [u8; 32], pg_sys::BYTEAOID, value => Content::Varlena(Cow::Borrowed(value));
+    'a JsonText, pg_sys::JSONOID, value => Content::Varlena(Cow::Owned(value.0.into_bytes()));
     'a Numeric, pg_sys::NUMERICOID, value => Content::Numeric(value.0);
     'a Jsonb<'a>, pg_sys::JSONBOID, value => Content::Varlena(Cow::Borrowed(value.0));
     'a serde_json::Value, pg_sys::JSONBOID, value => Content::Json(value.to_string());

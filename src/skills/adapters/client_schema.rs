@@ -3,8 +3,8 @@
 use std::ffi::CStr;
 
 use serde_json::{Map, Value, json};
-use skill_core::input::{invalid, required, word};
 use skill_core::error::shorten;
+use skill_core::input::{invalid, required, word};
 use skill_core::skills::Status;
 use skill_core::skills::contract;
 use skill_core::skills::metadata::{ParsedBody, SkillMetadata};

@@ -2,8 +2,8 @@
 
 use const_format::concatcp;
 use serde_json::{Value, json};
-use skill_core::input::{invalid, required};
 use skill_core::error::shorten;
+use skill_core::input::{invalid, required};
 use skill_core::skills::ecosystem::{self as logic, MAIN};
 use skill_core::skills::names;
 use skill_core::{Code, Fault};

@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use skill_core::input::invalid;
 use skill_core::error::shorten;
+use skill_core::input::invalid;
 use skill_core::skills::document;
 use skill_core::skills::files::{self as limits, Files};
 use skill_core::skills::findings::Mode;

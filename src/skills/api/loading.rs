@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use skill_core::input::{invalid, optional, required};
 use skill_core::error::shorten;
+use skill_core::input::{invalid, optional, required};
 use skill_core::skills::agents::{MAX_ID, address, tokens};
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
