@@ -58,23 +58,16 @@ pub const PRESETS: [[&str; 4]; 12] = [
 /// How a field is entered, which decides the JSON it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputType {
-    /// text and textarea
     Text,
-    /// Any number.
     Number,
-    /// A whole number.
     Integer,
-    /// true or false
     Boolean,
-    /// YYYY-MM-DD
     Date,
-    /// RFC 3339
     DateTime,
     /// One of the options.
     Select,
     /// An array of options.
     MultiSelect,
-    /// Anything.
     Json,
 }
 
@@ -112,7 +105,8 @@ impl Preset {
         let compile = |pattern: &str| {
             let built = RegexBuilder::new(pattern).size_limit(1 << 20).dfa_size_limit(1 << 20).nest_limit(50).build();
             built.map_err(|error| {
-                invalid("the pattern is no regular expression").detail(shorten(&error.to_string().replace('\n', " ")))
+                invalid("the pattern is not a valid regular expression")
+                    .detail(shorten(&error.to_string().replace('\n', " ")))
             })
         };
         // On its own first: an unbalanced one would come out of the group.
@@ -134,9 +128,7 @@ pub struct Field {
     pub key: String,
     /// Its name for people.
     pub label: String,
-    /// What it takes.
     pub input: InputType,
-    /// Must be there.
     pub required: bool,
     /// Form of its text.
     pub preset: Option<Preset>,
@@ -175,7 +167,6 @@ impl Relation {
 /// A kind of entity with everything that is defined for it.
 #[derive(Debug, Clone, Default)]
 pub struct EntityType {
-    /// Its key.
     pub key: String,
     /// Its name for people.
     pub name: String,
@@ -190,9 +181,7 @@ pub struct EntityType {
 pub struct Problem {
     /// Key of the field; `relationships.<type>` for a relationship.
     pub field: String,
-    /// A stable word.
     pub code: &'static str,
-    /// In words.
     pub message: String,
 }
 

@@ -18,7 +18,7 @@ pub type Hash = [u8; 32];
 pub const TILE_WIDTH: usize = 256;
 /// Longest proof that is read (c2sp.org/tlog-witness).
 pub const MAX_PROOF: usize = 63;
-/// Largest tree: what a `bigint` counts, with room for the arithmetic.
+/// Largest tree: what a `bigint` counts, with headroom for the arithmetic.
 pub const MAX_SIZE: u64 = 1 << 62;
 /// Root of the tree without leaves.
 pub const EMPTY_ROOT: Hash = tlog::EMPTY_HASH.0;
@@ -62,7 +62,7 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     Sha256::digest(bytes).into()
 }
 
-/// Lets `tlog_tiles` read single hashes; keeps our error, for which its own has no room.
+/// Lets `tlog_tiles` read single hashes; keeps our error, which its own error type cannot hold.
 struct Reader<'t> {
     tiles: &'t dyn Tiles,
     fault: Cell<Option<Fault>>,
@@ -238,7 +238,6 @@ impl Appender {
         Ok(Appender { size, levels, changed: [false; LEVELS] })
     }
 
-    /// Leaves so far.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -305,7 +304,7 @@ impl RangeHasher {
         Ok(RangeHasher { first: 0, at: start, stack: left.to_vec() })
     }
 
-    /// For the [`RangeHasher::cover`] of a part of a range, which can be hashed beside the other parts.
+    /// For the [`RangeHasher::cover`] of a part of a range, which can be hashed concurrently with the other parts.
     pub fn part(start: u64) -> Result<RangeHasher, Fault> {
         check_size(start)?;
         Ok(RangeHasher { first: start, at: start, stack: Vec::new() })

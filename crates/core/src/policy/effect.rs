@@ -30,10 +30,9 @@ pub const MAX_EFFECT_BYTES: usize = 1024;
 /// Most effects that one call may ask about.
 pub const MAX_EFFECTS: usize = 1000;
 
-/// Why a text is no effect or no rule.
+/// Why a text is not a valid effect or rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Malformed {
-    /// Nothing there.
     #[error("it is empty")]
     Empty,
     /// Over [`MAX_EFFECT_BYTES`].
@@ -58,7 +57,7 @@ pub enum Malformed {
     #[error("its scope is empty or has an empty segment")]
     ScopeSegment,
     /// A scope behind a name whose first segment is a wildcard.
-    #[error("a scope needs a name whose first segment is no wildcard")]
+    #[error("a scope needs a name whose first segment is not a wildcard")]
     ScopeOfWildcard,
     /// A file system scope that does not start at a root.
     #[error("a file system scope must be an absolute path")]
@@ -415,7 +414,7 @@ impl<'a> Effect<'a> {
     }
 }
 
-/// The effects of the seed system's router.
+/// The effects of the skill-system-postgres skill's router.
 pub const STANDARD_EFFECTS: [&str; 8] =
     ["db.read", "db.write", "proc.exec", "fs.read", "fs.write", "net.fetch", "git.read", "git.write"];
 

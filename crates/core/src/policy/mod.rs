@@ -58,11 +58,9 @@ pub struct Profile {
     /// Number of the current row in `policy_versions`.
     #[serde(default)]
     pub version: i32,
-    /// Rules that allow.
     pub allowed_effects: Vec<String>,
     /// Rules that need a person.
     pub ask_effects: Vec<String>,
-    /// Rules that deny.
     pub denied_effects: Vec<String>,
     /// Commands that may run.
     pub allowed_exec: Vec<String>,
@@ -84,21 +82,14 @@ pub enum PolicyError {
     /// A rule does not parse.
     #[error("malformed rule in {column} of policy \"{policy}\"")]
     BadRule {
-        /// Whose.
         policy: String,
-        /// In which column.
         column: &'static str,
         /// Which, and what is wrong.
         bad: BadEffect,
     },
-    /// An entry of `allowed_exec` is no command.
+    /// An entry of `allowed_exec` is not a command.
     #[error("malformed command in allowed_exec of policy \"{policy}\"")]
-    BadCommand {
-        /// Whose.
-        policy: String,
-        /// The entry.
-        command: String,
-    },
+    BadCommand { policy: String, command: String },
     /// The name of a profile is empty, too long or has blanks around it.
     #[error("a policy name must be 1 to {MAX_NAME_BYTES} bytes without blanks around it")]
     BadName {
@@ -107,36 +98,16 @@ pub enum PolicyError {
     },
     /// A column with two possible words has another one.
     #[error("\"{given}\" is not a value of {column}")]
-    BadChoice {
-        /// Which column.
-        column: &'static str,
-        /// What was given.
-        given: String,
-        /// What is possible.
-        words: [&'static str; 2],
-    },
+    BadChoice { column: &'static str, given: String, words: [&'static str; 2] },
     /// It inherits from a profile that is not there.
     #[error("policy \"{policy}\" inherits from \"{parent}\", which does not exist")]
-    UnknownParent {
-        /// Whose.
-        policy: String,
-        /// The missing one.
-        parent: String,
-    },
+    UnknownParent { policy: String, parent: String },
     /// It inherits from itself.
     #[error("policy \"{policy}\" inherits from itself")]
-    Cycle {
-        /// Whose.
-        policy: String,
-        /// The way round.
-        path: Vec<String>,
-    },
+    Cycle { policy: String, path: Vec<String> },
     /// Over [`MAX_RULES`] or [`MAX_ANCESTORS`].
     #[error("policy \"{policy}\" has more than {MAX_RULES} rules or {MAX_ANCESTORS} profiles to inherit from")]
-    TooLarge {
-        /// Whose.
-        policy: String,
-    },
+    TooLarge { policy: String },
     /// No such profile in this tenant.
     #[error("policy \"{policy}\" does not exist")]
     Unknown {
@@ -285,7 +256,6 @@ fn resolve(
 /// A rule with the profile it came from.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// As written.
     pub text: Rc<str>,
     /// The profile that has it.
     pub source: Rc<str>,
@@ -354,7 +324,7 @@ struct Command {
 
 #[derive(Debug, Clone)]
 enum Program {
-    /// Found through the search path of whoever runs it: must be asked for by the same bare name.
+    /// Found through the search path of the caller: must be asked for by the same bare name.
     Name(Box<str>),
     Path(Effect<'static>),
 }
@@ -481,7 +451,6 @@ fn write_root(text: &str) -> Result<Effect<'static>, Malformed> {
 /// How an effect came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may happen.
     Allow,
     /// It needs a person.
     Ask,
@@ -503,11 +472,10 @@ impl Verdict {
 /// Why an effect came out as it did.
 #[derive(Debug, Clone)]
 pub enum Why<'p> {
-    /// This rule decided.
     Rule(&'p Rule),
     /// No rule names it.
     Unlisted,
-    /// It is no effect at all.
+    /// It is not an effect.
     Malformed(Malformed),
     /// Not in `allowed_exec`, or not below `allowed_write_roots`: which.
     NotIn(&'static str),
@@ -516,7 +484,6 @@ pub enum Why<'p> {
 /// Answer to `check_policy` and its sisters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Everything may happen.
     pub allowed: bool,
     /// What may not happen without a person, as asked, without repeats.
     pub blocked: Vec<String>,
@@ -557,7 +524,6 @@ pub struct Explanation {
     pub rule: Option<String>,
     /// The profile that has this rule.
     pub source: Option<String>,
-    /// In words.
     pub why: String,
 }
 
@@ -566,15 +532,12 @@ pub struct Explanation {
 pub struct Finding {
     /// `error`, `warning` or `info`.
     pub severity: &'static str,
-    /// A stable word.
     pub code: &'static str,
     /// The rule it is about.
     pub rule: String,
     /// The profile that has it.
     pub source: String,
-    /// What is wrong.
     pub message: String,
-    /// What to do.
     pub hint: &'static str,
 }
 

@@ -23,7 +23,7 @@ const MAX_PATH: usize = 20;
 pub enum Kind {
     /// It does not work without.
     Requires,
-    /// It does not work beside.
+    /// It conflicts with this one.
     Conflicts,
 }
 
@@ -68,7 +68,7 @@ pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, 
                     kind.as_str()
                 )));
             }
-            Some(_) => return Err(malformed(kind, "It is no array.".into())),
+            Some(_) => return Err(malformed(kind, "It is not an array.".into())),
         };
         let mut seen = HashSet::new();
         for (i, entry) in entries.iter().enumerate() {
@@ -79,7 +79,7 @@ pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, 
                     if let Some(key) = members.keys().find(|key| !matches!(key.as_str(), "skill" | "version")) {
                         return Err(at(&format!("unknown member \"{}\"", shorten(key))));
                     }
-                    let name = members.get("skill").and_then(Value::as_str).ok_or_else(|| at("skill is no text"))?;
+                    let name = members.get("skill").and_then(Value::as_str).ok_or_else(|| at("skill is not a text"))?;
                     let range = match members.get("version") {
                         None | Some(Value::Null) => None,
                         Some(Value::String(range)) => Some(Range::parse(range).map_err(|fault| {
@@ -89,7 +89,7 @@ pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, 
                                 fault.detail.unwrap_or_default().trim_end_matches('.')
                             ))
                         })?),
-                        Some(_) => return Err(at("version is no text")),
+                        Some(_) => return Err(at("version is not a text")),
                     };
                     (name, range)
                 }
@@ -121,7 +121,6 @@ fn malformed(kind: Kind, why: String) -> Fault {
     ))
 }
 
-/// Namespace and name.
 pub type Key = (String, String);
 
 /// Where skills are looked up.
@@ -135,9 +134,7 @@ pub trait Source {
 /// A skill of the closure in the version that was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
-    /// Which skill.
     pub key: Key,
-    /// In which version.
     pub candidate: Candidate,
     /// Steps from what was asked for, which is 0.
     pub depth: i32,
@@ -156,11 +153,9 @@ pub struct Problem {
     pub skill: Key,
     /// The range in question.
     pub range: Option<String>,
-    /// For a person.
     pub detail: String,
 }
 
-/// What comes out.
 #[derive(Debug, Default)]
 pub struct Resolution {
     /// Everything that is needed, what was asked for first, then by depth.
@@ -300,7 +295,7 @@ fn judge<S: Source>(graph: &Graph<S>, asked: &[usize]) -> Resolution {
                 range.is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)))
             };
             match &other.chosen {
-                None if !other.exists => result.problems.push(unmet("missing", "There is no such skill.".into())),
+                None if !other.exists => result.problems.push(unmet("missing", "The skill does not exist.".into())),
                 None if other.candidates.is_empty() => {
                     result.problems.push(unmet("version", "It has no approved version that may be used.".into()))
                 }
@@ -309,7 +304,7 @@ fn judge<S: Source>(graph: &Graph<S>, asked: &[usize]) -> Resolution {
                     let why = if other.fixed { "was asked for" } else { "is what others require" };
                     result.problems.push(unmet("version", format!("{} {why}.", candidate.shown())));
                 }
-                _ => result.problems.push(unmet("version", format!("There is {}.", listed(&other.candidates)))),
+                _ => result.problems.push(unmet("version", format!("Available: {}.", listed(&other.candidates)))),
             }
             if reached.insert(to) {
                 queue.push_back((to, depth + 1, Some(from)));
@@ -550,13 +545,13 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "missing a none: There is no such skill.",
+                "missing a none: The skill does not exist.",
                 "version a draft: It has no approved version that may be used.",
                 "conflict b c: 1.0.0 (000000000002) is needed too.",
             ]
         );
         store.add("e", "1.0.0", requires(&[("c", "^9")]));
-        assert_eq!(store.ask(&["e"]).1, ["version e c: There is 1.0.0 (000000000002)."]);
+        assert_eq!(store.ask(&["e"]).1, ["version e c: Available: 1.0.0 (000000000002)."]);
         // Two skills asked for together may conflict although neither needs the other.
         assert_eq!(store.ask(&["c", "b"]).1.len(), 1);
         assert!(store.ask(&["b"]).1.is_empty());

@@ -1,4 +1,4 @@
-//! Preflight of a client's configuration (seed 4): what is wrong with it, without looking at anything but itself.
+//! Preflight of a client's configuration of skills-runtime-sdk 0.1.12: problems that the configuration alone shows.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -14,25 +14,19 @@ use crate::input::MAX_JSON_BYTES;
 
 /// Most values in a configuration, those that an alias repeats included.
 const MAX_VALUES: usize = 100_000;
-/// Deepest nesting.
 const MAX_DEPTH: usize = 64;
 
 /// A value as the client's reader would type it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Config {
-    /// Nothing.
     Null,
-    /// A truth value.
     Bool(bool),
     /// A whole number; one beyond the type is at its end.
     Int(i64),
-    /// Another number.
     Float,
     /// A date or a time.
     Date(&'static str),
-    /// Text.
     Text(String),
-    /// A list.
     List(Vec<Config>),
     /// A mapping; of a key that is there twice the last counts.
     Map(Vec<(String, Config)>),
@@ -205,7 +199,7 @@ pub fn parse_yaml(text: &str) -> Result<Result<Config, Issue>, Fault> {
         };
         let refuse = |reason: &str| Ok(Err(unreadable(format!("line {}: {reason}", span.start.line()))));
         let (value, anchor) = match event {
-            Event::DocumentStart(_) if root.is_some() => return refuse("there is a second document"),
+            Event::DocumentStart(_) if root.is_some() => return refuse("a second document follows"),
             Event::SequenceStart(_, Some(_)) | Event::MappingStart(_, Some(_)) => return refuse("tags are not read"),
             Event::SequenceStart(anchor, None) => {
                 open.push(Open::List(anchor, Vec::new()));

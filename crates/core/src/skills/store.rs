@@ -1,4 +1,4 @@
-//! The SkillStore contract (seed 2): the `# Status:` header, what is signed, metadata, filters, the store's token.
+//! The contract of skillscript SkillStore: the `# Status:` header, what is signed, metadata, filters, the store's token.
 //!
 //! A runtime that executes skills reads the status from the body, so the reader here finds a status wherever that
 //! runtime's does, in odd spellings too; the writer changes one line and nothing else.
@@ -14,13 +14,13 @@ use super::Status;
 use crate::error::{Code, Fault, shorten};
 use crate::input::{invalid, optional};
 
-/// Namespace of the skills of whoever names none.
+/// Namespace of callers that name none.
 pub const NAMESPACE: &str = "skillscript";
 /// Who implements the contract, in errors and capabilities.
 pub const IMPLEMENTATION: &str = "SkillSystemStore";
 /// Longest description that is taken from a header, in characters.
 const MAX_DESCRIPTION: usize = 4096;
-/// Longest label, and how many of them, that other faces see.
+/// Longest label, and how many of them, that other client APIs see.
 const MAX_TAG: usize = 100;
 const MAX_TAGS: usize = 64;
 /// Longest pattern, and the memory that its automaton may take, in bytes.
@@ -43,7 +43,7 @@ pub fn parse_status(text: Option<&str>) -> Result<Status, Fault> {
         .find(|status| text == Some(status_name(*status)));
     found.ok_or_else(|| {
         let given = text.map_or("NULL".into(), |text| format!("\"{}\"", shorten(text)));
-        invalid(format!("{given} is no status")).hint("Use Draft, Approved or Disabled.")
+        invalid(format!("invalid value for status: {given}")).hint("Use Draft, Approved or Disabled.")
     })
 }
 
@@ -55,7 +55,6 @@ fn is_space(c: char) -> bool {
 /// What the `# Status:` header of a body says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// The status.
     pub status: Status,
     /// What stands behind it.
     pub token: Option<&'a str>,
@@ -152,7 +151,7 @@ pub enum Refusal {
     /// It only says Approved.
     #[error("the body says Approved without a signature")]
     NoSignature,
-    /// What stands behind Approved is no token.
+    /// What follows Approved is not a token.
     #[error("the approval's token is not of the form vN:token")]
     Shape,
     /// `v0:`
@@ -162,7 +161,7 @@ pub enum Refusal {
     #[error("only approval tokens of the version v3 are accepted")]
     Version,
     /// There is nobody whose signature it could be.
-    #[error("there is no registered approver")]
+    #[error("no approver is registered")]
     NoApprover,
     /// Of another text, or by another key.
     #[error("no registered approver signed this text")]
@@ -191,7 +190,6 @@ pub fn signature(body: &str) -> Result<[u8; 64], Refusal> {
 pub struct Decision<'a> {
     /// The body, verbatim unless an approval was taken back.
     pub body: Cow<'a, str>,
-    /// Its status.
     pub status: Status,
 }
 
@@ -207,7 +205,7 @@ pub fn decide(body: &str, said: Option<Status>, signed: bool, secured: bool, may
     Decision { body: if taken_back { with_status(body, status).into() } else { body.into() }, status }
 }
 
-/// What `store()` is told besides the body.
+/// The arguments of `store()` next to the body.
 #[derive(Debug, Default, PartialEq)]
 pub struct Metadata {
     /// `author`
@@ -268,7 +266,7 @@ impl Metadata {
         }
     }
 
-    /// The labels that other faces and the search see: those of the bag and of the header `# Tags:`.
+    /// The labels that other client APIs and the search see: those of the bag and of the header `# Tags:`.
     pub fn tags(&self, body: &str) -> Vec<String> {
         let in_bag = match self.bag.get("tags") {
             Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).collect(),
@@ -298,7 +296,6 @@ pub struct Filter {
     pub statuses: Option<Vec<String>>,
     /// All of these tags.
     pub tags: Vec<String>,
-    /// By this author.
     pub author: Option<String>,
     /// Changed at this second or later.
     pub since: Option<f64>,
@@ -344,7 +341,7 @@ impl Filter {
                 value.as_f64().ok_or_else(|| invalid("since of the filter must be a number of seconds since 1970"))?,
             ),
         };
-        // A word that is no status is that of no skill.
+        // No skill has an invalid status.
         let known = |word: &str| parse_status(Some(word)).ok().map(|status| status.as_str().to_owned());
         Ok(Filter {
             statuses: list("status")?.map(|words| words.into_iter().filter_map(known).collect()),
@@ -358,7 +355,7 @@ impl Filter {
     }
 }
 
-/// A pattern for names that matches in linear time, whoever wrote it.
+/// A pattern for names that matches in linear time, even if it is untrusted.
 fn pattern(text: &str) -> Result<Regex, Fault> {
     if text.len() > MAX_PATTERN {
         return Err(Fault::new(Code::ProgramLimitExceeded, format!("name_pattern has more than {MAX_PATTERN} bytes")));
@@ -370,7 +367,7 @@ fn pattern(text: &str) -> Result<Regex, Fault> {
         }
         error => {
             let last = error.to_string().lines().last().unwrap_or_default().to_owned();
-            invalid("name_pattern is no regular expression")
+            invalid("name_pattern is not a valid regular expression")
                 .detail(last)
                 .hint("It cannot have look-around or back-references.")
         }
@@ -396,7 +393,6 @@ impl Token {
         }
     }
 
-    /// 16 hexadecimal digits.
     pub fn finish(self) -> String {
         hex::encode(&self.digest.finalize()[..8])
     }
