@@ -50,6 +50,10 @@ demo:
 chaos:
 	@tests/chaos/run
 
+# docs/reference, from the comments of the catalogue.
+docs: all
+	@tools/docs
+
 # In a cluster of its own. BENCH="audit policy" chooses sections.
 bench:
 	@tools/bench $(BENCH)
@@ -61,4 +65,4 @@ stop:
 clean: stop
 	@tools/clean
 
-.PHONY: all install installcheck check dev t test test-long test-release test-servers chaos demo bench stop clean
+.PHONY: all install installcheck check dev t test test-long test-release test-servers chaos demo bench docs stop clean
