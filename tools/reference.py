@@ -49,7 +49,7 @@ WHEN = {
 HEAD = "<!-- Written by `make docs` from the catalogue. Change the comments in sql/, not this page. -->\n"
 
 FUNCTIONS = """
-SELECT p.proname AS name, p.prokind = 'p' AS procedure, p.prorettype = 'trigger'::regtype OR p.prorettype = 'event_trigger'::regtype AS hidden,
+SELECT p.proname AS name, p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS hidden,
     pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result, obj_description(p.oid, 'pg_proc') AS comment,
     (SELECT array_agg(r ORDER BY n) FROM unnest('{agent,reviewer,auditor,admin}'::text[]) WITH ORDINALITY AS roles(r, n)
         WHERE has_function_privilege('skill_system_' || r, p.oid, 'EXECUTE')) AS roles
@@ -60,10 +60,12 @@ SELECT c.relname AS name, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END A
     (SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull,
             'comment', col_description(c.oid, a.attnum)) ORDER BY a.attnum)
         FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
-    (SELECT json_object_agg(r, (SELECT array_agg(p || CASE WHEN has_table_privilege('skill_system_' || r, c.oid, p) THEN '' ELSE ' (columns)' END ORDER BY n)
+    (SELECT json_object_agg(r, (SELECT array_agg(
+                p || CASE WHEN has_table_privilege('skill_system_' || r, c.oid, p) THEN '' ELSE ' (columns)' END ORDER BY n)
             FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) WITH ORDINALITY AS privileges(p, n)
             WHERE has_table_privilege('skill_system_' || r, c.oid, p)
-                OR p <> 'DELETE' AND has_any_column_privilege('skill_system_' || r, c.oid, CASE p WHEN 'DELETE' THEN 'SELECT' ELSE p END)))
+                OR p <> 'DELETE'
+                AND has_any_column_privilege('skill_system_' || r, c.oid, CASE p WHEN 'DELETE' THEN 'SELECT' ELSE p END)))
         FROM unnest('{agent,reviewer,auditor,admin}'::text[]) AS r) AS roles
 FROM pg_class c WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition"""
 TYPES = """

@@ -20,9 +20,10 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from cluster import skill_verify_program
 from conftest import ROOT, open_connection
 from psycopg import sql
+
+from cluster import skill_verify_program
 
 FENCE = re.compile(r"^(?P<fence>`{3,})(?P<tag>[^`\n]*)\n(?P<text>.*?)^(?P=fence)$", re.M | re.S)
 TAG = re.compile(r"sql( error=(?P<error>\w{5}))?|sh( status=(?P<status>\d))?|text|console|json|python")
