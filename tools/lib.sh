@@ -62,7 +62,9 @@ need_server() {
 }
 
 # Where cargo puts what it builds with PROFILE.
+# shellcheck disable=SC2034 # the scripts use both
 target=${CARGO_TARGET_DIR:-$root/target}
+# shellcheck disable=SC2034
 profile=${PROFILE:-release}
 
 version() { sed -n "s/^default_version = '\(.*\)'$/\1/p" "$root/skill_system.control"; }
