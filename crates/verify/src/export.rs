@@ -47,7 +47,7 @@ fn object(text: &str) -> Result<Members, String> {
     members(text, |key, value| {
         let value = serde_json::from_str(value).unwrap_or_default();
         if object.insert(key.to_owned(), value).is_some() {
-            twice = Some(format!("\"{key}\" is there twice"));
+            twice = Some(format!("\"{key}\" occurs twice"));
         }
         Ok(())
     })

@@ -163,7 +163,7 @@ pub fn in_any_order<'a>(
             None => return Ok(()),
         };
         if place.replace(value).is_some() {
-            wrong.get_or_insert_with(|| format!("\"{key}\" is there twice"));
+            wrong.get_or_insert_with(|| format!("\"{key}\" occurs twice"));
         }
         Ok(())
     })
@@ -173,18 +173,18 @@ pub fn in_any_order<'a>(
     }
     let value = |name: &str| -> Result<&'a str, String> {
         let column = COLUMNS.iter().position(|column| *column == name);
-        column.and_then(|column| values[column]).ok_or_else(|| format!("{name} is missing or no text"))
+        column.and_then(|column| values[column]).ok_or_else(|| format!("{name} is missing or not a text"))
     };
     let nullable = |name: &str| -> Result<Option<Cow<'a, str>>, String> {
         match value(name)? {
             "null" => Ok(None),
-            text => Parser::new(text).string().map(Some).map_err(|_| format!("{name} is missing or no text")),
+            text => Parser::new(text).string().map(Some).map_err(|_| format!("{name} is missing or not a text")),
         }
     };
     let whole_number = |name: &str, text: &str| text.parse::<i64>().map_err(|_| format!("{name} is not an integer"));
     let leaf = leaf.map(|text| whole_number("leaf", text)).transpose()?;
     let leaf = leaf.map(|leaf| u64::try_from(leaf).map_err(|_| "leaf is not an integer")).transpose()?;
-    let id = nullable("id")?.ok_or("id is missing or no text")?;
+    let id = nullable("id")?.ok_or("id is missing or not a text")?;
     let uuid = uuid::Uuid::parse_str(&id).map_err(|e| format!("id: {e}"))?;
     if exact && uuid.to_string() != id {
         return Err("id is spelled in another way than the server does".into());
@@ -459,10 +459,10 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         let plain = line("{}");
         for (bad, word) in [
-            (plain.replace("\"key_id\":\"k\"", "\"key_id\":\"k\",\"key_id\":\"k\""), "\"key_id\" is there twice"),
-            (plain.replace("\"key_id\"", "\"keyid\""), "no column"),
+            (plain.replace("\"key_id\":\"k\"", "\"key_id\":\"k\",\"key_id\":\"k\""), "\"key_id\" occurs twice"),
+            (plain.replace("\"key_id\"", "\"keyid\""), "not a column"),
             (plain.replace(",\"actor_id\":null", ""), "actor_id is missing"),
-            (plain.replace(":\"b\"", ":5"), "current_user_name is missing or no text"),
+            (plain.replace(":\"b\"", ":5"), "current_user_name is missing or not a text"),
             (plain.replace(":42", ":42.0"), "transaction_id is not an integer"),
             (plain.replace(":42", ":9223372036854775808"), "transaction_id is not an integer"),
             (plain.replace("{}", "{\"a\":1,\"a\":1}"), "twice in one object"),

@@ -146,7 +146,7 @@ pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
                         return Err(Refusal {
                             code: "duplicate_key",
                             line,
-                            message: format!("the key \"{}\" is there twice", crate::error::shorten(&text)),
+                            message: format!("the key \"{}\" occurs twice", crate::error::shorten(&text)),
                         });
                     }
                     let name = text.into_owned();

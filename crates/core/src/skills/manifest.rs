@@ -126,7 +126,7 @@ impl<'de> Deserialize<'de> for Unambiguous {
                     }
                     let Unambiguous(value) = map.next_value()?;
                     if members.contains_key(&key) {
-                        return Err(A::Error::custom(format!("\"{}\" is there twice", shorten(&key))));
+                        return Err(A::Error::custom(format!("\"{}\" occurs twice", shorten(&key))));
                     }
                     members.insert(key, value);
                 }
