@@ -27,9 +27,17 @@ dev:
 t:
 	@tools/t $(T)
 
-# Everything, in a cluster of its own. This is what CI runs.
+# Everything, in throw-away clusters. This is what CI runs.
 test:
 	@tests/run
+
+# Of it only the tests that are marked long.
+test-long:
+	@tests/run long
+
+# The release build: regression tests and a smoke test.
+test-release:
+	@tests/run release
 
 # The same on PostgreSQL 17 and 18, in Debian chroots, and the regression tests on 16. Needs root.
 test-servers:
@@ -42,6 +50,10 @@ demo:
 chaos:
 	@tests/chaos/run
 
+# docs/reference, from the comments of the catalogue.
+docs: all
+	@tools/docs
+
 # In a cluster of its own. BENCH="audit policy" chooses sections.
 bench:
 	@tools/bench $(BENCH)
@@ -53,4 +65,4 @@ stop:
 clean: stop
 	@tools/clean
 
-.PHONY: all install installcheck check dev t test test-servers chaos demo bench stop clean
+.PHONY: all install installcheck check dev t test test-long test-release test-servers chaos demo bench docs stop clean

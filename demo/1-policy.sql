@@ -11,13 +11,13 @@ SET client_min_messages = warning;
 \echo 'CREATE EXTENSION skill_system;'
 CREATE EXTENSION skill_system;
 SELECT library, server, pgrx, advice FROM skill_system.version_info();
-\echo 'Housekeeping, to be called once a day; it makes the partitions of the audit trail:'
+\echo 'Maintenance, to be called once a day; it creates the partitions of the audit trail:'
 SELECT * FROM skill_system.maintain();
 
 \echo
 \echo '#### 2. Policies: what a skill may do'
 \echo
-\echo 'Three to start with, and one of our own for an agent that files permits:'
+\echo 'Three starter policies, and one for an agent that files permits:'
 SELECT name FROM skill_system.install_starter_policies() WHERE installed;
 SELECT skill_system.create_policy('filing',
     allow => '{db.read,db.write:public.filings,fs.read,fs.write:/srv/filings/**,net.fetch:api.example.org}',

@@ -1,4 +1,4 @@
--- A table of our own, whose changes go to the audit trail, and an agent's session.
+-- A table whose changes go to the audit trail, and the role of an agent.
 CREATE TABLE public.filings (
     id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     form   text NOT NULL,
@@ -21,13 +21,13 @@ SELECT decision AS expected_allow FROM skill_system.check_policy('filing', '["db
 SELECT :'expected_allow' = 'allow' AS as_expected \gset
 \if :as_expected
 \else
-    DO $$ BEGIN RAISE 'the agent may not write its own table'; END $$;
+    DO $$ BEGIN RAISE 'the agent may not write its table'; END $$;
 \endif
-\echo 'A path that tries to climb out, a program, and a host that nobody named:'
+\echo 'A path that leaves its directory, a program, and a host that no rule names:'
 SELECT effect, verdict, winning_rule, why
 FROM skill_system.explain_policy('filing', array['fs.write:/srv/filings/../../etc/passwd', 'proc.exec:rm', 'net.fetch:evil.example.net',
                                                 'fs.write:/srv/filings/archive/2024.pdf', 'db.write:public.wells']);
-\echo 'What must not go on is stopped by the database:'
+\echo 'enforce_policy() raises an error, so a transaction that must not go on ends:'
 \set ON_ERROR_STOP off
 SELECT skill_system.enforce_policy('filing', array['proc.exec:rm']);
 \set ON_ERROR_STOP on

@@ -14,7 +14,7 @@ SELECT :'SQLSTATE' = '42501' AS refused \gset
 
 \connect - postgres
 \echo
-\echo 'A superuser has, and is refused all the same:'
+\echo 'A superuser has the right, and is refused as well:'
 \set ON_ERROR_STOP off
 DELETE FROM skill_system.audit_logs WHERE event_type = 'filing.sent';
 \set ON_ERROR_STOP on
@@ -24,20 +24,20 @@ SELECT :'SQLSTATE' = '55000' AS refused \gset
     DO $$ BEGIN RAISE 'the superuser was not refused'; END $$;
 \endif
 \echo
-\echo 'Nothing was changed so far; verify_audit() has no row to show:'
+\echo 'Nothing was changed so far, so verify_audit() returns no row:'
 CREATE TEMPORARY TABLE found AS SELECT * FROM skill_system.verify_audit();
 SELECT id, problem FROM found;
 DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM found), 'verify_audit() found something too early'; END $$;
 
 
 \echo
-\echo 'The record is sealed, once a second by the background worker. An auditor fetches the public key and a signed checkpoint:'
+\echo 'The background worker seals the records once a second. An auditor fetches the public key and a signed checkpoint:'
 SELECT tree_size AS sealed_so_far FROM skill_system.seal_audit();
 SELECT verifier_key FROM skill_system.audit_public_key() WHERE active \g (format=unaligned tuples_only) .build/demo.key
 SELECT skill_system.audit_checkpoint() \g (format=unaligned tuples_only) .build/demo.checkpoint
 \! cat .build/demo.checkpoint
 
-\echo 'A superuser tries to switch the protection off, and the guard refuses:'
+\echo 'A superuser tries to switch the protection off, and is refused:'
 \set ON_ERROR_STOP off
 ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_no_change;
 \set ON_ERROR_STOP on
@@ -47,7 +47,7 @@ SELECT :'SQLSTATE' = '42501' AS refused \gset
     DO $$ BEGIN RAISE 'the guard did not refuse'; END $$;
 \endif
 \echo
-\echo 'He can say that he means it, though, and then really changes one record and removes another:'
+\echo 'With skill_system.allow_unprotected it works. One record is changed and another removed:'
 SET skill_system.allow_unprotected = on;
 BEGIN;
 ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_no_change;
@@ -59,7 +59,7 @@ DELETE FROM skill_system.audit_logs WHERE event_type = 'policy.denied' RETURNING
 ALTER TABLE skill_system.audit_logs ENABLE ALWAYS TRIGGER audit_logs_no_change;
 COMMIT;
 RESET skill_system.allow_unprotected;
-\echo 'Verification finds both, now and at any later time:'
+\echo 'Verification finds both, at any later time:'
 INSERT INTO found SELECT * FROM skill_system.verify_audit();
 SELECT id, problem, detail FROM found;
 DO $$
@@ -68,6 +68,6 @@ BEGIN
            'verify_audit() did not find exactly what was done';
 END
 $$;
-\echo 'And the auditor finds them without the database, with nothing but the key and an export:'
+\echo 'The auditor finds them without the database, with the public key and an export:'
 SELECT * FROM skill_system.audit_export() \g (format=unaligned tuples_only) .build/demo.jsonl
 \! rm -f .build/demo.found; "$SKILL_VERIFY" export .build/demo.jsonl --key .build/demo.key; [ $? = 1 ] && touch .build/demo.found

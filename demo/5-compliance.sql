@@ -20,7 +20,7 @@ SELECT checklist_id AS filing FROM skill_system.create_checklist(:'entity_id', '
 SELECT v.rule_identifier, v.version, s.rule_data_at_snapshot FROM skill_system.filing_rule_snapshots s
 JOIN skill_system.rule_versions v ON v.id = s.rule_version_id WHERE s.checklist_id = :'filing' ORDER BY 1;
 
-\echo 'Not all that is required is there:'
+\echo 'Required items are missing:'
 SELECT * FROM skill_system.missing_items(:'filing');
 \o /dev/null
 SELECT skill_system.update_checklist_item(:'filing', i, 'complete', updated_by => 'rule37-agent') FROM generate_series(0, 2) i;
@@ -28,12 +28,12 @@ SELECT skill_system.add_artifact(:'filing', 0, 'plat_draft', 'plat.md', '# Certi
 SELECT skill_system.submit_checklist(:'filing', 'rule37-agent');
 SELECT skill_system.review_checklist(:'filing', 'approved', 'j.doe', 'plat checked');
 \o
-\echo 'It is done and approved. Meanwhile the Commission changes the rule:'
+\echo 'They are completed, and the filing is approved. Meanwhile the Commission changes the rule:'
 SELECT rule_identifier, version, stale_snapshots FROM skill_system.publish_rule('SWR_37', 'spacing', CURRENT_DATE,
     '{"min_distance_to_line_ft": 330, "min_distance_between_wells_ft": 933}', 'docket_hearing',
         change_summary => 'closer to the lease line');
 
-\echo 'The filing is caught:'
+\echo 'The filing is refused, as it was approved under the old rule:'
 \set ON_ERROR_STOP off
 SELECT * FROM skill_system.file_checklist(:'filing', 'j.doe');
 \set ON_ERROR_STOP on
@@ -43,7 +43,7 @@ SELECT :'SQLSTATE' = '55000' AS refused \gset
     DO $$ BEGIN RAISE 'the stale filing was not refused'; END $$;
 \endif
 
-\echo 'A reviewer looks at the difference, says why it does not matter, and files:'
+\echo 'A reviewer compares the versions, records why the difference does not matter, and files:'
 SELECT snapshot_id FROM skill_system.stale_filings() WHERE checklist_id = :'filing' \gset
 SELECT rule_identifier, frozen_version, current_version, lines FROM skill_system.snapshot_diff(:'snapshot_id');
 \o /dev/null
@@ -51,7 +51,7 @@ SELECT skill_system.acknowledge_stale(:'snapshot_id', 'j.doe', 'the application 
 \o
 SELECT status FROM skill_system.file_checklist(:'filing', 'j.doe', 'RRC 881204');
 
-\echo 'The filing as one signed document, checked by a program that knows no database:'
+\echo 'The filing as one signed document, checked by a program without a database:'
 \o /dev/null
 SELECT * FROM skill_system.seal_audit();
 SELECT skill_system.audit_checkpoint();

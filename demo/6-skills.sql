@@ -1,23 +1,23 @@
 -- A skill from its file to its first run.
 \connect - demo_agent
 \echo
-\echo '#### 8. A skill: registered, refused, mended, approved with a signature, loaded, run'
+\echo '#### 8. A skill: registered, refused, fixed, approved with a signature, loaded, run'
 \echo
 \echo 'An agent registers demo/well-report/SKILL.md:'
 \set source `cat demo/well-report/SKILL.md`
 SELECT skill_name, version, semver, status FROM skill_system.register_skill(:'source');
-\echo 'Nobody has approved it, so it may not run:'
+\echo 'It is not approved, so it may not run:'
 SELECT decision, reason FROM skill_system.check_skill('filing', 'well-report', 'write');
-\echo 'And the policy would not let it: its manifest asks for a program.'
+\echo 'The policy denies it as well: its manifest declares a program.'
 SELECT d.decision, d.blocked_effects FROM skill_system.skills s, skill_system.check_policy('filing', s.effects) d
     WHERE s.skill_name = 'well-report';
-\echo 'The author writes the report without that program. A new content is a new version:'
+\echo 'The author writes the report without that program. New content is a new version:'
 \set source `sed 's/ with the program .wkhtmltopdf.//; s/, "proc.exec:wkhtmltopdf"//; s/1\.0\.0/1.1.0/' demo/well-report/SKILL.md`
 SELECT skill_name, version, semver, status FROM skill_system.register_skill(:'source');
 SELECT version AS newest FROM skill_system.skill_versions ORDER BY revision DESC LIMIT 1 \gset
 
 \connect - postgres
-\echo 'From now on an approval needs a signature. The approver has a key that this server never sees:'
+\echo 'From now on an approval needs a signature. The approver has a private key that this server never gets:'
 \! openssl genpkey -algorithm ed25519 -out .build/demo-approver.pem
 \set public_key `openssl pkey -in .build/demo-approver.pem -pubout`
 ALTER DATABASE demo SET skill_system.signed_approvals = on;
@@ -45,7 +45,7 @@ SELECT decision, reason FROM skill_system.check_skill('filing', 'well-report', '
 \setenv DEMO_DSN `echo "host=$PGHOST port=$PGPORT user=demo_agent dbname=demo"`
 \! .build/demo-venv/bin/python demo/load_skill.py 'Please use $[default].well-report for well 42-501-20130.' > .build/demo-loaded.txt
 \! head -8 .build/demo-loaded.txt; echo ...
-\echo 'It ran. The run names the version, byte for byte:'
+\echo 'The run names the exact version, with the hash of its content:'
 SELECT skill_system.log_run('well-report', 'write', 'ok', 840, agent_id => 'pr-agent', policy_name => 'filing') AS run \gset
 SELECT r.id AS run, r.status, v.version, v.semver, v.status AS approved, left(v.content_hash, 16) || '...' AS content_hash
 FROM skill_system.runs r JOIN skill_system.skill_versions v ON v.tenant_id = r.tenant_id AND v.id = r.skill_version_id WHERE r.id = :run;

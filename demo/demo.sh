@@ -2,12 +2,11 @@
 # `make demo`: a cluster in .build/demo, a fresh database, and an agent's session in it. Leaves the cluster running.
 # Installs into a private copy of the server, so the system's stays as it is.
 set -euo pipefail
+# Without link-time optimization, which a demonstration does not need; the tests share what is built.
+export PROFILE=${PROFILE:-ci}
 . "$(dirname "$0")/../tools/lib.sh"
 cd "$root"
 mkdir -p "$work"
-# Without link-time optimization, which a demonstration does not need; the tests share what is built.
-export PROFILE=${PROFILE:-ci}
-target=${CARGO_TARGET_DIR:-$root/target}/$PROFILE
 
 # Runs a command with one line of progress; its output is shown when it fails.
 quietly() { # what it does, command
@@ -27,7 +26,7 @@ quietly() { # what it does, command
 
 build() {
     tools/build
-    cargo build --profile "$PROFILE" -p skill-verify
+    cargo build --profile "$profile" -p skill-verify
 }
 python() { # the agent's library, which the chapter on skills uses
     python_packages "$work/demo-venv" "$root/demo/requirements.txt"
@@ -42,7 +41,7 @@ quietly "Python packages of the agent" python
 PG_CONFIG=$(tools/private-server)
 need_server
 quietly "private copy of PostgreSQL $pg_major" tools/install
-export SKILL_VERIFY=$target/skill-verify
+export SKILL_VERIFY=$target/$profile/skill-verify
 
 rm -f .build/demo-loaded.txt
 home=$(cluster_home demo)

@@ -1,7 +1,7 @@
 """Fixtures of the system tests.
 
-tests/run starts a cluster for them and says where it is in PGHOST, PGPORT and PGUSER (a superuser); authentication is
-trust, so a test may log in as any role.
+PGHOST, PGPORT and PGUSER (a superuser) name a running cluster; authentication is trust, so a test may log in as any role.
+Each worker of pytest-xdist has a separate cluster in a directory below that one's, since roles belong to the cluster.
 
 connect(role=None, dbname=None)  a new autocommit connection, closed at the end of the test; default: the superuser, in
                                  the module's database
@@ -10,8 +10,9 @@ database                         the name of that database
 fresh_database(extension=True)   the name of a new database, dropped at the end of the module
 roles                            makes the login roles test_agent, test_reviewer, test_auditor and test_admin, each a
                                  member of skill_system_<the same word> and of nothing else; connect("test_agent") logs in
-new_cluster(*settings)           another cluster with its own data directory: .directory, .environment, .connect(role,
-                                 dbname), .start(), .stop(), .destroy(); for crash, restore and standby tests
+new_cluster(*settings)           another cluster with a separate data directory: .directory, .environment, .connect(role,
+                                 dbname), .start(), .stop(), .destroy(); for crash, restore and standby tests.
+                                 copied=False: with another system identifier than any other one
 """
 
 import os
@@ -41,18 +42,30 @@ def open_connection(role=None, dbname=None, environment=os.environ):
     )
 
 
+@pytest.fixture(scope="session")
+def extension_template():
+    """A database with the extension, of which others are copies."""
+    name = f"template_{uuid.uuid4().hex[:12]}"
+    with open_connection() as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        with open_connection(dbname=name) as connection:
+            connection.execute("CREATE EXTENSION skill_system")
+        yield name
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
 @pytest.fixture(scope="module")
-def fresh_database():
+def fresh_database(request):
     made = []
 
     def make(extension=True):
         name = f"test_{uuid.uuid4().hex[:12]}"
+        template = request.getfixturevalue("extension_template") if extension else "template0"
         with open_connection() as admin:
-            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+            admin.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            )
         made.append(name)
-        if extension:
-            with open_connection(dbname=name) as connection:
-                connection.execute("CREATE EXTENSION skill_system")
         return name
 
     yield make
@@ -101,17 +114,22 @@ def roles(db):
 
 
 class Cluster:
-    """A cluster of a test's own, on a Unix socket in its own directory."""
+    """A cluster in a directory with its Unix socket. A killed process is no power failure, so fsync is off."""
 
-    def __init__(self, directory, settings):
+    def __init__(self, directory, settings, copied=True):
         self.directory = directory
         self.data = directory / "data"
-        self.settings = settings
+        self.settings = ("fsync=off", *settings)
         self.environment = {}
+        self.copied = copied
 
     def _tool(self, action, *arguments):
         done = subprocess.run(
-            [TOOL, action, self.directory, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
+            [TOOL, action, self.directory, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=os.environ if self.copied else os.environ | {"CLUSTER_TEMPLATE": ""},
         )
         assert done.returncode == 0, f"tools/cluster {action} failed:\n{done.stderr}"
         return done.stdout
@@ -136,11 +154,40 @@ class Cluster:
 def new_cluster():
     made = []
 
-    def make(*settings):
-        cluster = Cluster(Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6], settings)
+    def make(*settings, copied=True):
+        cluster = Cluster(Path(os.environ["PGHOST"]) / uuid.uuid4().hex[:6], settings, copied)
         made.append(cluster)
         return cluster.start()
 
     yield make
     for cluster in made:
         cluster.destroy()
+
+
+def pytest_configure(config):
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker:
+        config.worker_cluster = Cluster(Path(os.environ["PGHOST"]) / worker, ["max_connections=100"]).start()
+        os.environ["PGHOST"] = config.worker_cluster.environment["PGHOST"]
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "worker_cluster"):
+        config.worker_cluster.destroy()
+
+
+# The files that take longest, for pytest-xdist to begin with; the order of the others does not matter.
+LONGEST = (
+    "test_attacks.py",
+    "test_seal_crash.py",
+    "test_crash.py",
+    "test_worker.py",
+    "test_adoption.py",
+    "test_key_rotation.py",
+    "test_standby.py",
+    "test_dump_restore.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

@@ -61,6 +61,12 @@ need_server() {
     find_server && complete_server "$PG_CONFIG" || die "no complete PostgreSQL 15 to 18 found; run tools/deps, or say where with PG_CONFIG=/path/to/pg_config"
 }
 
+# Where cargo puts what it builds with PROFILE.
+# shellcheck disable=SC2034 # the scripts use both
+target=${CARGO_TARGET_DIR:-$root/target}
+# shellcheck disable=SC2034
+profile=${PROFILE:-release}
+
 version() { sed -n "s/^default_version = '\(.*\)'$/\1/p" "$root/skill_system.control"; }
 
 # A rustup installation is not always in the path of a root shell or of CI.
@@ -109,11 +115,11 @@ use_private_server() {
 }
 
 # A directory for a cluster: .build/NAME, or one in the temporary directory when the server's user cannot get there or
-# the path of the socket would be too long (107 bytes).
+# the path of a socket would be too long (107 bytes; the tests' clusters are two directories deeper).
 cluster_home() {
     local home=$work/$1 sum
     mkdir -p "$work"
-    if ! as_server test -x "$work" || [ ${#home} -gt 78 ]; then
+    if ! as_server test -x "$work" || [ ${#home} -gt 72 ]; then
         sum=$(printf '%s' "$home" | cksum | cut -d' ' -f1)
         home=${TMPDIR:-/tmp}/skill_system_$sum
     fi

@@ -927,7 +927,7 @@ def _(t, fresh):
         t.found(connection, "record_missing")
 
 
-@attack(32, "search_path, SECURITY DEFINER and operators of the attacker's own")
+@attack(32, "search_path, SECURITY DEFINER and operators of the attacker")
 def _(t, log):
     with log.rolled_back(insist=False) as connection:
         connection.execute(

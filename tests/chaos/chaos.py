@@ -89,7 +89,7 @@ class Chaos:
         self.start_writers()
 
     def cluster(self, name):
-        return Cluster(self.home / name, SETTINGS)
+        return Cluster(self.home / name, SETTINGS, copied=False)
 
     def connect(self):
         """To the server as it is now, when it is back."""

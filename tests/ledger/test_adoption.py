@@ -131,7 +131,7 @@ def test_restored_into_a_fresh_cluster(new_cluster, program, tmp_path):
     ahead.take(db)
     held = read_note(outside.newest())[1]
     for loss in (False, True):
-        cluster = new_cluster("fsync=off")
+        cluster = new_cluster("fsync=off", copied=False)
         ready_for_restore(cluster, keyring)
         subprocess.run(
             [f"{bindir()}/pg_restore", "--exit-on-error", "-d", "governed", dump],

@@ -97,6 +97,7 @@ def prepare(connection, action, outside):
 late = []
 
 
+@pytest.mark.long
 def test_kill_at_each_step_of_sealing(new_cluster):
     print(f"SEAL_SEED={SEED}")
     random.seed(SEED)

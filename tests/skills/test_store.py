@@ -492,7 +492,7 @@ def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, appro
     assert store.store("a", good)["status"] == "Draft"
     assert store_refuses("SK403", store.update_status, "a", "Approved")["reason"] == "the body does not say Approved"
     store.store("a", good, {"status": "Draft"})
-    assert store_refuses("SK403", store.update_status, "a", "Approved")["reason"] == "there is no registered approver"
+    assert store_refuses("SK403", store.update_status, "a", "Approved")["reason"] == "no approver is registered"
     store.connection.execute("RESET skill_system.tenant")
     other = Ed25519PrivateKey.generate()
     other_id = db.execute(

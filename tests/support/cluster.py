@@ -67,7 +67,9 @@ def until(condition, what, seconds=20):
 
 @cache
 def skill_verify_program():
-    """Builds skill-verify once, with the profile that the environment names."""
+    """tests/run names the program in SKILL_VERIFY; else it is built once, with the profile that the environment names."""
+    if "SKILL_VERIFY" in os.environ:
+        return Path(os.environ["SKILL_VERIFY"])
     profile = os.environ.get("PROFILE", "release")
     subprocess.run(["cargo", "build", "--profile", profile, "--quiet", "-p", "skill-verify"], cwd=ROOT, check=True)
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / profile / "skill-verify"

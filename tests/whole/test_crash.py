@@ -5,6 +5,7 @@ import threading
 import time
 
 import psycopg
+import pytest
 
 from cluster import governed, kill_hard
 
@@ -12,6 +13,7 @@ ROUNDS = 20
 WRITERS = 4
 
 
+@pytest.mark.long
 def test_what_was_acknowledged_survives_twenty_crashes(orphans, new_cluster):
     cluster = new_cluster("fsync=on", "synchronous_commit=on", "checkpoint_timeout=30s", "full_page_writes=on")
     with governed(cluster) as connection:

@@ -171,7 +171,7 @@ def keyring_of(connection):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_restored_database_is_the_same_and_goes_on(form, settings, source, db, new_cluster, tmp_path):
     before = contents(db)
-    connection = restore(form, source, new_cluster(*settings), tmp_path, keyring_of(db))
+    connection = restore(form, source, new_cluster(*settings, copied=False), tmp_path, keyring_of(db))
     after = contents(connection)
     for part in before:
         assert after[part] == before[part], part
@@ -252,7 +252,7 @@ def goes_on(connection, before):
 
 
 def test_without_the_keyring_nothing_is_signed_until_there_is_a_new_one(source, db, new_cluster, tmp_path):
-    cluster = new_cluster()
+    cluster = new_cluster(copied=False)
     before = contents(db)
     connection = restore("custom", source, cluster, tmp_path, None)
     after = contents(connection)

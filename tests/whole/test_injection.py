@@ -145,6 +145,7 @@ def stage(db, database):
     return db
 
 
+@pytest.mark.long
 def test_hostile_text_in_every_argument(stage, connect):
     tried, wrong = 0, []
     connection = connect()

@@ -1,6 +1,6 @@
 //! The one error form: SQLSTATE, message, detail, hint.
 //!
-//! Each room has its own error enum and says how it becomes a [`Fault`]; the
+//! Each module has an error enum that converts into a [`Fault`]; the
 //! extension turns a fault into an `ereport`, the verifier prints it.
 
 use std::fmt;
@@ -83,13 +83,12 @@ impl Code {
 /// An error as a client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Which SQLSTATE.
     pub code: Code,
     /// What is wrong, in one line.
     pub message: String,
     /// Which row, rule or value.
     pub detail: Option<String>,
-    /// The call or change that mends it.
+    /// The call or change that fixes it.
     pub hint: Option<String>,
 }
 
@@ -105,7 +104,7 @@ impl Fault {
         self
     }
 
-    /// Adds what mends it.
+    /// Adds how to fix it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -53,7 +53,7 @@ pub fn word<'a>(what: &str, value: Option<&'a str>, words: &[&str]) -> Result<&'
     if words.contains(&value) {
         return Ok(value);
     }
-    Err(invalid(format!("\"{}\" is no {what}", crate::error::shorten(value)))
+    Err(invalid(format!("invalid value for {what}: \"{}\"", crate::error::shorten(value)))
         .hint(format!("Use one of {}.", words.join(", "))))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Signing walks every value of every row, so this goes over the bytes as they
 //! lie in the tuple instead of calling the server once per token. All reads are
-//! checked: a damaged value is an error, never a wild read.
+//! checked: a damaged value is an error, never an out-of-bounds read.
 
 use crate::audit::skr1::{EncodeError, JsonWriter};
 use crate::error::{Code, Fault};
@@ -10,7 +10,7 @@ use crate::error::{Code, Fault};
 /// Why a value could not be told to the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonbError {
-    /// The bytes are no `jsonb`.
+    /// The bytes are not a valid `jsonb`.
     Damaged,
     /// They are, and over a limit.
     Encode(EncodeError),
@@ -84,15 +84,13 @@ pub fn strings(root: &[u8]) -> Result<Vec<&str>, (Vec<String>, StringsError)> {
 /// A member of an object, as far as it is looked into here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// A text.
     Text(&'a str),
     /// An object or an array, as [`strings`] and [`find`] take it.
     Container(&'a [u8]),
-    /// Anything else.
     Other,
 }
 
-/// Members of an object by their names; `None` for one that is not there, and for all of what is no object.
+/// Members of an object by their names; `None` for one that is not there, and for everything but objects.
 pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Found<'a>>; N] {
     let mut found = [None; N];
     let header = u32_at(root, 0).unwrap_or_default();
@@ -343,7 +341,6 @@ impl<'o> ObjectWriter<'o> {
         self.out.extend_from_slice(varlena);
         self.entry(0x1000_0000, start);
     }
-    /// A whole number.
     pub fn integer(&mut self, value: i64) {
         let mut rest = value.unsigned_abs();
         let mut groups = [0u16; 5];
@@ -389,7 +386,6 @@ impl<'o> ObjectWriter<'o> {
         }
         Ok(())
     }
-    /// An object inside.
     pub fn object<E>(
         &mut self,
         count: usize,
@@ -407,9 +403,7 @@ impl<'o> ObjectWriter<'o> {
 /// A value of a small object.
 #[derive(Debug, Clone, Copy)]
 pub enum Member<'a> {
-    /// A string.
     Text(&'a str),
-    /// A whole number.
     Integer(i64),
     /// What is `jsonb` already, without its varlena header.
     Jsonb(&'a [u8]),

@@ -1,8 +1,9 @@
 //! The parts of `skill_system` that need no database.
 //!
-//! Nothing here knows PostgreSQL: the extension (`src/`) and the offline
-//! verifier (`crates/verify/`) are both built on this crate, and `cargo test` tries it
-//! without a server.
+//! Nothing here calls PostgreSQL or links to it, so the extension (`src/`) and the offline verifier
+//! (`crates/verify/`) are both built on this crate and `cargo test` runs without a server. It does know
+//! PostgreSQL's formats: [`jsonb`] reads the binary form, [`text_array`] array literals,
+//! [`ledger::snapshot`] snapshots and [`audit::shipped`] the install script; hints are SQL.
 
 pub mod audit;
 pub mod compliance;

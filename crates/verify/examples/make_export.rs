@@ -1,5 +1,5 @@
 //! Writes an export of made-up records, to measure with: `make_export RECORDS FILE`. Prints the key to verify it with;
-//! the keyring lies beside the file.
+//! the keyring is next to the file.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -87,7 +87,7 @@ pub fn proof(
         return end(report, keys, String::new(), Value::Null);
     };
     let Some(log) = log_id(&checkpoint.origin) else {
-        return Err(Unusable(format!("\"{}\" is no log of skill_system", checkpoint.origin)));
+        return Err(Unusable(format!("\"{}\" is not a log of skill_system", checkpoint.origin)));
     };
     let mut encoded = Vec::new();
     let line = record::from_row(row, &log, &mut encoded).map_err(|what| Unusable(format!("the record: {what}")))?;

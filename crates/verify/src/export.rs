@@ -1,4 +1,4 @@
-//! An export: every leaf computed anew from the values, up to the root that was signed.
+//! An export: every leaf recomputed from the values, up to the root that was signed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -47,7 +47,7 @@ fn object(text: &str) -> Result<Members, String> {
     members(text, |key, value| {
         let value = serde_json::from_str(value).unwrap_or_default();
         if object.insert(key.to_owned(), value).is_some() {
-            twice = Some(format!("\"{key}\" is there twice"));
+            twice = Some(format!("\"{key}\" occurs twice"));
         }
         Ok(())
     })
@@ -81,18 +81,18 @@ impl Manifest {
         ];
         let members = object(line)?;
         if members.get("skill_system_export") != Some(&json!(1)) {
-            return Err("this is no export of skill_system, version 1".into());
+            return Err("not an export of skill_system, version 1".into());
         }
         if !members.keys().eq(NAMES.iter()) {
             return Err(format!("the first line of an export has the members {}", NAMES.join(", ")));
         }
-        let text = |name: &str| members[name].as_str().map(str::to_owned).ok_or(format!("{name} is no text"));
-        let count = |name: &str| members[name].as_u64().ok_or(format!("{name} is no count"));
+        let text = |name: &str| members[name].as_str().map(str::to_owned).ok_or(format!("{name} is not a text"));
+        let count = |name: &str| members[name].as_u64().ok_or(format!("{name} is not a count"));
         let edge = |name: &str| {
             let texts = members[name]
                 .as_array()
                 .and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
-            texts.and_then(|texts: Vec<_>| hashes(&texts)).ok_or(format!("{name} is no list of hashes"))
+            texts.and_then(|texts: Vec<_>| hashes(&texts)).ok_or(format!("{name} is not a list of hashes"))
         };
         let manifest = Manifest {
             origin: text("origin")?,
@@ -100,7 +100,7 @@ impl Manifest {
             start: count("start")?,
             end: count("end")?,
             size: count("size")?,
-            root: hash(&text("root")?).ok_or("root is no hash")?,
+            root: hash(&text("root")?).ok_or("root is not a hash")?,
             left: edge("left")?,
             right: edge("right")?,
             checkpoint: text("checkpoint")?,
@@ -183,9 +183,7 @@ struct Piece {
     parts: Vec<Part>,
     findings: Vec<Finding>,
     retirements: Vec<Retirement>,
-    /// All ids, sorted.
     ids: Vec<u128>,
-    /// Where reading stopped.
     failed: Option<String>,
 }
 
@@ -254,7 +252,7 @@ impl Worker<'_> {
                 let gone: Gone = serde_json::from_str(line).map_err(wrong)?;
                 let id = uuid::Uuid::parse_str(&gone.id).map_err(|e| format!("id: {e}"))?.into_bytes();
                 let (true, Some(hash)) = (gone.missing, hash(&gone.hash)) else {
-                    return Err("missing is not true, or hash is no hash".into());
+                    return Err("missing is not true, or hash is not a hash".into());
                 };
                 self.piece.missing += 1;
                 self.finding("record_missing", gone.leaf, id, "the record was sealed and is gone");
@@ -263,7 +261,7 @@ impl Worker<'_> {
             "retired" => {
                 let run: Run = serde_json::from_str(line).map_err(wrong)?;
                 let (true, true, Some(cover)) = (run.retired, run.count > 0, hashes(&run.hashes)) else {
-                    return Err("retired is not true, count is 0, or hashes are no hashes".into());
+                    return Err("retired is not true, count is 0, or hashes has a member that is not a hash".into());
                 };
                 self.close();
                 self.piece.retired = self.piece.retired.saturating_add(run.count);
@@ -592,7 +590,7 @@ pub fn check(
         "{records} records, {missing} missing, {retired} retired in leaves [{start},{end}) of {size} of {origin}: {} problems{}",
         report.problems,
         match outcome {
-            Outcome::Valid => "; every leaf was computed anew and leads to the signed root",
+            Outcome::Valid => "; every leaf was recomputed and the root is the signed one",
             Outcome::Problems => "",
             Outcome::Unvouched => "; but no --key was given, so nobody vouches for the root",
         }

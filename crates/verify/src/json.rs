@@ -12,7 +12,6 @@ const MAX_DEPTH: usize = 1024;
 /// Why a value was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonError {
-    /// Not JSON.
     Malformed(&'static str),
     /// JSON that cannot be signed.
     Encode(EncodeError),
@@ -46,7 +45,6 @@ pub struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// At the beginning.
     pub fn new(text: &'a str) -> Parser<'a> {
         Parser { text, at: 0 }
     }
@@ -60,7 +58,7 @@ impl<'a> Parser<'a> {
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
-    /// The next byte; 0 at the end, which is no JSON either.
+    /// The next byte; 0 at the end, which is not JSON either.
     fn peek(&self) -> u8 {
         self.text.as_bytes().get(self.at).copied().unwrap_or_default()
     }
@@ -69,7 +67,6 @@ impl<'a> Parser<'a> {
         self.text.get(start..end).ok_or(JsonError::Malformed("a cut character"))
     }
 
-    /// Passes over blanks.
     pub fn blanks(&mut self) {
         while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
             self.at += 1;
@@ -131,7 +128,6 @@ impl<'a> Parser<'a> {
         self.at += rest.iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..=0x1F)).count();
     }
 
-    /// A string.
     #[inline]
     pub fn string(&mut self) -> Result<Cow<'a, str>> {
         if self.peek() != b'"' {

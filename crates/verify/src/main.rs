@@ -23,7 +23,7 @@ const HELP: &str = "\
 skill-verify checks what skill_system recorded, without a database.
 
   skill-verify export FILE --key KEY... [--keyring KEYRING]
-      An export of the audit trail. Every leaf is computed anew from the values of its record, up to
+      An export of the audit trail. Every leaf is recomputed from the values of its record, up to
       the root of the signed checkpoint. With --keyring also the signature of every record.
   skill-verify proof FILE --record RECORD --key KEY...
       A tlog-proof. RECORD is a file with the record as JSON: a line of an export, or to_jsonb(row).
@@ -40,15 +40,15 @@ skill-verify checks what skill_system recorded, without a database.
       rules, and each audit record that brings its proof.
   skill-verify rows FILE --keyring KEYRING --log-id UUID
       The signature of every row, one a line, as SELECT to_jsonb(a) FROM skill_system.audit_logs a
-      prints them. Whoever has the keyring could also forge: this finds changes made by others.
+      prints them. The holder of the keyring could also forge: this finds changes made by others.
 
 FILE, OLD, NEW, CHECKPOINT and RECORD may be - for standard input.
 
   --key KEY        Public key of the log as <origin>+<hash>+<base64>, or a file with one a line. May be
                    given several times. Get it from the log's owner, never from what you verify.
   --keyring FILE   The server's keyring, a JSON Web Key set. Secret: keep it where the server keeps it.
-  --threads N      Threads for export and rows; as many as there are cores unless given.
-  --json           One JSON object a line: {\"kind\":\"problem\"|\"note\"|\"result\", ...}.
+  --threads N      Threads for export and rows; by default one per core.
+  --json           One JSON object per line: {\"kind\":\"problem\"|\"note\"|\"result\", ...}.
   --help, --version
 
 An id that occurs twice is found when its records lie in neighbouring pieces of the file of 256 KiB:

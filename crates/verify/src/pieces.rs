@@ -49,7 +49,7 @@ pub fn first_line(input: &mut impl BufRead) -> Result<Option<String>, Unusable> 
     if line.len() > MAX_LINE {
         return Err(Unusable(format!("a line is longer than {MAX_LINE} bytes")));
     }
-    let line = String::from_utf8(line).map_err(|_| Unusable("line 1 is no UTF-8".into()))?;
+    let line = String::from_utf8(line).map_err(|_| Unusable("line 1 is not valid UTF-8".into()))?;
     Ok(if line.is_empty() { None } else { Some(line) })
 }
 

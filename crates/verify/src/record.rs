@@ -30,26 +30,21 @@ const COLUMNS: [&str; 13] = [
 pub struct Line<'a> {
     /// Its place in the log, in an export.
     pub leaf: Option<u64>,
-    /// Its id.
     pub id: [u8; 16],
     /// What of it matters to the verifier; nothing for a row that the server could not encode either.
     pub whole: Option<Whole<'a>>,
 }
 
-/// What is used of a record besides its signed bytes.
+/// What is used of a record in addition to its signed bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Whole<'a> {
-    /// Tenant.
     pub tenant_id: Cow<'a, str>,
-    /// Kind of event.
     pub event_type: Cow<'a, str>,
     /// The JSON text of `event_data`.
     pub event_data: &'a str,
-    /// Who logged in.
     pub session_user: Cow<'a, str>,
     /// Key that signs the row.
     pub key_id: Cow<'a, str>,
-    /// The signature text.
     pub signature: Cow<'a, str>,
 }
 
@@ -162,13 +157,13 @@ pub fn in_any_order<'a>(
             Some(column) => &mut values[column],
             None if key == "leaf" => &mut leaf,
             None if exact => {
-                wrong.get_or_insert_with(|| format!("\"{key}\" is no column of a record"));
+                wrong.get_or_insert_with(|| format!("\"{key}\" is not a column of a record"));
                 return Ok(());
             }
             None => return Ok(()),
         };
         if place.replace(value).is_some() {
-            wrong.get_or_insert_with(|| format!("\"{key}\" is there twice"));
+            wrong.get_or_insert_with(|| format!("\"{key}\" occurs twice"));
         }
         Ok(())
     })
@@ -178,18 +173,18 @@ pub fn in_any_order<'a>(
     }
     let value = |name: &str| -> Result<&'a str, String> {
         let column = COLUMNS.iter().position(|column| *column == name);
-        column.and_then(|column| values[column]).ok_or_else(|| format!("{name} is missing or no text"))
+        column.and_then(|column| values[column]).ok_or_else(|| format!("{name} is missing or not a text"))
     };
     let nullable = |name: &str| -> Result<Option<Cow<'a, str>>, String> {
         match value(name)? {
             "null" => Ok(None),
-            text => Parser::new(text).string().map(Some).map_err(|_| format!("{name} is missing or no text")),
+            text => Parser::new(text).string().map(Some).map_err(|_| format!("{name} is missing or not a text")),
         }
     };
-    let whole_number = |name: &str, text: &str| text.parse::<i64>().map_err(|_| format!("{name} is no whole number"));
+    let whole_number = |name: &str, text: &str| text.parse::<i64>().map_err(|_| format!("{name} is not an integer"));
     let leaf = leaf.map(|text| whole_number("leaf", text)).transpose()?;
-    let leaf = leaf.map(|leaf| u64::try_from(leaf).map_err(|_| "leaf is no whole number")).transpose()?;
-    let id = nullable("id")?.ok_or("id is missing or no text")?;
+    let leaf = leaf.map(|leaf| u64::try_from(leaf).map_err(|_| "leaf is not an integer")).transpose()?;
+    let id = nullable("id")?.ok_or("id is missing or not a text")?;
     let uuid = uuid::Uuid::parse_str(&id).map_err(|e| format!("id: {e}"))?;
     if exact && uuid.to_string() != id {
         return Err("id is spelled in another way than the server does".into());
@@ -209,8 +204,8 @@ pub fn in_any_order<'a>(
             // The last years of PostgreSQL's calendar are beyond what can be signed.
             Some(text) if !exact || usual(text) => unix_micros(text)
                 .map(|micros| i64::try_from(micros).ok())
-                .ok_or_else(|| format!("{name} is no time with an offset")),
-            Some(_) => Err(format!("{name} is no time as the server writes it")),
+                .ok_or_else(|| format!("{name} is not a time with an offset")),
+            Some(_) => Err(format!("{name} is not a time as the server writes it")),
         }
     };
     let transaction_id = match value("transaction_id")? {
@@ -464,16 +459,16 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         let plain = line("{}");
         for (bad, word) in [
-            (plain.replace("\"key_id\":\"k\"", "\"key_id\":\"k\",\"key_id\":\"k\""), "\"key_id\" is there twice"),
-            (plain.replace("\"key_id\"", "\"keyid\""), "no column"),
+            (plain.replace("\"key_id\":\"k\"", "\"key_id\":\"k\",\"key_id\":\"k\""), "\"key_id\" occurs twice"),
+            (plain.replace("\"key_id\"", "\"keyid\""), "not a column"),
             (plain.replace(",\"actor_id\":null", ""), "actor_id is missing"),
-            (plain.replace(":\"b\"", ":5"), "current_user_name is missing or no text"),
-            (plain.replace(":42", ":42.0"), "transaction_id is no whole number"),
-            (plain.replace(":42", ":9223372036854775808"), "transaction_id is no whole number"),
+            (plain.replace(":\"b\"", ":5"), "current_user_name is missing or not a text"),
+            (plain.replace(":42", ":42.0"), "transaction_id is not an integer"),
+            (plain.replace(":42", ":9223372036854775808"), "transaction_id is not an integer"),
             (plain.replace("{}", "{\"a\":1,\"a\":1}"), "twice in one object"),
-            (plain.replace("2026-11-21T12:12:57.699023Z", "2026-02-30T12:12:57.699023Z"), "created_at is no time"),
+            (plain.replace("2026-11-21T12:12:57.699023Z", "2026-02-30T12:12:57.699023Z"), "created_at is not a time"),
             (plain.replace("01a1fe1c-", "1a1fe1c-"), "id: "),
-            (plain.replace(":7,", ":-7,"), "leaf is no whole number"),
+            (plain.replace(":7,", ":-7,"), "leaf is not an integer"),
         ] {
             let error = in_any_order(&bad, &[9; 16], &mut Vec::new(), true).unwrap_err();
             assert!(error.contains(word), "{error}: {bad}");

@@ -14,14 +14,12 @@ pub struct Unusable(pub String);
 pub enum Outcome {
     /// All is as it was signed.
     Valid,
-    /// Something is not.
     Problems,
     /// Nothing contradicts itself, and nobody vouches for it.
     Unvouched,
 }
 
 impl Outcome {
-    /// The exit status.
     pub fn status(self) -> u8 {
         match self {
             Outcome::Valid => 0,
@@ -42,15 +40,12 @@ impl Outcome {
 /// Something that is not as it should be, or that somebody must look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// A stable word.
     pub code: &'static str,
     /// Line of the input, counted from 1.
     pub line: Option<u64>,
     /// Leaf of the log.
     pub leaf: Option<u64>,
-    /// Record.
     pub id: Option<[u8; 16]>,
-    /// In words.
     pub detail: String,
 }
 
@@ -61,7 +56,7 @@ impl Finding {
     }
 }
 
-/// What the input says must not write to the terminal as it likes.
+/// Escapes control characters, so that the input cannot control the terminal.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
@@ -84,7 +79,6 @@ impl<W: Write> Report<W> {
         Report { out, json, problems: 0 }
     }
 
-    /// A problem.
     pub fn problem(&mut self, finding: &Finding) -> Result<(), Unusable> {
         self.problems += 1;
         self.write_finding("problem", finding)

@@ -14,7 +14,6 @@ use crate::json::{JsonError, Parser, members};
 use crate::record;
 use crate::report::{Finding, Outcome, Report, Unusable};
 
-/// Largest document.
 pub const MAX_DOCUMENT: usize = 256 << 20;
 
 fn unusable(error: JsonError) -> Unusable {
@@ -41,7 +40,7 @@ fn elements(text: &str) -> Result<Vec<Box<serde_json::value::RawValue>>, Unusabl
 
 /// Is the document what the log's key signed, and does everything in it agree?
 pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Write>) -> Result<Outcome, Unusable> {
-    let missing = || Unusable(format!("this is no compliance snapshot: {VERSION_MEMBER}, payload or note is missing"));
+    let missing = || Unusable(format!("not a compliance snapshot: {VERSION_MEMBER}, payload or note is missing"));
     let [version, payload, note] = parts(document, [VERSION_MEMBER, "payload", "note"])?;
     if version.map(str::trim) != Some("1") {
         return Err(missing());
@@ -57,7 +56,7 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
         }
     };
     let log = log_id(&statement.origin)
-        .ok_or_else(|| Unusable(format!("\"{}\" is no log of skill_system", statement.origin)))?;
+        .ok_or_else(|| Unusable(format!("\"{}\" is not a log of skill_system", statement.origin)))?;
     let told =
         digest(&statement.checklist, |writer| Parser::new(payload.trim()).encode_into(writer)).map_err(unusable)?;
     if told != statement.digest {

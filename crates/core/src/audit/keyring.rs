@@ -29,7 +29,7 @@ pub const MAX_KEY_ID_BYTES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyringError {
     /// Not a JWK set.
-    #[error("the keyring is no JSON Web Key set")]
+    #[error("the keyring is not a JSON Web Key set")]
     NotJwkSet {
         /// Where parsing stopped; no content.
         line: usize,
@@ -42,34 +42,18 @@ pub enum KeyringError {
     BadKeyId,
     /// The same key id twice.
     #[error("the keyring has two keys with the same key id")]
-    DuplicateKeyId {
-        /// The id.
-        key_id: String,
-    },
+    DuplicateKeyId { key_id: String },
     /// Not base64url, or too short.
-    #[error("the keyring has a key that is no base64url text of at least {MIN_KEY_BYTES} bytes")]
-    BadKey {
-        /// Whose.
-        key_id: String,
-    },
-    /// Halves that are no key, or not of one key, or an active key without its secret half.
+    #[error("the keyring has a key that is not a base64url text of at least {MIN_KEY_BYTES} bytes")]
+    BadKey { key_id: String },
+    /// Halves that are not a key, or not of one key, or an active key without its secret half.
     #[error("the keyring has an Ed25519 key whose x and d are not the halves of one key")]
-    BadKeyPair {
-        /// Whose.
-        key_id: String,
-    },
-    /// Several active keys.
+    BadKeyPair { key_id: String },
     #[error("the keyring has {count} active Ed25519 keys; one can sign")]
-    SeveralSigning {
-        /// How many.
-        count: usize,
-    },
+    SeveralSigning { count: usize },
     /// None or several active keys.
     #[error("the keyring has {count} active HS256 keys instead of one")]
-    NotOneActive {
-        /// How many.
-        count: usize,
-    },
+    NotOneActive { count: usize },
 }
 
 impl From<KeyringError> for Fault {
@@ -196,8 +180,8 @@ impl Drop for Wiped {
 }
 
 /// Written into one buffer that is large enough, or growing would leave copies behind.
-fn print(set: &Wiped, room: usize) -> Zeroizing<String> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+fn print(set: &Wiped, capacity: usize) -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     // Neither can fail: the target is memory, the source has text keys.
     let _ = serde_json::to_writer_pretty(&mut *bytes, &set.0);
     bytes.push(b'\n');
@@ -275,7 +259,6 @@ impl SigningKey {
 pub struct VerifyingKey {
     /// Its `kid`.
     pub id: String,
-    /// The key.
     pub key: Ed25519Public,
 }
 

@@ -14,11 +14,11 @@ const CONTEXT: &[u8] = b"skill_system/row-mac/v1\0";
 /// SKR1 schema of `audit_logs`; a new column means a new number.
 pub const SCHEMA: u16 = 1;
 
-/// Longest `event_type`, in characters (seed 001).
+/// Longest `event_type`, in characters (AEGIS).
 pub const MAX_EVENT_TYPE: usize = 100;
-/// Longest `actor_id`, in characters (seed 001).
+/// Longest `actor_id`, in characters (AEGIS).
 pub const MAX_ACTOR_ID: usize = 100;
-/// Longest `actor_type`, in characters (seed 001).
+/// Longest `actor_type`, in characters (AEGIS).
 pub const MAX_ACTOR_TYPE: usize = 20;
 
 /// All columns of a row but the signature, in SKR1 order (tags 1 to 12).
@@ -26,7 +26,6 @@ pub const MAX_ACTOR_TYPE: usize = 20;
 pub struct Record<'a> {
     /// Row id, UUID version 7.
     pub id: &'a [u8; 16],
-    /// Tenant.
     pub tenant_id: &'a str,
     /// Claimed by the writer.
     pub event_type: &'a str,
@@ -38,9 +37,7 @@ pub struct Record<'a> {
     pub created_at: i64,
     /// The server's clock, microseconds since 1970 UTC.
     pub recorded_at: i64,
-    /// Top-level transaction id.
     pub transaction_id: u64,
-    /// Who logged in.
     pub session_user: &'a str,
     /// Whose rights were in force.
     pub current_user: &'a str,
@@ -135,7 +132,6 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// A stable word.
     pub fn code(self) -> &'static str {
         match self {
             Problem::SignatureMalformed => "signature_malformed",
@@ -145,7 +141,6 @@ impl Problem {
         }
     }
 
-    /// In words.
     pub fn explain(self) -> &'static str {
         match self {
             Problem::SignatureMalformed => "the signature is not of the form v1:<key id>:<64 hex digits>",

@@ -13,7 +13,6 @@ pub struct Function {
     pub symbol: Option<String>,
     /// It carries `SET search_path = pg_catalog, pg_temp`.
     pub pinned: bool,
-    /// STRICT.
     pub strict: bool,
 }
 
@@ -22,7 +21,6 @@ pub struct Function {
 pub struct Column {
     /// The table, without schema.
     pub relation: String,
-    /// The column.
     pub name: String,
     /// Its type, as format_type() writes it.
     pub kind: String,
@@ -33,7 +31,6 @@ pub struct Column {
 /// What the script declares.
 #[derive(Debug, Default)]
 pub struct Shipped {
-    /// All functions.
     pub functions: Vec<Function>,
     /// The columns of the tables audit_*, partitions left out.
     pub columns: Vec<Column>,

@@ -62,7 +62,6 @@ impl From<EncodeError> for Fault {
     }
 }
 
-/// Writes one record.
 pub struct Encoder<'b> {
     out: &'b mut Vec<u8>,
     count_at: usize,
@@ -96,31 +95,24 @@ impl<'b> Encoder<'b> {
         self.out.extend_from_slice(&[t, a, kind, l, e, n, g]);
     }
 
-    /// SQL NULL.
     pub fn null(&mut self, tag: u16) {
         self.field(tag, NULL, &[]);
     }
-    /// A signed integer.
     pub fn i64(&mut self, tag: u16, value: i64) {
         self.field(tag, I64, &value.to_be_bytes());
     }
-    /// An unsigned integer.
     pub fn u64(&mut self, tag: u16, value: u64) {
         self.field(tag, U64, &value.to_be_bytes());
     }
-    /// A boolean.
     pub fn bool(&mut self, tag: u16, value: bool) {
         self.field(tag, BOOL, &[u8::from(value)]);
     }
-    /// A UUID.
     pub fn uuid(&mut self, tag: u16, value: &[u8; 16]) {
         self.field(tag, UUID, value);
     }
-    /// Bytes.
     pub fn bytes(&mut self, tag: u16, value: &[u8]) {
         self.field(tag, BYTES, value);
     }
-    /// Text, or NULL.
     pub fn utf8(&mut self, tag: u16, value: Option<&str>) {
         match value {
             Some(text) => self.field(tag, UTF8, text.as_bytes()),
@@ -158,7 +150,6 @@ impl<'b> Encoder<'b> {
         Ok(())
     }
 
-    /// Completes the record.
     pub fn finish(self) {
         self.out[self.count_at..self.count_at + 2].copy_from_slice(&self.count.to_be_bytes());
     }
@@ -169,7 +160,7 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::NEW) };
 }
 
-/// What the writer keeps in mind besides its output. Empty between values.
+/// The writer's state next to its output. Empty between values.
 struct Scratch {
     frames: Vec<Frame>,
     members: Vec<Member>,
@@ -262,7 +253,6 @@ impl JsonWriter<'_> {
         self.text(text);
         Ok(())
     }
-    /// A string.
     pub fn string(&mut self, text: &[u8]) -> Result<(), EncodeError> {
         self.value(4)?;
         self.text(text);

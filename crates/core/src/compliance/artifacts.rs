@@ -24,7 +24,6 @@ pub struct ArtifactInput<'a> {
     pub generated_by: Option<&'a str>,
 }
 
-/// A valid artifact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact<'a> {
     pub artifact_type: &'a str,

@@ -28,9 +28,7 @@ const TRANSITIONS_HINT: &str = "SELECT * FROM skill_system.checklist_transitions
 pub struct Transition {
     /// Function that makes it.
     pub action: &'static str,
-    /// Status before.
     pub from: &'static str,
-    /// Status after.
     pub to: &'static str,
     /// When it is allowed.
     pub condition: &'static str,
@@ -208,15 +206,12 @@ pub fn instantiate(items: &Value) -> Value {
 
 /// What is new about an item.
 pub struct ItemChange<'a> {
-    /// Its status.
     pub status: &'a str,
     /// A note; `None` leaves it.
     pub note: Option<&'a str>,
     /// What was entered; `None` leaves it.
     pub data: Option<&'a Value>,
-    /// Who.
     pub by: &'a str,
-    /// When, RFC 3339.
     pub at: &'a str,
 }
 
@@ -252,11 +247,8 @@ pub fn change_item(items: &mut Value, index: i32, change: &ItemChange<'_>) -> Re
 /// An item that must be complete and is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// From 0.
     pub index: i32,
-    /// Its label.
     pub label: String,
-    /// Its status.
     pub status: String,
 }
 

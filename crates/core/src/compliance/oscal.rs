@@ -11,11 +11,8 @@ const NAMESPACE: &str = "https://skill-system.invalid/ns/oscal";
 /// Evidence for a cell.
 #[derive(Debug, Clone)]
 pub struct Evidence {
-    /// Its id.
     pub id: String,
-    /// Its name.
     pub name: String,
-    /// MIME type.
     pub media_type: Option<String>,
     /// Where it is, when it is a file.
     pub path: Option<String>,
@@ -26,23 +23,16 @@ pub struct Evidence {
 /// One cell of the matrix with what is known about it.
 #[derive(Debug, Clone)]
 pub struct Cell {
-    /// The entity.
     pub entity_id: String,
-    /// Its kind.
     pub entity_type: String,
-    /// Its name.
     pub entity_name: Option<String>,
-    /// The domain.
     pub domain: String,
     /// Status of the cell, now.
     pub status: String,
-    /// RFC 3339.
     pub deadline: Option<String>,
     /// When it was assessed, RFC 3339.
     pub assessed_at: String,
-    /// Its filing.
     pub checklist_id: Option<String>,
-    /// Its evidence.
     pub evidence: Vec<Evidence>,
     /// The frozen rules as `identifier version`.
     pub rules: Vec<String>,
@@ -51,9 +41,7 @@ pub struct Cell {
 /// What the whole document is about.
 #[derive(Debug, Clone)]
 pub struct About<'a> {
-    /// Its title.
     pub title: &'a str,
-    /// The tenant.
     pub tenant: &'a str,
     /// When it is made, RFC 3339.
     pub at: &'a str,
@@ -87,7 +75,6 @@ fn line(text: &str) -> String {
     if text.is_empty() { "-".into() } else { text }
 }
 
-/// The document.
 pub fn assessment_results(about: &About<'_>, cells: &[Cell]) -> Value {
     let id = |parts: &[&str]| name_uuid(about.tenant, parts);
     let plan = id(&["plan"]);

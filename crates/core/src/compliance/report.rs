@@ -75,7 +75,6 @@ fn time_line(data: &mut Value) {
     data["to"] = to;
 }
 
-/// Writes the report.
 pub fn render(format: Option<&str>, mut data: Value) -> Result<String, Fault> {
     let format = word("format", format, &FORMATS)?;
     if format == "json" {

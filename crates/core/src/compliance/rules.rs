@@ -41,7 +41,6 @@ pub struct Rule<'a> {
 }
 
 impl<'a> RuleInput<'a> {
-    /// Checks every member.
     pub fn check(&self) -> Result<Rule<'a>, Fault> {
         let rule_identifier = required("rule_identifier", self.rule_identifier, 255)?;
         let rule_domain = required("rule_domain", self.rule_domain, 50)?;

@@ -37,14 +37,12 @@ pub fn digest<E: From<EncodeError>>(
 pub struct Statement {
     /// The log: `skill_system/<log id>/<incarnation>`.
     pub origin: String,
-    /// The filing.
     pub checklist: [u8; 16],
     /// [`digest`] of the payload.
     pub digest: [u8; 32],
 }
 
 impl Statement {
-    /// The signed note.
     pub fn sign(&self, key: &SigningKey) -> Result<String, CheckpointError> {
         let checklist = uuid::Uuid::from_bytes(self.checklist);
         let text = format!("{}\n{KIND}\n{checklist}\nsha256:{}\n", self.origin, hex::encode(self.digest));

@@ -22,26 +22,20 @@ const ED25519: u8 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CheckpointError {
     /// Not of the form.
-    #[error("the checkpoint is no signed note with origin, size and root")]
+    #[error("the checkpoint is not a signed note with origin, size and root")]
     Malformed,
     /// Not of the form.
-    #[error("the proof is no {PROOF_HEAD} text: {0}")]
+    #[error("the proof is not a {PROOF_HEAD} text: {0}")]
     MalformedProof(&'static str),
     /// Not of the form.
-    #[error("\"{0}\" is no verifier key <name>+<hash>+<base64> of an Ed25519 key")]
+    #[error("invalid verifier key: \"{0}\" is not <name>+<hash>+<base64> of an Ed25519 key")]
     MalformedKey(String),
     /// Signed by others only.
     #[error("the checkpoint of \"{origin}\" carries no signature of a given key for that origin")]
-    NotSigned {
-        /// Which log.
-        origin: String,
-    },
+    NotSigned { origin: String },
     /// A signature by a given key that is not true.
     #[error("the checkpoint of \"{origin}\" is not what its key signed")]
-    BadSignature {
-        /// Which log.
-        origin: String,
-    },
+    BadSignature { origin: String },
     /// Blanks or a plus in the origin.
     #[error("\"{0}\" cannot be the origin of a log")]
     BadOrigin(String),
@@ -58,9 +52,7 @@ impl From<CheckpointError> for Fault {
 pub struct Checkpoint {
     /// Which log: `skill_system/<log id>/<incarnation>`.
     pub origin: String,
-    /// Its leaves.
     pub size: u64,
-    /// Its root.
     pub root: Hash,
 }
 
@@ -69,7 +61,6 @@ pub struct Checkpoint {
 pub struct VerifierKey(StandardVerifier);
 
 impl VerifierKey {
-    /// Reads the text.
     pub fn parse(text: &str) -> Result<VerifierKey, CheckpointError> {
         StandardVerifier::new(text).map(VerifierKey).map_err(|error| match error {
             VerifierError::Format | VerifierError::Alg | VerifierError::Id => {
@@ -108,7 +99,6 @@ impl Signer for NoteSigner<'_> {
 }
 
 impl Checkpoint {
-    /// The signed note.
     pub fn sign(&self, key: &SigningKey) -> Result<String, CheckpointError> {
         let text = format!("{}\n{}\n{}\n", self.origin, self.size, BASE64.encode(self.root));
         sign_text(&self.origin, &text, key)
@@ -171,13 +161,11 @@ fn parse(note: &str) -> Result<(Note, Checkpoint), CheckpointError> {
 /// Shows that one record is in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// The record's leaf.
     pub index: u64,
     /// Its path to the root.
     pub hashes: Vec<Hash>,
     /// Anything; not covered by the proof.
     pub extra: Option<Vec<u8>>,
-    /// The signed note.
     pub checkpoint: String,
 }
 
@@ -210,7 +198,7 @@ impl Proof {
         let extra = match lines.peek().and_then(|line| line.strip_prefix("extra ")) {
             Some(extra) => {
                 lines.next();
-                Some(BASE64.decode(extra).map_err(|_| wrong("the extra data is no base64"))?)
+                Some(BASE64.decode(extra).map_err(|_| wrong("the extra data is not base64"))?)
             }
             None => None,
         };
@@ -219,8 +207,8 @@ impl Proof {
             .parse::<u64>()
             .ok()
             .filter(|index| index.to_string() == digits)
-            .ok_or(wrong("the index is no number"))?;
-        let hashes = hashes(lines).ok_or(wrong("a line of the path is no hash, or there are too many"))?;
+            .ok_or(wrong("the index is not a number"))?;
+        let hashes = hashes(lines).ok_or(wrong("a line of the path is not a hash, or there are too many"))?;
         Ok(Proof { index, hashes, extra, checkpoint: checkpoint.to_owned() })
     }
 }

@@ -12,7 +12,6 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Sees nothing.
     pub fn empty() -> Self {
         Snapshot { xmax: 1, in_progress: Vec::new() }
     }

@@ -58,11 +58,9 @@ pub struct Profile {
     /// Number of the current row in `policy_versions`.
     #[serde(default)]
     pub version: i32,
-    /// Rules that allow.
     pub allowed_effects: Vec<String>,
     /// Rules that need a person.
     pub ask_effects: Vec<String>,
-    /// Rules that deny.
     pub denied_effects: Vec<String>,
     /// Commands that may run.
     pub allowed_exec: Vec<String>,
@@ -84,21 +82,14 @@ pub enum PolicyError {
     /// A rule does not parse.
     #[error("malformed rule in {column} of policy \"{policy}\"")]
     BadRule {
-        /// Whose.
         policy: String,
-        /// In which column.
         column: &'static str,
         /// Which, and what is wrong.
         bad: BadEffect,
     },
-    /// An entry of `allowed_exec` is no command.
+    /// An entry of `allowed_exec` is not a command.
     #[error("malformed command in allowed_exec of policy \"{policy}\"")]
-    BadCommand {
-        /// Whose.
-        policy: String,
-        /// The entry.
-        command: String,
-    },
+    BadCommand { policy: String, command: String },
     /// The name of a profile is empty, too long or has blanks around it.
     #[error("a policy name must be 1 to {MAX_NAME_BYTES} bytes without blanks around it")]
     BadName {
@@ -107,36 +98,16 @@ pub enum PolicyError {
     },
     /// A column with two possible words has another one.
     #[error("\"{given}\" is not a value of {column}")]
-    BadChoice {
-        /// Which column.
-        column: &'static str,
-        /// What was given.
-        given: String,
-        /// What is possible.
-        words: [&'static str; 2],
-    },
+    BadChoice { column: &'static str, given: String, words: [&'static str; 2] },
     /// It inherits from a profile that is not there.
     #[error("policy \"{policy}\" inherits from \"{parent}\", which does not exist")]
-    UnknownParent {
-        /// Whose.
-        policy: String,
-        /// The missing one.
-        parent: String,
-    },
+    UnknownParent { policy: String, parent: String },
     /// It inherits from itself.
     #[error("policy \"{policy}\" inherits from itself")]
-    Cycle {
-        /// Whose.
-        policy: String,
-        /// The way round.
-        path: Vec<String>,
-    },
+    Cycle { policy: String, path: Vec<String> },
     /// Over [`MAX_RULES`] or [`MAX_ANCESTORS`].
     #[error("policy \"{policy}\" has more than {MAX_RULES} rules or {MAX_ANCESTORS} profiles to inherit from")]
-    TooLarge {
-        /// Whose.
-        policy: String,
-    },
+    TooLarge { policy: String },
     /// No such profile in this tenant.
     #[error("policy \"{policy}\" does not exist")]
     Unknown {
@@ -285,7 +256,6 @@ fn resolve(
 /// A rule with the profile it came from.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// As written.
     pub text: Rc<str>,
     /// The profile that has it.
     pub source: Rc<str>,
@@ -354,7 +324,7 @@ struct Command {
 
 #[derive(Debug, Clone)]
 enum Program {
-    /// Found through the search path of whoever runs it: must be asked for by the same bare name.
+    /// Found through the search path of the caller: must be asked for by the same bare name.
     Name(Box<str>),
     Path(Effect<'static>),
 }
@@ -481,7 +451,6 @@ fn write_root(text: &str) -> Result<Effect<'static>, Malformed> {
 /// How an effect came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may happen.
     Allow,
     /// It needs a person.
     Ask,
@@ -503,11 +472,10 @@ impl Verdict {
 /// Why an effect came out as it did.
 #[derive(Debug, Clone)]
 pub enum Why<'p> {
-    /// This rule decided.
     Rule(&'p Rule),
     /// No rule names it.
     Unlisted,
-    /// It is no effect at all.
+    /// It is not an effect.
     Malformed(Malformed),
     /// Not in `allowed_exec`, or not below `allowed_write_roots`: which.
     NotIn(&'static str),
@@ -516,7 +484,6 @@ pub enum Why<'p> {
 /// Answer to `check_policy` and its sisters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Everything may happen.
     pub allowed: bool,
     /// What may not happen without a person, as asked, without repeats.
     pub blocked: Vec<String>,
@@ -557,7 +524,6 @@ pub struct Explanation {
     pub rule: Option<String>,
     /// The profile that has this rule.
     pub source: Option<String>,
-    /// In words.
     pub why: String,
 }
 
@@ -566,15 +532,12 @@ pub struct Explanation {
 pub struct Finding {
     /// `error`, `warning` or `info`.
     pub severity: &'static str,
-    /// A stable word.
     pub code: &'static str,
     /// The rule it is about.
     pub rule: String,
     /// The profile that has it.
     pub source: String,
-    /// What is wrong.
     pub message: String,
-    /// What to do.
     pub hint: &'static str,
 }
 
@@ -941,189 +904,4 @@ pub fn lint_broken(name: &str, error: &PolicyError) -> Finding {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn profile(name: &str, allow: &[&str], ask: &[&str], deny: &[&str]) -> Profile {
-        let list = |items: &[&str]| items.iter().map(|s| (*s).to_owned()).collect();
-        Profile {
-            name: name.into(),
-            version: 1,
-            allowed_effects: list(allow),
-            ask_effects: list(ask),
-            denied_effects: list(deny),
-            metadata: "{}".into(),
-            ..Profile::default()
-        }
-    }
-    fn check(policy: &Policy, effects: &[&str]) -> Decision {
-        policy.check(effects.iter().copied())
-    }
-
-    #[test]
-    fn precedence() {
-        let p = Policy::compile("p", &[profile("p", &["db.*", "fs.read"], &["db.write"], &["db.drop"])]).unwrap();
-        let d = check(&p, &["db.drop", "db.read", "net.fetch", "db.write", "db.drop"]);
-        assert_eq!(d.blocked, ["db.drop", "net.fetch", "db.write"]);
-        assert_eq!(d.ask, ["db.write"]);
-        assert_eq!((d.allowed, d.verdict), (false, Verdict::Deny));
-        assert_eq!(check(&p, &["db.write"]).verdict, Verdict::Ask);
-        assert!(check(&p, &[]).allowed);
-        assert!(!check(&p, &["DB.READ"]).allowed);
-    }
-
-    #[test]
-    fn inheritance_adds_and_refuses_cycles() {
-        let parent = profile("parent", &["db.read"], &[], &["net.fetch"]);
-        let mut child = profile("child", &["**"], &[], &[]);
-        child.inherits = vec!["parent".into()];
-        let p = Policy::compile("child", &[child.clone(), parent.clone()]).unwrap();
-        assert!(!check(&p, &["net.fetch"]).allowed);
-        assert_eq!(p.explain(["net.fetch"].into_iter())[0].source.as_deref(), Some("parent"));
-        let before = p.hash.clone();
-        let mut stricter = parent.clone();
-        stricter.denied_effects.push("git.write".into());
-        assert_ne!(before, Policy::compile("child", &[child.clone(), stricter]).unwrap().hash);
-        let mut looped = parent;
-        looped.inherits = vec!["child".into()];
-        assert!(matches!(Policy::compile("child", &[child.clone(), looped]), Err(PolicyError::Cycle { .. })));
-        assert!(matches!(Policy::compile("child", &[child]), Err(PolicyError::UnknownParent { .. })));
-    }
-
-    #[test]
-    fn commands() {
-        let mut p = profile("p", &["proc.exec"], &[], &["proc.exec:sudo"]);
-        p.allowed_exec =
-            ["git", "npm test", "cargo build **", "python3 *", "/usr/bin/make", "sudo"].map(String::from).to_vec();
-        let p = Policy::compile("p", &[p]).unwrap();
-        for (argv, allowed) in [
-            (&["git", "status"][..], true),
-            (&["/tmp/evil/git", "status"], false),
-            (&["npm", "test"], true),
-            (&["npm", "test", "--force"], false),
-            (&["npm"], false),
-            (&["cargo", "build"], true),
-            (&["cargo", "build", "--release"], true),
-            (&["python3", "x.py"], true),
-            (&["python3"], false),
-            (&["/usr/bin/make"], true),
-            (&["/usr/bin/../bin/make"], true),
-            (&["/usr/bin/../../tmp/make"], false),
-            (&["make"], false),
-            (&["sudo"], false),
-            (&[""], false),
-            (&[], false),
-        ] {
-            assert_eq!(p.check_exec(argv).allowed, allowed, "{argv:?}");
-        }
-    }
-
-    #[test]
-    fn write_roots() {
-        let mut p = profile("p", &["fs.write"], &[], &["fs.write:/srv/app/secret/**"]);
-        p.allowed_write_roots = vec!["/srv/app".into(), "/tmp/**".into()];
-        let p = Policy::compile("p", &[p]).unwrap();
-        for (path, allowed) in [
-            ("/srv/app/x", true),
-            ("/srv/app", true),
-            ("/tmp/a/b", true),
-            ("/srv/app/../etc", false),
-            ("/srv/application", false),
-            ("/srv/app/secret/k", false),
-            ("srv/app/x", false),
-            ("/srv/app/*", false),
-            ("", false),
-            ("/srv/app/\u{0}", false),
-        ] {
-            assert_eq!(p.check_write(path).allowed, allowed, "{path}");
-        }
-    }
-
-    #[test]
-    fn lint_finds_what_does_nothing() {
-        let mut p = profile(
-            "p",
-            &["db.read", "fs.*:/etc/x", "fs.wirte", "mail.send", "db.**"],
-            &["git.write"],
-            &["fs.*:/etc/**", "git.*"],
-        );
-        p.allowed_exec = vec!["ls".into()];
-        p.allowed_write_roots = vec!["/srv".into()];
-        let p = Policy::compile("p", &[p]).unwrap();
-        let codes: Vec<_> = p.lint().into_iter().map(|f| (f.code, f.rule)).collect();
-        for expected in [
-            ("shadowed_by_deny", "git.write"),
-            ("shadowed_by_deny", "fs.*:/etc/x"),
-            ("unknown_effect", "fs.wirte"),
-            ("unknown_root", "mail.send"),
-            ("redundant", "db.read"),
-            ("inert_exec", "ls"),
-            ("inert_write_root", "/srv"),
-        ] {
-            assert!(codes.contains(&(expected.0, expected.1.to_owned())), "{expected:?} in {codes:?}");
-        }
-        assert_eq!(codes.len(), 7, "{codes:?}");
-    }
-
-    fn texts() -> impl Strategy<Value = Vec<String>> {
-        prop::collection::vec(
-            prop_oneof!["[ab]\\.[ab]", "[ab]\\.\\*", "[ab]\\.[ab]:/[ab]", "[ab]\\.\\*\\*", Just("**".to_owned())],
-            0..4,
-        )
-    }
-    fn asked() -> impl Strategy<Value = Vec<String>> {
-        prop::collection::vec(prop_oneof!["[ab]\\.[ab]", "[ab]\\.[ab]:/[ab]", "[ab]\\.[ab]:/\\*\\*"], 0..5)
-    }
-    fn refs(list: &[String]) -> Vec<&str> {
-        list.iter().map(String::as_str).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2048))]
-
-        #[test]
-        fn a_deny_always_wins(allow in texts(), ask in texts(), deny in texts(), effects in asked()) {
-            let p = Policy::compile("p", &[profile("p", &refs(&allow), &refs(&ask), &refs(&deny))]).unwrap();
-            for effect in &effects {
-                let parsed = Effect::parse(effect).unwrap();
-                let denied = deny.iter().any(|d| Effect::parse_rule(d).unwrap().overlaps(&parsed));
-                let verdict = p.judge(effect).0;
-                if denied {
-                    prop_assert_eq!(verdict, Verdict::Deny);
-                }
-                if verdict == Verdict::Allow {
-                    prop_assert!(allow.iter().any(|a| Effect::parse_rule(a).unwrap().covers(&parsed)));
-                    prop_assert!(!ask.iter().any(|a| Effect::parse_rule(a).unwrap().overlaps(&parsed)));
-                }
-            }
-        }
-
-        #[test]
-        fn adding_an_allow_never_blocks(allow in texts(), ask in texts(), deny in texts(), more in texts(), effects in asked()) {
-            let before = Policy::compile("p", &[profile("p", &refs(&allow), &refs(&ask), &refs(&deny))]).unwrap();
-            let wider: Vec<&str> = allow.iter().chain(&more).map(String::as_str).collect();
-            let after = Policy::compile("p", &[profile("p", &wider, &refs(&ask), &refs(&deny))]).unwrap();
-            let (before, after) = (check(&before, &refs(&effects)), check(&after, &refs(&effects)));
-            prop_assert!(after.blocked.iter().all(|e| before.blocked.contains(e)));
-        }
-
-        #[test]
-        fn order_never_matters(allow in texts(), ask in texts(), deny in texts(), effects in asked(), seed in any::<u64>()) {
-            let turn = |list: &[String]| {
-                let mut list: Vec<String> = list.to_vec();
-                if !list.is_empty() {
-                    let n = list.len();
-                    list.rotate_left(seed as usize % n);
-                }
-                list
-            };
-            let a = Policy::compile("p", &[profile("p", &refs(&allow), &refs(&ask), &refs(&deny))]).unwrap();
-            let b = Policy::compile("p", &[profile("p", &refs(&turn(&allow)), &refs(&turn(&ask)), &refs(&turn(&deny)))]).unwrap();
-            prop_assert_eq!(&a.hash, &b.hash);
-            for effect in &effects {
-                prop_assert_eq!(a.judge(effect).0, b.judge(effect).0);
-            }
-        }
-    }
-}
+mod tests;

@@ -14,18 +14,13 @@ pub const MAX_DURATION_MS: i64 = 3_155_760_000_000;
 /// Most events in one call of `log_events`.
 pub const MAX_EVENTS: usize = 10_000;
 
-/// The seed's `run_status`.
+/// The `run_status` of the skill-system-postgres skill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Not begun.
     Queued,
-    /// Begun.
     Running,
-    /// Ended well.
     Succeeded,
-    /// Ended badly.
     Failed,
-    /// Ended early.
     Cancelled,
 }
 
@@ -58,7 +53,7 @@ impl Status {
         }
     }
 
-    /// The word in the payload of a step, which the seed's router writes as ok or error.
+    /// The word in the payload of a step, which the skill-system-postgres skill's router writes as ok or error.
     pub fn step_word(self) -> &'static str {
         match self {
             Status::Succeeded => "ok",
@@ -67,7 +62,6 @@ impl Status {
         }
     }
 
-    /// Nothing follows it.
     pub fn is_terminal(self) -> bool {
         matches!(self, Status::Succeeded | Status::Failed | Status::Cancelled)
     }
@@ -87,71 +81,43 @@ impl Status {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RunError {
     /// No status, nor a synonym of one.
-    #[error("\"{given}\" is no status of a run")]
+    #[error("invalid value for status of a run: \"{given}\"")]
     UnknownStatus {
         /// The word as given.
         given: String,
     },
-    /// `finish_run` with a state that is no end.
+    /// `finish_run` with a status that does not end a run.
     #[error("a run cannot be finished as {given}")]
-    NotTerminal {
-        /// The state.
-        given: &'static str,
-    },
+    NotTerminal { given: &'static str },
     /// A required argument is NULL.
     #[error("{what} must not be NULL")]
-    Missing {
-        /// Which.
-        what: &'static str,
-    },
+    Missing { what: &'static str },
     /// A text is empty or too long.
     #[error("{what} must have 1 to {MAX_NAME} characters")]
     BadLength {
-        /// Which.
         what: &'static str,
         /// How many it has.
         length: usize,
     },
     /// A negative duration, or one beyond [`MAX_DURATION_MS`].
     #[error("duration_ms must be between 0 and {MAX_DURATION_MS}")]
-    BadDuration {
-        /// As given.
-        given: i64,
-    },
+    BadDuration { given: i64 },
     /// JSON of another kind.
     #[error("{what} must be a JSON {wanted}")]
-    WrongKind {
-        /// Which argument.
-        what: &'static str,
-        /// object or array
-        wanted: &'static str,
-    },
+    WrongKind { what: &'static str, wanted: &'static str },
     /// Over [`MAX_EVENTS`].
     #[error("more than {MAX_EVENTS} events in one call")]
-    TooManyEvents {
-        /// How many.
-        given: usize,
-    },
+    TooManyEvents { given: usize },
     /// An element of `log_events`.
     #[error("event {number} is malformed")]
-    BadEvent {
-        /// Counted from 1.
-        number: usize,
-        /// What is wrong.
-        why: String,
-    },
+    BadEvent { number: usize, why: String },
     /// No such run in this tenant.
     #[error("run {run_id} does not exist")]
-    Unknown {
-        /// Its number.
-        run_id: i64,
-    },
+    Unknown { run_id: i64 },
     /// The run has ended.
     #[error("run {run_id} is final: {refused} is refused")]
     Final {
-        /// Its number.
         run_id: i64,
-        /// Its status.
         status: String,
         /// What was asked for.
         refused: String,
@@ -222,17 +188,17 @@ pub fn check_events(events: &serde_json::Value) -> Result<usize, RunError> {
     for (i, event) in events.iter().enumerate() {
         let bad = |why: String| RunError::BadEvent { number: i + 1, why };
         let Value::Object(event) = event else {
-            return Err(bad("It is no object.".into()));
+            return Err(bad("It is not an object.".into()));
         };
         for (key, value) in event {
             match (key.as_str(), value) {
                 ("event_type" | "level", Value::String(text)) if name(Some(text), "").is_ok() => {}
                 ("event_type" | "level", _) => {
-                    return Err(bad(format!("{key} is no text of 1 to {MAX_NAME} characters.")));
+                    return Err(bad(format!("{key} is not a text of 1 to {MAX_NAME} characters.")));
                 }
                 ("payload", Value::Object(_)) | ("ts", Value::String(_)) => {}
-                ("payload", _) => return Err(bad("payload is no object.".into())),
-                ("ts", _) => return Err(bad("ts is no text.".into())),
+                ("payload", _) => return Err(bad("payload is not an object.".into())),
+                ("ts", _) => return Err(bad("ts is not a text.".into())),
                 _ => return Err(bad(format!("It has the unknown key \"{}\".", crate::error::shorten(key)))),
             }
         }

@@ -9,21 +9,15 @@ use sha2::{Digest, Sha256};
 /// A row of `runs`. Times are microseconds since 1970 UTC.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
-    /// Tenant.
     pub tenant: String,
-    /// Number.
     pub id: i64,
-    /// What for.
     pub goal: Option<String>,
-    /// Which agent.
     pub agent_id: Option<String>,
     /// A word of `run_status`.
     pub status: String,
-    /// Why it failed.
     pub error: Option<String>,
     /// When it began, or was written down.
     pub started_at: i64,
-    /// When it ended.
     pub ended_at: Option<i64>,
     /// `metrics`
     pub metrics: Value,
@@ -34,22 +28,18 @@ pub struct Run {
 /// A row of `run_events`.
 #[derive(Debug, Clone, Default)]
 pub struct Event {
-    /// Number.
     pub id: i64,
     /// When, in microseconds since 1970 UTC.
     pub ts: i64,
-    /// Level.
     pub level: String,
-    /// Kind.
     pub event_type: String,
-    /// Details.
     pub payload: Value,
 }
 
 const UNSET: u8 = 0;
 const OK: u8 = 1;
 const ERROR: u8 = 2;
-/// SPAN_KIND_INTERNAL: the agent runs beside the database, not in it.
+/// SPAN_KIND_INTERNAL: the agent runs outside the database.
 const INTERNAL: u8 = 1;
 
 /// The export of one run with its events in order.

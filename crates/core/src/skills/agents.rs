@@ -80,7 +80,6 @@ pub fn check_tiers(tier1: Option<&Value>, tier2: Option<&Value>, tier3: Option<&
     Ok(())
 }
 
-/// Checks domain tags.
 pub fn check_tags(tags: &[Option<&str>]) -> Result<Vec<String>, Fault> {
     if tags.len() > MAX_TAGS {
         return Err(invalid(format!("a skill has at most {MAX_TAGS} domain tags")));
@@ -88,7 +87,6 @@ pub fn check_tags(tags: &[Option<&str>]) -> Result<Vec<String>, Fault> {
     tags.iter().map(|tag| required("a domain tag", *tag, 100).map(str::to_owned)).collect()
 }
 
-/// Checks declared effects.
 pub fn check_effects(effects: &[Option<&str>]) -> Result<Vec<String>, Fault> {
     if effects.len() > MAX_EFFECTS {
         return Err(invalid(format!("a skill declares at most {MAX_EFFECTS} effects")));
@@ -97,9 +95,9 @@ pub fn check_effects(effects: &[Option<&str>]) -> Result<Vec<String>, Fault> {
         let text = effect.unwrap_or_default();
         match Effect::parse(text) {
             Ok(_) => Ok(text.to_owned()),
-            Err(why) => {
-                Err(invalid(format!("\"{}\" is no effect", shorten(text))).detail(format!("{why}.")).hint(why.hint()))
-            }
+            Err(why) => Err(invalid(format!("invalid effect: \"{}\"", shorten(text)))
+                .detail(format!("{why}."))
+                .hint(why.hint())),
         }
     };
     effects.iter().map(check).collect()
@@ -118,7 +116,7 @@ pub struct Agent {
     pub loaded_skills: Vec<String>,
     /// The skills in its configuration.
     pub config_skills: Vec<String>,
-    /// Something in these lists is no text.
+    /// Something in these lists is not a text.
     pub unreadable: bool,
 }
 
@@ -154,15 +152,11 @@ pub type Skills = HashMap<(String, String), Known>;
 /// Something that is named and not there, or not what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// A stable word.
     pub code: &'static str,
     /// The agent, skill or artifact it is about.
     pub subject: String,
-    /// What it names.
     pub reference: String,
-    /// What is wrong.
     pub message: String,
-    /// What to do.
     pub hint: &'static str,
 }
 

@@ -36,7 +36,7 @@ pub fn public_key(given: &str) -> Result<[u8; 32], Fault> {
     };
     let key: Option<[u8; 32]> = bytes.and_then(|bytes| bytes.try_into().ok());
     key.filter(|key| VerifyingKey::from_bytes(key).is_ok_and(|key| !key.is_weak())).ok_or_else(|| {
-        invalid("public_key is no Ed25519 public key")
+        invalid("public_key is not an Ed25519 public key")
             .hint("Give the PEM of `openssl pkey -pubout`, or the key's 32 bytes as 64 hexadecimal digits.")
     })
 }

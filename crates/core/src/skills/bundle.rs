@@ -1,6 +1,6 @@
-//! Zip bundles: the `actions/` and `references/` of a skill, under the contract's limits (seed 4).
+//! Zip bundles: the `actions/` and `references/` of a skill, under the limits of skills-runtime-sdk 0.1.12.
 //!
-//! A bundle is material of strangers. Everything that both directories of the archive say is compared before anything is
+//! A bundle is untrusted input. Everything that both directories of the archive say is compared before anything is
 //! inflated, and what is inflated goes into a buffer of the size that was declared and allowed.
 
 use std::collections::BTreeSet;
@@ -267,7 +267,7 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
         .collect()
 }
 
-/// The file belongs into a bundle.
+/// The file belongs in a bundle.
 pub fn holds(path: &str) -> bool {
     path.split_once('/').is_some_and(|(top, _)| DIRECTORIES.contains(&top))
 }

@@ -22,7 +22,7 @@ impl Token {
             return Ok(Token::default());
         };
         let bad = || {
-            invalid(format!("\"{}\" is no token", shorten(text))).hint("Give the token of an earlier answer of skill_changes() or of skills_token(), or NULL for all there is.")
+            invalid(format!("invalid token: \"{}\"", shorten(text))).hint("Give the token of an earlier answer of skill_changes() or of skills_token(), or NULL for all there is.")
         };
         let Value::Object(members) = parse_json("the token", text).map_err(|_| bad())? else {
             return Err(bad());

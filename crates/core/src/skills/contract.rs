@@ -1,4 +1,4 @@
-//! Codes, messages and row rules of skills-runtime-sdk (seed 4).
+//! Codes, messages and row rules of skills-runtime-sdk 0.1.12.
 
 use std::sync::LazyLock;
 
@@ -20,7 +20,6 @@ pub struct Issue {
     pub code: &'static str,
     /// The contract's words for it.
     pub message: &'static str,
-    /// What exactly.
     pub details: Value,
 }
 
@@ -37,9 +36,7 @@ impl Issue {
 pub struct Mention<'a> {
     /// As it stands in the text.
     pub text: &'a str,
-    /// Its namespace.
     pub namespace: &'a str,
-    /// Its name.
     pub skill_name: &'a str,
 }
 

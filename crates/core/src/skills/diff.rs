@@ -16,9 +16,8 @@ pub struct Difference {
     pub change: &'static str,
     /// Lines that came; `None` where there is no diff.
     pub added: Option<i32>,
-    /// Lines that went.
     pub removed: Option<i32>,
-    /// The unified diff, which patch(1) takes; `None` for what is no text, or too large.
+    /// The unified diff, which patch(1) takes; `None` for what is not text, or too large.
     pub diff: Option<String>,
 }
 

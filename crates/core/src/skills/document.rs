@@ -53,7 +53,6 @@ pub struct Skill {
     pub semver: Option<String>,
     /// Names of environment variables.
     pub required_env_vars: Vec<String>,
-    /// Labels.
     pub tags: Vec<String>,
 }
 
@@ -77,7 +76,7 @@ impl Document {
                 .iter()
                 .find(|finding| finding.severity == Severity::Error)
                 .map_or("", |finding| finding.message.as_str());
-            return Err(Fault::new(Code::InvalidParameterValue, format!("this is no SKILL.md: {first}"))
+            return Err(Fault::new(Code::InvalidParameterValue, format!("not a valid SKILL.md: {first}"))
                 .detail(lines.join("\n"))
                 .hint("SELECT * FROM skill_system.validate_skill(...) has all findings; mode => 'lenient' takes what clients still load."));
         };
@@ -91,7 +90,6 @@ fn said(finding: &Finding) -> String {
     format!("{line}{field}{} ({})", finding.message, finding.code)
 }
 
-/// Reads a SKILL.md.
 pub fn read(source: &str, mode: Mode) -> Document {
     let mut findings = Findings::default();
     let skill = take(source, mode, &mut findings);
@@ -156,14 +154,14 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
     report_suspicious_chars(parts.body, body_line, None, findings, |_| Severity::Warning);
     let lines = parts.body.lines().count();
     if parts.body.trim().is_empty() {
-        findings.add(Severity::Warning, "body_empty", None, None, "there are no instructions behind the front matter");
+        findings.add(Severity::Warning, "body_empty", None, None, "the body is empty");
     } else if lines > ADVISED_LINES {
         findings.add(
             Severity::Note,
             "body_long",
             None,
             None,
-            format!("the body has {lines} lines; up to {ADVISED_LINES} are advised, the rest belongs into references"),
+            format!("the body has {lines} lines; up to {ADVISED_LINES} are advised, the rest belongs in references"),
         );
     }
     let manifest = manifest::read(parts.body, body_line, mode, findings);
@@ -198,7 +196,7 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
                 "version_no_semver",
                 Some("metadata.version"),
                 None,
-                format!("\"{}\" is no semantic version like 1.0.0, so ranges cannot find it", shorten(said)),
+                format!("\"{}\" is not a semantic version like 1.0.0, so ranges cannot find it", shorten(said)),
             );
         }
         _ => {}
@@ -217,10 +215,10 @@ fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
         Ok(fields) => return Some(fields),
         Err(refusal) => refusal,
     };
-    let Some((mended, lines)) = frontmatter::quoted(yaml).filter(|_| refusal.code == "yaml_syntax") else {
+    let Some((fixed, lines)) = frontmatter::quoted(yaml).filter(|_| refusal.code == "yaml_syntax") else {
         return refused(refusal, "");
     };
-    match frontmatter::parse(&mended) {
+    match frontmatter::parse(&fixed) {
         Ok(mut fields) if mode == Mode::Lenient => {
             for line in &lines {
                 findings.add(
@@ -422,7 +420,7 @@ fn env_names(list: &mut Vec<String>, field: &str, findings: &mut Findings) {
                 "env_var_name",
                 Some(field),
                 None,
-                format!("\"{}\" is no name of an environment variable", shorten(name)),
+                format!("\"{}\" is not a valid name of an environment variable", shorten(name)),
             );
         }
         good
@@ -430,7 +428,7 @@ fn env_names(list: &mut Vec<String>, field: &str, findings: &mut Findings) {
     list.truncate(MAX_TAGS);
 }
 
-/// Upper case, as the clients want it (seed 4).
+/// Upper case, as skills-runtime-sdk 0.1.12 requires it.
 pub fn is_env_name(name: &str) -> bool {
     let word = |b: u8| b.is_ascii_uppercase() || b == b'_';
     name.len() <= 200 && name.bytes().next().is_some_and(word) && name.bytes().all(|b| word(b) || b.is_ascii_digit())
@@ -493,7 +491,6 @@ fn gather(value: &Value, all: &mut String) {
     }
 }
 
-/// A required text.
 fn text(fields: &Fields, key: &str, findings: &mut Findings) -> Option<String> {
     let line = fields.line(key).map(|line| line + 1);
     match fields.values.get(key) {

@@ -1,4 +1,4 @@
-//! What other systems read: prompt block, discovery index, MCP entries, the skills index of seed 0.
+//! What other systems read: prompt block, discovery index, MCP entries, the skills index of the skill-system-postgres skill.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -127,7 +127,7 @@ pub fn from_cursor(cursor: &str) -> Result<String, Fault> {
     })
 }
 
-/// The index of seed 0, collected skill by skill.
+/// The index of the skill-system-postgres skill, collected skill by skill.
 #[derive(Default)]
 pub struct SkillsIndex {
     skills: Map<String, Value>,

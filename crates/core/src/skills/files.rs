@@ -57,7 +57,6 @@ fn unsafe_path(path: &str) -> Option<&'static str> {
 /// Files as they come in, counted and checked one by one.
 pub struct Files {
     list: Vec<File>,
-    /// Folded paths.
     paths: HashMap<String, String>,
     /// Folded paths of the directories above them.
     directories: HashSet<String>,
@@ -66,7 +65,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Nothing yet besides a body of so many bytes.
+    /// Empty, for a body of so many bytes.
     pub fn new(body: usize) -> Self {
         Files::up_to(MAX_FILES - 1, body)
     }
@@ -76,10 +75,9 @@ impl Files {
         Files { list: Vec::new(), paths: HashMap::new(), directories: HashSet::new(), bytes: body, most }
     }
 
-    /// Adds a file.
     pub fn add(&mut self, path: &str, content: Vec<u8>) -> Result<(), Fault> {
         if let Some(why) = unsafe_path(path) {
-            return Err(invalid(format!("\"{}\" is no path of a skill's file: {why}", shorten(path))).hint(
+            return Err(invalid(format!("invalid path of a skill's file: \"{}\": {why}", shorten(path))).hint(
                 "Write a path below the skill's directory with forward slashes, for example references/terms.md.",
             ));
         }

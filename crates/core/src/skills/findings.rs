@@ -53,7 +53,6 @@ pub struct Finding {
     pub code: &'static str,
     /// Of the front matter or the manifest.
     pub field: Option<String>,
-    /// Counted from 1.
     pub line: Option<usize>,
     pub message: String,
 }

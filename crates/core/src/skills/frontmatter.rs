@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 /// Largest front matter, in bytes.
 pub const MAX_BYTES: usize = 65_536;
-/// Deepest nesting.
 const MAX_DEPTH: usize = 16;
 const NO_MAPPING: &str = "it must be a mapping of names to values";
 
@@ -20,7 +19,6 @@ pub struct Parts<'a> {
     pub bom: bool,
     /// Between the two lines `---`.
     pub yaml: &'a str,
-    /// After the second.
     pub body: &'a str,
 }
 
@@ -66,7 +64,6 @@ pub struct Refusal {
     pub code: &'static str,
     /// Line of the YAML.
     pub line: usize,
-    /// What is wrong.
     pub message: String,
 }
 
@@ -75,7 +72,6 @@ pub struct Refusal {
 pub struct Fields {
     /// Every scalar is a JSON string.
     pub values: Map<String, Value>,
-    /// Key and line.
     pub lines: Vec<(String, usize)>,
 }
 
@@ -125,7 +121,7 @@ pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
             Event::DocumentStart(_) => {
                 documents += 1;
                 if documents > 1 {
-                    return refuse("yaml_documents", "there is a second YAML document");
+                    return refuse("yaml_documents", "the front matter has a second YAML document");
                 }
                 continue;
             }
@@ -150,7 +146,7 @@ pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
                         return Err(Refusal {
                             code: "duplicate_key",
                             line,
-                            message: format!("the key \"{}\" is there twice", crate::error::shorten(&text)),
+                            message: format!("the key \"{}\" occurs twice", crate::error::shorten(&text)),
                         });
                     }
                     let name = text.into_owned();
@@ -182,7 +178,7 @@ pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
         }
     }
     if documents == 0 || fields.values.is_empty() {
-        return Err(Refusal { code: "yaml_mapping", line: 1, message: "there is nothing in it".into() });
+        return Err(Refusal { code: "yaml_mapping", line: 1, message: "the front matter is empty".into() });
     }
     Ok(fields)
 }
@@ -291,11 +287,10 @@ mod tests {
 
     #[test]
     fn quoting_mends_what_was_meant_as_text() {
-        let (mended, lines) =
-            quoted("name: x\ndescription: Use when: it's\n  asked for: this\nlicense: MIT\n").unwrap();
+        let (fixed, lines) = quoted("name: x\ndescription: Use when: it's\n  asked for: this\nlicense: MIT\n").unwrap();
         assert_eq!(lines, [2]);
         assert_eq!(
-            values(&mended),
+            values(&fixed),
             json!({"name": "x", "description": "Use when: it's asked for: this", "license": "MIT"})
         );
         assert_eq!(values(&quoted("a: *bold* text\n").unwrap().0), json!({"a": "*bold* text"}));

@@ -27,7 +27,6 @@ pub struct Manifest {
     pub capabilities: Vec<String>,
     /// `effects`.
     pub effects: Vec<String>,
-    /// All of it.
     pub value: Value,
 }
 
@@ -36,7 +35,6 @@ pub struct Manifest {
 pub struct Block<'a> {
     /// First word behind the fence.
     pub language: &'a str,
-    /// Between the fences.
     pub content: &'a str,
     /// Line of the opening fence, from 1.
     pub line: usize,
@@ -128,7 +126,7 @@ impl<'de> Deserialize<'de> for Unambiguous {
                     }
                     let Unambiguous(value) = map.next_value()?;
                     if members.contains_key(&key) {
-                        return Err(A::Error::custom(format!("\"{}\" is there twice", shorten(&key))));
+                        return Err(A::Error::custom(format!("\"{}\" occurs twice", shorten(&key))));
                     }
                     members.insert(key, value);
                 }
@@ -188,7 +186,7 @@ fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest
                 "manifest_json",
                 Some("manifest"),
                 Some(line + fault.line()),
-                format!("the manifest is no JSON: {fault}"),
+                format!("the manifest is not valid JSON: {fault}"),
             );
             return None;
         }
@@ -251,7 +249,7 @@ fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest
             "manifest_effects",
             Some("manifest.effects"),
             Some(line),
-            "effects is missing; [] says that there are none",
+            "effects is missing; use [] if it has none",
         );
     }
     let effects = effects.unwrap_or_default();
@@ -261,7 +259,7 @@ fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest
             "manifest_effects",
             Some("manifest.effects"),
             Some(line),
-            format!("there are more than {MAX_EFFECTS} effects"),
+            format!("more than {MAX_EFFECTS} effects"),
         );
     }
     for effect in &effects {
@@ -271,7 +269,7 @@ fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest
                 "manifest_effect",
                 Some("manifest.effects"),
                 Some(line),
-                format!("\"{}\" is no effect: {why}", shorten(effect)),
+                format!("\"{}\" is not a valid effect: {why}", shorten(effect)),
             );
         }
     }

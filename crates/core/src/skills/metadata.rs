@@ -43,7 +43,6 @@ impl SkillMetadata {
         }
     }
 
-    /// The stored form.
     pub fn to_json(&self) -> Value {
         json!({
             "name": self.name, "description": self.description, "scope": self.scope,

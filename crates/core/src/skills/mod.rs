@@ -30,7 +30,6 @@ use crate::error::{Code, Fault};
 pub enum Status {
     /// Not yet for use.
     Draft,
-    /// May be used.
     Approved,
     /// Not to be used any more.
     Disabled,
@@ -51,12 +50,14 @@ impl Status {
         [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| status.as_str() == word)
     }
 
-    /// From an argument.
     pub fn from_argument(word: Option<&str>) -> Result<Self, Fault> {
         let word = word.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "status must not be NULL"))?;
         Status::parse(word).ok_or_else(|| {
-            Fault::new(Code::InvalidParameterValue, format!("\"{}\" is no status", crate::error::shorten(word)))
-                .hint("Use draft, approved or disabled.")
+            Fault::new(
+                Code::InvalidParameterValue,
+                format!("invalid value for status: \"{}\"", crate::error::shorten(word)),
+            )
+            .hint("Use draft, approved or disabled.")
         })
     }
 }

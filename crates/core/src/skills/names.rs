@@ -8,7 +8,7 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 /// Longest name and namespace, in characters.
 pub const MAX_NAME: usize = 200;
 
-/// 1 to 7 segments joined by `:`, each 2 to 64 of a-z, 0-9 and `-`, first and last a letter or digit (seed 4).
+/// 1 to 7 segments joined by `:`, each 2 to 64 of a-z, 0-9 and `-`, first and last a letter or digit (skills-runtime-sdk 0.1.12).
 pub fn is_namespace(text: &str) -> bool {
     let segment = |segment: &str| {
         let bytes = segment.as_bytes();
@@ -27,11 +27,11 @@ pub fn namespace(text: Option<&str>) -> Result<&str, Fault> {
     if is_namespace(text) {
         return Ok(text);
     }
-    Err(invalid(format!("\"{}\" is no namespace", shorten(text)))
+    Err(invalid(format!("invalid namespace: \"{}\"", shorten(text)))
         .hint("One to seven segments joined by \":\", each of 2 to 64 lower-case letters, digits and hyphens, none at its ends."))
 }
 
-/// A name that the registry can hold, whatever the rules of the face it came by.
+/// A name that the registry can hold, whatever the rules of the client API it came by.
 pub fn storable(name: &str) -> Result<&str, Fault> {
     if name.is_empty() {
         return Err(Fault::new(Code::SkillConflict, "the name of a skill must not be empty"));
@@ -48,7 +48,6 @@ pub fn storable(name: &str) -> Result<&str, Fault> {
 /// Which skill is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reference<'a> {
-    /// Its UUID.
     Id(uuid::Uuid),
     /// Its name in a namespace.
     Name(&'a str, &'a str),
@@ -67,7 +66,7 @@ impl<'a> Reference<'a> {
         })
     }
 
-    /// There is no such skill.
+    /// The skill does not exist.
     pub fn unknown(self) -> Fault {
         match self {
             Reference::Id(id) => Fault::new(Code::SkillNotFound, format!("skill {id} does not exist")),
@@ -97,7 +96,7 @@ mod tests {
     fn references() {
         assert_eq!(Reference::parse(Some("x")).unwrap(), Reference::Name("default", "x"));
         assert_eq!(Reference::parse(Some("team:pdf/x")).unwrap(), Reference::Name("team:pdf", "x"));
-        // What is no namespace belongs to the name.
+        // What is not a namespace belongs to the name.
         assert_eq!(Reference::parse(Some("No such/x")).unwrap(), Reference::Name("default", "No such/x"));
         assert!(matches!(Reference::parse(Some("01900000-0000-7000-8000-000000000001")).unwrap(), Reference::Id(_)));
         assert!(Reference::parse(None).is_err());

@@ -1,7 +1,7 @@
 //! The commands that fill a Redis cache, as lines of text.
 //!
 //! Each command is one line of Redis's inline form with its arguments in double quotes, and every byte that is not printable
-//! ASCII is escaped. So neither psql, nor the client's encoding, nor a body that is no text can change what arrives. Redis
+//! ASCII is escaped. So neither psql, nor the client's encoding, nor a body that is not text can change what arrives. Redis
 //! takes lines of up to 64 KiB; a larger value comes in pieces.
 
 /// Longest line, in bytes.

@@ -56,7 +56,7 @@ pub fn channel(text: Option<&str>) -> Result<&str, Fault> {
     let text = text.ok_or_else(|| invalid("channel must not be NULL"))?;
     match Requirement::parse(Some(text)) {
         Ok(Requirement::Channel(name)) if name == text => Ok(text),
-        _ => Err(invalid(format!("\"{}\" is no name of a channel", shorten(text)))
+        _ => Err(invalid(format!("invalid channel name: \"{}\"", shorten(text)))
             .hint(format!("Up to {MAX_CHANNEL} lower-case letters, digits and hyphens, the first a letter; nothing that reads as a version: stable, beta."))),
     }
 }
@@ -73,7 +73,7 @@ pub struct Range {
 impl Range {
     /// A complete version, or what Cargo reads as a requirement: `^1.2`, `~1.2`, `1.*`, `>=1, <2`; `1.2` means `^1.2`.
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        let bad = |why: String| invalid(format!("\"{}\" is no range of versions", shorten(text))).detail(why);
+        let bad = |why: String| invalid(format!("invalid range of versions: \"{}\"", shorten(text))).detail(why);
         if text.len() > MAX_REQUIREMENT {
             return Err(bad(format!("It is longer than {MAX_REQUIREMENT} bytes.")));
         }
@@ -109,7 +109,6 @@ pub fn semantic(text: &str) -> Option<Version> {
 pub struct Candidate {
     /// UUID of the version.
     pub id: [u8; 16],
-    /// Its 12 digits.
     pub version: String,
     /// Its semantic version, if it has one.
     pub semver: Option<Version>,
@@ -120,7 +119,6 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// For a person.
     pub fn shown(&self) -> String {
         match &self.semver {
             Some(semver) => format!("{semver} ({})", self.version),

@@ -10,7 +10,6 @@ use crate::input::invalid;
 pub const MAX_QUERY: usize = 2000;
 /// Most tags in one search.
 const MAX_TAGS: usize = 50;
-/// Most results.
 const MAX_ROWS: i32 = 1000;
 /// Most dimensions of an embedding.
 const MAX_DIMENSIONS: usize = 8192;
@@ -34,7 +33,6 @@ pub fn tags(tags: Option<Vec<Option<&str>>>) -> Result<Vec<String>, Fault> {
     tags.into_iter().map(|tag| tag.map(str::to_owned).ok_or_else(|| invalid("an element of tags is NULL"))).collect()
 }
 
-/// How many results.
 pub fn max_rows(given: Option<i32>) -> Result<usize, Fault> {
     match given {
         Some(given) if (1..=MAX_ROWS).contains(&given) => Ok(given as usize),
@@ -49,7 +47,7 @@ pub fn embedding(given: Vec<Option<f64>>) -> Result<Vec<f32>, Fault> {
     }
     let numbers: Option<Vec<f32>> = given.into_iter().map(|number| number.map(|number| number as f32)).collect();
     match numbers.filter(|numbers| numbers.iter().all(|number| number.is_finite())) {
-        None => Err(invalid("embedding holds something that is no finite number")),
+        None => Err(invalid("embedding has an element that is not a finite number")),
         Some(numbers) if numbers.iter().all(|number| *number == 0.0) => {
             Err(invalid("embedding is zero in every dimension"))
         }
@@ -80,7 +78,6 @@ pub struct Ranking<'a, T> {
 /// One result of the fusion.
 #[derive(Debug, PartialEq)]
 pub struct Fused<'a, T> {
-    /// What was found.
     pub item: T,
     /// Sum of 1 / (60 + rank) over the rankings.
     pub score: f64,

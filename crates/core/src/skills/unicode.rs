@@ -2,7 +2,7 @@
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Why a character does not belong into a text that people approve and models read.
+/// Why a character does not belong in a text that people approve and models read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SuspiciousChar {
     /// A control character other than tab and line end.
@@ -23,7 +23,6 @@ impl SuspiciousChar {
         }
     }
 
-    /// In a sentence.
     pub fn words(self) -> &'static str {
         match self {
             SuspiciousChar::Control => "a control character",
@@ -66,7 +65,6 @@ pub fn suspicious_char(c: char) -> Option<SuspiciousChar> {
     }
 }
 
-/// NFKC.
 pub fn nfkc(text: &str) -> String {
     text.nfkc().collect()
 }

@@ -2,12 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
-/// A file of a version besides its body.
+/// A file of a version next to its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     /// Path below the skill's directory.
     pub path: String,
-    /// Its bytes.
     pub content: Vec<u8>,
 }
 
@@ -23,7 +22,7 @@ impl File {
 pub struct Identity {
     /// SHA-256 of the body.
     pub content_hash: String,
-    /// SHA-256 of all that belongs to the version; the content hash where that is the body alone (seed 2).
+    /// SHA-256 of all that belongs to the version; the content hash where that is the body alone, as in skillscript SkillStore.
     pub digest: String,
 }
 

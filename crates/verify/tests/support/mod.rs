@@ -181,7 +181,6 @@ impl Log {
         tree::cover(start, end, &self.tiles).unwrap().iter().map(|hash| BASE64.encode(hash)).collect()
     }
 
-    /// The first line.
     pub fn manifest(&self, start: u64, end: u64, size: u64) -> Value {
         json!({
             "skill_system_export": 1, "origin": self.origin(), "log_id": uuid::Uuid::from_bytes(LOG_ID).to_string(),
@@ -191,7 +190,6 @@ impl Log {
         })
     }
 
-    /// The last line.
     pub fn last_line(manifest: &Value, [records, missing, retired]: [u64; 3]) -> Value {
         let mut last = manifest.clone();
         let members = last.as_object_mut().unwrap();
