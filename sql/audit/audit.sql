@@ -102,7 +102,8 @@ COMMENT ON FUNCTION skill_system.log_denial(text, jsonb, text, text) IS
 '"reason": "not on the list"}'', ''rule37-agent'');';
 
 CREATE FUNCTION skill_system.audit_problem(
-        log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
+        log_id uuid, record_id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text,
+        created_at timestamptz,
         recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
     RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_audit_problem';
@@ -112,7 +113,8 @@ COMMENT ON FUNCTION skill_system.audit_problem(uuid, uuid, text, text, jsonb, te
 'for every row.';
 
 CREATE FUNCTION skill_system.audit_record_digest(
-        log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
+        log_id uuid, record_id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text,
+        created_at timestamptz,
         recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text,
         nonce bytea)
     RETURNS bigint
@@ -125,7 +127,7 @@ COMMENT ON FUNCTION skill_system.audit_record_digest(uuid, uuid, text, text, jso
 
 CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
     since_checkpoint bigint DEFAULT NULL)
-    RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text)
+    RETURNS TABLE (partition regclass, record_id uuid, created_at timestamptz, problem text, detail text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_verify_audit';
 COMMENT ON FUNCTION skill_system.verify_audit(timestamptz, timestamptz, bigint) IS
 'Checks the audit trail: every record against its signature and its leaf, leaves against tiles, tiles against the stored checkpoints, the '
@@ -160,7 +162,7 @@ COMMENT ON COLUMN skill_system.audit_verify_progress.total IS 'Steps of the phas
 COMMENT ON COLUMN skill_system.audit_verify_progress.query_start IS 'When the call began.';
 
 CREATE FUNCTION skill_system.audit_status()
-    RETURNS TABLE (key_id text, records bigint, first_recorded timestamptz, last_recorded timestamptz, key_present boolean,
+    RETURNS TABLE (key_id text, records bigint, first_recorded_at timestamptz, last_recorded_at timestamptz, key_present boolean,
         key_active boolean)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_status_wrapper' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_status() IS

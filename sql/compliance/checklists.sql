@@ -217,7 +217,7 @@ COMMENT ON TYPE skill_system.checklist_state IS
 
 CREATE FUNCTION skill_system.create_checklist(
         entity_id text, entity_type text, compliance_domain text, entity_name text DEFAULT NULL, deadline timestamptz DEFAULT NULL,
-        entity_field text DEFAULT NULL, entity_district text DEFAULT NULL, metadata jsonb DEFAULT '{}', created_by text DEFAULT NULL)
+        entity_field text DEFAULT NULL, entity_district text DEFAULT NULL, metadata jsonb DEFAULT '{}', actor_id text DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text) IS
@@ -227,7 +227,7 @@ COMMENT ON FUNCTION skill_system.create_checklist(text, text, text, text, timest
 
 CREATE FUNCTION skill_system.update_checklist_item(
         checklist_id uuid, item_index integer, status text, expected_version integer DEFAULT NULL, note text DEFAULT NULL,
-        data jsonb DEFAULT NULL, updated_by text DEFAULT NULL) RETURNS skill_system.checklist_state
+        data jsonb DEFAULT NULL, actor_id text DEFAULT NULL) RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_update_checklist_item' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.update_checklist_item(uuid, integer, text, integer, text, jsonb, text) IS
 'Sets the status of one item (from 0): pending, in_progress, complete, blocked or not_applicable; note and data stay when left out. Only '
@@ -241,7 +241,7 @@ COMMENT ON FUNCTION skill_system.missing_items(uuid) IS
 'The items that must be complete before submit_checklist() and are not. Raises 42704 for an unknown checklist. Example: SELECT * FROM '
 'skill_system.missing_items(''01900000-0000-7000-8000-000000000001'');';
 
-CREATE FUNCTION skill_system.submit_checklist(checklist_id uuid, submitted_by text DEFAULT NULL, expected_version integer DEFAULT NULL)
+CREATE FUNCTION skill_system.submit_checklist(checklist_id uuid, actor_id text DEFAULT NULL, expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_submit_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.submit_checklist(uuid, text, integer) IS
@@ -250,7 +250,7 @@ COMMENT ON FUNCTION skill_system.submit_checklist(uuid, text, integer) IS
 'skill_system.submit_checklist(''01900000-0000-7000-8000-000000000001'', ''rule37-agent'');';
 
 CREATE FUNCTION skill_system.review_checklist(
-        checklist_id uuid, decision text, reviewer text DEFAULT NULL, comment text DEFAULT NULL, expected_version integer DEFAULT NULL)
+        checklist_id uuid, decision text, actor_id text DEFAULT NULL, reason text DEFAULT NULL, expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.review_checklist(uuid, text, text, text, integer) IS
@@ -259,7 +259,7 @@ COMMENT ON FUNCTION skill_system.review_checklist(uuid, text, text, text, intege
 'expected_version, 42704 for an unknown checklist. Example: SELECT * FROM '
 'skill_system.review_checklist(''01900000-0000-7000-8000-000000000001'', ''approved'', ''j.doe'', ''plat checked'');';
 
-CREATE FUNCTION skill_system.file_checklist(checklist_id uuid, filed_by text DEFAULT NULL, reference text DEFAULT NULL)
+CREATE FUNCTION skill_system.file_checklist(checklist_id uuid, actor_id text DEFAULT NULL, reference text DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_file_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.file_checklist(uuid, text, text) IS
@@ -268,7 +268,7 @@ COMMENT ON FUNCTION skill_system.file_checklist(uuid, text, text) IS
 'unknown checklist. Example: SELECT * FROM skill_system.file_checklist(''01900000-0000-7000-8000-000000000001'', ''j.doe'', ''RRC '
 '881204'');';
 
-CREATE FUNCTION skill_system.mark_exception(checklist_id uuid, reason text, marked_by text DEFAULT NULL,
+CREATE FUNCTION skill_system.mark_exception(checklist_id uuid, reason text, actor_id text DEFAULT NULL,
     expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_mark_exception' SET search_path = pg_catalog, pg_temp;
@@ -289,7 +289,7 @@ COMMENT ON TYPE skill_system.artifact_reference IS
 CREATE FUNCTION skill_system.add_artifact(
         checklist_id uuid, item_index integer, artifact_type text, name text, content text DEFAULT NULL,
         content_type text DEFAULT 'text/plain',
-        file_path text DEFAULT NULL, content_sha256 text DEFAULT NULL, size_bytes bigint DEFAULT NULL, generated_by text DEFAULT 'agent',
+        file_path text DEFAULT NULL, content_sha256 text DEFAULT NULL, size_bytes bigint DEFAULT NULL, actor_type text DEFAULT 'agent',
         metadata jsonb DEFAULT '{}', expires_at timestamptz DEFAULT NULL) RETURNS skill_system.artifact_reference
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_add_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.add_artifact(uuid, integer, text, text, text, text, text, text, bigint, text, jsonb, timestamptz) IS
@@ -305,7 +305,7 @@ COMMENT ON FUNCTION skill_system.snapshot_rules(uuid) IS
 'call it again when rules have been added since. Raises 55000 for a filing that is not open for work, 42704 for an unknown one. Example: '
 'SELECT skill_system.snapshot_rules(''01900000-0000-7000-8000-000000000001'');';
 
-CREATE FUNCTION skill_system.stale_filings(after uuid DEFAULT NULL, page_size integer DEFAULT 100)
+CREATE FUNCTION skill_system.stale_filings(after uuid DEFAULT NULL, max_rows integer DEFAULT 100)
     RETURNS TABLE (snapshot_id uuid, checklist_id uuid, entity_id text, compliance_domain text, status text, deadline timestamptz,
                    rule_identifier text, frozen_version integer, current_version integer, change_summary text)
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -322,11 +322,11 @@ BEGIN ATOMIC
         AND s.id > (SELECT coalesce(stale_filings.after, '00000000-0000-0000-0000-000000000000'::uuid))
         AND c.status NOT IN ('filed', 'exception')
     ORDER BY s.id
-    LIMIT least(greatest(stale_filings.page_size, 0), 10000);
+    LIMIT least(greatest(stale_filings.max_rows, 0), 10000);
 END;
 COMMENT ON FUNCTION skill_system.stale_filings(uuid, integer) IS
 'Open filings with a frozen rule that a later version has superseded and nobody acknowledged, one row per frozen rule, oldest first. Give '
-'the last snapshot_id of a page as after for the next. Example: SELECT * FROM skill_system.stale_filings(page_size => 20);';
+'the last snapshot_id of a page as after for the next. Example: SELECT * FROM skill_system.stale_filings(max_rows => 20);';
 
 CREATE TYPE skill_system.snapshot_difference AS (
     rule_identifier text, frozen_version integer, current_version integer, is_current boolean, acknowledged boolean, patch jsonb,
@@ -340,15 +340,15 @@ COMMENT ON FUNCTION skill_system.snapshot_diff(uuid) IS
 'skill_system.stale_filings() s, skill_system.snapshot_diff(s.snapshot_id) d;';
 
 CREATE FUNCTION skill_system.acknowledge_stale(
-        snapshot_id uuid, acknowledged_by text, comment text, seen_version integer DEFAULT NULL) RETURNS void
+        snapshot_id uuid, actor_id text, reason text, expected_version integer DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_acknowledge_stale' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.acknowledge_stale(uuid, text, text, integer) IS
-'Says that somebody has looked at how a frozen rule changed and files under the frozen one for the given reason. seen_version is the '
+'Says that somebody has looked at how a frozen rule changed and files under the frozen one for the given reason. expected_version is the '
 'version that was compared: when a later one has come meanwhile, 40001 is raised; a later one also takes an acknowledgement back. Raises '
-'22023 without a name or a comment, 55000 for a snapshot that is not stale, 42704 for an unknown one. Example: SELECT '
+'22023 without actor_id or reason, 55000 for a snapshot that is not stale, 42704 for an unknown one. Example: SELECT '
 'skill_system.acknowledge_stale(''01900000-0000-7000-8000-000000000001'', ''j.doe'', ''permit predates the change'', 3);';
 
-CREATE FUNCTION skill_system.refresh_snapshot(snapshot_id uuid, refreshed_by text DEFAULT NULL) RETURNS uuid
+CREATE FUNCTION skill_system.refresh_snapshot(snapshot_id uuid, actor_id text DEFAULT NULL) RETURNS uuid
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_refresh_snapshot' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.refresh_snapshot(uuid, text) IS
 'Freezes the newest version of a stale rule in place of the old one and returns the new copy''s id; the old one stays to be seen. A '

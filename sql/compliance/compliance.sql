@@ -54,7 +54,7 @@ CREATE TRIGGER assess AFTER DELETE OR UPDATE OF status, deadline, entity_type, e
 CREATE FUNCTION skill_system.assess_compliance(
         tenant_id text, entity_id text, entity_type text DEFAULT NULL, compliance_domain text DEFAULT NULL, status text DEFAULT NULL,
         deadline timestamptz DEFAULT NULL, entity_name text DEFAULT NULL, entity_field text DEFAULT NULL, entity_district text DEFAULT NULL,
-        details jsonb DEFAULT NULL, assessed_by text DEFAULT NULL)
+        details jsonb DEFAULT NULL, actor_id text DEFAULT NULL)
     RETURNS TABLE (domain text, previous_status text, current_status text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_assess_compliance' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assess_compliance(text, text, text, text, text, timestamptz, text, text, text, jsonb, text) IS
@@ -103,7 +103,7 @@ COMMENT ON COLUMN skill_system.compliance_counts.entities IS 'Number of entities
 COMMENT ON COLUMN skill_system.compliance_counts.next_deadline IS 'Earliest deadline of what is not done.';
 
 CREATE FUNCTION skill_system.compliance_matrix(
-        after text DEFAULT '', page_size integer DEFAULT 100, district text DEFAULT NULL, type text DEFAULT NULL,
+        after text DEFAULT '', max_rows integer DEFAULT 100, district text DEFAULT NULL, type text DEFAULT NULL,
         worst_only text DEFAULT NULL)
     RETURNS TABLE (entity_id text, entity_type text, entity_name text, entity_field text, entity_district text,
                    statuses jsonb, worst text, next_deadline timestamptz)
@@ -125,14 +125,14 @@ BEGIN ATOMIC
         OR min(array_position(ARRAY['overdue', 'action_needed', 'in_review', 'compliant', 'not_applicable'], c.status))
            = array_position(ARRAY['overdue', 'action_needed', 'in_review', 'compliant', 'not_applicable'], compliance_matrix.worst_only)
     ORDER BY c.tenant_id, c.entity_id
-    LIMIT least(greatest(compliance_matrix.page_size, 0), 10000);
+    LIMIT least(greatest(compliance_matrix.max_rows, 0), 10000);
 END;
 COMMENT ON FUNCTION skill_system.compliance_matrix(text, integer, text, text, text) IS
 'The matrix of entities and domains as of now, one row per entity in the order of entity_id: statuses is {"domain": "status"}, worst the '
 'most pressing of them. Give the last entity_id of a page as after for the next; filter by district, type of entity, and worst status. '
-'Example: SELECT entity_id, statuses->>''rule_37'', worst FROM skill_system.compliance_matrix(page_size => 20, worst_only => ''overdue'');';
+'Example: SELECT entity_id, statuses->>''rule_37'', worst FROM skill_system.compliance_matrix(max_rows => 20, worst_only => ''overdue'');';
 
-CREATE FUNCTION skill_system.due_filings(days integer DEFAULT 30, page_size integer DEFAULT 100)
+CREATE FUNCTION skill_system.due_filings(days integer DEFAULT 30, max_rows integer DEFAULT 100)
     RETURNS TABLE (entity_id text, entity_type text, entity_name text, entity_district text, compliance_domain text,
                    status text, deadline timestamptz, time_left interval, checklist_id uuid)
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -143,7 +143,7 @@ BEGIN ATOMIC
     WHERE c.tenant_id = (SELECT skill_system.current_tenant())
         AND c.deadline < now() + make_interval(days => due_filings.days) AND c.status IN ('overdue', 'action_needed', 'in_review')
     ORDER BY c.deadline
-    LIMIT least(greatest(due_filings.page_size, 0), 10000);
+    LIMIT least(greatest(due_filings.max_rows, 0), 10000);
 END;
 COMMENT ON FUNCTION skill_system.due_filings(integer, integer) IS
 'What is overdue or due within so many days and not done, the most pressing first. Example: SELECT * FROM skill_system.due_filings(14);';
@@ -158,12 +158,12 @@ COMMENT ON FUNCTION skill_system.compliance_report(text, text, integer) IS
 
 CREATE FUNCTION skill_system.oscal_assessment_results(
         entity_id text DEFAULT NULL, compliance_domain text DEFAULT NULL, title text DEFAULT 'Compliance assessment',
-        max_findings integer DEFAULT 1000)
+        max_rows integer DEFAULT 1000)
     RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_oscal_assessment_results' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.oscal_assessment_results(text, text, text, integer) IS
-'The matrix (of one entity, of one domain, or of all, up to max_findings cells, at most 10000) as OSCAL assessment results, a document '
-'for other compliance tools: one observation with its evidence and one finding per cell. Raises 22023 for bounds. Example: SELECT '
+'The matrix (of one entity, of one domain, or of all, up to max_rows cells, at most 10000) as OSCAL assessment results, a document for '
+'other compliance tools: one observation with its evidence and one finding per cell. Raises 22023 for bounds. Example: SELECT '
 'skill_system.oscal_assessment_results(''42-501-20130'');';
 
 CREATE FUNCTION skill_system.compliance_snapshot(checklist_id uuid) RETURNS json

@@ -87,7 +87,7 @@ CREATE TRIGGER rule_versions_no_truncate BEFORE TRUNCATE ON skill_system.rule_ve
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
 
 CREATE TYPE skill_system.rule_state AS (
-    rule_version_id uuid, rule_identifier text, version integer, status text, supersedes uuid, stale_snapshots bigint);
+    rule_version_id uuid, rule_identifier text, version integer, status text, supersedes_id uuid, stale_snapshots bigint);
 COMMENT ON TYPE skill_system.rule_state IS
 'Answer of publish_rule() and its sisters: the version, its number and status, the version it took the place of, and how many frozen '
 'copies in open filings it made stale.';
@@ -95,7 +95,7 @@ COMMENT ON TYPE skill_system.rule_state IS
 CREATE FUNCTION skill_system.publish_rule(
         rule_identifier text, rule_domain text, effective_date date, rule_data jsonb, source text,
         rule_type text DEFAULT 'statewide', source_reference text DEFAULT NULL, change_summary text DEFAULT NULL,
-        graph_node_id text DEFAULT NULL, detected_by text DEFAULT NULL) RETURNS skill_system.rule_state
+        graph_node_id text DEFAULT NULL, actor_id text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_publish_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text) IS
 'Makes the next version of a rule and puts it in force from effective_date. In the same transaction the version before is superseded, '
@@ -107,21 +107,21 @@ COMMENT ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, tex
 CREATE FUNCTION skill_system.propose_rule(
         rule_identifier text, rule_domain text, effective_date date, rule_data jsonb, source text,
         rule_type text DEFAULT 'statewide', source_reference text DEFAULT NULL, change_summary text DEFAULT NULL,
-        graph_node_id text DEFAULT NULL, detected_by text DEFAULT NULL, draft boolean DEFAULT false) RETURNS skill_system.rule_state
+        graph_node_id text DEFAULT NULL, actor_id text DEFAULT NULL, draft boolean DEFAULT false) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_propose_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean) IS
 'Makes the next version of a rule without putting it in force: pending_review, or draft. A reviewer decides with review_rule(). Errors as '
 'publish_rule(). Example: SELECT * FROM skill_system.propose_rule(''SWR_37'', ''spacing'', ''2026-01-01'', ''{"min_distance_ft": 330}'', '
 '''rule_monitor_agent'', draft => true);';
 
-CREATE FUNCTION skill_system.submit_rule(rule_version_id uuid, submitted_by text DEFAULT NULL) RETURNS skill_system.rule_state
+CREATE FUNCTION skill_system.submit_rule(rule_version_id uuid, actor_id text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_submit_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.submit_rule(uuid, text) IS
 'Hands a draft version of a rule to the reviewers: draft becomes pending_review. Raises 42704 for an unknown version, 55000 for one that '
 'is no draft. Example: SELECT * FROM skill_system.submit_rule(''01900000-0000-7000-8000-000000000001'');';
 
 CREATE FUNCTION skill_system.review_rule(
-        rule_version_id uuid, decision text, reviewer text DEFAULT NULL, comment text DEFAULT NULL) RETURNS skill_system.rule_state
+        rule_version_id uuid, decision text, actor_id text DEFAULT NULL, reason text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.review_rule(uuid, text, text, text) IS
 'Decides on a version that waits: approved puts it in force as publish_rule() does, rejected makes it a draft again. Raises 42704 for an '
@@ -143,10 +143,10 @@ COMMENT ON FUNCTION skill_system.rule_as_of(text, date) IS
 CREATE TYPE skill_system.json_difference AS (patch jsonb, lines text[]);
 COMMENT ON TYPE skill_system.json_difference IS
 'Difference of two JSON values. patch: JSON Patch (RFC 6902) that turns the first into the second. lines: the same for people.';
-CREATE FUNCTION skill_system.diff_rules(a uuid, b uuid) RETURNS skill_system.json_difference
+CREATE FUNCTION skill_system.diff_rules(old_version_id uuid, new_version_id uuid) RETURNS skill_system.json_difference
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_diff_rules' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.diff_rules(uuid, uuid) IS
-'What changed in rule_data from version a to version b. Raises 42704 for an unknown version. Example: SELECT * FROM '
+'What changed in rule_data from the old version to the new one. Raises 42704 for an unknown version. Example: SELECT * FROM '
 'skill_system.diff_rules(''01900000-0000-7000-8000-000000000001'', ''01900000-0000-7000-8000-000000000002'');';
 
 GRANT USAGE ON TYPE skill_system.rule_state, skill_system.json_difference

@@ -105,7 +105,8 @@ CREATE TRIGGER audit_checkpoints_no_truncate BEFORE TRUNCATE ON skill_system.aud
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
 
 CREATE FUNCTION skill_system.audit_leaf_hash(
-        log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
+        log_id uuid, record_id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text,
+        created_at timestamptz,
         recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
     RETURNS bytea
     LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'skill_audit_leaf_hash';
@@ -114,17 +115,17 @@ COMMENT ON FUNCTION skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, 
 'Leaf hash of one audit record, given all its values and the log''s id: SHA-256 of a zero byte, the SKR1 encoding and the signature. '
 'seal_audit() calls it for every record.';
 
-CREATE FUNCTION skill_system.audit_leaf_index(id uuid) RETURNS bigint
+CREATE FUNCTION skill_system.audit_leaf_index(record_id uuid) RETURNS bigint
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'audit_leaf_index_wrapper' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_leaf_index(uuid) IS
 'Leaf of the audit record with this id, counted from 0; NULL when the record is not sealed. Example: SELECT '
 'skill_system.audit_leaf_index(''019b1f6e-5a3c-7e1f-9d2a-0123456789ab'');';
 
-CREATE FUNCTION skill_system.audit_leaves(first bigint DEFAULT 0, count bigint DEFAULT NULL)
-    RETURNS TABLE (leaf bigint, id uuid, leaf_hash bytea)
+CREATE FUNCTION skill_system.audit_leaves(first_leaf bigint DEFAULT 0, max_rows bigint DEFAULT NULL)
+    RETURNS TABLE (leaf_index bigint, record_id uuid, leaf_hash bytea)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_leaves';
 COMMENT ON FUNCTION skill_system.audit_leaves(bigint, bigint) IS
-'The leaves of the tree with the ids of their records, from leaf first on, at most count. Raises 22023 for negative numbers. Example: '
+'The leaves of the tree with the ids of their records, from first_leaf on, at most max_rows. Raises 22023 for negative numbers. Example: '
 'SELECT * FROM skill_system.audit_leaves(0, 10);';
 
 CREATE FUNCTION skill_system.seal_audit(max_rows integer DEFAULT NULL)
@@ -161,7 +162,7 @@ COMMENT ON FUNCTION skill_system.audit_public_key() IS
 'The public keys of checkpoints: verifier_key is the form of the signed-note specification, for skill-verify --key; jwk is RFC 8037. '
 'Fetch them once, over a way you trust. Example: SELECT verifier_key FROM skill_system.audit_public_key() WHERE active;';
 
-CREATE FUNCTION skill_system.audit_inclusion_proof(id uuid)
+CREATE FUNCTION skill_system.audit_inclusion_proof(record_id uuid)
     RETURNS TABLE (leaf_index bigint, tree_size bigint, leaf_hash bytea, root_hash bytea, hashes bytea[], proof text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_inclusion_proof';
 COMMENT ON FUNCTION skill_system.audit_inclusion_proof(uuid) IS

@@ -62,7 +62,7 @@ COMMENT ON COLUMN skill_system.audit_retirements.checkpoint_size IS 'Size of the
 COMMENT ON COLUMN skill_system.audit_retirements.retired_at IS 'When.';
 
 CREATE VIEW skill_system.audit_legal_holds WITH (security_invoker = true) AS
-    SELECT (h.event_data ->> 'hold')::bigint AS id, (h.event_data ->> 'since')::timestamptz AS since,
+    SELECT (h.event_data ->> 'hold')::bigint AS hold_id, (h.event_data ->> 'since')::timestamptz AS since,
            (h.event_data ->> 'until')::timestamptz AS until, h.event_data ->> 'reason' AS reason,
            h.session_user_name AS set_by, h.recorded_at AS set_at, r.recorded_at AS released_at, r.session_user_name AS released_by,
            r.event_data ->> 'reason' AS release_reason
@@ -70,9 +70,9 @@ CREATE VIEW skill_system.audit_legal_holds WITH (security_invoker = true) AS
         ON r.event_type::text = 'audit.legal_hold_released' AND r.event_data -> 'hold' = h.event_data -> 'hold'
     WHERE h.event_type::text = 'audit.legal_hold_set';
 COMMENT ON VIEW skill_system.audit_legal_holds IS
-'Legal holds on the audit trail, released ones included. Example: SELECT id, since, until, reason FROM skill_system.audit_legal_holds '
-'WHERE released_at IS NULL;';
-COMMENT ON COLUMN skill_system.audit_legal_holds.id IS 'For release_legal_hold().';
+'Legal holds on the audit trail, released ones included. Example: SELECT hold_id, since, until, reason FROM '
+'skill_system.audit_legal_holds WHERE released_at IS NULL;';
+COMMENT ON COLUMN skill_system.audit_legal_holds.hold_id IS 'For release_legal_hold().';
 COMMENT ON COLUMN skill_system.audit_legal_holds.since IS 'Records created from here on are held; NULL is from the beginning.';
 COMMENT ON COLUMN skill_system.audit_legal_holds.until IS 'Records created before this are held; NULL is without end.';
 COMMENT ON COLUMN skill_system.audit_legal_holds.reason IS 'Why, for example the matter.';
@@ -112,7 +112,7 @@ COMMENT ON FUNCTION skill_system.set_legal_hold(timestamptz, timestamptz, text) 
 'From now on no partition with a moment since <= t < until can be retired; until NULL is without end, since ''-infinity'' from the '
 'beginning. Returns the hold''s id. Example: SELECT skill_system.set_legal_hold(''2026-01-01'', NULL, ''matter 17/2026'');';
 
-CREATE FUNCTION skill_system.release_legal_hold(id bigint, reason text) RETURNS void
+CREATE FUNCTION skill_system.release_legal_hold(hold_id bigint, reason text) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_release_legal_hold' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.release_legal_hold(bigint, text) IS
 'Ends a legal hold. Raises 42704 when there is no such hold, 55000 when it was released before. Example: SELECT '

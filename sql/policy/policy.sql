@@ -126,11 +126,11 @@ COMMENT ON FUNCTION skill_system.check_write(text, text) IS
 '''/srv/app/report.txt'');';
 
 CREATE FUNCTION skill_system.explain_policy(policy_name text, effects text[])
-    RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, why text)
+    RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, reason text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'explain_policy_wrapper' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.explain_policy(text, text[]) IS
-'One row per effect: the verdict, the rule that won, the profile it came from, and why in words. Raises 42704 for an unknown policy. '
-'Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{fs.write:/etc/passwd}'');';
+'One row per effect: the verdict, the rule that won, the profile it came from, and the reason in words. Raises 42704 for an unknown '
+'policy. Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{fs.write:/etc/passwd}'');';
 CREATE FUNCTION skill_system.effective_policy(policy_name text)
     RETURNS TABLE (kind text, verdict text, rule text, source_profile text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_policy_wrapper' SET search_path = pg_catalog, pg_temp;

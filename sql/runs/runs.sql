@@ -95,14 +95,14 @@ CREATE TRIGGER run_events_no_truncate BEFORE TRUNCATE ON skill_system.run_events
 -- of the tables' owner, for the session's tenant: whoever may call them may have the
 -- run written. All others write with the caller's rights.
 CREATE FUNCTION skill_system.log_run(
-        skill_id text, operation text, status text, duration_ms bigint DEFAULT NULL, agent_id text DEFAULT NULL,
+        skill text, operation text, status text, duration_ms bigint DEFAULT NULL, agent_id text DEFAULT NULL,
         goal text DEFAULT NULL, policy_name text DEFAULT NULL, error text DEFAULT NULL, metrics jsonb DEFAULT '{}',
         payload jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_run';
 COMMENT ON FUNCTION skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text) IS
 'Logs a run of one step in one call, after it ended: the run, its step event and an audit record run.logged. Returns the run''s number. A '
-'skill that is registered (skill_id is its name, namespace/name, UUID or the id in its manifest, unless several have that) is linked to '
-'the version that is served, or to the one that payload names: {"skill_version": "<12 digits>"}. With an idempotency_key that was used '
+'skill that is registered (skill is its name, namespace/name, UUID or the id in its manifest, unless several have that) is linked to the '
+'version that is served, or to the one that payload names: {"skill_version": "<12 digits>"}. With an idempotency_key that was used '
 'before, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a text that is empty or longer '
 'than 200 characters, metrics or payload that are no object; 42704 for an unknown policy. Example: SELECT '
 'skill_system.log_run(''skill-system-memory'', ''search'', ''ok'', 118, agent_id => ''coder'', metrics => ''{"gen_ai.usage.input_tokens": '
@@ -125,7 +125,7 @@ COMMENT ON FUNCTION skill_system.log_event(bigint, text, jsonb, text) IS
 'bounds or a payload that is no object. Example: SELECT skill_system.log_event(7, ''approval_asked'', ''{"effect": "net.fetch"}'');';
 
 CREATE FUNCTION skill_system.log_step(
-        run_id bigint, skill_id text, operation text, status text DEFAULT 'ok', duration_ms bigint DEFAULT NULL,
+        run_id bigint, skill text, operation text, status text DEFAULT 'ok', duration_ms bigint DEFAULT NULL,
         metrics jsonb DEFAULT '{}', payload jsonb DEFAULT '{}') RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_step';
 COMMENT ON FUNCTION skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb) IS
@@ -158,7 +158,7 @@ COMMENT ON FUNCTION skill_system.stuck_after() IS
 CREATE VIEW skill_system.run_stats WITH (security_invoker = true) AS
 WITH raw AS (
     SELECT e.tenant_id,
-           e.payload ->> 'skill' AS skill_id,
+           e.payload ->> 'skill' AS skill,
            e.payload ->> 'operation' AS operation,
            (e.ts AT TIME ZONE 'UTC')::date AS day,
            CASE pg_catalog.lower(e.payload ->> 'status')
@@ -176,14 +176,14 @@ WITH raw AS (
     FROM skill_system.run_events e
     WHERE e.event_type = 'step_completed'
 ), step AS (
-    SELECT tenant_id, skill_id, operation, day, good,
+    SELECT tenant_id, skill, operation, day, good,
            CASE WHEN duration_ms BETWEEN 0 AND 1e15 THEN duration_ms END AS duration_ms,
            CASE WHEN input_tokens BETWEEN 0 AND 1e15 THEN input_tokens END AS input_tokens,
            CASE WHEN output_tokens BETWEEN 0 AND 1e15 THEN output_tokens END AS output_tokens,
            CASE WHEN cost_usd BETWEEN 0 AND 1e15 THEN cost_usd END AS cost_usd
     FROM raw
 ), summed AS (
-    SELECT tenant_id, skill_id, operation, day,
+    SELECT tenant_id, skill, operation, day,
            pg_catalog.count(*) AS count,
            pg_catalog.count(*) FILTER (WHERE good) AS succeeded,
            pg_catalog.count(*) FILTER (WHERE NOT good) AS failed,
@@ -193,13 +193,13 @@ WITH raw AS (
            pg_catalog.sum(output_tokens) AS output_tokens,
            pg_catalog.sum(cost_usd) AS cost_usd
     FROM step
-    GROUP BY tenant_id, skill_id, operation, day
+    GROUP BY tenant_id, skill, operation, day
 ), rated AS (
     -- z for 95 percent, squared and halved where the formula of Wilson has it so.
     SELECT s.*, s.succeeded / s.n AS rate, 1.959963985 AS z
     FROM summed s
 )
-SELECT tenant_id, skill_id, operation, day, count, succeeded, failed,
+SELECT tenant_id, skill, operation, day, count, succeeded, failed,
        rate AS success_rate,
        (rate + z * z / (2 * n) - z * pg_catalog.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS success_rate_low,
        (rate + z * z / (2 * n) + z * pg_catalog.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS success_rate_high,
@@ -207,10 +207,10 @@ SELECT tenant_id, skill_id, operation, day, count, succeeded, failed,
        input_tokens, output_tokens, cost_usd
 FROM rated;
 COMMENT ON VIEW skill_system.run_stats IS
-'Completed steps per skill, operation and day (UTC): how many, how well, how fast, at what cost. Example: SELECT skill_id, count, '
+'Completed steps per skill, operation and day (UTC): how many, how well, how fast, at what cost. Example: SELECT skill, count, '
 'success_rate, p95_duration_ms FROM skill_system.run_stats WHERE day = current_date;';
 COMMENT ON COLUMN skill_system.run_stats.tenant_id IS 'Tenant of the runs.';
-COMMENT ON COLUMN skill_system.run_stats.skill_id IS 'Skill, from the step''s payload.';
+COMMENT ON COLUMN skill_system.run_stats.skill IS 'Skill, from the step''s payload.';
 COMMENT ON COLUMN skill_system.run_stats.operation IS 'Operation of the skill, from the step''s payload.';
 COMMENT ON COLUMN skill_system.run_stats.day IS 'Day of UTC on which the steps were logged.';
 COMMENT ON COLUMN skill_system.run_stats.count IS 'Completed steps, cancelled ones and those without a status included.';
@@ -275,14 +275,14 @@ COMMENT ON FUNCTION skill_system.run_otlp(bigint) IS
 'child span execute_tool, other events are span events. Ids are the same in every export. Raises 42704 for an unknown run. Example: '
 'SELECT skill_system.run_otlp(7);';
 
-CREATE FUNCTION skill_system.maintain(batch_size integer DEFAULT 10000)
+CREATE FUNCTION skill_system.maintain(max_rows integer DEFAULT 10000)
     RETURNS TABLE (task text, affected bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'maintain_wrapper' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.maintain(integer) IS
 'What has to be done now and then, for all tenants; one row per task. audit_partitions makes the partitions of this month and the next '
-'two; run_retention deletes finished runs older than skill_system.run_retention with their events, at most batch_size a call, and records '
+'two; run_retention deletes finished runs older than skill_system.run_retention with their events, at most max_rows a call, and records '
 'that as runs.deleted; audit_seal seals what is not sealed yet; audit_sweep seals records that no seal would take and records that as '
-'audit.sealed_late. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a batch_size out of bounds. Example: SELECT * '
+'audit.sealed_late. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a max_rows out of bounds. Example: SELECT * '
 'FROM skill_system.maintain();';
 
 CREATE FUNCTION skill_system.import_legacy(schema_name text)

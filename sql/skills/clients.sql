@@ -6,14 +6,14 @@ COMMENT ON FUNCTION skill_system.write_client_skill() IS
 'The INSTEAD OF trigger of the views that create_client_schema() makes. Example: SELECT '
 'skill_system.create_client_schema(''skills_runtime'');';
 
-CREATE FUNCTION skill_system.create_client_schema(client text, schema text DEFAULT 'agent') RETURNS text
+CREATE FUNCTION skill_system.create_client_schema(client text, schema_name text DEFAULT 'agent') RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_client_schema' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_client_schema(text, text) IS
 'Gives a client its packaged names: for skills_runtime a schema with the view skills_catalog, which takes INSERT (registers a skill), '
 'UPDATE (of the body: a new version; of enabled: approves or switches) and DELETE (takes it out of use) through the registry. The schema '
 'belongs to the caller, who needs the right to create one. Returns the view''s name. Called again, it makes the view anew. Raises 55000 '
 'for a schema that it did not make for the caller, 22023 for another client. Example: SELECT '
-'skill_system.create_client_schema(''skills_runtime'', schema => ''agent'');';
+'skill_system.create_client_schema(''skills_runtime'', schema_name => ''agent'');';
 
 CREATE FUNCTION skill_system.resolve_mentions(text text)
     RETURNS TABLE (mention text, namespace text, skill_name text, found boolean, skill_id uuid, locator text, code text, details jsonb)

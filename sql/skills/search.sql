@@ -51,7 +51,7 @@ COMMENT ON TYPE skill_system.skill_found IS
 'Row of search_skills(): a skill, its place in the ranking, and which of name, text, tags, spelling and embedding found it.';
 
 CREATE FUNCTION skill_system.search_skills(
-        query text, namespace text DEFAULT NULL, tags text[] DEFAULT NULL, policy_name text DEFAULT NULL, max_results integer DEFAULT 20,
+        query text, namespace text DEFAULT NULL, tags text[] DEFAULT NULL, policy_name text DEFAULT NULL, max_rows integer DEFAULT 20,
         embedding double precision[] DEFAULT NULL, include_drafts boolean DEFAULT false)
     RETURNS SETOF skill_system.skill_found
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_search_skills' SET search_path = pg_catalog, pg_temp;

@@ -77,8 +77,7 @@ CREATE FUNCTION skill_system.skill_store_static_capabilities() RETURNS jsonb
 BEGIN ATOMIC
     SELECT jsonb_build_object('connector_type', 'skill_store', 'implementation', 'SkillSystemStore', 'contract_version', '1.0.0',
         'features', jsonb_build_object('supports_writes', true, 'supports_versioning', true, 'supports_tag_filter', true,
-            'supports_audit_trail', true,
-            'supports_atomic_status_transitions', true));
+            'supports_audit_trail', true, 'supports_atomic_status_transitions', true));
 END;
 COMMENT ON FUNCTION skill_system.skill_store_static_capabilities() IS
 'SkillStore staticCapabilities(): what this store can do, whatever is in it. Example: SELECT '

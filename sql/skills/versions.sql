@@ -130,14 +130,14 @@ COMMENT ON FUNCTION skill_system.skill_version_list(text) IS
 'The versions of a skill, the newest first, without their bodies. Raises SK404. Example: SELECT version, semver, status, served, channels '
 'FROM skill_system.skill_version_list(''pdf-forms'');';
 
-CREATE FUNCTION skill_system.diff_skill_versions(skill text, a text DEFAULT NULL, b text DEFAULT NULL)
+CREATE FUNCTION skill_system.diff_skill_versions(skill text, old_version text DEFAULT NULL, new_version text DEFAULT NULL)
     RETURNS TABLE (path text, change text, added integer, removed integer, diff text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_diff_skill_versions' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.diff_skill_versions(text, text, text) IS
-'What differs between two versions, one row per file that was added, removed or changed; the body, front matter included, is SKILL.md. a '
-'is by default the version that is served, b the newest; both are requirements as in resolve_skill(), 12 digits also name a draft. diff '
-'is a unified diff for patch(1), NULL for what is no text or larger than 2 MiB. Raises SK404, SK405, 22023. Example: SELECT diff FROM '
-'skill_system.diff_skill_versions(''pdf-forms'');';
+'What differs between two versions, one row per file that was added, removed or changed; the body, front matter included, is SKILL.md. '
+'old_version is by default the version that is served, new_version the newest; both are requirements as in resolve_skill(), 12 digits '
+'also name a draft. diff is a unified diff for patch(1), NULL for what is no text or larger than 2 MiB. Raises SK404, SK405, 22023. '
+'Example: SELECT diff FROM skill_system.diff_skill_versions(''pdf-forms'');';
 
 CREATE FUNCTION skill_system.skills_token(namespace text DEFAULT NULL) RETURNS text
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skills_token' SET search_path = pg_catalog, pg_temp;
@@ -151,14 +151,14 @@ CREATE TYPE skill_system.skill_change AS (
     channel text, changed_at timestamptz, changed_by text, reason text, token text);
 COMMENT ON TYPE skill_system.skill_change IS 'Row of skill_changes(): a row of skill_history and the token to go on with after it.';
 
-CREATE FUNCTION skill_system.skill_changes(since text DEFAULT NULL, namespace text DEFAULT NULL, max_results integer DEFAULT 1000)
+CREATE FUNCTION skill_system.skill_changes(since_token text DEFAULT NULL, namespace text DEFAULT NULL, max_rows integer DEFAULT 1000)
     RETURNS SETOF skill_system.skill_change
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_changes' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_changes(text, text, integer) IS
 'What changed since a token, in the order of the commits of each namespace; NULL is the beginning. Each row has the token to go on with '
 'after it, so whoever keeps the token of the last row he dealt with misses nothing and sees nothing twice; no row means nothing changed. '
 'Raises 22023 for what is no token, for one that is ahead of this database (it was restored, or is a standby that is behind) and for '
-'max_results out of 1 to 10000. Example: SELECT action, skill_name, version, token FROM skill_system.skill_changes(''{"default":41}'', '
+'max_rows out of 1 to 10000. Example: SELECT action, skill_name, version, token FROM skill_system.skill_changes(''{"default":41}'', '
 '''default'');';
 
 CREATE VIEW skill_system.run_skill_versions WITH (security_invoker = true) AS

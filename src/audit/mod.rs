@@ -404,8 +404,8 @@ fn audit_status() -> TableIterator<
     (
         name!(key_id, String),
         name!(records, i64),
-        name!(first_recorded, Option<TimestampWithTimeZone>),
-        name!(last_recorded, Option<TimestampWithTimeZone>),
+        name!(first_recorded_at, Option<TimestampWithTimeZone>),
+        name!(last_recorded_at, Option<TimestampWithTimeZone>),
         name!(key_present, bool),
         name!(key_active, bool),
     ),

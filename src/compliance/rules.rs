@@ -252,10 +252,10 @@ fn set_status(id: pgrx::Uuid, status: &str, approved_by: Option<&str>) {
 }
 
 pg_function!(pg_finfo_skill_submit_rule, skill_submit_rule, submit_rule);
-/// `submit_rule(rule_version_id, submitted_by)`
+/// `submit_rule(rule_version_id, actor_id)`
 fn submit_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
-    let by = who(call, 1, "submitted_by")?;
+    let by = who(call, 1, "actor_id")?;
     lock_rules(RuleLock::Exclusive);
     let proposal = proposal(id)?;
     need_status(&proposal, "draft", "submitted")?;
@@ -266,12 +266,12 @@ fn submit_rule(call: &Call) -> Answer {
 }
 
 pg_function!(pg_finfo_skill_review_rule, skill_review_rule, review_rule);
-/// `review_rule(rule_version_id, decision, reviewer, comment)`
+/// `review_rule(rule_version_id, decision, actor_id, reason)`
 fn review_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
     let decision = word("decision", call.text(1), &DECISIONS)?;
-    let by = who(call, 2, "reviewer")?;
-    let comment = optional("comment", call.text(3), 10_000)?;
+    let by = who(call, 2, "actor_id")?;
+    let comment = optional("reason", call.text(3), 10_000)?;
     if decision == "approved" {
         need_read_committed()?;
     }
@@ -312,10 +312,11 @@ fn rule_data(id: pgrx::Uuid) -> Result<Value, Fault> {
 }
 
 pg_function!(pg_finfo_skill_diff_rules, skill_diff_rules, diff_rules);
-/// `diff_rules(a, b)`
+/// `diff_rules(old_version_id, new_version_id)`
 fn diff_rules(call: &Call) -> Answer {
-    let (a, b) = (rule_data(uuid(call, 0, "a")?)?, rule_data(uuid(call, 1, "b")?)?);
-    let (patch, lines) = difference(&a, &b);
+    let old = rule_data(uuid(call, 0, "old_version_id")?)?;
+    let new = rule_data(uuid(call, 1, "new_version_id")?)?;
+    let (patch, lines) = difference(&old, &new);
     Ok(call.row(&mut [jsonb_datum(patch), text_array_datum(&lines)]))
 }
 
@@ -409,11 +410,11 @@ fn locked_stale(id: pgrx::Uuid) -> Result<(Frozen, checklists::Checklist), Fault
 }
 
 pg_function!(pg_finfo_skill_acknowledge_stale, skill_acknowledge_stale, acknowledge_stale);
-/// `acknowledge_stale(snapshot_id, acknowledged_by, comment, seen_version)`
+/// `acknowledge_stale(snapshot_id, actor_id, reason, expected_version)`
 fn acknowledge_stale(call: &Call) -> Answer {
     let id = uuid(call, 0, "snapshot_id")?;
-    let by = required("acknowledged_by", call.text(1), 255)?;
-    let comment = required("comment", call.text(2), 10_000)?;
+    let by = required("actor_id", call.text(1), 255)?;
+    let comment = required("reason", call.text(2), 10_000)?;
     let seen: Option<i32> = call.get(3);
     let (frozen, _) = locked_stale(id)?;
     let newest = frozen.newest.map(|(_, version)| version).unwrap_or_default();
@@ -447,10 +448,10 @@ fn acknowledge_stale(call: &Call) -> Answer {
 }
 
 pg_function!(pg_finfo_skill_refresh_snapshot, skill_refresh_snapshot, refresh_snapshot);
-/// `refresh_snapshot(snapshot_id, refreshed_by)`
+/// `refresh_snapshot(snapshot_id, actor_id)`
 fn refresh_snapshot(call: &Call) -> Answer {
     let id = uuid(call, 0, "snapshot_id")?;
-    let by = who(call, 1, "refreshed_by")?;
+    let by = who(call, 1, "actor_id")?;
     let (frozen, checklist) = locked_stale(id)?;
     let (rule, newest) = frozen.newest.ok_or_else(|| unknown("snapshot", id))?;
     let fresh = spi::one::<pgrx::Uuid>(

@@ -181,11 +181,9 @@ fn moment(time: pg_sys::Datum) -> Option<String> {
 }
 
 pg_function!(pg_finfo_skill_release_legal_hold, skill_release_legal_hold, release_legal_hold);
-/// `release_legal_hold(id, reason)`.
+/// `release_legal_hold(hold_id, reason)`.
 fn release_legal_hold(call: &Call) -> Answer {
-    let id = call
-        .get::<i64>(0)
-        .ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the id of the hold must not be NULL"))?;
+    let id = call.get::<i64>(0).ok_or_else(|| Fault::new(Code::InvalidParameterValue, "hold_id must not be NULL"))?;
     let reason = given_text("reason", call.text(1))?;
     kept::begin(c"release_legal_hold()")?;
     let all = spi::with_latest_snapshot(kept::all)?;

@@ -316,7 +316,7 @@ impl Leaves {
         let log_id = state::log_id();
         let sql = format!(
             "SELECT a.id, {LEAF_HASH} FROM skill_system.audit_logs a WHERE {condition} \
-                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id) ORDER BY a.transaction_id, a.id"
+                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.record_id = a.id) ORDER BY a.transaction_id, a.id"
         );
         let mut all = vec![arg(log_id)];
         all.extend_from_slice(args);

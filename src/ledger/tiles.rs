@@ -179,7 +179,7 @@ fn audit_leaf_index(id: Option<pgrx::Uuid>) -> Option<i64> {
 }
 
 pg_function!(pg_finfo_skill_audit_leaves, skill_audit_leaves, audit_leaves);
-/// `audit_leaves(first, count)` → leaf, id, leaf hash.
+/// `audit_leaves(first_leaf, max_rows)` → leaf index, record id, leaf hash.
 fn audit_leaves(call: &Call) -> Answer {
     let (Some(first), count) = (call.get::<i64>(0), call.get::<i64>(1)) else {
         return Err(
@@ -187,7 +187,7 @@ fn audit_leaves(call: &Call) -> Answer {
         );
     };
     if first < 0 || count.is_some_and(|count| count < 0) {
-        return Err(Fault::new(Code::InvalidParameterValue, "first and count must not be negative"));
+        return Err(Fault::new(Code::InvalidParameterValue, "first_leaf and max_rows must not be negative"));
     }
     let end = count.map_or(i64::MAX, |count| first.saturating_add(count));
     let mut rows = call.row_set();

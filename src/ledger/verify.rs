@@ -388,7 +388,7 @@ impl Verification {
     fn unsealed_for_ever(&mut self) {
         let sql = format!(
             "SELECT a.tableoid, a.id, a.created_at FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND NOT ({UNSEALED}) \
-                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id)"
+                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.record_id = a.id)"
         );
         let args = self.unsealed_args();
         spi::stream(&sql, &args, |row| {

@@ -317,7 +317,7 @@ fn explain_policy(
         name!(verdict, String),
         name!(winning_rule, Option<String>),
         name!(source_profile, Option<String>),
-        name!(why, String),
+        name!(reason, String),
     ),
 > {
     let (_, compiled) = known(policy_name);

@@ -109,9 +109,9 @@ const LOG_RUN: [&str; 2] = with_conflict!(
 );
 
 pg_function!(pg_finfo_skill_log_run, skill_log_run, log_run);
-/// `log_run(skill_id, operation, status, duration_ms, agent_id, goal, policy_name, error, metrics, payload, idempotency_key)`
+/// `log_run(skill, operation, status, duration_ms, agent_id, goal, policy_name, error, metrics, payload, idempotency_key)`
 fn log_run(call: &Call) -> Answer {
-    let skill_id = name(call.text(0), "skill_id")?;
+    let skill = name(call.text(0), "skill")?;
     let operation = name(call.text(1), "operation")?;
     let status = status(call.text(2))?;
     let duration = duration(call.get(3))?;
@@ -120,14 +120,14 @@ fn log_run(call: &Call) -> Answer {
     let payload = object(call, 9, "payload")?;
     let key = optional_name(call.text(10), "idempotency_key")?;
     let (policy_id, effective) = policy_in_force(call.text(6), false)?;
-    let ran = ran(call, skill_id, 9);
+    let ran = ran(call, skill, 9);
     let version = ran.as_ref().map(|ran| Member::Text(&ran.version));
     let now = sys::clock_timestamp();
     let started = (status != Status::Queued).then(|| now - duration.unwrap_or(0) * 1000);
     let duration = duration.map(Member::Integer);
     let counted = object_datum(&[("steps", Some(Member::Integer(1))), ("duration_ms", duration)])?;
     let step = object_datum(&[
-        ("skill", Some(Member::Text(skill_id))),
+        ("skill", Some(Member::Text(skill))),
         ("operation", Some(Member::Text(operation))),
         ("status", Some(Member::Text(status.step_word()))),
         ("duration_ms", duration),
@@ -157,7 +157,7 @@ fn log_run(call: &Call) -> Answer {
     if new {
         let record = object_datum(&[
             ("run_id", Some(Member::Integer(id))),
-            ("skill", Some(Member::Text(skill_id))),
+            ("skill", Some(Member::Text(skill))),
             ("operation", Some(Member::Text(operation))),
             ("status", Some(Member::Text(status.as_str()))),
             ("duration_ms", duration),
@@ -169,7 +169,7 @@ fn log_run(call: &Call) -> Answer {
 }
 
 /// The version of a registered skill that a step used; argument `n` is the payload, which may name it.
-fn ran(call: &Call, skill_id: &str, n: usize) -> Option<Ran> {
+fn ran(call: &Call, skill: &str, n: usize) -> Option<Ran> {
     const MEMBER: &[u8] = b"skill_version";
     let named = call.jsonb(n).is_some_and(|bytes| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
     let claimed = if named {
@@ -177,7 +177,7 @@ fn ran(call: &Call, skill_id: &str, n: usize) -> Option<Ran> {
     } else {
         None
     };
-    skills::ran(skill_id, claimed.as_deref())
+    skills::ran(skill, claimed.as_deref())
 }
 
 /// Writes an audit record about a run on behalf of its agent.
@@ -273,16 +273,16 @@ fn log_event(call: &Call) -> Answer {
 }
 
 pg_function!(pg_finfo_skill_log_step, skill_log_step, log_step);
-/// `log_step(run_id, skill_id, operation, status, duration_ms, metrics, payload)`
+/// `log_step(run_id, skill, operation, status, duration_ms, metrics, payload)`
 fn log_step(call: &Call) -> Answer {
     let run_id = run_id(call)?;
-    let skill_id = name(call.text(1), "skill_id")?;
+    let skill = name(call.text(1), "skill")?;
     let operation = name(call.text(2), "operation")?;
     let status = status(call.text(3))?;
     let duration = duration(call.get(4))?;
     let metrics = object(call, 5, "metrics")?;
     let payload = object(call, 6, "payload")?;
-    let ran = ran(call, skill_id, 6);
+    let ran = ran(call, skill, 6);
     let (mut found, mut id) = (None::<String>, None::<i64>);
     // The lock makes finish_run() wait, so that it adds up every step.
     spi::run(
@@ -303,7 +303,7 @@ fn log_step(call: &Call) -> Answer {
             arg(status.event_type()),
             jsonb(payload),
             arg(duration),
-            arg(skill_id),
+            arg(skill),
             arg(operation),
             arg(status.step_word()),
             jsonb(metrics),
@@ -490,18 +490,18 @@ type Task = (String, i64, String);
 
 #[pg_extern(sql = false)]
 fn maintain(
-    batch_size: Option<i32>,
+    max_rows: Option<i32>,
 ) -> TableIterator<'static, (name!(task, String), name!(affected, i64), name!(detail, String))> {
-    let batch_size = match batch_size {
+    let max_rows = match max_rows {
         Some(size @ 1..=1_000_000) => size,
-        _ => raise(Fault::new(Code::InvalidParameterValue, "batch_size must be between 1 and 1000000")),
+        _ => raise(Fault::new(Code::InvalidParameterValue, "max_rows must be between 1 and 1000000")),
     };
     // Two at once would make the same partition twice. The table is one that nobody else may lock; an advisory
     // lock could be held by anybody.
     spi::as_owner(|| {
         spi::run("LOCK TABLE skill_system.audit_state IN SHARE UPDATE EXCLUSIVE MODE", Access::Write, &[], |_| ());
     });
-    TableIterator::new([audit_partitions(), run_retention(batch_size), audit_seal(), audit_sweep()])
+    TableIterator::new([audit_partitions(), run_retention(max_rows), audit_seal(), audit_sweep()])
 }
 
 /// The partitions of this month, where it is not too late, and of the next two.
@@ -574,7 +574,7 @@ fn audit_sweep() -> Task {
 }
 
 /// Deletes finished runs older than the setting says, with their events, oldest first.
-fn run_retention(batch_size: i32) -> Task {
+fn run_retention(max_rows: i32) -> Task {
     let task = "run_retention".to_owned();
     let Some(minutes) = guc::run_retention_minutes() else {
         return (task, 0, "skill_system.run_retention is -1: runs are kept for ever".into());
@@ -592,7 +592,7 @@ fn run_retention(batch_size: i32) -> Task {
                  SELECT tenant_id, count(*), jsonb_build_object('count', count(*), 'oldest', min(at), 'newest', max(at))::text \
                  FROM gone GROUP BY tenant_id ORDER BY tenant_id",
                 Access::Write,
-                &[arg(minutes), arg(batch_size)],
+                &[arg(minutes), arg(max_rows)],
                 |row| deleted.push((row.get(1).unwrap_or_default(), row.get(2).unwrap_or(0), json(row.get(3)))),
             );
         });

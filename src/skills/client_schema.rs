@@ -52,7 +52,7 @@ pg_function!(pg_finfo_skill_create_client_schema, skill_create_client_schema, cr
 /// `create_client_schema(client, schema)`
 fn create_client_schema(call: &Call) -> Answer {
     word("client", call.text(0), &["skills_runtime"])?;
-    let schema = required("schema", call.text(1), 63)?;
+    let schema = required("schema_name", call.text(1), 63)?;
     if schema.len() > 63 {
         return Err(invalid("the name of a schema has at most 63 bytes"));
     }

@@ -272,12 +272,12 @@ fn details(ids: Vec<pgrx::Uuid>) -> HashMap<Id, Detail> {
 }
 
 pg_function!(pg_finfo_skill_search_skills, skill_search_skills, search_skills);
-/// `search_skills(query, namespace, tags, policy_name, max_results, embedding, include_drafts)`
+/// `search_skills(query, namespace, tags, policy_name, max_rows, embedding, include_drafts)`
 fn search_skills(call: &Call) -> Answer {
     let query = logic::query(call.text(0))?;
     let tags = logic::tags(call.text_array(2))?;
     let tagged = !tags.is_empty();
-    let max_results = logic::max_results(call.get(4))?;
+    let max_rows = logic::max_rows(call.get(4))?;
     let embedding = call.get::<Vec<Option<f64>>>(5).map(logic::embedding).transpose()?;
     if query.is_none() && !tagged && embedding.is_none() {
         return Err(invalid("there is nothing to search for").hint("Give words, tags or an embedding."));
@@ -323,7 +323,7 @@ fn search_skills(call: &Call) -> Answer {
                 text_array_datum(&detail.domain_tags),
                 uuid_datum(pgrx::Uuid::from_bytes(found.item)),
             ]);
-            if rank as usize == max_results {
+            if rank as usize == max_rows {
                 return Ok(call.null());
             }
         }

@@ -489,7 +489,7 @@ fn skill_version_list(call: &Call) -> Answer {
 }
 
 pg_function!(pg_finfo_skill_diff_skill_versions, skill_diff_skill_versions, diff_skill_versions);
-/// `diff_skill_versions(skill, a, b)`
+/// `diff_skill_versions(skill, old_version, new_version)`
 fn diff_skill_versions(call: &Call) -> Answer {
     let head = registry::find(Reference::parse(call.text(0))?)?;
     let a = asked_for(&head, &Requirement::parse(call.text(1))?, Access::Read)?;
@@ -554,7 +554,7 @@ fn skills_token(call: &Call) -> Answer {
 }
 
 pg_function!(pg_finfo_skill_skill_changes, skill_skill_changes, skill_changes);
-/// `skill_changes(since, namespace, max_results)`
+/// `skill_changes(since_token, namespace, max_rows)`
 ///
 /// A revision is given out under the lock of its namespace, which is held to the end of the transaction: whoever sees
 /// revision n sees all before it, so a token never passes over what is not committed yet.
@@ -562,7 +562,7 @@ fn skill_changes(call: &Call) -> Answer {
     let mut token = Token::parse(call.text(0))?;
     let mut left = match call.get::<i32>(2) {
         Some(given) if (1..=10_000).contains(&given) => i64::from(given),
-        _ => return Err(invalid("max_results must be between 1 and 10000")),
+        _ => return Err(invalid("max_rows must be between 1 and 10000")),
     };
     let now = revisions(call.text(1));
     let is: HashMap<&str, i64> = now.iter().map(|(namespace, revision)| (namespace.as_str(), *revision)).collect();

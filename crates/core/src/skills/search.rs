@@ -10,7 +10,7 @@ use crate::input::invalid;
 pub const MAX_QUERY: usize = 2000;
 /// Most tags in one search.
 const MAX_TAGS: usize = 50;
-const MAX_RESULTS: i32 = 1000;
+const MAX_ROWS: i32 = 1000;
 /// Most dimensions of an embedding.
 const MAX_DIMENSIONS: usize = 8192;
 /// The k of reciprocal rank fusion, as in Cormack, Clarke and Buettcher (2009).
@@ -33,10 +33,10 @@ pub fn tags(tags: Option<Vec<Option<&str>>>) -> Result<Vec<String>, Fault> {
     tags.into_iter().map(|tag| tag.map(str::to_owned).ok_or_else(|| invalid("an element of tags is NULL"))).collect()
 }
 
-pub fn max_results(given: Option<i32>) -> Result<usize, Fault> {
+pub fn max_rows(given: Option<i32>) -> Result<usize, Fault> {
     match given {
-        Some(given) if (1..=MAX_RESULTS).contains(&given) => Ok(given as usize),
-        _ => Err(invalid(format!("max_results must be between 1 and {MAX_RESULTS}"))),
+        Some(given) if (1..=MAX_ROWS).contains(&given) => Ok(given as usize),
+        _ => Err(invalid(format!("max_rows must be between 1 and {MAX_ROWS}"))),
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(query(Some("  ")).unwrap(), None);
         assert!(query(Some(&"x".repeat(2001))).is_err());
         assert!(tags(Some(vec![None])).is_err() && tags(Some(vec![Some("a"); 51])).is_err());
-        assert!(max_results(None).is_err() && max_results(Some(0)).is_err() && max_results(Some(1001)).is_err());
+        assert!(max_rows(None).is_err() && max_rows(Some(0)).is_err() && max_rows(Some(1001)).is_err());
         for bad in [
             vec![],
             vec![None],
