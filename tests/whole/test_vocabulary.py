@@ -24,7 +24,7 @@ NOT = {
     "batch_size",
     "max_results",
     "user_name",
-    "expected_version",
+    "seen_version",
     "a",
     "b",
 }
