@@ -65,7 +65,7 @@ SELECT skill_system.compliance_report(title => 'Compliance of the demo') \g .bui
 \pset format aligned
 \pset tuples_only off
 \! "$SKILL_VERIFY" snapshot .build/demo-filing.json --key "$DEMO_KEY" || rm .build/demo-filing.json
-\echo 'and with one number of the frozen rule changed:'
+\echo 'With one number of the frozen rule changed:'
 \! sed 's/467/468/' .build/demo-filing.json | "$SKILL_VERIFY" snapshot - --key "$DEMO_KEY"
 \echo
 \echo 'The report is in .build/demo-report.html'
