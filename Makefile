@@ -51,7 +51,7 @@ chaos:
 	@tests/chaos/run
 
 # docs/reference, from the comments of the catalogue.
-docs: all
+docs:
 	@tools/docs
 
 # In a cluster of its own. BENCH="audit policy" chooses sections.

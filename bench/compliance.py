@@ -133,6 +133,6 @@ def compliance():
     }
     show(f"first page of {filings:,} stale filings, 1 client", medians, "ms")
     print(f"    target <= 5 ms: {'met' if medians['stale_filings()'] <= 5 else 'MISSED'}")
-    for call in ("compliance_report()", "compliance_report('json')", "oscal_assessment_results(max_findings => 10000)"):
+    for call in ("compliance_report()", "compliance_report('json')", "oscal_assessment_results(max_rows => 10000)"):
         taken, most = memory(f"SELECT length(skill_system.{call}::text)")
         print(f"\n{call} over 400,000 cells: {taken:.2f} s, {most:.0f} MB of its own")

@@ -146,7 +146,7 @@ def latency():
         float(line)
         for line in psql(
             "SELECT extract(epoch FROM a.recorded_at) FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a "
-            "USING (id) ORDER BY l.leaf",
+            "ON a.id = l.record_id ORDER BY l.leaf_index",
             "bench_latency",
         ).splitlines()
     ]
@@ -284,8 +284,8 @@ def scale():
         psql("SELECT skill_system.audit_checkpoint()", "bench_scale")
         script = (
             "\\timing on\n"
-            + f"SELECT id FROM skill_system.audit_leaves((random() * {size - 2})::bigint, 1) \\gset\nSELECT count(*) FROM "
-            "skill_system.audit_inclusion_proof(:'id');\n"
+            + f"SELECT record_id FROM skill_system.audit_leaves((random() * {size - 2})::bigint, 1) \\gset\n"
+            "SELECT count(*) FROM skill_system.audit_inclusion_proof(:'record_id');\n"
             * 41
             + f"SELECT count(*) FROM skill_system.audit_consistency_proof((random() * {size - 2})::bigint);\n" * 41
             + f"SELECT skill_system.append_audit('filing.sent', {DATA}) IS NULL;\nSELECT count(*) FROM "

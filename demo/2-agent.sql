@@ -24,7 +24,7 @@ SELECT :'expected_allow' = 'allow' AS as_expected \gset
     DO $$ BEGIN RAISE 'the agent may not write its table'; END $$;
 \endif
 \echo 'A path that leaves its directory, a program, and a host that no rule names:'
-SELECT effect, verdict, winning_rule, why
+SELECT effect, verdict, winning_rule, reason
 FROM skill_system.explain_policy('filing', array['fs.write:/srv/filings/../../etc/passwd', 'proc.exec:rm', 'net.fetch:evil.example.net',
                                                 'fs.write:/srv/filings/archive/2024.pdf', 'db.write:public.wells']);
 \echo 'enforce_policy() raises an error, so a transaction that must not go on ends:'

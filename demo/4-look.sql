@@ -7,10 +7,10 @@ SELECT to_char(recorded_at, 'HH24:MI:SS') AS at, event_type, session_user_name A
 FROM skill_system.audit_logs ORDER BY recorded_at, id;
 SELECT key_id, records, key_present, key_active FROM skill_system.audit_status();
 \echo 'Success and duration by skill:'
-SELECT skill_id, operation, count, round(success_rate::numeric, 2) AS success,
+SELECT skill, operation, count, round(success_rate::numeric, 2) AS success,
        round(success_rate_low::numeric, 2) || ' - ' || round(success_rate_high::numeric, 2) AS "95 % interval",
        round(p95_duration_ms) AS p95_ms, input_tokens AS tokens_in, cost_usd
-FROM skill_system.run_stats ORDER BY skill_id, operation;
+FROM skill_system.run_stats ORDER BY skill, operation;
 \echo 'A run as an OpenTelemetry trace, for any collector:'
 SELECT s ->> 'name' AS span, s ->> 'spanId' AS span_id, s ->> 'parentSpanId' AS parent,
        round(((s ->> 'endTimeUnixNano')::numeric - (s ->> 'startTimeUnixNano')::numeric) / 1e6) AS ms

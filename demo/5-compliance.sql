@@ -16,14 +16,14 @@ FROM skill_system.compliance_counts GROUP BY 1 ORDER BY 1;
 \echo 'An agent begins a filing. The rules in force are frozen with it:'
 SELECT entity_id, entity_name FROM texas.entities WHERE entity_type = 'well' ORDER BY i LIMIT 1 \gset
 SELECT checklist_id AS filing FROM skill_system.create_checklist(:'entity_id', 'well', 'rule_37', :'entity_name',
-    now() + interval '30 days', created_by => 'rule37-agent') \gset
+    now() + interval '30 days', actor_id => 'rule37-agent') \gset
 SELECT v.rule_identifier, v.version, s.rule_data_at_snapshot FROM skill_system.filing_rule_snapshots s
 JOIN skill_system.rule_versions v ON v.id = s.rule_version_id WHERE s.checklist_id = :'filing' ORDER BY 1;
 
 \echo 'Required items are missing:'
 SELECT * FROM skill_system.missing_items(:'filing');
 \o /dev/null
-SELECT skill_system.update_checklist_item(:'filing', i, 'complete', updated_by => 'rule37-agent') FROM generate_series(0, 2) i;
+SELECT skill_system.update_checklist_item(:'filing', i, 'complete', actor_id => 'rule37-agent') FROM generate_series(0, 2) i;
 SELECT skill_system.add_artifact(:'filing', 0, 'plat_draft', 'plat.md', '# Certified plat', 'text/markdown');
 SELECT skill_system.submit_checklist(:'filing', 'rule37-agent');
 SELECT skill_system.review_checklist(:'filing', 'approved', 'j.doe', 'plat checked');
@@ -65,7 +65,7 @@ SELECT skill_system.compliance_report(title => 'Compliance of the demo') \g .bui
 \pset format aligned
 \pset tuples_only off
 \! "$SKILL_VERIFY" snapshot .build/demo-filing.json --key "$DEMO_KEY" || rm .build/demo-filing.json
-\echo 'and with one number of the frozen rule changed:'
+\echo 'With one number of the frozen rule changed:'
 \! sed 's/467/468/' .build/demo-filing.json | "$SKILL_VERIFY" snapshot - --key "$DEMO_KEY"
 \echo
 \echo 'The report is in .build/demo-report.html'

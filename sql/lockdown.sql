@@ -21,7 +21,7 @@ DECLARE
     always CONSTANT text[] := ARRAY[
         'sign_audit_row', 'refuse_change', 'guard_columns', 'guard_run',
         'lock_policies', 'check_policy_row', 'record_policy_change', 'record_policy_deletion', 'skills_changed'];
-    -- Exceptions: columns that follow from other rows, which replication brings along.
+    -- Exceptions: rows that belong to an open filing, and statistics; they are guarded in the session that changes them.
     not_always CONSTANT text[] := ARRAY['checklist_artifacts_guard', 'filing_rule_snapshots_guard', 'skill_injections_guard'];
     -- Trigger functions that complete, check or report the rows of a session: replicated rows have been through them.
     origin CONSTANT text[] := ARRAY[

@@ -19,8 +19,11 @@ pub struct Module {
     /// Rows of `health()`.
     pub health: &'static [fn() -> Check],
     /// Rows of `maintain()`, in the order of the modules.
-    pub maintenance: &'static [fn(&Batch) -> Result<Task, Fault>],
+    pub maintenance: &'static [MaintenanceTask],
 }
+
+/// Does some maintenance and reports it.
+pub type MaintenanceTask = fn(&Batch) -> Result<Task, Fault>;
 
 impl Module {
     /// A module that registers nothing.

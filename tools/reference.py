@@ -27,7 +27,7 @@ WHEN = {
     "22023": "an argument is wrong: a malformed rule, an unknown status, a text that is too long, a negative duration",
     "23505": "the name or key is taken",
     "25006": "writing in a READ ONLY transaction or on a standby",
-    "40001": "a checklist was changed since `expected_version`, or a rule since `seen_version`, or another session"
+    "40001": "a checklist was changed since `expected_version`, or a rule since the one compared, or another session"
     " sealed since this REPEATABLE READ transaction began: read again and repeat",
     "39P01": "a trigger function of the extension is called in another way than the extension installs it",
     "42501": "`enforce_policy()` blocks, or the role lacks the right",

@@ -6,8 +6,8 @@ CREATE TABLE skill_system.audit_state (
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE skill_system.audit_state IS
-'Identity of this audit log, made with its first record. Part of the signed bytes of every record, so that no record of another log can '
-'be passed off here. One row for the whole database. Read it with SELECT log_id FROM skill_system.audit_state;';
+'Identity of this audit log, created with its first record. Part of the signed bytes of every record, so that a record of another log is '
+'not valid here. One row for the whole database. Read it with SELECT log_id FROM skill_system.audit_state;';
 COMMENT ON COLUMN skill_system.audit_state.only_one IS 'Always true: there is one row.';
 COMMENT ON COLUMN skill_system.audit_state.log_id IS 'The log''s UUID.';
 COMMENT ON COLUMN skill_system.audit_state.created_at IS 'When the first record was written.';
@@ -28,17 +28,17 @@ CREATE TABLE skill_system.audit_logs (
     key_id            text         NOT NULL
 ) PARTITION BY RANGE (created_at);
 COMMENT ON TABLE skill_system.audit_logs IS
-'Append-only audit trail, one partition a month, each row signed with HMAC-SHA256 over all its other columns. Write with append_audit() '
-'or INSERT (event_type, event_data, actor_id, actor_type); UPDATE, DELETE and TRUNCATE are refused. Check with SELECT * FROM '
+'Append-only audit trail, one partition per month, each row signed with HMAC-SHA256 over all its other columns. Write with append_audit() '
+'or INSERT (event_type, event_data, actor_id, actor_type); UPDATE, DELETE and TRUNCATE are rejected. Check with SELECT * FROM '
 'skill_system.verify_audit();';
 COMMENT ON COLUMN skill_system.audit_logs.id IS 'UUID version 7, set by the server.';
 COMMENT ON COLUMN skill_system.audit_logs.tenant_id IS 'Tenant of the session that wrote the row.';
 COMMENT ON COLUMN skill_system.audit_logs.event_type IS 'What happened, for example run.logged. Claimed by the writer.';
 COMMENT ON COLUMN skill_system.audit_logs.event_data IS 'Details of the event. Claimed by the writer.';
-COMMENT ON COLUMN skill_system.audit_logs.actor_id IS 'Who did it, as the writer says; session_user_name is what the server knows.';
+COMMENT ON COLUMN skill_system.audit_logs.actor_id IS 'Who did it, as claimed by the writer; session_user_name is set by the server.';
 COMMENT ON COLUMN skill_system.audit_logs.actor_type IS 'Kind of actor: system, user or agent. Claimed by the writer.';
 COMMENT ON COLUMN skill_system.audit_logs.created_at IS
-'Start of the writing transaction; decides the partition. recorded_at is the clock that counts.';
+'Start of the writing transaction; decides the partition. recorded_at is the authoritative time.';
 COMMENT ON COLUMN skill_system.audit_logs.signature IS 'v1:<key id>:<hex of HMAC-SHA256 over the SKR1 encoding of all other columns>.';
 COMMENT ON COLUMN skill_system.audit_logs.recorded_at IS 'The server''s clock when the row was written.';
 COMMENT ON COLUMN skill_system.audit_logs.transaction_id IS '64-bit id of the writing top-level transaction.';
@@ -47,22 +47,23 @@ COMMENT ON COLUMN skill_system.audit_logs.current_user_name IS 'Role whose right
 COMMENT ON COLUMN skill_system.audit_logs.key_id IS 'Key of the keyring that signed the row.';
 
 -- Keys and indexes belong to the partitions: with a key on the parent, a dump with
--- partitions made at run time could not be restored.
+-- partitions created at run time could not be restored.
 CREATE TABLE skill_system.audit_logs_default PARTITION OF skill_system.audit_logs DEFAULT;
 -- The id comes first in the key, because proofs and exports look records up across tenants.
 ALTER TABLE skill_system.audit_logs_default ADD PRIMARY KEY (id, tenant_id);
 CREATE INDEX audit_logs_default_brin_idx ON skill_system.audit_logs_default USING brin (created_at, transaction_id);
 COMMENT ON TABLE skill_system.audit_logs_default IS
-'Partition of audit_logs for every month that has none of its own, so that no record is ever lost. maintain() makes the months ahead.';
+'Partition of audit_logs for every month without a dedicated partition, so that no record is ever lost. maintain() creates the partitions '
+'of the coming months.';
 
 CREATE FUNCTION skill_system.sign_audit_row() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_sign';
 COMMENT ON FUNCTION skill_system.sign_audit_row() IS
-'Trigger function of audit_logs: sets id, times, transaction and users as the server knows them, and signs the row.';
+'Trigger function of audit_logs: sets id, times, transaction and users from the server''s state, and signs the row.';
 CREATE FUNCTION skill_system.refuse_change() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_refuse_change';
 COMMENT ON FUNCTION skill_system.refuse_change() IS
-'Trigger function of append-only tables: refuses UPDATE, DELETE and TRUNCATE. make_append_only() puts it on a table.';
+'Trigger function of append-only tables: rejects UPDATE, DELETE and TRUNCATE. make_append_only() creates the triggers.';
 
 CREATE TRIGGER audit_logs_sign BEFORE INSERT ON skill_system.audit_logs
     FOR EACH ROW EXECUTE FUNCTION skill_system.sign_audit_row();
@@ -80,39 +81,41 @@ CREATE TRIGGER audit_state_no_truncate BEFORE TRUNCATE ON skill_system.audit_sta
 
 CREATE POLICY tenant ON skill_system.audit_logs FOR SELECT
     USING (tenant_id OPERATOR(pg_catalog.=) (SELECT skill_system.current_tenant()));
--- The signing trigger refuses the row of another tenant, at a fraction of the cost of a check here.
+-- The signing trigger rejects rows of another tenant, at a fraction of the cost of a check here.
 CREATE POLICY append ON skill_system.audit_logs FOR INSERT WITH CHECK (true);
 
 CREATE FUNCTION skill_system.append_audit(
         event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'system') RETURNS uuid
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_append_audit';
 COMMENT ON FUNCTION skill_system.append_audit(text, jsonb, text, text) IS
-'Appends one signed record to the audit trail and returns its id. Call it for any event worth proving later. Raises 22023 when event_type '
-'or event_data is NULL or a text is too long, 25006 in a read-only transaction, F0000 without a usable key. Example: SELECT '
-'skill_system.append_audit(''filing.sent'', ''{"form":"W-1"}'', ''rule37-agent'', ''agent'');';
+'Appends one signed record to the audit trail and returns its id. Call it for any event that may have to be proved later. Raises 22023 '
+'when event_type or event_data is NULL or a text is too long, 25006 in a read-only transaction, F0000 without a usable key. Example: '
+'SELECT skill_system.append_audit(''filing.sent'', ''{"form":"W-1"}'', ''rule37-agent'', ''agent'');';
 
 CREATE FUNCTION skill_system.log_denial(
         event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'agent') RETURNS uuid
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_denial';
 COMMENT ON FUNCTION skill_system.log_denial(text, jsonb, text, text) IS
-'Like append_audit(), but the record stays when the calling transaction is rolled back, and it is committed when the call returns: a '
-'background worker writes it. Call it for what was denied or has failed; enforce_policy() does for each denial. Works in a READ ONLY '
-'transaction. event_data must be an object; denied_in is added to it, with the pid and the transaction id of the session. Raises 53400 '
-'when the denial could not be recorded, 25006 on a standby. Example: SELECT skill_system.log_denial(''tool.denied'', ''{"tool": "rm", '
-'"reason": "not on the list"}'', ''rule37-agent'');';
+'Like append_audit(), but the record survives a rollback of the calling transaction and is committed when the call returns: a background '
+'worker writes it. Call it for denials and failures; enforce_policy() calls it for each denial. Works in a READ ONLY transaction. '
+'event_data must be an object; denied_in, with the session''s pid and transaction id, is added to it. Raises 53400 when the denial could '
+'not be recorded, 25006 on a standby. Example: SELECT skill_system.log_denial(''tool.denied'', ''{"tool": "rm", "reason": "not on the '
+'list"}'', ''rule37-agent'');';
 
 CREATE FUNCTION skill_system.audit_problem(
-        log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
+        log_id uuid, record_id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text,
+        created_at timestamptz,
         recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
     RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_audit_problem';
 COMMENT ON FUNCTION skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text,
     text, text) IS
-'What is wrong with one audit record, given all its values and the log''s id; NULL when its signature is true. verify_audit() calls it '
+'What is wrong with one audit record, given all its values and the log''s id; NULL when its signature is valid. verify_audit() calls it '
 'for every row.';
 
 CREATE FUNCTION skill_system.audit_record_digest(
-        log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
+        log_id uuid, record_id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text,
+        created_at timestamptz,
         recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text,
         nonce bytea)
     RETURNS bigint
@@ -120,20 +123,20 @@ CREATE FUNCTION skill_system.audit_record_digest(
     LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_audit_record_digest';
 COMMENT ON FUNCTION skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text,
     text, text, text, bytea) IS
-'A number for one audit record and its leaf, given all its values, the log''s id and a random nonce; NULL when its signature is wrong. '
+'A number for one audit record and its leaf, given all its values, the log''s id and a random nonce; NULL when its signature is invalid. '
 'verify_audit() compares the sum over all records with that over all leaves.';
 
 CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
     since_checkpoint bigint DEFAULT NULL)
-    RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text)
+    RETURNS TABLE (partition regclass, record_id uuid, created_at timestamptz, problem text, detail text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_verify_audit';
 COMMENT ON FUNCTION skill_system.verify_audit(timestamptz, timestamptz, bigint) IS
 'Checks the audit trail: every record against its signature and its leaf, leaves against tiles, tiles against the stored checkpoints, the '
-'map both ways, the key indexes, and whether the protection is in place. One row per problem, no row when all is well; the number of '
+'map both ways, the key indexes, and whether the protection is in place. One row per problem, no rows if there are none; the number of '
 'records covered comes as an INFO message, progress as NOTICE and in audit_verify_progress. With since and until only the records of that '
 'time (created_at); with since_checkpoint only what was sealed after that tree size, which also resumes an interrupted verification. '
-'Compare a checkpoint that somebody else holds with skill-verify: this function can only compare with those stored here. Example: SELECT '
-'* FROM skill_system.verify_audit();';
+'Compare a checkpoint held by another party with skill-verify: this function can only compare with those stored here. Example: SELECT * '
+'FROM skill_system.verify_audit();';
 
 CREATE FUNCTION skill_system.audit_verify_progress_entries() RETURNS TABLE (pid integer, phase text, done bigint, total bigint)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_verify_progress';
@@ -155,51 +158,51 @@ COMMENT ON VIEW skill_system.audit_verify_progress IS
 COMMENT ON COLUMN skill_system.audit_verify_progress.pid IS 'Process that called verify_audit().';
 COMMENT ON COLUMN skill_system.audit_verify_progress.datname IS 'Its database.';
 COMMENT ON COLUMN skill_system.audit_verify_progress.phase IS 'records, leaves, tree or indexes, in this order.';
-COMMENT ON COLUMN skill_system.audit_verify_progress.done IS 'Steps of the phase that are done, parallel workers included.';
-COMMENT ON COLUMN skill_system.audit_verify_progress.total IS 'Steps of the phase in all, as far as the statistics know.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.done IS 'Completed steps of the phase, parallel workers included.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.total IS 'Total steps of the phase, estimated from statistics.';
 COMMENT ON COLUMN skill_system.audit_verify_progress.query_start IS 'When the call began.';
 
 CREATE FUNCTION skill_system.audit_status()
-    RETURNS TABLE (key_id text, records bigint, first_recorded timestamptz, last_recorded timestamptz, key_present boolean,
+    RETURNS TABLE (key_id text, records bigint, first_recorded_at timestamptz, last_recorded_at timestamptz, key_present boolean,
         key_active boolean)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_status' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_status() IS
-'How many audit records each key has signed, and whether the keyring still has it: records whose key is not present cannot be verified. '
-'Example: SELECT * FROM skill_system.audit_status();';
+'How many audit records each key has signed, and whether the keyring still contains it: records whose key is not present cannot be '
+'verified. Example: SELECT * FROM skill_system.audit_status();';
 
 CREATE FUNCTION skill_system.create_keyring() RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_keyring' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_keyring() IS
-'Makes skill_system.keyring_file with one new key when there is none, for example after a restore into a new cluster without the old '
-'keyring, and records that the log goes on with it; when there is one already without any key that the log knows, records that. Raises '
-'55000 otherwise. What older keys signed cannot be verified with it. Superusers only.';
+'Creates skill_system.keyring_file with one new key if the file does not exist, for example after a restore into a new cluster without '
+'the old keyring, and records that the log continues with it. If a keyring exists that contains no key the log knows, records that. '
+'Raises 55000 otherwise. Records signed by older keys cannot be verified with it. Superusers only.';
 
 CREATE FUNCTION skill_system.create_audit_partition(month date DEFAULT NULL) RETURNS regclass
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_audit_partition' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_audit_partition(date) IS
-'Makes the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and returns '
-'it; the existing one if there is one. Raises 55000 when audit_logs_default already holds records of that month, 55P03 when transactions '
-'that use the audit trail have not ended within a second: it never makes writers wait for them. maintain() calls it. Example: SELECT '
+'Creates the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and '
+'returns it; an existing one is returned as it is. Raises 55000 when audit_logs_default already holds records of that month, 55P03 when '
+'transactions that use the audit trail have not ended within a second: writers never wait for them. maintain() calls it. Example: SELECT '
 'skill_system.create_audit_partition(''2027-01-01'');';
 
 CREATE FUNCTION skill_system.make_append_only(table_name regclass) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_make_append_only' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.make_append_only(regclass) IS
-'Protects any table of yours: UPDATE, DELETE and TRUNCATE are refused from now on, also on its partitions and under '
-'session_replication_role = replica. You must own the table. Example: SELECT skill_system.make_append_only(''public.invoices'');';
+'Protects a table: UPDATE, DELETE and TRUNCATE are rejected from now on, also on its partitions and under session_replication_role = '
+'replica. The caller must own the table. Example: SELECT skill_system.make_append_only(''public.invoices'');';
 
 CREATE FUNCTION skill_system.capture_change() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_capture_change';
 COMMENT ON FUNCTION skill_system.capture_change() IS
-'Trigger function that writes each changed row to the audit trail. audit_table() puts it on a table.';
+'Trigger function that writes each changed row to the audit trail. audit_table() creates the triggers.';
 
 CREATE FUNCTION skill_system.audit_table(table_name regclass, columns text[] DEFAULT NULL, ignored_columns text[] DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_table' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
-'From now on every row inserted into, updated in or deleted from your table is written to the audit trail as row.inserted, row.updated or '
+'From now on every row inserted into, updated in or deleted from the table is written to the audit trail as row.inserted, row.updated or '
 'row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that '
-'changes none of them is not. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. You must own the table. '
-'Example: SELECT skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
+'changes none of them is not. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. The caller must own the '
+'table. Example: SELECT skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
 
 GRANT INSERT (event_type, event_data, actor_id, actor_type) ON skill_system.audit_logs
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
@@ -215,7 +218,7 @@ GRANT EXECUTE ON FUNCTION
     skill_system.verify_audit(timestamptz, timestamptz, bigint), skill_system.audit_verify_progress_entries(), skill_system.audit_status()
     TO skill_system_auditor;
 GRANT SELECT ON skill_system.audit_verify_progress TO skill_system_auditor;
--- Whoever protects a table creates triggers on it and so needs the trigger functions.
+-- Protecting a table creates triggers on it, which needs EXECUTE on the trigger functions.
 GRANT EXECUTE ON FUNCTION
     skill_system.refuse_change(), skill_system.capture_change(),
     skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])

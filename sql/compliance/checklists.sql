@@ -15,16 +15,16 @@ CREATE TABLE skill_system.checklist_templates (
 );
 COMMENT ON TABLE skill_system.checklist_templates IS
 'What a filing of a compliance domain needs, one row per domain and version. Write with create_template(); a version that a checklist was '
-'made from never changes.';
+'created from never changes.';
 COMMENT ON COLUMN skill_system.checklist_templates.id IS 'UUID of the template.';
 COMMENT ON COLUMN skill_system.checklist_templates.tenant_id IS 'Tenant of the template.';
 COMMENT ON COLUMN skill_system.checklist_templates.compliance_domain IS 'For example rule_37, rule_32, form_pr or flaring_monitor.';
 COMMENT ON COLUMN skill_system.checklist_templates.version IS 'Counts from 1 for each domain.';
 COMMENT ON COLUMN skill_system.checklist_templates.items IS
-'Array of items in order: {"label": text, "item_type"?: text, and what else your forms need}.';
+'Array of items in order: {"label": text, "item_type"?: text, and any other members}.';
 COMMENT ON COLUMN skill_system.checklist_templates.min_required_items IS
 'Array of the indexes, from 0, of the items that must be complete before submit_checklist().';
-COMMENT ON COLUMN skill_system.checklist_templates.created_at IS 'When it was made.';
+COMMENT ON COLUMN skill_system.checklist_templates.created_at IS 'When it was created.';
 COMMENT ON COLUMN skill_system.checklist_templates.updated_at IS 'When it was changed last; kept by the server.';
 COMMENT ON COLUMN skill_system.checklist_templates.rule_domains IS
 'Rules of these domains apply to its filings, for example {spacing,density}. NULL: all rules.';
@@ -55,14 +55,14 @@ CREATE INDEX idx_filing_checklists_entity ON skill_system.filing_checklists (ten
 CREATE INDEX idx_filing_checklists_status ON skill_system.filing_checklists (tenant_id, status);
 CREATE INDEX idx_filing_checklists_template ON skill_system.filing_checklists (tenant_id, template_id);
 COMMENT ON TABLE skill_system.filing_checklists IS
-'Filings at work and done: one checklist per entity, domain and filing. Written by create_checklist(), update_checklist_item(), '
+'Open and completed filings: one checklist per entity, domain and filing. Written by create_checklist(), update_checklist_item(), '
 'submit_checklist(), review_checklist(), file_checklist() and mark_exception(); checklist_transitions() shows which status may follow '
 'which.';
 COMMENT ON COLUMN skill_system.filing_checklists.id IS 'UUID of the checklist.';
 COMMENT ON COLUMN skill_system.filing_checklists.tenant_id IS 'Tenant of the filing.';
 COMMENT ON COLUMN skill_system.filing_checklists.entity_id IS 'The entity: API number, facility id, lease number.';
 COMMENT ON COLUMN skill_system.filing_checklists.entity_type IS 'Kind of entity: well, lease, facility.';
-COMMENT ON COLUMN skill_system.filing_checklists.entity_name IS 'Its name for people.';
+COMMENT ON COLUMN skill_system.filing_checklists.entity_name IS 'Display name.';
 COMMENT ON COLUMN skill_system.filing_checklists.compliance_domain IS 'Domain of the filing.';
 COMMENT ON COLUMN skill_system.filing_checklists.template_id IS 'Template version its items were copied from.';
 COMMENT ON COLUMN skill_system.filing_checklists.status IS
@@ -70,12 +70,11 @@ COMMENT ON COLUMN skill_system.filing_checklists.status IS
 COMMENT ON COLUMN skill_system.filing_checklists.deadline IS 'When it must be filed.';
 COMMENT ON COLUMN skill_system.filing_checklists.items IS
 'The template''s items, each with index, status and, once worked on, note, data, updated_by and updated_at.';
-COMMENT ON COLUMN skill_system.filing_checklists.metadata IS 'What else is known; reviews collects the decisions of the reviewers.';
+COMMENT ON COLUMN skill_system.filing_checklists.metadata IS 'Other metadata; reviews collects the decisions of the reviewers.';
 COMMENT ON COLUMN skill_system.filing_checklists.created_by IS 'Who began it.';
 COMMENT ON COLUMN skill_system.filing_checklists.created_at IS 'When it was begun.';
 COMMENT ON COLUMN skill_system.filing_checklists.updated_at IS 'When it was changed last.';
-COMMENT ON COLUMN skill_system.filing_checklists.version IS
-'Counts the changes; give it as expected_version to be told when somebody was faster.';
+COMMENT ON COLUMN skill_system.filing_checklists.version IS 'Counts the changes; pass it as expected_version to detect concurrent changes.';
 COMMENT ON COLUMN skill_system.filing_checklists.entity_field IS
 'Oil or gas field of the entity; decides which field-specific rules apply.';
 COMMENT ON COLUMN skill_system.filing_checklists.entity_district IS 'RRC district of the entity.';
@@ -119,7 +118,7 @@ COMMENT ON COLUMN skill_system.checklist_artifacts.tenant_id IS 'Tenant of the c
 COMMENT ON COLUMN skill_system.checklist_artifacts.content_sha256 IS
 'sha256: and the SHA-256 of the content''s bytes: computed for a text, given by the caller for a file.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.size_bytes IS 'Size of the content.';
-COMMENT ON COLUMN skill_system.checklist_artifacts.expires_at IS 'When it stops being good evidence.';
+COMMENT ON COLUMN skill_system.checklist_artifacts.expires_at IS 'When it expires as evidence.';
 
 CREATE TABLE skill_system.filing_rule_snapshots (
     id                    uuid        NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -144,22 +143,22 @@ CREATE TABLE skill_system.filing_rule_snapshots (
     FOREIGN KEY (tenant_id, superseded_by) REFERENCES skill_system.rule_versions (tenant_id, id)
 );
 CREATE INDEX idx_filing_rule_snapshots_checklist ON skill_system.filing_rule_snapshots (tenant_id, checklist_id);
--- The stale ones somebody still has to look at, in the order of stale_filings().
+-- The stale snapshots that still need a decision, in the order of stale_filings().
 CREATE INDEX idx_filing_rule_snapshots_stale ON skill_system.filing_rule_snapshots (tenant_id, id)
     WHERE is_current = false AND NOT acknowledged AND replaced_by IS NULL;
 CREATE INDEX idx_filing_rule_snapshots_rule ON skill_system.filing_rule_snapshots (tenant_id, rule_version_id);
 COMMENT ON TABLE skill_system.filing_rule_snapshots IS
-'The rules a filing is checked against, frozen when it began. publish_rule() marks them stale; acknowledge_stale() or refresh_snapshot() '
-'settles that. Read stale_filings() and snapshot_diff().';
+'The rules a filing is checked against, frozen when the filing began. publish_rule() marks them stale; acknowledge_stale() or '
+'refresh_snapshot() settles that. Read stale_filings() and snapshot_diff().';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.id IS 'UUID of the frozen copy.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.checklist_id IS 'The filing.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.rule_version_id IS 'The version that was frozen.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.snapshotted_at IS 'When.';
-COMMENT ON COLUMN skill_system.filing_rule_snapshots.rule_data_at_snapshot IS 'The rule''s parameters then.';
+COMMENT ON COLUMN skill_system.filing_rule_snapshots.rule_data_at_snapshot IS 'The rule''s parameters at that time.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.is_current IS 'No later version of the rule has been published.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.superseded_by IS 'The newest version of the rule, when it is not the frozen one.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.acknowledged IS
-'Somebody has looked at the change up to superseded_by and files under the frozen rule.';
+'Somebody has reviewed the change up to superseded_by and files under the frozen rule.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.acknowledged_by IS 'Who.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.acknowledged_at IS 'When.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.tenant_id IS 'Tenant of the filing.';
@@ -167,18 +166,17 @@ COMMENT ON COLUMN skill_system.filing_rule_snapshots.content_sha256 IS
 'sha256: and the SHA-256 of rule_data_at_snapshot, as in rule_versions.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.acknowledged_comment IS 'Why the change does not matter, or what was done about it.';
 COMMENT ON COLUMN skill_system.filing_rule_snapshots.replaced_by IS
-'The copy that refresh_snapshot() put in its place; then this one only tells the past.';
+'The copy that refresh_snapshot() created in its place; this row is then history only.';
 
 CREATE FUNCTION skill_system.guard_template() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_template' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_template() IS
-'Trigger function of checklist_templates: refuses items that are malformed, and to change or delete a version that a checklist was made '
-'from.';
+'Trigger function of checklist_templates: rejects malformed items, and changing or deleting a version that a checklist was created from.';
 CREATE FUNCTION skill_system.guard_checklist() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_checklist() IS
-'Trigger function of filing_checklists: refuses a change of status that checklist_transitions() does not list, and any change of what was '
-'filed.';
+'Trigger function of filing_checklists: rejects a change of status that checklist_transitions() does not list, and any change to a filed '
+'checklist.';
 CREATE TRIGGER guard_template BEFORE INSERT OR UPDATE OR DELETE ON skill_system.checklist_templates
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_template();
 CREATE TRIGGER trg_updated BEFORE UPDATE ON skill_system.checklist_templates
@@ -192,7 +190,7 @@ CREATE TRIGGER guard_checklist BEFORE UPDATE ON skill_system.filing_checklists
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_checklist();
 CREATE TRIGGER checklist_artifacts_guard BEFORE UPDATE ON skill_system.checklist_artifacts
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns();
--- Not on every update: publishing a rule touches thousands of rows, and these columns it may change.
+-- Not on every update: publishing a rule touches thousands of rows, and may change the other columns.
 CREATE TRIGGER filing_rule_snapshots_guard
     BEFORE UPDATE OF id, checklist_id, rule_version_id, snapshotted_at, rule_data_at_snapshot, tenant_id, content_sha256
     ON skill_system.filing_rule_snapshots
@@ -200,24 +198,24 @@ CREATE TRIGGER filing_rule_snapshots_guard
         'is_current', 'superseded_by', 'acknowledged', 'acknowledged_by', 'acknowledged_at', 'acknowledged_comment', 'replaced_by');
 
 CREATE TYPE skill_system.template_state AS (template_id uuid, version integer);
-COMMENT ON TYPE skill_system.template_state IS
-'Answer of create_template(): the id and the version of the new template.';
+COMMENT ON TYPE skill_system.template_state IS 'Result of create_template(): the id and the version of the new template.';
 CREATE FUNCTION skill_system.create_template(
         compliance_domain text, items jsonb, min_required_items jsonb DEFAULT '[]', rule_domains text[] DEFAULT NULL)
     RETURNS skill_system.template_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_template' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_template(text, jsonb, jsonb, text[]) IS
-'Makes the next version of the template of a compliance domain. Each item is an object with a label; min_required_items are indexes from '
-'0; rule_domains says which rules apply to the filings (NULL: all). Raises 22023 naming the first malformed item. Example: SELECT * FROM '
-'skill_system.create_template(''rule_37'', ''[{"label": "Plat"}, {"label": "Offset operators notified"}]'', ''[0]'', ''{spacing}'');';
+'Creates the next version of the template of a compliance domain. Each item is an object with a label; min_required_items are indexes '
+'from 0; rule_domains selects the rules that apply to the filings (NULL: all). Raises 22023 naming the first malformed item. Example: '
+'SELECT * FROM skill_system.create_template(''rule_37'', ''[{"label": "Plat"}, {"label": "Offset operators notified"}]'', ''[0]'', '
+'''{spacing}'');';
 
 CREATE TYPE skill_system.checklist_state AS (checklist_id uuid, status text, version integer);
 COMMENT ON TYPE skill_system.checklist_state IS
-'Answer of the functions that change a checklist: its id, its status now, and its version for the next expected_version.';
+'Result of the functions that change a checklist: its id, its status now, and its version for the next expected_version.';
 
 CREATE FUNCTION skill_system.create_checklist(
         entity_id text, entity_type text, compliance_domain text, entity_name text DEFAULT NULL, deadline timestamptz DEFAULT NULL,
-        entity_field text DEFAULT NULL, entity_district text DEFAULT NULL, metadata jsonb DEFAULT '{}', created_by text DEFAULT NULL)
+        entity_field text DEFAULT NULL, entity_district text DEFAULT NULL, metadata jsonb DEFAULT '{}', actor_id text DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text) IS
@@ -227,12 +225,12 @@ COMMENT ON FUNCTION skill_system.create_checklist(text, text, text, text, timest
 
 CREATE FUNCTION skill_system.update_checklist_item(
         checklist_id uuid, item_index integer, status text, expected_version integer DEFAULT NULL, note text DEFAULT NULL,
-        data jsonb DEFAULT NULL, updated_by text DEFAULT NULL) RETURNS skill_system.checklist_state
+        data jsonb DEFAULT NULL, actor_id text DEFAULT NULL) RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_update_checklist_item' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.update_checklist_item(uuid, integer, text, integer, text, jsonb, text) IS
 'Sets the status of one item (from 0): pending, in_progress, complete, blocked or not_applicable; note and data stay when left out. Only '
-'this item is touched, so people working on different items do not lose anything; with expected_version any change since then raises '
-'40001. Raises 42704 for an unknown checklist or item, 55000 when the checklist is not open for work. Example: SELECT * FROM '
+'this item is touched, so concurrent work on different items is not lost; with expected_version any change since then raises 40001. '
+'Raises 42704 for an unknown checklist or item, 55000 when the checklist is not open for work. Example: SELECT * FROM '
 'skill_system.update_checklist_item(''01900000-0000-7000-8000-000000000001'', 0, ''complete'');';
 
 CREATE FUNCTION skill_system.missing_items(checklist_id uuid) RETURNS TABLE (item_index integer, label text, status text)
@@ -241,55 +239,53 @@ COMMENT ON FUNCTION skill_system.missing_items(uuid) IS
 'The items that must be complete before submit_checklist() and are not. Raises 42704 for an unknown checklist. Example: SELECT * FROM '
 'skill_system.missing_items(''01900000-0000-7000-8000-000000000001'');';
 
-CREATE FUNCTION skill_system.submit_checklist(checklist_id uuid, submitted_by text DEFAULT NULL, expected_version integer DEFAULT NULL)
+CREATE FUNCTION skill_system.submit_checklist(checklist_id uuid, actor_id text DEFAULT NULL, expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_submit_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.submit_checklist(uuid, text, integer) IS
-'Hands a checklist to the reviewers. Raises 55000 naming the required items that are not complete, or when its status does not allow it; '
-'40001 when somebody changed it since expected_version; 42704 for an unknown checklist. Example: SELECT * FROM '
+'Submits a checklist for review. Raises 55000 naming the required items that are not complete, or when its status does not allow it; '
+'40001 when it was changed since expected_version; 42704 for an unknown checklist. Example: SELECT * FROM '
 'skill_system.submit_checklist(''01900000-0000-7000-8000-000000000001'', ''rule37-agent'');';
 
 CREATE FUNCTION skill_system.review_checklist(
-        checklist_id uuid, decision text, reviewer text DEFAULT NULL, comment text DEFAULT NULL, expected_version integer DEFAULT NULL)
+        checklist_id uuid, decision text, actor_id text DEFAULT NULL, reason text DEFAULT NULL, expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.review_checklist(uuid, text, text, text, integer) IS
-'Decides on a submitted checklist: approved, rejected, or in_review to say that somebody is at it. The decision is kept in '
-'metadata->''reviews''. Raises 55000 when its status does not allow it, 22023 for another decision, 40001 when somebody changed it since '
+'Decides on a submitted checklist: approved, rejected, or in_review when the review has begun. The decision is kept in '
+'metadata->''reviews''. Raises 55000 when its status does not allow it, 22023 for another decision, 40001 when it was changed since '
 'expected_version, 42704 for an unknown checklist. Example: SELECT * FROM '
 'skill_system.review_checklist(''01900000-0000-7000-8000-000000000001'', ''approved'', ''j.doe'', ''plat checked'');';
 
-CREATE FUNCTION skill_system.file_checklist(checklist_id uuid, filed_by text DEFAULT NULL, reference text DEFAULT NULL)
+CREATE FUNCTION skill_system.file_checklist(checklist_id uuid, actor_id text DEFAULT NULL, reference text DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_file_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.file_checklist(uuid, text, text) IS
-'Marks an approved checklist as filed; nothing of it changes any more. reference is the receipt of the authority. Raises 55000 when a '
-'frozen rule is stale and nobody acknowledged it, naming the rule and how it changed, or when the checklist is not approved; 42704 for an '
-'unknown checklist. Example: SELECT * FROM skill_system.file_checklist(''01900000-0000-7000-8000-000000000001'', ''j.doe'', ''RRC '
-'881204'');';
+'Marks an approved checklist as filed; it cannot change any more. reference is the receipt of the authority. Raises 55000 when a frozen '
+'rule is stale and not acknowledged, naming the rule and how it changed, or when the checklist is not approved; 42704 for an unknown '
+'checklist. Example: SELECT * FROM skill_system.file_checklist(''01900000-0000-7000-8000-000000000001'', ''j.doe'', ''RRC 881204'');';
 
-CREATE FUNCTION skill_system.mark_exception(checklist_id uuid, reason text, marked_by text DEFAULT NULL,
+CREATE FUNCTION skill_system.mark_exception(checklist_id uuid, reason text, actor_id text DEFAULT NULL,
     expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_mark_exception' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.mark_exception(uuid, text, text, integer) IS
-'Ends a checklist without filing: a person decides, for a reason, that the requirement does not apply here. The entity counts as '
+'Ends a checklist without filing: a person decides, with a reason, that the requirement does not apply. The entity counts as '
 'not_applicable in the domain. Raises 22023 without a reason, 55000 for a checklist that has ended, 42704 for an unknown one. Example: '
 'SELECT * FROM skill_system.mark_exception(''01900000-0000-7000-8000-000000000001'', ''well plugged before the deadline'');';
 
 CREATE FUNCTION skill_system.checklist_transitions() RETURNS TABLE (action text, from_status text, to_status text, condition text)
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_checklist_transitions' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.checklist_transitions() IS
-'Every change of status a checklist can make: by which function, from what, to what, and on which condition. All others are refused. '
+'Every change of status a checklist can make: by which function, from what, to what, and on which condition. All others are rejected. '
 'Example: SELECT * FROM skill_system.checklist_transitions() WHERE from_status = ''approved'';';
 
 CREATE TYPE skill_system.artifact_reference AS (artifact_id uuid, content_sha256 text, size_bytes bigint);
-COMMENT ON TYPE skill_system.artifact_reference IS
-'Answer of add_artifact(): the artifact''s id, digest and size in bytes.';
+COMMENT ON TYPE skill_system.artifact_reference IS 'Result of add_artifact(): the artifact''s id, digest and size in bytes.';
 CREATE FUNCTION skill_system.add_artifact(
         checklist_id uuid, item_index integer, artifact_type text, name text, content text DEFAULT NULL,
         content_type text DEFAULT 'text/plain',
-        file_path text DEFAULT NULL, content_sha256 text DEFAULT NULL, size_bytes bigint DEFAULT NULL, generated_by text DEFAULT 'agent',
+        file_path text DEFAULT NULL, content_sha256 text DEFAULT NULL, size_bytes bigint DEFAULT NULL, actor_type text DEFAULT 'agent',
         metadata jsonb DEFAULT '{}', expires_at timestamptz DEFAULT NULL) RETURNS skill_system.artifact_reference
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_add_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.add_artifact(uuid, integer, text, text, text, text, text, text, bigint, text, jsonb, timestamptz) IS
@@ -305,7 +301,7 @@ COMMENT ON FUNCTION skill_system.snapshot_rules(uuid) IS
 'call it again when rules have been added since. Raises 55000 for a filing that is not open for work, 42704 for an unknown one. Example: '
 'SELECT skill_system.snapshot_rules(''01900000-0000-7000-8000-000000000001'');';
 
-CREATE FUNCTION skill_system.stale_filings(after uuid DEFAULT NULL, page_size integer DEFAULT 100)
+CREATE FUNCTION skill_system.stale_filings(after uuid DEFAULT NULL, max_rows integer DEFAULT 100)
     RETURNS TABLE (snapshot_id uuid, checklist_id uuid, entity_id text, compliance_domain text, status text, deadline timestamptz,
                    rule_identifier text, frozen_version integer, current_version integer, change_summary text)
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -318,21 +314,21 @@ BEGIN ATOMIC
     JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by
     WHERE s.tenant_id = (SELECT skill_system.current_tenant())
         AND s.is_current = false AND NOT s.acknowledged AND s.replaced_by IS NULL
-        -- As a subquery, because row security lets no coalesce() into an index condition.
+        -- A subquery, because row security keeps coalesce() out of index conditions.
         AND s.id > (SELECT coalesce(stale_filings.after, '00000000-0000-0000-0000-000000000000'::uuid))
         AND c.status NOT IN ('filed', 'exception')
     ORDER BY s.id
-    LIMIT least(greatest(stale_filings.page_size, 0), 10000);
+    LIMIT least(greatest(stale_filings.max_rows, 0), 10000);
 END;
 COMMENT ON FUNCTION skill_system.stale_filings(uuid, integer) IS
-'Open filings with a frozen rule that a later version has superseded and nobody acknowledged, one row per frozen rule, oldest first. Give '
-'the last snapshot_id of a page as after for the next. Example: SELECT * FROM skill_system.stale_filings(page_size => 20);';
+'Open filings with a frozen rule that a later version has superseded and that is not acknowledged, one row per frozen rule, oldest first. '
+'Pass the last snapshot_id of a page as after to get the next page. Example: SELECT * FROM skill_system.stale_filings(max_rows => 20);';
 
 CREATE TYPE skill_system.snapshot_difference AS (
     rule_identifier text, frozen_version integer, current_version integer, is_current boolean, acknowledged boolean, patch jsonb,
     lines text[]);
 COMMENT ON TYPE skill_system.snapshot_difference IS
-'Answer of snapshot_diff(): the rule, the frozen and the newest version, and the difference as JSON Patch and for people.';
+'Result of snapshot_diff(): the rule, the frozen and the newest version, and the difference as JSON Patch and as readable lines.';
 CREATE FUNCTION skill_system.snapshot_diff(snapshot_id uuid) RETURNS skill_system.snapshot_difference
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_snapshot_diff' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.snapshot_diff(uuid) IS
@@ -340,26 +336,26 @@ COMMENT ON FUNCTION skill_system.snapshot_diff(uuid) IS
 'skill_system.stale_filings() s, skill_system.snapshot_diff(s.snapshot_id) d;';
 
 CREATE FUNCTION skill_system.acknowledge_stale(
-        snapshot_id uuid, acknowledged_by text, comment text, seen_version integer DEFAULT NULL) RETURNS void
+        snapshot_id uuid, actor_id text, reason text, expected_version integer DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_acknowledge_stale' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.acknowledge_stale(uuid, text, text, integer) IS
-'Says that somebody has looked at how a frozen rule changed and files under the frozen one for the given reason. seen_version is the '
-'version that was compared: when a later one has come meanwhile, 40001 is raised; a later one also takes an acknowledgement back. Raises '
-'22023 without a name or a comment, 55000 for a snapshot that is not stale, 42704 for an unknown one. Example: SELECT '
+'Records that somebody has reviewed how a frozen rule changed and files under the frozen version for the given reason. expected_version '
+'is the version that was compared: 40001 is raised if a newer one exists by now. A newer version also revokes an acknowledgement. Raises '
+'22023 without actor_id or reason, 55000 for a snapshot that is not stale, 42704 for an unknown one. Example: SELECT '
 'skill_system.acknowledge_stale(''01900000-0000-7000-8000-000000000001'', ''j.doe'', ''permit predates the change'', 3);';
 
-CREATE FUNCTION skill_system.refresh_snapshot(snapshot_id uuid, refreshed_by text DEFAULT NULL) RETURNS uuid
+CREATE FUNCTION skill_system.refresh_snapshot(snapshot_id uuid, actor_id text DEFAULT NULL) RETURNS uuid
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_refresh_snapshot' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.refresh_snapshot(uuid, text) IS
-'Freezes the newest version of a stale rule in place of the old one and returns the new copy''s id; the old one stays to be seen. A '
-'filing that was submitted or approved goes back to in_progress, because it was reviewed under the old rule. Raises 55000 for a snapshot '
-'that is not stale or a filing that has ended, 42704 for an unknown one. Example: SELECT '
+'Freezes the newest version of a stale rule in place of the old one and returns the new copy''s id; the old one is kept. A filing that '
+'was submitted or approved returns to in_progress, because it was reviewed under the old rule. Raises 55000 for a snapshot that is not '
+'stale or a filing that has ended, 42704 for an unknown one. Example: SELECT '
 'skill_system.refresh_snapshot(''01900000-0000-7000-8000-000000000001'', ''j.doe'');';
 
 GRANT USAGE ON TYPE skill_system.template_state, skill_system.checklist_state, skill_system.artifact_reference,
     skill_system.snapshot_difference
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
--- Whoever works on filings changes them through the functions, which write with the owner's rights for the session's tenant.
+-- Filings are changed through the functions, which write with the owner's privileges for the session's tenant.
 GRANT SELECT ON skill_system.checklist_templates, skill_system.filing_checklists, skill_system.checklist_artifacts,
     skill_system.filing_rule_snapshots
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

@@ -1,5 +1,5 @@
--- Entities: which kinds of things there are, which fields they have, how they relate.
--- An admin writes these tables directly; the rows are small and each change is audited.
+-- Entities: the kinds of entities, their fields and their relationships.
+-- Administrators write these tables directly; the rows are small and each change is audited.
 
 CREATE TABLE skill_system.entity_type_definitions (
     type_id              uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -16,19 +16,18 @@ CREATE TABLE skill_system.entity_type_definitions (
     UNIQUE (tenant_id, type_key)
 );
 COMMENT ON TABLE skill_system.entity_type_definitions IS
-'Kinds of entities, such as well, facility and lease. An admin writes it directly: INSERT INTO skill_system.entity_type_definitions '
+'Kinds of entities, such as well, facility and lease. Administrators write it directly: INSERT INTO skill_system.entity_type_definitions '
 '(type_key, display_name) VALUES (''well'', ''Well''); then entity_field_definitions. validate_entity() and entity_json_schema() read it. '
 'A system type cannot be deleted.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.type_id IS 'UUID of the type.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.tenant_id IS 'Tenant the type belongs to.';
-COMMENT ON COLUMN skill_system.entity_type_definitions.type_key IS
-'Its key for machines: small letters, digits and _. Unique in the tenant.';
-COMMENT ON COLUMN skill_system.entity_type_definitions.display_name IS 'Its name for people.';
+COMMENT ON COLUMN skill_system.entity_type_definitions.type_key IS 'Its key: lower-case letters, digits and _. Unique in the tenant.';
+COMMENT ON COLUMN skill_system.entity_type_definitions.display_name IS 'Display name.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.icon IS 'Name of an icon.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.color IS 'Colour as #rrggbb.';
-COMMENT ON COLUMN skill_system.entity_type_definitions.compliance_footprint IS 'Entities of this type belong into the compliance matrix.';
+COMMENT ON COLUMN skill_system.entity_type_definitions.compliance_footprint IS 'Entities of this type belong in the compliance matrix.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.is_system_type IS 'The type cannot be deleted, nor stop being a system type.';
-COMMENT ON COLUMN skill_system.entity_type_definitions.created_at IS 'When it was made.';
+COMMENT ON COLUMN skill_system.entity_type_definitions.created_at IS 'When it was created.';
 COMMENT ON COLUMN skill_system.entity_type_definitions.updated_at IS 'When it was changed last; kept by the server.';
 
 CREATE TABLE skill_system.validation_presets (
@@ -41,15 +40,15 @@ CREATE TABLE skill_system.validation_presets (
     PRIMARY KEY (tenant_id, preset_key)
 );
 COMMENT ON TABLE skill_system.validation_presets IS
-'Named forms of texts for entity_field_definitions.validation_preset. The pattern is matched against the whole value by an engine whose '
-'time is linear in the value. install_validation_presets() fills it; add your own: INSERT INTO skill_system.validation_presets '
-'(preset_key, pattern, description, example) VALUES (''district'', ''[0-9]{2}[A-C]?'', ''RRC district'', ''7B'');';
+'Named patterns of texts for entity_field_definitions.validation_preset. The pattern is matched against the whole value in time linear in '
+'its length. install_validation_presets() fills it; add more with INSERT INTO skill_system.validation_presets (preset_key, pattern, '
+'description, example) VALUES (''district'', ''[0-9]{2}[A-C]?'', ''RRC district'', ''7B'');';
 COMMENT ON COLUMN skill_system.validation_presets.preset_key IS 'Key, unique in the tenant.';
 COMMENT ON COLUMN skill_system.validation_presets.pattern IS
 'Regular expression for the whole value, in the syntax of Rust''s regex crate; checked when it is written.';
-COMMENT ON COLUMN skill_system.validation_presets.description IS 'What the form is, in words. Part of the message of validate_entity().';
+COMMENT ON COLUMN skill_system.validation_presets.description IS 'What the pattern is, in words. Part of the message of validate_entity().';
 COMMENT ON COLUMN skill_system.validation_presets.example IS 'A value that matches; checked when it is written.';
-COMMENT ON COLUMN skill_system.validation_presets.created_at IS 'When it was made.';
+COMMENT ON COLUMN skill_system.validation_presets.created_at IS 'When it was created.';
 COMMENT ON COLUMN skill_system.validation_presets.tenant_id IS 'Tenant the preset belongs to.';
 
 CREATE TABLE skill_system.entity_field_definitions (
@@ -70,27 +69,28 @@ CREATE TABLE skill_system.entity_field_definitions (
     UNIQUE (tenant_id, type_id, field_key),
     CHECK (input_type NOT IN ('select', 'multiselect') OR coalesce(pg_catalog.jsonb_array_length(options), 0) > 0),
     FOREIGN KEY (tenant_id, type_id) REFERENCES skill_system.entity_type_definitions (tenant_id, type_id) ON DELETE CASCADE,
-    -- A preset that is not there would check nothing, in silence.
+    -- Without the foreign key a missing preset would silently disable the check.
     FOREIGN KEY (tenant_id, validation_preset) REFERENCES skill_system.validation_presets (tenant_id, preset_key)
 );
 CREATE INDEX idx_efd_type_order ON skill_system.entity_field_definitions (tenant_id, type_id, sort_order);
 COMMENT ON TABLE skill_system.entity_field_definitions IS
-'Fields of the kinds of entities. An admin writes it directly: INSERT INTO skill_system.entity_field_definitions (type_id, field_key, '
-'label, input_type, required, validation_preset) VALUES (..., ''api_number'', ''API number'', ''text'', true, ''api_well_number'');';
+'Fields of the kinds of entities. Administrators write it directly: INSERT INTO skill_system.entity_field_definitions (type_id, '
+'field_key, label, input_type, required, validation_preset) VALUES (..., ''api_number'', ''API number'', ''text'', true, '
+'''api_well_number'');';
 COMMENT ON COLUMN skill_system.entity_field_definitions.field_id IS 'UUID of the field.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.type_id IS 'Type it is a field of.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.tenant_id IS 'Tenant of the type.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.field_key IS 'Its key in the entity''s JSON. Unique in the type.';
-COMMENT ON COLUMN skill_system.entity_field_definitions.label IS 'Its name for people.';
+COMMENT ON COLUMN skill_system.entity_field_definitions.label IS 'Display name.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.input_type IS
 'text, textarea, number, integer, boolean, date, datetime, select, multiselect or json.';
-COMMENT ON COLUMN skill_system.entity_field_definitions.required IS 'An entity must have it, and not empty.';
-COMMENT ON COLUMN skill_system.entity_field_definitions.validation_preset IS 'Form that a text must have, from validation_presets.';
+COMMENT ON COLUMN skill_system.entity_field_definitions.required IS 'An entity must have a value that is not empty.';
+COMMENT ON COLUMN skill_system.entity_field_definitions.validation_preset IS 'Pattern that a text must match, from validation_presets.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.options IS
 'Allowed values, for select and multiselect: a JSON array of values, or of objects with a member value.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.display_group IS 'Group of fields in a form.';
 COMMENT ON COLUMN skill_system.entity_field_definitions.sort_order IS 'Place in a form.';
-COMMENT ON COLUMN skill_system.entity_field_definitions.created_at IS 'When it was made.';
+COMMENT ON COLUMN skill_system.entity_field_definitions.created_at IS 'When it was created.';
 
 CREATE TABLE skill_system.entity_relationship_rules (
     rule_id        uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -107,11 +107,11 @@ CREATE TABLE skill_system.entity_relationship_rules (
     FOREIGN KEY (tenant_id, parent_type_id) REFERENCES skill_system.entity_type_definitions (tenant_id, type_id) ON DELETE CASCADE,
     FOREIGN KEY (tenant_id, child_type_id) REFERENCES skill_system.entity_type_definitions (tenant_id, type_id) ON DELETE CASCADE
 );
--- The unique constraint serves look-ups by tenant and by parent.
+-- The unique constraint's index serves look-ups by tenant and by parent.
 CREATE INDEX idx_err_child ON skill_system.entity_relationship_rules (tenant_id, child_type_id);
 COMMENT ON TABLE skill_system.entity_relationship_rules IS
 'Which kinds of entities may be related. validate_entity() checks the member relationships of an entity against it: {"relationships": '
-'{"lease": ["08-12345"]}}. An admin writes it directly.';
+'{"lease": ["08-12345"]}}. Administrators write it directly.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.rule_id IS 'UUID of the rule.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.tenant_id IS 'Tenant of both types.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.parent_type_id IS 'Type of the parent, for example lease.';
@@ -119,8 +119,8 @@ COMMENT ON COLUMN skill_system.entity_relationship_rules.child_type_id IS 'Type 
 COMMENT ON COLUMN skill_system.entity_relationship_rules.cardinality IS
 'Read parent to child: one_to_many means that a child has at most one parent.';
 COMMENT ON COLUMN skill_system.entity_relationship_rules.required IS 'A child must name its parent.';
-COMMENT ON COLUMN skill_system.entity_relationship_rules.display_label IS 'Name of the relationship for people.';
-COMMENT ON COLUMN skill_system.entity_relationship_rules.created_at IS 'When it was made.';
+COMMENT ON COLUMN skill_system.entity_relationship_rules.display_label IS 'Display name of the relationship.';
+COMMENT ON COLUMN skill_system.entity_relationship_rules.created_at IS 'When it was created.';
 
 CREATE TABLE skill_system.rrc_field_mappings (
     mapping_id      uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -135,19 +135,19 @@ CREATE TABLE skill_system.rrc_field_mappings (
 );
 CREATE INDEX idx_rfm_type ON skill_system.rrc_field_mappings (tenant_id, type_id);
 COMMENT ON TABLE skill_system.rrc_field_mappings IS
-'Where a field of the Railroad Commission''s data (or any other source) goes in an entity. map_import() follows it. An admin writes it '
-'directly.';
+'Where a field of the Railroad Commission''s data (or any other source) goes in an entity. map_import() follows it. Administrators write '
+'it directly.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.mapping_id IS 'UUID of the mapping.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.tenant_id IS 'Tenant of the type.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.type_id IS 'Type of the entity.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.rrc_field_key IS 'Name of the field in the source record.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.entity_field_id IS 'Field of the entity that takes its value.';
-COMMENT ON COLUMN skill_system.rrc_field_mappings.created_at IS 'When it was made.';
+COMMENT ON COLUMN skill_system.rrc_field_mappings.created_at IS 'When it was created.';
 
 CREATE FUNCTION skill_system.guard_entity_type() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_entity_type' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_entity_type() IS
-'Trigger function of entity_type_definitions: refuses to delete a system type or to make it an ordinary one.';
+'Trigger function of entity_type_definitions: rejects deleting a system type or turning it into an ordinary one.';
 CREATE FUNCTION skill_system.keep_updated_at() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_keep_updated_at' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.keep_updated_at() IS
@@ -155,7 +155,7 @@ COMMENT ON FUNCTION skill_system.keep_updated_at() IS
 CREATE FUNCTION skill_system.guard_preset() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_preset' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_preset() IS
-'Trigger function of validation_presets: refuses a pattern that is none, or that does not match its own example.';
+'Trigger function of validation_presets: rejects a pattern that is invalid or does not match its own example.';
 
 CREATE TRIGGER guard_entity_type BEFORE UPDATE OR DELETE ON skill_system.entity_type_definitions
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_entity_type();
@@ -163,7 +163,7 @@ CREATE TRIGGER trg_etd_updated BEFORE UPDATE ON skill_system.entity_type_definit
     FOR EACH ROW EXECUTE FUNCTION skill_system.keep_updated_at();
 CREATE TRIGGER guard_preset BEFORE INSERT OR UPDATE ON skill_system.validation_presets
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_preset();
--- Every change is audited, but not the rows that a restore brings back: those are older than its transaction.
+-- Every change is audited, except rows that a restore brings back: those are older than its transaction.
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.entity_type_definitions
     FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now())
         EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
@@ -190,16 +190,16 @@ CREATE FUNCTION skill_system.install_validation_presets() RETURNS TABLE (preset_
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_install_validation_presets' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.install_validation_presets() IS
 'Adds the usual presets to validation_presets of the session''s tenant: api_well_number, email, url, iso_date, iso_datetime, us_phone, '
-'us_zip, rrc_district, rrc_operator_number, rrc_lease_number, latitude, longitude. Those that are there stay as they are. Example: SELECT '
-'* FROM skill_system.install_validation_presets();';
+'us_zip, rrc_district, rrc_operator_number, rrc_lease_number, latitude, longitude. Existing presets are left unchanged. Example: SELECT * '
+'FROM skill_system.install_validation_presets();';
 
 CREATE FUNCTION skill_system.validate_entity(type_key text, data jsonb) RETURNS TABLE (field text, code text, message text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_validate_entity' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.validate_entity(text, jsonb) IS
-'What is wrong with an entity, one row per problem, none when all is well. Call it before you store or file anything about an entity. '
-'Codes: required, wrong_type, not_an_option, invalid_format, unknown_field, relationship_required, relationship_not_allowed, '
-'too_many_related. Raises 42704 for an unknown type, 22023 when data is no object, 54000 when it is too large or too deep. Example: '
-'SELECT * FROM skill_system.validate_entity(''well'', ''{"api_number": "42-501-20130"}'');';
+'Problems of an entity, one row each, no rows if there are none. Call it before storing or filing anything about an entity. Codes: '
+'required, wrong_type, not_an_option, invalid_format, unknown_field, relationship_required, relationship_not_allowed, too_many_related. '
+'Raises 42704 for an unknown type, 22023 when data is not an object, 54000 when it is too large or too deep. Example: SELECT * FROM '
+'skill_system.validate_entity(''well'', ''{"api_number": "42-501-20130"}'');';
 
 CREATE FUNCTION skill_system.entity_json_schema(type_key text) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_entity_json_schema' SET search_path = pg_catalog, pg_temp;
@@ -209,14 +209,14 @@ COMMENT ON FUNCTION skill_system.entity_json_schema(text) IS
 
 CREATE TYPE skill_system.imported_entity AS (entity jsonb, unmapped jsonb, missing text[]);
 COMMENT ON TYPE skill_system.imported_entity IS
-'Answer of map_import(). entity: what to store. unmapped: the members of the record that have no home. missing: required fields that the '
-'record does not fill.';
+'Result of map_import(). entity: what to store. unmapped: the members of the record without a mapping. missing: required fields that the '
+'record does not set.';
 CREATE FUNCTION skill_system.map_import(type_key text, record jsonb) RETURNS skill_system.imported_entity
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_map_import' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.map_import(text, jsonb) IS
-'Turns a record of a source into an entity by rrc_field_mappings: texts are trimmed, numbers, yes/no and dates (YYYYMMDD, MM/DD/YYYY) '
-'brought into the form of the field, empty texts left out. What cannot be converted stays as it is for validate_entity() to report. '
-'Raises 42704 for an unknown type, 22023 when the record is no object. Example: SELECT * FROM skill_system.map_import(''well'', '
+'Converts a source record into an entity by rrc_field_mappings: texts are trimmed, numbers, yes/no and dates (YYYYMMDD, MM/DD/YYYY) are '
+'converted to the type of the field, empty texts are omitted. A value that cannot be converted is kept for validate_entity() to report. '
+'Raises 42704 for an unknown type, 22023 when the record is not an object. Example: SELECT * FROM skill_system.map_import(''well'', '
 '''{"API_NO": "4250120130", "TOTAL_DEPTH": "08120"}'');';
 
 GRANT USAGE ON TYPE skill_system.imported_entity
@@ -224,7 +224,7 @@ GRANT USAGE ON TYPE skill_system.imported_entity
 GRANT SELECT ON skill_system.entity_type_definitions, skill_system.validation_presets, skill_system.entity_field_definitions,
     skill_system.entity_relationship_rules, skill_system.rrc_field_mappings
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
--- Not created_at: it tells a row of now from a restored one.
+-- Not created_at: it distinguishes new rows from restored ones.
 GRANT DELETE, INSERT (type_key, display_name, icon, color, compliance_footprint, is_system_type),
     UPDATE (type_key, display_name, icon, color, compliance_footprint, is_system_type)
     ON skill_system.entity_type_definitions TO skill_system_admin;

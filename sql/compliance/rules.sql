@@ -3,7 +3,7 @@
 CREATE FUNCTION skill_system.text_key(value text) RETURNS numeric
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_text_key' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.text_key(text) IS
-'A number that stands for a text: different texts have different numbers. It lets a GiST constraint compare texts exactly without another '
+'A number that represents a text: different texts have different numbers. It lets a GiST constraint compare texts exactly without another '
 'extension; rule_versions uses it. Raises 54000 for more than 1000 bytes. Example: SELECT skill_system.text_key(''SWR_37'');';
 
 CREATE TABLE skill_system.rule_books (
@@ -12,8 +12,8 @@ CREATE TABLE skill_system.rule_books (
     PRIMARY KEY (tenant_id)
 );
 COMMENT ON TABLE skill_system.rule_books IS
-'One row per tenant that has rules or filings. Whoever publishes a rule locks it against those who freeze rules, and the other way round, '
-'so that no filing misses a change.';
+'One row per tenant that has rules or filings. Publishing a rule and freezing rules lock the row against each other, so that no filing '
+'misses a change.';
 COMMENT ON COLUMN skill_system.rule_books.tenant_id IS 'Tenant of the rules.';
 COMMENT ON COLUMN skill_system.rule_books.revision IS 'Counts the changes of rules and templates.';
 
@@ -48,9 +48,9 @@ CREATE TABLE skill_system.rule_versions (
 CREATE INDEX idx_rule_versions_active ON skill_system.rule_versions (tenant_id, rule_identifier, status) WHERE status = 'active';
 CREATE INDEX idx_rule_versions_domain ON skill_system.rule_versions (tenant_id, rule_domain);
 COMMENT ON TABLE skill_system.rule_versions IS
-'Every version of every rule. A row never changes but for its status, superseded_date and approval. Write with publish_rule() or '
-'propose_rule() and review_rule(); read with rule_as_of(). An exclusion constraint proves that no two versions of a rule are in force on '
-'one day.';
+'Every version of every rule. Only status, superseded_date and the approval of a row ever change. Write with publish_rule() or '
+'propose_rule() and review_rule(); read with rule_as_of(). An exclusion constraint guarantees that no two versions of a rule are in force '
+'on the same day.';
 COMMENT ON COLUMN skill_system.rule_versions.id IS 'UUID of the version.';
 COMMENT ON COLUMN skill_system.rule_versions.tenant_id IS 'Tenant of the rule.';
 COMMENT ON COLUMN skill_system.rule_versions.rule_type IS
@@ -61,7 +61,7 @@ COMMENT ON COLUMN skill_system.rule_versions.rule_domain IS
 COMMENT ON COLUMN skill_system.rule_versions.rule_identifier IS 'Key of the rule in its tenant, for example SWR_37.';
 COMMENT ON COLUMN skill_system.rule_versions.version IS 'Counts from 1 without gaps for each rule.';
 COMMENT ON COLUMN skill_system.rule_versions.effective_date IS 'First day in force.';
-COMMENT ON COLUMN skill_system.rule_versions.superseded_date IS 'First day of its successor; NULL while there is none.';
+COMMENT ON COLUMN skill_system.rule_versions.superseded_date IS 'First day of its successor; NULL if there is none yet.';
 COMMENT ON COLUMN skill_system.rule_versions.source IS 'rrc_ingestion, rule_monitor_agent, manual or docket_hearing.';
 COMMENT ON COLUMN skill_system.rule_versions.source_reference IS 'Citation, docket number or URL.';
 COMMENT ON COLUMN skill_system.rule_versions.rule_data IS 'The rule''s parameters, a JSON object.';
@@ -78,7 +78,7 @@ COMMENT ON COLUMN skill_system.rule_versions.approved_at IS 'When it was publish
 CREATE FUNCTION skill_system.guard_columns() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_columns' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_columns() IS
-'Trigger function of tables whose rows are facts: refuses to change any column but those that its arguments name.';
+'Trigger function of tables whose rows are facts: rejects changes to any column except those in its arguments.';
 CREATE TRIGGER rule_versions_guard BEFORE UPDATE ON skill_system.rule_versions FOR EACH ROW
     EXECUTE FUNCTION skill_system.guard_columns('superseded_date', 'status', 'approved_by', 'approved_at');
 CREATE TRIGGER rule_versions_no_delete BEFORE DELETE ON skill_system.rule_versions
@@ -87,18 +87,18 @@ CREATE TRIGGER rule_versions_no_truncate BEFORE TRUNCATE ON skill_system.rule_ve
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
 
 CREATE TYPE skill_system.rule_state AS (
-    rule_version_id uuid, rule_identifier text, version integer, status text, supersedes uuid, stale_snapshots bigint);
+    rule_version_id uuid, rule_identifier text, version integer, status text, supersedes_id uuid, stale_snapshots bigint);
 COMMENT ON TYPE skill_system.rule_state IS
-'Answer of publish_rule() and its sisters: the version, its number and status, the version it took the place of, and how many frozen '
+'Result of publish_rule() and related functions: the version, its number and status, the version it superseded, and how many frozen '
 'copies in open filings it made stale.';
 
 CREATE FUNCTION skill_system.publish_rule(
         rule_identifier text, rule_domain text, effective_date date, rule_data jsonb, source text,
         rule_type text DEFAULT 'statewide', source_reference text DEFAULT NULL, change_summary text DEFAULT NULL,
-        graph_node_id text DEFAULT NULL, detected_by text DEFAULT NULL) RETURNS skill_system.rule_state
+        graph_node_id text DEFAULT NULL, actor_id text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_publish_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, text, text, text, text, text) IS
-'Makes the next version of a rule and puts it in force from effective_date. In the same transaction the version before is superseded, '
+'Creates the next version of a rule and puts it in force from effective_date. In the same transaction the version before is superseded, '
 'every open filing that froze an older version becomes stale, and audit records rule.published and filing.stale are written. For '
 'administrators; agents call propose_rule(). Raises 22023 for values out of bounds or an effective_date before that of the version in '
 'force, 55000 under REPEATABLE READ. Example: SELECT * FROM skill_system.publish_rule(''SWR_37'', ''spacing'', ''2026-01-01'', '
@@ -107,26 +107,26 @@ COMMENT ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, tex
 CREATE FUNCTION skill_system.propose_rule(
         rule_identifier text, rule_domain text, effective_date date, rule_data jsonb, source text,
         rule_type text DEFAULT 'statewide', source_reference text DEFAULT NULL, change_summary text DEFAULT NULL,
-        graph_node_id text DEFAULT NULL, detected_by text DEFAULT NULL, draft boolean DEFAULT false) RETURNS skill_system.rule_state
+        graph_node_id text DEFAULT NULL, actor_id text DEFAULT NULL, draft boolean DEFAULT false) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_propose_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean) IS
-'Makes the next version of a rule without putting it in force: pending_review, or draft. A reviewer decides with review_rule(). Errors as '
-'publish_rule(). Example: SELECT * FROM skill_system.propose_rule(''SWR_37'', ''spacing'', ''2026-01-01'', ''{"min_distance_ft": 330}'', '
-'''rule_monitor_agent'', draft => true);';
+'Creates the next version of a rule without putting it in force: pending_review, or draft. A reviewer decides with review_rule(). Errors '
+'as publish_rule(). Example: SELECT * FROM skill_system.propose_rule(''SWR_37'', ''spacing'', ''2026-01-01'', ''{"min_distance_ft": '
+'330}'', ''rule_monitor_agent'', draft => true);';
 
-CREATE FUNCTION skill_system.submit_rule(rule_version_id uuid, submitted_by text DEFAULT NULL) RETURNS skill_system.rule_state
+CREATE FUNCTION skill_system.submit_rule(rule_version_id uuid, actor_id text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_submit_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.submit_rule(uuid, text) IS
-'Hands a draft version of a rule to the reviewers: draft becomes pending_review. Raises 42704 for an unknown version, 55000 for one that '
-'is no draft. Example: SELECT * FROM skill_system.submit_rule(''01900000-0000-7000-8000-000000000001'');';
+'Submits a draft version of a rule for review: draft becomes pending_review. Raises 42704 for an unknown version, 55000 for one that is '
+'not a draft. Example: SELECT * FROM skill_system.submit_rule(''01900000-0000-7000-8000-000000000001'');';
 
 CREATE FUNCTION skill_system.review_rule(
-        rule_version_id uuid, decision text, reviewer text DEFAULT NULL, comment text DEFAULT NULL) RETURNS skill_system.rule_state
+        rule_version_id uuid, decision text, actor_id text DEFAULT NULL, reason text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.review_rule(uuid, text, text, text) IS
-'Decides on a version that waits: approved puts it in force as publish_rule() does, rejected makes it a draft again. Raises 42704 for an '
-'unknown version, 55000 for one that does not wait or that a later version has overtaken, 22023 for another decision. Example: SELECT * '
-'FROM skill_system.review_rule(''01900000-0000-7000-8000-000000000001'', ''approved'', ''chief engineer'');';
+'Decides on a version in pending_review: approved puts it in force as publish_rule() does, rejected turns it back into a draft. Raises '
+'42704 for an unknown version, 55000 for one that is not pending or is superseded by a later version, 22023 for another decision. '
+'Example: SELECT * FROM skill_system.review_rule(''01900000-0000-7000-8000-000000000001'', ''approved'', ''chief engineer'');';
 
 CREATE FUNCTION skill_system.rule_as_of(rule_identifier text, as_of date DEFAULT CURRENT_DATE) RETURNS SETOF skill_system.rule_versions
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -137,16 +137,16 @@ BEGIN ATOMIC
         AND v.effective_date <= rule_as_of.as_of AND (v.superseded_date IS NULL OR v.superseded_date > rule_as_of.as_of);
 END;
 COMMENT ON FUNCTION skill_system.rule_as_of(text, date) IS
-'The version of a rule that was, is or will be in force on a day; no row when none. Example: SELECT version, rule_data FROM '
+'The version of a rule that was, is or will be in force on a day; no row if there is none. Example: SELECT version, rule_data FROM '
 'skill_system.rule_as_of(''SWR_37'', ''2025-06-30'');';
 
 CREATE TYPE skill_system.json_difference AS (patch jsonb, lines text[]);
 COMMENT ON TYPE skill_system.json_difference IS
-'Difference of two JSON values. patch: JSON Patch (RFC 6902) that turns the first into the second. lines: the same for people.';
-CREATE FUNCTION skill_system.diff_rules(a uuid, b uuid) RETURNS skill_system.json_difference
+'Difference of two JSON values. patch: JSON Patch (RFC 6902) that turns the first into the second. lines: the same, readable.';
+CREATE FUNCTION skill_system.diff_rules(old_version_id uuid, new_version_id uuid) RETURNS skill_system.json_difference
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_diff_rules' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.diff_rules(uuid, uuid) IS
-'What changed in rule_data from version a to version b. Raises 42704 for an unknown version. Example: SELECT * FROM '
+'What changed in rule_data from the old version to the new one. Raises 42704 for an unknown version. Example: SELECT * FROM '
 'skill_system.diff_rules(''01900000-0000-7000-8000-000000000001'', ''01900000-0000-7000-8000-000000000002'');';
 
 GRANT USAGE ON TYPE skill_system.rule_state, skill_system.json_difference

@@ -18,24 +18,24 @@ CREATE TABLE skill_system.audit_seal_state (
     CHECK ((target IS NULL) = (position_transaction IS NULL) AND (target IS NULL) = (position_id IS NULL))
 );
 COMMENT ON TABLE skill_system.audit_seal_state IS
-'How far the audit trail is sealed, and in which server that was done. One row, made by the first seal_audit(). Read it with SELECT '
-'tree_size, sealed_at FROM skill_system.audit_seal_state;';
+'How far the audit trail is sealed, and by which server. One row, created by the first seal_audit(). Read it with SELECT tree_size, '
+'sealed_at FROM skill_system.audit_seal_state;';
 COMMENT ON COLUMN skill_system.audit_seal_state.only_one IS 'Always true: there is one row.';
 COMMENT ON COLUMN skill_system.audit_seal_state.incarnation IS
 'Part of the origin of checkpoints; adopt_log() raises it when sealed records were lost.';
 COMMENT ON COLUMN skill_system.audit_seal_state.tree_size IS 'Number of leaves: every sealed record is one.';
 COMMENT ON COLUMN skill_system.audit_seal_state.root_hash IS 'Root of the Merkle tree of this size.';
 COMMENT ON COLUMN skill_system.audit_seal_state.snapshot IS 'Records of all transactions that this snapshot sees are sealed.';
-COMMENT ON COLUMN skill_system.audit_seal_state.target IS 'Snapshot towards which a seal in several steps is under way; NULL when none is.';
-COMMENT ON COLUMN skill_system.audit_seal_state.position_transaction IS 'Transaction of the last record sealed on the way to target.';
-COMMENT ON COLUMN skill_system.audit_seal_state.position_id IS 'Id of the last record sealed on the way to target.';
+COMMENT ON COLUMN skill_system.audit_seal_state.target IS 'Snapshot up to which a seal in several steps is in progress; NULL if none is.';
+COMMENT ON COLUMN skill_system.audit_seal_state.position_transaction IS 'Transaction of the last record sealed towards target.';
+COMMENT ON COLUMN skill_system.audit_seal_state.position_id IS 'Id of the last record sealed towards target.';
 COMMENT ON COLUMN skill_system.audit_seal_state.foreign_below IS
 'Records with a smaller transaction_id may come from another server and be sealed already, so each is looked up first.';
 COMMENT ON COLUMN skill_system.audit_seal_state.system_identifier IS
-'Database system that sealed; another one means a restore, a copy or pg_upgrade.';
+'Database system that sealed; a different one means a restore, a copy or pg_upgrade.';
 COMMENT ON COLUMN skill_system.audit_seal_state.database_oid IS 'Database that sealed.';
 COMMENT ON COLUMN skill_system.audit_seal_state.timeline IS
-'WAL timeline of the last seal; another one means a promotion or point-in-time recovery.';
+'WAL timeline of the last seal; a different one means a promotion or point-in-time recovery.';
 COMMENT ON COLUMN skill_system.audit_seal_state.fingerprint IS
 'SHA-256 of the catalogue state that protects the log, as last recorded by an audit.fingerprint record.';
 COMMENT ON COLUMN skill_system.audit_seal_state.sealed_at IS 'When the tree last grew.';
@@ -63,7 +63,7 @@ CREATE TABLE skill_system.audit_map (
 ALTER TABLE skill_system.audit_map ALTER COLUMN ids SET STORAGE EXTERNAL;
 CREATE INDEX audit_map_span_idx ON skill_system.audit_map USING gist (span);
 COMMENT ON TABLE skill_system.audit_map IS
-'Which record is which leaf: for each tile of level 0 the ids of its records. Read it with audit_leaf_index() and audit_leaves().';
+'Maps leaves to records: for each tile of level 0 the ids of its records. Read it with audit_leaf_index() and audit_leaves().';
 COMMENT ON COLUMN skill_system.audit_map.n IS 'Number of the tile: its first leaf is 256 n.';
 COMMENT ON COLUMN skill_system.audit_map.ids IS 'The ids of the records in the order of the leaves, 16 bytes each.';
 COMMENT ON COLUMN skill_system.audit_map.span IS
@@ -79,7 +79,7 @@ CREATE TABLE skill_system.audit_checkpoints (
     PRIMARY KEY (incarnation, tree_size)
 );
 COMMENT ON TABLE skill_system.audit_checkpoints IS
-'Every checkpoint that audit_checkpoint() has signed. They prove something only to whoever holds a copy outside of this database.';
+'Every checkpoint that audit_checkpoint() has signed. They are evidence only for parties that hold a copy outside of this database.';
 COMMENT ON COLUMN skill_system.audit_checkpoints.incarnation IS 'Incarnation of the log, part of the origin.';
 COMMENT ON COLUMN skill_system.audit_checkpoints.tree_size IS 'Number of leaves that it covers.';
 COMMENT ON COLUMN skill_system.audit_checkpoints.root_hash IS 'Root of the tree of this size.';
@@ -105,7 +105,8 @@ CREATE TRIGGER audit_checkpoints_no_truncate BEFORE TRUNCATE ON skill_system.aud
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
 
 CREATE FUNCTION skill_system.audit_leaf_hash(
-        log_id uuid, id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text, created_at timestamptz,
+        log_id uuid, record_id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text,
+        created_at timestamptz,
         recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
     RETURNS bytea
     LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'skill_audit_leaf_hash';
@@ -114,17 +115,17 @@ COMMENT ON FUNCTION skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, 
 'Leaf hash of one audit record, given all its values and the log''s id: SHA-256 of a zero byte, the SKR1 encoding and the signature. '
 'seal_audit() calls it for every record.';
 
-CREATE FUNCTION skill_system.audit_leaf_index(id uuid) RETURNS bigint
+CREATE FUNCTION skill_system.audit_leaf_index(record_id uuid) RETURNS bigint
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_leaf_index' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_leaf_index(uuid) IS
 'Leaf of the audit record with this id, counted from 0; NULL when the record is not sealed. Example: SELECT '
 'skill_system.audit_leaf_index(''019b1f6e-5a3c-7e1f-9d2a-0123456789ab'');';
 
-CREATE FUNCTION skill_system.audit_leaves(first bigint DEFAULT 0, count bigint DEFAULT NULL)
-    RETURNS TABLE (leaf bigint, id uuid, leaf_hash bytea)
+CREATE FUNCTION skill_system.audit_leaves(first_leaf bigint DEFAULT 0, max_rows bigint DEFAULT NULL)
+    RETURNS TABLE (leaf_index bigint, record_id uuid, leaf_hash bytea)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_leaves';
 COMMENT ON FUNCTION skill_system.audit_leaves(bigint, bigint) IS
-'The leaves of the tree with the ids of their records, from leaf first on, at most count. Raises 22023 for negative numbers. Example: '
+'The leaves of the tree with the ids of their records, from first_leaf on, at most max_rows. Raises 22023 for negative numbers. Example: '
 'SELECT * FROM skill_system.audit_leaves(0, 10);';
 
 CREATE FUNCTION skill_system.seal_audit(max_rows integer DEFAULT NULL)
@@ -132,36 +133,36 @@ CREATE FUNCTION skill_system.seal_audit(max_rows integer DEFAULT NULL)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_seal_audit';
 COMMENT ON FUNCTION skill_system.seal_audit(integer) IS
 'Adds every committed audit record that is not sealed yet to the Merkle tree, at most max_rows when given; call it again for the rest. '
-'Writers never wait for it. sealed says how many, unsealed and oldest_unsealed_age what is left, blocked_by which open transaction holds '
-'back records of its own, or that another session is sealing now (unsealed is NULL then). With shared_preload_libraries a worker does it '
-'every skill_system.seal_interval. Raises 25006 on a standby, 55000 when this is not the server that sealed before: see adopt_log(). '
-'Example: SELECT * FROM skill_system.seal_audit();';
+'Writers never wait for it. sealed is the number of records sealed, unsealed and oldest_unsealed_age describe the rest, blocked_by is the '
+'open transaction whose records have to wait, or tells that another session is sealing now (unsealed is NULL then). With '
+'shared_preload_libraries a background worker seals every skill_system.seal_interval. Raises 25006 on a standby, 55000 when the log was '
+'sealed by another server: see adopt_log(). Example: SELECT * FROM skill_system.seal_audit();';
 
 CREATE FUNCTION skill_system.adopt_log(reason text, last_checkpoint text DEFAULT NULL)
     RETURNS TABLE (incarnation integer, continued boolean, tree_size bigint, sealed bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_adopt_log';
 COMMENT ON FUNCTION skill_system.adopt_log(text, text) IS
-'Lets sealing go on after a restore, copy, promotion, recovery to a point in time or pg_upgrade. Rebuilds the tree from its leaves and '
-'compares; give the newest checkpoint that somebody outside holds, so that a loss shows. The log continues when it contains that '
-'checkpoint, and else opens a new incarnation and records the loss. Records that are not sealed yet are sealed now. Writes '
+'Lets sealing continue after a restore, copy, promotion, point-in-time recovery or pg_upgrade. Rebuilds the tree from its leaves and '
+'compares; pass the newest checkpoint held outside of this database, so that a loss is detected. The log continues if it contains that '
+'checkpoint; otherwise it opens a new incarnation and records the loss. Records that are not sealed yet are sealed now. Writes '
 'audit.log_adopted. Raises 55000 when there is nothing to adopt or the tree is damaged. Example: SELECT * FROM '
 'skill_system.adopt_log(''moved to a new server'');';
 
 CREATE FUNCTION skill_system.audit_checkpoint() RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_checkpoint' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_checkpoint() IS
-'The sealed tree as a signed checkpoint (C2SP tlog-checkpoint, Ed25519), kept in audit_checkpoints; the same text for the same tree. Give '
-'it to somebody outside: what it covers cannot be changed unnoticed any more. Raises 55000 when nothing is sealed yet or the seal is of '
-'this transaction, F0000 without a signing key. Example: SELECT skill_system.audit_checkpoint();';
+'The sealed tree as a signed checkpoint (C2SP tlog-checkpoint, Ed25519), stored in audit_checkpoints; the same tree gives the same text. '
+'Hand it to a party outside of this database: changes to what it covers can then be detected. Raises 55000 when nothing is sealed yet or '
+'the seal was made by this transaction, F0000 without a signing key. Example: SELECT skill_system.audit_checkpoint();';
 
 CREATE FUNCTION skill_system.audit_public_key()
     RETURNS TABLE (key_id text, active boolean, verifier_key text, jwk jsonb)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_public_key';
 COMMENT ON FUNCTION skill_system.audit_public_key() IS
 'The public keys of checkpoints: verifier_key is the form of the signed-note specification, for skill-verify --key; jwk is RFC 8037. '
-'Fetch them once, over a way you trust. Example: SELECT verifier_key FROM skill_system.audit_public_key() WHERE active;';
+'Fetch them once, over a trusted channel. Example: SELECT verifier_key FROM skill_system.audit_public_key() WHERE active;';
 
-CREATE FUNCTION skill_system.audit_inclusion_proof(id uuid)
+CREATE FUNCTION skill_system.audit_inclusion_proof(record_id uuid)
     RETURNS TABLE (leaf_index bigint, tree_size bigint, leaf_hash bytea, root_hash bytea, hashes bytea[], proof text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_inclusion_proof';
 COMMENT ON FUNCTION skill_system.audit_inclusion_proof(uuid) IS
@@ -173,21 +174,21 @@ CREATE FUNCTION skill_system.audit_consistency_proof(old_size bigint, new_size b
     RETURNS TABLE (old_root_hash bytea, new_root_hash bytea, hashes bytea[], proof text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_consistency_proof';
 COMMENT ON FUNCTION skill_system.audit_consistency_proof(bigint, bigint) IS
-'Proof that the tree of old_size is the beginning of the tree of new_size (default: all that is sealed): the hashes (RFC 6962), and the '
-'same as text, one base64 hash a line, for skill-verify compare. Raises 22023 for sizes out of order or beyond the tree. Example: SELECT '
-'proof FROM skill_system.audit_consistency_proof(100, 200);';
+'Proof that the tree of old_size is a prefix of the tree of new_size (default: everything sealed): the hashes (RFC 6962), and the same as '
+'text, one base64 hash a line, for skill-verify compare. Raises 22023 for sizes out of order or beyond the tree. Example: SELECT proof '
+'FROM skill_system.audit_consistency_proof(100, 200);';
 
 CREATE FUNCTION skill_system.audit_tile(level integer, n bigint) RETURNS bytea
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_tile' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_tile(integer, bigint) IS
 'One tile of the tree as the bytes of C2SP tlog-tiles (path tile/<level>/<n>, with .p/<width> while it has fewer than 256 hashes), so '
-'that a static file server can publish the log; NULL when there is no such tile. Example: SELECT skill_system.audit_tile(0, 0);';
+'that a static file server can publish the log; NULL when the tile does not exist. Example: SELECT skill_system.audit_tile(0, 0);';
 
 CREATE FUNCTION skill_system.audit_export(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS SETOF text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_export';
 COMMENT ON FUNCTION skill_system.audit_export(timestamptz, timestamptz) IS
 'The sealed records of a time range (created_at) as JSON Lines with what proves them: a manifest first and last, one line a leaf between. '
-'skill-verify export checks it without a database. Signs a checkpoint first where it may write. Example: psql -Atc "SELECT * FROM '
+'skill-verify export checks it without a database. Signs a checkpoint first where writing is allowed. Example: psql -Atc "SELECT * FROM '
 'skill_system.audit_export()" > audit.jsonl';
 
 GRANT SELECT ON skill_system.audit_seal_state, skill_system.audit_tiles, skill_system.audit_map, skill_system.audit_checkpoints

@@ -1,4 +1,4 @@
--- Policy: may a skill have these effects, and which rule said so.
+-- Policy: may a skill have these effects, and by which rule.
 
 CREATE TABLE skill_system.policy_profiles (
     id                  bigserial   NOT NULL,
@@ -22,7 +22,7 @@ CREATE TABLE skill_system.policy_profiles (
 COMMENT ON TABLE skill_system.policy_profiles IS
 'Policies: which effects a skill may have. Rules are name[:scope] with * for one segment and a final ** for any number; deny > ask > '
 'allow > unlisted, order and specificity never matter. Change rows with INSERT, UPDATE, DELETE or create_policy(); each change is '
-'versioned and audited. Decide with check_policy(), look closer with explain_policy(), lint_policy(), effective_policy().';
+'versioned and audited. Decide with check_policy(); inspect with explain_policy(), lint_policy(), effective_policy().';
 COMMENT ON COLUMN skill_system.policy_profiles.id IS 'Number of the profile.';
 COMMENT ON COLUMN skill_system.policy_profiles.name IS 'Name, unique in the tenant, for example dev.';
 COMMENT ON COLUMN skill_system.policy_profiles.allowed_effects IS 'Rules that allow, for example {db.read,fs.write:/srv/app/**}.';
@@ -30,12 +30,12 @@ COMMENT ON COLUMN skill_system.policy_profiles.allowed_exec IS
 'Commands that check_exec() lets run: a program with any arguments (git), or word by word (npm test, cargo build **).';
 COMMENT ON COLUMN skill_system.policy_profiles.allowed_write_roots IS
 'Directories below which check_write() lets files be written, for example {/srv/app}.';
-COMMENT ON COLUMN skill_system.policy_profiles.metadata IS 'Anything worth noting; part of the versioned content.';
-COMMENT ON COLUMN skill_system.policy_profiles.created_at IS 'When the profile was made.';
+COMMENT ON COLUMN skill_system.policy_profiles.metadata IS 'Free-form metadata; part of the versioned content.';
+COMMENT ON COLUMN skill_system.policy_profiles.created_at IS 'When the profile was created.';
 COMMENT ON COLUMN skill_system.policy_profiles.denied_effects IS 'Rules that deny, whatever else is allowed.';
-COMMENT ON COLUMN skill_system.policy_profiles.ask_effects IS 'Rules for effects that need a person.';
+COMMENT ON COLUMN skill_system.policy_profiles.ask_effects IS 'Rules for effects that need a person''s approval.';
 COMMENT ON COLUMN skill_system.policy_profiles.inherits IS 'Names of profiles whose rules are added to these.';
-COMMENT ON COLUMN skill_system.policy_profiles.unlisted IS 'Verdict on an effect that no rule names: deny or ask.';
+COMMENT ON COLUMN skill_system.policy_profiles.unlisted IS 'Verdict on an effect that no rule matches: deny or ask.';
 COMMENT ON COLUMN skill_system.policy_profiles.mode IS 'enforce: enforce_policy() raises. observe: it only records.';
 COMMENT ON COLUMN skill_system.policy_profiles.version IS 'Number of the current row in policy_versions; set by the server.';
 COMMENT ON COLUMN skill_system.policy_profiles.content_hash IS
@@ -76,9 +76,9 @@ CREATE TYPE skill_system.policy_decision AS (
     policy_hash     text
 );
 COMMENT ON TYPE skill_system.policy_decision IS
-'Answer of check_policy() and its sisters. allowed: everything may happen. blocked_effects: what may not happen without a person, as '
-'asked. decision: allow, ask (a person may release all that is blocked) or deny. ask_effects: the part of blocked_effects a person may '
-'release. reason: one line. policy_version, policy_hash: what decided; NULL without a valid policy.';
+'Result of check_policy() and related functions. allowed: all effects are allowed. blocked_effects: the requested effects that are not '
+'allowed without a person''s approval. decision: allow, ask (a person may approve all blocked effects) or deny. ask_effects: the blocked '
+'effects that a person may approve. reason: one line. policy_version, policy_hash: the policy that decided; NULL without a valid policy.';
 
 CREATE FUNCTION skill_system.check_policy(policy_name text, effects text[]) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_policy_array';
@@ -87,9 +87,9 @@ CREATE FUNCTION skill_system.check_policy(policy_name text, effects jsonb) RETUR
 CREATE FUNCTION skill_system.check_policy(policy_name text, effects text) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_policy_text';
 COMMENT ON FUNCTION skill_system.check_policy(text, text[]) IS
-'May a skill have these effects? Call this before you act. One row; never raises and never says yes when in doubt: unknown policy, NULL, '
-'a malformed effect or more than 1000 effects are not allowed, with the reason. Writes nothing, works on a standby. Example: SELECT * '
-'FROM skill_system.check_policy(''dev'', array[''db.read'', ''fs.write:/srv/app/x'']);';
+'May a skill have these effects? Call it before acting. One row; never raises, and denies when in doubt: unknown policy, NULL, a '
+'malformed effect or more than 1000 effects are not allowed, with the reason. Writes nothing, works on a standby. Example: SELECT * FROM '
+'skill_system.check_policy(''dev'', array[''db.read'', ''fs.write:/srv/app/x'']);';
 COMMENT ON FUNCTION skill_system.check_policy(text, jsonb) IS
 'check_policy() for a JSON array of effects. Example: SELECT * FROM skill_system.check_policy(''dev'', manifest->''effects'') FROM ...;';
 COMMENT ON FUNCTION skill_system.check_policy(text, text) IS
@@ -104,9 +104,9 @@ CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects text) RETU
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_enforce_policy_text';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text[]) IS
 'Like check_policy(), but raises 42501 naming the blocked effects and the rule unless all is allowed, after the denial has been committed '
-'as an audit record policy.denied, which no rollback removes; 53400 when that was not possible. With mode = observe it raises nothing and '
-'writes an audit record policy.observed instead. Put it first in a transaction that must not go on otherwise. Example: SELECT '
-'skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
+'as an audit record policy.denied, which a rollback does not remove; 53400 when that was not possible. With mode = observe it does not '
+'raise and writes an audit record policy.observed instead. Call it first in a transaction that must not continue otherwise. Example: '
+'SELECT skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, jsonb) IS
 'enforce_policy() for a JSON array of effects. Example: SELECT skill_system.enforce_policy(''dev'', ''["db.read"]''::jsonb);';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS
@@ -122,28 +122,28 @@ CREATE FUNCTION skill_system.check_write(policy_name text, path text) RETURNS sk
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_write';
 COMMENT ON FUNCTION skill_system.check_write(text, text) IS
 'May this file be written? The effect fs.write:<path> must be allowed and the absolute path, with .. resolved, must lie in one of '
-'allowed_write_roots. Symbolic links are not seen from here. Never raises. Example: SELECT * FROM skill_system.check_write(''dev'', '
+'allowed_write_roots. Symbolic links are not resolved. Never raises. Example: SELECT * FROM skill_system.check_write(''dev'', '
 '''/srv/app/report.txt'');';
 
 CREATE FUNCTION skill_system.explain_policy(policy_name text, effects text[])
-    RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, why text)
+    RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, reason text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_explain_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.explain_policy(text, text[]) IS
-'One row per effect: the verdict, the rule that won, the profile it came from, and why in words. Raises 42704 for an unknown policy. '
-'Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{fs.write:/etc/passwd}'');';
+'One row per effect: the verdict, the rule that won, the profile it came from, and the reason in words. Raises 42704 for an unknown '
+'policy. Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{fs.write:/etc/passwd}'');';
 CREATE FUNCTION skill_system.effective_policy(policy_name text)
     RETURNS TABLE (kind text, verdict text, rule text, source_profile text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_effective_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.effective_policy(text) IS
-'What a policy says with everything it inherits: deny, ask and allow rules, the verdict on everything else, commands (exec) and '
+'The rules of a policy with everything it inherits: deny, ask and allow rules, the verdict on everything else, commands (exec) and '
 'directories (write_root). Raises 42704 for an unknown policy. Example: SELECT * FROM skill_system.effective_policy(''dev'');';
 CREATE FUNCTION skill_system.lint_policy(policy_name text)
     RETURNS TABLE (severity text, code text, rule text, source_profile text, message text, hint text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_lint_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.lint_policy(text) IS
-'Rules that do nothing, or perhaps not what was meant: shadowed_by_deny, shadowed_by_ask, redundant, unknown_root, unknown_effect, '
-'inert_exec, inert_write_root, and for a policy that cannot decide malformed, unknown_parent, cycle, too_large. Example: SELECT * FROM '
-'skill_system.lint_policy(''dev'');';
+'Rules that have no effect, or perhaps not the intended one: shadowed_by_deny, shadowed_by_ask, redundant, unknown_root, unknown_effect, '
+'inert_exec, inert_write_root, and for a policy that cannot be evaluated malformed, unknown_parent, cycle, too_large. Example: SELECT * '
+'FROM skill_system.lint_policy(''dev'');';
 CREATE FUNCTION skill_system.assert_allows(policy_name text, VARIADIC effects text[]) RETURNS void
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_assert_allows' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_allows(text, text[]) IS
@@ -157,22 +157,22 @@ COMMENT ON FUNCTION skill_system.assert_denies(text, text[]) IS
 CREATE FUNCTION skill_system.effect_problem(rule text) RETURNS text
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_effect_problem' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.effect_problem(text) IS
-'Why a text is no rule of a policy; NULL when it is one. Example: SELECT skill_system.effect_problem(''DB.read'');';
+'Why a text is not a valid policy rule; NULL when it is valid. Example: SELECT skill_system.effect_problem(''DB.read'');';
 
 CREATE FUNCTION skill_system.check_policy_row() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_check_policy_row';
-COMMENT ON FUNCTION skill_system.check_policy_row() IS 'Trigger function of policy_profiles: refuses rules that do not parse.';
+COMMENT ON FUNCTION skill_system.check_policy_row() IS 'Trigger function of policy_profiles: rejects rules that do not parse.';
 CREATE FUNCTION skill_system.lock_policies() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_lock_policies';
-COMMENT ON FUNCTION skill_system.lock_policies() IS 'Trigger function of policy_profiles: lets one statement at a time change policies.';
+COMMENT ON FUNCTION skill_system.lock_policies() IS 'Trigger function of policy_profiles: serializes statements that change policies.';
 CREATE FUNCTION skill_system.record_policy_change() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_record_policy_change';
 COMMENT ON FUNCTION skill_system.record_policy_change() IS
-'Trigger function of policy_profiles: writes policy_versions and the audit trail and tells all sessions to compile anew.';
+'Trigger function of policy_profiles: writes policy_versions and the audit trail and makes all sessions recompile the policy.';
 CREATE FUNCTION skill_system.record_policy_deletion() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_record_policy_deletion';
 COMMENT ON FUNCTION skill_system.record_policy_deletion() IS
-'Trigger function of policy_profiles: a deleted profile leaves a last version and an audit record.';
+'Trigger function of policy_profiles: records a last version and an audit record of a deleted profile.';
 
 CREATE TRIGGER policy_profiles_lock BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON skill_system.policy_profiles
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.lock_policies();
@@ -201,8 +201,8 @@ BEGIN ATOMIC
     RETURNING id;
 END;
 COMMENT ON FUNCTION skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb) IS
-'Makes a policy and returns its id; change it later with UPDATE skill_system.policy_profiles. Raises 22023 for a malformed rule, 42704 '
-'for an unknown inherited policy, 23505 when the name is taken. Example: SELECT skill_system.create_policy(''dev'', allow => '
+'Creates a policy and returns its id; change it later with UPDATE skill_system.policy_profiles. Raises 22023 for a malformed rule, 42704 '
+'for an unknown inherited policy, 23505 when the name is in use. Example: SELECT skill_system.create_policy(''dev'', allow => '
 '''{db.*,fs.read}'', ask => ''{net.fetch}'', deny => ''{proc.exec}'');';
 
 CREATE FUNCTION skill_system.install_starter_policies() RETURNS TABLE (name text, installed boolean)
@@ -223,8 +223,8 @@ BEGIN ATOMIC
     SELECT s.name, m.name IS NOT NULL FROM starter s LEFT JOIN made m ON m.name OPERATOR(pg_catalog.=) s.name ORDER BY s.name;
 END;
 COMMENT ON FUNCTION skill_system.install_starter_policies() IS
-'Makes the policies dev, readonly and locked where the tenant has none of that name; installed says which were made. Example: SELECT * '
-'FROM skill_system.install_starter_policies();';
+'Creates the policies dev, readonly and locked unless the tenant has a policy of that name; installed tells which were created. Example: '
+'SELECT * FROM skill_system.install_starter_policies();';
 
 GRANT USAGE ON TYPE skill_system.policy_decision
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

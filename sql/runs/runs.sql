@@ -28,15 +28,15 @@ CREATE INDEX idx_runs_agent_id ON skill_system.runs (tenant_id, agent_id) WHERE 
 CREATE INDEX idx_runs_status ON skill_system.runs (tenant_id, status);
 CREATE UNIQUE INDEX idx_runs_idempotency_key ON skill_system.runs (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 COMMENT ON TABLE skill_system.runs IS
-'What agents did: one row per run. Write with log_run() when one step is all there was, else with start_run(), log_step() and '
-'finish_run(); plain INSERT and UPDATE work too. A run that has ended is final. Look at it with run_stats, runs_in_progress, stuck_runs '
-'and run_otlp().';
+'What agents did: one row per run. Write with log_run() for a run of a single step, otherwise with start_run(), log_step() and '
+'finish_run(); plain INSERT and UPDATE work too. A run that has ended is final. Read with run_stats, runs_in_progress, stuck_runs and '
+'run_otlp().';
 COMMENT ON COLUMN skill_system.runs.id IS 'Number of the run.';
 COMMENT ON COLUMN skill_system.runs.goal IS 'What it is for, in words.';
-COMMENT ON COLUMN skill_system.runs.agent_id IS 'Which agent ran, as the writer says.';
+COMMENT ON COLUMN skill_system.runs.agent_id IS 'Which agent ran, as claimed by the writer.';
 COMMENT ON COLUMN skill_system.runs.policy_profile_id IS
-'Policy in force; NULL when none was named or it was deleted. effective_policy keeps what it said.';
-COMMENT ON COLUMN skill_system.runs.task_spec_id IS 'Task of the first version of the seed system; nothing here uses it.';
+'Policy in force; NULL when none was given or it was deleted. effective_policy keeps its content.';
+COMMENT ON COLUMN skill_system.runs.task_spec_id IS 'Task of version 1 of the skill-system-postgres skill; not used by this extension.';
 COMMENT ON COLUMN skill_system.runs.status IS 'queued, running, succeeded, failed or cancelled.';
 COMMENT ON COLUMN skill_system.runs.started_at IS 'When it began.';
 COMMENT ON COLUMN skill_system.runs.ended_at IS 'When it ended; NULL while it has not.';
@@ -47,11 +47,11 @@ COMMENT ON COLUMN skill_system.runs.metrics IS
 COMMENT ON COLUMN skill_system.runs.error IS 'Why it failed.';
 COMMENT ON COLUMN skill_system.runs.created_at IS 'When the row was written.';
 COMMENT ON COLUMN skill_system.runs.idempotency_key IS
-'Key of the call that made the run; a second call with it returns this run. Unique in the tenant.';
+'Key of the call that created the run; a second call with it returns this run. Unique in the tenant.';
 COMMENT ON COLUMN skill_system.runs.tenant_id IS 'Tenant of the session that wrote the row.';
 COMMENT ON COLUMN skill_system.runs.skill_version_id IS
-'Version of the registered skill that log_run() found; NULL for a run of several steps, whose events have it, and where no skill of that '
-'name is registered. No foreign key: it outlives the skill.';
+'Version of the registered skill that log_run() found; NULL for a run of several steps, whose events have it, and if no skill of that '
+'name is registered. No foreign key: it is kept when the skill is deleted.';
 
 CREATE TABLE skill_system.run_events (
     id         bigserial   NOT NULL,
@@ -81,8 +81,7 @@ COMMENT ON COLUMN skill_system.run_events.skill_version_id IS
 
 CREATE FUNCTION skill_system.guard_run() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_run';
-COMMENT ON FUNCTION skill_system.guard_run() IS
-'Trigger function of runs: refuses to change a run that has ended.';
+COMMENT ON FUNCTION skill_system.guard_run() IS 'Trigger function of runs: rejects changes to a run that has ended.';
 CREATE TRIGGER runs_final BEFORE UPDATE ON skill_system.runs
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_run();
 CREATE TRIGGER run_events_no_change BEFORE UPDATE OR DELETE ON skill_system.run_events
@@ -91,20 +90,20 @@ CREATE TRIGGER run_events_no_truncate BEFORE TRUNCATE ON skill_system.run_events
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
 
 -- The writing functions are on hot paths, so they pin search_path in the library
--- around each statement and not here. log_run() and start_run() write with the rights
--- of the tables' owner, for the session's tenant: whoever may call them may have the
--- run written. All others write with the caller's rights.
+-- around each statement and not here. log_run() and start_run() write with the privileges
+-- of the tables' owner, for the session's tenant: any role that may call them may have
+-- the run written. All others write with the caller's privileges.
 CREATE FUNCTION skill_system.log_run(
-        skill_id text, operation text, status text, duration_ms bigint DEFAULT NULL, agent_id text DEFAULT NULL,
+        skill text, operation text, status text, duration_ms bigint DEFAULT NULL, agent_id text DEFAULT NULL,
         goal text DEFAULT NULL, policy_name text DEFAULT NULL, error text DEFAULT NULL, metrics jsonb DEFAULT '{}',
         payload jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_run';
 COMMENT ON FUNCTION skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text) IS
 'Logs a run of one step in one call, after it ended: the run, its step event and an audit record run.logged. Returns the run''s number. A '
-'skill that is registered (skill_id is its name, namespace/name, UUID or the id in its manifest, unless several have that) is linked to '
-'the version that is served, or to the one that payload names: {"skill_version": "<12 digits>"}. With an idempotency_key that was used '
-'before, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a text that is empty or longer '
-'than 200 characters, metrics or payload that are no object; 42704 for an unknown policy. Example: SELECT '
+'skill that is registered (skill is its name, namespace/name, UUID or the id in its manifest, unless several skills share it) is linked '
+'to the served version, or to the one given in payload: {"skill_version": "<12 digits>"}. With an idempotency_key that was used before, '
+'it returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a text that is empty or longer than 200 '
+'characters, metrics or payload that are not objects; 42704 for an unknown policy. Example: SELECT '
 'skill_system.log_run(''skill-system-memory'', ''search'', ''ok'', 118, agent_id => ''coder'', metrics => ''{"gen_ai.usage.input_tokens": '
 '900}'');';
 
@@ -114,18 +113,19 @@ CREATE FUNCTION skill_system.start_run(
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_start_run';
 COMMENT ON FUNCTION skill_system.start_run(text, text, text, jsonb, text) IS
 'Starts a run of several steps and returns its number; the policy''s rules, version and hash are kept in effective_policy. Go on with '
-'log_step() and finish_run(). With an idempotency_key that was used before, returns that run and writes nothing. Raises 22023 for texts '
-'out of bounds, 42704 for an unknown policy. Example: SELECT skill_system.start_run(''file form W-1'', ''coder'', ''dev'');';
+'log_step() and finish_run(). With an idempotency_key that was used before, it returns that run and writes nothing. Raises 22023 for '
+'texts out of bounds, 42704 for an unknown policy. Example: SELECT skill_system.start_run(''file form W-1'', ''coder'', ''dev'');';
 
 CREATE FUNCTION skill_system.log_event(
         run_id bigint, event_type text, payload jsonb DEFAULT '{}', level text DEFAULT 'info') RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_event';
 COMMENT ON FUNCTION skill_system.log_event(bigint, text, jsonb, text) IS
-'Notes an event of a run, also of one that has ended, and returns its number. Raises 42704 for an unknown run, 22023 for texts out of '
-'bounds or a payload that is no object. Example: SELECT skill_system.log_event(7, ''approval_asked'', ''{"effect": "net.fetch"}'');';
+'Logs an event of a run, also of one that has ended, and returns the event''s number. Raises 42704 for an unknown run, 22023 for texts '
+'out of bounds or a payload that is not an object. Example: SELECT skill_system.log_event(7, ''approval_asked'', ''{"effect": '
+'"net.fetch"}'');';
 
 CREATE FUNCTION skill_system.log_step(
-        run_id bigint, skill_id text, operation text, status text DEFAULT 'ok', duration_ms bigint DEFAULT NULL,
+        run_id bigint, skill text, operation text, status text DEFAULT 'ok', duration_ms bigint DEFAULT NULL,
         metrics jsonb DEFAULT '{}', payload jsonb DEFAULT '{}') RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_step';
 COMMENT ON FUNCTION skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb) IS
@@ -136,7 +136,7 @@ COMMENT ON FUNCTION skill_system.log_step(bigint, text, text, text, bigint, json
 CREATE FUNCTION skill_system.log_events(run_id bigint, events jsonb) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_events' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.log_events(bigint, jsonb) IS
-'Notes up to 10000 events of a run in one call, in the given order, and returns how many. Each is {"event_type": text, "level"?: text, '
+'Logs up to 10000 events of a run in one call, in the given order, and returns their number. Each is {"event_type": text, "level"?: text, '
 '"payload"?: object, "ts"?: time}. All or none. Raises 42704 for an unknown run, 22023 naming the first malformed event, 54000 for too '
 'many. Example: SELECT skill_system.log_events(7, ''[{"event_type": "note", "payload": {"text": "found it"}}]'');';
 
@@ -146,19 +146,20 @@ CREATE FUNCTION skill_system.finish_run(run_id bigint, status text, error text D
 COMMENT ON FUNCTION skill_system.finish_run(bigint, text, text, jsonb) IS
 'Ends a run as succeeded, failed or cancelled and returns that. Adds up its steps into metrics (steps, duration_ms, tokens, cost_usd), to '
 'which metrics are added last, and writes an audit record run.finished. A second call with the same status does nothing. Raises 42704 for '
-'an unknown run, 55000 when it has ended otherwise, 22023 for a status that is no end. Example: SELECT skill_system.finish_run(7, ''ok'');';
+'an unknown run, 55000 when it ended with another status, 22023 for a status that is not final. Example: SELECT '
+'skill_system.finish_run(7, ''ok'');';
 
 CREATE FUNCTION skill_system.stuck_after() RETURNS interval
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_stuck_after' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.stuck_after() IS
 'Silence after which an unfinished run counts as stuck: the setting skill_system.stuck_after. Example: SELECT skill_system.stuck_after();';
 
--- What is no number, or none that makes sense, is not counted: nothing an agent
--- writes into a payload can make this fail.
+-- Values that are not numbers, or out of range, are not counted: nothing that an agent
+-- writes into a payload can make this view fail.
 CREATE VIEW skill_system.run_stats WITH (security_invoker = true) AS
 WITH raw AS (
     SELECT e.tenant_id,
-           e.payload ->> 'skill' AS skill_id,
+           e.payload ->> 'skill' AS skill,
            e.payload ->> 'operation' AS operation,
            (e.ts AT TIME ZONE 'UTC')::date AS day,
            CASE pg_catalog.lower(e.payload ->> 'status')
@@ -176,14 +177,14 @@ WITH raw AS (
     FROM skill_system.run_events e
     WHERE e.event_type = 'step_completed'
 ), step AS (
-    SELECT tenant_id, skill_id, operation, day, good,
+    SELECT tenant_id, skill, operation, day, good,
            CASE WHEN duration_ms BETWEEN 0 AND 1e15 THEN duration_ms END AS duration_ms,
            CASE WHEN input_tokens BETWEEN 0 AND 1e15 THEN input_tokens END AS input_tokens,
            CASE WHEN output_tokens BETWEEN 0 AND 1e15 THEN output_tokens END AS output_tokens,
            CASE WHEN cost_usd BETWEEN 0 AND 1e15 THEN cost_usd END AS cost_usd
     FROM raw
 ), summed AS (
-    SELECT tenant_id, skill_id, operation, day,
+    SELECT tenant_id, skill, operation, day,
            pg_catalog.count(*) AS count,
            pg_catalog.count(*) FILTER (WHERE good) AS succeeded,
            pg_catalog.count(*) FILTER (WHERE NOT good) AS failed,
@@ -193,13 +194,13 @@ WITH raw AS (
            pg_catalog.sum(output_tokens) AS output_tokens,
            pg_catalog.sum(cost_usd) AS cost_usd
     FROM step
-    GROUP BY tenant_id, skill_id, operation, day
+    GROUP BY tenant_id, skill, operation, day
 ), rated AS (
-    -- z for 95 percent, squared and halved where the formula of Wilson has it so.
+    -- z for 95 percent, as in Wilson's formula.
     SELECT s.*, s.succeeded / s.n AS rate, 1.959963985 AS z
     FROM summed s
 )
-SELECT tenant_id, skill_id, operation, day, count, succeeded, failed,
+SELECT tenant_id, skill, operation, day, count, succeeded, failed,
        rate AS success_rate,
        (rate + z * z / (2 * n) - z * pg_catalog.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS success_rate_low,
        (rate + z * z / (2 * n) + z * pg_catalog.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS success_rate_high,
@@ -207,10 +208,10 @@ SELECT tenant_id, skill_id, operation, day, count, succeeded, failed,
        input_tokens, output_tokens, cost_usd
 FROM rated;
 COMMENT ON VIEW skill_system.run_stats IS
-'Completed steps per skill, operation and day (UTC): how many, how well, how fast, at what cost. Example: SELECT skill_id, count, '
+'Completed steps per skill, operation and day (UTC): how many, how well, how fast, at what cost. Example: SELECT skill, count, '
 'success_rate, p95_duration_ms FROM skill_system.run_stats WHERE day = current_date;';
 COMMENT ON COLUMN skill_system.run_stats.tenant_id IS 'Tenant of the runs.';
-COMMENT ON COLUMN skill_system.run_stats.skill_id IS 'Skill, from the step''s payload.';
+COMMENT ON COLUMN skill_system.run_stats.skill IS 'Skill, from the step''s payload.';
 COMMENT ON COLUMN skill_system.run_stats.operation IS 'Operation of the skill, from the step''s payload.';
 COMMENT ON COLUMN skill_system.run_stats.day IS 'Day of UTC on which the steps were logged.';
 COMMENT ON COLUMN skill_system.run_stats.count IS 'Completed steps, cancelled ones and those without a status included.';
@@ -237,8 +238,8 @@ CROSS JOIN LATERAL (
 ) e
 WHERE r.status IN ('queued', 'running');
 COMMENT ON VIEW skill_system.runs_in_progress IS
-'Runs that have not ended, with their completed steps and the time since anything was heard of them. Example: SELECT id, goal, steps, '
-'silent_for FROM skill_system.runs_in_progress ORDER BY silent_for DESC;';
+'Runs that have not ended, with their completed steps and the time since their last activity. Example: SELECT id, goal, steps, silent_for '
+'FROM skill_system.runs_in_progress ORDER BY silent_for DESC;';
 COMMENT ON COLUMN skill_system.runs_in_progress.tenant_id IS 'Tenant of the run.';
 COMMENT ON COLUMN skill_system.runs_in_progress.id IS 'Number of the run.';
 COMMENT ON COLUMN skill_system.runs_in_progress.goal IS 'What it is for.';
@@ -248,7 +249,7 @@ COMMENT ON COLUMN skill_system.runs_in_progress.started_at IS 'When it began.';
 COMMENT ON COLUMN skill_system.runs_in_progress.created_at IS 'When its row was written.';
 COMMENT ON COLUMN skill_system.runs_in_progress.steps IS 'Completed steps so far.';
 COMMENT ON COLUMN skill_system.runs_in_progress.last_activity_at IS 'Time of its last event, or of its start when there is none.';
-COMMENT ON COLUMN skill_system.runs_in_progress.silent_for IS 'Time since then.';
+COMMENT ON COLUMN skill_system.runs_in_progress.silent_for IS 'Time since last_activity_at.';
 
 CREATE VIEW skill_system.stuck_runs WITH (security_invoker = true) AS
 SELECT p.tenant_id, p.id, p.goal, p.agent_id, p.status, p.started_at, p.created_at, p.steps, p.last_activity_at, p.silent_for
@@ -266,7 +267,7 @@ COMMENT ON COLUMN skill_system.stuck_runs.started_at IS 'When it began.';
 COMMENT ON COLUMN skill_system.stuck_runs.created_at IS 'When its row was written.';
 COMMENT ON COLUMN skill_system.stuck_runs.steps IS 'Completed steps so far.';
 COMMENT ON COLUMN skill_system.stuck_runs.last_activity_at IS 'Time of its last event, or of its start when there is none.';
-COMMENT ON COLUMN skill_system.stuck_runs.silent_for IS 'Time since then.';
+COMMENT ON COLUMN skill_system.stuck_runs.silent_for IS 'Time since last_activity_at.';
 
 CREATE FUNCTION skill_system.run_otlp(run_id bigint) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_run_otlp' SET search_path = pg_catalog, pg_temp;
@@ -275,25 +276,25 @@ COMMENT ON FUNCTION skill_system.run_otlp(bigint) IS
 'child span execute_tool, other events are span events. Ids are the same in every export. Raises 42704 for an unknown run. Example: '
 'SELECT skill_system.run_otlp(7);';
 
-CREATE FUNCTION skill_system.maintain(batch_size integer DEFAULT 10000)
+CREATE FUNCTION skill_system.maintain(max_rows integer DEFAULT 10000)
     RETURNS TABLE (task text, affected bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_maintain' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.maintain(integer) IS
-'What has to be done now and then, for all tenants; one row per task. audit_partitions makes the partitions of this month and the next '
-'two; run_retention deletes finished runs older than skill_system.run_retention with their events, at most batch_size a call, and records '
-'that as runs.deleted; audit_seal seals what is not sealed yet; audit_sweep seals records that no seal would take and records that as '
-'audit.sealed_late. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a batch_size out of bounds. Example: SELECT * '
-'FROM skill_system.maintain();';
+'Periodic maintenance, for all tenants; one row per task. audit_partitions creates the partitions of this month and the next two; '
+'run_retention deletes finished runs older than skill_system.run_retention with their events, at most max_rows a call, and records that '
+'as runs.deleted; audit_seal seals the records that are not sealed yet; audit_sweep seals records that a regular seal would skip and '
+'records that as audit.sealed_late. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a max_rows out of bounds. '
+'Example: SELECT * FROM skill_system.maintain();';
 
 CREATE FUNCTION skill_system.import_legacy(schema_name text)
     RETURNS TABLE (table_name text, imported bigint, skipped bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_import_legacy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.import_legacy(text) IS
-'Imports the tables of the seed system (its version 1, 2 or migrated), ids kept, into the session''s tenant. First ALTER SCHEMA '
-'skill_system RENAME TO skill_system_legacy; and CREATE EXTENSION skill_system;. Rules that are none here go to '
-'metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: what is there is skipped. Raises '
-'42704 when the schema has no such tables, 55000 when an id is taken by another row. Superusers only. Example: SELECT * FROM '
-'skill_system.import_legacy(''skill_system_legacy'');';
+'Imports the tables of the skill-system-postgres skill (version 1, 2 or migrated) into the session''s tenant and keeps their ids. First '
+'ALTER SCHEMA skill_system RENAME TO skill_system_legacy; and CREATE EXTENSION skill_system;. Rules that are not valid here go to '
+'metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: existing rows are skipped. Raises '
+'42704 when the schema does not contain these tables, 55000 when an id is in use by a different row. Superusers only. Example: SELECT * '
+'FROM skill_system.import_legacy(''skill_system_legacy'');';
 
 GRANT USAGE ON TYPE skill_system.run_status
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

@@ -1,5 +1,5 @@
--- Skills for agents: three tiers of what a skill tells a model, agents and what they load, one injection per conversation.
--- An admin writes these tables directly; the rows are small and each change is audited.
+-- Skills for agents: the three tiers of a skill's content, agents and what they load, one injection per conversation.
+-- Administrators write these tables directly; the rows are small and each change is audited.
 
 CREATE TABLE skill_system.agents (
     id         varchar(100) NOT NULL COLLATE "C" CHECK (id <> ''),
@@ -12,15 +12,15 @@ CREATE TABLE skill_system.agents (
     PRIMARY KEY (tenant_id, id)
 );
 COMMENT ON TABLE skill_system.agents IS
-'Agents with their configuration. An admin writes it directly: INSERT INTO skill_system.agents (id, name, config) VALUES '
+'Agents with their configuration. Administrators write it directly: INSERT INTO skill_system.agents (id, name, config) VALUES '
 '(''rule37-agent'', ''Rule 37'', ''{"skills": ["spacing-calculation"]}''); skill_catalog() shows an agent the skills in its config, and '
 'check_integrity() looks them up.';
 COMMENT ON COLUMN skill_system.agents.id IS 'Identifier, for example rule37-agent; unique in the tenant.';
-COMMENT ON COLUMN skill_system.agents.name IS 'Its name for people.';
+COMMENT ON COLUMN skill_system.agents.name IS 'Display name.';
 COMMENT ON COLUMN skill_system.agents.config IS
-'System prompt, model, budgets, who is asked when; skills is an array of the names of its skills (name or namespace/name).';
-COMMENT ON COLUMN skill_system.agents.status IS 'active, or whatever else: then it sees no catalogue.';
-COMMENT ON COLUMN skill_system.agents.created_at IS 'When it was made.';
+'System prompt, model, budgets, escalation; skills is an array of the names of its skills (name or namespace/name).';
+COMMENT ON COLUMN skill_system.agents.status IS 'active; with any other value the agent sees no catalogue.';
+COMMENT ON COLUMN skill_system.agents.created_at IS 'When it was created.';
 COMMENT ON COLUMN skill_system.agents.updated_at IS 'When it was changed last; kept by the server.';
 COMMENT ON COLUMN skill_system.agents.tenant_id IS 'Tenant of the agent.';
 
@@ -38,19 +38,19 @@ CREATE TABLE skill_system.skill_artifacts (
 );
 CREATE INDEX skill_artifacts_skill ON skill_system.skill_artifacts (tenant_id, skill_id);
 COMMENT ON TABLE skill_system.skill_artifacts IS
-'Long texts of skills, tier 3: reference tables, guides, regulations. load_skill() lists them, load_artifact() gives one. An admin writes '
-'it directly: INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT ''swr-37-text'', id, ''Statewide Rule 37'', '
-'''...'' FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
+'Long texts of skills, tier 3: reference tables, guides, regulations. load_skill() lists them, load_artifact() returns one. '
+'Administrators write it directly: INSERT INTO skill_system.skill_artifacts (id, skill_id, name, content) SELECT ''swr-37-text'', id, '
+'''Statewide Rule 37'', ''...'' FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
 COMMENT ON COLUMN skill_system.skill_artifacts.id IS 'Identifier, unique in the tenant; load_artifact() and tier3_artifact_refs name it.';
 COMMENT ON COLUMN skill_system.skill_artifacts.skill_id IS
-'Skill it belongs to, and is deleted with for good; NULL: any skill may refer to it.';
-COMMENT ON COLUMN skill_system.skill_artifacts.name IS 'Its name for people.';
+'Skill it belongs to; it is deleted when the skill is deleted permanently. NULL: any skill may refer to it.';
+COMMENT ON COLUMN skill_system.skill_artifacts.name IS 'Display name.';
 COMMENT ON COLUMN skill_system.skill_artifacts.content IS 'The text.';
 COMMENT ON COLUMN skill_system.skill_artifacts.content_hash IS
-'SHA-256 of the text''s bytes, 64 hexadecimal digits; computed by the server. One that is given must be right.';
+'SHA-256 of the text''s bytes, 64 hexadecimal digits; computed by the server. A given value must match.';
 COMMENT ON COLUMN skill_system.skill_artifacts.token_estimate IS
-'What it costs a model: given, or a token for every four bytes; computed again when the text changes.';
-COMMENT ON COLUMN skill_system.skill_artifacts.created_at IS 'When it was made.';
+'Tokens: as given, or one for every four bytes; recomputed when the text changes.';
+COMMENT ON COLUMN skill_system.skill_artifacts.created_at IS 'When it was created.';
 COMMENT ON COLUMN skill_system.skill_artifacts.tenant_id IS 'Tenant of the artifact.';
 
 CREATE TABLE skill_system.skill_personas (
@@ -72,19 +72,19 @@ CREATE TABLE skill_system.skill_personas (
 );
 CREATE UNIQUE INDEX skill_personas_default ON skill_system.skill_personas (tenant_id, skill_id) WHERE is_default;
 COMMENT ON TABLE skill_system.skill_personas IS
-'Voices of skills: each an inline prompt or the slug of a prompt template, exactly one of the two. load_skill() gives them. An admin '
-'writes it directly: INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text, is_default) SELECT id, ''expert'', '
-'''You are a spacing expert.'', true FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
+'Voices of skills: each an inline prompt or the slug of a prompt template, exactly one of the two. load_skill() returns them. '
+'Administrators write it directly: INSERT INTO skill_system.skill_personas (skill_id, persona_key, prompt_text, is_default) SELECT id, '
+'''expert'', ''You are a spacing expert.'', true FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
 COMMENT ON COLUMN skill_system.skill_personas.id IS 'UUID of the persona.';
-COMMENT ON COLUMN skill_system.skill_personas.skill_id IS 'Skill it speaks for, and is deleted with for good.';
+COMMENT ON COLUMN skill_system.skill_personas.skill_id IS 'Skill it belongs to; it is deleted when the skill is deleted permanently.';
 COMMENT ON COLUMN skill_system.skill_personas.persona_key IS 'Its key, unique in the skill.';
-COMMENT ON COLUMN skill_system.skill_personas.display_name IS 'Its name for people.';
+COMMENT ON COLUMN skill_system.skill_personas.display_name IS 'Display name.';
 COMMENT ON COLUMN skill_system.skill_personas.prompt_text IS 'The prompt itself, voice and identity only.';
-COMMENT ON COLUMN skill_system.skill_personas.prompt_template_ref IS 'Or the slug of a prompt template.';
-COMMENT ON COLUMN skill_system.skill_personas.is_default IS 'Used when nobody chooses; at most one in a skill.';
+COMMENT ON COLUMN skill_system.skill_personas.prompt_template_ref IS 'Slug of a prompt template, instead of prompt_text.';
+COMMENT ON COLUMN skill_system.skill_personas.is_default IS 'Used unless another one is selected; at most one per skill.';
 COMMENT ON COLUMN skill_system.skill_personas.sort_order IS 'Place in a list.';
 COMMENT ON COLUMN skill_system.skill_personas.tenant_id IS 'Tenant of the skill.';
-COMMENT ON COLUMN skill_system.skill_personas.created_at IS 'When it was made.';
+COMMENT ON COLUMN skill_system.skill_personas.created_at IS 'When it was created.';
 COMMENT ON COLUMN skill_system.skill_personas.updated_at IS 'When it was changed last; kept by the server.';
 
 CREATE TABLE skill_system.skill_code_blocks (
@@ -106,20 +106,20 @@ CREATE TABLE skill_system.skill_code_blocks (
     FOREIGN KEY (tenant_id, skill_id) REFERENCES skill_system.skill_heads (tenant_id, id) ON DELETE CASCADE
 );
 COMMENT ON TABLE skill_system.skill_code_blocks IS
-'Tools that come with skills: code, the parameters it takes, or both. load_skill() gives those that the model may see. An admin writes it '
-'directly: INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, description, parameters) SELECT id, ''spacing'', ''Distance '
-'to the lease line'', ''{"type": "object"}'' FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
+'Tools that come with skills: code, the parameters it takes, or both. load_skill() returns those that the model may see. Administrators '
+'write it directly: INSERT INTO skill_system.skill_code_blocks (skill_id, block_key, description, parameters) SELECT id, ''spacing'', '
+'''Distance to the lease line'', ''{"type": "object"}'' FROM skill_system.skills WHERE skill_name = ''rrc_rule37'';';
 COMMENT ON COLUMN skill_system.skill_code_blocks.id IS 'UUID of the block.';
-COMMENT ON COLUMN skill_system.skill_code_blocks.skill_id IS 'Skill it belongs to, and is deleted with for good.';
+COMMENT ON COLUMN skill_system.skill_code_blocks.skill_id IS 'Skill it belongs to; it is deleted when the skill is deleted permanently.';
 COMMENT ON COLUMN skill_system.skill_code_blocks.block_key IS 'Name of the tool, unique in the skill.';
 COMMENT ON COLUMN skill_system.skill_code_blocks.language IS 'Language of the code, for example python.';
-COMMENT ON COLUMN skill_system.skill_code_blocks.code IS 'The code; NULL when the runtime has it.';
-COMMENT ON COLUMN skill_system.skill_code_blocks.parameters IS 'JSON Schema of what it takes.';
+COMMENT ON COLUMN skill_system.skill_code_blocks.code IS 'The code; NULL when the runtime provides it.';
+COMMENT ON COLUMN skill_system.skill_code_blocks.parameters IS 'JSON Schema of its parameters.';
 COMMENT ON COLUMN skill_system.skill_code_blocks.description IS 'What it does, for the model.';
 COMMENT ON COLUMN skill_system.skill_code_blocks.llm_visible IS 'The model may see it.';
 COMMENT ON COLUMN skill_system.skill_code_blocks.sort_order IS 'Place in a list.';
 COMMENT ON COLUMN skill_system.skill_code_blocks.tenant_id IS 'Tenant of the skill.';
-COMMENT ON COLUMN skill_system.skill_code_blocks.created_at IS 'When it was made.';
+COMMENT ON COLUMN skill_system.skill_code_blocks.created_at IS 'When it was created.';
 COMMENT ON COLUMN skill_system.skill_code_blocks.updated_at IS 'When it was changed last; kept by the server.';
 
 CREATE TABLE skill_system.agent_definitions (
@@ -138,9 +138,9 @@ CREATE TABLE skill_system.agent_definitions (
     UNIQUE (tenant_id, agent_key)
 );
 COMMENT ON TABLE skill_system.agent_definitions IS
-'By which skill an agent works. Skills are named, not referenced: a definition may be there before its skill, and check_integrity() finds '
-'what is missing. An admin writes it directly: INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES '
-'(''rule_37'', ''rrc_rule37''), (''general'', NULL);';
+'The root skill, persona and model of each agent. Skills are stored by name, without a foreign key: a definition may exist before its '
+'skill, and check_integrity() reports unresolved names. Administrators write it directly: INSERT INTO skill_system.agent_definitions '
+'(agent_key, root_skill_key) VALUES (''rule_37'', ''rrc_rule37''), (''general'', NULL);';
 COMMENT ON COLUMN skill_system.agent_definitions.id IS 'UUID of the definition.';
 COMMENT ON COLUMN skill_system.agent_definitions.tenant_id IS 'Tenant of the agent.';
 COMMENT ON COLUMN skill_system.agent_definitions.agent_key IS 'The agent, for example rule_37; unique in the tenant.';
@@ -151,7 +151,7 @@ COMMENT ON COLUMN skill_system.agent_definitions.model_config IS 'Which model it
 COMMENT ON COLUMN skill_system.agent_definitions.loaded_skills IS 'Slugs of more skills that it may load.';
 COMMENT ON COLUMN skill_system.agent_definitions.is_active IS 'The agent is in use; otherwise it sees no catalogue and is not checked.';
 COMMENT ON COLUMN skill_system.agent_definitions.is_system IS 'It came with the platform.';
-COMMENT ON COLUMN skill_system.agent_definitions.created_at IS 'When it was made.';
+COMMENT ON COLUMN skill_system.agent_definitions.created_at IS 'When it was created.';
 COMMENT ON COLUMN skill_system.agent_definitions.updated_at IS 'When it was changed last; kept by the server.';
 
 CREATE TABLE skill_system.skill_injections (
@@ -173,9 +173,9 @@ CREATE TABLE skill_system.skill_injections (
     CONSTRAINT skill_injections_once UNIQUE NULLS NOT DISTINCT (tenant_id, conversation_id, tier, skill_id, artifact_id, content_hash)
 );
 COMMENT ON TABLE skill_system.skill_injections IS
-'What was put into which conversation, so that nothing is put there twice. Written by load_skill() and load_artifact() when they are told '
-'the conversation; it outlives the skills. Example: SELECT tier, skill_id, artifact_id, tokens FROM skill_system.skill_injections WHERE '
-'conversation_id = ''c-17'' ORDER BY injected_at;';
+'What was injected into which conversation, so that nothing is injected twice. Written by load_skill() and load_artifact() when they are '
+'called with a conversation_id; it is kept when skills are deleted. Example: SELECT tier, skill_id, artifact_id, tokens FROM '
+'skill_system.skill_injections WHERE conversation_id = ''c-17'' ORDER BY injected_at;';
 COMMENT ON COLUMN skill_system.skill_injections.id IS 'UUID of the entry.';
 COMMENT ON COLUMN skill_system.skill_injections.tenant_id IS 'Tenant of the conversation.';
 COMMENT ON COLUMN skill_system.skill_injections.conversation_id IS 'The conversation.';
@@ -184,12 +184,12 @@ COMMENT ON COLUMN skill_system.skill_injections.skill_id IS 'The skill, or that 
 COMMENT ON COLUMN skill_system.skill_injections.artifact_id IS 'The artifact; NULL for a skill.';
 COMMENT ON COLUMN skill_system.skill_injections.version IS 'Version of the skill, or first 12 digits of the artifact''s hash.';
 COMMENT ON COLUMN skill_system.skill_injections.content_hash IS
-'SHA-256 of what was put there, its version included; anything else is new to the conversation.';
-COMMENT ON COLUMN skill_system.skill_injections.tokens IS 'What it costs, estimated.';
-COMMENT ON COLUMN skill_system.skill_injections.injected_at IS 'When it was put there first.';
+'SHA-256 of the injected content, its version included; content with another hash is new to the conversation.';
+COMMENT ON COLUMN skill_system.skill_injections.tokens IS 'Estimated tokens.';
+COMMENT ON COLUMN skill_system.skill_injections.injected_at IS 'When it was injected first.';
 COMMENT ON COLUMN skill_system.skill_injections.injected_by IS 'Role that had logged in.';
-COMMENT ON COLUMN skill_system.skill_injections.times IS 'How often: more than once only by force.';
-COMMENT ON COLUMN skill_system.skill_injections.last_injected_at IS 'When it was put there last.';
+COMMENT ON COLUMN skill_system.skill_injections.times IS 'How often; more than once only with force.';
+COMMENT ON COLUMN skill_system.skill_injections.last_injected_at IS 'When it was injected last.';
 
 CREATE VIEW skill_system.skill_definitions WITH (security_invoker = true) AS
 SELECT h.id, h.tenant_id, h.skill_name AS skill_key, h.namespace, coalesce(h.name::text, h.skill_name)::varchar(200) AS name, h.description,
@@ -199,18 +199,17 @@ SELECT h.id, h.tenant_id, h.skill_name AS skill_key, h.namespace, coalesce(h.nam
 FROM skill_system.skill_heads h
 WHERE h.deleted_at IS NULL;
 COMMENT ON VIEW skill_system.skill_definitions IS
-'Skills as agents are told of them. skill_personas, skill_code_blocks and skill_artifacts point to its id, '
-'agent_definitions.root_skill_key to its skill_key. Write with define_skill(). Example: SELECT skill_key, status, context_mode FROM '
-'skill_system.skill_definitions;';
+'Skills as presented to agents. skill_personas, skill_code_blocks and skill_artifacts refer to its id, agent_definitions.root_skill_key '
+'to its skill_key. Write with define_skill(). Example: SELECT skill_key, status, context_mode FROM skill_system.skill_definitions;';
 COMMENT ON COLUMN skill_system.skill_definitions.id IS 'UUID of the skill.';
 COMMENT ON COLUMN skill_system.skill_definitions.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_definitions.skill_key IS 'Its slug: the name of the skill in its namespace.';
 COMMENT ON COLUMN skill_system.skill_definitions.namespace IS 'Its namespace.';
-COMMENT ON COLUMN skill_system.skill_definitions.name IS 'Its name for people.';
+COMMENT ON COLUMN skill_system.skill_definitions.name IS 'Display name.';
 COMMENT ON COLUMN skill_system.skill_definitions.description IS 'What it does and when to use it.';
 COMMENT ON COLUMN skill_system.skill_definitions.context_mode IS
-'reason_alongside: the model reads it. compute_and_return: it works apart and returns a result.';
-COMMENT ON COLUMN skill_system.skill_definitions.tier1_manifest IS 'What a catalogue shows, where it was given.';
+'reason_alongside: the model reads it. compute_and_return: it runs separately and returns a result.';
+COMMENT ON COLUMN skill_system.skill_definitions.tier1_manifest IS 'What a catalogue shows, if it was given.';
 COMMENT ON COLUMN skill_system.skill_definitions.tier2_definition IS
 'The specification that is loaded on selection; NULL: the body of the current version.';
 COMMENT ON COLUMN skill_system.skill_definitions.tier3_artifact_refs IS 'Artifacts it refers to; NULL: its own.';
@@ -223,8 +222,8 @@ COMMENT ON COLUMN skill_system.skill_definitions.updated_at IS 'When it was chan
 CREATE FUNCTION skill_system.hash_artifact() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_hash_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.hash_artifact() IS
-'Trigger function of skill_artifacts: computes content_hash and token_estimate, and refuses a content_hash that is not that of the '
-'content. What the owner of the tables writes, as a restore does, is left for check_integrity() to judge.';
+'Trigger function of skill_artifacts: computes content_hash and token_estimate, and rejects a content_hash that does not match the '
+'content. Rows written by the owner of the tables, as by a restore, are not rejected; check_integrity() reports them.';
 
 CREATE TRIGGER hash_artifact BEFORE INSERT OR UPDATE ON skill_system.skill_artifacts
     FOR EACH ROW EXECUTE FUNCTION skill_system.hash_artifact();
@@ -238,13 +237,13 @@ CREATE TRIGGER trg_updated BEFORE UPDATE ON skill_system.agent_definitions
     FOR EACH ROW EXECUTE FUNCTION skill_system.keep_updated_at();
 CREATE TRIGGER skill_injections_guard BEFORE UPDATE ON skill_system.skill_injections
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns('times', 'last_injected_at');
--- Every change is audited, but not the rows that a restore brings back: those are older than its transaction.
+-- Every change is audited, except rows that a restore brings back: those are older than its transaction.
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.agents
     FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now())
         EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
 CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.agents
     FOR EACH ROW EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'updated_at');
--- The text of an artifact may be long; its hash says which one it was.
+-- The text of an artifact may be long; the audit trail has its hash.
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.skill_artifacts
     FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.capture_change('except', 'created_at', 'content');
 CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.skill_artifacts
@@ -271,12 +270,13 @@ CREATE FUNCTION skill_system.define_skill(
         effects text[] DEFAULT NULL, reason text DEFAULT NULL) RETURNS skill_system.skill_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_define_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.define_skill(text, jsonb, jsonb, jsonb, text[], text, text, text, text[], text) IS
-'Says of a skill what agents are told: tier 1 {name, description, triggers}, tier 2 {description, steps, requirements, output_format, '
-'...}, tier 3 [artifact ids], tags, context_mode reason_alongside or compute_and_return. NULL leaves a thing as it is, JSON null takes a '
-'tier away; all of it outlives new versions. A skill that is not there is registered as a draft with the given body (default: the text of '
-'tier 2), description of tier 1 and effects. Raises SK404 when there is neither skill nor body, SK409 for another body or other effects '
-'of a skill that is there, 22023 for values out of shape. Example: SELECT * FROM skill_system.define_skill(''rrc_rule37'', '
-'''{"description": "Spacing exceptions", "triggers": ["rule 37"]}'', ''{"steps": ["Find the nearest well"]}'');';
+'Defines what agents are told about a skill: tier 1 {name, description, triggers}, tier 2 {description, steps, requirements, '
+'output_format, ...}, tier 3 [artifact ids], tags, context_mode reason_alongside or compute_and_return. NULL leaves a value unchanged, '
+'JSON null removes a tier; all of it persists across versions. A skill that does not exist is registered as a draft with the given body '
+'(default: the text of tier 2), the description of tier 1 and the effects. Raises SK404 when the skill does not exist and no body can be '
+'derived, SK409 for a different body or different effects of an existing skill, 22023 for malformed values. Example: SELECT * FROM '
+'skill_system.define_skill(''rrc_rule37'', ''{"description": "Spacing exceptions", "triggers": ["rule 37"]}'', ''{"steps": ["Find the '
+'nearest well"]}'');';
 
 CREATE FUNCTION skill_system.skill_catalog(agent text DEFAULT NULL, max_tokens integer DEFAULT NULL, policy_name text DEFAULT NULL,
     namespace text DEFAULT NULL)
@@ -286,59 +286,59 @@ CREATE FUNCTION skill_system.skill_catalog(agent text DEFAULT NULL, max_tokens i
 COMMENT ON FUNCTION skill_system.skill_catalog(text, integer, text, text) IS
 'Tier 1: the skills that an agent may load, for its system prompt; skill is what load_skill() takes. Only enabled ones, in the order of '
 'namespace and name. With an agent (agent_definitions.agent_key or agents.id) only its root skill, loaded_skills and the skills of its '
-'config, in this order; all, when it has none of them. With a policy only those whose declared effects it allows without a person. With '
-'max_tokens it stops before the skill that would exceed them. Raises 42704 for an unknown agent or policy, 55000 for an agent that is not '
-'active, 22023 for negative max_tokens. Example: SELECT skill, name, description FROM skill_system.skill_catalog(''rule_37'', 2000, '
-'''dev'');';
+'config, in this order; all skills, if it has none of them. With a policy only those whose declared effects it allows without a person. '
+'With max_tokens it stops before the skill that would exceed them. Raises 42704 for an unknown agent or policy, 55000 for an agent that '
+'is not active, 22023 for negative max_tokens. Example: SELECT skill, name, description FROM skill_system.skill_catalog(''rule_37'', '
+'2000, ''dev'');';
 
 CREATE TYPE skill_system.loaded_skill AS (
     skill_id uuid, skill text, name text, version text, context_mode text, already_loaded boolean, definition jsonb, body text,
     personas jsonb, code_blocks jsonb, artifacts jsonb, token_estimate integer, content_hash text);
 COMMENT ON TYPE skill_system.loaded_skill IS
-'Answer of load_skill(). definition: tier2_definition; body: that of the current version, where there is no definition. personas, '
+'Result of load_skill(). definition: tier2_definition; body: that of the current version, if there is no definition. personas, '
 'code_blocks, artifacts: arrays; of code blocks those that the model may see, of artifacts {id, name, token_estimate}. token_estimate: '
-'what all of it costs. already_loaded: the conversation has it, so there is no content.';
+'tokens of all of it. already_loaded: the conversation already has it, so the content is NULL.';
 CREATE FUNCTION skill_system.load_skill(skill text, conversation_id text DEFAULT NULL, policy_name text DEFAULT NULL,
     force boolean DEFAULT false)
     RETURNS skill_system.loaded_skill
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_load_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.load_skill(text, text, text, boolean) IS
-'Tier 2: all that a skill says, for a model that has selected it. In a conversation each content is given once: the second time '
-'already_loaded is true and there is no content, unless force is; what has changed since counts as new. Without a conversation nothing is '
-'written, also on a standby. With a policy, effects that it does not allow raise 42501 as enforce_policy() does. Raises SK404 for an '
-'unknown skill, 55000 for one that is not enabled. Example: SELECT definition, body FROM skill_system.load_skill(''rrc_rule37'', '
+'Tier 2: the full content of a skill, for a model that has selected it. In a conversation each content is returned once: the second time '
+'already_loaded is true and the content is NULL, unless force is true; changed content counts as new. Without a conversation nothing is '
+'written, so it also works on a standby. With a policy, effects that it does not allow raise 42501 as in enforce_policy(). Raises SK404 '
+'for an unknown skill, 55000 for one that is not enabled. Example: SELECT definition, body FROM skill_system.load_skill(''rrc_rule37'', '
 '''c-17'', ''dev'');';
 
 CREATE TYPE skill_system.loaded_artifact AS (
     artifact_id text, skill_id uuid, name text, already_loaded boolean, content text, content_hash text, token_estimate integer);
 COMMENT ON TYPE skill_system.loaded_artifact IS
-'Answer of load_artifact(). already_loaded: the conversation has it, so content is NULL.';
+'Result of load_artifact(). already_loaded: the conversation already has it, so content is NULL.';
 CREATE FUNCTION skill_system.load_artifact(artifact text, conversation_id text DEFAULT NULL, policy_name text DEFAULT NULL,
     force boolean DEFAULT false)
     RETURNS skill_system.loaded_artifact
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_load_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.load_artifact(text, text, text, boolean) IS
-'Tier 3: the text of an artifact, under the same rules as load_skill() for its skill. Raises 42704 for an unknown artifact, 55000 when '
-'its skill is not enabled, XX001 when the text does not have its hash. Example: SELECT content FROM '
+'Tier 3: the text of an artifact, under the same rules as load_skill() for the skill it belongs to. Raises 42704 for an unknown artifact, '
+'55000 when its skill is not enabled, XX001 when the text does not match its hash. Example: SELECT content FROM '
 'skill_system.load_artifact(''swr-37-text'', ''c-17'');';
 
 CREATE FUNCTION skill_system.reset_injections(conversation_id text) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_reset_injections' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.reset_injections(text) IS
-'Forgets what a conversation was given, and returns how many contents that were: call it when its context was compacted, or when it has '
-'ended. Example: SELECT skill_system.reset_injections(''c-17'');';
+'Deletes the record of what a conversation was given and returns the number of entries: call it when the context of the conversation was '
+'compacted, or when it has ended. Example: SELECT skill_system.reset_injections(''c-17'');';
 
 CREATE FUNCTION skill_system.check_integrity()
     RETURNS TABLE (severity text, code text, subject text, reference text, message text, hint text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_check_integrity' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.check_integrity() IS
-'What is named and not there, one row each, none when all is well: unknown_root_skill, unknown_skill, inactive_skill, unknown_persona and '
+'Unresolved references, one row each, no rows if there are none: unknown_root_skill, unknown_skill, inactive_skill, unknown_persona and '
 'unreadable_skills of active agents, unknown_artifact of skills, content_mismatch of artifacts. severity is warning, or error with '
 'skill_system.integrity_fail_loud on. Example: SELECT * FROM skill_system.check_integrity();';
 CREATE FUNCTION skill_system.assert_integrity() RETURNS integer
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_assert_integrity' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_integrity() IS
-'check_integrity() for the start of a service: returns the number of findings and tells of the first ones in a WARNING; with '
+'check_integrity() for the start of a service: returns the number of findings and reports the first ones in a WARNING; with '
 'skill_system.integrity_fail_loud on it raises P0004 when there are any. Example: SET skill_system.integrity_fail_loud = on; SELECT '
 'skill_system.assert_integrity();';
 
@@ -347,7 +347,7 @@ GRANT USAGE ON TYPE skill_system.loaded_skill, skill_system.loaded_artifact
 GRANT SELECT ON skill_system.agents, skill_system.skill_artifacts, skill_system.skill_personas, skill_system.skill_code_blocks,
     skill_system.agent_definitions, skill_system.skill_injections, skill_system.skill_definitions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
--- Not created_at: it tells a row of now from a restored one.
+-- Not created_at: it distinguishes new rows from restored ones.
 GRANT DELETE, INSERT (id, name, config, status), UPDATE (id, name, config, status, updated_at) ON skill_system.agents TO skill_system_admin;
 GRANT DELETE, INSERT (id, skill_id, name, content, content_hash, token_estimate),
     UPDATE (id, skill_id, name, content, content_hash, token_estimate)

@@ -1,4 +1,4 @@
--- Search: what is looked up, and the one ranked answer.
+-- Search: the index of skills and one ranked result.
 
 CREATE TABLE skill_system.skill_search (
     tenant_id text     NOT NULL DEFAULT skill_system.current_tenant(),
@@ -9,7 +9,7 @@ CREATE TABLE skill_system.skill_search (
 );
 CREATE INDEX skill_search_document ON skill_system.skill_search USING gin (document);
 COMMENT ON TABLE skill_system.skill_search IS
-'The words of each skill as it is served, for search_skills(). Kept up to date by whatever changes a skill.';
+'The words of each skill as served, for search_skills(). Updated by every function that changes a skill.';
 COMMENT ON COLUMN skill_system.skill_search.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_search.skill_id IS 'The skill.';
 COMMENT ON COLUMN skill_system.skill_search.document IS
@@ -28,8 +28,8 @@ CREATE TABLE skill_system.skill_embeddings (
 );
 ALTER TABLE skill_system.skill_embeddings ALTER COLUMN embedding SET STORAGE EXTERNAL;
 COMMENT ON TABLE skill_system.skill_embeddings IS
-'What somebody''s model makes of a version, for search_skills(). Written by set_skill_embedding(). It belongs to the version, so a new '
-'version has none until it is given one.';
+'Embeddings of versions, computed by the caller''s model, for search_skills(). Written by set_skill_embedding(). A new version has none '
+'until one is set.';
 COMMENT ON COLUMN skill_system.skill_embeddings.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_embeddings.version_id IS 'The version.';
 COMMENT ON COLUMN skill_system.skill_embeddings.dimensions IS
@@ -39,8 +39,8 @@ COMMENT ON COLUMN skill_system.skill_embeddings.embedding IS 'The numbers.';
 CREATE FUNCTION skill_system.set_skill_embedding(skill text, embedding double precision[], version text DEFAULT NULL) RETURNS boolean
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_skill_embedding' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.set_skill_embedding(text, double precision[], text) IS
-'Gives a version of a skill, by default the one that is served, its embedding; NULL takes it away. version is 12 digits. False when '
-'nothing changed. Raises SK404, SK405, 22023 for what is not 1 to 8192 finite numbers or is 0 throughout. Example: SELECT '
+'Sets the embedding of a version of a skill, by default of the served one; NULL removes it. version is 12 digits. False when nothing '
+'changed. Raises SK404, SK405, 22023 unless the embedding is 1 to 8192 finite numbers, not all 0. Example: SELECT '
 'skill_system.set_skill_embedding(''pdf-forms'', ''{0.12, -0.4, 0.9}'');';
 
 CREATE TYPE skill_system.skill_found AS (
@@ -48,20 +48,20 @@ CREATE TYPE skill_system.skill_found AS (
     status text,
     domain_tags text[], skill_id uuid);
 COMMENT ON TYPE skill_system.skill_found IS
-'Row of search_skills(): a skill, its place in the ranking, and which of name, text, tags, spelling and embedding found it.';
+'Row of search_skills(): a skill, its rank, and which of name, text, tags, spelling and embedding found it.';
 
 CREATE FUNCTION skill_system.search_skills(
-        query text, namespace text DEFAULT NULL, tags text[] DEFAULT NULL, policy_name text DEFAULT NULL, max_results integer DEFAULT 20,
+        query text, namespace text DEFAULT NULL, tags text[] DEFAULT NULL, policy_name text DEFAULT NULL, max_rows integer DEFAULT 20,
         embedding double precision[] DEFAULT NULL, include_drafts boolean DEFAULT false)
     RETURNS SETOF skill_system.skill_found
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_search_skills' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean) IS
-'Finds enabled skills, the best first: by words of name, tags, description and body (as a web search: "a phrase", -without, or; without '
-'such signs also skills with some of the words), by name, by tags, by similar spelling where pg_trgm is installed, and by embedding where '
-'one is given. Each of these ranks for itself, and score is the sum of 1 / (60 + rank); matched says which found it. tags: only skills '
-'with at least one of them. With a policy, only skills appear whose effects it allows. include_drafts: also those that wait for approval. '
-'Raises 22023 when there is nothing to search for or an argument is out of bounds, 42704 for an unknown policy. Example: SELECT '
-'skill_name, description FROM skill_system.search_skills(''fill a pdf form'', policy_name => ''dev'');';
+'Finds enabled skills, the best first: by words of name, tags, description and body (in web search syntax: "a phrase", -without, or; '
+'without operators also skills with some of the words), by name, by tags, by similar spelling if pg_trgm is installed, and by embedding '
+'if one is given. Each method ranks separately, and score is the sum of 1 / (60 + rank); matched lists the methods that found the skill. '
+'tags: only skills with at least one of them. With a policy, only skills whose effects it allows are returned. include_drafts: also '
+'skills that await approval. Raises 22023 when there is nothing to search for or an argument is out of bounds, 42704 for an unknown '
+'policy. Example: SELECT skill_name, description FROM skill_system.search_skills(''fill a pdf form'', policy_name => ''dev'');';
 
 GRANT SELECT ON skill_system.skill_search, skill_system.skill_embeddings
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

@@ -1,4 +1,4 @@
--- Skills: the registry. One set of tables and one history behind every face (skill_store.sql, skill_clients.sql, skill_agents.sql).
+-- Skills: the registry. One set of tables and one history behind every client API (store.sql, clients.sql, agents.sql).
 
 CREATE TABLE skill_system.skill_namespaces (
     tenant_id text   NOT NULL DEFAULT skill_system.current_tenant(),
@@ -7,11 +7,11 @@ CREATE TABLE skill_system.skill_namespaces (
     PRIMARY KEY (tenant_id, namespace)
 );
 COMMENT ON TABLE skill_system.skill_namespaces IS
-'The namespaces that hold skills, or did. A namespace is made with its first skill. Whoever changes a skill locks its namespace until the '
-'transaction ends, so revision counts the changes in the order of their commits.';
+'The namespaces that contain or contained skills. A namespace is created with its first skill. Changing a skill locks its namespace until '
+'the transaction ends, so revision counts the changes in commit order.';
 COMMENT ON COLUMN skill_system.skill_namespaces.tenant_id IS 'Tenant of the skills.';
 COMMENT ON COLUMN skill_system.skill_namespaces.namespace IS 'Its name, compared byte by byte.';
-COMMENT ON COLUMN skill_system.skill_namespaces.revision IS 'Number of the last change; skill_history has what it was.';
+COMMENT ON COLUMN skill_system.skill_namespaces.revision IS 'Number of the last change; skill_history describes it.';
 
 CREATE TABLE skill_system.skill_heads (
     id                  uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -53,32 +53,30 @@ CREATE INDEX skill_heads_manifest_id ON skill_system.skill_heads (tenant_id, man
     WHERE deleted_at IS NULL AND manifest_id IS NOT NULL;
 CREATE INDEX skill_heads_tags ON skill_system.skill_heads USING gin (domain_tags);
 COMMENT ON TABLE skill_system.skill_heads IS
-'One row per skill: what is said about it, and which version is current. Bodies are in skill_versions, so reading this table never reads '
-'a body. Read the view skills; write with register_skill(), set_skill_status() and their sisters.';
+'One row per skill: its metadata and its current version. Bodies are in skill_versions, so reading this table never reads a body. Read '
+'the view skills; write with register_skill(), set_skill_status() and related functions.';
 COMMENT ON COLUMN skill_system.skill_heads.id IS 'UUID of the skill; stays through all versions.';
 COMMENT ON COLUMN skill_system.skill_heads.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_heads.namespace IS 'Namespace of the skill.';
 COMMENT ON COLUMN skill_system.skill_heads.skill_name IS
 'Its name, unique in the namespace among skills that are not deleted; compared byte by byte.';
-COMMENT ON COLUMN skill_system.skill_heads.name IS 'Its name for people; NULL where nobody gave one.';
+COMMENT ON COLUMN skill_system.skill_heads.name IS 'Display name; NULL if none was given.';
 COMMENT ON COLUMN skill_system.skill_heads.description IS 'What it does and when to use it.';
 COMMENT ON COLUMN skill_system.skill_heads.status IS 'Status of the current version: draft, approved or disabled.';
-COMMENT ON COLUMN skill_system.skill_heads.enabled IS
-'Clients may load it. Only an approved skill can be enabled; approval switches it on.';
-COMMENT ON COLUMN skill_system.skill_heads.scope IS 'Free text for clients that tell scopes apart.';
-COMMENT ON COLUMN skill_system.skill_heads.required_env_vars IS 'Names of environment variables without which it does not work.';
-COMMENT ON COLUMN skill_system.skill_heads.metadata IS 'What else is known about it.';
+COMMENT ON COLUMN skill_system.skill_heads.enabled IS 'Clients may load it. Only an approved skill can be enabled; approval enables it.';
+COMMENT ON COLUMN skill_system.skill_heads.scope IS 'Free text for clients that distinguish scopes.';
+COMMENT ON COLUMN skill_system.skill_heads.required_env_vars IS 'Names of the environment variables it requires.';
+COMMENT ON COLUMN skill_system.skill_heads.metadata IS 'Other metadata.';
 COMMENT ON COLUMN skill_system.skill_heads.domain_tags IS 'Labels for matching and search.';
 COMMENT ON COLUMN skill_system.skill_heads.effects IS
-'Effects that the current version declares; check_skill() puts them to a policy. NULL: it declares nothing, and no policy allows what is '
-'not known. {}: it says that it has none.';
+'Effects that the current version declares; check_skill() checks them against a policy. NULL: it declares nothing, and unknown effects '
+'are never allowed. {}: it declares that it has none.';
 COMMENT ON COLUMN skill_system.skill_heads.manifest_id IS
-'The id in the manifest of the current version; log_run() knows the skill by it too.';
-COMMENT ON COLUMN skill_system.skill_heads.tier1_manifest IS
-'What a catalogue shows, where it was given; NULL: name, description and tags.';
+'The id in the manifest of the current version; log_run() also finds the skill by it.';
+COMMENT ON COLUMN skill_system.skill_heads.tier1_manifest IS 'What a catalogue shows, if it was given; NULL: name, description and tags.';
 COMMENT ON COLUMN skill_system.skill_heads.tier2_definition IS
-'The specification that is loaded on selection, where it was given; NULL: the body.';
-COMMENT ON COLUMN skill_system.skill_heads.tier3_artifact_refs IS 'References to artifacts, where they were given; NULL: skill_artifacts.';
+'The specification that is loaded on selection, if it was given; NULL: the body.';
+COMMENT ON COLUMN skill_system.skill_heads.tier3_artifact_refs IS 'References to artifacts, if they were given; NULL: skill_artifacts.';
 COMMENT ON COLUMN skill_system.skill_heads.context_mode IS 'reason_alongside or compute_and_return.';
 COMMENT ON COLUMN skill_system.skill_heads.current_version_id IS 'The version that is served.';
 COMMENT ON COLUMN skill_system.skill_heads.current_version IS 'Its version: 12 hexadecimal digits.';
@@ -87,7 +85,7 @@ COMMENT ON COLUMN skill_system.skill_heads.body_size IS 'Bytes of its body.';
 COMMENT ON COLUMN skill_system.skill_heads.body_etag IS 'SHA-256 of its body, 64 hexadecimal digits.';
 COMMENT ON COLUMN skill_system.skill_heads.pinned IS 'New versions do not become current by themselves; see pin_skill().';
 COMMENT ON COLUMN skill_system.skill_heads.defined IS
-'name and domain_tags as define_skill() gave them: they outrank what versions say. NULL: nothing was given.';
+'name and domain_tags as define_skill() gave them: they take precedence over those of versions. NULL: none were given.';
 COMMENT ON COLUMN skill_system.skill_heads.created_at IS 'When the skill was registered.';
 COMMENT ON COLUMN skill_system.skill_heads.updated_at IS 'When it was changed last.';
 COMMENT ON COLUMN skill_system.skill_heads.deleted_at IS 'When it was deleted; its versions and history stay.';
@@ -115,28 +113,29 @@ CREATE TABLE skill_system.skill_versions (
 );
 CREATE INDEX skill_versions_revision ON skill_system.skill_versions (tenant_id, skill_id, revision);
 COMMENT ON TABLE skill_system.skill_versions IS
-'Every version of every skill, body and all. A row never changes but for its status. The same content registered again is the same '
+'Every version of every skill, body and all. Only the status of a row ever changes. Registering the same content again returns the same '
 'version. Read with export_skill(), skill_store_load() or the view skills (current versions).';
 COMMENT ON COLUMN skill_system.skill_versions.id IS 'UUID of the version; runs.skill_version_id is this.';
 COMMENT ON COLUMN skill_system.skill_versions.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_versions.skill_id IS 'Skill it is a version of.';
 COMMENT ON COLUMN skill_system.skill_versions.revision IS
-'Revision of the namespace with which it came first; orders the versions of a skill, also within one transaction.';
+'Revision of the namespace with which it was first registered; orders the versions of a skill, also within one transaction.';
 COMMENT ON COLUMN skill_system.skill_versions.version IS 'First 12 digits of digest.';
 COMMENT ON COLUMN skill_system.skill_versions.digest IS
-'Identity of the version: content_hash where there are no files, else a SHA-256 over the body''s and every file''s path, size and SHA-256.';
+'Identity of the version: content_hash if the version has no files, else a SHA-256 over the body''s and every file''s path, size and '
+'SHA-256.';
 COMMENT ON COLUMN skill_system.skill_versions.content_hash IS 'SHA-256 of the body''s bytes, 64 hexadecimal digits.';
 COMMENT ON COLUMN skill_system.skill_versions.semver IS
-'Semantic version from the manifest, or from metadata.version of the front matter; NULL where there is none.';
-COMMENT ON COLUMN skill_system.skill_versions.status IS 'draft, approved or disabled; skill_history has how it came to it.';
+'Semantic version from the manifest, or from metadata.version of the front matter; NULL if there is none.';
+COMMENT ON COLUMN skill_system.skill_versions.status IS 'draft, approved or disabled; skill_history has the changes.';
 COMMENT ON COLUMN skill_system.skill_versions.body IS 'The text as it came, byte for byte.';
 COMMENT ON COLUMN skill_system.skill_versions.body_size IS 'Bytes of the body.';
 COMMENT ON COLUMN skill_system.skill_versions.about IS
-'What skill_heads says of the skill while this version is current: description, metadata, domain_tags, effects and the like.';
+'The metadata that skill_heads has while this version is current: description, metadata, domain_tags, effects and the like.';
 COMMENT ON COLUMN skill_system.skill_versions.frontmatter IS
 'The front matter of a SKILL.md, every scalar as text; NULL for other formats.';
 COMMENT ON COLUMN skill_system.skill_versions.manifest IS
-'The skill-manifest block: id, version, capabilities, effects, operations; NULL where there is none.';
+'The skill-manifest block: id, version, capabilities, effects, operations; NULL if there is none.';
 COMMENT ON COLUMN skill_system.skill_versions.created_at IS 'When it was registered first.';
 COMMENT ON COLUMN skill_system.skill_versions.created_by IS 'Who registered it first.';
 
@@ -151,8 +150,8 @@ CREATE TABLE skill_system.skill_files (
     FOREIGN KEY (tenant_id, version_id) REFERENCES skill_system.skill_versions (tenant_id, id) ON DELETE CASCADE
 );
 COMMENT ON TABLE skill_system.skill_files IS
-'The files of a version besides its body: scripts, references, assets, actions. A row never changes. Written by register_skill() and '
-'register_skill_bundle().';
+'The files of a version in addition to its body: scripts, references, assets, actions. A row never changes. Written by register_skill() '
+'and register_skill_bundle().';
 COMMENT ON COLUMN skill_system.skill_files.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_files.version_id IS 'Version it belongs to.';
 COMMENT ON COLUMN skill_system.skill_files.path IS
@@ -182,25 +181,25 @@ CREATE TABLE skill_system.skill_history (
 );
 CREATE INDEX skill_history_skill ON skill_system.skill_history (tenant_id, skill_id, revision);
 COMMENT ON TABLE skill_system.skill_history IS
-'Every change of every skill, append-only; it outlives the skills. Each change is an audit record too.';
+'Every change of every skill, append-only; it is kept when skills are deleted. Each change is also an audit record.';
 COMMENT ON COLUMN skill_system.skill_history.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_history.namespace IS 'Namespace of the skill.';
 COMMENT ON COLUMN skill_system.skill_history.revision IS 'Counts from 1 in the namespace, in the order of the commits.';
 COMMENT ON COLUMN skill_system.skill_history.skill_id IS 'The skill.';
-COMMENT ON COLUMN skill_system.skill_history.skill_name IS 'Its name then.';
+COMMENT ON COLUMN skill_system.skill_history.skill_name IS 'Its name at that time.';
 COMMENT ON COLUMN skill_system.skill_history.action IS
-'registered: a version came; status: a version got another status; current: another version is served; changed: something said about the '
-'skill; deleted; pinned and unpinned: the version stays or no longer stays; channel: a channel has another version, or none.';
+'registered: a new version; status: a version has another status; current: another version is served; changed: the metadata changed; '
+'deleted; pinned and unpinned; channel: a channel has another version, or none.';
 COMMENT ON COLUMN skill_system.skill_history.version_id IS 'Version it is about.';
 COMMENT ON COLUMN skill_system.skill_history.version IS 'Its version.';
 COMMENT ON COLUMN skill_system.skill_history.previous_status IS
-'Status of the version, or of the skill where the content changed with it, before.';
-COMMENT ON COLUMN skill_system.skill_history.status IS 'Status after.';
+'Status of the version, or of the skill if its content changed, before the change.';
+COMMENT ON COLUMN skill_system.skill_history.status IS 'Status after the change.';
 COMMENT ON COLUMN skill_system.skill_history.changed_at IS 'When.';
 COMMENT ON COLUMN skill_system.skill_history.changed_by IS 'Who.';
-COMMENT ON COLUMN skill_system.skill_history.reason IS 'Why, where it was said.';
-COMMENT ON COLUMN skill_system.skill_history.approved_with IS 'Key id and signature of an approval that was signed.';
-COMMENT ON COLUMN skill_system.skill_history.channel IS 'The channel, where it is about one.';
+COMMENT ON COLUMN skill_system.skill_history.reason IS 'Reason, if one was given.';
+COMMENT ON COLUMN skill_system.skill_history.approved_with IS 'Key id and signature of a signed approval.';
+COMMENT ON COLUMN skill_system.skill_history.channel IS 'The channel, for changes of a channel.';
 
 CREATE TABLE skill_system.skill_approvers (
     tenant_id  text        NOT NULL DEFAULT skill_system.current_tenant(),
@@ -213,8 +212,8 @@ CREATE TABLE skill_system.skill_approvers (
     PRIMARY KEY (tenant_id, key_id)
 );
 COMMENT ON TABLE skill_system.skill_approvers IS
-'Ed25519 public keys whose signatures approve skills. Written by add_skill_approver() and revoke_skill_approver(). The private keys never '
-'come here.';
+'Ed25519 public keys whose signatures approve skills. Written by add_skill_approver() and revoke_skill_approver(). Private keys are never '
+'stored.';
 COMMENT ON COLUMN skill_system.skill_approvers.tenant_id IS 'Tenant whose skills it may approve.';
 COMMENT ON COLUMN skill_system.skill_approvers.key_id IS 'First 16 hexadecimal digits of the key''s SHA-256.';
 COMMENT ON COLUMN skill_system.skill_approvers.public_key IS 'The 32 bytes of the key (RFC 8032).';
@@ -222,7 +221,7 @@ COMMENT ON COLUMN skill_system.skill_approvers.approver IS 'Whose key it is.';
 COMMENT ON COLUMN skill_system.skill_approvers.added_at IS 'When it was added.';
 COMMENT ON COLUMN skill_system.skill_approvers.added_by IS 'Who added it.';
 COMMENT ON COLUMN skill_system.skill_approvers.revoked_at IS
-'From when on its signatures approve nothing more; what was approved stays so.';
+'From when on its signatures are not accepted; approvals made before remain valid.';
 
 CREATE TRIGGER skill_versions_guard BEFORE UPDATE ON skill_system.skill_versions
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns('status');
@@ -245,33 +244,33 @@ SELECT h.id, h.namespace, h.skill_name, h.description,
 FROM skill_system.skill_heads h
 WHERE h.deleted_at IS NULL;
 COMMENT ON VIEW skill_system.skills IS
-'The skills that are there, each with its current version. The statements of skills-runtime-sdk work on it unchanged. body is only read '
-'when it is asked for. Example: SELECT namespace, skill_name, status, current_version FROM skill_system.skills;';
+'The skills that are not deleted, each with its current version. The statements of skills-runtime-sdk work on it unchanged. body is only '
+'read when it is selected. Example: SELECT namespace, skill_name, status, current_version FROM skill_system.skills;';
 COMMENT ON COLUMN skill_system.skills.id IS 'UUID of the skill; stays through all versions.';
 COMMENT ON COLUMN skill_system.skills.namespace IS 'Namespace of the skill.';
 COMMENT ON COLUMN skill_system.skills.skill_name IS 'Its name, unique in the namespace.';
 COMMENT ON COLUMN skill_system.skills.description IS 'What it does and when to use it.';
 COMMENT ON COLUMN skill_system.skills.body IS 'Body of the current version, byte for byte.';
-COMMENT ON COLUMN skill_system.skills.enabled IS 'Clients may load it: it is approved and not switched off.';
-COMMENT ON COLUMN skill_system.skills.scope IS 'Free text for clients that tell scopes apart.';
-COMMENT ON COLUMN skill_system.skills.required_env_vars IS 'Names of environment variables without which it does not work.';
-COMMENT ON COLUMN skill_system.skills.metadata IS 'What else is known about it.';
+COMMENT ON COLUMN skill_system.skills.enabled IS 'Clients may load it: it is approved and not disabled.';
+COMMENT ON COLUMN skill_system.skills.scope IS 'Free text for clients that distinguish scopes.';
+COMMENT ON COLUMN skill_system.skills.required_env_vars IS 'Names of the environment variables it requires.';
+COMMENT ON COLUMN skill_system.skills.metadata IS 'Other metadata.';
 COMMENT ON COLUMN skill_system.skills.body_size IS 'Bytes of the body.';
 COMMENT ON COLUMN skill_system.skills.body_etag IS 'SHA-256 of the body, 64 hexadecimal digits.';
 COMMENT ON COLUMN skill_system.skills.created_at IS 'When the skill was registered.';
 COMMENT ON COLUMN skill_system.skills.updated_at IS 'When it was changed last.';
 COMMENT ON COLUMN skill_system.skills.tenant_id IS 'Tenant of the skill.';
-COMMENT ON COLUMN skill_system.skills.name IS 'Its name for people; NULL where nobody gave one.';
+COMMENT ON COLUMN skill_system.skills.name IS 'Display name; NULL if none was given.';
 COMMENT ON COLUMN skill_system.skills.status IS 'Status of the current version: draft, approved or disabled.';
 COMMENT ON COLUMN skill_system.skills.current_version IS 'The version that is served: 12 hexadecimal digits.';
 COMMENT ON COLUMN skill_system.skills.semver IS 'Its semantic version.';
 COMMENT ON COLUMN skill_system.skills.domain_tags IS 'Labels for matching and search.';
 COMMENT ON COLUMN skill_system.skills.effects IS
-'Effects that it declares; NULL where it declares nothing, {} where it says that it has none.';
+'Effects that it declares; NULL if it declares nothing, {} if it declares that it has none.';
 COMMENT ON COLUMN skill_system.skills.manifest_id IS 'The id in its manifest.';
-COMMENT ON COLUMN skill_system.skills.tier1_manifest IS 'What a catalogue shows, where it was given.';
-COMMENT ON COLUMN skill_system.skills.tier2_definition IS 'The specification that is loaded on selection, where it was given.';
-COMMENT ON COLUMN skill_system.skills.tier3_artifact_refs IS 'References to artifacts, where they were given.';
+COMMENT ON COLUMN skill_system.skills.tier1_manifest IS 'What a catalogue shows, if it was given.';
+COMMENT ON COLUMN skill_system.skills.tier2_definition IS 'The specification that is loaded on selection, if it was given.';
+COMMENT ON COLUMN skill_system.skills.tier3_artifact_refs IS 'References to artifacts, if they were given.';
 COMMENT ON COLUMN skill_system.skills.context_mode IS 'reason_alongside or compute_and_return.';
 COMMENT ON COLUMN skill_system.skills.pinned IS 'New versions do not become current by themselves.';
 COMMENT ON COLUMN skill_system.skills.current_version_id IS 'UUID of the version that is served.';
@@ -280,44 +279,44 @@ CREATE TYPE skill_system.skill_state AS (
     skill_id uuid, namespace text, skill_name text, version text, status text, current_version text, version_id uuid, content_hash text,
     semver text, created boolean);
 COMMENT ON TYPE skill_system.skill_state IS
-'Answer of register_skill() and its sisters: the skill, the version it is about, that version''s status, the version that is served now, '
-'and whether the version is new.';
+'Result of register_skill() and related functions: the skill, the version concerned, its status, the version served now, and whether the '
+'version is new.';
 
 CREATE FUNCTION skill_system.set_skill_status(
         skill text, status text, version text DEFAULT NULL, signature text DEFAULT NULL, reason text DEFAULT NULL)
     RETURNS skill_system.skill_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_skill_status' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.set_skill_status(text, text, text, text, text) IS
-'Approves, disables or takes back to draft a version of a skill, by default the newest. skill is a name in the namespace default, '
-'namespace/name or a UUID; version is 12 digits. An approved version becomes the one that is served, unless the skill is pinned. With '
+'Approves or disables a version of a skill, by default the newest, or turns it back into a draft. skill is a name in the namespace '
+'default, namespace/name or a UUID; version is 12 digits. An approved version becomes the served one, unless the skill is pinned. With '
 'skill_system.signed_approvals on, approved needs the signature of a registered approver over skill_approval_text(). Raises SK404 and '
-'SK405 for what does not exist, SK403 for a signature that approves nothing, 22023 for another status. Example: SELECT * FROM '
+'SK405 for what does not exist, SK403 for a missing or invalid signature, 22023 for another status. Example: SELECT * FROM '
 'skill_system.set_skill_status(''pdf-forms'', ''approved'');';
 
 CREATE FUNCTION skill_system.skill_approval_text(skill text, version text DEFAULT NULL) RETURNS text
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_approval_text' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_approval_text(text, text) IS
-'The bytes that an approver signs with Ed25519 to approve a version, by default the newest: they name tenant, namespace, skill and '
-'digest, so the signature is good for nothing else. Give set_skill_status() the signature as v1: and base64url. Raises SK404, SK405. '
-'Example: SELECT skill_system.skill_approval_text(''pdf-forms'');';
+'The bytes that an approver signs with Ed25519 to approve a version, by default the newest: they contain tenant, namespace, skill and '
+'digest, so the signature is valid for nothing else. Pass the signature to set_skill_status() as v1: followed by base64url. Raises SK404, '
+'SK405. Example: SELECT skill_system.skill_approval_text(''pdf-forms'');';
 
 CREATE FUNCTION skill_system.add_skill_approver(public_key text, approver text) RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_add_skill_approver' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.add_skill_approver(text, text) IS
 'Lets the owner of an Ed25519 key approve skills of this tenant; returns the key id. The key comes as PEM (RFC 8410) or as 64 hexadecimal '
-'digits. Raises 22023 for what is no such key. Example: SELECT '
+'digits. Raises 22023 for anything else. Example: SELECT '
 'skill_system.add_skill_approver(''d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a'', ''alice'');';
 
 CREATE FUNCTION skill_system.revoke_skill_approver(key_id text) RETURNS boolean
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_revoke_skill_approver' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.revoke_skill_approver(text) IS
-'From now on signatures of this key approve nothing; false when it was revoked before. What it approved stays approved. Raises 42704 for '
-'an unknown key. Example: SELECT skill_system.revoke_skill_approver(''21fe31dfa154a261'');';
+'From now on signatures of this key are not accepted; false when it was already revoked. Versions it approved stay approved. Raises 42704 '
+'for an unknown key. Example: SELECT skill_system.revoke_skill_approver(''21fe31dfa154a261'');';
 
 CREATE FUNCTION skill_system.delete_skill(skill text, reason text DEFAULT NULL) RETURNS boolean
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_delete_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.delete_skill(text, text) IS
-'Takes a skill out of every catalogue; its name is free again. Its versions and history stay, and export_skill() still finds them by the '
+'Removes a skill from every catalogue and frees its name. Its versions and history are kept; export_skill() still finds them by the '
 'skill''s UUID. Raises SK404. Example: SELECT skill_system.delete_skill(''pdf-forms'', ''replaced by forms'');';
 
 GRANT USAGE ON TYPE skill_system.skill_state TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

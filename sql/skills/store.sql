@@ -1,10 +1,10 @@
--- Skills: the SkillStore face (seed 2).
+-- Skills: the adapter for skillscript's SkillStore.
 
 CREATE FUNCTION skill_system.skill_store_load(name text, version text DEFAULT NULL, namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_store_load' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_load(text, text, text) IS
 'SkillStore load(): a SkillSource with name, version, content_hash, source (byte for byte) and metadata. An older version comes with its '
-'own bytes and the metadata of now. Raises SK404 (SkillNotFoundError), SK405 (VersionNotFoundError); DETAIL is JSON with error, '
+'own bytes and the current metadata. Raises SK404 (SkillNotFoundError), SK405 (VersionNotFoundError); DETAIL is JSON with error, '
 'connector_type and implementation. Example: SELECT skill_system.skill_store_load(''hello'')->>''source'';';
 
 CREATE FUNCTION skill_system.skill_store_query(filter jsonb DEFAULT NULL, namespace text DEFAULT 'skillscript') RETURNS jsonb
@@ -25,7 +25,7 @@ COMMENT ON FUNCTION skill_system.skill_store_metadata(text, text) IS
 CREATE FUNCTION skill_system.skill_store_versions(name text, namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_store_versions' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_versions(text, text) IS
-'SkillStore versions(): an array of VersionInfo, one for each version, by the second of its last change and within a second as they came. '
+'SkillStore versions(): an array of VersionInfo, one for each version, ordered by the second of its last change, within a second by age. '
 'skill_history has every change. Raises SK404 (SkillNotFoundError). Example: SELECT v->>''version'', v->>''status'' FROM '
 'jsonb_array_elements(skill_system.skill_store_versions(''hello'')) v;';
 
@@ -33,34 +33,34 @@ CREATE FUNCTION skill_system.skill_store_store(name text, source text, metadata 
     RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skill_store_store' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_store(text, text, jsonb, text) IS
-'SkillStore store(): keeps a body as the version that is served and returns its VersionInfo. metadata may have status, description, '
-'author and metadata_bag; it replaces what was said before. The status is that of metadata, else of the header "# Status:", else Draft. '
-'Approved becomes Draft, in the body too, for a caller who may not approve, and with skill_system.signed_approvals on for a body without '
-'the signature of a registered approver. Raises SK409 (StorageConflictError) for a name that cannot be stored or a pinned skill, 22023 '
-'for metadata that cannot be read, 54000 for a body above 16 MiB. Example: SELECT skill_system.skill_store_store(''hello'', E''# Skill: '
+'SkillStore store(): stores a body as the served version and returns its VersionInfo. metadata may have status, description, author and '
+'metadata_bag; it replaces the previous metadata. The status is that of metadata, else of the header "# Status:", else Draft. Approved '
+'becomes Draft, in the body too, for a caller that may not approve, and with skill_system.signed_approvals on for a body without the '
+'signature of a registered approver. Raises SK409 (StorageConflictError) for a name that cannot be stored or a pinned skill, 22023 for '
+'metadata that cannot be read, 54000 for a body above 16 MiB. Example: SELECT skill_system.skill_store_store(''hello'', E''# Skill: '
 'hello\n# Status: Draft\n'', ''{"author": "alice"}'');';
 
 CREATE FUNCTION skill_system.skill_store_update_status(name text, status text, namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skill_store_update_status' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_update_status(text, text, text) IS
 'SkillStore update_status(): gives the served version another status and returns its VersionInfo with previous_status. The header "# '
-'Status:" is rewritten, so body, content_hash and version change; a body that carries the valid signature of an approver is approved as '
-'it is. Raises 22023 unless status is Draft, Approved or Disabled, SK404 (SkillNotFoundError), SK403 (ApprovalRejectedError) when the '
-'caller may not approve or, with skill_system.signed_approvals on, the body carries no valid signature. Example: SELECT '
+'Status:" is rewritten, so body, content_hash and version change; a body with the valid signature of an approver is approved unchanged. '
+'Raises 22023 unless status is Draft, Approved or Disabled, SK404 (SkillNotFoundError), SK403 (ApprovalRejectedError) when the caller may '
+'not approve or, with skill_system.signed_approvals on, the body has no valid signature. Example: SELECT '
 'skill_system.skill_store_update_status(''hello'', ''Approved'');';
 
 CREATE FUNCTION skill_system.skill_store_delete(name text, namespace text DEFAULT 'skillscript') RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skill_store_delete' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_delete(text, text) IS
-'SkillStore delete(): removes a skill with all its versions for good; the name is free again. skill_history and the audit trail still '
-'tell that it was there. delete_skill() keeps the versions. Raises SK404 (SkillNotFoundError). Example: SELECT '
+'SkillStore delete(): removes a skill with all its versions permanently and frees the name. skill_history and the audit trail keep the '
+'record of it. delete_skill() keeps the versions. Raises SK404 (SkillNotFoundError). Example: SELECT '
 'skill_system.skill_store_delete(''hello'');';
 
 CREATE FUNCTION skill_system.skill_store_version(namespace text DEFAULT 'skillscript') RETURNS text
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_store_version' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_store_version(text) IS
-'SkillStore version(): 16 hexadecimal digits that move with every skill that comes, goes or gets another status or version. A session '
-'computes it once for each change and then knows it, so polling is cheap. Example: SELECT skill_system.skill_store_version();';
+'SkillStore version(): 16 hexadecimal digits that change whenever a skill is added, removed or gets another status or version. A session '
+'computes it once for each change and caches it, so polling is cheap. Example: SELECT skill_system.skill_store_version();';
 
 CREATE FUNCTION skill_system.skill_store_manifest(namespace text DEFAULT 'skillscript') RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -77,8 +77,7 @@ CREATE FUNCTION skill_system.skill_store_static_capabilities() RETURNS jsonb
 BEGIN ATOMIC
     SELECT jsonb_build_object('connector_type', 'skill_store', 'implementation', 'SkillSystemStore', 'contract_version', '1.0.0',
         'features', jsonb_build_object('supports_writes', true, 'supports_versioning', true, 'supports_tag_filter', true,
-            'supports_audit_trail', true,
-            'supports_atomic_status_transitions', true));
+            'supports_audit_trail', true, 'supports_atomic_status_transitions', true));
 END;
 COMMENT ON FUNCTION skill_system.skill_store_static_capabilities() IS
 'SkillStore staticCapabilities(): what this store can do, whatever is in it. Example: SELECT '
@@ -90,7 +89,7 @@ GRANT EXECUTE ON FUNCTION
     skill_system.skill_store_versions(text, text), skill_system.skill_store_version(text), skill_system.skill_store_manifest(text),
     skill_system.skill_store_static_capabilities()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
--- Approved from an agent becomes Draft.
+-- A skill that an agent stores as Approved becomes Draft.
 GRANT EXECUTE ON FUNCTION skill_system.skill_store_store(text, text, jsonb, text), skill_system.skill_store_update_status(text, text, text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.skill_store_delete(text, text) TO skill_system_admin;

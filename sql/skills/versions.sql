@@ -1,4 +1,4 @@
--- Versions as a whole: what requires what, pins, channels, differences, changes; which version a run used.
+-- Versions: dependencies, pins, channels, differences, changes; which version a run used.
 
 CREATE TABLE skill_system.skill_dependencies (
     tenant_id     text NOT NULL DEFAULT skill_system.current_tenant(),
@@ -12,13 +12,14 @@ CREATE TABLE skill_system.skill_dependencies (
 );
 CREATE INDEX skill_dependencies_skill ON skill_system.skill_dependencies (tenant_id, namespace, skill_name);
 COMMENT ON TABLE skill_system.skill_dependencies IS
-'What a version says about other skills: requires and conflicts of its manifest. Written when the version is registered; a row never '
-'changes. Look at it with check_dependencies() and resolve_dependencies().';
+'What a version declares about other skills: requires and conflicts of its manifest. Written when the version is registered; a row never '
+'changes. Read with check_dependencies() and resolve_dependencies().';
 COMMENT ON COLUMN skill_system.skill_dependencies.tenant_id IS 'Tenant of the skill.';
-COMMENT ON COLUMN skill_system.skill_dependencies.version_id IS 'Version that says so.';
-COMMENT ON COLUMN skill_system.skill_dependencies.kind IS 'requires: it does not work without; conflicts: it does not work beside.';
+COMMENT ON COLUMN skill_system.skill_dependencies.version_id IS 'Version that declares it.';
+COMMENT ON COLUMN skill_system.skill_dependencies.kind IS
+'requires: it does not work without the other skill; conflicts: it does not work together with it.';
 COMMENT ON COLUMN skill_system.skill_dependencies.namespace IS
-'Namespace of the other skill; where the manifest names none, the one of the skill itself.';
+'Namespace of the other skill; that of the skill itself if the manifest does not give one.';
 COMMENT ON COLUMN skill_system.skill_dependencies.skill_name IS 'Name of the other skill, which need not exist.';
 COMMENT ON COLUMN skill_system.skill_dependencies.version_range IS 'Which of its versions, as in resolve_skill(); NULL is any.';
 
@@ -34,14 +35,14 @@ CREATE TABLE skill_system.skill_channels (
     FOREIGN KEY (tenant_id, version_id) REFERENCES skill_system.skill_versions (tenant_id, id) ON DELETE CASCADE
 );
 COMMENT ON TABLE skill_system.skill_channels IS
-'Names that stand for a version of a skill: stable, beta or any other. Written by set_skill_channel() and drop_skill_channel(); '
-'resolve_skill() understands them.';
+'Names for a version of a skill: stable, beta or any other. Written by set_skill_channel() and drop_skill_channel(); resolve_skill() '
+'accepts them.';
 COMMENT ON COLUMN skill_system.skill_channels.tenant_id IS 'Tenant of the skill.';
 COMMENT ON COLUMN skill_system.skill_channels.skill_id IS 'The skill.';
 COMMENT ON COLUMN skill_system.skill_channels.channel IS 'Name of the channel.';
-COMMENT ON COLUMN skill_system.skill_channels.version_id IS 'Version that it has.';
+COMMENT ON COLUMN skill_system.skill_channels.version_id IS 'Version that it refers to.';
 COMMENT ON COLUMN skill_system.skill_channels.changed_at IS 'Since when.';
-COMMENT ON COLUMN skill_system.skill_channels.changed_by IS 'Who put it there.';
+COMMENT ON COLUMN skill_system.skill_channels.changed_by IS 'Who set it.';
 
 CREATE TRIGGER skill_dependencies_guard BEFORE UPDATE ON skill_system.skill_dependencies
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
@@ -49,21 +50,21 @@ CREATE TRIGGER skill_dependencies_guard BEFORE UPDATE ON skill_system.skill_depe
 CREATE FUNCTION skill_system.skills_changed() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skills_changed' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skills_changed() IS
-'Trigger function of skill_heads: tells every session to forget which version log_run() links to.';
+'Trigger function of skill_heads: invalidates in every session the version that log_run() links to.';
 CREATE TRIGGER skill_heads_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON skill_system.skill_heads
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.skills_changed();
 
 CREATE TYPE skill_system.skill_resolution
     AS (skill_id uuid, version_id uuid, version text, semver text, status text, namespace text, skill_name text);
-COMMENT ON TYPE skill_system.skill_resolution IS 'Answer of resolve_skill(): the version that meets a requirement, and its skill.';
+COMMENT ON TYPE skill_system.skill_resolution IS 'Result of resolve_skill(): the version that satisfies a requirement, and its skill.';
 
 CREATE FUNCTION skill_system.resolve_skill(skill text, requirement text DEFAULT NULL) RETURNS skill_system.skill_resolution
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_resolve_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.resolve_skill(text, text) IS
 'The version of a skill to load. requirement is a range of semantic versions as Cargo reads it (^1.2, ~1.2, ">=1, <3"; the highest '
-'approved version in it, a prerelease only where the range names one), a complete semantic version, which stands for itself alone, the 12 '
-'digits of a version, or a channel; NULL is the version that is served. Only approved versions of a skill that is not switched off are '
-'answered. Raises SK404 for an unknown skill, SK405 naming what there is, 22023 for what is no requirement. Example: SELECT version, '
+'approved version in it, a prerelease only if the range contains one), a complete semantic version, which matches only itself, the 12 '
+'digits of a version, or a channel; NULL is the served version. Only approved versions of a skill that is not disabled are returned. '
+'Raises SK404 for an unknown skill, SK405 listing the available versions, 22023 for an invalid requirement. Example: SELECT version, '
 'semver FROM skill_system.resolve_skill(''pdf-forms'', ''^1.2'');';
 
 CREATE FUNCTION skill_system.resolve_dependencies(VARIADIC skills text[])
@@ -71,55 +72,54 @@ CREATE FUNCTION skill_system.resolve_dependencies(VARIADIC skills text[])
         version_id uuid)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_resolve_dependencies' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.resolve_dependencies(text[]) IS
-'All that has to be loaded for some skills: themselves, and what they require, each in one version. Give a skill alone for the version '
-'that is served, or skill@requirement. Every skill is taken in its highest approved version that meets all requirements met on the way, '
-'without going back on a choice. Raises SK409 when check_dependencies() has something to say, SK404, SK405 and 22023 as resolve_skill(), '
-'54000 for more than 1000 skills. Example: SELECT namespace, skill_name, version FROM '
-'skill_system.resolve_dependencies(''pdf-forms@^1.2'');';
+'Everything that must be loaded for some skills: the skills and their requirements, each in one version. Pass a skill name for the served '
+'version, or skill@requirement. For each skill the highest approved version that satisfies all requirements found so far is chosen, '
+'without backtracking. Raises SK409 when check_dependencies() reports a problem, SK404, SK405 and 22023 as resolve_skill(), 54000 for '
+'more than 1000 skills. Example: SELECT namespace, skill_name, version FROM skill_system.resolve_dependencies(''pdf-forms@^1.2'');';
 
 CREATE FUNCTION skill_system.check_dependencies(VARIADIC skills text[] DEFAULT '{}')
     RETURNS TABLE (problem text, skill text, other_skill text, version_range text, detail text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_check_dependencies' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.check_dependencies(text[]) IS
-'One row for each requirement of these skills that cannot be met, when they are loaded together: missing (no such skill), version (none '
-'in the range), conflict (two of them exclude each other), cycle (with its path). No skill given: every enabled skill for itself, and '
-'limit for one that hangs together with more than 1000. A draft is named by its 12 digits: skill@version. Raises SK404, SK405, 22023 and '
-'54000 as resolve_dependencies(). Example: SELECT * FROM skill_system.check_dependencies(''pdf-forms'', ''ocr@^2'');';
+'One row for each requirement of these skills that cannot be met when they are loaded together: missing (the skill does not exist), '
+'version (no version is in the range), conflict (two of them exclude each other), cycle (with its path). Without arguments: each enabled '
+'skill on its own, and limit for one that depends on more than 1000. A draft is given as skill@version with its 12 digits. Raises SK404, '
+'SK405, 22023 and 54000 as resolve_dependencies(). Example: SELECT * FROM skill_system.check_dependencies(''pdf-forms'', ''ocr@^2'');';
 
 CREATE FUNCTION skill_system.pin_skill(skill text, version text DEFAULT NULL, reason text DEFAULT NULL) RETURNS skill_system.skill_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_pin_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.pin_skill(text, text, text) IS
-'Serves this version, by default the one that is served, until unpin_skill(), whatever is registered or approved meanwhile. version is a '
-'requirement as in resolve_skill(). Raises SK404, SK405 for a version that is not there or not approved. Example: SELECT * FROM '
-'skill_system.pin_skill(''pdf-forms'', ''1.2.0'', ''audit until June'');';
+'Serves this version, by default the one served now, until unpin_skill(), regardless of what is registered or approved meanwhile. version '
+'is a requirement as in resolve_skill(). Raises SK404 for an unknown skill, SK405 for a version that does not exist or is not approved. '
+'Example: SELECT * FROM skill_system.pin_skill(''pdf-forms'', ''1.2.0'', ''audit until June'');';
 
 CREATE FUNCTION skill_system.unpin_skill(skill text, reason text DEFAULT NULL) RETURNS skill_system.skill_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_unpin_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.unpin_skill(text, text) IS
-'Takes the pin away. The version that is served stays until another one is approved, rolled back to or pinned. Raises SK404. Example: '
-'SELECT * FROM skill_system.unpin_skill(''pdf-forms'');';
+'Removes the pin. The served version stays until another one is approved, rolled back to or pinned. Raises SK404. Example: SELECT * FROM '
+'skill_system.unpin_skill(''pdf-forms'');';
 
 CREATE FUNCTION skill_system.rollback_skill(skill text, version text DEFAULT NULL, reason text DEFAULT NULL)
     RETURNS skill_system.skill_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_rollback_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.rollback_skill(text, text, text) IS
-'Serves another approved version again, by default the newest that is older than the one that is served. version is a requirement as in '
-'resolve_skill(). A pin moves along. The version that is left stays approved; disable it with set_skill_status(). Raises SK404, SK405 '
-'when there is no such approved version. Example: SELECT current_version FROM skill_system.rollback_skill(''pdf-forms'', reason => '
+'Serves another approved version, by default the newest that is older than the served one. version is a requirement as in '
+'resolve_skill(). A pin moves to that version. The previous version stays approved; disable it with set_skill_status(). Raises SK404, '
+'SK405 when no such approved version exists. Example: SELECT current_version FROM skill_system.rollback_skill(''pdf-forms'', reason => '
 '''wrong form'');';
 
 CREATE FUNCTION skill_system.set_skill_channel(skill text, channel text, version text DEFAULT NULL, reason text DEFAULT NULL)
     RETURNS skill_system.skill_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_skill_channel' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.set_skill_channel(text, text, text, text) IS
-'Puts an approved version into a channel, by default the one that is served. version is a requirement as in resolve_skill(), so the name '
-'of another channel promotes what is there. What is served does not change. Raises SK404, SK405, 22023 for a name that is none or could '
-'be a version. Example: SELECT * FROM skill_system.set_skill_channel(''pdf-forms'', ''stable'', ''beta'');';
+'Puts an approved version into a channel, by default the served one. version is a requirement as in resolve_skill(), so the name of '
+'another channel promotes its version. The served version does not change. Raises SK404, SK405, 22023 for an invalid name or one that '
+'could be a version. Example: SELECT * FROM skill_system.set_skill_channel(''pdf-forms'', ''stable'', ''beta'');';
 
 CREATE FUNCTION skill_system.drop_skill_channel(skill text, channel text, reason text DEFAULT NULL) RETURNS boolean
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_drop_skill_channel' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.drop_skill_channel(text, text, text) IS
-'Takes a channel of a skill away; false when there was none. Raises SK404, 22023. Example: SELECT '
+'Removes a channel of a skill; false if it did not exist. Raises SK404, 22023. Example: SELECT '
 'skill_system.drop_skill_channel(''pdf-forms'', ''beta'');';
 
 CREATE FUNCTION skill_system.skill_version_list(skill text)
@@ -130,35 +130,35 @@ COMMENT ON FUNCTION skill_system.skill_version_list(text) IS
 'The versions of a skill, the newest first, without their bodies. Raises SK404. Example: SELECT version, semver, status, served, channels '
 'FROM skill_system.skill_version_list(''pdf-forms'');';
 
-CREATE FUNCTION skill_system.diff_skill_versions(skill text, a text DEFAULT NULL, b text DEFAULT NULL)
+CREATE FUNCTION skill_system.diff_skill_versions(skill text, old_version text DEFAULT NULL, new_version text DEFAULT NULL)
     RETURNS TABLE (path text, change text, added integer, removed integer, diff text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_diff_skill_versions' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.diff_skill_versions(text, text, text) IS
-'What differs between two versions, one row per file that was added, removed or changed; the body, front matter included, is SKILL.md. a '
-'is by default the version that is served, b the newest; both are requirements as in resolve_skill(), 12 digits also name a draft. diff '
-'is a unified diff for patch(1), NULL for what is no text or larger than 2 MiB. Raises SK404, SK405, 22023. Example: SELECT diff FROM '
-'skill_system.diff_skill_versions(''pdf-forms'');';
+'What differs between two versions, one row per file that was added, removed or changed; the body, front matter included, is SKILL.md. '
+'old_version is by default the version that is served, new_version the newest; both are requirements as in resolve_skill(), 12 digits can '
+'also identify a draft. diff is a unified diff for patch(1), NULL for binary files and files over 2 MiB. Raises SK404, SK405, 22023. '
+'Example: SELECT diff FROM skill_system.diff_skill_versions(''pdf-forms'');';
 
 CREATE FUNCTION skill_system.skills_token(namespace text DEFAULT NULL) RETURNS text
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skills_token' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skills_token(text) IS
-'Where the history of one namespace, or of all, has got to: a token for skill_changes(). It changes with every change of a skill and with '
-'nothing else. Raises 54000 for more than 10000 namespaces. Example: SELECT skill_system.skills_token(''default'');';
+'The current position in the history of one namespace, or of all: a token for skill_changes(). It changes only when a skill changes. '
+'Raises 54000 for more than 10000 namespaces. Example: SELECT skill_system.skills_token(''default'');';
 
 CREATE TYPE skill_system.skill_change AS (
     namespace text, revision bigint, action text, skill_id uuid, skill_name text, version_id uuid, version text, previous_status text,
     status text,
     channel text, changed_at timestamptz, changed_by text, reason text, token text);
-COMMENT ON TYPE skill_system.skill_change IS 'Row of skill_changes(): a row of skill_history and the token to go on with after it.';
+COMMENT ON TYPE skill_system.skill_change IS 'Row of skill_changes(): a row of skill_history and the token to continue from.';
 
-CREATE FUNCTION skill_system.skill_changes(since text DEFAULT NULL, namespace text DEFAULT NULL, max_results integer DEFAULT 1000)
+CREATE FUNCTION skill_system.skill_changes(since_token text DEFAULT NULL, namespace text DEFAULT NULL, max_rows integer DEFAULT 1000)
     RETURNS SETOF skill_system.skill_change
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_changes' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_changes(text, text, integer) IS
-'What changed since a token, in the order of the commits of each namespace; NULL is the beginning. Each row has the token to go on with '
-'after it, so whoever keeps the token of the last row he dealt with misses nothing and sees nothing twice; no row means nothing changed. '
-'Raises 22023 for what is no token, for one that is ahead of this database (it was restored, or is a standby that is behind) and for '
-'max_results out of 1 to 10000. Example: SELECT action, skill_name, version, token FROM skill_system.skill_changes(''{"default":41}'', '
+'What changed since a token, in the order of the commits of each namespace; NULL is the beginning. Each row has the token to continue '
+'from, so a consumer that stores the token of the last row it processed sees every change exactly once; no rows mean that nothing '
+'changed. Raises 22023 for an invalid token, for one that is ahead of this database (it was restored, or is a lagging standby) and for '
+'max_rows outside of 1 to 10000. Example: SELECT action, skill_name, version, token FROM skill_system.skill_changes(''{"default":41}'', '
 '''default'');';
 
 CREATE VIEW skill_system.run_skill_versions WITH (security_invoker = true) AS
@@ -171,15 +171,15 @@ LEFT JOIN skill_system.skill_versions v ON v.tenant_id OPERATOR(pg_catalog.=) e.
 LEFT JOIN skill_system.skill_heads h ON h.tenant_id OPERATOR(pg_catalog.=) v.tenant_id AND h.id OPERATOR(pg_catalog.=) v.skill_id
 WHERE e.skill_version_id IS NOT NULL;
 COMMENT ON VIEW skill_system.run_skill_versions IS
-'Steps of runs that used a registered skill, each with the exact version. A version that was deleted for good leaves its digits. Example: '
-'SELECT run_id, operation, status FROM skill_system.run_skill_versions WHERE version = ''1f0c9a3be4d2'';';
+'Steps of runs that used a registered skill, each with the exact version. For a version that was deleted permanently only its digits '
+'remain. Example: SELECT run_id, operation, status FROM skill_system.run_skill_versions WHERE version = ''1f0c9a3be4d2'';';
 COMMENT ON COLUMN skill_system.run_skill_versions.tenant_id IS 'Tenant of the run.';
 COMMENT ON COLUMN skill_system.run_skill_versions.run_id IS 'Number of the run.';
 COMMENT ON COLUMN skill_system.run_skill_versions.event_id IS 'Number of the event that is the step.';
 COMMENT ON COLUMN skill_system.run_skill_versions.ts IS 'When.';
 COMMENT ON COLUMN skill_system.run_skill_versions.skill IS 'The skill as the caller named it.';
-COMMENT ON COLUMN skill_system.run_skill_versions.operation IS 'What was run of it.';
-COMMENT ON COLUMN skill_system.run_skill_versions.status IS 'How it came out: ok, error and the like.';
+COMMENT ON COLUMN skill_system.run_skill_versions.operation IS 'Operation that was run.';
+COMMENT ON COLUMN skill_system.run_skill_versions.status IS 'Outcome: ok, error and the like.';
 COMMENT ON COLUMN skill_system.run_skill_versions.skill_version_id IS 'UUID of the version.';
 COMMENT ON COLUMN skill_system.run_skill_versions.version IS 'Its 12 digits.';
 COMMENT ON COLUMN skill_system.run_skill_versions.semver IS 'Its semantic version.';

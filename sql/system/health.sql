@@ -1,4 +1,4 @@
--- Health and versions. Last part of the install script: it looks at all rooms.
+-- Health and versions.
 
 CREATE FUNCTION skill_system.version_info()
     RETURNS TABLE (library text, catalogue text, server text, pgrx text, advice text)
@@ -10,8 +10,8 @@ COMMENT ON FUNCTION skill_system.version_info() IS
 CREATE FUNCTION skill_system.health() RETURNS TABLE ("check" text, status text, detail text, hint text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_health' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.health() IS
-'One row per thing that must be right: versions, keyring, roles, audit_protection, utility_guard, audit_partitions, audit_seal, sealer, '
-'row_security, dump_marking, stuck_runs, skills_integrity. status is ok, warning or error; hint says what to do. Example: SELECT * FROM '
+'One row per check: versions, keyring, roles, audit_protection, utility_guard, audit_partitions, audit_seal, sealer, row_security, '
+'dump_marking, stuck_runs, skills_integrity. status is ok, warning or error; hint is how to fix it. Example: SELECT * FROM '
 'skill_system.health() WHERE status <> ''ok'';';
 
 GRANT EXECUTE ON FUNCTION skill_system.version_info()

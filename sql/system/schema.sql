@@ -1,5 +1,4 @@
 -- System: the schema's rights, roles, tenant. First part of the install script.
--- The Makefile joins the rooms in the order system, audit, ledger, retention, policy, runs, health.
 
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
@@ -14,7 +13,7 @@ BEGIN
 END
 $$;
 
--- Roles belong to the cluster, so they may be there from another database, and they stay after DROP EXTENSION.
+-- Roles belong to the cluster: they may exist because of another database, and they remain after DROP EXTENSION.
 DO $$
 DECLARE
     wanted text;
@@ -35,7 +34,7 @@ CREATE FUNCTION skill_system.current_tenant() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_current_tenant';
 COMMENT ON FUNCTION skill_system.current_tenant() IS
 'Tenant whose rows this session sees and writes. Set by a superuser through the setting skill_system.tenant, for example ALTER ROLE app '
-'SET skill_system.tenant = ''acme''; "default" when nobody set one. Example: SELECT skill_system.current_tenant();';
+'SET skill_system.tenant = ''acme''; "default" if it is not set. Example: SELECT skill_system.current_tenant();';
 
 CREATE FUNCTION skill_system.uuid_v7() RETURNS uuid
     LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_uuid_v7';

@@ -101,7 +101,7 @@ fn create_checklist(call: &Call) -> Answer {
     if !metadata.is_object() {
         return Err(Fault::new(Code::InvalidParameterValue, "metadata must be a JSON object"));
     }
-    let by = actor(call, 8, "created_by")?;
+    let by = actor(call, 8, "actor_id")?;
     lock_rules(RuleLock::Shared);
     // The lock lets nobody change the template before this filing uses it.
     let template = spi::first::<(Uuid, i32, String, Option<NonNull<String>>)>(
@@ -156,7 +156,7 @@ fn update_checklist_item(call: &Call) -> Answer {
     let status = word("status", call.text(2), &ITEM_STATUSES)?;
     let note = optional("note", call.text(4), 10_000)?;
     let data = json_argument(call, 5, "data")?;
-    let by = actor(call, 6, "updated_by")?;
+    let by = actor(call, 6, "actor_id")?;
     let mut checklist = lock_checklist(id)?;
     // The order of the checks: what was meant for another state of the checklist says nothing about this one.
     logic::check_version(checklist.version, call.get(3))?;
@@ -191,10 +191,10 @@ fn missing_items(call: &Call) -> Answer {
 }
 
 pg_function!(submit_checklist);
-/// `submit_checklist(checklist_id, submitted_by, expected_version)`
+/// `submit_checklist(checklist_id, actor_id, expected_version)`
 fn submit_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let by = actor(call, 1, "submitted_by")?;
+    let by = actor(call, 1, "actor_id")?;
     let checklist = lock_checklist(id)?;
     logic::check_version(checklist.version, call.get(2))?;
     logic::next("submit_checklist", &checklist.status, None)?;
@@ -204,12 +204,12 @@ fn submit_checklist(call: &Call) -> Answer {
 }
 
 pg_function!(review_checklist);
-/// `review_checklist(checklist_id, decision, reviewer, comment, expected_version)`
+/// `review_checklist(checklist_id, decision, actor_id, reason, expected_version)`
 fn review_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let decision = word("decision", call.text(1), &logic::DECISIONS)?;
-    let by = actor(call, 2, "reviewer")?;
-    let comment = optional("comment", call.text(3), 10_000)?;
+    let by = actor(call, 2, "actor_id")?;
+    let comment = optional("reason", call.text(3), 10_000)?;
     let mut checklist = lock_checklist(id)?;
     logic::check_version(checklist.version, call.get(4))?;
     logic::next("review_checklist", &checklist.status, Some(decision))?;
@@ -219,10 +219,10 @@ fn review_checklist(call: &Call) -> Answer {
 }
 
 pg_function!(file_checklist);
-/// `file_checklist(checklist_id, filed_by, reference)`
+/// `file_checklist(checklist_id, actor_id, reference)`
 fn file_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let by = actor(call, 1, "filed_by")?;
+    let by = actor(call, 1, "actor_id")?;
     let reference = optional("reference", call.text(2), 500)?;
     lock_rules(RuleLock::Shared);
     let mut checklist = lock_checklist(id)?;
@@ -236,11 +236,11 @@ fn file_checklist(call: &Call) -> Answer {
 }
 
 pg_function!(mark_exception);
-/// `mark_exception(checklist_id, reason, marked_by, expected_version)`
+/// `mark_exception(checklist_id, reason, actor_id, expected_version)`
 fn mark_exception(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let reason = required("reason", call.text(1), 10_000)?;
-    let by = actor(call, 2, "marked_by")?;
+    let by = actor(call, 2, "actor_id")?;
     let mut checklist = lock_checklist(id)?;
     logic::check_version(checklist.version, call.get(3))?;
     logic::next("mark_exception", &checklist.status, None)?;

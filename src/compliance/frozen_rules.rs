@@ -97,11 +97,11 @@ fn lock_stale(id: Uuid) -> Result<(Frozen, Checklist), Fault> {
 }
 
 pg_function!(acknowledge_stale);
-/// `acknowledge_stale(snapshot_id, acknowledged_by, comment, seen_version)`
+/// `acknowledge_stale(snapshot_id, actor_id, reason, expected_version)`
 fn acknowledge_stale(call: &Call) -> Answer {
     let id = uuid(call, 0, "snapshot_id")?;
-    let by = required("acknowledged_by", call.text(1), 255)?;
-    let comment = required("comment", call.text(2), 10_000)?;
+    let by = required("actor_id", call.text(1), 255)?;
+    let comment = required("reason", call.text(2), 10_000)?;
     let seen: Option<i32> = call.get(3);
     let (frozen, _) = lock_stale(id)?;
     let newest = frozen.newest_version.unwrap_or_default();
@@ -135,10 +135,10 @@ fn acknowledge_stale(call: &Call) -> Answer {
 }
 
 pg_function!(refresh_snapshot);
-/// `refresh_snapshot(snapshot_id, refreshed_by)`
+/// `refresh_snapshot(snapshot_id, actor_id)`
 fn refresh_snapshot(call: &Call) -> Answer {
     let id = uuid(call, 0, "snapshot_id")?;
-    let by = actor(call, 1, "refreshed_by")?;
+    let by = actor(call, 1, "actor_id")?;
     let (frozen, checklist) = lock_stale(id)?;
     let (rule, newest) = frozen.newest.zip(frozen.newest_version).ok_or_else(|| unknown("snapshot", id))?;
     let fresh = spi::one::<Uuid>(

@@ -138,7 +138,7 @@ fn stale(rows: i32) -> Vec<Value> {
     let mut found = list(
         "SELECT jsonb_build_object('entity_id', f.entity_id, 'domain', f.compliance_domain, 'rule', f.rule_identifier, 'frozen', f.frozen_version, 'current', f.current_version, \
              'before', s.rule_data_at_snapshot, 'after', n.rule_data)::text \
-         FROM skill_system.stale_filings(page_size => $1) f \
+         FROM skill_system.stale_filings(max_rows => $1) f \
          JOIN skill_system.filing_rule_snapshots s ON s.tenant_id = skill_system.current_tenant() AND s.id = f.snapshot_id \
          JOIN skill_system.rule_versions n ON n.tenant_id = s.tenant_id AND n.id = s.superseded_by",
         &[arg(rows)],
@@ -187,12 +187,12 @@ fn read_cell(row: &Row) -> Cell {
 }
 
 pg_function!(oscal_assessment_results);
-/// `oscal_assessment_results(entity_id, compliance_domain, title, max_findings)`
+/// `oscal_assessment_results(entity_id, compliance_domain, title, max_rows)`
 fn oscal_assessment_results(call: &Call) -> Answer {
     let entity = optional("entity_id", call.text(0), 255)?;
     let domain = optional("compliance_domain", call.text(1), 50)?;
     let title = required("title", call.text(2), 300)?;
-    let most = bounded(call, 3, "max_findings", 10_000)?;
+    let most = bounded(call, 3, "max_rows", 10_000)?;
     // At most a thousand pieces of evidence a cell, so that the document stays one.
     let cells = spi::collect::<CellRow>(
         include_str!("oscal_cells.sql"),

@@ -200,10 +200,10 @@ fn set_status(id: Uuid, status: &str, approved_by: Option<&str>) {
 }
 
 pg_function!(submit_rule);
-/// `submit_rule(rule_version_id, submitted_by)`
+/// `submit_rule(rule_version_id, actor_id)`
 fn submit_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
-    let by = actor(call, 1, "submitted_by")?;
+    let by = actor(call, 1, "actor_id")?;
     lock_rules(RuleLock::Exclusive);
     let proposal = lock_proposal(id)?;
     require_status(&proposal, "draft", "submitted")?;
@@ -214,12 +214,12 @@ fn submit_rule(call: &Call) -> Answer {
 }
 
 pg_function!(review_rule);
-/// `review_rule(rule_version_id, decision, reviewer, comment)`
+/// `review_rule(rule_version_id, decision, actor_id, reason)`
 fn review_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
     let decision = word("decision", call.text(1), &DECISIONS)?;
-    let by = actor(call, 2, "reviewer")?;
-    let comment = optional("comment", call.text(3), 10_000)?;
+    let by = actor(call, 2, "actor_id")?;
+    let comment = optional("reason", call.text(3), 10_000)?;
     if decision == "approved" {
         require_read_committed()?;
     }
@@ -261,9 +261,10 @@ fn rule_data(id: Uuid) -> Result<Value, Fault> {
 }
 
 pg_function!(diff_rules);
-/// `diff_rules(a, b)`
+/// `diff_rules(old_version_id, new_version_id)`
 fn diff_rules(call: &Call) -> Answer {
-    let (a, b) = (rule_data(uuid(call, 0, "a")?)?, rule_data(uuid(call, 1, "b")?)?);
-    let (patch, lines) = difference(&a, &b);
+    let old = rule_data(uuid(call, 0, "old_version_id")?)?;
+    let new = rule_data(uuid(call, 1, "new_version_id")?)?;
+    let (patch, lines) = difference(&old, &new);
     Ok(call.row(&[arg(patch), arg(lines)]))
 }

@@ -92,7 +92,7 @@ fn cell(entity: &str, domain: &str) -> (Option<String>, bool) {
 }
 
 pg_function!(assess_compliance);
-/// `assess_compliance(tenant_id, entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details, assessed_by)`
+/// `assess_compliance(tenant_id, entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details, actor_id)`
 fn assess_compliance(call: &Call) -> Answer {
     let tenant = required("tenant_id", call.text(0), usize::MAX)?;
     if !settings::is_tenant(tenant) {
@@ -102,7 +102,7 @@ fn assess_compliance(call: &Call) -> Answer {
     let entity = required("entity_id", call.text(1), 255)?;
     let entity_type = optional("entity_type", call.text(2), 50)?;
     let domain = optional("compliance_domain", call.text(3), 50)?;
-    let by = actor(call, 10, "assessed_by")?;
+    let by = actor(call, 10, "actor_id")?;
     let mut changes: Vec<(String, Option<String>, Option<String>)> = Vec::new();
     let details = json_argument(call, 9, "details")?;
     if call.text(4).is_some() {

@@ -163,10 +163,10 @@ fn moment(time: Timestamptz) -> Option<String> {
 }
 
 pg_function!(release_legal_hold);
-/// `release_legal_hold(id, reason)`.
+/// `release_legal_hold(hold_id, reason)`.
 fn release_legal_hold(call: &Call) -> Answer {
     let id = call.get::<Option<i64>>(0);
-    let id = id.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the id of the hold must not be NULL"))?;
+    let id = id.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "hold_id must not be NULL"))?;
     let reason = given_text("reason", call.text(1))?;
     kept::begin(c"release_legal_hold()")?;
     let all = spi::with_latest_snapshot(kept::all)?;

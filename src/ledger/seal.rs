@@ -345,7 +345,7 @@ impl Leaves {
     pub fn push_unmapped(&mut self, condition: &str, args: &[Arg]) -> Result<Vec<String>, Fault> {
         let sql = format!(
             "SELECT a.id, {LEAF_HASH} FROM skill_system.audit_logs a WHERE {condition} \
-                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id) \
+                 AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.record_id = a.id) \
              ORDER BY a.transaction_id, a.id"
         );
         let mut all = vec![arg(state::log_id())];

@@ -177,7 +177,7 @@ fn audit_leaf_index(call: &Call) -> Answer {
 }
 
 pg_function!(audit_leaves);
-/// `audit_leaves(first, count)` → leaf, id, leaf hash.
+/// `audit_leaves(first_leaf, max_rows)` → leaf, id, leaf hash.
 fn audit_leaves(call: &Call) -> Answer {
     let (first, count): (Option<i64>, Option<i64>) = (call.get(0), call.get(1));
     let Some(first) = first else {
@@ -186,7 +186,7 @@ fn audit_leaves(call: &Call) -> Answer {
         );
     };
     if first < 0 || count.is_some_and(|count| count < 0) {
-        return Err(Fault::new(Code::InvalidParameterValue, "first and count must not be negative"));
+        return Err(Fault::new(Code::InvalidParameterValue, "first_leaf and max_rows must not be negative"));
     }
     let end = count.map_or(i64::MAX, |count| first.saturating_add(count));
     let mut rows = call.row_set();

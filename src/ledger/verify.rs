@@ -383,7 +383,7 @@ impl Verification {
         const SQL: &str = concatcp!(
             "SELECT a.tableoid, a.id, a.created_at FROM skill_system.audit_logs a WHERE $1 IS NOT NULL AND NOT (",
             UNSEALED,
-            ") AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.id = a.id)"
+            ") AND NOT EXISTS (SELECT FROM skill_system.audit_leaves() l WHERE l.record_id = a.id)"
         );
         spi::stream(SQL, &self.unsealed_args(), |row| {
             self.problem_of(row, "record_not_sealed", NOT_SEALED);

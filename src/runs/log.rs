@@ -46,7 +46,7 @@ const LOG_RUN_WITH_KEY: &str = concatcp!(INSERT_RUN, ON_CONFLICT, INSERT_STEP);
 
 /// Arguments of `log_run()`.
 struct LogRun<'c> {
-    skill_id: &'c str,
+    skill: &'c str,
     operation: &'c str,
     status: Status,
     duration_ms: Option<i64>,
@@ -62,7 +62,7 @@ struct LogRun<'c> {
 impl<'c> LogRun<'c> {
     fn read(call: &'c Call) -> Result<Self, Fault> {
         Ok(LogRun {
-            skill_id: name(call.text(0), "skill_id")?,
+            skill: name(call.text(0), "skill")?,
             operation: name(call.text(1), "operation")?,
             status: parse_status(call.text(2))?,
             duration_ms: duration(call.get(3))?,
@@ -78,11 +78,11 @@ impl<'c> LogRun<'c> {
 }
 
 pg_function!(log_run);
-/// `log_run(skill_id, operation, status, duration_ms, agent_id, goal, policy_name, error, metrics, payload, idempotency_key)`
+/// `log_run(skill, operation, status, duration_ms, agent_id, goal, policy_name, error, metrics, payload, idempotency_key)`
 fn log_run(call: &Call) -> Answer {
     let input = LogRun::read(call)?;
     let (policy_id, effective) = policy_in_force(input.policy_name, false)?;
-    let ran = version_used(input.skill_id, call, 9);
+    let ran = version_used(input.skill, call, 9);
     let version = ran.as_ref().map(|ran| Member::Text(&ran.version));
     let now = sys::clock_timestamp();
     let queued = input.status == Status::Queued;
@@ -91,7 +91,7 @@ fn log_run(call: &Call) -> Answer {
     let duration = input.duration_ms.map(Member::Integer);
     let counted = object(&[("steps", Some(Member::Integer(1))), ("duration_ms", duration)])?;
     let step = object(&[
-        ("skill", Some(Member::Text(input.skill_id))),
+        ("skill", Some(Member::Text(input.skill))),
         ("operation", Some(Member::Text(input.operation))),
         ("status", Some(Member::Text(input.status.step_word()))),
         ("duration_ms", duration),
@@ -122,7 +122,7 @@ fn log_run(call: &Call) -> Answer {
     if new {
         let record = object(&[
             ("run_id", Some(Member::Integer(id))),
-            ("skill", Some(Member::Text(input.skill_id))),
+            ("skill", Some(Member::Text(input.skill))),
             ("operation", Some(Member::Text(input.operation))),
             ("status", Some(Member::Text(input.status.as_str()))),
             ("duration_ms", duration),
@@ -134,7 +134,7 @@ fn log_run(call: &Call) -> Answer {
 }
 
 /// The version of a registered skill that a step used; argument `payload` may name it.
-fn version_used(skill_id: &str, call: &Call, payload: usize) -> Option<Ran> {
+fn version_used(skill: &str, call: &Call, payload: usize) -> Option<Ran> {
     const MEMBER: &[u8] = b"skill_version";
     let named = call.jsonb(payload).is_some_and(|bytes| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
     let claimed = if named {
@@ -142,7 +142,7 @@ fn version_used(skill_id: &str, call: &Call, payload: usize) -> Option<Ran> {
     } else {
         None
     };
-    skills::ran(skill_id, claimed.as_deref())
+    skills::ran(skill, claimed.as_deref())
 }
 
 /// Runs a statement that inserts a run, and returns its number and that it is new; where the key is taken, the run that
@@ -221,16 +221,16 @@ fn log_event(call: &Call) -> Answer {
 }
 
 pg_function!(log_step);
-/// `log_step(run_id, skill_id, operation, status, duration_ms, metrics, payload)`
+/// `log_step(run_id, skill, operation, status, duration_ms, metrics, payload)`
 fn log_step(call: &Call) -> Answer {
     let run_id = run_id_arg(call)?;
-    let skill_id = name(call.text(1), "skill_id")?;
+    let skill = name(call.text(1), "skill")?;
     let operation = name(call.text(2), "operation")?;
     let status = parse_status(call.text(3))?;
     let duration = duration(call.get(4))?;
     let metrics = object_arg(call, 5, "metrics")?;
     let payload = object_arg(call, 6, "payload")?;
-    let ran = version_used(skill_id, call, 6);
+    let ran = version_used(skill, call, 6);
     // The lock makes finish_run() wait, so that it adds up every step.
     let found = spi::first::<(String, Option<i64>)>(
         include_str!("log_step.sql"),
@@ -243,7 +243,7 @@ fn log_step(call: &Call) -> Answer {
             arg(status.event_type()),
             payload,
             arg(duration),
-            arg(skill_id),
+            arg(skill),
             arg(operation),
             arg(status.step_word()),
             metrics,

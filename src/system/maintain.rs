@@ -7,12 +7,12 @@ use skill_pg::{Answer, Call, arg, pg_function};
 use crate::modules::{self, Batch, Task};
 
 pg_function!(maintain);
-/// `maintain(batch_size)`
+/// `maintain(max_rows)`
 fn maintain(call: &Call) -> Answer {
     let rows = call
         .get::<Option<i32>>(0)
         .filter(|size| (1..=1_000_000).contains(size))
-        .ok_or_else(|| Fault::new(Code::InvalidParameterValue, "batch_size must be between 1 and 1000000"))?;
+        .ok_or_else(|| Fault::new(Code::InvalidParameterValue, "max_rows must be between 1 and 1000000"))?;
     // Two at once would create the same partition twice. The table is one that nobody else may lock; an advisory lock could
     // be held by anybody.
     const LOCK: &str = "LOCK TABLE skill_system.audit_state IN SHARE UPDATE EXCLUSIVE MODE";

@@ -1214,7 +1214,7 @@ def _(t, log):
             row[0] for row in connection.execute("SELECT leaf_hash FROM skill_system.audit_leaves(0, 2)").fetchall()
         )
         inner = connection.execute(
-            "SELECT hashes[2] FROM skill_system.audit_inclusion_proof((SELECT id FROM skill_system.audit_leaves(2, 1)))"
+            "SELECT hashes[2] FROM skill_system.audit_inclusion_proof((SELECT record_id FROM skill_system.audit_leaves(2, 1)))"
         ).fetchone()[0]
     assert skill_verify("proof", "text", "--record", "record", "--key", log.key, text=proof, record=record)[0] == 0
     assert hashlib.sha256(b"\1" + left + right).digest() == inner != hashlib.sha256(b"\0" + left + right).digest()

@@ -73,7 +73,11 @@ def tampering(fresh_database):
 
 
 def row_problems(connection):
-    return [(identity, problem) for identity, problem in problems(connection, "id", "problem") if identity is not None]
+    return [
+        (identity, problem)
+        for identity, problem in problems(connection, "record_id", "problem")
+        if identity is not None
+    ]
 
 
 def test_the_list_of_columns_is_complete(tampering):
@@ -169,7 +173,7 @@ def test_missing_protection_is_reported(connect, fresh_database):
                 with connection.transaction(force_rollback=True):
                     connection.execute(f"ALTER TABLE ONLY skill_system.{table} {how} {trigger}")
                     assert (f"skill_system.{table}", None, "protection_missing") in problems(
-                        connection, "partition", "id", "problem"
+                        connection, "partition", "record_id", "problem"
                     ), (
                         table,
                         trigger,
@@ -178,7 +182,7 @@ def test_missing_protection_is_reported(connect, fresh_database):
     with connection.transaction(force_rollback=True):
         connection.execute("DROP TRIGGER audit_logs_no_truncate ON skill_system.audit_logs_default")
         assert ("skill_system.audit_logs_default", None, "protection_missing") in problems(
-            connection, "partition", "id", "problem"
+            connection, "partition", "record_id", "problem"
         )
     # Records taken out of the log's sight.
     with connection.transaction(force_rollback=True):
@@ -577,11 +581,11 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
         time.sleep(1.1)
         append(connection)
         status = connection.execute(
-            "SELECT key_id, records, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded"
+            "SELECT key_id, records, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded_at"
         ).fetchall()
         assert status == [(old["kid"], 2, True, False), ("k2", 1, True, True)]
         # A key that somebody put there by hand has to be announced.
-        assert problems(connection, "partition", "id", "problem") == [(None, None, "key_unannounced")]
+        assert problems(connection, "partition", "record_id", "problem") == [(None, None, "key_unannounced")]
         assert connection.execute("SELECT skill_system.rotate_audit_key()").fetchone() == ("k2",)
         assert problems(connection) == []
         write_keyring(path, ring_text(key("k2")))
@@ -592,7 +596,7 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
             == ["key_unannounced"] + ["key_unknown"] * 3
         )
         status = connection.execute(
-            "SELECT key_id, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded"
+            "SELECT key_id, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded_at"
         ).fetchall()
         assert status == [(old["kid"], False, False), ("k2", True, True)]
         # Another key under the old name is no replacement.

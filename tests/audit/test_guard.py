@@ -225,7 +225,7 @@ ATTACKS = [
         29,
         (
             "CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', "
-            "until timestamptz DEFAULT 'infinity') RETURNS TABLE (partition regclass, id uuid, "
+            "until timestamptz DEFAULT 'infinity') RETURNS TABLE (partition regclass, record_id uuid, "
             "created_at timestamptz, problem text, detail text) "
             "LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'"
         ),

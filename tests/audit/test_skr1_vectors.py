@@ -128,7 +128,7 @@ def test_the_server_agrees(vectors, new_cluster):
         foreign = {vector["row"]["id"] for vector in held if vector["log_id"] != vectors[0]["log_id"]}
         assert {
             (identity, problem)
-            for identity, problem in problems(connection, "id", "problem")
+            for identity, problem in problems(connection, "record_id", "problem")
             if problem != "key_unannounced"
         } == {(identity, "signature_mismatch") for identity in foreign} and foreign
 

@@ -238,7 +238,7 @@ def test_acknowledge_against_publish(db, texas, connect):
     checklist = begin(db)
     publish(db, "ACK", {"feet": 2})
     snapshot = db.execute(
-        "SELECT snapshot_id FROM skill_system.stale_filings(page_size => 10000) WHERE checklist_id = %s "
+        "SELECT snapshot_id FROM skill_system.stale_filings(max_rows => 10000) WHERE checklist_id = %s "
         "AND rule_identifier = 'ACK'",
         [checklist],
     ).fetchone()[0]
@@ -608,7 +608,7 @@ def test_oscal_is_valid(db, texas):
     for call in (
         "",
         "entity_id => '42-oscal \u00e9 <&>'",
-        "compliance_domain => 'form_pr', max_findings => 5",
+        "compliance_domain => 'form_pr', max_rows => 5",
         "entity_id => 'nobody'",
         "title => '  x '",
     ):

@@ -296,8 +296,8 @@ def log(fresh_database):
         log_id = connection.execute("SELECT log_id::text FROM skill_system.audit_state").fetchone()[0]
         columns = ", ".join(f"a.{name}::text" for name in (*skr1.COLUMNS, "signature"))
         rows = connection.execute(
-            f"SELECT {columns} FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a USING (id) "
-            "ORDER BY l.leaf"
+            f"SELECT {columns} FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a ON a.id = l.record_id "
+            "ORDER BY l.leaf_index"
         ).fetchall()
         yield connection, rows, [skr1.entry(row[:-1], row[-1], log_id) for row in rows], checkpoints
 
@@ -313,7 +313,8 @@ def test_the_log_has_the_root_that_others_compute_from_its_rows(log):
         assert root == pymerkle_root(entries[:size]) == rfc6962.root(entries[:size])
     hashes = [rfc6962.leaf_hash(entry) for entry in entries]
     assert [
-        bytes(row[0]) for row in connection.execute("SELECT leaf_hash FROM skill_system.audit_leaves() ORDER BY leaf")
+        bytes(row[0])
+        for row in connection.execute("SELECT leaf_hash FROM skill_system.audit_leaves() ORDER BY leaf_index")
     ] == hashes
 
 

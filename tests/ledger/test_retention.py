@@ -191,8 +191,8 @@ def test_two_persons_retire_a_partition_and_every_proof_still_holds(log):
     assert (len(retired), len(kept)) == (600, 2)
     log.checkpoint()
     assert len(set(root_of_export(log, log.export()))) == 1
-    leaves = dict(log.db.execute("SELECT id, leaf_hash FROM skill_system.audit_leaves()").fetchall())
-    indexes = {id: leaf for leaf, id in log.db.execute("SELECT leaf, id FROM skill_system.audit_leaves()")}
+    leaves = dict(log.db.execute("SELECT record_id, leaf_hash FROM skill_system.audit_leaves()").fetchall())
+    indexes = {id: leaf for leaf, id in log.db.execute("SELECT leaf_index, record_id FROM skill_system.audit_leaves()")}
     [(old_size,)] = log.db.execute("SELECT tree_size FROM skill_system.audit_seal_state").fetchall()
 
     step, partition, *_, detail = log.retire(log.first)
@@ -717,8 +717,8 @@ def test_holds_are_recorded(log, connect):
     for who in (log.first, connect("test_auditor", dbname=log.name)):
         who.execute("SET TIME ZONE 'UTC'")
         assert who.execute(
-            "SELECT id, since::text, until::text, reason, set_by, released_at IS NOT NULL, released_by, "
-            "release_reason FROM skill_system.audit_legal_holds ORDER BY id"
+            "SELECT hold_id, since::text, until::text, reason, set_by, released_at IS NOT NULL, released_by, "
+            "release_reason FROM skill_system.audit_legal_holds ORDER BY hold_id"
         ).fetchall() == [
             (
                 1,

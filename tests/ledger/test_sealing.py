@@ -118,7 +118,7 @@ def test_every_committed_record_is_sealed_once_while_many_write(prepared, rows):
     assert problems(connection) == []
     assert outside.check(connection) >= 2
     # Of two transactions that do not overlap, the first one's records come first.
-    place = dict(connection.execute("SELECT id, leaf FROM skill_system.audit_leaves()").fetchall())
+    place = dict(connection.execute("SELECT record_id, leaf_index FROM skill_system.audit_leaves()").fetchall())
     spans = sorted((span for writer in writers for span in writer.spans if span[2]), key=lambda span: span[1])
     checked, highest, at = 0, -1, 0
     for began, _, ids in sorted(spans, key=lambda span: span[0]):
@@ -416,7 +416,7 @@ def test_read_only_and_standby(pair):
         assert problems(standby) == []
         export = [row[0] for row in standby.execute("SELECT skill_system.audit_export()")]
         assert read_note(note)[1] == len(export) - 2
-        id = standby.execute("SELECT id FROM skill_system.audit_leaves(0, 1)").fetchone()[0]
+        id = standby.execute("SELECT record_id FROM skill_system.audit_leaves(0, 1)").fetchone()[0]
         assert standby.execute("SELECT leaf_index FROM skill_system.audit_inclusion_proof(%s)", [id]).fetchone()[0] == 0
     primary.close()
 

@@ -175,7 +175,7 @@ def test_router_statements_work_unchanged_for_an_agent(db, roles, connect):
     )
     # Those steps count like any others.
     assert one(
-        db, "SELECT count, succeeded, failed, p50_duration_ms FROM skill_system.run_stats WHERE skill_id = 'router'"
+        db, "SELECT count, succeeded, failed, p50_duration_ms FROM skill_system.run_stats WHERE skill = 'router'"
     ) == (2, 1, 1, 21.0)
     # And the end is an end for plain SQL too.
     refused(agent, "55000", "UPDATE skill_system.runs SET status = 'running' WHERE id = %s", [run])

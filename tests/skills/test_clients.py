@@ -613,7 +613,7 @@ def test_a_client_schema_is_the_callers(agent_schema, connect, db, database):
     name = 'th"ei.rs; DROP SCHEMA public'
     for _ in range(2):
         view = admin.execute(
-            "SELECT skill_system.create_client_schema('skills_runtime', schema => %s)", [name]
+            "SELECT skill_system.create_client_schema('skills_runtime', schema_name => %s)", [name]
         ).fetchone()[0]
     assert view == '"th""ei.rs; DROP SCHEMA public".skills_catalog'
     assert db.execute("SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = %s", [name]).fetchone() == (

@@ -97,10 +97,10 @@ def test_the_answer_explains_itself(library):
     row = rows(library, "haiku", "rank, namespace, skill_name, description, score, matched, semver, status")[0]
     assert row[:4] == (1, "default", "haiku", "Write short poems.") and row[6:] == ("1.0.0", "approved")
     assert row[5] == ["name", "text"] and abs(row[4] - 2 / 61) < 1e-9
-    assert len(search(library, "pdf", max_results=1)) == 1
+    assert len(search(library, "pdf", max_rows=1)) == 1
     for bad in (0, -1, 1001, None):
         with pytest.raises(errors.InvalidParameterValue):
-            search(library, "pdf", max_results=bad)
+            search(library, "pdf", max_rows=bad)
 
 
 def test_tags(library):
@@ -258,7 +258,7 @@ def test_a_policy_hides_what_it_denies(library):
     for i in range(230):
         register_described(db, f"gnu-{i:03}", "gnu gnu gnu", effects=["net.fetch"])
     register_described(db, "other-beast", "Like a gnu.", effects=["fs.read"])
-    assert search(db, "gnu", policy_name="readers", max_results=5) == ["other-beast"]
+    assert search(db, "gnu", policy_name="readers", max_rows=5) == ["other-beast"]
 
 
 def test_namespaces_and_tenants(library, connect):

@@ -460,10 +460,10 @@ def test_a_diff_of_large_texts_ends(db):
     assert change == "changed" and added > 0
 
 
-def changes(db, since=None, namespace=None, max_results=1000):
+def changes(db, since=None, namespace=None, max_rows=1000):
     return db.execute(
         "SELECT namespace, revision, action, skill_name, token FROM skill_system.skill_changes(%s, %s, %s)",
-        [since, namespace, max_results],
+        [since, namespace, max_rows],
     ).fetchall()
 
 
@@ -484,7 +484,7 @@ def test_what_changed_since_a_token(db):
     assert rows[-1][4] == db.execute("SELECT skill_system.skills_token()").fetchone()[0]
     # Row by row, with the token of each, nothing is missed and nothing comes twice.
     seen, since = [], token
-    while row := next(iter(changes(db, since, max_results=1)), None):
+    while row := next(iter(changes(db, since, max_rows=1)), None):
         seen.append(row[:4])
         since = row[4]
     assert seen == [row[:4] for row in rows]
@@ -552,7 +552,7 @@ def test_a_reader_beside_many_writers_gets_everything_once(db, connect):
         since = start
         while True:
             last = stop.is_set()
-            rows = changes(reader, since, max_results=7)
+            rows = changes(reader, since, max_rows=7)
             seen.extend(row[:4] for row in rows)
             since = rows[-1][4] if rows else since
             if last and not rows:

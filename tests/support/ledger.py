@@ -175,8 +175,8 @@ def seal_all(connection, quiet=True):
 
 
 def problems(connection, *columns):
-    """What verify_audit() reports: partition, id, problem and detail, or only these columns."""
-    found = ", ".join(f"{column}::text" for column in columns or ("partition", "id", "problem", "detail"))
+    """What verify_audit() reports: partition, record_id, problem and detail, or only these columns."""
+    found = ", ".join(f"{column}::text" for column in columns or ("partition", "record_id", "problem", "detail"))
     return connection.execute(f"SELECT {found} FROM skill_system.verify_audit()").fetchall()
 
 
@@ -192,20 +192,21 @@ def exactly_once(connection, committed=(), never=(), quiet=True):
             WITH leaves AS MATERIALIZED (SELECT * FROM skill_system.audit_leaves()),
                  records AS MATERIALIZED (SELECT id, event_type, recorded_at, transaction_id::text::xid8 AS xid
                      FROM skill_system.audit_logs)
-            SELECT (SELECT array_agg(id) FROM (SELECT id FROM leaves GROUP BY id HAVING count(*) > 1) q),
+            SELECT (SELECT array_agg(record_id) FROM (SELECT record_id FROM leaves GROUP BY record_id HAVING count(*) > 1) q),
                    (SELECT array_agg(id) FROM records r WHERE NOT (event_type = 'audit.heartbeat'
                        AND recorded_at > now() - interval '10 s')
                        AND (%s OR pg_visible_in_snapshot(r.xid, (SELECT snapshot FROM skill_system.audit_seal_state)))
-                           AND NOT EXISTS (SELECT FROM leaves l WHERE l.id = r.id)),
-                   (SELECT array_agg(id) FROM leaves l WHERE NOT EXISTS (SELECT FROM records r WHERE r.id = l.id)),
-                   (SELECT count(*) FROM leaves), (SELECT min(leaf) FROM leaves), (SELECT max(leaf) FROM leaves)""",
+                           AND NOT EXISTS (SELECT FROM leaves l WHERE l.record_id = r.id)),
+                   (SELECT array_agg(record_id) FROM leaves l
+                       WHERE NOT EXISTS (SELECT FROM records r WHERE r.id = l.record_id)),
+                   (SELECT count(*) FROM leaves), (SELECT min(leaf_index) FROM leaves), (SELECT max(leaf_index) FROM leaves)""",
             [quiet],
         ).fetchone()
     assert twice is None, f"sealed twice: {twice[:5]}"
     assert strange is None, f"leaves without a record: {strange[:5]}"
     assert (first, last) in ((0, leaves - 1), (None, None)), "the leaves have gaps"
     assert lost is None, f"never sealed: {lost[:5]}"
-    sealed = {row[0] for row in connection.execute("SELECT id FROM skill_system.audit_leaves()")}
+    sealed = {row[0] for row in connection.execute("SELECT record_id FROM skill_system.audit_leaves()")}
     missing = set(committed) - sealed
     assert not missing, f"{len(missing)} committed records are not sealed: {sorted(missing)[:5]}"
     wrong = set(never) & sealed

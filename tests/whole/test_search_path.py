@@ -208,10 +208,10 @@ CALLS = [
     "SELECT active, verifier_key IS NULL FROM skill_system.audit_public_key()",
     (
         "SELECT leaf_index, pg_catalog.length(proof) IS NULL "
-        "FROM skill_system.audit_inclusion_proof((SELECT id FROM skill_system.audit_leaves(0, 1)))"
+        "FROM skill_system.audit_inclusion_proof((SELECT record_id FROM skill_system.audit_leaves(0, 1)))"
     ),
     "SELECT pg_catalog.length(proof) IS NULL FROM skill_system.audit_consistency_proof(1, 3)",
-    "SELECT skill_system.audit_leaf_index((SELECT id FROM skill_system.audit_leaves(1, 1)))",
+    "SELECT skill_system.audit_leaf_index((SELECT record_id FROM skill_system.audit_leaves(1, 1)))",
     "SELECT skill_system.audit_tile(0, 0) IS NULL",
     "SELECT pg_catalog.count(*) > 2 FROM skill_system.audit_export()",
     "SELECT pid FROM skill_system.audit_verify_progress_entries()",
@@ -254,7 +254,7 @@ CALLS = [
     "SELECT step, partition FROM skill_system.retire_audit_partition('2024-03-01', 'schedule')",
     "SELECT skill_system.withdraw_audit_retirement('2024-03-01', 'not yet')",
     "SELECT skill_system.release_legal_hold(1, 'closed')",
-    "SELECT id, since, until, released_by, release_reason FROM skill_system.audit_legal_holds",
+    "SELECT hold_id, since, until, released_by, release_reason FROM skill_system.audit_legal_holds",
     "SELECT partition FROM skill_system.audit_retirements",
     # compliance
     "SELECT * FROM skill_system.install_validation_presets()",

@@ -92,7 +92,8 @@ UPDATE skill_system.audit_logs_default SET key_id = 'other' WHERE event_type = '
 UPDATE skill_system.audit_logs_default SET key_id = 'gone', signature = 'v1:gone:' || right(signature, 64)
     WHERE event_type = 'plain.default';
 UPDATE skill_system.audit_logs_default SET signature = upper(signature) WHERE event_type = 'claimed';
-SELECT v.partition, a.event_type, v.problem, v.detail FROM skill_system.verify_audit() v LEFT JOIN skill_system.audit_logs a USING (id)
+SELECT v.partition, a.event_type, v.problem, v.detail FROM skill_system.verify_audit() v
+    LEFT JOIN skill_system.audit_logs a ON a.id = v.record_id
     ORDER BY 2, 3, 4;
 ROLLBACK;
 -- Only what is asked for.

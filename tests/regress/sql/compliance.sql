@@ -60,10 +60,10 @@ SELECT event_type, event_data->>'table' AS "table", count(*) FROM skill_system.a
     ORDER BY 1, 2;
 
 -- Rules: versions, periods, proposals.
-SELECT rule_identifier, version, status, supersedes, stale_snapshots
+SELECT rule_identifier, version, status, supersedes_id, stale_snapshots
 FROM skill_system.publish_rule('SWR_37', 'spacing', '2020-01-01', '{"min_distance_ft": 467, "between_wells_ft": 1200}', 'manual',
     source_reference => '16 TAC 3.37');
-SELECT version, status, supersedes IS NOT NULL AS supersedes
+SELECT version, status, supersedes_id IS NOT NULL AS supersedes
 FROM skill_system.publish_rule('SWR_37', 'spacing', '2024-07-01', '{"min_distance_ft": 467, "between_wells_ft": 933}', 'docket_hearing',
     change_summary => 'closer wells');
 SELECT version FROM skill_system.publish_rule('SWR_32', 'flaring', '2021-01-01', '{"max_days": 10}', 'manual');
@@ -97,7 +97,7 @@ SELECT version FROM skill_system.create_template('rule_37', '[{"label": "Plat"},
 SELECT version FROM skill_system.create_template('rule_37', '[{"label": "Plat"}]', '[1]');
 SELECT version FROM skill_system.create_template('rule_37', '{}');
 SELECT checklist_id AS c1, status, version FROM skill_system.create_checklist('42-501-20130', 'well', 'rule_37', 'Wasson 12H',
-    now() + interval '30 days', entity_district => '8A', created_by => 'rule37-agent') \gset
+    now() + interval '30 days', entity_district => '8A', actor_id => 'rule37-agent') \gset
 SELECT :'status' AS status, :version AS version;
 SELECT checklist_id AS c2 FROM skill_system.create_checklist('42-501-20131', 'well', 'rule_37',
     entity_field => 'SPRABERRY (TREND AREA)') \gset
@@ -112,7 +112,7 @@ UPDATE skill_system.checklist_templates SET items = '[{"label": "Volumes and day
     RETURNING version;
 SELECT * FROM skill_system.missing_items(:'c1');
 SELECT * FROM skill_system.submit_checklist(:'c1');
-SELECT status, version FROM skill_system.update_checklist_item(:'c1', 0, 'complete', note => 'sealed plat', updated_by => 'ann');
+SELECT status, version FROM skill_system.update_checklist_item(:'c1', 0, 'complete', note => 'sealed plat', actor_id => 'ann');
 SELECT status, version FROM skill_system.update_checklist_item(:'c1', 1, 'in_progress', 1);
 SELECT status, version FROM skill_system.update_checklist_item(:'c1', 1, 'in_progress', 2, data => '{"letters": 3}');
 SELECT items - 0 AS others, (items->0) - 'updated_at' AS first FROM skill_system.filing_checklists WHERE id = :'c1' \gset
@@ -127,7 +127,7 @@ SELECT status, version FROM skill_system.update_checklist_item(:'c1', 1, 'comple
 -- Evidence.
 SELECT content_sha256, size_bytes FROM skill_system.add_artifact(:'c1', 0, 'plat_draft', 'plat.md', '# Plat', 'text/markdown');
 SELECT size_bytes FROM skill_system.add_artifact(:'c1', 1, 'pdf', 'waiver.pdf', content_type => 'application/pdf',
-    file_path => '/evidence/waiver.pdf', content_sha256 => 'sha256:' || repeat('0', 64), size_bytes => 2048, generated_by => 'user');
+    file_path => '/evidence/waiver.pdf', content_sha256 => 'sha256:' || repeat('0', 64), size_bytes => 2048, actor_type => 'user');
 SELECT * FROM skill_system.add_artifact(:'c1', 0, 'document', 'large', repeat('x', 10000000));
 SELECT * FROM skill_system.add_artifact(:'c1', 0, 'document', 'other', 'abc', content_sha256 => 'sha256:' || repeat('0', 64));
 SELECT * FROM skill_system.add_artifact(:'c1', 0, 'document', 'file', file_path => '/x', content_sha256 => 'md5:1', size_bytes => 1);
@@ -226,7 +226,7 @@ FROM (SELECT d AS document, (d->'payload')::jsonb AS payload FROM skill_system.c
 SELECT skill_system.compliance_snapshot('00000000-0000-0000-0000-000000000000');
 SELECT jsonb_pretty(jsonb_path_query_array(skill_system.oscal_assessment_results(),
     '$."assessment-results"."results"[0]."findings"[*].target'));
-SELECT skill_system.oscal_assessment_results(max_findings => 0);
+SELECT skill_system.oscal_assessment_results(max_rows => 0);
 SELECT length(skill_system.compliance_report()) > 5000 AS html,
     skill_system.compliance_report('markdown') LIKE '# Compliance report%' AS markdown,
        skill_system.compliance_report('json')::jsonb->'counts' AS counts;

@@ -26,9 +26,10 @@ SELECT sealed, tree_size, unsealed FROM skill_system.seal_audit(100);
 SELECT sealed, tree_size, unsealed FROM skill_system.seal_audit();
 SELECT * FROM skill_system.seal_audit(0);
 -- Each record once, in the order of its writing.
-SELECT count(*), count(DISTINCT l.id), bool_and(skill_system.audit_leaf_index(l.id) = l.leaf) AS found
-    FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs USING (id);
-SELECT l.leaf, a.event_type, a.event_data FROM skill_system.audit_leaves(2, 2) l JOIN skill_system.audit_logs a USING (id) ORDER BY 1;
+SELECT count(*), count(DISTINCT l.record_id), bool_and(skill_system.audit_leaf_index(l.record_id) = l.leaf_index) AS found
+    FROM skill_system.audit_leaves() l JOIN skill_system.audit_logs a ON a.id = l.record_id;
+SELECT l.leaf_index, a.event_type, a.event_data FROM skill_system.audit_leaves(2, 2) l
+    JOIN skill_system.audit_logs a ON a.id = l.record_id ORDER BY 1;
 SELECT * FROM skill_system.audit_leaves(-1);
 SELECT skill_system.audit_leaf_index(NULL), skill_system.audit_leaf_index('00000000-0000-7000-8000-000000000000');
 -- What is rolled back is never sealed, and what this transaction writes not before its end.

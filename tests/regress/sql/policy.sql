@@ -72,7 +72,7 @@ SELECT skill_system.create_policy('scoped',
     allow => '{db.read:public.*,fs.write:/srv/app/**,net.fetch:*.example.com:443,git.**,tool.*}',
     ask => '{fs.write:/srv/app/config/**}',
     deny => '{fs.write:/srv/app/secret/**,git.push.force}') IS NOT NULL AS made;
-SELECT effect, verdict, winning_rule, source_profile, why FROM skill_system.explain_policy('scoped', array[
+SELECT effect, verdict, winning_rule, source_profile, reason FROM skill_system.explain_policy('scoped', array[
     'db.read:public.orders', 'db.read:hidden.orders', 'db.read', 'db.read:orders',
     'fs.write:/srv/app/a/b', 'fs.write:/srv/app/../../etc/passwd', 'fs.write:/srv/app/./x/../y', 'fs.write:/srv/application/x', 'fs.write',
     'fs.write:/srv/app/config/x', 'fs.write:/srv/app/secret/key', 'fs.write:/srv/app/config/../secret/key', 'fs.write:/srv/app/**',

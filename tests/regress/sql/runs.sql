@@ -158,12 +158,12 @@ INSERT INTO skill_system.run_events (run_id, ts, event_type, payload) VALUES
     (:run, '2026-03-02', 'step_completed', '{"skill": "x", "operation": "y", "metrics": [1, 2]}'),
     (:run, '2026-03-03', 'step_completed', '[]'), (:run, '2026-03-03', 'step_completed', '"scalar"'), (:run, '2026-03-03',
         'step_completed', 'null');
-SELECT skill_id, operation, day, count, succeeded, failed, round(success_rate::numeric, 6) AS rate, round(success_rate_low::numeric,
+SELECT skill, operation, day, count, succeeded, failed, round(success_rate::numeric, 6) AS rate, round(success_rate_low::numeric,
     6) AS low,
        round(success_rate_high::numeric, 6) AS high, p50_duration_ms AS p50, round(p95_duration_ms::numeric, 3) AS p95,
            round(p99_duration_ms::numeric, 3) AS p99,
        input_tokens, output_tokens, cost_usd
-FROM skill_system.run_stats WHERE day BETWEEN '2026-03-01' AND '2026-03-03' ORDER BY day, skill_id;
+FROM skill_system.run_stats WHERE day BETWEEN '2026-03-01' AND '2026-03-03' ORDER BY day, skill;
 SELECT skill_system.finish_run(:run, 'cancelled');
 SELECT metrics FROM skill_system.runs WHERE id = :run;
 

@@ -47,7 +47,7 @@ impl<'a> ArtifactInput<'a> {
             );
         }
         let file_path = optional("file_path", self.file_path, 1000)?;
-        let generated_by = word("generated_by", self.generated_by, &GENERATORS)?;
+        let generated_by = word("actor_type", self.generated_by, &GENERATORS)?;
         let (content_sha256, size_bytes) = match (self.content, file_path) {
             (Some(content), _) => self.measure_content(content)?,
             (None, Some(_)) => self.declared_file()?,

@@ -57,7 +57,7 @@ impl<'a> RuleInput<'a> {
             source_reference: optional("source_reference", self.source_reference, 500)?,
             change_summary: optional("change_summary", self.change_summary, 10_000)?,
             graph_node_id: optional("graph_node_id", self.graph_node_id, 255)?,
-            detected_by: optional("detected_by", self.detected_by, 100)?,
+            detected_by: optional("actor_id", self.detected_by, 100)?,
         };
         if rule.rule_type == "field_specific" && !data["field"].is_string() {
             return Err(invalid("the rule_data of a field_specific rule must name its field")

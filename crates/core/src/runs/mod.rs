@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::error::{Code, Fault};
 
-/// Longest `skill_id`, `operation`, `agent_id`, `event_type` and `idempotency_key`, in characters.
+/// Longest `skill`, `operation`, `agent_id`, `event_type` and `idempotency_key`, in characters.
 pub const MAX_NAME: usize = 200;
 /// Longest duration, about a hundred years.
 pub const MAX_DURATION_MS: i64 = 3_155_760_000_000;
