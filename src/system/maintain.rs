@@ -19,9 +19,14 @@ fn maintain(call: &Call) -> Answer {
     spi::execute(LOCK, As::Owner, See::OwnWrites, &[]);
     let batch = Batch { rows };
     let mut result = call.row_set();
-    for task in modules::ALL.iter().flat_map(|module| module.maintenance) {
-        let Task { name, affected, detail } = task(&batch)?;
-        result.push(&[arg(name), arg(affected), arg(detail)]);
+    for module in modules::ALL {
+        for task in module.maintenance {
+            let Task { name, affected, detail } = task(&batch).map_err(|fault| match fault.detail {
+                None => fault.detail(format!("A maintenance task of module {} failed.", module.name)),
+                Some(_) => fault,
+            })?;
+            result.push(&[arg(name), arg(affected), arg(detail)]);
+        }
     }
     Ok(result.finish())
 }
