@@ -1,0 +1,217 @@
+//! The rules of a compiled policy, indexed by the name of the effect.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::effect::{BadEffect, Effect, Malformed};
+use super::profile::{MAX_NAME_BYTES, MAX_RULES, PolicyError, Profile};
+use crate::error::shorten;
+
+/// A rule with the profile it came from.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub text: Rc<str>,
+    /// The profile that has it.
+    pub source: Rc<str>,
+    pub(super) effect: Effect<'static>,
+}
+
+/// Rules of one verdict, found by the name of the effect.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RuleSet {
+    by_name: HashMap<Box<str>, Vec<Rule>>,
+    with_wildcard: Vec<Rule>,
+}
+
+/// The name of an effect or a rule.
+fn name_of(text: &str) -> &str {
+    text.split_once(':').map_or(text, |(name, _)| name)
+}
+
+impl RuleSet {
+    fn push(&mut self, rule: Rule) {
+        if rule.effect.has_concrete_name() {
+            self.by_name.entry(name_of(&rule.text).into()).or_default().push(rule);
+        } else {
+            self.with_wildcard.push(rule);
+        }
+    }
+
+    fn named(&self, text: &str) -> &[Rule] {
+        self.by_name.get(name_of(text)).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn overlapping(&self, text: &str, effect: &Effect<'_>) -> Option<&Rule> {
+        self.named(text)
+            .iter()
+            .find(|rule| rule.effect.overlaps_scope(effect))
+            .or_else(|| self.with_wildcard.iter().find(|rule| rule.effect.overlaps(effect)))
+    }
+
+    pub(super) fn covering(&self, text: &str, effect: &Effect<'_>) -> Option<&Rule> {
+        self.named(text)
+            .iter()
+            .find(|rule| rule.effect.covers_scope(effect))
+            .or_else(|| self.with_wildcard.iter().find(|rule| rule.effect.covers(effect)))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.by_name.values().flatten().chain(&self.with_wildcard)
+    }
+
+    pub(super) fn sorted(&self) -> Vec<&Rule> {
+        let mut all: Vec<&Rule> = self.iter().collect();
+        all.sort_by(|a, b| (&a.text, &a.source).cmp(&(&b.text, &b.source)));
+        all
+    }
+}
+
+/// One entry of `allowed_exec`.
+#[derive(Debug, Clone)]
+pub(super) struct Command {
+    pub(super) text: Rc<str>,
+    pub(super) source: Rc<str>,
+    program: Program,
+    /// `None`: any arguments.
+    arguments: Option<(Vec<Option<Box<str>>>, bool)>,
+}
+
+#[derive(Debug, Clone)]
+enum Program {
+    /// Found through the search path of the caller: must be asked for by the same bare name.
+    Name(Box<str>),
+    Path(Effect<'static>),
+}
+
+impl Command {
+    fn parse(text: &str, source: &Rc<str>) -> Option<Self> {
+        if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
+            return None;
+        }
+        let mut words = text.split(' ');
+        let first = words.next()?;
+        let program = if first.contains('/') {
+            Program::Path(Effect::parse_rule(&format!("fs.exec:{first}")).ok()?.into_owned())
+        } else if first.is_empty() || first.contains(['*', '\\']) {
+            return None;
+        } else {
+            Program::Name(first.into())
+        };
+        let mut arguments = Vec::new();
+        let mut any = false;
+        let mut count = 0;
+        for word in words {
+            count += 1;
+            match word {
+                "" => return None,
+                _ if any => return None,
+                "**" => any = true,
+                "*" => arguments.push(None),
+                _ => arguments.push(Some(word.into())),
+            }
+        }
+        Some(Command {
+            text: text.into(),
+            source: source.clone(),
+            program,
+            arguments: (count > 0).then_some((arguments, any)),
+        })
+    }
+
+    pub(super) fn matches(&self, argv: &[&str]) -> bool {
+        let program = match &self.program {
+            Program::Name(name) => **name == *argv[0],
+            Program::Path(rule) => {
+                Effect::parse(&format!("fs.exec:{}", argv[0])).is_ok_and(|asked| rule.covers(&asked))
+            }
+        };
+        program
+            && match &self.arguments {
+                None => true,
+                Some((patterns, any)) => {
+                    let given = &argv[1..];
+                    (given.len() == patterns.len() || (*any && given.len() > patterns.len()))
+                        && patterns.iter().zip(given).all(|(p, g)| p.as_ref().is_none_or(|p| **p == **g))
+                }
+            }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rules {
+    pub(super) deny: RuleSet,
+    pub(super) ask: RuleSet,
+    pub(super) allow: RuleSet,
+    pub(super) exec: Vec<Command>,
+    pub(super) write_roots: Vec<Rule>,
+    count: usize,
+}
+
+impl Rules {
+    pub(super) fn add(&mut self, profile: &Profile) -> Result<(), PolicyError> {
+        let source: Rc<str> = profile.name.as_str().into();
+        let columns = [
+            ("denied_effects", &profile.denied_effects),
+            ("ask_effects", &profile.ask_effects),
+            ("allowed_effects", &profile.allowed_effects),
+        ];
+        for (column, list) in columns {
+            for text in list {
+                let effect = Effect::parse_rule(text).map_err(|why| PolicyError::BadRule {
+                    policy: profile.name.clone(),
+                    column,
+                    bad: BadEffect::new(text, why),
+                })?;
+                let rule = Rule { text: text.as_str().into(), source: source.clone(), effect: effect.into_owned() };
+                match column {
+                    "denied_effects" => self.deny.push(rule),
+                    "ask_effects" => self.ask.push(rule),
+                    _ => self.allow.push(rule),
+                }
+            }
+        }
+        for text in &profile.allowed_exec {
+            let command = Command::parse(text, &source)
+                .ok_or_else(|| PolicyError::BadCommand { policy: profile.name.clone(), command: shorten(text) })?;
+            self.exec.push(command);
+        }
+        for text in &profile.allowed_write_roots {
+            let effect = write_root(text).map_err(|why| PolicyError::BadRule {
+                policy: profile.name.clone(),
+                column: "allowed_write_roots",
+                bad: BadEffect::new(text, why),
+            })?;
+            self.write_roots.push(Rule { text: text.as_str().into(), source: source.clone(), effect });
+        }
+        self.count += columns.iter().map(|(_, list)| list.len()).sum::<usize>()
+            + profile.allowed_exec.len()
+            + profile.allowed_write_roots.len();
+        if self.count > MAX_RULES {
+            return Err(PolicyError::TooLarge { policy: profile.name.clone() });
+        }
+        Ok(())
+    }
+}
+
+/// A directory, and everything below it.
+fn write_root(text: &str) -> Result<Effect<'static>, Malformed> {
+    let root = text.strip_suffix("/**").unwrap_or(text);
+    if root.split('/').any(|part| part.contains('*')) {
+        return Err(Malformed::WildcardPlace);
+    }
+    Effect::parse_rule(&format!("fs.write:{root}/**")).map(Effect::into_owned)
+}
+
+impl Profile {
+    /// Checks everything that can be checked without the other profiles.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        if self.name.is_empty()
+            || self.name.len() > MAX_NAME_BYTES
+            || self.name.trim() != self.name
+            || self.name.chars().any(char::is_control)
+        {
+            return Err(PolicyError::BadName { name: shorten(&self.name) });
+        }
+        Rules::default().add(self)
+    }
+}
