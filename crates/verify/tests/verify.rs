@@ -224,7 +224,7 @@ fn removed_added_and_moved_records_are_found() {
         (short, 1, "leaves_not_in_order"),
         (after, 2, "follows the last line"),
         (lines[..11].to_vec(), 2, "ends before its last line"),
-        (lines[1..].to_vec(), 2, "no export"),
+        (lines[1..].to_vec(), 2, "not an export"),
         (vec![], 2, "line 1: no JSON"),
     ] {
         let (found, out) = export(&log, &join(lines));
@@ -268,7 +268,7 @@ fn first_last_line_and_checkpoint_must_agree() {
         (&both("start", 9.into()), 2, "not in order"),
         (&both("left", json!([])), 2, "cannot cover"),
         (&both("more", json!(1)), 2, "has the members"),
-        (&both("skill_system_export", json!(2)), 2, "no export"),
+        (&both("skill_system_export", json!(2)), 2, "not an export"),
     ];
     for (change, status, word) in cases {
         let (found, out) = with(change);
@@ -552,7 +552,7 @@ fn what_is_printed_is_harmless() {
     let whole = text(&log, &rows, 0, 3).replace("\"actor_type\":\"agent\"", "\"act\\u001b[2Jor\":1");
     let (status, out) = export(&log, &whole);
     assert_eq!(status, 2);
-    assert!(!out.contains('\u{1b}') && out.contains("no column"), "{out:?}");
+    assert!(!out.contains('\u{1b}') && out.contains("not a column"), "{out:?}");
 }
 
 proptest! {
