@@ -13,6 +13,7 @@ mod runs;
 mod settings;
 mod skills;
 mod system;
+mod versioned;
 
 pgrx::pg_module_magic!(name, version);
 
