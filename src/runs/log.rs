@@ -9,7 +9,7 @@ use skill_pg::{Answer, Arg, Call, arg, pg_function, sys};
 
 use super::{audit_run, object, object_arg, parse_status, run_id_arg};
 use crate::policy::{load_valid, policy};
-use crate::skills::{self, Ran};
+use crate::skills::{LinkedVersion, linked_version};
 
 /// Id and content of the named policy; an unknown policy, or one that does not compile, is an error.
 fn policy_in_force(name: Option<&str>, whole: bool) -> Result<(Option<i64>, Option<serde_json::Value>), Fault> {
@@ -134,7 +134,7 @@ fn log_run(call: &Call) -> Answer {
 }
 
 /// The version of a registered skill that a step used; argument `payload` may name it.
-fn version_used(skill: &str, call: &Call, payload: usize) -> Option<Ran> {
+fn version_used(skill: &str, call: &Call, payload: usize) -> Option<LinkedVersion> {
     const MEMBER: &[u8] = b"skill_version";
     let named = call.jsonb(payload).is_some_and(|bytes| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
     let claimed = if named {
@@ -142,7 +142,7 @@ fn version_used(skill: &str, call: &Call, payload: usize) -> Option<Ran> {
     } else {
         None
     };
-    skills::ran(skill, claimed.as_deref())
+    linked_version(skill, claimed.as_deref())
 }
 
 /// Runs a statement that inserts a run; returns the run's id and whether it is new, which it is not when another run has

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use skill_core::Fault;
+use skill_core::error::shorten;
 use skill_core::input::invalid;
-use skill_core::policy::effect::shorten;
 use skill_core::skills::changes::Token;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Row, arg};

@@ -623,7 +623,7 @@ def test_a_client_schema_is_the_callers(agent_schema, connect, db, database):
     # Schemas that it did not make, or made for somebody else, are not touched.
     db.execute("CREATE SCHEMA found")
     db.execute("CREATE SCHEMA trap")
-    db.execute("COMMENT ON SCHEMA trap IS 'Made by skill_system.create_client_schema() for skills_runtime.'")
+    db.execute("COMMENT ON SCHEMA trap IS 'Created by skill_system.create_client_schema() for skills_runtime.'")
     db.execute("CREATE TABLE trap.skills_catalog (id bigint)")
     for schema, who in (("found", db), ("public", db), ("trap", db), ("trap", admin), ("agent", admin), (name, db)):
         with pytest.raises(errors.ObjectNotInPrerequisiteState):
