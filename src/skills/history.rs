@@ -48,7 +48,7 @@ pub fn record_history(
         "approved_with": change.approved_with,
     });
     if let Some(metadata) = &change.metadata_change {
-        data["metadata_change"] = metadata.clone();
+        data["said"] = metadata.clone();
     }
     if let Some(channel) = &change.channel {
         data["channel"] = channel.as_str().into();

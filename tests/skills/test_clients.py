@@ -648,7 +648,7 @@ def test_the_trigger_works_on_its_own_views_only(agent_schema, db):
     )
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
         db.execute("INSERT INTO public.lure VALUES (1, 'ab')")
-    with pytest.raises(errors.ObjectNotInPrerequisiteState):
+    with pytest.raises(errors.TriggerProtocolViolated):
         db.execute("SELECT skill_system.write_client_skill()")
 
 
