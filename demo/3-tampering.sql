@@ -26,7 +26,7 @@ SELECT :'SQLSTATE' = '55000' AS refused \gset
 \echo
 \echo 'Nothing was changed so far, so verify_audit() returns no row:'
 CREATE TEMPORARY TABLE found AS SELECT * FROM skill_system.verify_audit();
-SELECT id, problem FROM found;
+SELECT record_id, problem FROM found;
 DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM found), 'verify_audit() found something too early'; END $$;
 
 
@@ -61,7 +61,7 @@ COMMIT;
 RESET skill_system.allow_unprotected;
 \echo 'Verification finds both, at any later time:'
 INSERT INTO found SELECT * FROM skill_system.verify_audit();
-SELECT id, problem, detail FROM found;
+SELECT record_id, problem, detail FROM found;
 DO $$
 BEGIN
     ASSERT (SELECT array_agg(DISTINCT problem ORDER BY problem) FROM found) = '{leaf_mismatch,record_missing,signature_mismatch}',

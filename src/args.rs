@@ -1,4 +1,4 @@
-//! Arguments and values as the modules' functions take and give them.
+//! How the modules' functions read arguments and values.
 
 use serde_json::Value;
 use skill_core::input::{optional, parse_json};
@@ -6,7 +6,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Arg, Call, Uuid, sys};
 
-/// A required argument that is NULL.
+/// The error for a required argument that is NULL.
 pub fn missing(what: &str) -> Fault {
     Fault::new(Code::InvalidParameterValue, format!("{what} must not be NULL"))
 }
@@ -21,7 +21,7 @@ pub fn json(call: &Call, n: usize, what: &str) -> Result<Option<Value>, Fault> {
     read_json(call.arg(n), what)
 }
 
-/// A jsonb value, read as text: a number beyond a double would make the other way raise something else.
+/// A jsonb value, read as text: a number beyond a double gets the error of `parse_json`.
 pub fn read_json(value: Arg, what: &str) -> Result<Option<Value>, Fault> {
     if value.is_null() {
         return Ok(None);
@@ -30,7 +30,7 @@ pub fn read_json(value: Arg, what: &str) -> Result<Option<Value>, Fault> {
     text.map(|text| parse_json(what, &text)).transpose()
 }
 
-/// JSON that the tables hold; what was let in can be read again.
+/// JSON from a column, which was checked when it was written.
 pub fn stored(text: Option<String>) -> Value {
     text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }

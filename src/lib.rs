@@ -1,7 +1,7 @@
 //! `skill_system`: policy, run log and signed audit trail for AI agents, inside PostgreSQL.
 //!
-//! Thin functions, one folder per module. What needs no server is in `crates/core`, what SQL says best is in `sql/`, and
-//! everything that touches the server's memory is in `crates/pg`.
+//! Thin functions, one folder per module. Logic that needs no server is in `crates/core`, tables and views are in `sql/`,
+//! and everything that touches the server's memory is in `crates/pg`.
 
 mod args;
 mod audit;
@@ -13,6 +13,7 @@ mod runs;
 mod settings;
 mod skills;
 mod system;
+mod versioned;
 
 pgrx::pg_module_magic!(name, version);
 

@@ -6,15 +6,15 @@ use skill_pg::xact::End;
 
 use crate::{audit, compliance, ledger, policy, runs, skills, system};
 
-/// A module as the rest of the extension sees it. What it does not register is empty.
+/// What a module registers.
 pub struct Module {
     /// Its name on every layer: `src/NAME`, `sql/NAME`, `tests/NAME`.
     pub name: &'static str,
     /// Called once when the library is loaded: settings, hooks, workers.
     pub load: fn(),
-    /// Caches to be told of changes: see `skill_pg::cached`.
+    /// Caches to invalidate: see `skill_pg::cached`.
     pub caches: &'static [fn(Change)],
-    /// Called at the ends of transactions and of their parts, in the order of the modules.
+    /// Called at the ends of transactions and subtransactions, in the order of the modules.
     pub transaction_ends: &'static [fn(End)],
     /// Rows of `health()`.
     pub health: &'static [fn() -> Check],
@@ -52,7 +52,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// The word in the table.
     pub fn as_str(&self) -> &'static str {
         match self {
             Status::Ok => "ok",
@@ -63,17 +62,14 @@ impl Status {
 }
 
 impl Check {
-    /// All is well.
     pub fn ok(name: &'static str, detail: impl Into<String>) -> Self {
         Check { name, status: Status::Ok, detail: detail.into(), hint: None }
     }
 
-    /// Something to look at.
     pub fn warning(name: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
         Check { name, status: Status::Warning, detail: detail.into(), hint: Some(hint) }
     }
 
-    /// Something does not work.
     pub fn error(name: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
         Check { name, status: Status::Error, detail: detail.into(), hint: Some(hint) }
     }
@@ -81,7 +77,7 @@ impl Check {
 
 /// How much one call of `maintain()` may do.
 pub struct Batch {
-    /// Rows deleted at most.
+    /// Largest number of rows to delete.
     pub rows: i32,
 }
 

@@ -18,7 +18,8 @@ static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static INTEGRITY_FAIL_LOUD: GucSetting<bool> = GucSetting::<bool>::new(false);
 static SIGNED_APPROVALS: GucSetting<SignedApprovals> = GucSetting::<SignedApprovals>::new(SignedApprovals::Default);
 
-/// Values of skill_system.signed_approvals. That of whoever set none has a name of its own, so that a refused value shows.
+/// Values of skill_system.signed_approvals. A session that set none has `Default`, so that a refused value can be told
+/// from a missing one.
 #[derive(Clone, Copy, PartialEq, Eq, pgrx::PostgresGucEnum)]
 enum SignedApprovals {
     #[name = c"default"]
@@ -29,12 +30,12 @@ enum SignedApprovals {
     On,
 }
 
-/// Tenant of whoever set none.
+/// The tenant of sessions that set none.
 pub const DEFAULT_TENANT: &str = "default";
 
 const TENANT_NAME: &CStr = c"skill_system.tenant";
 const SIGNED_APPROVALS_NAME: &CStr = c"skill_system.signed_approvals";
-/// Stands for a tenant that was asked for without the right to: no tenant at all.
+/// In place of a tenant that a session may not choose: every use of the tenant raises an error.
 const REFUSED: &CStr = c"\x01";
 
 /// Declares the settings; called once when the library is loaded.
@@ -51,7 +52,7 @@ pub fn register() {
     GucRegistry::define_string_guc(
         c"skill_system.keyring_file",
         c"File with the signing keys, a JSON Web Key set.",
-        c"Relative to the data directory. Must be readable by the server's user only (mode 0600). Made at first use when it does not exist.",
+        c"Relative to the data directory. Must be readable by the server's user only (mode 0600). Created at first use when it does not exist.",
         &KEYRING_FILE,
         GucContext::Sighup,
         GucFlags::SUPERUSER_ONLY,
@@ -59,7 +60,7 @@ pub fn register() {
     GucRegistry::define_string_guc(
         c"skill_system.keyring_command",
         c"Command that prints the keyring instead of keyring_file.",
-        c"Run by the shell of the server's user, once in a session; ends within ten seconds or fails.",
+        c"Run by the shell of the server's user, once per session. It fails if it takes longer than ten seconds.",
         &KEYRING_COMMAND,
         GucContext::Sighup,
         GucFlags::SUPERUSER_ONLY,
@@ -67,7 +68,7 @@ pub fn register() {
     GucRegistry::define_int_guc(
         c"skill_system.run_retention",
         c"Age at which maintain() deletes finished runs with their events.",
-        c"Minutes when no unit is given, for example '90d'. -1, the default, keeps runs for ever.",
+        c"For example '90d'; minutes when no unit is given. -1, the default, keeps runs forever.",
         &RUN_RETENTION,
         -1,
         i32::MAX,
@@ -76,8 +77,8 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"skill_system.stuck_after",
-        c"Silence after which an unfinished run counts as stuck.",
-        c"Seconds when no unit is given. The view stuck_runs and health() use it.",
+        c"Time without an event after which an unfinished run counts as stuck.",
+        c"Seconds when no unit is given. Used by the view stuck_runs and by health().",
         &STUCK_AFTER,
         1,
         i32::MAX,
@@ -86,15 +87,15 @@ pub fn register() {
     );
     GucRegistry::define_bool_guc(
         c"skill_system.allow_unprotected",
-        c"Lets this session run statements that take away the protection of the audit trail.",
-        c"Off by default, and only a superuser can set it. Without it a server with skill_system in shared_preload_libraries refuses them; what was changed is reported by verify_audit() and recorded with the next seal.",
+        c"Allows statements that remove the protection of the audit trail in this session.",
+        c"Off by default; only a superuser can set it. When it is off, a server with skill_system in shared_preload_libraries refuses such statements. verify_audit() reports what was changed, and the next seal records it.",
         &ALLOW_UNPROTECTED,
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
     );
     GucRegistry::define_int_guc(
         c"skill_system.seal_interval",
-        c"Time between two sealings of the audit trail by the background worker.",
+        c"Time between two seals of the audit trail by the background worker.",
         c"Milliseconds when no unit is given. Workers run only with skill_system in shared_preload_libraries.",
         &SEAL_INTERVAL,
         10,
@@ -104,24 +105,24 @@ pub fn register() {
     );
     GucRegistry::define_enum_guc(
         SIGNED_APPROVALS_NAME,
-        c"A skill is approved only with the signature of a registered approver.",
-        c"on or off. The default is off: a member of skill_system_reviewer or skill_system_admin approves without one. Only a superuser can set it.",
+        c"Requires the signature of a registered approver to approve a skill.",
+        c"When it is off, the default, members of skill_system_reviewer and skill_system_admin approve without a signature. Only a superuser can set it.",
         &SIGNED_APPROVALS,
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
     );
     GucRegistry::define_bool_guc(
         c"skill_system.integrity_fail_loud",
-        c"Report unresolved references as errors instead of warnings.",
+        c"Reports unresolved references as errors instead of warnings.",
         c"Off by default. check_integrity() reports accordingly, and assert_integrity() raises.",
         &INTEGRITY_FAIL_LOUD,
         GucContext::Userset,
         GucFlags::default(),
     );
     reserve_prefix(c"skill_system");
-    // The server refused the value. Falling back to the default would let a role out of its own tenant, and approve
-    // without a signature.
-    if tenant.is_some_and(|asked| !asked.is_empty()) && text(&TENANT).is_empty() {
+    // The server refused the value. With the default instead, a role would leave its tenant, or approve without a
+    // signature.
+    if tenant.is_some_and(|wanted| !wanted.is_empty()) && text(&TENANT).is_empty() {
         override_value(TENANT_NAME, REFUSED);
     }
     if signed_approvals.is_some() && SIGNED_APPROVALS.get() == SignedApprovals::Default {
@@ -133,18 +134,15 @@ fn text(setting: &GucSetting<Option<CString>>) -> String {
     setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Calls `body` with the session's tenant. Raises 42501 for a session that asked for
-/// one without the right to.
+/// Calls `body` with the session's tenant. Raises 42501 when the session chose one without the right to.
 fn with_tenant<T>(body: impl FnOnce(&str) -> T) -> T {
     let setting = TENANT.get();
     let tenant = setting.as_deref().unwrap_or_default();
     if tenant == REFUSED {
         error::raise(
-            Fault::new(
-                Code::InsufficientPrivilege,
-                "this session asked for a tenant without the right to, so it has none",
-            )
-            .hint("Connect again without skill_system.tenant in the connection options."),
+            Fault::new(Code::InsufficientPrivilege, "permission denied to set parameter \"skill_system.tenant\"")
+                .detail("The session has no tenant, because its connection options chose one.")
+                .hint("Connect again without skill_system.tenant in the connection options."),
         );
     }
     body(if tenant.is_empty() { DEFAULT_TENANT } else { tenant.to_str().unwrap_or_default() })
@@ -155,12 +153,12 @@ pub fn tenant() -> String {
     with_tenant(str::to_owned)
 }
 
-/// Makes this the tenant of a worker's session.
+/// Sets the tenant of a worker's session.
 pub fn set_tenant(tenant: &str) {
     background::set(TENANT_NAME, &sys::c_string(tenant));
 }
 
-/// The session's tenant is this one.
+/// Whether this is the session's tenant.
 pub fn is_tenant(tenant: &str) -> bool {
     with_tenant(|mine| mine == tenant)
 }

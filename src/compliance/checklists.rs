@@ -41,7 +41,7 @@ fn create_template(call: &Call) -> Answer {
 }
 
 pg_function!(guard_template);
-/// A template that filings use stays as it is; another one must be well formed.
+/// Trigger: a template in use cannot change; otherwise it must be valid.
 fn guard_template(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update, Event::Delete])])?;
     if trigger.event() != Event::Insert {
@@ -56,9 +56,9 @@ fn guard_template(call: &Call) -> Answer {
             let (domain, version): (&str, i32) = (trigger.old(c"compliance_domain"), trigger.old(c"version"));
             return Err(Fault::new(
                 Code::NotInPrerequisiteState,
-                format!("version {version} of the template of {domain} is in use and cannot be changed"),
+                format!("cannot change version {version} of the template of {domain}, which is in use"),
             )
-            .hint("create_template() creates the next version."));
+            .hint("Create the next version with create_template()."));
         }
     }
     if trigger.event() != Event::Delete {
@@ -69,7 +69,7 @@ fn guard_template(call: &Call) -> Answer {
 }
 
 pg_function!(guard_checklist);
-/// Only legal changes of a filing pass, by any role.
+/// Trigger: refuses invalid changes of a filing, whatever the role.
 fn guard_checklist(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?;
     let from: &str = trigger.old(c"status");
@@ -83,7 +83,7 @@ fn guard_checklist(call: &Call) -> Answer {
 }
 
 pg_function!(create_checklist);
-/// `create_checklist(entity_id, entity_type, compliance_domain, entity_name, deadline, entity_field, entity_district, metadata, created_by)`
+/// `create_checklist(entity_id, entity_type, compliance_domain, entity_name, deadline, entity_field, entity_district, metadata, actor_id)`
 fn create_checklist(call: &Call) -> Answer {
     let entity_id = required("entity_id", call.text(0), 255)?;
     let entity_type = required("entity_type", call.text(1), 50)?;
@@ -92,8 +92,8 @@ fn create_checklist(call: &Call) -> Answer {
     let deadline: Option<Timestamptz> = call.get(4);
     let now = sys::clock_timestamp();
     if deadline.is_some_and(|deadline| deadline < now || deadline == Timestamptz::INFINITY) {
-        return Err(Fault::new(Code::InvalidParameterValue, "deadline must lie in the future")
-            .hint("For what is already late, give the new date that was agreed."));
+        return Err(Fault::new(Code::InvalidParameterValue, "deadline must be in the future")
+            .hint("For an overdue filing, give the newly agreed date."));
     }
     let entity_field = optional("entity_field", call.text(5), 255)?;
     let district = optional("entity_district", call.text(6), 10)?;
@@ -103,7 +103,7 @@ fn create_checklist(call: &Call) -> Answer {
     }
     let by = actor(call, 8, "actor_id")?;
     lock_rules(RuleLock::Shared);
-    // The lock lets nobody change the template before this filing uses it.
+    // The lock keeps the template from changing before this filing uses it.
     let template = spi::first::<(Uuid, i32, String, Option<NonNull<String>>)>(
         "SELECT id, version, items::text, rule_domains FROM skill_system.checklist_templates \
          WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1 FOR SHARE",
@@ -149,7 +149,7 @@ fn create_checklist(call: &Call) -> Answer {
 }
 
 pg_function!(update_checklist_item);
-/// `update_checklist_item(checklist_id, item_index, status, expected_version, note, data, updated_by)`
+/// `update_checklist_item(checklist_id, item_index, status, expected_version, note, data, actor_id)`
 fn update_checklist_item(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let index: i32 = call.get::<Option<_>>(1).ok_or_else(|| missing("item_index"))?;
@@ -158,7 +158,7 @@ fn update_checklist_item(call: &Call) -> Answer {
     let data = json_argument(call, 5, "data")?;
     let by = actor(call, 6, "actor_id")?;
     let mut checklist = lock_checklist(id)?;
-    // The order of the checks: what was meant for another state of the checklist says nothing about this one.
+    // The version first: a call meant for another state of the checklist should fail as a conflict.
     logic::check_version(checklist.version, call.get(3))?;
     logic::next("update_checklist_item", &checklist.status, None)?;
     let now = checklist.now.clone();
@@ -261,7 +261,7 @@ fn checklist_transitions(call: &Call) -> Answer {
 }
 
 pg_function!(add_artifact);
-/// `add_artifact(checklist_id, item_index, artifact_type, name, content, content_type, file_path, content_sha256, size_bytes, generated_by, metadata, expires_at)`
+/// `add_artifact(checklist_id, item_index, artifact_type, name, content, content_type, file_path, content_sha256, size_bytes, actor_type, metadata, expires_at)`
 fn add_artifact(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let index: i32 = call.get::<Option<_>>(1).ok_or_else(|| missing("item_index"))?;

@@ -1,4 +1,4 @@
-//! Entities: the definitions in the tables, read for `core`.
+//! Entities: reads their definitions from the tables for `core`.
 
 use crate::settings;
 use skill_pg::spi::{self, As, See};
@@ -140,7 +140,7 @@ fn guard_preset(call: &Call) -> Answer {
 }
 
 pg_function!(guard_entity_type);
-/// System types stay, and keep their names.
+/// Trigger: system types can neither be deleted nor renamed.
 fn guard_entity_type(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update, Event::Delete])])?;
     if !trigger.old::<bool>(c"is_system_type") {
@@ -153,7 +153,7 @@ fn guard_entity_type(call: &Call) -> Answer {
             .iter()
             .any(|column| ["is_system_type", "type_key", "type_id", "tenant_id"].contains(&column.as_str())) =>
         {
-            "renamed or turned into an ordinary type"
+            "renamed or changed into an ordinary type"
         }
         _ => return Ok(trigger.proceed()),
     };

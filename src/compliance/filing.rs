@@ -1,4 +1,4 @@
-//! A filing checklist: its row, locked, and its way from one status to the next.
+//! A filing checklist: its locked row and the change of its status.
 
 use serde_json::{Value, json};
 use skill_core::Fault;
@@ -58,8 +58,7 @@ pub fn lock_checklist(id: Uuid) -> Result<Checklist, Fault> {
     found.ok_or_else(|| unknown("checklist", id))
 }
 
-/// Leads a checklist to the next status, with its items and metadata as they are in `checklist`, and records that. `more`
-/// is added to the record.
+/// Moves a checklist to the next status, writes its items and metadata, and records the change with `more` added.
 pub fn change_status(
     checklist: &Checklist,
     action: &str,

@@ -1,4 +1,4 @@
-//! The copies of rules that filings froze: when they are taken, become stale and are settled.
+//! Copies of rules that filings froze: how they are created, become stale, and are acknowledged or refreshed.
 
 use const_format::concatcp;
 use serde_json::json;
@@ -13,8 +13,7 @@ use super::filing::{Checklist, change_status, lock_checklist};
 use super::{RuleLock, lock_rules, record, record_all, unknown};
 use crate::args::{actor, stored, uuid};
 
-/// Freezes for a filing what applies today and is not frozen yet, which is everything
-/// for a new one; the caller holds the lock.
+/// Freezes for a filing the rules that apply today and are not frozen yet; the caller holds the lock.
 pub fn freeze_rules(checklist: Uuid, new: bool, domains: Option<Vec<String>>, field: Option<&str>) -> i32 {
     let frozen = spi::execute(
         "INSERT INTO skill_system.filing_rule_snapshots (checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256, is_current, superseded_by) \
@@ -49,7 +48,7 @@ fn snapshot_rules(call: &Call) -> Answer {
 }
 
 skill_pg::columns! {
-    /// A frozen copy that the caller is about to settle.
+    /// A frozen copy to be acknowledged or refreshed.
     struct Frozen {
         checklist: Uuid = "s.checklist_id",
         identifier: String = "v.rule_identifier::text",
@@ -192,10 +191,10 @@ fn snapshot_diff(call: &Call) -> Answer {
     found.ok_or_else(|| unknown("snapshot", id))
 }
 
-/// Refuses to file while a frozen rule has changed and nobody has said that this is known.
+/// Refuses to file while a frozen rule has a change that is not acknowledged.
 pub fn check_not_stale(checklist: Uuid) -> Result<(), Fault> {
     let mut changes = Vec::new();
-    // Also what was published since the snapshot of an older transaction was taken.
+    // `Latest` also shows rules published since the snapshot of an older transaction.
     spi::each(
         "SELECT v.rule_identifier::text, v.version, n.version, s.rule_data_at_snapshot::text, n.rule_data::text \
          FROM skill_system.filing_rule_snapshots s \
@@ -226,8 +225,8 @@ pub fn check_not_stale(checklist: Uuid) -> Result<(), Fault> {
         .hint("Look at stale_filings() and snapshot_diff(); then acknowledge_stale() or refresh_snapshot()."))
 }
 
-/// Every open filing that froze another version of the rule becomes stale, also one
-/// whose change to an earlier version was acknowledged. Returns how many copies.
+/// Marks the copies of open filings that froze another version of the rule as stale, also those whose change to an
+/// earlier version was acknowledged. Returns how many.
 pub fn make_stale(identifier: &str, version: i32, id: Uuid, by: &str) -> i64 {
     let stale = spi::collect::<(Uuid, Uuid, i32)>(
         "UPDATE skill_system.filing_rule_snapshots s \

@@ -1,8 +1,7 @@
 //! Compliance: entities, checklists, rules with their frozen copies, the status matrix, reports.
 //!
-//! Who works on filings has no right to write the tables: the functions write with
-//! the rights of their owner, in fixed statements for the session's tenant, and one
-//! audit record says who, what, from and to.
+//! Callers have no right to write the tables: the functions write with the rights of their owner, in fixed statements for
+//! the session's tenant, and one audit record holds the actor, the action and the change.
 
 mod checklists;
 mod entities;
@@ -23,7 +22,7 @@ use crate::modules::Module;
 
 pub const MODULE: Module = Module::new("compliance");
 
-/// A row that this tenant has not.
+/// The error for a row that does not exist in this tenant.
 fn unknown(what: &str, id: Uuid) -> Fault {
     Fault::new(Code::UndefinedObject, format!("{what} {id} does not exist"))
 }
@@ -39,17 +38,17 @@ fn record_all(event_type: &str, changes: impl Iterator<Item = Value>, by: &str) 
     audit::append_all(event_type, changes, actor, Some("user"));
 }
 
-/// Who freezes rules and who publishes them must see each other's work.
+/// Functions that freeze rules and functions that publish them exclude each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RuleLock {
-    /// Rules stay as they are until the transaction ends.
+    /// No other transaction changes rules until this one ends.
     Shared,
-    /// Nobody else looks at this tenant's rules until the transaction ends.
+    /// No other transaction freezes or changes rules of this tenant until this one ends.
     Exclusive,
 }
 
-/// The server itself refuses (40001) a transaction that does not see the rules as they are now: a filing would freeze
-/// what is no longer in force.
+/// Under REPEATABLE READ and SERIALIZABLE, the server refuses (40001) a transaction whose snapshot does not have the
+/// current rules: a filing would freeze what is no longer in force.
 fn lock_rules(lock: RuleLock) {
     let sql = match lock {
         RuleLock::Shared => {
@@ -67,7 +66,7 @@ fn lock_rules(lock: RuleLock) {
 }
 
 pg_function!(keep_updated_at);
-/// BEFORE UPDATE: `updated_at` is now.
+/// BEFORE UPDATE: sets `updated_at`.
 fn keep_updated_at(call: &Call) -> Answer {
     Ok(Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?
         .proceed_with(&[(c"updated_at", arg(sys::clock_timestamp()))]))

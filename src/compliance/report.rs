@@ -1,4 +1,4 @@
-//! What is told about the matrix: the report and OSCAL.
+//! Exports of the status matrix: the report and OSCAL.
 
 use crate::settings;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use skill_pg::{Answer, Arg, Call, FromRow, Row, arg, pg_function};
 
 use crate::args::{missing, stored};
 
-/// What is not done and can be late.
+/// Statuses of a cell that is not done.
 const NOT_DONE: [&str; 3] = ["overdue", "action_needed", "in_review"];
 
 fn bounded(call: &Call, n: usize, what: &str, most: i32) -> Result<i32, Fault> {
@@ -23,7 +23,7 @@ fn bounded(call: &Call, n: usize, what: &str, most: i32) -> Result<i32, Fault> {
     Err(Fault::new(Code::InvalidParameterValue, format!("{what} must be between 1 and {most}")))
 }
 
-/// The rows of a statement whose one column is jsonb as text.
+/// The rows of a statement whose only column is a jsonb as text.
 fn list(sql: &'static str, args: &[Arg]) -> Vec<Value> {
     let found = spi::collect::<(Option<String>,)>(sql, As::Caller, See::Statement, args);
     found.into_iter().map(|(text,)| stored(text)).collect()
@@ -193,7 +193,7 @@ fn oscal_assessment_results(call: &Call) -> Answer {
     let domain = optional("compliance_domain", call.text(1), 50)?;
     let title = required("title", call.text(2), 300)?;
     let most = bounded(call, 3, "max_rows", 10_000)?;
-    // At most a thousand pieces of evidence a cell, so that the document stays one.
+    // At most a thousand pieces of evidence per cell, so that the document fits into one value.
     let cells = spi::collect::<CellRow>(
         include_str!("oscal_cells.sql"),
         As::Caller,

@@ -1,4 +1,4 @@
-//! Rules: publishing versions, and the copies that filings froze.
+//! Rules: proposing, reviewing and publishing versions.
 
 use const_format::concatcp;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use super::{RuleLock, lock_rules, record, unknown};
 use crate::args::{actor, json as json_argument, missing, stored, uuid};
 
 skill_pg::columns! {
-    /// The version in force, or to come, that has no successor.
+    /// The version without a successor; in force, or going to be.
     struct Current {
         id: Uuid = "id",
         version: i32 = "version",
@@ -33,24 +33,24 @@ fn current(identifier: &str, effective_date: Date) -> Option<Current> {
     spi::first(SQL, As::Owner, See::OwnWrites, &[arg(identifier), arg(effective_date)])
 }
 
-/// An old snapshot would not show the copies that others have frozen meanwhile.
+/// An old snapshot would not show the copies that other transactions have frozen meanwhile.
 fn require_read_committed() -> Result<(), Fault> {
     if sys::read_committed() {
         return Ok(());
     }
-    Err(Fault::new(Code::NotInPrerequisiteState, "a rule cannot be put in force under REPEATABLE READ or SERIALIZABLE")
+    Err(Fault::new(Code::NotInPrerequisiteState, "cannot publish a rule under REPEATABLE READ or SERIALIZABLE")
         .detail("Filings begun since the transaction's start would not become stale.")
         .hint("Use BEGIN ISOLATION LEVEL READ COMMITTED."))
 }
 
-/// Takes the version in force, if any, out of it on the day its successor begins.
+/// Ends the version in force, if any, on the day its successor begins.
 fn supersede(identifier: &str, effective_date: Date) -> Result<Option<Current>, Fault> {
     let current = current(identifier, effective_date);
     if let Some(current) = &current {
         if !current.may_be_followed {
             return Err(Fault::new(
                 Code::InvalidParameterValue,
-                "effective_date lies before that of the version in force",
+                "effective_date must not be before that of the version in force",
             )
             .detail(format!("Version {} of {identifier} is in force from {}.", current.version, current.effective_date))
             .hint("A later version cannot begin before an earlier one; it may begin on the same day."));
@@ -85,15 +85,15 @@ fn add_version(call: &Call, status: &str) -> Answer {
     };
     let rule = input.check()?;
     let (identifier, content, detected_by) = (rule.rule_identifier, &rule.content, rule.detected_by);
-    // What is compared and hashed later must be what was given.
+    // What is compared and hashed later must equal the argument.
     let exact =
         spi::one::<bool>("SELECT $1::jsonb = $2", As::Caller, See::Statement, &[arg(content.as_str()), call.arg(3)]);
     if exact != Some(true) {
         return Err(Fault::new(
             Code::InvalidParameterValue,
-            "rule_data has a number with more digits than a double keeps",
+            "rule_data contains a number with more digits than a double can hold",
         )
-        .hint("Write it as text."));
+        .hint("Write the number as a string."));
     }
     let active = status == "active";
     if active {
@@ -153,13 +153,13 @@ fn state(
 }
 
 pg_function!(publish_rule);
-/// `publish_rule(rule_identifier, rule_domain, effective_date, rule_data, source, rule_type, source_reference, change_summary, graph_node_id, detected_by)`
+/// `publish_rule(rule_identifier, rule_domain, effective_date, rule_data, source, rule_type, source_reference, change_summary, graph_node_id, actor_id)`
 fn publish_rule(call: &Call) -> Answer {
     add_version(call, "active")
 }
 
 pg_function!(propose_rule);
-/// As `publish_rule`, and `draft`.
+/// As `publish_rule`, with `draft` added.
 fn propose_rule(call: &Call) -> Answer {
     let draft: bool = call.get::<Option<_>>(10).ok_or_else(|| missing("draft"))?;
     add_version(call, if draft { "draft" } else { "pending_review" })

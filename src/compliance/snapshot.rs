@@ -25,7 +25,7 @@ fn compliance_snapshot(call: &Call) -> Answer {
     })?;
     let (digest, payload) = found.ok_or_else(|| unknown("checklist", id))?;
     let ring = keys::keyring()?;
-    let key = keys::signing(&ring, "nothing can be signed for others")?;
+    let key = keys::signing(&ring, "the snapshot cannot be signed")?;
     let note = Statement { origin, checklist: *id.as_bytes(), digest }.sign(key)?;
     let document = format!("{{\"{VERSION_MEMBER}\": 1, \"payload\": {payload}, \"note\": {}}}", Value::from(note));
     Ok(call.answer(JsonText(document)))

@@ -1,4 +1,4 @@
-//! The status matrix: kept true by what happens to checklists.
+//! The status matrix, which follows the checklists.
 
 use crate::settings;
 use serde_json::{Value, json};
@@ -14,11 +14,11 @@ use crate::args::{actor, json as json_argument};
 /// Works out one cell from the newest checklist of the entity in the domain.
 fn assess(tenant: &str, entity: &str, domain: &str) {
     if !lock_cell(tenant, entity, domain) {
-        // Somebody else may make the cell at the same time; what was read before the wait for them is old.
+        // Another session may create the cell at the same time; what was read before waiting for it is stale.
         write_cell(tenant, entity, domain);
     }
     if !write_cell(tenant, entity, domain) {
-        // Its only checklist was deleted, so nothing is known any more.
+        // Its only checklist was deleted.
         spi::execute(
             "UPDATE skill_system.compliance_status SET status = 'action_needed', checklist_id = NULL, details = details - 'checklist_status', last_assessed_at = clock_timestamp() \
              WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 AND details ? 'checklist_status'",
@@ -29,7 +29,7 @@ fn assess(tenant: &str, entity: &str, domain: &str) {
     }
 }
 
-/// Makes the cell say what the newest checklist says; false when there is none.
+/// Sets the cell to the state of the newest checklist; false when there is none.
 fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
     let found = spi::execute(
         "INSERT INTO skill_system.compliance_status AS s (tenant_id, entity_id, entity_type, entity_name, entity_field, entity_district, compliance_domain, \
@@ -51,7 +51,7 @@ fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
     found > 0
 }
 
-/// One at a time: the statement after it sees what the others made of the cell. False when there is no such cell yet.
+/// Locks a cell, so that the next statement sees what other transactions did to it. False when it does not exist yet.
 fn lock_cell(tenant: &str, entity: &str, domain: &str) -> bool {
     let found = spi::execute(
         "SELECT FROM skill_system.compliance_status WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 FOR NO KEY UPDATE",
@@ -63,7 +63,7 @@ fn lock_cell(tenant: &str, entity: &str, domain: &str) -> bool {
 }
 
 pg_function!(assess_checklist);
-/// The cell of a filing follows the filing.
+/// Trigger: updates the cell when its filing changes.
 fn assess_checklist(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::AfterRow, &[Event::Insert, Event::Update, Event::Delete])])?;
     // The row as it was, or the inserted one: these columns never change.
@@ -96,7 +96,7 @@ pg_function!(assess_compliance);
 fn assess_compliance(call: &Call) -> Answer {
     let tenant = required("tenant_id", call.text(0), usize::MAX)?;
     if !settings::is_tenant(tenant) {
-        return Err(Fault::new(Code::InsufficientPrivilege, "this session belongs to another tenant")
+        return Err(Fault::new(Code::InsufficientPrivilege, "permission denied for another tenant")
             .hint("SELECT skill_system.current_tenant();"));
     }
     let entity = required("entity_id", call.text(1), 255)?;
@@ -109,7 +109,7 @@ fn assess_compliance(call: &Call) -> Answer {
         let domain = required("compliance_domain", domain, 50)?;
         changes.push((
             domain.to_owned(),
-            set(call, entity, entity_type, domain, details.as_ref())?,
+            set_cell(call, entity, entity_type, domain, details.as_ref())?,
             call.text(4).map(str::to_owned),
         ));
     } else {
@@ -124,8 +124,8 @@ fn assess_compliance(call: &Call) -> Answer {
             &[arg(entity), arg(domain)],
         );
         if domains.is_empty() {
-            return Err(Fault::new(Code::UndefinedObject, format!("nothing is known of entity \"{}\"", shorten(entity)))
-                .hint("create_checklist() begins a filing; with compliance_domain and status, assess_compliance() creates a cell."));
+            return Err(Fault::new(Code::UndefinedObject, format!("entity \"{}\" has no status", shorten(entity)))
+                .hint("Begin a filing with create_checklist(), or call assess_compliance() with compliance_domain and status."));
         }
         for (domain,) in domains {
             let (before, _) = cell(entity, &domain);
@@ -148,7 +148,7 @@ fn assess_compliance(call: &Call) -> Answer {
 }
 
 /// Sets a cell that no open checklist decides; returns the status it had.
-fn set(
+fn set_cell(
     call: &Call,
     entity: &str,
     entity_type: Option<&str>,
@@ -176,17 +176,17 @@ fn set(
     let tenant = settings::tenant();
     if !lock_cell(&tenant, entity, domain) {
         required("entity_type", entity_type, 50)?;
-        let made = spi::execute(
+        let created = spi::execute(
             "INSERT INTO skill_system.compliance_status (entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, '{}')) ON CONFLICT (tenant_id, entity_id, compliance_domain) DO NOTHING",
             As::Owner,
             See::OwnWrites,
             &values,
         );
-        if made > 0 {
+        if created > 0 {
             return Ok(None);
         }
-        // Somebody else made it meanwhile.
+        // Another session created it meanwhile.
         lock_cell(&tenant, entity, domain);
     }
     let (before, decided) = cell(entity, domain);

@@ -11,7 +11,7 @@ use skill_pg::{Answer, Call, Returned, arg, pg_function, sys};
 use super::{Compiled, policy};
 use crate::audit::{self, denial};
 
-/// Which of the three forms of an argument a function has.
+/// Reads the effects from an argument of one of three types.
 type ReadEffects = for<'a> fn(&'a Call) -> Effects<'a>;
 
 fn array_argument(call: &Call) -> Effects<'_> {
@@ -24,7 +24,7 @@ fn literal_argument(call: &Call) -> Effects<'_> {
     request::from_literal(call.text(1))
 }
 
-/// The one place where a request becomes a decision; never raises for what is requested.
+/// Decides a request. The single place for this; invalid requests are refused, not raised.
 fn decide(
     name: Option<&str>,
     effects: Effects<'_>,
@@ -125,14 +125,14 @@ fn enforce_policy_text(call: &Call) -> Answer {
     enforce(call, literal_argument)
 }
 
-/// As `enforce_policy()`, for effects that the caller of a function does not choose.
+/// As `enforce_policy()`, for effects that do not come from the caller.
 pub fn enforce_effects(name: &str, effects: &[String]) -> Result<(), Fault> {
     let requested = || Ok(effects.iter().map(|effect| effect.as_str().into()).collect());
     let (decision, compiled) = decide(Some(name), requested(), check_effects);
     enforce_decision(Some(name), requested, &decision, compiled.as_ref())
 }
 
-/// A policy that can decide; an unknown one, and one that does not compile, is an error.
+/// A policy that compiles; anything else is an error.
 pub fn load_valid(name: &str) -> Result<Compiled, Fault> {
     let compiled = policy(name);
     match &*compiled {
@@ -141,7 +141,7 @@ pub fn load_valid(name: &str) -> Result<Compiled, Fault> {
     }
 }
 
-/// Records a decision that does not allow, and refuses, unless the policy only observes.
+/// Records a decision that does not allow, and raises it as an error unless the policy only observes.
 fn enforce_decision<'a>(
     name: Option<&str>,
     requested: impl FnOnce() -> Effects<'a>,
@@ -177,8 +177,8 @@ fn enforce_decision<'a>(
         .hint("SELECT * FROM skill_system.explain_policy(...) shows the rule behind each effect."))
 }
 
-/// Records a denial so that it outlives the transaction, which the caller is going to roll back. Returns what the error
-/// adds where it cannot be recorded.
+/// Records a denial so that it outlives the transaction, which the caller is going to roll back. Returns what to add to
+/// the error's detail when it cannot be recorded.
 fn record_denial(
     name: Option<&str>,
     requested: Effects<'_>,

@@ -1,4 +1,4 @@
-//! Why a policy decides as it does, and what is odd about it. Unlike the decisions, these raise for an unknown policy.
+//! Why a policy decides as it does, and lint. Unlike the decisions, these functions raise for an unknown policy.
 
 use skill_core::policy::request::{effects_argument, format_effects};
 use skill_core::policy::{PolicyError, Verdict, lint_broken};
@@ -7,7 +7,7 @@ use skill_pg::{Answer, Call, arg, pg_function};
 
 use super::{Compiled, policy};
 
-/// Argument 0, and the policy that it names, which may be one that does not compile.
+/// Argument 0 and the policy of that name, which must exist but may fail to compile.
 fn existing_policy(call: &Call) -> Result<(&str, Compiled), Fault> {
     let name = call.text(0).ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the policy name is NULL"))?;
     let compiled = policy(name);
@@ -102,7 +102,7 @@ fn assert_denies(call: &Call) -> Answer {
 }
 
 pg_function!(effect_problem);
-/// `effect_problem(rule)`: what a legacy profile may contain and this extension would refuse.
+/// `effect_problem(rule)`: why this extension would refuse a rule of a legacy profile.
 fn effect_problem(call: &Call) -> Answer {
     let problem = match call.text(0) {
         None => Some("it is NULL".to_owned()),

@@ -1,4 +1,4 @@
-//! Triggers of `policy_profiles`: what a row must be, its history, and who is told of a change.
+//! Triggers of `policy_profiles`: check of the row, its history, and invalidation of caches.
 
 use const_format::concatcp;
 use skill_core::Fault;
@@ -11,7 +11,7 @@ use skill_pg::{Answer, Call, Event, FromRow, Row, Timing, Trigger, arg, pg_funct
 use super::{PROFILE_COLUMNS, read_profile};
 use crate::{audit, settings};
 
-/// A column that has one of two words; NULL is for the table to refuse.
+/// Checks a column with two valid values; NULL is refused by the table's constraint.
 fn check_choice(column: &'static str, given: Option<&str>, words: [&'static str; 2]) -> Result<(), PolicyError> {
     match given {
         Some(given) if !words.contains(&given) => Err(PolicyError::BadChoice { column, given: shorten(given), words }),
@@ -20,7 +20,7 @@ fn check_choice(column: &'static str, given: Option<&str>, words: [&'static str;
 }
 
 pg_function!(check_policy_row);
-/// Refuses what does not parse.
+/// Refuses rules that do not parse.
 fn check_policy_row(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
     let list = |name: &std::ffi::CStr| -> Vec<String> {
@@ -45,8 +45,8 @@ fn check_policy_row(call: &Call) -> Answer {
 const ANY: &[Event] = &[Event::Insert, Event::Update, Event::Delete, Event::Truncate];
 
 pg_function!(lock_policies);
-/// One statement at a time, because each computes hashes from the others, and before any row is locked, or two would wait
-/// for each other.
+/// One statement at a time, because hashes depend on other rows. Locks before any row is locked, or two statements could
+/// deadlock.
 fn lock_policies(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeStatement, ANY)])?;
     const LOCK: &str = "LOCK TABLE skill_system.policy_versions IN SHARE ROW EXCLUSIVE MODE";
@@ -55,7 +55,7 @@ fn lock_policies(call: &Call) -> Answer {
 }
 
 pg_function!(record_policy_change);
-/// Has every session forget what it compiled, and writes the history of each profile whose content is not what it was.
+/// Invalidates the compiled policies of all sessions, and writes the history of each profile whose content changed.
 fn record_policy_change(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::AfterStatement, ANY)])?;
     announce_change(c"policy_profiles");
@@ -69,7 +69,7 @@ fn record_policy_change(call: &Call) -> Answer {
     Ok(trigger.done())
 }
 
-/// A profile with what the server set.
+/// A stored profile.
 struct Stored {
     profile: Profile,
     tenant: String,
@@ -83,7 +83,7 @@ impl FromRow for Stored {
     }
 }
 
-/// What is to be audited.
+/// An audit record to append.
 struct Record {
     tenant: String,
     event_type: &'static str,
@@ -101,7 +101,7 @@ struct Versions {
     contents: Vec<String>,
 }
 
-/// New versions for all profiles whose stored hash is not that of their content. Runs as the owner and across tenants,
+/// Writes new versions of all profiles whose stored hash is not that of their content. Runs as the owner and across tenants,
 /// because a restore fills them all in one statement.
 fn write_history() -> Result<Vec<Record>, Fault> {
     const STORED: &str = concatcp!(
@@ -119,7 +119,7 @@ fn write_history() -> Result<Vec<Record>, Fault> {
                 Ok(found) => found,
                 // A row that brings its hash is being restored and its parents may come later.
                 Err(PolicyError::UnknownParent { .. }) if was.hash.is_some() && is_being_restored(was) => continue,
-                // What is broken in another tenant was not broken by this statement.
+                // Skip: another tenant's broken profile is not this statement's fault.
                 Err(_) if was.hash.is_some() && was.tenant != settings::tenant() => continue,
                 Err(error) => return Err(error.into()),
             };
@@ -173,7 +173,7 @@ fn store_versions(new: Versions) {
     );
 }
 
-/// No history exists yet for a row that has a version: it comes from a dump.
+/// Whether a row with a version has no history yet, which means that it comes from a dump.
 fn is_being_restored(row: &Stored) -> bool {
     spi::one::<bool>(
         "SELECT NOT EXISTS (SELECT FROM skill_system.policy_versions WHERE tenant_id = $1 AND policy_profile_id = $2)",
@@ -184,7 +184,7 @@ fn is_being_restored(row: &Stored) -> bool {
 }
 
 pg_function!(record_policy_deletion);
-/// The history tells that a profile was deleted, and by whom.
+/// Adds the deletion of a profile to its history.
 fn record_policy_deletion(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::AfterRow, &[Event::Delete])])?;
     let (tenant, name): (&str, &str) = (trigger.old(c"tenant_id"), trigger.old(c"name"));

@@ -21,7 +21,7 @@ pub use decide::{decision_row, enforce_effects, load_valid};
 pub const MODULE: Module =
     Module { caches: &[|change| POLICIES.with(|cache| cache.notice(change))], ..Module::new("policy") };
 
-/// A policy, or why it cannot decide.
+/// A policy, or why it does not compile.
 pub type Compiled = Rc<Result<Policy, PolicyError>>;
 
 thread_local! {
@@ -60,7 +60,7 @@ impl FromRow for ProfileRow {
 
 /// The compiled policy of the session's tenant, from the cache or freshly read.
 pub fn policy(name: &str) -> Compiled {
-    // No profile has such a name, and the cache is not to be filled with them.
+    // No profile has such a long name; it must not fill the cache.
     if name.len() > MAX_NAME_BYTES {
         return Rc::new(Err(PolicyError::Unknown { policy: shorten(name) }));
     }

@@ -1,4 +1,4 @@
-//! The end of a run, and what may still change after it.
+//! The end of a run, and the protection of ended runs.
 
 use skill_core::Fault;
 use skill_core::runs::{RunError, Status};
@@ -41,7 +41,7 @@ fn finish_run(call: &Call) -> Answer {
     }
     let actor = audit_actor(agent_id.as_deref());
     let actor_type = if actor.is_some() { "agent" } else { "system" };
-    // The numbers in a payload are what agents wrote; only sensible ones are added up.
+    // Agents write any number into a payload; only plausible ones are added up.
     spi::each(
         include_str!("finish_run.sql"),
         As::Caller,
@@ -56,7 +56,7 @@ fn finish_run(call: &Call) -> Answer {
 }
 
 pg_function!(guard_run);
-/// A run that has ended stays as it is, except that the foreign key takes away a deleted policy.
+/// Refuses changes of a run that has ended, except that the foreign key clears a deleted policy.
 fn guard_run(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?;
     let EnumLabel(status) = trigger.old(c"status");

@@ -1,4 +1,4 @@
-//! `import_legacy()`: takes over a schema of the skill-system-postgres skill.
+//! `import_legacy()`: imports a schema of the skill-system-postgres skill.
 
 use serde_json::{Map, Value, json};
 use skill_core::error::shorten;
@@ -11,7 +11,7 @@ use skill_pg::{Answer, Arg, Call, Row, arg, pg_function, sys};
 
 use crate::audit;
 
-/// Tables of every version of the old schema, and how a row here is recognized as one that was imported before.
+/// Tables of every version of the old schema, and the condition by which a row counts as imported before.
 const TABLES: [(&str, &str); 3] = [
     ("policy_profiles", "n.name = l.name"),
     ("runs", "n.created_at = l.created_at"),
@@ -94,7 +94,7 @@ impl OldSchema {
                 Code::UndefinedObject,
                 format!("table {missing} does not exist in schema \"{}\"", shorten(schema)),
             )
-            .detail("The schema of a skill system has the tables policy_profiles, runs and run_events.")
+            .detail("The legacy schema has the tables policy_profiles, runs and run_events.")
             .hint(
                 "Rename the old schema with ALTER SCHEMA before CREATE EXTENSION skill_system, and give its new name.",
             )),
@@ -105,7 +105,7 @@ impl OldSchema {
         self.columns.iter().any(|(t, c)| t == table && c == column)
     }
 
-    /// Nothing may move while ids are compared and kept, on either side.
+    /// Locks both schemas while ids are compared and kept.
     fn lock(&self) {
         let old = &self.old;
         execute(format!("LOCK TABLE {old}.policy_profiles, {old}.runs, {old}.run_events IN SHARE MODE"), &[]);
@@ -117,7 +117,7 @@ impl OldSchema {
         );
     }
 
-    /// An id that another row has is no repetition: nothing is imported then.
+    /// Refuses the import when an id belongs to another row: importing again is allowed, overwriting is not.
     fn check_ids(&self) -> Result<(), Fault> {
         let old = &self.old;
         for (table, same) in TABLES {
@@ -174,7 +174,7 @@ impl OldSchema {
         Ok(Imported { table_name: "policy_profiles", imported, skipped: chosen.skipped, detail: detail.join("; ") })
     }
 
-    /// A column of the old runs: the versions of the schema differ, and what is missing comes from the task.
+    /// A column of the old runs. Versions of the schema differ: a missing column comes from the task, or is NULL.
     fn run_column(&self, column: &str, in_spec: bool) -> String {
         match (self.has("runs", column), in_spec && self.runs_have_specs) {
             (true, true) => format!("coalesce(l.{column}, s.{column})"),
@@ -231,7 +231,7 @@ impl OldSchema {
         Imported { table_name: "run_events", imported, skipped: total - imported, detail: String::new() }
     }
 
-    /// Beyond every id, also those that were given out and deleted since; never backwards.
+    /// Moves the sequence past every id that was ever used in the old schema; never backwards.
     fn advance_sequences(&self) {
         for (table, _) in TABLES {
             execute(
@@ -301,7 +301,7 @@ impl OldSchema {
     }
 }
 
-/// The profiles to import, and what is left out.
+/// The profiles to import, and what was skipped.
 #[derive(Default)]
 struct ChosenProfiles {
     profiles: Vec<Value>,

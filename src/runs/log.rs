@@ -1,4 +1,4 @@
-//! What ran: `log_run()`, `start_run()` and the events of a run.
+//! Logging: `log_run()`, `start_run()` and the events of a run.
 
 use const_format::concatcp;
 use skill_core::jsonb::Member;
@@ -9,9 +9,9 @@ use skill_pg::{Answer, Arg, Call, arg, pg_function, sys};
 
 use super::{audit_run, object, object_arg, parse_status, run_id_arg};
 use crate::policy::{load_valid, policy};
-use crate::skills::{self, Ran};
+use crate::skills::{LinkedVersion, linked_version};
 
-/// Number and content of the named policy; an unknown or broken one is an error.
+/// Id and content of the named policy; an unknown policy, or one that does not compile, is an error.
 fn policy_in_force(name: Option<&str>, whole: bool) -> Result<(Option<i64>, Option<serde_json::Value>), Fault> {
     let Some(name) = name else {
         return Ok((None, None));
@@ -134,7 +134,7 @@ fn log_run(call: &Call) -> Answer {
 }
 
 /// The version of a registered skill that a step used; argument `payload` may name it.
-fn version_used(skill: &str, call: &Call, payload: usize) -> Option<Ran> {
+fn version_used(skill: &str, call: &Call, payload: usize) -> Option<LinkedVersion> {
     const MEMBER: &[u8] = b"skill_version";
     let named = call.jsonb(payload).is_some_and(|bytes| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
     let claimed = if named {
@@ -142,14 +142,14 @@ fn version_used(skill: &str, call: &Call, payload: usize) -> Option<Ran> {
     } else {
         None
     };
-    skills::ran(skill, claimed.as_deref())
+    linked_version(skill, claimed.as_deref())
 }
 
-/// Runs a statement that inserts a run, and returns its number and that it is new; where the key is taken, the run that
-/// has it. As the owner: the statement is fixed and the tenant is the session's, so row security has nothing to add and
-/// its two checks a run would cost a tenth of the time.
+/// Runs a statement that inserts a run; returns the run's id and whether it is new, which it is not when another run has
+/// the key. As the owner: the statement is fixed and the tenant is the session's, so row security has nothing to add, and
+/// its two checks per run would cost a tenth of the time.
 fn insert_run(sql: &'static str, args: &[Arg], key: Option<&str>) -> Result<(i64, bool), Fault> {
-    // The run that held the key may be deleted between the two statements; then the next turn inserts one.
+    // The run with the key may be deleted between the two statements; then the next attempt inserts one.
     for _ in 0..3 {
         if let Some(id) = spi::one::<i64>(sql, As::Owner, See::OwnWrites, args) {
             return Ok((id, true));
@@ -269,7 +269,7 @@ fn log_events(call: &Call) -> Answer {
     // As text: a number beyond a double would make the parser raise.
     let text = spi::one::<String>("SELECT $1::text", As::Caller, See::OwnWrites, std::slice::from_ref(&events));
     let parsed = serde_json::from_str(&text.unwrap_or_default()).map_err(|error| {
-        Fault::new(Code::InvalidParameterValue, "events cannot be read").detail(format!("{error}."))
+        Fault::new(Code::InvalidParameterValue, "could not read events").detail(format!("{error}."))
     })?;
     let count = check_events(&parsed)?;
     let known = spi::one::<bool>(

@@ -1,4 +1,4 @@
-//! The run log: what ran, how long, at what cost, with which outcome.
+//! The run log: what ran, how long it took, what it cost, and how it ended.
 
 mod finish;
 mod import;
@@ -46,7 +46,7 @@ fn parse_status(word: Option<&str>) -> Result<Status, RunError> {
     Status::parse(word.ok_or(RunError::Missing { what: "status" })?)
 }
 
-/// The agent as the actor of an audit record, where its name fits there.
+/// The agent as the actor of an audit record, unless its name is too long.
 fn audit_actor(agent_id: Option<&str>) -> Option<&str> {
     agent_id.filter(|name| name.len() <= MAX_ACTOR_ID || name.chars().count() <= MAX_ACTOR_ID)
 }
@@ -59,7 +59,7 @@ fn audit_run(event_type: &str, record: Arg, agent_id: Option<&str>) {
 }
 
 pg_function!(stuck_after);
-/// The setting as an interval, for the view `stuck_runs`.
+/// `skill_system.stuck_after` as an interval, for the view `stuck_runs`.
 fn stuck_after(call: &Call) -> Answer {
     Ok(call.answer(Interval { micros: i64::from(settings::stuck_after_seconds()) * 1_000_000 }))
 }

@@ -7,7 +7,7 @@ use skill_pg::{Answer, Call, FromRow, Row, Timestamptz, arg, pg_function};
 
 use super::run_id_arg;
 
-/// JSON as agents wrote it; numbers beyond what a double can hold leave it a text.
+/// JSON as agents wrote it; a string if a number in it exceeds a double.
 pub fn lenient_json(text: String) -> Value {
     serde_json::from_str(&text).unwrap_or(Value::String(text))
 }

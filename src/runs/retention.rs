@@ -1,4 +1,4 @@
-//! Deletion of old runs, as `skill_system.run_retention` has it.
+//! Deletion of old runs, by `skill_system.run_retention`.
 
 use skill_core::Fault;
 use skill_pg::arg;
@@ -13,7 +13,7 @@ use crate::{audit, settings};
 pub fn delete_old_runs(batch: &Batch) -> Result<Task, Fault> {
     let task = |affected, detail: &str| Ok(Task { name: "run_retention", affected, detail: detail.into() });
     let Some(minutes) = settings::run_retention_minutes() else {
-        return task(0, "skill_system.run_retention is -1: runs are kept for ever");
+        return task(0, "skill_system.run_retention is -1: runs are kept forever");
     };
     let deleted = bypass::with(Bypass::Retention, || {
         spi::collect::<(String, i64, String)>(

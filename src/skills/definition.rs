@@ -4,9 +4,10 @@ use serde_json::{Map, Value, json};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Arg, arg};
 
-use super::history::{Change, record_history};
+use super::history::record_history;
 use super::index;
 use super::model::{Head, Version};
+use crate::versioned::Change;
 
 /// One tier, as it can be looked into and as it came: numbers are kept to the last digit.
 pub struct Tier<'a> {

@@ -1,53 +1,13 @@
 //! The history: one row and one audit record for each change, numbered without gaps in the order of commits.
 
 use serde_json::{Value, json};
-use skill_core::Fault;
-use skill_core::input::optional;
 use skill_core::skills::Status;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{arg, sys};
 
 use super::model::{Head, Version};
 use crate::audit;
-
-/// Longest reason.
-const MAX_REASON: usize = 2000;
-
-/// Who changes something, and why.
-#[derive(Clone)]
-pub struct Change {
-    pub by: String,
-    pub reason: Option<String>,
-    /// Key id and signature of an approval.
-    pub approved_with: Option<String>,
-    /// For the audit record: the metadata as it was given.
-    pub metadata_change: Option<Value>,
-    /// Where it is about a channel.
-    pub channel: Option<String>,
-}
-
-impl Change {
-    /// By the role that logged in.
-    pub fn by_caller() -> Self {
-        Change {
-            by: sys::role_name(sys::session_user()),
-            reason: None,
-            approved_with: None,
-            metadata_change: None,
-            channel: None,
-        }
-    }
-
-    /// As [`Change::by_caller`], for a reason of any length.
-    pub fn for_reason(reason: Option<&str>) -> Self {
-        Change { reason: reason.map(str::to_owned), ..Change::by_caller() }
-    }
-
-    /// As [`Change::by_caller`], for a reason of bounded length.
-    pub fn for_short_reason(reason: Option<&str>) -> Result<Self, Fault> {
-        Ok(Change::for_reason(optional("reason", reason, MAX_REASON)?))
-    }
-}
+use crate::versioned::Change;
 
 /// Adds one row of history and one audit record. The caller holds the lock of the namespace.
 pub fn record_history(
@@ -75,7 +35,7 @@ pub fn record_history(
             arg(version.map(|version| version.version.as_str())),
             arg(previous.map(Status::as_str)),
             arg(status.map(Status::as_str)),
-            arg(&change.by),
+            arg(&change.changed_by),
             arg(change.reason.as_deref()),
             arg(change.approved_with.as_deref()),
             arg(change.channel.as_deref()),
@@ -88,12 +48,12 @@ pub fn record_history(
         "approved_with": change.approved_with,
     });
     if let Some(metadata) = &change.metadata_change {
-        data["metadata_change"] = metadata.clone();
+        data["said"] = metadata.clone();
     }
     if let Some(channel) = &change.channel {
         data["channel"] = channel.as_str().into();
     }
-    let actor = Some(change.by.as_str()).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
+    let actor = Some(change.changed_by.as_str()).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
     audit::append(&format!("skill.{action}"), data, actor, Some("user"));
 }
 

@@ -20,7 +20,7 @@ mod requirements;
 
 use crate::modules::Module;
 
-pub use links::{LinkedVersion as Ran, linked_version as ran};
+pub use links::{LinkedVersion, linked_version};
 
 pub const MODULE: Module =
     Module { caches: &[links::notice], health: &[api::integrity::health], ..Module::new("skills") };

@@ -11,6 +11,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Call, FromRow, Returned, Row, Uuid, arg};
 
 use crate::args::stored;
+use crate::versioned::Namespaces;
 
 /// A skill: the row of `skill_heads`.
 pub struct Head {
@@ -124,6 +125,20 @@ impl State {
     }
 }
 
+/// The namespaces that hold skills, or did, and the history of the skills.
+pub const NAMESPACES: Namespaces = Namespaces {
+    lock: "SELECT revision FROM skill_system.skill_namespaces \
+           WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 FOR NO KEY UPDATE",
+    insert: "INSERT INTO skill_system.skill_namespaces (namespace) VALUES ($1) ON CONFLICT DO NOTHING",
+    revisions: "SELECT namespace, revision FROM skill_system.skill_namespaces \
+                WHERE tenant_id = skill_system.current_tenant() AND ($1 IS NULL OR namespace = $1) AND revision > 0 \
+                ORDER BY namespace",
+    history: "SELECT namespace, revision, action, skill_id, skill_name, version_id, version, previous_status, status, \
+                  channel, changed_at, changed_by, reason FROM skill_system.skill_history \
+              WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND revision > $2 \
+              ORDER BY revision LIMIT $3",
+};
+
 const FIND: &str = concatcp!(
     "SELECT ",
     Head::COLUMNS,
@@ -173,24 +188,9 @@ pub fn lock_row(reference: Reference) -> Option<Head> {
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn lock(reference: Reference) -> Result<Head, Fault> {
     let seen = find_now(reference).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
-    lock_namespace(&seen.namespace);
+    NAMESPACES.lock(&seen.namespace);
     // By the name again: the skill may have been deleted and registered from scratch meanwhile.
     lock_row(reference).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())
-}
-
-/// Every change of a skill holds this lock to the end of the transaction, so revisions count in the order of commits.
-pub fn lock_namespace(namespace: &str) {
-    const LOCK: &str = "SELECT revision FROM skill_system.skill_namespaces \
-                        WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 FOR NO KEY UPDATE";
-    if spi::execute(LOCK, As::Owner, See::OwnWrites, &[arg(namespace)]) == 0 {
-        spi::execute(
-            "INSERT INTO skill_system.skill_namespaces (namespace) VALUES ($1) ON CONFLICT DO NOTHING",
-            As::Owner,
-            See::OwnWrites,
-            &[arg(namespace)],
-        );
-        spi::execute(LOCK, As::Owner, See::OwnWrites, &[arg(namespace)]);
-    }
 }
 
 const VERSIONS: &str = concatcp!(

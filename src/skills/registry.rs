@@ -12,9 +12,10 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Uuid, arg, sys};
 
-use super::history::{Change, record_history};
+use super::history::record_history;
 use super::model::{self, HEAD_JSON, Head, State, Version};
 use super::{approval, dependencies, index};
+use crate::versioned::Change;
 
 /// Largest body, in bytes.
 const MAX_BODY: usize = 16 << 20;
@@ -140,7 +141,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     let relations = relations::read(new.namespace, new.manifest.as_ref())?;
     let identity = Identity::of(new.body, new.files);
     let metadata = new.metadata.to_json();
-    model::lock_namespace(new.namespace);
+    model::NAMESPACES.lock(new.namespace);
     let plan = Plan::new(new, &identity)?;
     let unchanged = plan.only_repeats(new);
     let Plan { mut head, mut version, is_new_skill, is_new_version, before, wanted, served } = plan;
@@ -226,7 +227,7 @@ fn insert_version(new: &NewVersion, head: &Head, version: &Version, metadata: &V
             arg(metadata),
             arg(new.frontmatter.as_ref()),
             arg(new.manifest.as_ref()),
-            arg(&change.by),
+            arg(&change.changed_by),
             arg(&head.namespace),
         ],
     );
@@ -380,7 +381,7 @@ pub fn set_channel(head: &Head, channel: &str, version: &Version, change: &Chang
              WHERE c.version_id <> excluded.version_id",
         As::Owner,
         See::OwnWrites,
-        &[arg(head.id), arg(channel), arg(version.id), arg(&change.by)],
+        &[arg(head.id), arg(channel), arg(version.id), arg(&change.changed_by)],
     );
     if changed > 0 {
         let change = Change { channel: Some(channel.to_owned()), ..change.clone() };

@@ -32,7 +32,7 @@ pub fn roles() -> Check {
         Some(wrong) => Check::error(
             "roles",
             wrong,
-            "CREATE ROLE ... NOLOGIN what is missing and grant as sql/ does; take away SUPERUSER and BYPASSRLS.",
+            "Create missing roles with NOLOGIN and grant them what sql/ grants; ALTER ROLE ... NOSUPERUSER NOBYPASSRLS.",
         ),
     }
 }
@@ -43,9 +43,9 @@ pub fn row_security() -> Check {
          WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity",
     );
     match open {
-        None => Check::ok("row_security", "every table separates the tenants"),
+        None => Check::ok("row_security", "enabled for every table"),
         Some(tables) => {
-            Check::error("row_security", format!("off for {tables}"), "ALTER TABLE ... ENABLE ROW LEVEL SECURITY;")
+            Check::error("row_security", format!("disabled for {tables}"), "ALTER TABLE ... ENABLE ROW LEVEL SECURITY;")
         }
     }
 }
@@ -62,8 +62,8 @@ pub fn dump_marking() -> Check {
         None => Check::ok("dump_marking", "pg_dump saves every table and sequence"),
         Some(tables) => Check::error(
             "dump_marking",
-            format!("pg_dump would leave out {tables}"),
-            "DROP and CREATE EXTENSION mark them; tables added by hand belong in another schema.",
+            format!("pg_dump does not save {tables}"),
+            "Move tables that were created by hand to another schema. CREATE EXTENSION marks the extension's own.",
         ),
     }
 }

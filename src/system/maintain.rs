@@ -13,8 +13,8 @@ fn maintain(call: &Call) -> Answer {
         .get::<Option<i32>>(0)
         .filter(|size| (1..=1_000_000).contains(size))
         .ok_or_else(|| Fault::new(Code::InvalidParameterValue, "max_rows must be between 1 and 1000000"))?;
-    // Two at once would create the same partition twice. The table is one that nobody else may lock; an advisory lock could
-    // be held by anybody.
+    // Two at once would create the same partition twice. Not an advisory lock, because any role could hold that; only the
+    // extension's owner can lock this table.
     const LOCK: &str = "LOCK TABLE skill_system.audit_state IN SHARE UPDATE EXCLUSIVE MODE";
     spi::execute(LOCK, As::Owner, See::OwnWrites, &[]);
     let batch = Batch { rows };

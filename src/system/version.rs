@@ -1,4 +1,4 @@
-//! Which versions of library, catalogue and server work together.
+//! Versions of library, catalogue and server.
 
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, arg, pg_function};
@@ -7,7 +7,7 @@ use crate::modules::Check;
 
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
-/// The pgrx this was built with: it is pinned, so the manifest names it.
+/// The version of pgrx, which the manifest pins.
 fn pgrx_version() -> &'static str {
     let manifest = include_str!("../../Cargo.toml");
     manifest

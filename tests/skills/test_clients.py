@@ -623,7 +623,7 @@ def test_a_client_schema_is_the_callers(agent_schema, connect, db, database):
     # Schemas that it did not make, or made for somebody else, are not touched.
     db.execute("CREATE SCHEMA found")
     db.execute("CREATE SCHEMA trap")
-    db.execute("COMMENT ON SCHEMA trap IS 'Made by skill_system.create_client_schema() for skills_runtime.'")
+    db.execute("COMMENT ON SCHEMA trap IS 'Created by skill_system.create_client_schema() for skills_runtime.'")
     db.execute("CREATE TABLE trap.skills_catalog (id bigint)")
     for schema, who in (("found", db), ("public", db), ("trap", db), ("trap", admin), ("agent", admin), (name, db)):
         with pytest.raises(errors.ObjectNotInPrerequisiteState):
@@ -648,7 +648,7 @@ def test_the_trigger_works_on_its_own_views_only(agent_schema, db):
     )
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
         db.execute("INSERT INTO public.lure VALUES (1, 'ab')")
-    with pytest.raises(errors.ObjectNotInPrerequisiteState):
+    with pytest.raises(errors.TriggerProtocolViolated):
         db.execute("SELECT skill_system.write_client_skill()")
 
 

@@ -13,10 +13,6 @@ NOT_CONVERTED = {
     "src/ledger/retention.rs",
     "src/ledger/rotation.rs",
     "src/pg/keys.rs",
-    "src/runs/mod.rs",
-    "src/skills/approval.rs",
-    "src/skills/client_schema.rs",
-    "src/skills/clients.rs",
 }
 
 STRING = r'"((?:[^"\\]|\\[\s\S])*)"'

@@ -1,5 +1,5 @@
-//! What every background worker of ours needs: a process of its own, signals, a session whose settings nobody else
-//! chose, and transactions whose errors do not end it.
+//! What the background workers have in common: registration, signals, a session with fixed settings, and transactions
+//! whose errors do not end the worker.
 
 use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
@@ -43,8 +43,8 @@ pub fn begin() {
     }
 }
 
-/// Connects to a database, or to none (shared catalogues only), as the bootstrap superuser. Role and database may have
-/// settings of their own; those that could change what a worker does are set here, and no reload changes them back.
+/// Connects to a database, or to none (shared catalogues only), as the bootstrap superuser. Settings of role and database
+/// that could change what a worker does are overridden here, and no reload changes them back.
 pub fn connect(database: Option<pg_sys::Oid>, name: &str) {
     // SAFETY: called once, after `begin`.
     unsafe {
@@ -87,7 +87,7 @@ pub fn set(setting: &CStr, value: &CStr) {
     }
 }
 
-/// An error that ended a transaction.
+/// An error that aborted a transaction.
 pub struct Caught {
     code: PgSqlErrorCode,
     /// What went wrong, in one line.
@@ -132,7 +132,7 @@ pub fn log(message: String, hint: Option<&str>) {
     );
 }
 
-/// Runs `body` in a transaction of its own, which is committed when this returns, or rolled back with the error.
+/// Runs `body` in a transaction, which is committed, or rolled back on an error.
 pub fn transaction<T>(activity: &CStr, body: impl FnOnce() -> T) -> Result<T, Caught> {
     // SAFETY: the main loop of every worker of the server's; outside of a transaction.
     unsafe {
@@ -157,8 +157,8 @@ pub fn transaction<T>(activity: &CStr, body: impl FnOnce() -> T) -> Result<T, Ca
     }
 }
 
-/// Waits until the time is over (`None`: without end) or somebody sets the latch. Between transactions only: a worker
-/// that is to end does it here, without a word.
+/// Waits until the time is over (`None`: forever) or the latch is set. Between transactions only: a worker that is told
+/// to stop exits here silently.
 pub fn wait(time: Option<Duration>) {
     // SAFETY: the usual wait of a worker; its latch exists as long as the process.
     unsafe {
@@ -168,11 +168,11 @@ pub fn wait(time: Option<Duration>) {
         pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
         if pg_sys::ProcDiePending != 0 {
-            // To the server, 0 says that the worker is not to be started again.
+            // For the server, status 0 means not to restart the worker.
             let once = (*pg_sys::MyBgworkerEntry).bgw_restart_time == pg_sys::BGW_NEVER_RESTART;
             pg_sys::proc_exit(if once { 0 } else { 1 });
         }
-        // Nothing runs that could be cancelled.
+        // No statement is running that could be cancelled.
         pg_sys::QueryCancelPending = 0;
         pgrx::check_for_interrupts!();
         if pg_sys::ConfigReloadPending != 0 {

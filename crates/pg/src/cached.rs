@@ -1,9 +1,9 @@
-//! What a backend remembers of a table, and when it must forget it.
+//! Caches of table contents in a backend, and their invalidation.
 //!
-//! A change sends a relcache invalidation for a table; it is transactional, reaches every backend at COMMIT and this one
-//! at once. The callback only lowers a flag. The same tells that the extension was dropped. What was read under a snapshot
-//! that may be older than the last commit (parallel mode) is forgotten when the transaction ends, and what was read in a
-//! part of a transaction that is rolled back, with it.
+//! A change sends a relcache invalidation for a table, which is transactional and reaches every backend at COMMIT and this
+//! one at once; DROP EXTENSION sends one too. The callback only clears a flag. Values read under a snapshot that may be
+//! older than the last commit (parallel mode) are dropped when the transaction ends, and values read in a subtransaction
+//! that is rolled back are dropped with it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,12 +15,12 @@ use pgrx::pg_sys;
 use super::sys;
 use super::xact::{self, End};
 
-/// Why something that is remembered may no longer hold.
+/// Why a cached value may no longer be valid.
 #[derive(Clone, Copy)]
 pub enum Change {
-    /// A relation of this oid changed; `InvalidOid` means any.
+    /// The relation with this oid changed; `InvalidOid` means any.
     Relation(pg_sys::Oid),
-    /// What this transaction, or a part of it, did is rolled back.
+    /// This transaction, or a subtransaction, is rolled back.
     Rollback,
     /// The transaction ends.
     TransactionEnd,
@@ -31,8 +31,8 @@ thread_local! {
     static ROLES_UNCHANGED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has each of `listeners`, usually `|change| CACHE.with(|cache| cache.notice(change))`, called at each change. Called while
-/// the library is loaded.
+/// Registers functions to be called at each change, usually `|change| CACHE.with(|cache| cache.notice(change))`. Called
+/// while the library is loaded.
 pub fn listen(listeners: &[fn(Change)]) {
     LISTENERS.with_borrow_mut(|all| all.extend_from_slice(listeners));
 }
@@ -89,8 +89,8 @@ pub struct Cached<K, V> {
 }
 
 impl<K: Hash + Eq, V: Clone> Cached<K, V> {
-    /// Nothing yet; at most `limit` values of what `table` of the extension tells. Invalidations are sent for that table:
-    /// it may stand for another one whose own would throw away too much, see [`announce_change`].
+    /// An empty cache of at most `limit` values that depend on `table` of the extension. Invalidations are sent for that
+    /// table; it may be a substitute for another one whose own invalidations are too frequent, see [`announce_change`].
     pub const fn new(table: &'static CStr, limit: usize) -> Self {
         Cached {
             table,
@@ -102,7 +102,7 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
         }
     }
 
-    /// To be called by the listener given to [`listen`].
+    /// Handles a change; to be called by the listener given to [`listen`].
     pub fn notice(&self, change: Change) {
         match change {
             Change::Relation(oid) if oid != pg_sys::InvalidOid && oid != self.watched.get() => {}
@@ -111,9 +111,8 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
         }
     }
 
-    /// The value of `key`, which `load` finds out when it is not remembered. Looks at the invalidations other sessions have
-    /// sent meanwhile, also inside a transaction block, where the server itself would not look before the next table is
-    /// locked.
+    /// The value of `key`, loaded when it is not cached. Accepts pending invalidations of other sessions, also inside a
+    /// transaction block, where the server would not do so before the next table is locked.
     pub fn get_or_load<Q>(&self, key: &Q, load: impl FnOnce() -> V) -> V
     where
         K: std::borrow::Borrow<Q>,
@@ -124,7 +123,7 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
         }
     }
 
-    /// The same where `load` may find nothing, which is not remembered.
+    /// The same with a `load` that may fail; an error is not cached.
     pub fn get_or_try_load<Q, E>(&self, key: &Q, load: impl FnOnce() -> Result<V, E>) -> Result<V, E>
     where
         K: std::borrow::Borrow<Q>,
@@ -146,7 +145,7 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
         if unsafe { pg_sys::IsInParallelMode() } {
             self.transient.set(true);
         }
-        // Raised before the values are read: from here on a change is noticed.
+        // Set before the values are read: from here on a change is noticed.
         self.valid.set(true);
         let value = load()?;
         let mut values = self.values.borrow_mut();
@@ -159,7 +158,7 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
     }
 }
 
-/// Tells all sessions, when this transaction commits, that what is remembered of `table` changed.
+/// Invalidates the caches of `table` in all sessions when this transaction commits.
 pub fn announce_change(table: &CStr) {
     let table = sys::relation(table);
     // SAFETY: the table exists.

@@ -52,7 +52,7 @@ thread_local! {
     static SIGNATURES: RefCell<Vec<Rc<Signature>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The exported function that runs now, for messages.
+/// Name of the exported function that runs, for messages.
 pub(crate) fn current() -> &'static str {
     CURRENT.get()
 }
@@ -68,7 +68,7 @@ struct Signature {
 pub(crate) fn register() {
     #[pgrx::pg_guard]
     unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-        // One that is being filled is dropped with the next change; what it holds was read just now.
+        // A signature that is being read is dropped with the next change; it is current now.
         let _ = SIGNATURES.try_with(|all| all.try_borrow_mut().map(|mut all| all.clear()));
     }
     // SAFETY: the callback lives as long as the library, which is never unloaded.
@@ -188,7 +188,7 @@ impl Call {
         }
     }
 
-    /// The node that says how the function was called, a trigger for example.
+    /// The context node of the call, for example of a trigger.
     pub(crate) fn context(&self) -> *mut pg_sys::Node {
         // SAFETY: set by the function manager, null for a plain call.
         unsafe { (*self.fcinfo).context }

@@ -1,4 +1,4 @@
-//! Faults of `core` become errors of the server.
+//! Conversion of `core`'s faults into errors of the server.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -10,8 +10,8 @@ use skill_core::{Code, Fault};
 
 use super::sys;
 
-/// Keeps the inside of the library out of what clients see: with RUST_BACKTRACE in
-/// the server's environment, pgrx would put a backtrace into the DETAIL of errors.
+/// Keeps internals of the library out of messages: with RUST_BACKTRACE in the server's environment, pgrx would put a
+/// backtrace into the DETAIL of errors.
 pub fn register() {
     // SAFETY: a backend has one thread.
     unsafe {
@@ -20,8 +20,8 @@ pub fn register() {
     }
 }
 
-/// Raises the fault as an ERROR, from where nothing can be returned. Faults of class `SK` are returned: pgrx's guard knows
-/// only the server's own SQLSTATEs.
+/// Raises the fault as an ERROR, where no `Result` can be returned. Not for faults of class `SK`: pgrx's guard knows only
+/// the server's own SQLSTATEs.
 pub fn raise(fault: Fault) -> ! {
     report(fault, PgLogLevel::ERROR);
     unreachable!("an ERROR does not return")
@@ -93,7 +93,7 @@ thread_local! {
     static RETURNED: Cell<Option<NonNull<pg_sys::ErrorData>>> = const { Cell::new(None) };
 }
 
-/// The answer of a function's body inside of pgrx's guard, which only knows the server's own SQLSTATEs: a fault of class
+/// Unwraps the result of a function's body inside pgrx's guard, which knows only the server's own SQLSTATEs: a fault of class
 /// `SK` waits here for [`throw_returned`].
 pub(crate) fn answer(answer: Result<pg_sys::Datum, Fault>) -> pg_sys::Datum {
     match answer {
@@ -110,7 +110,7 @@ pub(crate) fn answer(answer: Result<pg_sys::Datum, Fault>) -> pg_sys::Datum {
 ///
 /// # Safety
 /// Outside of pgrx's guard, in a frame without destructors: an ERROR leaves it by longjmp.
-#[allow(ffi_unwind_calls)] // The one place where that is meant.
+#[allow(ffi_unwind_calls)] // The only intended place.
 pub unsafe fn throw_returned() {
     unsafe extern "C-unwind" {
         fn ThrowErrorData(data: *mut pg_sys::ErrorData);
@@ -159,7 +159,7 @@ impl<T, E: Into<Fault>> OrRaise<T> for Result<T, E> {
     }
 }
 
-/// Lets a long loop be cancelled.
+/// Lets the user cancel a long loop.
 pub fn check_for_interrupts() {
     pgrx::check_for_interrupts!();
 }

@@ -1,4 +1,4 @@
-//! Places where a test can have the server killed, to see that a crash there loses nothing.
+//! Places where a test can crash the server, to check that nothing is lost.
 
 use std::ffi::CString;
 
@@ -10,8 +10,8 @@ static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 pub fn register() {
     GucRegistry::define_string_guc(
         c"skill_system.fault_point",
-        c"For tests: the step of sealing at which this process kills itself.",
-        c"Empty, the default, outside of tests.",
+        c"Step of sealing at which this process kills itself. For tests only.",
+        c"Empty, the default, disables it.",
         &FAULT_POINT,
         GucContext::Suset,
         GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
@@ -21,7 +21,7 @@ pub fn register() {
 /// Kills this process when the setting `skill_system.fault_point`, which is empty outside of tests, names this point.
 pub fn reached(name: &str) {
     if FAULT_POINT.get().is_some_and(|point| point.to_bytes() == name.as_bytes()) {
-        // SAFETY: as somebody else's kill -9 would.
+        // SAFETY: the same as kill -9 from outside.
         unsafe {
             libc::kill(libc::getpid(), libc::SIGKILL);
         }

@@ -1,6 +1,6 @@
 //! The boundary between safe Rust and the server: the only crate with `unsafe`.
 //!
-//! Modules see safe functions. Each block says why it is sound; the server calls a backend from one thread only, which is
+//! Modules see safe functions. Each block has a SAFETY note; the server calls a backend from one thread only, which is
 //! the reason for most of them. Nothing here knows a module: what belongs to one is registered when the library is loaded.
 #![deny(ffi_unwind_calls)]
 

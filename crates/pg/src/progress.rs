@@ -1,19 +1,19 @@
-//! How far a long verification is: reported as the server's own commands report theirs, so it needs no shared memory
-//! of ours, and any session can see it.
+//! Progress of a long verification, reported like that of the server's own commands: it needs no shared memory, and any
+//! session can see it.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
-/// Marks our entries among those of VACUUM, COPY and the like, whose numbers are small.
+/// Tells these entries from those of VACUUM, COPY and the like, whose numbers are small.
 const COMMAND: pg_sys::ProgressCommandType::Type = 0x5353;
 const PHASE: i32 = 0;
 const DONE: i32 = 1;
 const TOTAL: i32 = 2;
-/// The server's memory is written to once in so many steps.
+/// Steps between two updates of the server's memory.
 const STRIDE: i64 = 1024;
-/// psql shows a line this often.
+/// Time between two lines for psql.
 const NOTICE: Duration = Duration::from_secs(5);
 
 /// The phases of `verify_audit()`, in order.
@@ -53,8 +53,8 @@ pub fn start(phase: usize, total: i64) {
     NOTICED.set(Some(Instant::now()));
 }
 
-/// So many steps more are done. `say` makes the line for psql.
-pub fn advance(steps: i64, say: impl FnOnce(i64) -> String) {
+/// Adds steps. `line` formats the line for psql.
+pub fn advance(steps: i64, line: impl FnOnce(i64) -> String) {
     let before = STEPS.get();
     let done = before + steps;
     STEPS.set(done);
@@ -70,7 +70,7 @@ pub fn advance(steps: i64, say: impl FnOnce(i64) -> String) {
     put(DONE, done);
     if !worker && NOTICED.get().is_some_and(|last| last.elapsed() >= NOTICE) {
         NOTICED.set(Some(Instant::now()));
-        super::error::notice(say(done));
+        super::error::notice(line(done));
     }
 }
 

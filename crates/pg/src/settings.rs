@@ -1,11 +1,11 @@
-//! Settings beyond what pgrx offers: what was set before the library declared them, and values that nobody changes back.
+//! Settings beyond pgrx's API: values set before the library declared them, and values that users cannot change back.
 
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-/// What somebody set before the library was loaded. Anybody can do that, at the latest in the options of the connection,
-/// and it hides what ALTER ROLE or ALTER DATABASE said.
+/// The value set before the library was loaded. Any user can set one, for example in the connection options, and it takes
+/// precedence over those of ALTER ROLE and ALTER DATABASE.
 pub fn startup_value(name: &CStr) -> Option<CString> {
     // SAFETY: a NUL-terminated constant; the answer is copied at once.
     unsafe {
@@ -27,7 +27,7 @@ pub fn override_value(name: &CStr, value: &CStr) {
     }
 }
 
-/// Nobody else can declare settings that begin so; called when all are declared.
+/// Reserves a prefix of settings for this library; called when all of its settings are declared.
 pub fn reserve_prefix(prefix: &CStr) {
     // SAFETY: a NUL-terminated constant.
     unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) };

@@ -1,7 +1,7 @@
-//! SQL from inside: kept plans, a pinned search_path, the owner's rights where needed.
+//! SQL from the extension: cached plans, a fixed search_path, the owner's rights where needed.
 //!
-//! Every statement runs with `search_path = pg_catalog, pg_temp`, so no schema of the caller can put its own operators or
-//! functions in the way.
+//! Every statement runs with `search_path = pg_catalog, pg_temp`, so no object in a caller's schema can shadow an operator
+//! or a function.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -57,7 +57,7 @@ impl Bound {
 
 /// Starts SPI; it ends with SPI_finish, or with the abort of the (sub)transaction.
 unsafe fn connect() {
-    // SAFETY: inside a transaction, as every call of ours.
+    // SAFETY: inside a transaction, as every call.
     if unsafe { pg_sys::SPI_connect() } != pg_sys::SPI_OK_CONNECT as i32 {
         super::error::raise(Fault::new(Code::Internal, "SPI_connect failed"));
     }
@@ -94,7 +94,7 @@ impl Sql for &'static str {
     }
 }
 
-/// A statement that was put together for one call.
+/// A statement built for one call.
 #[derive(Clone, Copy)]
 pub struct Once<'a>(pub &'a str);
 
@@ -113,7 +113,7 @@ pub fn execute(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> u64 {
     run(sql, rights, see, args, |rows| rows.processed)
 }
 
-/// Runs a statement and gives each row to `body`, which may fail: then the rest is left.
+/// Runs a statement and passes each row to `body`, which may fail; then the remaining rows are skipped.
 pub fn each(
     sql: impl Sql,
     rights: As,
@@ -284,7 +284,7 @@ pub fn with_latest_snapshot<T>(body: impl FnOnce() -> T) -> T {
 
 /// Runs `body` with other settings, restored after it.
 pub fn with_settings<T>(settings: &[(&CStr, &CStr)], body: impl FnOnce() -> T) -> T {
-    // SAFETY: a GUC nest level of our own; an error leaves by unwinding, and the abort restores the settings.
+    // SAFETY: a separate GUC nest level; an error leaves by unwinding, and the abort restores the settings.
     unsafe {
         let nest = pg_sys::NewGUCNestLevel();
         for (name, value) in settings {
@@ -322,7 +322,7 @@ struct Pinned {
 
 impl Pinned {
     fn new(become_user: Option<Oid>) -> Self {
-        // SAFETY: a GUC nest level of our own, ended in drop; the previous user is kept there too.
+        // SAFETY: a separate GUC nest level, ended in drop; the previous user is kept there too.
         unsafe {
             let nest = pg_sys::NewGUCNestLevel();
             set_option(c"search_path", c"pg_catalog, pg_temp", pg_sys::GucAction::GUC_ACTION_SAVE);
@@ -354,7 +354,7 @@ impl Drop for Pinned {
     }
 }
 
-/// Runs `body` with the settings at their usual values that change how the server writes values and names as text.
+/// Runs `body` with fixed values of the settings that affect how the server writes values and names as text.
 pub fn with_plain_text<T>(body: impl FnOnce() -> T) -> T {
     const PLAIN: [(&CStr, &CStr); 6] = [
         (c"TimeZone", c"UTC"),

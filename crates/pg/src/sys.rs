@@ -1,4 +1,4 @@
-//! Small questions to the server.
+//! Small functions of the server.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
@@ -58,8 +58,8 @@ pub fn cluster_identity() -> Option<(u64, pg_sys::Oid, u32)> {
         .then(|| unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId, pg_sys::GetWALInsertionTimeLine()) })
 }
 
-/// The extension is there, and stays until the end of this transaction: DROP EXTENSION begins with this lock. Whoever
-/// locks several of its tables calls this first, or each could wait for the other.
+/// Locks the extension until the end of this transaction, so that DROP EXTENSION has to wait; false when it does not
+/// exist. To be called before several of its tables are locked, or DROP EXTENSION could cause a deadlock.
 pub fn hold_extension() -> bool {
     // SAFETY: catalogue look-ups and a lock inside a transaction.
     unsafe {
@@ -78,13 +78,13 @@ pub fn hold_extension() -> bool {
     }
 }
 
-/// Locks a table until the end of the transaction against whoever locks it so too, without waiting.
+/// Takes a lock on a table, which conflicts with itself, until the end of the transaction; false when it is taken.
 pub fn try_lock(table: pg_sys::Oid) -> bool {
     // SAFETY: an oid that names no table is locked for nothing.
     unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as i32) }
 }
 
-/// Waits until nobody else writes into a table, and locks it against all who would.
+/// Waits for writers of a table, and keeps out others.
 pub fn lock_exclusive(table: pg_sys::Oid) {
     // SAFETY: an oid that names no table is locked for nothing.
     unsafe { pg_sys::LockRelationOid(table, pg_sys::ExclusiveLock as i32) }
@@ -96,8 +96,8 @@ pub fn unlock_exclusive(table: pg_sys::Oid) {
     unsafe { pg_sys::UnlockRelationOid(table, pg_sys::ExclusiveLock as i32) }
 }
 
-/// Locks tables until the end of the transaction against everybody. Tries for a second and is never in the lock queue, where
-/// all others would wait behind it for as long as the oldest transaction stays open.
+/// Takes ACCESS EXCLUSIVE locks until the end of the transaction. Tries for a second without queueing, because all other
+/// sessions would have to wait behind a queued lock for as long as the oldest transaction is open.
 pub fn try_lock_access_exclusive(tables: &[pg_sys::Oid]) -> bool {
     let mode = pg_sys::AccessExclusiveLock as i32;
     for _ in 0..50 {
@@ -162,24 +162,24 @@ thread_local! {
     static ON_BEHALF_OF: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
-/// Whose session it is: who logged in, or what a superuser made of it with SET SESSION AUTHORIZATION.
+/// The session user: who logged in, or what SET SESSION AUTHORIZATION chose.
 pub fn session_user() -> pg_sys::Oid {
     // SAFETY: no preconditions.
     unsafe { pg_sys::GetSessionUserId() }
 }
 
-/// This process, a worker, writes for somebody who logged in elsewhere.
+/// Sets the authenticated user of this background worker, which writes on behalf of another session.
 pub fn write_on_behalf_of(authenticated: pg_sys::Oid) {
     ON_BEHALF_OF.set(Some(authenticated));
 }
 
-/// Who logged in: another one than the session user after SET SESSION AUTHORIZATION.
+/// The role that logged in, whatever SET SESSION AUTHORIZATION chose later.
 pub fn authenticated_user() -> pg_sys::Oid {
     // SAFETY: no preconditions.
     ON_BEHALF_OF.get().unwrap_or_else(|| unsafe { pg_sys::GetAuthenticatedUserId() })
 }
 
-/// Whose rights are in force.
+/// The role whose rights are in force.
 pub fn current_user() -> pg_sys::Oid {
     // SAFETY: no preconditions.
     unsafe { pg_sys::GetUserId() }
@@ -218,8 +218,8 @@ pub fn has_rights_of_named(role: &CStr) -> bool {
 
 /// The schema of this extension; `InvalidOid` when there is none.
 pub fn schema() -> pg_sys::Oid {
-    // SAFETY: a catalogue look-up inside a transaction; the schema cannot be renamed
-    // while the extension is there (relocatable = false).
+    // SAFETY: a catalogue look-up inside a transaction; the schema of the extension cannot be renamed
+    // (relocatable = false).
     unsafe { pg_sys::get_namespace_oid(c"skill_system".as_ptr(), true) }
 }
 
@@ -268,8 +268,8 @@ pub fn in_own_script() -> bool {
     }
 }
 
-/// A name without a schema may mean a thing of this extension. It goes by the text of search_path and not by what it
-/// resolves to now, because that may change while the statement waits for a lock.
+/// Whether an unqualified name may resolve to an object of this extension. Judged by the text of search_path and not by
+/// the current schemas, which may change while the statement waits for a lock.
 pub fn on_search_path() -> bool {
     // SAFETY: a setting of this backend, always a NUL-terminated text.
     let path = unsafe { CStr::from_ptr(pg_sys::namespace_search_path) }.to_string_lossy().to_lowercase();

@@ -82,7 +82,7 @@ impl<'c> Trigger<'c> {
     pub fn new(call: &'c Call, accepted: &[(Timing, &[Event])]) -> Result<Self, Fault> {
         let violated = |message: String| Fault::new(Code::TriggerProtocolViolated, message);
         let context = call.context();
-        // SAFETY: a node starts with its tag, which says what it is; it lives as long as the call.
+        // SAFETY: a node starts with its tag, which is its type; it lives as long as the call.
         let data = unsafe {
             if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
                 return Err(violated(format!("function \"{}\" was not called by trigger manager", call.name())));
@@ -118,12 +118,10 @@ impl<'c> Trigger<'c> {
         )))
     }
 
-    /// Why it fired.
     pub fn event(&self) -> Event {
         self.event
     }
 
-    /// When it fired.
     pub fn timing(&self) -> Timing {
         self.timing
     }
@@ -218,7 +216,7 @@ impl<'c> Trigger<'c> {
     fn modified<'v, 'a: 'v>(&self, mut numbers: Vec<i32>, values: impl Iterator<Item = &'v Arg<'a>>) -> Returned {
         let row = self.new_row();
         if row.is_null() {
-            raise(Fault::new(Code::Internal, format!("function {}: there is no new row", super::call::current())));
+            raise(Fault::new(Code::Internal, format!("function {}: new row does not exist", super::call::current())));
         }
         // SAFETY: tuple and descriptor belong together; the values are of the columns' types. The new row is created where
         // it outlives a query that may be running.
@@ -293,7 +291,11 @@ impl<'c> Trigger<'c> {
         if tuple.is_null() {
             raise(Fault::new(
                 Code::Internal,
-                format!("function {}: {} is not of this event", super::call::current(), Place::Attribute(name)),
+                format!(
+                    "function {}: row of {} does not exist in this event",
+                    super::call::current(),
+                    Place::Attribute(name)
+                ),
             ));
         }
         let mut null = false;

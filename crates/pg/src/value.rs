@@ -1,7 +1,7 @@
-//! Values on their way in and out: which Rust type reads which type of the server, and which type it becomes there.
+//! Conversion of values: which Rust type reads which type of the server, and which type it becomes there.
 //!
-//! A value that goes out is kept as Rust has it until the server's copy is needed, and that copy is made in the memory
-//! where it is used: nothing here outlives the memory that it lies in.
+//! A value for the server stays a Rust value until the server's copy is needed, and that copy is allocated in the memory
+//! context where it is used: nothing here outlives its memory.
 
 use std::borrow::Cow;
 use std::ffi::CStr;
@@ -29,7 +29,6 @@ impl Timestamptz {
     /// After all others.
     pub const INFINITY: Timestamptz = Timestamptz(i64::MAX);
 
-    /// It is not infinite.
     pub fn is_finite(self) -> bool {
         self != Self::INFINITY && self != Self::NEG_INFINITY
     }
@@ -45,7 +44,6 @@ impl Timestamptz {
 pub struct Date(pub i32);
 
 impl Date {
-    /// It is not infinite.
     pub fn is_finite(self) -> bool {
         self.0 != i32::MIN && self.0 != i32::MAX
     }
@@ -486,7 +484,7 @@ enum Content<'a> {
     /// The text of a numeric.
     Numeric(String),
     Array(Oid, Vec<Arg<'a>>),
-    /// A value that the server passed to us, in memory that lives as long as `'a`.
+    /// A value that the server passed, in memory that lives as long as `'a`.
     Given(pg_sys::Datum, PhantomData<&'a [u8]>),
 }
 
@@ -573,7 +571,7 @@ fn same_kind(a: Oid, b: Oid) -> bool {
 }
 
 fn new_fixed(bytes: &[u8]) -> pg_sys::Datum {
-    // SAFETY: freshly allocated with room for the bytes.
+    // SAFETY: freshly allocated, large enough for the bytes.
     unsafe {
         let copy = pg_sys::palloc(bytes.len()).cast::<u8>();
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
@@ -582,7 +580,7 @@ fn new_fixed(bytes: &[u8]) -> pg_sys::Datum {
 }
 
 fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
-    // SAFETY: freshly allocated with room for the header and the bytes; an allocation too large raises.
+    // SAFETY: freshly allocated, large enough for the header and the bytes; an allocation too large raises.
     unsafe {
         let varlena = pg_sys::palloc(bytes.len() + pg_sys::VARHDRSZ).cast::<u8>();
         pgrx::set_varsize_4b(varlena.cast(), (bytes.len() + pg_sys::VARHDRSZ) as i32);

@@ -1,4 +1,4 @@
-//! The ends of transactions and of their parts.
+//! Callbacks at the ends of transactions and subtransactions.
 
 use std::cell::RefCell;
 
@@ -21,14 +21,13 @@ pub enum End {
     ParallelCommitted,
     /// A parallel worker's part is rolled back.
     ParallelAborted,
-    /// A savepoint is released: what belongs to the first now belongs to the second.
+    /// A savepoint is released: the first subtransaction becomes part of the second.
     SubCommitted(pg_sys::SubTransactionId, pg_sys::SubTransactionId),
-    /// What happened since this savepoint is rolled back.
+    /// This subtransaction is rolled back.
     SubAborted(pg_sys::SubTransactionId),
 }
 
 impl End {
-    /// Something is undone.
     pub fn is_rollback(self) -> bool {
         matches!(self, End::Aborted | End::ParallelAborted | End::SubAborted(_))
     }
@@ -38,7 +37,7 @@ thread_local! {
     static LISTENERS: RefCell<Vec<fn(End)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Has `listener` called at each end. Called while the library is loaded; listeners are called in this order.
+/// Registers a function to be called at each end, in the order of registration. Called while the library is loaded.
 pub fn listen(listener: fn(End)) {
     if LISTENERS.with_borrow(Vec::is_empty) {
         // SAFETY: the callbacks live as long as the library, which is never unloaded.

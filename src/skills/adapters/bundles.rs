@@ -11,9 +11,9 @@ use skill_pg::{Answer, Call, Uuid, arg, pg_function};
 
 use crate::args::missing;
 use crate::skills::content::{self, check_not_approved_before};
-use crate::skills::history::Change;
 use crate::skills::model;
 use crate::skills::registry::{self, NewVersion, Placement};
+use crate::versioned::Change;
 
 pg_function!(check_skill_bundle);
 /// `check_skill_bundle(zip, max_bytes, max_extracted_bytes, max_files, max_single_file_bytes)`

@@ -18,9 +18,10 @@ use crate::args::read_json;
 use crate::settings;
 use crate::skills::approval;
 use crate::skills::content::{check_not_approved_before, content};
-use crate::skills::history::{Change, append_audit};
+use crate::skills::history::append_audit;
 use crate::skills::model;
 use crate::skills::registry::{self, NewVersion, Placement};
+use crate::versioned::Change;
 
 /// The comment of a schema that this module created.
 const MARK: &str = "Created by skill_system.create_client_schema() for skills_runtime.";
@@ -208,7 +209,7 @@ fn insert(row: &Map<String, Value>) -> Result<Uuid, Fault> {
     let namespace = names::namespace(Some(text(row, "namespace")?))?;
     check(row)?;
     let (skill_name, body) = (text(row, "skill_name")?, text(row, "body")?);
-    model::lock_namespace(namespace);
+    model::NAMESPACES.lock(namespace);
     if model::find_now(Reference::Name(namespace, skill_name)).is_some() {
         return Err(Fault::new(
             Code::UniqueViolation,

@@ -18,9 +18,9 @@ use crate::args::{self, missing, stored};
 use crate::settings;
 use crate::skills::approval;
 use crate::skills::content;
-use crate::skills::history::Change;
 use crate::skills::model::{self, Head, State, Version};
 use crate::skills::registry::{self, NewVersion, Placement};
+use crate::versioned::Change;
 
 /// A SkillMeta from a row `h` of `skill_heads`; what is not known is absent.
 const META: &str = include_str!("skill_store_meta.sql");
@@ -191,7 +191,7 @@ fn skill_store_store(call: &Call) -> Answer {
     as_contract(name, storable)?;
     let may_approve = approval::may_approve();
     if !may_approve {
-        model::lock_namespace(namespace);
+        model::NAMESPACES.lock(namespace);
         if model::find_now(Reference::Name(namespace, name)).is_some_and(|head| is_document(&head)) {
             return as_contract(name, Err(refuse_document(name)));
         }
@@ -219,7 +219,7 @@ fn skill_store_store(call: &Call) -> Answer {
     let caller = Change::by_caller();
     let signed = signed.filter(|_| decision.status == Status::Approved);
     let change = Change {
-        by: metadata.author.unwrap_or(caller.by),
+        changed_by: metadata.author.unwrap_or(caller.changed_by),
         approved_with: signed.and_then(|key_id| approved_with(&key_id, source)),
         ..caller
     };

@@ -13,9 +13,9 @@ use skill_pg::{Answer, Call, pg_function};
 
 use crate::args;
 use crate::skills::definition::{self, Definition, Tier};
-use crate::skills::history::Change;
 use crate::skills::model::{self, Head, State};
 use crate::skills::registry::{self, NewVersion, Placement};
+use crate::versioned::Change;
 
 const CONTEXT_MODES: [&str; 2] = ["reason_alongside", "compute_and_return"];
 

@@ -18,9 +18,9 @@ use skill_pg::{Answer, Arg, Call, arg, pg_function};
 
 use crate::args::missing;
 use crate::skills::content;
-use crate::skills::history::Change;
 use crate::skills::model::head_and_version;
 use crate::skills::registry::{self, NewVersion, Placement};
+use crate::versioned::Change;
 
 /// A source within the bounds of a skill.
 fn source(text: Option<&str>) -> Result<&str, Fault> {

@@ -10,12 +10,12 @@ use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, RowSet, arg, pg_function};
 
-use crate::skills::history::Change;
 use crate::skills::model::{self, Head, Version};
 use crate::skills::requirements::{
     approved_versions, no_version, require_approved, resolve_approved, resolve_requirement,
 };
 use crate::skills::{approval, content, registry};
+use crate::versioned::Change;
 
 pg_function!(set_skill_status);
 /// `set_skill_status(skill, status, version, signature, reason)`

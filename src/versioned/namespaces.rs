@@ -1,0 +1,92 @@
+//! Namespaces number the changes in them without gaps, in the order of commits.
+
+use std::collections::HashMap;
+
+use skill_core::Fault;
+use skill_core::error::shorten;
+use skill_core::input::invalid;
+use skill_core::skills::changes::Token;
+use skill_pg::spi::{self, As, See};
+use skill_pg::{Row, arg};
+
+/// The statements of a table of namespaces and of the history of what is in them. They name the tenant themselves.
+pub struct Namespaces {
+    /// Locks namespace $1 against other changes.
+    pub lock: &'static str,
+    /// Adds namespace $1, unless it exists.
+    pub insert: &'static str,
+    /// Namespace and last revision, of $1 or, where that is NULL, of all.
+    pub revisions: &'static str,
+    /// The history of namespace $1 after revision $2, in its order, at most $3 rows. Column 2 is the revision.
+    pub history: &'static str,
+}
+
+impl Namespaces {
+    /// Every change holds this lock to the end of the transaction, so revisions count in the order of commits.
+    pub fn lock(&self, namespace: &str) {
+        if spi::execute(self.lock, As::Owner, See::OwnWrites, &[arg(namespace)]) == 0 {
+            spi::execute(self.insert, As::Owner, See::OwnWrites, &[arg(namespace)]);
+            spi::execute(self.lock, As::Owner, See::OwnWrites, &[arg(namespace)]);
+        }
+    }
+
+    /// Revisions of one namespace or of all, as the calling query sees them.
+    fn revisions(&self, namespace: Option<&str>) -> Vec<(String, i64)> {
+        spi::collect(self.revisions, As::Caller, See::Statement, &[arg(namespace)])
+    }
+
+    /// The token of now.
+    pub fn token(&self, namespace: Option<&str>) -> Result<Token, Fault> {
+        let mut token = Token::default();
+        for (namespace, revision) in self.revisions(namespace) {
+            token.read(&namespace, revision);
+        }
+        token.bounded()?;
+        Ok(token)
+    }
+
+    /// Gives the changes since `token` to `push`, each with the token that stands after it.
+    ///
+    /// A revision is given out under the lock of its namespace: any query that sees revision n sees all before it, so a
+    /// token never passes over what is not committed yet.
+    pub fn changes_since(
+        &self,
+        mut token: Token,
+        namespace: Option<&str>,
+        max_rows: u64,
+        mut push: impl FnMut(&Row<'_>, &Token),
+    ) -> Result<(), Fault> {
+        let now = self.revisions(namespace);
+        check_not_ahead(&token, namespace, &now)?;
+        let mut left = max_rows;
+        for (namespace, revision) in &now {
+            let since = token.revision(namespace);
+            if left == 0 || since >= *revision {
+                continue;
+            }
+            let args = [arg(namespace), arg(since), arg(left as i64)];
+            left -= spi::each(self.history, As::Caller, See::Statement, &args, |row| {
+                token.read(namespace, row.get(2));
+                token.bounded()?;
+                push(row, &token);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A token of another database, or of a primary that this standby has not reached, is refused.
+fn check_not_ahead(token: &Token, namespace: Option<&str>, now: &[(String, i64)]) -> Result<(), Fault> {
+    let now: HashMap<&str, i64> = now.iter().map(|(namespace, revision)| (namespace.as_str(), *revision)).collect();
+    let now = |namespace: &str| now.get(namespace).copied().unwrap_or(0);
+    let mut wanted = token.namespaces().filter(|other| namespace.is_none_or(|namespace| namespace == *other));
+    let Some(ahead) = wanted.find(|namespace| token.revision(namespace) > now(namespace)) else {
+        return Ok(());
+    };
+    Err(invalid(format!("the token is ahead of this database in the namespace \"{}\"", shorten(ahead)))
+        .detail(format!("The token has revision {}, the last change here is {}.", token.revision(ahead), now(ahead)))
+        .hint(
+            "A standby may be behind: ask again later. A database that was restored has another history: begin with NULL.",
+        ))
+}
