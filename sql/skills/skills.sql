@@ -1,4 +1,4 @@
--- Skills: the registry. One set of tables and one history behind every client API (store.sql, clients.sql, agents.sql).
+-- Skills: the registry. One set of tables and one history behind every client API (skill_store.sql, runtime_sdk.sql, agents.sql).
 
 CREATE TABLE skill_system.skill_namespaces (
     tenant_id text   NOT NULL DEFAULT skill_system.current_tenant(),
