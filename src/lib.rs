@@ -7,6 +7,7 @@ mod args;
 mod audit;
 mod compliance;
 mod ledger;
+mod module;
 mod modules;
 mod policy;
 mod runs;
@@ -22,9 +23,5 @@ pgrx::pg_module_magic!(name, version);
 pub extern "C-unwind" fn _PG_init() {
     skill_pg::register();
     settings::register();
-    for module in modules::ALL {
-        (module.load)();
-        skill_pg::cached::listen(module.caches);
-        module.transaction_ends.iter().for_each(|listener| skill_pg::xact::listen(*listener));
-    }
+    module::register(modules::ALL);
 }

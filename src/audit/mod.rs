@@ -17,7 +17,7 @@ use skill_pg::error::OrRaise;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Timestamptz, Uuid, arg, fault_point, pg_function, sys, xact};
 
-use crate::modules::{Check, Module};
+use crate::module::{Check, Module};
 use crate::settings;
 
 pub use record::{

@@ -5,7 +5,7 @@ use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Call, Date, Oid, arg, pg_function, sys};
 
 use super::bypass::{self, Bypass};
-use crate::modules::{Batch, Check, Task};
+use crate::module::{Batch, Check, Task};
 
 /// Locks what a new partition changes; false when others use it.
 fn lock_partitions() -> bool {

@@ -15,7 +15,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Oid, arg, pg_function, sys};
 
 use super::utility;
-use crate::modules::Check;
+use crate::module::Check;
 
 /// The install script, in parts.
 const SCRIPTS: &[&str] = include!(concat!(env!("OUT_DIR"), "/install_scripts.rs"));

@@ -18,7 +18,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Numeric, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use crate::audit;
-use crate::modules::Module;
+use crate::module::Module;
 
 pub const MODULE: Module = Module::new("compliance");
 

@@ -6,7 +6,7 @@ use skill_pg::sys;
 use super::seal::{self, Step};
 use super::{rotation, worker};
 use crate::audit::{self, keys};
-use crate::modules::{Batch, Check, Task};
+use crate::module::{Batch, Check, Task};
 use crate::settings;
 
 pub fn keyring() -> Check {

@@ -15,7 +15,7 @@ mod tiles;
 mod verify;
 mod worker;
 
-use crate::modules::Module;
+use crate::module::Module;
 
 pub use proof::current_origin;
 

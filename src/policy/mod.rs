@@ -13,7 +13,7 @@ use skill_pg::cached::Cached;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{FromRow, NonNull, Row, arg};
 
-use crate::modules::Module;
+use crate::module::Module;
 use crate::settings;
 
 pub use decide::{decision_row, enforce_effects, load_valid};

@@ -13,7 +13,7 @@ use skill_core::runs::{RunError, Status};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Interval, Jsonb, arg, pg_function};
 
-use crate::modules::{Check, Module};
+use crate::module::{Check, Module};
 use crate::{audit, settings};
 
 pub const MODULE: Module =

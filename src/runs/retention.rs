@@ -6,7 +6,7 @@ use skill_pg::spi::{self, As, See};
 
 use super::otlp::lenient_json;
 use crate::audit::bypass::{self, Bypass};
-use crate::modules::{Batch, Task};
+use crate::module::{Batch, Task};
 use crate::{audit, settings};
 
 /// Deletes finished runs older than the setting allows, with their events, oldest first.

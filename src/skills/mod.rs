@@ -18,7 +18,7 @@ mod model;
 mod registry;
 mod requirements;
 
-use crate::modules::Module;
+use crate::module::Module;
 
 pub use links::{LinkedVersion, linked_version};
 

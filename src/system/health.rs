@@ -3,12 +3,12 @@
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, arg, pg_function};
 
-use crate::modules::{self, Check};
+use crate::module::{self, Check};
 
 pg_function!(health);
 fn health(call: &Call) -> Answer {
     let mut rows = call.row_set();
-    for check in modules::ALL.iter().flat_map(|module| module.health) {
+    for check in module::all().iter().flat_map(|module| module.health) {
         let Check { name, status, detail, hint } = check();
         rows.push(&[arg(name), arg(status.as_str()), arg(detail), arg(hint)]);
     }

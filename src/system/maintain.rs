@@ -4,7 +4,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, arg, pg_function};
 
-use crate::modules::{self, Batch, Task};
+use crate::module::{self, Batch, Task};
 
 pg_function!(maintain);
 /// `maintain(max_rows)`
@@ -19,7 +19,7 @@ fn maintain(call: &Call) -> Answer {
     spi::execute(LOCK, As::Owner, See::OwnWrites, &[]);
     let batch = Batch { rows };
     let mut result = call.row_set();
-    for module in modules::ALL {
+    for module in module::all() {
         for task in module.maintenance {
             let Task { name, affected, detail } = task(&batch).map_err(|fault| match fault.detail {
                 None => fault.detail(format!("A maintenance task of module {} failed.", module.name)),

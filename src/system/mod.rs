@@ -6,7 +6,7 @@ mod version;
 
 use skill_pg::{Answer, Call, Uuid, pg_function, sys};
 
-use crate::modules::Module;
+use crate::module::Module;
 use crate::settings;
 
 pub const MODULE: Module = Module {

@@ -3,7 +3,7 @@
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, arg, pg_function};
 
-use crate::modules::Check;
+use crate::module::Check;
 
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 

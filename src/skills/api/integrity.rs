@@ -10,7 +10,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, NonNull, Uuid, arg, pg_function};
 
 use super::loading::skill_address;
-use crate::modules::Check;
+use crate::module::Check;
 use crate::settings;
 use crate::skills::agents;
 

@@ -1,0 +1,102 @@
+//! A module as the rest of the extension sees it: what it registers.
+
+use std::sync::OnceLock;
+
+use skill_core::Fault;
+use skill_pg::cached::Change;
+use skill_pg::xact::End;
+
+/// What a module registers.
+pub struct Module {
+    /// Its name on every layer: `src/NAME`, `sql/NAME`, `tests/NAME`.
+    pub name: &'static str,
+    /// Called once when the library is loaded: settings, hooks, workers.
+    pub load: fn(),
+    /// Caches to invalidate: see `skill_pg::cached`.
+    pub caches: &'static [fn(Change)],
+    /// Called at the ends of transactions and subtransactions, in the order of the modules.
+    pub transaction_ends: &'static [fn(End)],
+    /// Rows of `health()`.
+    pub health: &'static [fn() -> Check],
+    /// Rows of `maintain()`, in the order of the modules.
+    pub maintenance: &'static [MaintenanceTask],
+}
+
+/// Does some maintenance and reports it.
+pub type MaintenanceTask = fn(&Batch) -> Result<Task, Fault>;
+
+impl Module {
+    /// A module that registers nothing.
+    pub const fn new(name: &'static str) -> Self {
+        Module { name, load: || (), caches: &[], transaction_ends: &[], health: &[], maintenance: &[] }
+    }
+}
+
+/// One row of `health()`.
+pub struct Check {
+    pub name: &'static str,
+    pub status: Status,
+    pub detail: String,
+    pub hint: Option<&'static str>,
+}
+
+/// How serious the finding of a check is.
+pub enum Status {
+    Ok,
+    Warning,
+    Error,
+}
+
+impl Status {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Warning => "warning",
+            Status::Error => "error",
+        }
+    }
+}
+
+impl Check {
+    pub fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Check { name, status: Status::Ok, detail: detail.into(), hint: None }
+    }
+
+    pub fn warning(name: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
+        Check { name, status: Status::Warning, detail: detail.into(), hint: Some(hint) }
+    }
+
+    pub fn error(name: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
+        Check { name, status: Status::Error, detail: detail.into(), hint: Some(hint) }
+    }
+}
+
+/// How much one call of `maintain()` may do.
+pub struct Batch {
+    /// Largest number of rows to delete.
+    pub rows: i32,
+}
+
+/// One row of `maintain()`.
+pub struct Task {
+    pub name: &'static str,
+    pub affected: i64,
+    pub detail: String,
+}
+
+static ALL: OnceLock<&'static [Module]> = OnceLock::new();
+
+/// All modules, in the order of the list.
+pub fn all() -> &'static [Module] {
+    ALL.get().copied().unwrap_or_default()
+}
+
+/// Registers every module; called once when the library is loaded.
+pub fn register(list: &'static [Module]) {
+    ALL.get_or_init(|| list);
+    for module in list {
+        (module.load)();
+        skill_pg::cached::listen(module.caches);
+        module.transaction_ends.iter().for_each(|listener| skill_pg::xact::listen(*listener));
+    }
+}
