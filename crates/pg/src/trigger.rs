@@ -133,7 +133,7 @@ impl<'c> Trigger<'c> {
     }
 
     /// The relation and its descriptor, open as long as the trigger runs.
-    pub fn relation(&self) -> pg_sys::Relation {
+    pub(crate) fn relation(&self) -> pg_sys::Relation {
         self.data.tg_relation
     }
 
@@ -255,7 +255,7 @@ impl<'c> Trigger<'c> {
 
     /// What an AFTER trigger returns: a null pointer, which is not SQL NULL.
     pub fn done(&self) -> Returned {
-        self.call.void()
+        self.call.tuple(std::ptr::null_mut())
     }
 
     /// The relation has these columns with these types.
