@@ -350,7 +350,7 @@ pub fn data_directory() -> String {
 ///
 /// # Safety
 /// `desc` must be valid and have more than `i` attributes.
-pub unsafe fn attribute(desc: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+pub(crate) unsafe fn attribute(desc: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
     #[cfg(not(feature = "pg18"))]
     // SAFETY: the caller's.
     unsafe {

@@ -169,12 +169,13 @@ pub(crate) unsafe fn read<'a, T: Field<'a>>(
 ) -> T {
     // A domain has the values of its base type. Asked for only where the types differ.
     // SAFETY: a catalogue look-up inside a transaction.
-    if !T::accepts(oid) && !T::accepts(unsafe { pg_sys::getBaseType(oid) }) {
+    let base = if T::accepts(oid) { oid } else { unsafe { pg_sys::getBaseType(oid) } };
+    if !T::accepts(base) {
         wrong_type(T::NAME, oid, place);
     }
     match datum {
         // SAFETY: checked, and the caller's.
-        Some(datum) => unsafe { T::from_datum(datum, oid, memory) },
+        Some(datum) => unsafe { T::from_datum(datum, base, memory) },
         None => T::null().unwrap_or_else(|| unexpected_null(place)),
     }
 }
@@ -362,7 +363,6 @@ impl<'a, T: Element<'a>> FromSql<'a> for Vec<Option<T>> {
     unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self {
         // SAFETY: an array of the elements' type; what is copied lies in `memory`, the caller's for the rest.
         unsafe {
-            let oid = if <Self as FromSql>::accepts(oid) { oid } else { pg_sys::getBaseType(oid) };
             let element = T::ARRAYS.iter().find(|(array, _)| *array == oid).map_or(pg_sys::InvalidOid, |(_, e)| *e);
             let layout = Layout::of(element);
             in_memory(memory, || {
@@ -438,7 +438,7 @@ pub(crate) unsafe fn in_memory<T>(memory: pg_sys::MemoryContext, body: impl FnOn
 ///
 /// # Safety
 /// `datum` is a varlena, not NULL, and lives, as `memory` does, as long as `'a`.
-pub unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum, memory: pg_sys::MemoryContext) -> &'a [u8] {
+pub(crate) unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum, memory: pg_sys::MemoryContext) -> &'a [u8] {
     // SAFETY: the caller's.
     unsafe {
         let varlena = in_memory(memory, || pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()));
@@ -450,7 +450,7 @@ pub unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum, memory: pg_sys::MemoryCont
 ///
 /// # Safety
 /// Both datums must be non-null and of a type with this length.
-pub unsafe fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum, by_value: bool, length: i16) -> bool {
+pub(crate) unsafe fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum, by_value: bool, length: i16) -> bool {
     // SAFETY: the caller's.
     let plain = |datum: pg_sys::Datum, n: usize| unsafe { std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n) };
     // SAFETY: the caller's; copies are made in the current memory context and compared at once.
@@ -549,7 +549,8 @@ impl<'a> Arg<'a> {
             return Some(datum);
         }
         let layout = Layout::of(self.oid);
-        // SAFETY: not NULL, and of a type with this layout; no value here is a C string.
+        // SAFETY: not NULL, and of a type with this layout, which is not cstring: a function with arguments of
+        // pseudo-types is not entered.
         Some(unsafe {
             match layout.length {
                 _ if layout.by_value => datum,
