@@ -9,9 +9,11 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 use skill_core::{Code, Fault};
 
-use super::error::raise;
+use super::arg::{Arg, ToSql};
+use super::datum::{in_memory, type_name};
+use super::error::{self, current_function, raise};
 use super::sys;
-use super::value::{Arg, Field, Jsonb, Place, ToSql, in_memory, read};
+use super::value::{Field, Jsonb, Place, read};
 
 /// Exports the function `$name(call: &Call) -> Answer` to SQL as the symbol `skill_$name`.
 #[macro_export]
@@ -48,16 +50,10 @@ macro_rules! pg_function {
 }
 
 thread_local! {
-    static CURRENT: Cell<&'static str> = const { Cell::new("") };
     /// Calls of this session up to now.
     static CALLS: Cell<u64> = const { Cell::new(0) };
     /// Declared types of the functions called in this session, dropped when a function of the catalogue changes.
     static SIGNATURES: RefCell<Vec<Rc<Signature>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Name of the exported function that runs, for messages.
-pub(crate) fn current() -> &'static str {
-    CURRENT.get()
 }
 
 /// What the catalogue declares of a function.
@@ -99,9 +95,9 @@ fn signature(function: Oid) -> Rc<Signature> {
                     Code::DataCorrupted,
                     format!(
                         "function {}: argument {} has pseudo-type {}",
-                        current(),
+                        current_function(),
                         n + 1,
-                        sys::type_name(arguments[n])
+                        type_name(arguments[n])
                     ),
                 ));
             }
@@ -121,10 +117,10 @@ pub unsafe fn enter(fcinfo: pg_sys::FunctionCallInfo, name: &'static str, body: 
     struct Outer(&'static str);
     impl Drop for Outer {
         fn drop(&mut self) {
-            CURRENT.set(self.0);
+            error::enter_function(self.0);
         }
     }
-    let _outer = Outer(CURRENT.replace(name));
+    let _outer = Outer(error::enter_function(name));
     // SAFETY: the caller's; the context of the moment is where the result of a function belongs.
     let (call, encoding) = unsafe {
         let call =
@@ -145,7 +141,7 @@ pub unsafe fn enter(fcinfo: pg_sys::FunctionCallInfo, name: &'static str, body: 
             pg_sys::Datum::from(0)
         })
     });
-    super::error::answer(answer)
+    error::answer(answer)
 }
 
 fn next_serial() -> u64 {
@@ -201,7 +197,7 @@ impl Call {
             Some(oid) => *oid,
             None => raise(Fault::new(
                 Code::DataCorrupted,
-                format!("function {}: argument {} is not declared", current(), n + 1),
+                format!("function {}: argument {} is not declared", current_function(), n + 1),
             )),
         }
     }
@@ -243,7 +239,11 @@ impl Call {
         // SAFETY: the function manager sets flinfo; the name is palloc'd and copied at once.
         unsafe {
             let name = pg_sys::get_func_name((*(*self.fcinfo).flinfo).fn_oid);
-            if name.is_null() { current().to_owned() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+            if name.is_null() {
+                current_function().to_owned()
+            } else {
+                CStr::from_ptr(name).to_string_lossy().into_owned()
+            }
         }
     }
 
@@ -272,11 +272,14 @@ impl Call {
                 (*flinfo).fn_extra = memory.leak_and_drop_on_delete(state).cast();
             }
             if *(*flinfo).fn_extra.cast::<TypeId>() != TypeId::of::<T>() {
-                raise(Fault::new(Code::Internal, format!("function {} keeps state of two types", current())));
+                raise(Fault::new(Code::Internal, format!("function {} keeps state of two types", current_function())));
             }
             let kept = &(*(*flinfo).fn_extra.cast::<State<T>>()).value;
             let Some(mut state) = kept.take() else {
-                raise(Fault::new(Code::Internal, format!("function {} was called from within itself", current())));
+                raise(Fault::new(
+                    Code::Internal,
+                    format!("function {} was called from within itself", current_function()),
+                ));
             };
             let result = body(&mut state);
             kept.set(Some(state));
@@ -373,7 +376,12 @@ unsafe fn check_row(desc: pg_sys::TupleDesc, values: &[Arg]) {
         if (*desc).natts as usize != values.len() || values.len() > MAX_COLUMNS {
             raise(Fault::new(
                 Code::DataCorrupted,
-                format!("function {}: the result has {} columns, not {}", current(), (*desc).natts, values.len()),
+                format!(
+                    "function {}: the result has {} columns, not {}",
+                    current_function(),
+                    (*desc).natts,
+                    values.len()
+                ),
             ));
         }
         for (i, value) in values.iter().enumerate() {
@@ -392,9 +400,9 @@ fn wrong_result(value: &Arg, declared: Oid, place: &str) -> ! {
             Code::DataCorrupted,
             format!(
                 "function {}: {place} is declared as {}, not {}",
-                current(),
-                sys::type_name(declared),
-                sys::type_name(value.oid())
+                current_function(),
+                type_name(declared),
+                type_name(value.oid())
             ),
         )
         .hint("The installed objects do not fit the library: compare SELECT * FROM skill_system.version_info();"),

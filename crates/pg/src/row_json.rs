@@ -8,9 +8,9 @@ use pgrx::pg_sys;
 use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
 use skill_core::{Code, Fault};
 
+use super::datum::{in_memory, same_bytes, varlena_bytes};
 use super::sys;
 use super::trigger::{Event, Trigger};
-use super::value::{in_memory, same_bytes, varlena_bytes};
 
 /// `to_jsonb(anyelement)` in pg_proc.dat.
 const TO_JSONB: u32 = 3787;

@@ -11,9 +11,10 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 use skill_core::{Code, Fault};
 
+use super::arg::Arg;
 use super::row::{FromRow, Row};
 use super::sys;
-use super::value::{Arg, FromSql};
+use super::value::FromSql;
 
 /// Whose rights a statement has.
 #[derive(Clone, Copy, PartialEq, Eq)]
