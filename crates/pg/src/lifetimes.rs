@@ -81,7 +81,7 @@
 //! ```no_run
 //! skill_pg::columns! { struct Named { name: String = "name" } }
 //! ```
-//! ```compile_fail
+//! ```compile_fail,E0521
 //! skill_pg::columns! { struct Named { name: &'static str = "name" } }
 //! ```
 //! Nor does a call lend more than for its duration, and an answer set belongs to it:

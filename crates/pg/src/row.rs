@@ -104,7 +104,8 @@ tuples! {
 
 /// A struct with the columns that it is read from: `COLUMNS` is the list for SELECT, in the order of the fields.
 ///
-/// ```ignore
+/// ```no_run
+/// # use skill_pg::{Timestamptz, columns};
 /// columns! {
 ///     struct Checklist { status: String = "c.status", due_at: Option<Timestamptz> = "c.due_at" }
 /// }
