@@ -203,7 +203,7 @@ def main():
     )
     print(f"medians of {REPEATS} alternating measurements of {SECONDS} s")
     for name in chosen:
-        # Some sections hold the sealer back; the others run beside it as it is set by default.
+        # Some sections slow the sealer down; the others run with its default settings.
         psql("ALTER SYSTEM RESET skill_system.seal_interval", "postgres")
         psql("SELECT pg_reload_conf()", "postgres")
         sections[name]()

@@ -18,7 +18,7 @@ ROWS = int(os.environ.get("BENCH_ROWS", "10000000"))
 
 
 def log(name, interval="1h"):
-    """A new database with the extension and a first record; its sealer has made its first step and makes the next after the interval."""
+    """A new database with the extension and a first record; its sealer has done its first step and does the next after the interval."""
     psql(f"ALTER SYSTEM SET skill_system.seal_interval = '{interval}'", "postgres")
     psql("SELECT pg_reload_conf()", "postgres")
     psql(f"DROP DATABASE IF EXISTS {name}", "postgres")
@@ -39,7 +39,7 @@ def append(name, rows):
 
 
 def timed(sql, name):
-    """The answer and the milliseconds that the server took."""
+    """The result and the milliseconds that the server took."""
     started = time.monotonic()
     answer = psql(sql, name)
     return answer, (time.monotonic() - started) * 1000
@@ -270,7 +270,7 @@ def verify():
 
 
 def scale():
-    """The same three things in logs of different sizes."""
+    """The same three measurements in logs of different sizes."""
     log("bench_scale")
     found = {}
     for size in (ROWS // 100, ROWS // 10, ROWS):

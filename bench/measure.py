@@ -1,4 +1,4 @@
-"""What every section needs: psql, pgbench, alternating measurements, ratios."""
+"""Shared by the sections: psql, pgbench, alternating measurements, ratios."""
 
 import os
 import statistics

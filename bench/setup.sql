@@ -1,4 +1,4 @@
--- What make bench compares: the extension beside hand-made tables, in one database.
+-- What make bench compares: the extension and hand-written tables, in one database.
 CREATE EXTENSION skill_system;
 CREATE EXTENSION pgcrypto;
 SELECT * FROM skill_system.maintain();
@@ -12,7 +12,7 @@ CREATE SCHEMA bench;
 GRANT USAGE ON SCHEMA bench TO bench_agent;
 
 -- 1. The audit table without signing and protection: same columns, partitions and indexes; what the
--- server knows is filled in by defaults, as any unsigned audit table would do it.
+-- server knows comes from defaults, as in any unsigned audit table.
 CREATE FUNCTION bench.make_audit(name text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     month text := to_char(now() AT TIME ZONE 'UTC' + interval '1 month', 'YYYY-MM');

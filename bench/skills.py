@@ -1,4 +1,4 @@
-"""The section skills: 10,000 skills with bodies of 20 kB, beside the table of seed 4."""
+"""The section skills: 10,000 skills with bodies of 20 kB, compared with the table of skills-runtime-sdk 0.1.12 (seed 004)."""
 
 import random
 import re
@@ -18,7 +18,7 @@ EFFECTS = ["db.read", "db.write", "fs.read", "fs.write", "net.fetch", "git.read"
 
 
 def text(words, random, size):
-    """Prose of this project's own words, in lines."""
+    """Lines of prose from this project's words."""
     line, lines, length = [], [], 0
     while length < size:
         word = random.choice(words)

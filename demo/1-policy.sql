@@ -45,7 +45,7 @@ FROM unnest('{dev,readonly,locked,filing}'::text[]) WITH ORDINALITY AS p(name, n
      public.skill_files AS s,
      LATERAL skill_system.check_policy(p.name, s.manifest -> 'effects') AS c
 ORDER BY p.n;
--- What the table shows must be so, or the demo fails.
+-- The demo fails unless the table shows the expected rows.
 DO $$
 BEGIN
     ASSERT (SELECT array_agg((skill_system.check_policy(p, manifest -> 'effects')).decision ORDER BY n) = '{allow,deny,deny,ask}'

@@ -1,6 +1,6 @@
--- Three attempts to change the record, each a step closer to the disk.
+-- Three attempts to change the audit record, each closer to the disk.
 \echo
-\echo '#### 5. Somebody tries to change the record'
+\echo '#### 5. An attacker tries to change the record'
 \echo
 \echo 'The agent has no right to:'
 \set ON_ERROR_STOP off

@@ -1,4 +1,4 @@
--- What a person wants to see afterwards.
+-- What to look at afterwards.
 \echo
 \echo '#### 6. What was recorded'
 \echo

@@ -14,7 +14,7 @@ SET client_min_messages = warning;
 DROP SCHEMA IF EXISTS texas CASCADE;
 CREATE SCHEMA texas;
 
--- A number from 0 to n - 1 for thing i, by what it is for.
+-- A number from 0 to n - 1 for row i and a purpose.
 CREATE FUNCTION texas.pick(i bigint, purpose text, n bigint, seed bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN abs(hashtextextended(purpose || ':' || i, seed) % n);
 CREATE FUNCTION texas.one_of(i bigint, purpose text, list text[], seed bigint) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -87,7 +87,7 @@ SELECT version FROM skill_system.create_template('form_pr',
 SELECT version FROM skill_system.create_template('flaring_monitor',
     '[{"label": "Satellite detections compared"}, {"label": "Meter readings"}]', '[1]', '{flaring}');
 
--- The matrix as an import from an older system would bring it: nearly everything is done, some is due, a little is late.
+-- The matrix as imported from an older system: nearly everything is done, some is due, a little is late.
 INSERT INTO skill_system.compliance_status (entity_id, entity_type, entity_name, entity_field, entity_district, compliance_domain,
     status, deadline)
 SELECT e.entity_id, e.entity_type, e.entity_name, e.entity_field, e.entity_district, d.domain,

@@ -27,7 +27,7 @@ supported_major() {
     "$1" --version 2>/dev/null | sed -nE 's/^PostgreSQL (15|16|17|18)([^0-9].*)?$/\1/p'
 }
 
-# A pg_config whose server can be built for: it knows the headers and the server is beside it.
+# A pg_config whose server can be built for: its headers and its server are installed.
 complete_server() {
     local headers bin
     [ -n "$(supported_major "$1")" ] || return 1
@@ -77,21 +77,21 @@ find_cargo() {
     if ! (cd "$root" && cargo --version) >/dev/null 2>&1; then export RUSTUP_TOOLCHAIN=stable; fi
 }
 
-# Rust that is new enough, as Cargo.toml says.
+# A Rust version that satisfies Cargo.toml.
 new_enough() {
     local wanted
     wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$root/Cargo.toml")
     [ "$(printf '%s\n%s\n' "$wanted" "$1" | sort -V | head -n 1)" = "$wanted" ]
 }
 
-# cargo for the chosen server. The variable stays unset where .cargo/config.toml says the same, because another spelling
+# cargo for the chosen server. The variable stays unset where .cargo/config.toml has the same path, because another spelling
 # of the same path would make cargo build everything again.
 cargo_for_server() {
     if [ "$PG_CONFIG" != "$(command -v pg_config)" ]; then export PGRX_PG_CONFIG_PATH=$PG_CONFIG; fi
     cargo "$@"
 }
 
-# A Python environment that has exactly the packages of a file.
+# A Python environment with exactly the packages of a file.
 python_packages() { # directory, requirements file
     local wanted
     wanted=$(cksum < "$2")

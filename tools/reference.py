@@ -93,7 +93,7 @@ def rows(query):
 
 
 def modules_of_objects():
-    """Which module makes an object: the folder of the install script that creates it."""
+    """The module of an object: the folder of the install script that creates it."""
     found = {}
     create = re.compile(r"\bCREATE (?:OR REPLACE )?(?:FUNCTION|TABLE|VIEW|TYPE|DOMAIN|PROCEDURE) skill_system\.(\w+)")
     for script in sorted((ROOT / "sql").glob("*/*.sql")):
@@ -103,7 +103,7 @@ def modules_of_objects():
 
 
 def prose(text):
-    """A comment as Markdown: calls and names of settings as code, nothing taken for markup."""
+    """A comment as Markdown: calls and names of settings as code, all else escaped."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace("*", "\\*").replace("$[", "$\\[")
     return re.sub(r"(?<![\w`.])((?:skill_system\.)?[a-z][a-z0-9_]*\(\)|skill_system\.[a-z_]+)", r"`\1`", text)
 
@@ -156,10 +156,10 @@ def functions_page():
             for overload in found:
                 page.append(signature(overload))
             page.append("```\n")
-            said = {}
+            variants = {}
             for overload in found:
-                said.setdefault(comment_and_example(overload["comment"]), overload)
-            for words, example in said:
+                variants.setdefault(comment_and_example(overload["comment"]), overload)
+            for words, example in variants:
                 page.append(f"{prose(words)}\n")
                 if example:
                     page.append(f"Example: `{example}`\n")
@@ -173,7 +173,7 @@ def functions_page():
 
 
 def signature(function):
-    """One argument a line where they are many."""
+    """One argument per line when there are many."""
     arguments = function["arguments"]
     if len(arguments) > 80:
         parts = re.split(r", (?=(?:VARIADIC |OUT |INOUT )?[a-z_0-9]+ [a-z])", arguments)

@@ -107,7 +107,7 @@ fn file_source(path: &Path) -> Result<Source, Fault> {
             "its mode is {:04o}; others than the server's user can use it",
             meta.mode() & 0o7777
         ))
-        .hint("chmod 0600 the file, and rotate the key if somebody may have read it."));
+        .hint("Run chmod 0600 on the file, and rotate the key if somebody may have read it."));
     }
     if meta.len() > MAX_KEYRING_BYTES as u64 {
         return Err(skill_core::audit::keyring::KeyringError::TooLarge.into());
@@ -345,7 +345,7 @@ fn before_commit() {
             Code::ConfigFileError,
             "the keyring is not the one that rotate_audit_key() read, so the key is not rotated",
         )
-        .detail("Its file, the new one beside it, or the settings that name them changed since.")
+        .detail("Its file, the new one next to it, or the settings that name them changed since.")
         .hint("Look who did that, then call rotate_audit_key() again."))
         .or_raise()
     }

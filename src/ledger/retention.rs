@@ -277,12 +277,12 @@ fn retire_audit_partition(call: &Call) -> Answer {
 }
 
 /// The answer of `retire_audit_partition()`.
-struct Retirement {
+struct Retirement<'c> {
     month: Month,
-    rows: RowSet,
+    rows: RowSet<'c>,
 }
 
-impl Retirement {
+impl Retirement<'_> {
     fn push(&mut self, step: &str, retired: Option<&Content>, detail: &str) {
         self.rows.push(&[
             arg(step),

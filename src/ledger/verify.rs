@@ -53,8 +53,8 @@ fn verify_audit(call: &Call) -> Answer {
     Ok(verification.rows.finish())
 }
 
-struct Verification {
-    rows: RowSet,
+struct Verification<'c> {
+    rows: RowSet<'c>,
     log_id: Option<Uuid>,
     state: Option<State>,
     covered: i64,
@@ -78,7 +78,7 @@ const UNSEALED: &str = "(a.transaction_id >= $2 OR a.transaction_id = ANY ($3)) 
 const NOT_SEALED: &str =
     "the record should have been sealed: it was added behind the server's back, or its transaction_id is not true";
 
-impl Verification {
+impl Verification<'_> {
     /// A problem of a record: partition, id and created_at are the first columns of the row.
     fn problem_of(&mut self, row: &Row, problem: &str, detail: &str) {
         self.rows.push(&[row.arg(1), row.arg(2), row.arg(3), arg(problem), arg(detail)]);

@@ -36,8 +36,8 @@ fn finish_run(call: &Call) -> Answer {
         return Ok(answer);
     }
     if parsed.is_terminal() {
-        let refused = format!("finishing it as {}", status.as_str());
-        return Err(RunError::Final { run_id, status: before, refused }.into());
+        let action = format!("finish as {}", status.as_str());
+        return Err(RunError::Final { run_id, status: before, action }.into());
     }
     let actor = audit_actor(agent_id.as_deref());
     let actor_type = if actor.is_some() { "agent" } else { "system" };
@@ -69,6 +69,6 @@ fn guard_run(call: &Call) -> Answer {
     if changed.is_empty() || policy_taken_away {
         return Ok(trigger.proceed());
     }
-    let refused = format!("changing {}", changed.join(", "));
-    Err(Fault::from(RunError::Final { run_id: trigger.old(c"id"), status, refused }))
+    let action = format!("change {}", changed.join(", "));
+    Err(Fault::from(RunError::Final { run_id: trigger.old(c"id"), status, action }))
 }

@@ -26,6 +26,27 @@ struct Imported {
     detail: String,
 }
 
+/// Types of the columns that are read. The status is read as text, and what other columns hold becomes jsonb.
+const COLUMNS: &[(&str, &[&str], &str)] = &[
+    ("policy_profiles", &["id"], "bigint"),
+    ("policy_profiles", &["name"], "text"),
+    ("policy_profiles", &["allowed_effects", "allowed_exec", "allowed_write_roots"], "text[]"),
+    ("policy_profiles", &["metadata"], "jsonb"),
+    ("policy_profiles", &["created_at"], "timestamp with time zone"),
+    ("runs", &["id", "policy_profile_id", "task_spec_id"], "bigint"),
+    ("runs", &["goal", "agent_id", "error"], "text"),
+    ("runs", &["started_at", "ended_at", "created_at"], "timestamp with time zone"),
+    ("runs", &["effective_policy", "metrics"], "jsonb"),
+    ("run_events", &["id", "run_id"], "bigint"),
+    ("run_events", &["ts"], "timestamp with time zone"),
+    ("run_events", &["level", "event_type"], "text"),
+    ("run_events", &["payload"], "jsonb"),
+    ("task_specs", &["id", "policy_profile_id"], "bigint"),
+    ("task_specs", &["goal"], "text"),
+    ("artifacts", &["id", "run_id"], "bigint"),
+    ("artifacts", &["created_at"], "timestamp with time zone"),
+];
+
 pg_function!(import_legacy);
 /// `import_legacy(schema_name)`
 fn import_legacy(call: &Call) -> Answer {
@@ -69,16 +90,16 @@ fn number(sql: String) -> i64 {
 struct OldSchema {
     /// The schema's name as an SQL identifier.
     old: String,
-    /// Its tables and their columns.
-    columns: Vec<(String, String)>,
+    /// Its tables, their columns and the columns' types.
+    columns: Vec<(String, String, String)>,
     /// Runs refer to task specs.
     runs_have_specs: bool,
 }
 
 impl OldSchema {
     fn find(schema: &str) -> Result<Self, Fault> {
-        let columns = spi::collect::<(String, String)>(
-            "SELECT c.relname::text, a.attname::text FROM pg_class c \
+        let columns = spi::collect::<(String, String, String)>(
+            "SELECT c.relname::text, a.attname::text, a.atttypid::regtype::text FROM pg_class c \
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
              WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND c.relkind IN ('r', 'p') \
              ORDER BY 1, 2",
@@ -89,7 +110,7 @@ impl OldSchema {
         let mut found = OldSchema { old: sys::quote_identifier(schema), columns, runs_have_specs: false };
         found.runs_have_specs = found.has("task_specs", "id") && found.has("runs", "task_spec_id");
         match TABLES.iter().find(|(table, _)| !found.has(table, "id")) {
-            None => Ok(found),
+            None => found.check_types().map(|()| found),
             Some((missing, _)) => Err(Fault::new(
                 Code::UndefinedObject,
                 format!("table {missing} does not exist in schema \"{}\"", shorten(schema)),
@@ -102,7 +123,24 @@ impl OldSchema {
     }
 
     fn has(&self, table: &str, column: &str) -> bool {
-        self.columns.iter().any(|(t, c)| t == table && c == column)
+        self.columns.iter().any(|(t, c, _)| t == table && c == column)
+    }
+
+    /// What another type holds could often be cast, and would mean something else.
+    fn check_types(&self) -> Result<(), Fault> {
+        for (table, column, found) in &self.columns {
+            let known = COLUMNS.iter().find(|(t, columns, _)| t == table && columns.contains(&column.as_str()));
+            if let Some((.., wanted)) = known
+                && found != wanted
+            {
+                return Err(Fault::new(
+                    Code::NotInPrerequisiteState,
+                    format!("column {table}.{column} has type {}, not {wanted}", shorten(found)),
+                )
+                .detail("The columns of the old schema must have the types that the skill system gave them."));
+            }
+        }
+        Ok(())
     }
 
     /// Locks both schemas while ids are compared and kept.

@@ -253,7 +253,7 @@ fn log_step(call: &Call) -> Answer {
     );
     match found {
         Some((_, Some(id))) => Ok(call.answer(id)),
-        Some((status, None)) => Err(RunError::Final { run_id, status, refused: "another step".into() }.into()),
+        Some((status, None)) => Err(RunError::Final { run_id, status, action: "log another step".into() }.into()),
         None => Err(RunError::Unknown { run_id }.into()),
     }
 }
@@ -269,7 +269,7 @@ fn log_events(call: &Call) -> Answer {
     // As text: a number beyond a double would make the parser raise.
     let text = spi::one::<String>("SELECT $1::text", As::Caller, See::OwnWrites, std::slice::from_ref(&events));
     let parsed = serde_json::from_str(&text.unwrap_or_default()).map_err(|error| {
-        Fault::new(Code::InvalidParameterValue, "could not read events").detail(format!("{error}."))
+        Fault::new(Code::InvalidParameterValue, "could not parse events").detail(format!("{error}."))
     })?;
     let count = check_events(&parsed)?;
     let known = spi::one::<bool>(

@@ -9,10 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Files whose messages are not converted yet. The list only shrinks: a file that passes must leave it.
 NOT_CONVERTED = {
-    "src/audit/mod.rs",
     "src/ledger/retention.rs",
     "src/ledger/rotation.rs",
-    "src/pg/keys.rs",
 }
 
 STRING = r'"((?:[^"\\]|\\[\s\S])*)"'
@@ -89,6 +87,7 @@ def test_form(path):
 
 
 def test_the_sources_have_messages():
+    assert all((ROOT / name).is_file() for name in NOT_CONVERTED)
     count = sum(len(PRIMARY.findall(code_of(path))) + len(SENTENCE.findall(code_of(path))) for path in sources())
     assert count > 300
 

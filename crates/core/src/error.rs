@@ -49,7 +49,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// It is of the class `SK`, which is this project's own.
+    /// Whether it is of class `SK`, which this project defines.
     pub fn is_own(self) -> bool {
         self.sqlstate().starts_with("SK")
     }
@@ -84,11 +84,11 @@ impl Code {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub code: Code,
-    /// What is wrong, in one line.
+    /// The primary message.
     pub message: String,
-    /// Which row, rule or value.
+    /// DETAIL: which row, rule or value.
     pub detail: Option<String>,
-    /// The call or change that fixes it.
+    /// HINT: the call or change that fixes it.
     pub hint: Option<String>,
 }
 
@@ -98,13 +98,11 @@ impl Fault {
         Fault { code, message: message.into(), detail: None, hint: None }
     }
 
-    /// Adds which row, rule or value it was.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Adds how to fix it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -126,7 +124,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// At most 80 characters of a text from outside, without control characters, for a message.
+/// At most 80 characters of an untrusted text, without control characters, for a message.
 pub fn shorten(text: &str) -> String {
     let mut out: String = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if out.len() < text.len() && text.chars().nth(80).is_some() {

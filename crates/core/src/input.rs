@@ -1,4 +1,4 @@
-//! Values from outside: their bounds, and JSON in one form.
+//! Untrusted values: their bounds, and canonical JSON.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -8,12 +8,12 @@ use crate::error::{Code, Fault};
 /// Largest JSON argument, in bytes of its text.
 pub const MAX_JSON_BYTES: usize = 1 << 20;
 
-/// A value out of bounds.
+/// The error for an invalid value of an argument.
 pub fn invalid(message: impl Into<String>) -> Fault {
     Fault::new(Code::InvalidParameterValue, message)
 }
 
-/// Reads JSON text from outside, with its size and depth bounded.
+/// Parses untrusted JSON, with its size and depth bounded.
 pub fn parse_json(what: &str, text: &str) -> Result<Value, Fault> {
     if text.len() > MAX_JSON_BYTES {
         return Err(Fault::new(Code::ProgramLimitExceeded, format!("{what} is larger than {MAX_JSON_BYTES} bytes"))
@@ -25,7 +25,7 @@ pub fn parse_json(what: &str, text: &str) -> Result<Value, Fault> {
             Fault::new(Code::ProgramLimitExceeded, format!("{what} is nested too deeply"))
                 .detail("At most 127 levels are read.")
         } else {
-            invalid(format!("{what} cannot be read"))
+            invalid(format!("could not parse {what}"))
                 .detail(format!("{error}."))
                 .hint("Numbers beyond what a double holds must be written as text.")
         }
@@ -37,7 +37,9 @@ pub fn required<'a>(what: &str, value: Option<&'a str>, most: usize) -> Result<&
     let value = value.ok_or_else(|| invalid(format!("{what} must not be NULL")))?;
     let length = if value.len() <= most { value.len() } else { value.chars().count() };
     if value.trim().is_empty() || length > most {
-        return Err(invalid(format!("{what} must have 1 to {most} characters")).detail(format!("It has {length}.")));
+        return Err(
+            invalid(format!("{what} must have 1 to {most} characters")).detail(format!("It has {length} characters."))
+        );
     }
     Ok(value)
 }
@@ -57,7 +59,7 @@ pub fn word<'a>(what: &str, value: Option<&'a str>, words: &[&str]) -> Result<&'
         .hint(format!("Use one of {}.", words.join(", "))))
 }
 
-/// Compact JSON with the keys of objects in byte order, whatever order they came in.
+/// Compact JSON with the keys of objects in byte order.
 pub fn canonical(value: &Value) -> String {
     fn write(value: &Value, out: &mut String) {
         match value {

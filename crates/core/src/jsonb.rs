@@ -7,7 +7,7 @@
 use crate::audit::skr1::{EncodeError, JsonWriter};
 use crate::error::{Code, Fault};
 
-/// Why a value could not be told to the writer.
+/// Why a value could not be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonbError {
     /// The bytes are not a valid `jsonb`.
@@ -81,7 +81,7 @@ pub fn strings(root: &[u8]) -> Result<Vec<&str>, (Vec<String>, StringsError)> {
     }
 }
 
-/// A member of an object, as far as it is looked into here.
+/// The value of an object's member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found<'a> {
     Text(&'a str),
@@ -90,7 +90,7 @@ pub enum Found<'a> {
     Other,
 }
 
-/// Members of an object by their names; `None` for one that is not there, and for everything but objects.
+/// Members of an object by their names; `None` for a missing one, and for everything but objects.
 pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Found<'a>>; N] {
     let mut found = [None; N];
     let header = u32_at(root, 0).unwrap_or_default();
@@ -280,7 +280,7 @@ fn digits_of(group: u16) -> Result<[u8; 4], JsonbError> {
     Ok([digit(group / 1000), digit(group / 100), digit(group / 10), digit(group)])
 }
 
-/// Every so many entries hold their end instead of their length.
+/// Distance of the entries that hold their end offset instead of their length.
 const OFFSET_STRIDE: usize = 32;
 
 /// Writes one object in the binary form: first all keys, in the order of `jsonb`
@@ -364,12 +364,12 @@ impl<'o> ObjectWriter<'o> {
         }
         self.numeric(&varlena[..length]);
     }
-    /// A value that is `jsonb` already: the bytes behind its varlena header.
+    /// A `jsonb` value: the bytes behind its varlena header.
     pub fn jsonb(&mut self, root: &[u8]) -> Result<(), JsonbError> {
         let header = u32_at(root, 0)?;
         let start = self.out.len();
         if header & SCALAR != 0 {
-            // A scalar at the top is an array of one, which is taken off inside.
+            // A top-level scalar is stored as an array of one element, which is unwrapped here.
             let mut entries = Entries { root, table: 4, data: 8, next: 0, offset: 0 };
             let (kind, at, length) = entries.step()?;
             let aligned = if kind == 0x1000_0000 { (at + 3) & !3 } else { at };
@@ -405,7 +405,7 @@ impl<'o> ObjectWriter<'o> {
 pub enum Member<'a> {
     Text(&'a str),
     Integer(i64),
-    /// What is `jsonb` already, without its varlena header.
+    /// A `jsonb` value without its varlena header.
     Jsonb(&'a [u8]),
 }
 

@@ -82,7 +82,9 @@ pub struct Cached<K, V> {
     table: &'static CStr,
     limit: usize,
     watched: Cell<pg_sys::Oid>,
-    valid: Cell<bool>,
+    /// Changes noticed, and how many of them are older than the values.
+    changes: Cell<u64>,
+    heeded: Cell<u64>,
     /// Filled under a snapshot that may be older than the last commit.
     transient: Cell<bool>,
     values: RefCell<Option<HashMap<K, V>>>,
@@ -96,7 +98,8 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
             table,
             limit,
             watched: Cell::new(pg_sys::InvalidOid),
-            valid: Cell::new(false),
+            changes: Cell::new(1),
+            heeded: Cell::new(0),
             transient: Cell::new(false),
             values: RefCell::new(None),
         }
@@ -107,7 +110,7 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
         match change {
             Change::Relation(oid) if oid != pg_sys::InvalidOid && oid != self.watched.get() => {}
             Change::TransactionEnd if !self.transient.get() => {}
-            _ => self.valid.set(false),
+            _ => self.changes.set(self.changes.get() + 1),
         }
     }
 
@@ -131,7 +134,7 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
     {
         // SAFETY: inside a transaction; the server does the same at every new lock.
         unsafe { pg_sys::AcceptInvalidationMessages() };
-        if self.valid.get() {
+        if self.heeded.get() == self.changes.get() {
             let known = self.values.borrow().as_ref().and_then(|values| values.get(key).cloned());
             if let Some(known) = known {
                 return Ok(known);
@@ -145,9 +148,13 @@ impl<K: Hash + Eq, V: Clone> Cached<K, V> {
         if unsafe { pg_sys::IsInParallelMode() } {
             self.transient.set(true);
         }
-        // Set before the values are read: from here on a change is noticed.
-        self.valid.set(true);
+        // Taken before the value is read: from here on a change is noticed.
+        let changes = self.changes.get();
+        self.heeded.set(changes);
         let value = load()?;
+        if self.changes.get() != changes {
+            return Ok(value);
+        }
         let mut values = self.values.borrow_mut();
         let values = values.get_or_insert_default();
         if values.len() >= self.limit {

@@ -1,5 +1,6 @@
 //! Calls of exported functions: arguments with checked types, one answer or a set of rows back.
 
+use std::any::TypeId;
 use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -8,9 +9,11 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 use skill_core::{Code, Fault};
 
-use super::error::raise;
+use super::arg::{Arg, ToSql};
+use super::datum::{in_memory, type_name};
+use super::error::{self, current_function, raise};
 use super::sys;
-use super::value::{Arg, Field, Jsonb, Place, ToSql, in_memory, read};
+use super::value::{Field, Jsonb, Place, read};
 
 /// Exports the function `$name(call: &Call) -> Answer` to SQL as the symbol `skill_$name`.
 #[macro_export]
@@ -47,14 +50,10 @@ macro_rules! pg_function {
 }
 
 thread_local! {
-    static CURRENT: Cell<&'static str> = const { Cell::new("") };
+    /// Calls of this session up to now.
+    static CALLS: Cell<u64> = const { Cell::new(0) };
     /// Declared types of the functions called in this session, dropped when a function of the catalogue changes.
     static SIGNATURES: RefCell<Vec<Rc<Signature>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Name of the exported function that runs, for messages.
-pub(crate) fn current() -> &'static str {
-    CURRENT.get()
 }
 
 /// What the catalogue declares of a function.
@@ -88,7 +87,20 @@ fn signature(function: Oid) -> Rc<Signature> {
         // SAFETY: a catalogue look-up; the array is palloc'd and copied at once.
         let found = unsafe {
             let result = pg_sys::get_func_signature(function, &mut arguments, &mut count);
-            let arguments = (0..count as usize).map(|i| *arguments.add(i)).collect();
+            let arguments: Box<[Oid]> = (0..count as usize).map(|i| *arguments.add(i)).collect();
+            // The values of anyelement, cstring and the like are not what the catalogue declares.
+            let is_pseudo = |oid: &Oid| pg_sys::get_typtype(*oid) as u8 == pg_sys::TYPTYPE_PSEUDO;
+            if let Some(n) = arguments.iter().position(is_pseudo) {
+                raise(Fault::new(
+                    Code::DataCorrupted,
+                    format!(
+                        "function {}: argument {} has pseudo-type {}",
+                        current_function(),
+                        n + 1,
+                        type_name(arguments[n])
+                    ),
+                ));
+            }
             Rc::new(Signature { function, arguments, result })
         };
         SIGNATURES.with_borrow_mut(|all| all.push(found.clone()));
@@ -101,28 +113,71 @@ fn signature(function: Oid) -> Rc<Signature> {
 /// # Safety
 /// `fcinfo` is what the function manager passed.
 pub unsafe fn enter(fcinfo: pg_sys::FunctionCallInfo, name: &'static str, body: fn(&Call) -> Answer) -> pg_sys::Datum {
-    let outer = CURRENT.replace(name);
+    /// Restores the name of the outer function, after an error too.
+    struct Outer(&'static str);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            error::enter_function(self.0);
+        }
+    }
+    let _outer = Outer(error::enter_function(name));
     // SAFETY: the caller's; the context of the moment is where the result of a function belongs.
-    let call = unsafe { Call { fcinfo, memory: pg_sys::CurrentMemoryContext, signature: Default::default() } };
-    let answer = body(&call);
-    CURRENT.set(outer);
-    super::error::answer(answer.map(|Returned(datum)| datum))
+    let (call, encoding) = unsafe {
+        let call =
+            Call { fcinfo, memory: pg_sys::CurrentMemoryContext, serial: next_serial(), signature: Default::default() };
+        (call, pg_sys::GetDatabaseEncoding())
+    };
+    // Texts are read as `str`. CREATE EXTENSION refuses other encodings, CREATE FUNCTION does not.
+    if encoding != pg_sys::pg_enc::PG_UTF8 as i32 {
+        raise(Fault::new(Code::NotInPrerequisiteState, format!("function {name}: database encoding must be UTF8")));
+    }
+    let answer = body(&call).map(|returned| {
+        if returned.serial != call.serial {
+            raise(Fault::new(Code::Internal, format!("function {name} returned the answer of another call")));
+        }
+        returned.datum.unwrap_or_else(|| {
+            // SAFETY: the call structure is the function's until it returns.
+            unsafe { (*fcinfo).isnull = true };
+            pg_sys::Datum::from(0)
+        })
+    });
+    error::answer(answer)
+}
+
+fn next_serial() -> u64 {
+    CALLS.set(CALLS.get() + 1);
+    CALLS.get()
 }
 
 /// One call of an exported function.
 pub struct Call {
     fcinfo: pg_sys::FunctionCallInfo,
     memory: pg_sys::MemoryContext,
+    serial: u64,
     signature: std::cell::OnceCell<Rc<Signature>>,
 }
 
 /// What a body returns.
 pub type Answer = Result<Returned, Fault>;
 
-/// An answer in the server's form, built by [`Call`].
-pub struct Returned(pg_sys::Datum);
+/// An answer in the server's form, built by the [`Call`] that it answers.
+pub struct Returned {
+    serial: u64,
+    datum: Option<pg_sys::Datum>,
+}
+
+/// State of a call site and its type.
+#[repr(C)]
+struct State<T> {
+    of: TypeId,
+    value: Cell<Option<T>>,
+}
 
 impl Call {
+    fn returned(&self, datum: Option<pg_sys::Datum>) -> Returned {
+        Returned { serial: self.serial, datum }
+    }
+
     fn signature(&self) -> &Signature {
         // SAFETY: the function manager sets flinfo.
         self.signature.get_or_init(|| signature(unsafe { (*(*self.fcinfo).flinfo).fn_oid }))
@@ -142,7 +197,7 @@ impl Call {
             Some(oid) => *oid,
             None => raise(Fault::new(
                 Code::DataCorrupted,
-                format!("function {}: argument {} is not declared", current(), n + 1),
+                format!("function {}: argument {} is not declared", current_function(), n + 1),
             )),
         }
     }
@@ -184,7 +239,11 @@ impl Call {
         // SAFETY: the function manager sets flinfo; the name is palloc'd and copied at once.
         unsafe {
             let name = pg_sys::get_func_name((*(*self.fcinfo).flinfo).fn_oid);
-            if name.is_null() { current().to_owned() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+            if name.is_null() {
+                current_function().to_owned()
+            } else {
+                CStr::from_ptr(name).to_string_lossy().into_owned()
+            }
         }
     }
 
@@ -201,19 +260,26 @@ impl Call {
 
     /// State of the call site, which lives as long as the statement's expression or trigger; created by `make` at the
     /// first call from there. Each function keeps state of one type.
-    pub fn with_statement_state<T, R>(&self, make: impl FnOnce() -> T, body: impl FnOnce(&mut T) -> R) -> R {
-        // SAFETY: fn_extra belongs to this function alone, which keeps one type there; it is dropped with its memory
+    pub fn with_statement_state<T: 'static, R>(&self, make: impl FnOnce() -> T, body: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: fn_extra belongs to this function alone, which keeps a `State` there; it is dropped with its memory
         // context. It is taken out while the body runs, so that a nested call from the same site cannot see it.
         unsafe {
             let flinfo = (*self.fcinfo).flinfo;
             if (*flinfo).fn_extra.is_null() {
                 let state = make();
                 let mut memory = pgrx::PgMemoryContexts::For((*flinfo).fn_mcxt);
-                (*flinfo).fn_extra = memory.leak_and_drop_on_delete(Cell::new(Some(state))).cast();
+                let state = State { of: TypeId::of::<T>(), value: Cell::new(Some(state)) };
+                (*flinfo).fn_extra = memory.leak_and_drop_on_delete(state).cast();
             }
-            let kept = &*(*flinfo).fn_extra.cast::<Cell<Option<T>>>();
+            if *(*flinfo).fn_extra.cast::<TypeId>() != TypeId::of::<T>() {
+                raise(Fault::new(Code::Internal, format!("function {} keeps state of two types", current_function())));
+            }
+            let kept = &(*(*flinfo).fn_extra.cast::<State<T>>()).value;
             let Some(mut state) = kept.take() else {
-                raise(Fault::new(Code::Internal, format!("function {} was called from within itself", current())));
+                raise(Fault::new(
+                    Code::Internal,
+                    format!("function {} was called from within itself", current_function()),
+                ));
             };
             let result = body(&mut state);
             kept.set(Some(state));
@@ -223,9 +289,7 @@ impl Call {
 
     /// SQL NULL.
     pub fn null(&self) -> Returned {
-        // SAFETY: the call structure is ours until we return.
-        unsafe { (*self.fcinfo).isnull = true };
-        Returned(pg_sys::Datum::from(0))
+        self.returned(None)
     }
 
     /// One value. Raises XX001 when the function is declared to return another type.
@@ -236,53 +300,59 @@ impl Call {
             wrong_result(&value, declared, "result");
         }
         // SAFETY: the memory lives as long as the call's result is used.
-        match unsafe { in_memory(self.memory, || value.copied_datum()) } {
-            Some(datum) => Returned(datum),
-            None => self.null(),
-        }
+        self.returned(unsafe { in_memory(self.memory, || value.copied_datum()) })
     }
 
-    /// Nothing: the answer of a function that returns void.
+    /// Nothing: the answer of a function that returns void. Raises XX001 when it is declared to return something.
     pub fn void(&self) -> Returned {
-        Returned(pg_sys::Datum::from(0))
+        let declared = self.signature().result;
+        if declared != pg_sys::VOIDOID {
+            wrong_result(&Arg::null(pg_sys::VOIDOID), declared, "result");
+        }
+        self.returned(Some(pg_sys::Datum::from(0)))
     }
 
     /// What a trigger returns.
     pub(crate) fn tuple(&self, tuple: pg_sys::HeapTuple) -> Returned {
-        Returned(pg_sys::Datum::from(tuple))
+        self.returned(Some(pg_sys::Datum::from(tuple)))
     }
 
     /// A row of the function's result type, a named composite type. Raises XX001 when the types differ.
     pub fn row(&self, values: &[Arg]) -> Returned {
-        // SAFETY: the descriptor belongs to the type, and the values are checked against it; the memory lives as long as
-        // the call's result is used.
+        // SAFETY: the descriptor is the type's of this moment, held until the row is built (an abort releases it too), and
+        // the values are checked against it; the memory lives as long as the call's result is used. The look-up raises
+        // for a type that is not composite.
         unsafe {
-            let desc = row_type(self.signature().result);
+            let desc = pg_sys::lookup_rowtype_tupdesc(self.signature().result, -1);
             check_row(desc, values);
-            in_memory(self.memory, || {
+            let row = in_memory(self.memory, || {
                 let (mut datums, mut nulls) = ([pg_sys::Datum::from(0); MAX_COLUMNS], [true; MAX_COLUMNS]);
                 fill(values, &mut datums, &mut nulls);
                 let tuple = pg_sys::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
-                Returned(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
-            })
+                pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+            });
+            if (*desc).tdrefcount >= 0 {
+                pg_sys::DecrTupleDescRefCount(desc);
+            }
+            self.returned(Some(row))
         }
     }
 
     /// Starts the result of a set-returning function with several columns.
-    pub fn row_set(&self) -> RowSet {
+    pub fn row_set(&self) -> RowSet<'_> {
         self.set(0)
     }
 
     /// Starts the result of a function that returns a set of single values.
-    pub fn value_set(&self) -> RowSet {
+    pub fn value_set(&self) -> RowSet<'_> {
         self.set(pg_sys::MAT_SRF_USE_EXPECTED_DESC)
     }
 
-    fn set(&self, flags: u32) -> RowSet {
+    fn set(&self, flags: u32) -> RowSet<'_> {
         // SAFETY: the server checks that the caller takes a set, and fills resultinfo.
         unsafe {
             pg_sys::InitMaterializedSRF(self.fcinfo, flags);
-            RowSet { info: (*self.fcinfo).resultinfo.cast() }
+            RowSet { call: self, info: (*self.fcinfo).resultinfo.cast() }
         }
     }
 }
@@ -306,7 +376,12 @@ unsafe fn check_row(desc: pg_sys::TupleDesc, values: &[Arg]) {
         if (*desc).natts as usize != values.len() || values.len() > MAX_COLUMNS {
             raise(Fault::new(
                 Code::DataCorrupted,
-                format!("function {}: the result has {} columns, not {}", current(), (*desc).natts, values.len()),
+                format!(
+                    "function {}: the result has {} columns, not {}",
+                    current_function(),
+                    (*desc).natts,
+                    values.len()
+                ),
             ));
         }
         for (i, value) in values.iter().enumerate() {
@@ -325,44 +400,22 @@ fn wrong_result(value: &Arg, declared: Oid, place: &str) -> ! {
             Code::DataCorrupted,
             format!(
                 "function {}: {place} is declared as {}, not {}",
-                current(),
-                sys::type_name(declared),
-                sys::type_name(value.oid())
+                current_function(),
+                type_name(declared),
+                type_name(value.oid())
             ),
         )
         .hint("The installed objects do not fit the library: compare SELECT * FROM skill_system.version_info();"),
     )
 }
 
-thread_local! {
-    /// Row types and their descriptors. A type's oid changes when the extension is created again, and a prepared call is
-    /// planned again then.
-    static ROW_TYPES: RefCell<Vec<(Oid, pg_sys::TupleDesc)>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The descriptor of a composite type.
-///
-/// # Safety
-/// Inside a transaction.
-unsafe fn row_type(oid: Oid) -> pg_sys::TupleDesc {
-    let known = ROW_TYPES.with_borrow(|all| all.iter().find(|(known, _)| *known == oid).map(|(_, desc)| *desc));
-    known.unwrap_or_else(|| {
-        // SAFETY: a catalogue look-up, which raises for a type that is not composite; the copy is made where it lives as
-        // long as the session.
-        unsafe {
-            let desc = in_memory(pg_sys::TopMemoryContext, || pg_sys::lookup_rowtype_tupdesc_copy(oid, -1));
-            ROW_TYPES.with_borrow_mut(|all| all.push((oid, desc)));
-            desc
-        }
-    })
-}
-
 /// The result of a set-returning function; goes to disk when it outgrows work_mem.
-pub struct RowSet {
+pub struct RowSet<'c> {
+    call: &'c Call,
     info: *mut pg_sys::ReturnSetInfo,
 }
 
-impl RowSet {
+impl RowSet<'_> {
     /// Adds one row. Raises XX001 when its types are not those of the function's result.
     pub fn push(&mut self, values: &[Arg]) {
         let (mut datums, mut nulls) = ([pg_sys::Datum::from(0); MAX_COLUMNS], [true; MAX_COLUMNS]);
@@ -377,6 +430,6 @@ impl RowSet {
 
     /// The answer of the function.
     pub fn finish(self) -> Returned {
-        Returned(pg_sys::Datum::from(0))
+        self.call.returned(Some(pg_sys::Datum::from(0)))
     }
 }

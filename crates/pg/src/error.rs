@@ -1,14 +1,13 @@
 //! Conversion of `core`'s faults into errors of the server.
 
 use std::cell::Cell;
+use std::ffi::CString;
 use std::ptr::NonNull;
 
 use pgrx::PgSqlErrorCode as Sql;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, pg_sys};
 use skill_core::{Code, Fault};
-
-use super::sys;
 
 /// Keeps internals of the library out of messages: with RUST_BACKTRACE in the server's environment, pgrx would put a
 /// backtrace into the DETAIL of errors.
@@ -18,6 +17,26 @@ pub fn register() {
         std::env::remove_var("RUST_BACKTRACE");
         std::env::remove_var("RUST_LIB_BACKTRACE");
     }
+}
+
+thread_local! {
+    static FUNCTION: Cell<&'static str> = const { Cell::new("") };
+}
+
+/// Name of the exported function that runs, for messages.
+pub(crate) fn current_function() -> &'static str {
+    FUNCTION.get()
+}
+
+/// Names the function that runs from now on, and returns the one before it.
+pub(crate) fn enter_function(name: &'static str) -> &'static str {
+    FUNCTION.replace(name)
+}
+
+/// A text for the server; a NUL byte ends it.
+pub fn c_string(text: &str) -> CString {
+    let end = text.find('\0').unwrap_or(text.len());
+    CString::new(&text[..end]).unwrap_or_default()
 }
 
 /// Raises the fault as an ERROR, where no `Result` can be returned. Not for faults of class `SK`: pgrx's guard knows only
@@ -126,7 +145,7 @@ pub unsafe fn throw_returned() {
 fn error_data(fault: Fault) -> NonNull<pg_sys::ErrorData> {
     // SAFETY: freshly allocated; a structure of zeros is an empty one.
     unsafe {
-        let copy = |text: &str| pg_sys::pstrdup(sys::c_string(text).as_ptr());
+        let copy = |text: &str| pg_sys::pstrdup(c_string(text).as_ptr());
         let mut data =
             NonNull::new_unchecked(pg_sys::palloc0(size_of::<pg_sys::ErrorData>()).cast::<pg_sys::ErrorData>());
         let error = data.as_mut();

@@ -9,8 +9,10 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 
+use super::arg::Arg;
+use super::datum::{in_memory, type_name};
 use super::sys;
-use super::value::{Arg, Field, Place, Timestamptz, in_memory, read};
+use super::value::{Field, Place, Timestamptz, read};
 use super::xact::{self, End};
 
 /// The columns of a table: names and types, in order.
@@ -94,7 +96,7 @@ impl<'r, const N: usize> TableRow<'r, N> {
 
 fn check_type(value: &Arg, (name, oid): &(&'static CStr, Oid)) {
     if value.oid() != *oid && !value.fits(*oid) {
-        super::value::wrong_type(&sys::type_name(value.oid()), *oid, Place::Attribute(name));
+        super::value::wrong_type(&type_name(value.oid()), *oid, Place::Attribute(name));
     }
 }
 

@@ -7,12 +7,16 @@
 #[cfg(panic = "abort")]
 compile_error!("errors of the server are unwound through Rust frames: build with panic = \"unwind\"");
 
+mod arg;
 pub mod background;
 pub mod cached;
 pub mod call;
+mod datum;
 pub mod error;
 pub mod fault_point;
 pub mod insert;
+#[cfg(doctest)]
+mod lifetimes;
 pub mod progress;
 pub mod row;
 pub mod row_json;
@@ -20,16 +24,15 @@ pub mod settings;
 pub mod spi;
 pub mod sys;
 pub mod trigger;
-pub mod value;
+mod value;
 pub mod xact;
 
+pub use arg::{Arg, ToSql, arg};
 pub use call::{Answer, Call, Returned, RowSet};
 pub use pgrx::pg_sys::Oid;
 pub use row::{FromRow, Row};
 pub use trigger::{Event, Timing, Trigger};
-pub use value::{
-    Arg, Date, EnumLabel, Field, FromSql, Interval, JsonText, Jsonb, NonNull, Numeric, Timestamptz, ToSql, Uuid, arg,
-};
+pub use value::{Date, EnumLabel, Field, FromSql, Interval, JsonText, Jsonb, NonNull, Numeric, Timestamptz, Uuid};
 
 // For the macros.
 #[doc(hidden)]

@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
-use super::error::raise;
+use super::arg::Arg;
+use super::error::{current_function, raise};
 use super::sys;
-use super::value::{Arg, Field, Jsonb, Place, read};
+use super::value::{Field, Jsonb, Place, read};
 
 /// One row of a result; lives as long as the result.
 pub struct Row<'r> {
@@ -30,7 +31,7 @@ impl Row<'_> {
             if n < 1 || n > (*self.desc).natts {
                 raise(Fault::new(
                     Code::DataCorrupted,
-                    format!("function {}: the result has no column {n}", super::call::current()),
+                    format!("function {}: the result has no column {n}", current_function()),
                 ));
             }
             let mut null = false;
@@ -103,7 +104,8 @@ tuples! {
 
 /// A struct with the columns that it is read from: `COLUMNS` is the list for SELECT, in the order of the fields.
 ///
-/// ```ignore
+/// ```no_run
+/// # use skill_pg::{Timestamptz, columns};
 /// columns! {
 ///     struct Checklist { status: String = "c.status", due_at: Option<Timestamptz> = "c.due_at" }
 /// }

@@ -5,18 +5,19 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
-use skill_core::Fault;
 use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
+use skill_core::{Code, Fault};
 
+use super::datum::{in_memory, same_bytes, varlena_bytes};
 use super::sys;
 use super::trigger::{Event, Trigger};
-use super::value::{in_memory, same_bytes, varlena_bytes};
 
 /// `to_jsonb(anyelement)` in pg_proc.dat.
 const TO_JSONB: u32 = 3787;
 
 /// Writes the changes of one table, as long as its definition does not change: for one statement.
 pub struct ChangeWriter {
+    relation: pg_sys::Oid,
     table: CString,
     columns: Vec<Captured>,
     /// The primary key.
@@ -30,6 +31,9 @@ pub struct ChangeWriter {
 struct Captured {
     position: usize,
     name: CString,
+    /// As declared, perhaps a domain.
+    declared: pg_sys::Oid,
+    /// Its base type.
     type_oid: pg_sys::Oid,
     length: i16,
     by_value: bool,
@@ -87,6 +91,7 @@ impl ChangeWriter {
                 pg_sys::bms_is_member(bit, attributes)
             };
             ChangeWriter {
+                relation: trigger.relation_oid(),
                 table: sys::c_string(&trigger.relation_name()),
                 columns: all.iter().filter(|column| includes(column.name.as_bytes())).cloned().collect(),
                 key: all.iter().filter(is_key).cloned().collect(),
@@ -99,9 +104,15 @@ impl ChangeWriter {
     /// The change of one firing as the bytes of a jsonb: `{"table", "key", "old", "new"}`; `None` when none of the columns
     /// changed.
     pub fn change(&mut self, trigger: &Trigger) -> Result<Option<&[u8]>, Fault> {
-        // SAFETY: tuples and descriptor belong to one firing of the trigger.
+        // SAFETY: tuples and descriptor belong to one firing of the trigger, and have the columns that are read.
         let (old, new) = unsafe {
             let desc = (*trigger.relation()).rd_att;
+            if trigger.relation_oid() != self.relation
+                || !self.columns.iter().chain(&self.key).all(|column| column.is_in(desc))
+            {
+                let message = format!("table {} was redefined", self.table.to_string_lossy());
+                return Err(Fault::new(Code::Internal, message));
+            }
             (Values::new(trigger.old_row(), desc), Values::new(trigger.new_row(), desc))
         };
         if let (Event::Update, Some(old), Some(new)) = (trigger.event(), &old, &new)
@@ -128,6 +139,17 @@ impl ChangeWriter {
 }
 
 impl Captured {
+    /// The descriptor has this column at its place.
+    ///
+    /// # Safety
+    /// A valid descriptor.
+    unsafe fn is_in(&self, desc: pg_sys::TupleDesc) -> bool {
+        // SAFETY: the caller's; the position is checked.
+        unsafe {
+            self.position < (*desc).natts as usize && (*sys::attribute(desc, self.position)).atttypid == self.declared
+        }
+    }
+
     /// # Safety
     /// A valid descriptor with more than `position` attributes.
     unsafe fn new(desc: pg_sys::TupleDesc, position: usize, memory: &mut Memory) -> Option<Captured> {
@@ -158,6 +180,7 @@ impl Captured {
             Some(Captured {
                 position,
                 name: CStr::from_ptr(attribute.attname.data.as_ptr()).to_owned(),
+                declared: attribute.atttypid,
                 type_oid,
                 length: attribute.attlen,
                 by_value: attribute.attbyval,

@@ -11,9 +11,10 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 use skill_core::{Code, Fault};
 
+use super::arg::Arg;
 use super::row::{FromRow, Row};
 use super::sys;
-use super::value::{Arg, FromSql};
+use super::value::FromSql;
 
 /// Whose rights a statement has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,9 +58,22 @@ impl Bound {
 
 /// Starts SPI; it ends with SPI_finish, or with the abort of the (sub)transaction.
 unsafe fn connect() {
-    // SAFETY: inside a transaction, as every call.
-    if unsafe { pg_sys::SPI_connect() } != pg_sys::SPI_OK_CONNECT as i32 {
+    // SAFETY: no preconditions; a transaction that has ended or failed runs no statements.
+    if unsafe { !pg_sys::IsTransactionState() || pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 } {
         super::error::raise(Fault::new(Code::Internal, "SPI_connect failed"));
+    }
+}
+
+/// Where no query calls, as in a hook or before the commit, there is no snapshot either, and a statement that cannot write
+/// would have none.
+unsafe fn push_latest_snapshot(wanted: bool) -> bool {
+    // SAFETY: inside a transaction; the caller pops it, or the abort of the (sub)transaction.
+    unsafe {
+        let push = !pg_sys::ActiveSnapshotSet() || wanted && !pg_sys::IsInParallelMode();
+        if push {
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        }
+        push
     }
 }
 
@@ -179,13 +193,10 @@ fn run<T>(sql: impl Sql, rights: As, see: See, args: &[Arg], body: impl FnOnce(&
         let parallel = see == See::Statement && rights == As::Caller;
         let options = if parallel { pg_sys::CURSOR_OPT_PARALLEL_OK as i32 } else { 0 };
         let plan = plan(sql, &bound, options);
-        let latest = see == See::Latest && !pg_sys::IsInParallelMode();
-        if latest {
-            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        }
+        let pushed = push_latest_snapshot(see == See::Latest);
         let status =
             pg_sys::SPI_execute_plan(plan, bound.values.as_mut_ptr(), bound.nulls.as_ptr(), see != See::OwnWrites, 0);
-        if latest {
+        if pushed {
             pg_sys::PopActiveSnapshot();
         }
         if status < 0 {
@@ -230,6 +241,7 @@ pub fn stream(sql: impl Sql, args: &[Arg], mut body: impl FnMut(&Row<'_>) -> Res
     // SAFETY: the usual SPI protocol, as in `run`.
     unsafe {
         connect();
+        let pushed = push_latest_snapshot(false);
         let text = sys::c_string(sql.text());
         let mut bound = Bound::new(args);
         let portal = pg_sys::SPI_cursor_open_with_args(
@@ -242,6 +254,8 @@ pub fn stream(sql: impl Sql, args: &[Arg], mut body: impl FnMut(&Row<'_>) -> Res
             true,
             0,
         );
+        // What `body` calls may run CLOSE ALL.
+        pg_sys::PinPortal(portal);
         // What `body` allocates for a row ends with its batch, or a long result would fill the memory.
         let scratch = pg_sys::AllocSetContextCreateInternal(
             pg_sys::CurrentMemoryContext,
@@ -265,7 +279,11 @@ pub fn stream(sql: impl Sql, args: &[Arg], mut body: impl FnMut(&Row<'_>) -> Res
             }
             super::error::check_for_interrupts();
         }
+        pg_sys::UnpinPortal(portal);
         pg_sys::SPI_cursor_close(portal);
+        if pushed {
+            pg_sys::PopActiveSnapshot();
+        }
         pg_sys::SPI_finish();
         result
     }

@@ -1,19 +1,15 @@
 //! Small functions of the server.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
 use super::error::{check_for_interrupts, raise};
-use super::value::Timestamptz;
 
-/// A text for the server; a NUL byte ends it.
-pub fn c_string(text: &str) -> CString {
-    let end = text.find('\0').unwrap_or(text.len());
-    CString::new(&text[..end]).unwrap_or_default()
-}
+pub use super::error::c_string;
+use super::value::Timestamptz;
 
 /// The innermost savepoint, or the transaction itself.
 pub fn subtransaction() -> pg_sys::SubTransactionId {
@@ -197,12 +193,6 @@ pub fn role_name(role: pg_sys::Oid) -> String {
     unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)).to_string_lossy().into_owned() }
 }
 
-/// Name of a type, as SQL writes it.
-pub fn type_name(oid: pg_sys::Oid) -> String {
-    // SAFETY: a palloc'd, NUL-terminated name, copied at once; an unknown type has the name ???.
-    unsafe { CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() }
-}
-
 /// The current user is a superuser or has the rights of `role`.
 pub fn has_rights_of(role: pg_sys::Oid) -> bool {
     // SAFETY: catalogue look-up inside a transaction.
@@ -350,7 +340,7 @@ pub fn data_directory() -> String {
 ///
 /// # Safety
 /// `desc` must be valid and have more than `i` attributes.
-pub unsafe fn attribute(desc: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+pub(crate) unsafe fn attribute(desc: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
     #[cfg(not(feature = "pg18"))]
     // SAFETY: the caller's.
     unsafe {

@@ -6,12 +6,14 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 use skill_core::{Code, Fault};
 
+use super::arg::Arg;
 use super::call::{Call, Returned};
-use super::error::raise;
+use super::datum::{in_memory, same_bytes, type_name};
+use super::error::{current_function, raise};
 use super::insert::{Columns, TableRow};
 use super::row::Row;
 use super::sys;
-use super::value::{Arg, Field, Place, read, same_bytes};
+use super::value::{Field, Place, read};
 
 /// Why a trigger fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +135,7 @@ impl<'c> Trigger<'c> {
     }
 
     /// The relation and its descriptor, open as long as the trigger runs.
-    pub fn relation(&self) -> pg_sys::Relation {
+    pub(crate) fn relation(&self) -> pg_sys::Relation {
         self.data.tg_relation
     }
 
@@ -203,10 +205,10 @@ impl<'c> Trigger<'c> {
                 Code::DataCorrupted,
                 format!(
                     "function {}: {} has type {}, not {}",
-                    super::call::current(),
+                    current_function(),
                     Place::Attribute(name),
-                    sys::type_name(oid),
-                    sys::type_name(value.oid())
+                    type_name(oid),
+                    type_name(value.oid())
                 ),
             ));
         }
@@ -216,12 +218,12 @@ impl<'c> Trigger<'c> {
     fn modified<'v, 'a: 'v>(&self, mut numbers: Vec<i32>, values: impl Iterator<Item = &'v Arg<'a>>) -> Returned {
         let row = self.new_row();
         if row.is_null() {
-            raise(Fault::new(Code::Internal, format!("function {}: new row does not exist", super::call::current())));
+            raise(Fault::new(Code::Internal, format!("function {}: new row does not exist", current_function())));
         }
         // SAFETY: tuple and descriptor belong together; the values are of the columns' types. The new row is created where
         // it outlives a query that may be running.
         unsafe {
-            super::value::in_memory(self.call.memory(), || {
+            in_memory(self.call.memory(), || {
                 let values: Vec<_> = values.map(Arg::datum).collect();
                 let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
                 let mut values: Vec<_> =
@@ -255,7 +257,7 @@ impl<'c> Trigger<'c> {
 
     /// What an AFTER trigger returns: a null pointer, which is not SQL NULL.
     pub fn done(&self) -> Returned {
-        self.call.void()
+        self.call.tuple(std::ptr::null_mut())
     }
 
     /// The relation has these columns with these types.
@@ -293,7 +295,7 @@ impl<'c> Trigger<'c> {
                 Code::Internal,
                 format!(
                     "function {}: row of {} does not exist in this event",
-                    super::call::current(),
+                    current_function(),
                     Place::Attribute(name)
                 ),
             ));
@@ -309,7 +311,7 @@ impl<'c> Trigger<'c> {
         self.find_column(name).unwrap_or_else(|| {
             raise(Fault::new(
                 Code::DataCorrupted,
-                format!("function {}: {} does not exist", super::call::current(), Place::Attribute(name)),
+                format!("function {}: {} does not exist", current_function(), Place::Attribute(name)),
             ))
         })
     }

@@ -18,7 +18,7 @@ INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_typ
     VALUES ('plain.insert', '{}', NULL, NULL), ('plain.insert', '"scalar"', 'x', 'user');
 INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('plain.default', 'null');
 SELECT event_type, event_data, actor_id, actor_type, tenant_id FROM skill_system.audit_logs ORDER BY event_type, actor_id;
--- What the server knows, whatever the caller says.
+-- Columns that the server sets, whatever the caller passes.
 SELECT count(*) AS records,
        bool_and(id::text ~ '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab]') AS uuid_v7,
        bool_and(signature = 'v1:' || key_id || ':' || right(signature, 64) AND right(signature, 64) ~ '^[0-9a-f]{64}$') AS signed,
@@ -31,11 +31,11 @@ SELECT skill_system.append_audit('in.transaction', '{}') IS NOT NULL AS written;
 SELECT transaction_id = pg_current_xact_id()::text::bigint AS mine, created_at = now() AS at_start, recorded_at > now() AS recorded_later
 FROM skill_system.audit_logs WHERE event_type = 'in.transaction';
 COMMIT;
--- A rolled back record was never there.
+-- A rolled back record leaves no trace.
 BEGIN;
 SELECT skill_system.append_audit('gone', '{}') IS NOT NULL AS written;
 ROLLBACK;
--- An owner who gives values gets none of them through, except a signature, which is then judged.
+-- Values that an owner inserts are replaced, except a signature, which verification then checks.
 INSERT INTO skill_system.audit_logs (id, event_type, event_data, recorded_at, transaction_id, session_user_name, current_user_name, key_id)
 VALUES ('00000000-0000-0000-0000-000000000000', 'claimed', '{}', '2000-01-01', 1, 'alice', 'bob', 'k');
 SELECT id <> '00000000-0000-0000-0000-000000000000' AS id, recorded_at > '2020-01-01' AS time, transaction_id > 1 AS transaction,
@@ -80,10 +80,10 @@ TRUNCATE skill_system.audit_logs_default;
 INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('replica', '{}');
 RESET session_replication_role;
 MERGE INTO skill_system.audit_logs a USING (VALUES (1)) v(x) ON true WHEN MATCHED THEN DELETE;
--- A statement that would change no row is nothing to refuse.
+-- A statement that changes no row is not refused.
 DELETE FROM skill_system.audit_logs WHERE false;
 
--- Verification names what is wrong.
+-- Verification reports what is wrong.
 SELECT * FROM skill_system.verify_audit();
 BEGIN;
 ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER USER;
@@ -96,11 +96,11 @@ SELECT v.partition, a.event_type, v.problem, v.detail FROM skill_system.verify_a
     LEFT JOIN skill_system.audit_logs a ON a.id = v.record_id
     ORDER BY 2, 3, 4;
 ROLLBACK;
--- Only what is asked for.
+-- Only the given range.
 SELECT count(*) FROM skill_system.verify_audit(until => '2000-01-01');
 SELECT count(*) FROM skill_system.verify_audit('2000-01-01', 'infinity');
 SELECT * FROM skill_system.verify_audit(NULL);
--- A signature that an owner brings along (as a restore does) is judged, not believed.
+-- A signature that an owner inserts (as a restore does) is verified.
 BEGIN;
 INSERT INTO skill_system.audit_logs (id, event_type, event_data, recorded_at, transaction_id, session_user_name, current_user_name,
     key_id, signature)
@@ -125,7 +125,7 @@ TRUNCATE skill_system.audit_logs_2031_05;
 SELECT conname FROM pg_constraint WHERE conrelid = 'skill_system.audit_logs_2031_05'::regclass AND contype = 'p';
 SELECT relrowsecurity FROM pg_class WHERE oid = 'skill_system.audit_logs_2031_05'::regclass;
 SELECT * FROM skill_system.verify_audit();
--- A partition made by hand has no protection against TRUNCATE; verification says so.
+-- A partition created by hand has no protection against TRUNCATE; verification reports it.
 CREATE TABLE skill_system.by_hand PARTITION OF skill_system.audit_logs FOR VALUES
     FROM ('2032-01-01 00:00:00+00') TO ('2032-02-01 00:00:00+00');
 SELECT partition, problem, detail FROM skill_system.verify_audit() ORDER BY 1, 3;
@@ -135,7 +135,7 @@ CREATE UNLOGGED TABLE skill_system.by_hand PARTITION OF skill_system.audit_logs 
 SELECT partition, problem, detail FROM skill_system.verify_audit() ORDER BY 1, 3;
 DROP TABLE skill_system.by_hand;
 
--- Any table of yours: append-only.
+-- An application's table: append-only.
 CREATE SCHEMA "my ""schema";
 CREATE TABLE "my ""schema"."in'voices" (id int PRIMARY KEY, amount numeric);
 SELECT skill_system.make_append_only('"my ""schema"."in''voices"');
@@ -157,7 +157,7 @@ SELECT skill_system.make_append_only('a_view');
 SELECT skill_system.make_append_only(NULL);
 SELECT skill_system.make_append_only('no_such_table');
 
--- Any table of yours: its changes in the audit trail.
+-- An application's table: its changes in the audit trail.
 CREATE TABLE wells (api text, leg int, depth numeric(8, 2), note text, updated_at timestamptz DEFAULT '2030-01-01Z', PRIMARY KEY (leg,
     api));
 SELECT skill_system.audit_table('wells', ignored_columns => '{updated_at}');
@@ -169,7 +169,7 @@ UPDATE wells SET api = '42-9' WHERE api = '42-1';
 DELETE FROM wells WHERE api = '42-2';
 TRUNCATE wells;
 SELECT event_type, event_data FROM skill_system.audit_logs WHERE event_data ->> 'table' = 'public.wells' ORDER BY recorded_at, event_type;
--- Chosen columns; called again, the choice changes.
+-- Selected columns; another call replaces the selection.
 SELECT skill_system.audit_table('wells', columns => '{note}');
 INSERT INTO wells VALUES ('42-3', 1, 3000, 'oil');
 UPDATE wells SET depth = 4000;

@@ -7,7 +7,7 @@ RESET client_min_messages;
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
 
--- Presets: the usual ones, once; a pattern must be one and match its example.
+-- Presets: the usual ones, once; a pattern must be valid and match its example.
 SELECT count(*), count(*) FILTER (WHERE installed) AS installed FROM skill_system.install_validation_presets();
 SELECT count(*), count(*) FILTER (WHERE installed) AS installed FROM skill_system.install_validation_presets();
 INSERT INTO skill_system.validation_presets (preset_key, pattern, description, example) VALUES ('broken', 'a)|(b', 'x', 'a');
@@ -82,7 +82,7 @@ LEFT JOIN LATERAL skill_system.rule_as_of('SWR_37', day) r ON true ORDER BY 1;
 SELECT d.* FROM skill_system.rule_versions a, skill_system.rule_versions b, skill_system.diff_rules(a.id, b.id) d
 WHERE (a.rule_identifier, a.version, b.rule_identifier, b.version) = ('SWR_37', 1, 'SWR_37', 2);
 SELECT * FROM skill_system.diff_rules('00000000-0000-0000-0000-000000000000', NULL);
--- The constraint, whoever writes.
+-- The constraint, for every role.
 INSERT INTO skill_system.rule_versions (rule_type, rule_domain, rule_identifier, version, effective_date, source, rule_data, content_sha256)
 VALUES ('statewide', 'spacing', 'SWR_37', 9, '2022-01-01', 'manual', '{}', 'x');
 UPDATE skill_system.rule_versions SET rule_data = '{}' WHERE rule_identifier = 'SWR_37';
@@ -139,7 +139,7 @@ UPDATE skill_system.checklist_artifacts SET content = 'other';
 
 UPDATE skill_system.filing_rule_snapshots SET rule_data_at_snapshot = '{}' WHERE checklist_id = :'c1';
 
--- Submit, a rule changes, review, the stale rule stands in the way.
+-- Submit, a rule changes, review; the stale rule prevents filing.
 SELECT status, version FROM skill_system.submit_checklist(:'c1', 'rule37-agent');
 SELECT status FROM skill_system.update_checklist_item(:'c1', 1, 'pending');
 SELECT status FROM skill_system.review_checklist(:'c1', 'in_review', 'j.doe');
@@ -162,7 +162,7 @@ SELECT skill_system.acknowledge_stale(:'s1', 'j.doe', 'permit predates the chang
 SELECT skill_system.acknowledge_stale(:'s1', 'j.doe', '');
 SELECT skill_system.acknowledge_stale(:'s1', 'j.doe', 'permit predates the change', 3);
 SELECT skill_system.acknowledge_stale(:'s1', 'j.doe', 'again');
--- A later version takes the acknowledgement back.
+-- A later version voids the acknowledgement.
 SELECT version, stale_snapshots FROM skill_system.publish_rule('SWR_37', 'spacing', CURRENT_DATE + 20,
     '{"min_distance_ft": 300, "between_wells_ft": 933}', 'manual');
 SELECT * FROM skill_system.file_checklist(:'c1');
@@ -174,7 +174,7 @@ SELECT * FROM skill_system.add_artifact(:'c1', 0, 'document', 'x', 'x');
 SELECT skill_system.refresh_snapshot(:'s1');
 UPDATE skill_system.filing_checklists SET items = '[]' WHERE id = :'c1';
 UPDATE skill_system.filing_checklists SET status = 'approved' WHERE id = :'c2';
--- The other filing takes the new rule over, which voids its review.
+-- The other filing adopts the new rule, which voids its review.
 SELECT status FROM skill_system.update_checklist_item(:'c2', 0, 'complete');
 SELECT status FROM skill_system.update_checklist_item(:'c2', 1, 'complete');
 SELECT status FROM skill_system.submit_checklist(:'c2');
@@ -215,7 +215,7 @@ SELECT event_type,
 FROM skill_system.audit_logs WHERE event_type NOT LIKE 'row.%' ORDER BY recorded_at;
 SELECT problem FROM skill_system.verify_audit();
 
--- Told to others.
+-- Exports.
 SELECT document->>'skill_system_compliance_snapshot' AS version, payload->'checklist'->>'status' AS status,
     payload->'entity'->>'entity_id' AS entity_id,
        jsonb_array_length(payload->'rules') AS rules, jsonb_array_length(payload->'artifacts') AS artifacts,

@@ -1,4 +1,4 @@
--- The ledger: sealing, checkpoints, proofs, exports, and what their errors say.
+-- The ledger: sealing, checkpoints, proofs, exports, and their errors.
 \set VERBOSITY default
 \set SHOW_CONTEXT never
 \pset null '(null)'
@@ -32,14 +32,14 @@ SELECT l.leaf_index, a.event_type, a.event_data FROM skill_system.audit_leaves(2
     JOIN skill_system.audit_logs a ON a.id = l.record_id ORDER BY 1;
 SELECT * FROM skill_system.audit_leaves(-1);
 SELECT skill_system.audit_leaf_index(NULL), skill_system.audit_leaf_index('00000000-0000-7000-8000-000000000000');
--- What is rolled back is never sealed, and what this transaction writes not before its end.
+-- Rolled back records are never sealed; those of this transaction are not sealed before its end.
 BEGIN;
 SELECT skill_system.append_audit('mine', '{}') IS NOT NULL AS written;
 SELECT sealed, unsealed FROM skill_system.seal_audit();
 ROLLBACK;
 SELECT sealed FROM skill_system.seal_audit();
 
--- Checkpoints: the same text for the same tree, and never over what may be rolled back.
+-- Checkpoints: the same text for the same tree, and never over records that may be rolled back.
 SELECT split_part(note, E'\n', 2) AS tree_size, note = skill_system.audit_checkpoint() AS same FROM skill_system.audit_checkpoint() note;
 SELECT skill_system.append_audit('next', '{}') IS NOT NULL AS written;
 BEGIN;

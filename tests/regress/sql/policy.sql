@@ -1,4 +1,4 @@
--- Policy: may a skill have these effects, and which rule said so.
+-- Policy: may a skill have these effects, and which rule decided it.
 -- Hashes and times vary, so they are compared, never printed.
 \set VERBOSITY default
 \set SHOW_CONTEXT never
@@ -35,7 +35,7 @@ SELECT allowed, blocked_effects FROM skill_system.check_policy('dev', '{db.read,
 SELECT allowed, blocked_effects FROM skill_system.check_policy('dev', array['db.read', 'proc.exec']);
 SELECT allowed, blocked_effects FROM skill_system.check_policy('dev', '{"db.read","fs.write:/a,b"}');
 
--- An empty list is allowed; whatever cannot be understood is not, without an error and without NULL.
+-- An empty list is allowed; invalid input is denied, without an error and without NULL.
 \x on
 SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version FROM skill_system.check_policy('dev', '{}'::text[]);
 SELECT allowed, blocked_effects, decision, ask_effects, reason, policy_version FROM skill_system.check_policy('nobody', array['db.read']);
@@ -67,7 +67,7 @@ SELECT allowed, blocked_effects, decision, reason FROM skill_system.check_policy
     array['fs.read', 'net.fetch']]);
 \x off
 
--- Making policies: scopes, wildcards, precedence.
+-- Creating policies: scopes, wildcards, precedence.
 SELECT skill_system.create_policy('scoped',
     allow => '{db.read:public.*,fs.write:/srv/app/**,net.fetch:*.example.com:443,git.**,tool.*}',
     ask => '{fs.write:/srv/app/config/**}',
@@ -79,7 +79,7 @@ SELECT effect, verdict, winning_rule, source_profile, reason FROM skill_system.e
     'net.fetch:api.example.com:443', 'net.fetch:api.example.com', 'net.fetch:example.com:443', 'net.fetch:api.example.com.evil.org:443',
     'git', 'git.push', 'git.push.force', 'tool.run', 'tool.run.deep', 'tool', 'Tool.run', NULL]);
 
--- Inheritance only adds; a deny of an ancestor wins; unlisted and mode are those of the profile asked.
+-- Inheritance only adds; a deny of an ancestor wins; unlisted and mode are those of the requested profile.
 SELECT skill_system.create_policy('base', deny => '{net.**}', ask => '{proc.exec}') IS NOT NULL AS made;
 SELECT skill_system.create_policy('child', allow => '{net.fetch,proc.exec,db.read}', inherits => '{base,readonly}',
     unlisted => 'ask') IS NOT NULL AS made;
@@ -88,7 +88,7 @@ SELECT effect, verdict, winning_rule, source_profile FROM skill_system.explain_p
 SELECT * FROM skill_system.effective_policy('child');
 SELECT * FROM skill_system.effective_policy('scoped');
 
--- Changes make versions, also of those who inherit; content that stays the same makes none.
+-- Changes create versions, also of profiles that inherit; the same content creates none.
 SELECT name, version FROM skill_system.policy_profiles WHERE name IN ('base', 'child') ORDER BY name;
 UPDATE skill_system.policy_profiles SET ask_effects = '{proc.exec,mail.send}' WHERE name = 'base';
 UPDATE skill_system.policy_profiles SET ask_effects = '{mail.send,proc.exec,mail.send}' WHERE name = 'base';
@@ -102,7 +102,7 @@ WHERE content_hash IS DISTINCT FROM (SELECT v.content_hash FROM skill_system.pol
 -- Each change is in the audit trail.
 SELECT event_type, event_data ->> 'policy' AS policy, event_data ->> 'version' AS version FROM skill_system.audit_logs ORDER BY 2, 3;
 
--- A deleted policy leaves a last version; one that others inherit from cannot go.
+-- A deleted policy leaves a last version; one that others inherit from cannot be deleted.
 DELETE FROM skill_system.policy_profiles WHERE name = 'scoped';
 SELECT version, name, content, content_hash FROM skill_system.policy_versions WHERE name = 'scoped' AND content IS NULL;
 SELECT event_type, event_data ->> 'version' AS version FROM skill_system.audit_logs WHERE event_type = 'policy.deleted';
@@ -114,7 +114,7 @@ UPDATE skill_system.policy_versions SET name = 'x';
 DELETE FROM skill_system.policy_versions;
 TRUNCATE skill_system.policy_versions;
 
--- What a write is refused for.
+-- Invalid rows are refused.
 SELECT skill_system.create_policy('dev');
 SELECT skill_system.create_policy('');
 SELECT skill_system.create_policy(' x');
@@ -186,7 +186,7 @@ SELECT severity, code, rule, source_profile FROM skill_system.lint_policy('messy
 SELECT DISTINCT code, message, hint FROM skill_system.lint_policy('messy') ORDER BY 1, 2;
 SELECT * FROM skill_system.lint_policy('dev');
 
--- The functions that explain do raise for a policy that is not there.
+-- The functions that explain raise for a policy that does not exist.
 SELECT * FROM skill_system.explain_policy('nobody', '{db.read}');
 SELECT * FROM skill_system.explain_policy(NULL, '{db.read}');
 SELECT * FROM skill_system.explain_policy('dev', NULL);
@@ -203,7 +203,7 @@ SELECT skill_system.assert_denies('dev', VARIADIC '{}');
 SELECT skill_system.assert_allows('nobody', 'db.read');
 SELECT rule, skill_system.effect_problem(rule) FROM (VALUES ('db.*'), ('DB.read'), ('fs.write:x'), (NULL)) AS v(rule);
 
--- Decisions write nothing and take no transaction id, in a read-only transaction too.
+-- Decisions write nothing and take no transaction id, also in a read-only transaction.
 BEGIN READ ONLY;
 SELECT allowed FROM skill_system.check_policy('dev', '{db.read}');
 SELECT allowed FROM skill_system.check_exec('tools', '{git}');
@@ -217,5 +217,5 @@ ROLLBACK;
 -- Trigger functions are for triggers.
 SELECT skill_system.record_policy_change();
 
--- All of this is signed and in order.
+-- All records verify.
 SELECT * FROM skill_system.verify_audit();

@@ -1,4 +1,4 @@
--- Runs: what ran, how long, at what cost, with which outcome.
+-- Runs: what ran, how long it took, what it cost, and how it ended.
 -- Times and hashes vary, so they are compared, never printed.
 \set VERBOSITY default
 \set SHOW_CONTEXT never
@@ -17,7 +17,7 @@ SELECT e.id, e.run_id, e.level, e.event_type, e.payload, e.tenant_id, e.ts = r.e
 FROM skill_system.run_events e JOIN skill_system.runs r ON r.id = e.run_id;
 SELECT event_type, event_data, actor_id, actor_type FROM skill_system.audit_logs WHERE event_type LIKE 'run%';
 
--- Everything said. What the caller puts in the place of the server's keys does not stand.
+-- All arguments. Keys of the server that the caller passes are replaced.
 SELECT skill_system.log_run('search', 'query', 'error', 20, agent_id => 'coder', goal => 'find it', policy_name => 'dev',
     error => 'timeout',
     metrics => '{"gen_ai.usage.input_tokens": 900, "steps": 3}', payload => '{"skill": "forged", "duration_ms": 0, "exit_code": 1}',
@@ -34,7 +34,7 @@ SELECT skill_system.start_run('another goal', idempotency_key => 'job-1');
 SELECT (SELECT count(*) FROM skill_system.runs) AS runs, (SELECT count(*) FROM skill_system.run_events) AS events,
        (SELECT count(*) FROM skill_system.audit_logs WHERE event_type LIKE 'run%') AS records;
 
--- Status words and synonyms, with what each makes of the run and its event.
+-- Status words and synonyms, with the resulting status of the run and type of the event.
 CREATE TEMP TABLE word AS SELECT word, skill_system.log_run('s', 'words', word, 1000) AS run_id
 FROM unnest(ARRAY['queued', 'running', 'succeeded', 'failed', 'cancelled', 'ok', 'success', 'completed', 'error', 'failure', 'canceled',
     ' OK ']) AS word;
@@ -90,7 +90,7 @@ SELECT status, metrics, error, ended_at >= started_at AS ended FROM skill_system
 SELECT event_type, event_data - 'run_id' - 'policy_hash' AS event_data, actor_id FROM skill_system.audit_logs
 WHERE event_data->'run_id' = to_jsonb(:run) ORDER BY recorded_at;
 
--- The end is the end: again is nothing, otherwise is an error, a note is still possible.
+-- After the end: the same status again does nothing, another one is an error, events can still be added.
 SELECT skill_system.finish_run(:run, 'ok', 'ignored');
 SELECT error FROM skill_system.runs WHERE id = :run;
 SELECT skill_system.start_run('ends badly') AS other \gset
@@ -105,7 +105,7 @@ UPDATE skill_system.runs SET status = 'running', error = 'x' WHERE id = :run;
 UPDATE skill_system.runs SET status = status WHERE id = :run;
 SELECT skill_system.log_event(:run, 'note', '{"after": "the end"}') > 0 AS logged;
 
--- What is not there, or is nothing.
+-- Runs that do not exist, and NULL.
 SELECT skill_system.log_event(999999, 'note');
 \echo :LAST_ERROR_SQLSTATE
 SELECT skill_system.log_step(999999, 's', 'op');
@@ -129,7 +129,7 @@ SELECT skill_system.log_events(1, (SELECT jsonb_agg('{"event_type": "a"}'::jsonb
 \echo :LAST_ERROR_SQLSTATE
 SELECT count(*) AS none_of_these FROM skill_system.run_events WHERE run_id = 1 AND event_type <> 'step_completed';
 
--- Events are append-only, also under session_replication_role, and with them their runs.
+-- Events are append-only, also under session_replication_role, and so are the runs that have events.
 UPDATE skill_system.run_events SET level = 'x';
 DELETE FROM skill_system.run_events;
 TRUNCATE skill_system.run_events;
@@ -140,11 +140,11 @@ DELETE FROM skill_system.run_events;
 UPDATE skill_system.runs SET error = 'x' WHERE id = 1;
 RESET session_replication_role;
 
--- A deleted policy leaves its runs, which still say what was in force.
+-- A deleted policy leaves its runs, with the policy that was in force.
 DELETE FROM skill_system.policy_profiles WHERE name = 'dev';
 SELECT id, policy_profile_id, effective_policy->>'policy' AS policy FROM skill_system.runs WHERE effective_policy ? 'policy' ORDER BY id;
 
--- Statistics, also over what agents wrote with their own hands.
+-- Statistics, also over rows that agents wrote with INSERT.
 SELECT skill_system.start_run('statistics') AS run \gset
 INSERT INTO skill_system.run_events (run_id, ts, event_type, payload)
 SELECT :run, '2026-03-01', 'step_completed', jsonb_build_object('skill', 'x', 'operation', 'y', 'status', CASE WHEN n <= 90 THEN 'ok'
@@ -171,7 +171,7 @@ SELECT metrics FROM skill_system.runs WHERE id = :run;
 SELECT jsonb_pretty(jsonb_path_query_first(skill_system.run_otlp(2),
     '$.resourceSpans[0].scopeSpans[0].spans[1]') - 'startTimeUnixNano' - 'endTimeUnixNano') AS step;
 
--- Upkeep.
+-- Maintenance.
 SELECT task, affected > 0 AS done FROM skill_system.maintain();
 SELECT task, affected FROM skill_system.maintain();
 SELECT * FROM skill_system.maintain(0);

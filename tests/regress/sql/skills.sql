@@ -22,7 +22,7 @@ SELECT * FROM skill_system.register_skill(E'---\nname: PDF Forms\ndescription: "
 SELECT * FROM skill_system.register_skill(:'source', 'No Namespace');
 SELECT * FROM skill_system.register_skill(:'source', files => '{"../x": "a"}');
 
--- May it run?
+-- Decisions.
 SELECT decision, reason FROM skill_system.check_skill('dev', 'pdf-forms', 'fill');
 SELECT version, status, current_version FROM skill_system.set_skill_status('pdf-forms', 'approved', reason => 'read it');
 SELECT decision, blocked_effects, reason FROM skill_system.check_skill('dev', 'pdf-forms', 'fill');
@@ -30,7 +30,7 @@ SELECT decision, reason FROM skill_system.check_skill('dev', 'pdf-forms', 'shred
 SELECT decision, reason FROM skill_system.check_skill('dev', 'nobody');
 SELECT decision, reason FROM skill_system.check_skill('nobody', 'pdf-forms');
 
--- Errors of its own class.
+-- Errors of class SK.
 SELECT * FROM skill_system.set_skill_status('nobody', 'approved');
 \echo :SQLSTATE
 SELECT * FROM skill_system.set_skill_status('pdf-forms', 'approved', '000000000000');
@@ -59,7 +59,7 @@ SELECT version FROM skill_system.set_skill_channel('pdf-forms', 'stable');
 SELECT version FROM skill_system.resolve_skill('pdf-forms', 'stable');
 SELECT * FROM skill_system.check_dependencies();
 
--- What is read.
+-- Reading.
 SELECT regexp_replace(skill_system.available_skills_prompt(), '\s+', ' ', 'g');
 SELECT skill, description, token_estimate FROM skill_system.skill_catalog();
 SELECT skill, description FROM skill_system.skill_catalog(policy_name => 'readonly');
@@ -71,7 +71,7 @@ SELECT skill_system.inject_skill('nobody', 10);
 SELECT skill_system.log_run('pdf', 'fill', 'ok') IS NOT NULL AS logged;
 SELECT skill, operation, skill_name, version, semver FROM skill_system.run_skill_versions;
 
--- The SkillStore face.
+-- The SkillStore functions.
 SELECT skill_system.skill_store_static_capabilities();
 SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\n# Description: Says hi\nt:\n    '
     'emit(text="hi")\ndefault: t\n') - '{changed_at,changed_by}'::text[];
@@ -88,7 +88,7 @@ SELECT skill_system.skill_store_version();
 SELECT skill_system.skill_store_delete('hello');
 SELECT skill_system.skill_store_version();
 
--- The record.
+-- The audit record.
 SELECT skill_name, revision, action, version, previous_status, status, reason FROM skill_system.skill_history ORDER BY namespace, revision;
 UPDATE skill_system.skill_history SET reason = 'another';
 UPDATE skill_system.skill_versions SET body = 'another';

@@ -1,4 +1,4 @@
-//! The keyring: a JWK set (RFC 7517) that never lies in a table.
+//! The keyring: a JWK set (RFC 7517), which is never stored in a table.
 //!
 //! Keys for signing rows are symmetric (`"kty":"oct"`, `"alg":"HS256"`, RFC 7518), keys for signing
 //! checkpoints are Ed25519 (`"kty":"OKP"`, `"crv":"Ed25519"`, `"alg":"EdDSA"`, RFC 8037). `"active":true`
@@ -25,7 +25,7 @@ pub const RANDOM_BYTES: usize = 80;
 /// Longest key id: the signature column holds 256 characters.
 pub const MAX_KEY_ID_BYTES: usize = 64;
 
-/// What is wrong with a keyring. Never says what a key is.
+/// What is wrong with a keyring. Never contains key material.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyringError {
     /// Not a JWK set.
@@ -37,7 +37,7 @@ pub enum KeyringError {
     /// Over [`MAX_KEYRING_BYTES`].
     #[error("the keyring is larger than {MAX_KEYRING_BYTES} bytes")]
     TooLarge,
-    /// A key id that cannot stand in a signature.
+    /// A key id that cannot be part of a signature.
     #[error("the keyring has a key without a usable key id")]
     BadKeyId,
     /// The same key id twice.
@@ -162,7 +162,7 @@ impl Jwk {
     }
 }
 
-/// A parsed set whose texts are wiped when it goes.
+/// A parsed set whose texts are wiped on drop.
 struct Wiped(Value);
 
 impl Drop for Wiped {
@@ -248,7 +248,7 @@ impl SigningKey {
         self.key.sign(message).to_bytes()
     }
 
-    /// The half that may be known.
+    /// The public half.
     pub fn public(&self) -> Ed25519Public {
         self.key.verifying_key()
     }
@@ -272,7 +272,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Reads a JWK set. Keys of other types are left to those who know them.
+    /// Parses a JWK set. Keys of other types are ignored.
     pub fn parse(text: &str) -> Result<Keyring, KeyringError> {
         if text.len() > MAX_KEYRING_BYTES {
             return Err(KeyringError::TooLarge);

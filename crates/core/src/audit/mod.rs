@@ -1,4 +1,4 @@
-//! One record of the audit trail: what is signed, and how a signature is judged.
+//! One record of the audit trail: what is signed, and how a signature is verified.
 
 pub mod keyring;
 pub mod shipped;
@@ -14,11 +14,11 @@ const CONTEXT: &[u8] = b"skill_system/row-mac/v1\0";
 /// SKR1 schema of `audit_logs`; a new column means a new number.
 pub const SCHEMA: u16 = 1;
 
-/// Longest `event_type`, in characters (AEGIS).
+/// Maximum length of `event_type`, in characters (AEGIS, seed 001).
 pub const MAX_EVENT_TYPE: usize = 100;
-/// Longest `actor_id`, in characters (AEGIS).
+/// Maximum length of `actor_id`, in characters.
 pub const MAX_ACTOR_ID: usize = 100;
-/// Longest `actor_type`, in characters (AEGIS).
+/// Maximum length of `actor_type`, in characters.
 pub const MAX_ACTOR_TYPE: usize = 20;
 
 /// All columns of a row but the signature, in SKR1 order (tags 1 to 12).
@@ -118,7 +118,7 @@ pub fn damaged_leaf_hash(log_id: &[u8; 16], id: &[u8; 16]) -> Hash {
     tree::leaf_hash_of(&[b"SKR0", log_id, id])
 }
 
-/// What `verify_audit` says of a row.
+/// The finding of `verify_audit` for a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
     /// The signature text is not `v1:<key id>:<64 hex digits>`.
@@ -127,7 +127,7 @@ pub enum Problem {
     KeyIdDiffers,
     /// The keyring has no such key.
     KeyUnknown,
-    /// Some column is not what was signed.
+    /// A column differs from what was signed.
     SignatureMismatch,
 }
 
@@ -153,7 +153,7 @@ impl Problem {
     }
 }
 
-/// Judges a signature over encoded bytes.
+/// Verifies a signature over encoded bytes.
 pub fn verify(keyring: &Keyring, key_id: &str, signature: &str, encoded: &[u8]) -> Result<(), Problem> {
     let rest = signature.strip_prefix("v1:").ok_or(Problem::SignatureMalformed)?;
     let (id, digits) = rest.split_once(':').ok_or(Problem::SignatureMalformed)?;
@@ -170,7 +170,7 @@ pub fn verify(keyring: &Keyring, key_id: &str, signature: &str, encoded: &[u8]) 
     if key.verify(&[CONTEXT, encoded], &mac) { Ok(()) } else { Err(Problem::SignatureMismatch) }
 }
 
-/// Refuses what does not fit the columns of the seed.
+/// Refuses values that do not fit the columns, which are as long as AEGIS's.
 pub fn check_claims(event_type: &str, actor_id: Option<&str>, actor_type: Option<&str>) -> Result<(), Fault> {
     let fits = |column: &str, value: &str, most: usize| {
         if value.is_empty() || value.chars().count() > most {

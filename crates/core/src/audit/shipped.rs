@@ -1,6 +1,6 @@
 //! What the install script declares, read from its text: the functions, and the columns of the audit tables.
 //!
-//! The script is part of the library, so this is what the catalogue must look like, whatever happened to it since.
+//! The script is part of the library, so this is what the catalogue must contain.
 
 /// A function of the install script.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -57,12 +57,12 @@ fn statements(script: &str) -> Vec<String> {
     let mut statement = String::new();
     let mut rest = script;
     while let Some(first) = rest.chars().next() {
-        // The length of what is taken over as it is.
+        // The length of what is copied unchanged.
         let length = if rest.starts_with("--") {
             rest = rest.split_once('\n').map_or("", |(_, after)| after);
             continue;
         } else if first == '\'' {
-            // A doubled quote is two literals in a row, which comes to the same here.
+            // A doubled quote is read as two adjacent literals, with the same result.
             rest[1..].find('\'').map_or(rest.len(), |end| end + 2)
         } else if let Some(body) = rest.strip_prefix("$$") {
             body.find("$$").map_or(rest.len(), |end| end + 4)
@@ -106,7 +106,7 @@ fn columns(declaration: &str) -> Vec<Column> {
     let Some((relation, rest)) = declaration.split_once('(') else {
         return Vec::new();
     };
-    // PARTITION OF, or anything else that names no columns.
+    // PARTITION OF, or another form without columns.
     let relation = relation.trim();
     if relation.contains(' ') {
         return Vec::new();
@@ -135,7 +135,7 @@ fn columns(declaration: &str) -> Vec<Column> {
     found
 }
 
-/// What stands between the commas up to the closing parenthesis.
+/// The parts between commas up to the closing parenthesis.
 fn items(list: &str) -> Vec<String> {
     let (mut depth, mut quoted) = (0, false);
     let mut found = vec![String::new()];

@@ -1,4 +1,4 @@
-//! Artifacts: the evidence that is added to an item of a checklist.
+//! Artifacts: the evidence for an item of a checklist.
 
 use crate::error::{Code, Fault};
 use crate::input::{invalid, optional, required, sha256, word};
@@ -16,9 +16,9 @@ pub struct ArtifactInput<'a> {
     pub name: Option<&'a str>,
     pub content: Option<&'a str>,
     pub content_type: Option<&'a str>,
-    /// Where it is kept, if not here.
+    /// Where it is stored, if not in the table.
     pub file_path: Option<&'a str>,
-    /// Required of a file; of content it must be right.
+    /// Required for a file; must match when content is given.
     pub content_sha256: Option<&'a str>,
     pub size_bytes: Option<i64>,
     pub generated_by: Option<&'a str>,

@@ -67,7 +67,7 @@ pub const TRANSITIONS: [Transition; 20] = [
     transition("mark_exception", "rejected", "exception", REASON),
 ];
 
-/// The status an action leads to, which may be said by `decision` where there are several.
+/// The status an action leads to; `decision` chooses where there are several.
 pub fn next(action: &str, from: &str, decision: Option<&str>) -> Result<&'static str, Fault> {
     let found =
         TRANSITIONS.iter().find(|t| t.action == action && t.from == from && decision.is_none_or(|to| t.to == to));
@@ -106,7 +106,7 @@ pub fn check_status(status: &str, possible: &[&str]) -> Result<(), Fault> {
         .hint(TRANSITIONS_HINT))
 }
 
-/// Refuses to change what somebody else has changed since the caller looked.
+/// Refuses a change when the checklist is not at the expected version.
 pub fn check_version(version: i32, expected: Option<i32>) -> Result<(), Fault> {
     match expected {
         Some(expected) if expected != version => Err(Fault::new(

@@ -1,4 +1,4 @@
-//! Kinds of entities: checking their data, their JSON Schema, importing them.
+//! Types of entities: validation of their data, their JSON Schema, import.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,7 +109,7 @@ impl Preset {
                     .detail(shorten(&error.to_string().replace('\n', " ")))
             })
         };
-        // On its own first: an unbalanced one would come out of the group.
+        // Alone first: unbalanced parentheses would end the group below.
         compile(pattern)?;
         let regex = compile(&format!(r"\A(?:{pattern})\z"))?;
         Ok(Preset { description: description.to_owned(), pattern: pattern.to_owned(), regex })
@@ -176,7 +176,7 @@ pub struct EntityType {
     pub relations: Vec<Relation>,
 }
 
-/// One thing that is wrong with an entity.
+/// A violation found in an entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Key of the field; `relationships.<type>` for a relationship.
@@ -185,7 +185,7 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Null, the empty text and the empty array say as much as nothing.
+/// Null, the empty string and the empty array count as missing.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -251,7 +251,7 @@ fn datetime(text: &str) -> Option<()> {
 }
 
 impl EntityType {
-    /// Everything that is wrong with the data of an entity.
+    /// Validates the data of an entity and returns all violations.
     pub fn validate(&self, data: &Value) -> Result<Vec<Problem>, Fault> {
         let object = data.as_object().ok_or_else(|| invalid("data must be a JSON object"))?;
         let mut problems = Vec::new();
@@ -354,7 +354,7 @@ impl EntityType {
     }
 
     /// Turns a source record into an entity by `mappings` (name in the source → fields).
-    /// Returns the entity, the members that had no home and the required fields not filled.
+    /// Returns the entity, the members without a mapping, and the required fields that are missing.
     pub fn import(
         &self,
         mappings: &BTreeMap<String, Vec<String>>,
@@ -437,7 +437,7 @@ impl Field {
         if let (Some(preset), InputType::Text | InputType::Date | InputType::DateTime) = (&self.preset, self.input) {
             schema["pattern"] = format!("^(?:{})$", preset.pattern).into();
         }
-        // Nothing is not enough for a required field and always right for another.
+        // An empty value is invalid for a required field and valid for any other.
         let nothing = json!({"$ref": "#/$defs/nothing"});
         if self.required {
             schema["not"] = nothing;
@@ -448,7 +448,7 @@ impl Field {
         schema
     }
 
-    /// Brings a value of a source into the form of the field, where that is plain.
+    /// Converts a value of a source to the field's type, where that is unambiguous.
     fn convert(&self, value: &Value) -> Value {
         let text = match value {
             Value::String(text) => text.trim(),

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 /// Model version that the document follows.
 pub const VERSION: &str = "1.0.4";
-/// Namespace of our properties.
+/// Namespace of the extension's properties.
 const NAMESPACE: &str = "https://skill-system.invalid/ns/oscal";
 
 /// Evidence for a cell.
@@ -38,14 +38,14 @@ pub struct Cell {
     pub rules: Vec<String>,
 }
 
-/// What the whole document is about.
+/// Metadata of the document.
 #[derive(Debug, Clone)]
 pub struct About<'a> {
     pub title: &'a str,
     pub tenant: &'a str,
-    /// When it is made, RFC 3339.
+    /// When it is created, RFC 3339.
     pub at: &'a str,
-    /// There are more cells than are told.
+    /// Whether cells were left out.
     pub truncated: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The compliance report: JSON as it is, HTML and Markdown from templates.
+//! The compliance report: JSON, or HTML and Markdown from templates.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value as Told};
@@ -8,12 +8,12 @@ use serde_json::Value;
 use crate::error::{Code, Fault};
 use crate::input::word;
 
-/// What a report can be written in.
+/// Formats of a report.
 pub const FORMATS: [&str; 3] = ["html", "markdown", "json"];
 /// Most rows of each list.
 pub const MAX_ROWS: i32 = 1000;
 
-/// Every value that goes into Markdown is a text, whatever it contains.
+/// Escapes a value for Markdown, so that it is plain text whatever it contains.
 fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
@@ -82,7 +82,7 @@ pub fn render(format: Option<&str>, mut data: Value) -> Result<String, Fault> {
     }
     time_line(&mut data);
     let broken =
-        |error: minijinja::Error| Fault::new(Code::Internal, "the report cannot be written").detail(error.to_string());
+        |error: minijinja::Error| Fault::new(Code::Internal, "could not render the report").detail(error.to_string());
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(broken)?);

@@ -1,4 +1,4 @@
-//! Rules: what a version must hold, when it may be decided on, and the difference between two versions.
+//! Rules: validation of versions, their review, and the difference between two versions.
 
 use json_patch::PatchOperation;
 use serde_json::Value;
@@ -96,7 +96,7 @@ pub fn difference(before: &Value, after: &Value) -> (Value, Vec<String>) {
             PatchOperation::Replace(replace) => {
                 format!("{path}: {} → {}", old.unwrap_or_default(), show(&replace.value))
             }
-            // diff() makes no others.
+            // diff() creates no others.
             other => format!("{path}: {other}"),
         });
         if json_patch::patch(&mut state, std::slice::from_ref(operation)).is_err() {

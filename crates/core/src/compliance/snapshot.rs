@@ -12,14 +12,14 @@ use crate::audit::keyring::SigningKey;
 use crate::audit::skr1::{EncodeError, Encoder, JsonWriter};
 use crate::ledger::checkpoint::{CheckpointError, MAX_TEXT, VerifierKey, sign_text, verify_text};
 
-/// Member of the document that says its version.
+/// Member of the document with its version.
 pub const VERSION_MEMBER: &str = "skill_system_compliance_snapshot";
 /// SKR1 schema of the payload.
 const SCHEMA: u16 = 0x1000;
-/// Second line of the note; no checkpoint has such a one.
+/// Second line of the note, different from that of every checkpoint.
 const KIND: &str = "compliance snapshot v1";
 
-/// SHA-256 of a payload, told to the writer event by event.
+/// SHA-256 of a payload, written event by event.
 pub fn digest<E: From<EncodeError>>(
     checklist: &[u8; 16],
     encode_into: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
@@ -32,7 +32,7 @@ pub fn digest<E: From<EncodeError>>(
     Ok(Sha256::digest(&out).into())
 }
 
-/// What the note says.
+/// The content of the note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// The log: `skill_system/<log id>/<incarnation>`.

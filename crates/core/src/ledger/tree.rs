@@ -211,7 +211,7 @@ fn join(subtrees: &[Hash]) -> Hash {
     rest.iter().rfold(*last, |right, left| node_hash(left, &right))
 }
 
-/// Grows a tree leaf by leaf and tells which tiles change. Holds one tile a level.
+/// Appends leaves to a tree and emits the tiles that change. Holds one tile per level.
 pub struct Appender {
     size: u64,
     levels: [Vec<u8>; LEVELS],

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use super::effect::Malformed;
 use super::rules::Rule;
 
-/// How an effect came out.
+/// The verdict on an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Allow,
-    /// It needs a person.
+    /// It needs the approval of a person.
     Ask,
-    /// It may not happen.
+    /// It is not allowed.
     Deny,
 }
 
@@ -26,15 +26,15 @@ impl Verdict {
     }
 }
 
-/// Why an effect came out as it did.
+/// The reason for a verdict.
 #[derive(Debug, Clone)]
 pub enum Why<'p> {
     Rule(&'p Rule),
-    /// No rule names it.
+    /// No rule matches it.
     Unlisted,
     /// It is not an effect.
     Malformed(Malformed),
-    /// Not in `allowed_exec`, or not below `allowed_write_roots`: which.
+    /// Not in `allowed_exec`, or not below `allowed_write_roots`: the column's name.
     NotIn(&'static str),
 }
 
@@ -42,18 +42,18 @@ pub enum Why<'p> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub allowed: bool,
-    /// What may not happen without a person, as asked, without repeats.
+    /// The requested effects that are not simply allowed, without repeats.
     pub blocked: Vec<String>,
-    /// The part of `blocked` that a person may release.
+    /// The part of `blocked` that a person may approve.
     pub ask: Vec<String>,
-    /// Deny, unless all that is blocked may be asked for.
+    /// Deny, unless a person may approve all that is blocked.
     pub verdict: Verdict,
     /// One line for a person.
     pub reason: String,
 }
 
 impl Decision {
-    /// Nothing of this may happen, for one reason.
+    /// Denies all effects for one reason.
     pub fn refused(blocked: Vec<String>, reason: impl Into<String>) -> Self {
         Decision {
             allowed: false,
@@ -73,9 +73,9 @@ fn without_repeats(list: Vec<String>) -> Vec<String> {
 /// One row of `explain_policy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// The effect as asked.
+    /// The effect as requested.
     pub effect: String,
-    /// How it came out.
+    /// The verdict on it.
     pub verdict: Verdict,
     /// The rule that decided, if one did.
     pub rule: Option<String>,

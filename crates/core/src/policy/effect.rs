@@ -5,9 +5,9 @@
 //! `*` stands for one segment, a final `**` for any number of segments, none
 //! included. No scope means every scope.
 //!
-//! An effect and a rule both denote a *set* of actions, and only two questions
-//! are ever asked: does the rule [cover](Effect::covers) the effect (allow), and
-//! do they [overlap](Effect::overlaps) (deny, ask). Hence a scoped allow never
+//! An effect and a rule both denote a *set* of actions, and are compared in two
+//! ways only: does the rule [cover](Effect::covers) the effect (allow), and do
+//! they [overlap](Effect::overlaps) (deny, ask). Hence a scoped allow never
 //! allows the bare effect, and a scoped deny blocks it.
 //!
 //! What a scope is follows from the first segment of the name:
@@ -27,7 +27,7 @@ use crate::error::shorten;
 
 /// Longest accepted effect or rule, in bytes.
 pub const MAX_EFFECT_BYTES: usize = 1024;
-/// Most effects that one call may ask about.
+/// Maximum number of effects in one call.
 pub const MAX_EFFECTS: usize = 1000;
 
 /// Why a text is not a valid effect or rule.
@@ -39,7 +39,7 @@ pub enum Malformed {
     #[error("it is longer than {MAX_EFFECT_BYTES} bytes")]
     TooLong,
     /// White space or a control character.
-    #[error("it contains a blank or a control character")]
+    #[error("it contains white space or a control character")]
     Blank,
     /// Upper case where only lower case is allowed.
     #[error("it contains upper case")]
@@ -47,7 +47,7 @@ pub enum Malformed {
     /// A name segment that is empty or has a character outside `[a-z0-9_-]`.
     #[error("its name is not lower-case segments of a-z, 0-9, _ and - joined by dots")]
     Name,
-    /// A wildcard in the name of an effect that is asked for.
+    /// A wildcard in the name of a requested effect.
     #[error("its name contains a wildcard, and only a rule may have one there")]
     Wildcard,
     /// `**` elsewhere than last, or `*` mixed with other characters.
@@ -63,7 +63,7 @@ pub enum Malformed {
     #[error("a file system scope must be an absolute path")]
     RelativePath,
     /// A backslash or a `..` that leads out of a relative scope.
-    #[error("its path has a backslash, or leads above where it starts")]
+    #[error("its path has a backslash, or .. leads above its start")]
     Path,
     /// Not `host[:port]`.
     #[error("a net scope must be a lower-case host name or address with an optional port")]
@@ -83,7 +83,7 @@ impl Malformed {
             Malformed::Host => "Write a host without scheme or path, for example net.fetch:api.github.com.",
             Malformed::Relation => "Write a relation, for example db.write:public.orders or db.write:public.*.",
             Malformed::UpperCase => "Write it in lower case; only a path scope may have upper case.",
-            Malformed::Blank => "Remove the blank: an effect has none.",
+            Malformed::Blank => "Remove it: an effect has no white space.",
             _ => "An effect is name[:scope], for example db.read, net.*, fs.write:/srv/app/**.",
         }
     }
@@ -164,7 +164,7 @@ enum Scope<'a> {
         host: Segments<'a>,
         port: Option<u16>,
     },
-    /// Paths, relations and everything else: the segments say it all.
+    /// Paths, relations and everything else: compared by segments.
     Segments {
         rooted: bool,
         segments: Segments<'a>,
@@ -304,7 +304,7 @@ fn is_absolute(path: &str) -> bool {
     b.first() == Some(&b'/') || (b.len() >= 3 && b[0].is_ascii_alphabetic() && b[1] == b':' && b[2] == b'/')
 }
 
-/// An effect that is asked for, or a rule of a policy.
+/// A requested effect, or a rule of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effect<'a> {
     name: Segments<'a>,
@@ -317,7 +317,7 @@ impl<'a> Effect<'a> {
         Effect { name: self.name.into_owned(), scope: self.scope.map(Scope::into_owned) }
     }
 
-    /// Reads an effect that somebody asks for: no wildcard in its name.
+    /// Parses a requested effect, which has no wildcard in its name.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let effect = Self::parse_rule(text)?;
         if !effect.name.is_concrete() {
@@ -326,7 +326,7 @@ impl<'a> Effect<'a> {
         Ok(effect)
     }
 
-    /// Reads a rule: wildcards are allowed everywhere.
+    /// Parses a rule: wildcards are allowed everywhere.
     pub fn parse_rule(text: &'a str) -> Result<Self, Malformed> {
         if text.is_empty() {
             return Err(Malformed::Empty);

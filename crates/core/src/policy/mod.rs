@@ -2,8 +2,8 @@
 //!
 //! Precedence is deny > ask > allow > unlisted, whatever the order or the
 //! specificity of the rules. Inheritance only adds rules, so a deny of any
-//! ancestor wins. `unlisted` and `mode` are those of the profile that is asked.
-//! Whatever cannot be understood is not allowed.
+//! ancestor wins. `unlisted` and `mode` are those of the requested profile.
+//! Invalid requests are denied.
 
 mod decision;
 pub mod effect;
@@ -113,7 +113,7 @@ impl Policy {
         }))
     }
 
-    /// [`Policy::check`] would say `allowed`.
+    /// Whether [`Policy::check`] would allow all of these.
     pub fn allows<'e>(&self, effects: impl Iterator<Item = &'e str>) -> bool {
         let mut effects = effects;
         effects.all(|effect| self.judge(effect).0 == Verdict::Allow)
@@ -143,7 +143,7 @@ impl Policy {
         if blocked.is_empty() {
             // Built by hand: this is the hot path.
             reason.reserve(48 + self.name.len());
-            reason.push_str(if count == 0 { "no effects asked of policy \"" } else { "allowed by policy \"" });
+            reason.push_str(if count == 0 { "no effects requested of policy \"" } else { "allowed by policy \"" });
             reason.push_str(&self.name);
             reason.push('"');
         }
@@ -217,7 +217,7 @@ impl Policy {
                             && !Effect::parse(effect).is_ok_and(|e| rule.effect.covers(&e)) =>
                     {
                         format!(
-                            "{}, which names a part of what is asked; ask for a narrower scope",
+                            "{}, which covers a part of the request; request a narrower scope",
                             self.words(verdict, &why)
                         )
                     }
@@ -264,7 +264,7 @@ impl Policy {
         })
     }
 
-    /// Rules that do nothing, or perhaps not what was meant.
+    /// Rules without effect, or probably not as intended.
     pub fn lint(&self) -> Vec<Finding> {
         let mut found = Vec::new();
         let mut report = |severity, code, rule: &Rule, message: String, hint| {
@@ -293,7 +293,7 @@ impl Policy {
                     continue;
                 }
                 if *kind == "allow" {
-                    // An allow decides only where it covers what is asked, so a stronger rule
+                    // An allow decides only where it covers the request, so a stronger rule
                     // that meets each of its actions leaves it only narrower requests.
                     if let Some(other) = set.iter().find(|other| {
                         !std::ptr::eq(*other, rule)
@@ -315,7 +315,7 @@ impl Policy {
                         "unknown_root",
                         rule,
                         format!("\"{root}\" is none of the roots db, fs, git, net and proc"),
-                        "Correct it, unless your skills declare effects of this root.",
+                        "Correct it, unless skills declare effects of this root.",
                     ),
                     Some(_) => {
                         let meant = STANDARD_EFFECTS
@@ -368,7 +368,7 @@ impl Policy {
     }
 }
 
-/// What `lint_policy` says of a profile that does not compile.
+/// The finding of `lint_policy` for a profile that does not compile.
 pub fn lint_broken(name: &str, error: &PolicyError) -> Finding {
     let (rule, source) = match error {
         PolicyError::BadRule { policy, bad, .. } => (bad.text.clone(), policy.clone()),

@@ -1,4 +1,4 @@
-//! Profiles as they are stored: their content, its hash, and what can be wrong with them.
+//! Profiles as they are stored: their content, its hash, and their errors.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,14 +10,14 @@ use thiserror::Error;
 use super::effect::BadEffect;
 use crate::error::{Code, Fault};
 
-/// Most rules, own and inherited, that a profile may have.
+/// Maximum number of rules of a profile, inherited ones included.
 pub const MAX_RULES: usize = 10_000;
-/// Most profiles in one chain of inheritance.
+/// Maximum number of profiles that one inherits from.
 pub const MAX_ANCESTORS: usize = 64;
-/// Longest profile name, in bytes.
+/// Maximum length of a profile's name, in bytes.
 pub const MAX_NAME_BYTES: usize = 200;
 
-/// What happens to an effect that no rule names.
+/// The verdict on an effect that no rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Unlisted {
@@ -65,7 +65,7 @@ pub struct Profile {
     pub metadata: String,
 }
 
-/// Why a profile cannot be stored, or cannot be decided by.
+/// Why a profile cannot be stored or compiled.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PolicyError {
     /// A rule does not parse.
@@ -79,16 +79,16 @@ pub enum PolicyError {
     /// An entry of `allowed_exec` is not a command.
     #[error("malformed command in allowed_exec of policy \"{policy}\"")]
     BadCommand { policy: String, command: String },
-    /// The name of a profile is empty, too long or has blanks around it.
-    #[error("a policy name must be 1 to {MAX_NAME_BYTES} bytes without blanks around it")]
+    /// The name of a profile is empty, too long or has white space around it.
+    #[error("policy name must have 1 to {MAX_NAME_BYTES} bytes, without leading or trailing white space")]
     BadName {
         /// The name as given.
         name: String,
     },
-    /// A column with two possible words has another one.
-    #[error("\"{given}\" is not a value of {column}")]
+    /// A column has neither of its two values.
+    #[error("invalid value for {column}: \"{given}\"")]
     BadChoice { column: &'static str, given: String, words: [&'static str; 2] },
-    /// It inherits from a profile that is not there.
+    /// It inherits from a profile that does not exist.
     #[error("policy \"{policy}\" inherits from \"{parent}\", which does not exist")]
     UnknownParent { policy: String, parent: String },
     /// It inherits from itself.
@@ -114,7 +114,7 @@ impl From<PolicyError> for Fault {
                 Fault::new(Code::InvalidParameterValue, message).detail(format!("{bad}.")).hint(hint)
             }
             PolicyError::BadCommand { command, .. } => Fault::new(Code::InvalidParameterValue, message)
-                .detail(format!("\"{command}\" is not words separated by single blanks, with * for one argument and a final ** for any."))
+                .detail(format!("\"{command}\" must be words separated by single spaces; * stands for one argument, a final ** for any number."))
                 .hint("Write a program (git), a program with arguments (git status, git log **) or an absolute path (/usr/bin/git)."),
             PolicyError::BadName { name } => {
                 Fault::new(Code::InvalidParameterValue, message).detail(format!("The name is \"{name}\"."))
@@ -130,7 +130,7 @@ impl From<PolicyError> for Fault {
                 .hint("Remove one of these from inherits."),
             PolicyError::TooLarge { .. } => Fault::new(Code::ProgramLimitExceeded, message),
             PolicyError::Unknown { .. } => Fault::new(Code::UndefinedObject, message)
-                .hint("SELECT name FROM skill_system.policy_profiles lists the policies; create_policy() and install_starter_policies() make some."),
+                .hint("SELECT name FROM skill_system.policy_profiles lists the policies; create_policy() and install_starter_policies() create some."),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a caller asks a policy: effects in one of three forms.
+//! Requests to a policy: effects in one of three forms.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use crate::error::{Code, Fault, shorten};
 use crate::jsonb::{self, StringsError};
 use crate::text_array;
 
-/// The effects of a request; or the texts among them that could be read, and why they are not a request.
+/// The effects of a request; or the strings that could be read, and why the request is invalid.
 pub type Effects<'a> = Result<Vec<Cow<'a, str>>, (Vec<String>, String)>;
 
 /// Effects given as `text[]`; `what` begins the reason where they are NULL, such as "the effects are".
@@ -81,7 +81,7 @@ fn unreadable(error: StringsError) -> String {
     }
 }
 
-/// The effects of a function that raises for what cannot be asked, unlike the decisions.
+/// The effects of a function that, unlike the decisions, raises for an invalid request.
 pub fn effects_argument(effects: Option<Vec<Option<String>>>) -> Result<Vec<String>, Fault> {
     match effects {
         None => Err(Fault::new(Code::InvalidParameterValue, "the effects must not be NULL")),
@@ -92,7 +92,7 @@ pub fn effects_argument(effects: Option<Vec<Option<String>>>) -> Result<Vec<Stri
     }
 }
 
-/// Effects as an error message names them: ten at most.
+/// At most ten effects, for an error message.
 pub fn format_effects(effects: &[String]) -> String {
     const MAX_SHOWN: usize = 10;
     if effects.is_empty() {

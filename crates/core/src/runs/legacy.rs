@@ -1,4 +1,4 @@
-//! What is taken over from a schema of the skill-system-postgres skill.
+//! Import of rules from a schema of the skill-system-postgres skill.
 
 use serde_json::{Value, json};
 

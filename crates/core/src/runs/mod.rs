@@ -1,4 +1,4 @@
-//! What a run is: the words for its status, the bounds of its texts, its errors.
+//! Runs: the values of their status, bounds of their texts, errors.
 
 pub mod legacy;
 pub mod otlp;
@@ -77,17 +77,17 @@ impl Status {
     }
 }
 
-/// Why a run cannot be written.
+/// Errors of the run log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RunError {
-    /// No status, nor a synonym of one.
+    /// Neither a status nor a synonym of one.
     #[error("invalid value for status of a run: \"{given}\"")]
     UnknownStatus {
         /// The word as given.
         given: String,
     },
     /// `finish_run` with a status that does not end a run.
-    #[error("a run cannot be finished as {given}")]
+    #[error("cannot finish a run as {given}")]
     NotTerminal { given: &'static str },
     /// A required argument is NULL.
     #[error("{what} must not be NULL")]
@@ -115,12 +115,12 @@ pub enum RunError {
     #[error("run {run_id} does not exist")]
     Unknown { run_id: i64 },
     /// The run has ended.
-    #[error("run {run_id} is final: {refused} is refused")]
+    #[error("cannot {action}: run {run_id} has ended")]
     Final {
         run_id: i64,
         status: String,
-        /// What was asked for.
-        refused: String,
+        /// What was attempted.
+        action: String,
     },
 }
 
@@ -134,21 +134,21 @@ impl From<RunError> for Fault {
             ),
             RunError::NotTerminal { .. } => invalid(message).hint("Finish it as succeeded, failed or cancelled."),
             RunError::Missing { .. } | RunError::WrongKind { .. } => invalid(message),
-            RunError::BadLength { length, .. } => invalid(message).detail(format!("It has {length}.")),
+            RunError::BadLength { length, .. } => invalid(message).detail(format!("It has {length} characters.")),
             RunError::BadDuration { given } => {
-                invalid(message).detail(format!("It is {given}.")).hint("Give milliseconds, or NULL when nobody measured.")
+                invalid(message).detail(format!("It is {given}.")).hint("Give milliseconds, or NULL if unknown.")
             }
             RunError::TooManyEvents { given } => Fault::new(Code::ProgramLimitExceeded, message)
-                .detail(format!("There are {given}."))
+                .detail(format!("The array has {given} events."))
                 .hint("Send them in several calls."),
             RunError::BadEvent { why, .. } => invalid(message)
                 .detail(why)
                 .hint("An event is {\"event_type\": text, \"level\"?: text, \"payload\"?: object, \"ts\"?: time}."),
             RunError::Unknown { .. } => Fault::new(Code::UndefinedObject, message)
-                .hint("start_run() returns the number of a run; it belongs to the tenant that started it."),
+                .hint("Use the id that start_run() returned, in the same tenant."),
             RunError::Final { run_id, status, .. } => Fault::new(Code::NotInPrerequisiteState, message)
                 .detail(format!("Run {run_id} is {status}."))
-                .hint("Start a new run with start_run(), or note something about this one with log_event()."),
+                .hint("Start another run with start_run(), or add an event to this one with log_event()."),
         }
     }
 }

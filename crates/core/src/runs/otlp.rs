@@ -1,7 +1,7 @@
 //! A run as OTLP/JSON: one trace, the run as its root span, a child span per step.
 //!
 //! Attribute names are those of the OpenTelemetry GenAI conventions (snapshot of
-//! October 2026, all of them in development there) and our own `skill_system.*`.
+//! October 2026, all of them in development there) and the extension's `skill_system.*`.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ pub struct Run {
     /// A word of `run_status`.
     pub status: String,
     pub error: Option<String>,
-    /// When it began, or was written down.
+    /// When it began, or was recorded.
     pub started_at: i64,
     pub ended_at: Option<i64>,
     /// `metrics`
@@ -47,7 +47,7 @@ pub fn export(run: &Run, events: &[Event], version: &str) -> Value {
     let trace = id(16, "trace", &run.tenant, run.id);
     let root = id(8, "run", &run.tenant, run.id);
     let last = events.iter().map(|event| event.ts).max().unwrap_or(run.started_at);
-    // OTLP has no unfinished spans: until it ends, a run reaches to the last that was heard of it.
+    // OTLP has no unfinished spans: until a run ends, its span reaches to its last event.
     let end = run.ended_at.unwrap_or(last).max(run.started_at);
     let (steps, others): (Vec<&Event>, Vec<&Event>) =
         events.iter().partition(|event| event.event_type == "step_completed");

@@ -1,0 +1,306 @@
+//! Values for the server: which of its types a Rust type becomes.
+//!
+//! A value stays a Rust value until the server's copy is needed, and that copy is allocated in the memory context where it
+//! is used: nothing here outlives its memory.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::Oid;
+use skill_core::{Code, Fault};
+
+use super::datum::{Layout, is_text};
+use super::error::c_string;
+use super::value::{Date, FromSql, Interval, JsonText, Jsonb, Numeric, Timestamptz, Uuid};
+
+/// A value for the server, with its type: a parameter of a statement, a column of a row, an answer.
+#[derive(Debug, Clone)]
+pub struct Arg<'a> {
+    oid: Oid,
+    content: Content<'a>,
+}
+
+#[derive(Debug, Clone)]
+enum Content<'a> {
+    Null,
+    /// Passed by value.
+    Word(usize),
+    Fixed([u8; 16]),
+    Varlena(Cow<'a, [u8]>),
+    /// The text of a jsonb.
+    Json(String),
+    /// The text of a numeric.
+    Numeric(String),
+    Array(Oid, Vec<Arg<'a>>),
+    /// A value that the server passed, in memory that lives as long as `'a`.
+    Given(pg_sys::Datum, PhantomData<&'a [u8]>),
+}
+
+impl<'a> Arg<'a> {
+    /// NULL of a type.
+    pub fn null(oid: Oid) -> Self {
+        Arg { oid, content: Content::Null }
+    }
+
+    /// A datum that the server passed, or NULL.
+    ///
+    /// # Safety
+    /// It is of type `oid` and lives as long as `'a`.
+    pub(crate) unsafe fn given(datum: Option<pg_sys::Datum>, oid: Oid) -> Self {
+        Arg { oid, content: datum.map_or(Content::Null, |datum| Content::Given(datum, PhantomData)) }
+    }
+
+    /// Its type.
+    pub fn oid(&self) -> Oid {
+        self.oid
+    }
+
+    /// It is NULL.
+    pub fn is_null(&self) -> bool {
+        matches!(self.content, Content::Null)
+    }
+
+    /// A jsonb from its text, which raises where the value is used when it is not JSON.
+    pub fn json_text(text: String) -> Self {
+        Arg { oid: pg_sys::JSONBOID, content: Content::Json(text) }
+    }
+
+    /// A binary jsonb, written by `core`.
+    pub fn jsonb(root: impl Into<Cow<'a, [u8]>>) -> Result<Self, Fault> {
+        /// The largest jsonb that the server itself would create.
+        const MAX_JSONB_BYTES: usize = 0x0FFF_FFFF;
+        let root = root.into();
+        if root.len() + pg_sys::VARHDRSZ > MAX_JSONB_BYTES {
+            return Err(Fault::new(Code::ProgramLimitExceeded, "jsonb value is too large"));
+        }
+        Ok(Arg { oid: pg_sys::JSONBOID, content: Content::Varlena(root) })
+    }
+
+    /// The value as the server has it, in the current memory context; `None` is NULL.
+    pub(crate) fn datum(&self) -> Option<pg_sys::Datum> {
+        Some(match &self.content {
+            Content::Null => return None,
+            Content::Word(word) => pg_sys::Datum::from(*word),
+            Content::Given(datum, _) => *datum,
+            Content::Fixed(bytes) => new_fixed(bytes),
+            Content::Varlena(bytes) => new_varlena(bytes),
+            Content::Json(text) => from_text(pg_sys::jsonb_in, text),
+            Content::Numeric(text) => from_text(pg_sys::numeric_in, text),
+            Content::Array(element, items) => new_array(*element, items),
+        })
+    }
+
+    /// As [`Arg::datum`], with a copy of what the server passed: that may end before the current memory context.
+    pub(crate) fn copied_datum(&self) -> Option<pg_sys::Datum> {
+        let datum = self.datum()?;
+        if !matches!(self.content, Content::Given(..)) {
+            return Some(datum);
+        }
+        let layout = Layout::of(self.oid);
+        // SAFETY: not NULL, and of a type with this layout, which is not cstring: a function with arguments of
+        // pseudo-types is not entered.
+        Some(unsafe {
+            match layout.length {
+                _ if layout.by_value => datum,
+                -1 => pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr())),
+                n => new_fixed(std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n as usize)),
+            }
+        })
+    }
+
+    /// A value of this type can be put where `oid` is declared.
+    pub(crate) fn fits(&self, oid: Oid) -> bool {
+        // SAFETY: a catalogue look-up inside a transaction.
+        same_kind(self.oid, oid) || same_kind(self.oid, unsafe { pg_sys::getBaseType(oid) })
+    }
+}
+
+fn same_kind(a: Oid, b: Oid) -> bool {
+    a == b || is_text(a) && is_text(b) || <Oid as FromSql>::accepts(a) && <Oid as FromSql>::accepts(b)
+}
+
+fn new_fixed(bytes: &[u8]) -> pg_sys::Datum {
+    // SAFETY: freshly allocated, large enough for the bytes.
+    unsafe {
+        let copy = pg_sys::palloc(bytes.len()).cast::<u8>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+        pg_sys::Datum::from(copy)
+    }
+}
+
+fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
+    // SAFETY: freshly allocated, large enough for the header and the bytes; an allocation too large raises.
+    unsafe {
+        let varlena = pg_sys::palloc(bytes.len() + pg_sys::VARHDRSZ).cast::<u8>();
+        pgrx::set_varsize_4b(varlena.cast(), (bytes.len() + pg_sys::VARHDRSZ) as i32);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), varlena.add(pg_sys::VARHDRSZ), bytes.len());
+        pg_sys::Datum::from(varlena)
+    }
+}
+
+/// Calls the server's input function of a type, which raises when the text is not a value of it.
+fn from_text(input: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, text: &str) -> pg_sys::Datum {
+    let text = c_string(text);
+    let no_type_modifier = pg_sys::Datum::from(-1i32);
+    // SAFETY: an input function takes the text, a type for elements and a type modifier, and never returns NULL.
+    unsafe {
+        let arguments =
+            [Some(pg_sys::Datum::from(text.as_ptr())), Some(pg_sys::Datum::from(0)), Some(no_type_modifier)];
+        pgrx::direct_function_call_as_datum(input, &arguments).unwrap_or(pg_sys::Datum::from(0))
+    }
+}
+
+fn new_array(element: Oid, items: &[Arg]) -> pg_sys::Datum {
+    let layout = Layout::of(element);
+    let mut nulls: Vec<bool> = items.iter().map(Arg::is_null).collect();
+    let mut datums: Vec<_> = items.iter().map(|item| item.datum().unwrap_or(pg_sys::Datum::from(0))).collect();
+    let (mut dimensions, mut lower) = ([items.len() as i32], [1]);
+    // SAFETY: values of the elements' type and their layout; the server copies them.
+    let array = unsafe {
+        if items.is_empty() {
+            pg_sys::construct_empty_array(element)
+        } else {
+            pg_sys::construct_md_array(
+                datums.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+                1,
+                dimensions.as_mut_ptr(),
+                lower.as_mut_ptr(),
+                element,
+                layout.length.into(),
+                layout.by_value,
+                layout.align as _,
+            )
+        }
+    };
+    pg_sys::Datum::from(array)
+}
+
+/// A Rust type that becomes a value of the server.
+pub trait ToSql<'a> {
+    /// The type that it becomes.
+    const OID: Oid;
+
+    /// The value.
+    fn to_arg(self) -> Arg<'a>;
+}
+
+/// A value as a parameter, a column or an answer.
+pub fn arg<'a, T: ToSql<'a>>(value: T) -> Arg<'a> {
+    value.to_arg()
+}
+
+impl<'a, T: ToSql<'a>> ToSql<'a> for Option<T> {
+    const OID: Oid = T::OID;
+
+    fn to_arg(self) -> Arg<'a> {
+        self.map_or(Arg::null(T::OID), T::to_arg)
+    }
+}
+
+macro_rules! to_sql {
+    ($($lifetime:lifetime $type:ty, $oid:expr, $value:ident => $content:expr;)*) => {$(
+        impl<$lifetime> ToSql<$lifetime> for $type {
+            const OID: Oid = $oid;
+
+            fn to_arg(self) -> Arg<$lifetime> {
+                let $value = self;
+                Arg { oid: Self::OID, content: $content }
+            }
+        }
+    )*};
+}
+
+to_sql! {
+    'a bool, pg_sys::BOOLOID, value => Content::Word(value.into());
+    'a i16, pg_sys::INT2OID, value => Content::Word(value as usize);
+    'a i32, pg_sys::INT4OID, value => Content::Word(value as usize);
+    'a i64, pg_sys::INT8OID, value => Content::Word(value as usize);
+    'a f32, pg_sys::FLOAT4OID, value => Content::Word(value.to_bits() as usize);
+    'a f64, pg_sys::FLOAT8OID, value => Content::Word(value.to_bits() as usize);
+    'a Oid, pg_sys::OIDOID, value => Content::Word(value.to_u32() as usize);
+    'a Timestamptz, pg_sys::TIMESTAMPTZOID, value => Content::Word(value.0 as usize);
+    'a Date, pg_sys::DATEOID, value => Content::Word(value.0 as usize);
+    'a Uuid, pg_sys::UUIDOID, value => Content::Fixed(*value.as_bytes());
+    'a [u8; 16], pg_sys::UUIDOID, value => Content::Fixed(value);
+    'a &'a str, pg_sys::TEXTOID, value => Content::Varlena(Cow::Borrowed(value.as_bytes()));
+    'a &'a String, pg_sys::TEXTOID, value => Content::Varlena(Cow::Borrowed(value.as_bytes()));
+    'a String, pg_sys::TEXTOID, value => Content::Varlena(Cow::Owned(value.into_bytes()));
+    'a &'a [u8], pg_sys::BYTEAOID, value => Content::Varlena(Cow::Borrowed(value));
+    'a &'a Vec<u8>, pg_sys::BYTEAOID, value => Content::Varlena(Cow::Borrowed(value));
+    'a Vec<u8>, pg_sys::BYTEAOID, value => Content::Varlena(Cow::Owned(value));
+    'a &'a [u8; 32], pg_sys::BYTEAOID, value => Content::Varlena(Cow::Borrowed(value));
+    'a JsonText, pg_sys::JSONOID, value => Content::Varlena(Cow::Owned(value.0.into_bytes()));
+    'a Numeric, pg_sys::NUMERICOID, value => Content::Numeric(value.0);
+    'a Jsonb<'a>, pg_sys::JSONBOID, value => Content::Varlena(Cow::Borrowed(value.0));
+    'a serde_json::Value, pg_sys::JSONBOID, value => Content::Json(value.to_string());
+    'a &'a serde_json::Value, pg_sys::JSONBOID, value => Content::Json(value.to_string());
+}
+
+macro_rules! to_array {
+    ($($lifetime:lifetime $item:ty, $array:expr;)*) => {$(
+        impl<$lifetime> ToSql<$lifetime> for Vec<$item> {
+            const OID: Oid = $array;
+
+            fn to_arg(self) -> Arg<$lifetime> {
+                let items = self.into_iter().map(ToSql::to_arg).collect();
+                Arg { oid: Self::OID, content: Content::Array(<$item as ToSql>::OID, items) }
+            }
+        }
+    )*};
+}
+
+to_array! {
+    'a &'a str, pg_sys::TEXTARRAYOID;
+    'a Option<&'a str>, pg_sys::TEXTARRAYOID;
+    'a String, pg_sys::TEXTARRAYOID;
+    'a Option<String>, pg_sys::TEXTARRAYOID;
+    'a f32, pg_sys::FLOAT4ARRAYOID;
+    'a f64, pg_sys::FLOAT8ARRAYOID;
+    'a i32, pg_sys::INT4ARRAYOID;
+    'a i64, pg_sys::INT8ARRAYOID;
+    'a Uuid, pg_sys::UUIDARRAYOID;
+    'a Oid, pg_sys::OIDARRAYOID;
+    'a &'a [u8], pg_sys::BYTEAARRAYOID;
+    'a Vec<u8>, pg_sys::BYTEAARRAYOID;
+    'a Timestamptz, pg_sys::TIMESTAMPTZARRAYOID;
+}
+
+impl<'a> ToSql<'a> for &'a [String] {
+    const OID: Oid = pg_sys::TEXTARRAYOID;
+
+    fn to_arg(self) -> Arg<'a> {
+        let items = self.iter().map(ToSql::to_arg).collect();
+        Arg { oid: Self::OID, content: Content::Array(pg_sys::TEXTOID, items) }
+    }
+}
+
+impl<'a> ToSql<'a> for &'a [[u8; 32]] {
+    const OID: Oid = pg_sys::BYTEAARRAYOID;
+
+    fn to_arg(self) -> Arg<'a> {
+        let items = self.iter().map(ToSql::to_arg).collect();
+        Arg { oid: Self::OID, content: Content::Array(pg_sys::BYTEAOID, items) }
+    }
+}
+
+impl<'a> ToSql<'a> for Interval {
+    const OID: Oid = pg_sys::INTERVALOID;
+
+    fn to_arg(self) -> Arg<'a> {
+        // The server's Interval: microseconds, days, months.
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.micros.to_ne_bytes());
+        Arg { oid: Self::OID, content: Content::Fixed(bytes) }
+    }
+}
+
+impl<'a> ToSql<'a> for Arg<'a> {
+    // Not asked for: the value knows its type.
+    const OID: Oid = pg_sys::InvalidOid;
+
+    fn to_arg(self) -> Arg<'a> {
+        self
+    }
+}

@@ -1,0 +1,78 @@
+//! Datums as the server keeps them: only this crate sees them.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::Oid;
+
+/// Name of a type, as SQL writes it.
+pub(crate) fn type_name(oid: Oid) -> String {
+    // SAFETY: a palloc'd, NUL-terminated name, copied at once; an unknown type has the name ???.
+    unsafe { CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() }
+}
+
+/// Types with the representation of text.
+pub(crate) fn is_text(oid: Oid) -> bool {
+    matches!(oid, pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID)
+}
+
+/// How the server stores values of a type.
+pub(crate) struct Layout {
+    pub(crate) length: i16,
+    pub(crate) by_value: bool,
+    pub(crate) align: u8,
+}
+
+impl Layout {
+    pub(crate) fn of(oid: Oid) -> Layout {
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        // SAFETY: a catalogue look-up inside a transaction; raises for an unknown type.
+        unsafe { pg_sys::get_typlenbyvalalign(oid, &mut length, &mut by_value, &mut align) };
+        Layout { length, by_value, align: align as u8 }
+    }
+}
+
+/// Runs `body` with `memory` as the current memory context.
+///
+/// # Safety
+/// `memory` is a valid memory context.
+pub(crate) unsafe fn in_memory<T>(memory: pg_sys::MemoryContext, body: impl FnOnce() -> T) -> T {
+    // SAFETY: the caller's. An error leaves by unwinding, and the server sets the context where it catches it.
+    unsafe {
+        let before = pg_sys::MemoryContextSwitchTo(memory);
+        let result = body();
+        pg_sys::MemoryContextSwitchTo(before);
+        result
+    }
+}
+
+/// The bytes of a varlena behind its header; a copy in `memory` where it is compressed or stored elsewhere.
+///
+/// # Safety
+/// `datum` is a varlena, not NULL, and lives, as `memory` does, as long as `'a`.
+pub(crate) unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum, memory: pg_sys::MemoryContext) -> &'a [u8] {
+    // SAFETY: the caller's.
+    unsafe {
+        let varlena = in_memory(memory, || pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()));
+        std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))
+    }
+}
+
+/// Two values of one type have the same bytes. `length` is the type's: -1 for a varlena, -2 for a C string.
+///
+/// # Safety
+/// Both datums must be non-null and of a type with this length.
+pub(crate) unsafe fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum, by_value: bool, length: i16) -> bool {
+    // SAFETY: the caller's.
+    let plain = |datum: pg_sys::Datum, n: usize| unsafe { std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n) };
+    // SAFETY: the caller's; copies are made in the current memory context and compared at once.
+    unsafe {
+        let memory = pg_sys::CurrentMemoryContext;
+        match length {
+            _ if by_value => a.value() == b.value(),
+            -1 => varlena_bytes(a, memory) == varlena_bytes(b, memory),
+            -2 => CStr::from_ptr(a.cast_mut_ptr()) == CStr::from_ptr(b.cast_mut_ptr()),
+            n => plain(a, n as usize) == plain(b, n as usize),
+        }
+    }
+}
