@@ -1,5 +1,4 @@
 //! The keyring of this server: a private file, or what a command prints.
-#![allow(unsafe_code)]
 
 use crate::settings;
 use skill_pg::error::{OrRaise, check_for_interrupts, report};
@@ -165,7 +164,7 @@ fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
     let mut piece = Zeroizing::new([0u8; 4096]);
     let mut output = running.0.stdout.take();
     if let Some(output) = &output {
-        set_nonblocking(output);
+        sys::set_nonblocking(output);
     }
     // The output is read while the command runs, or a long one would fill the pipe.
     let status = loop {
@@ -197,15 +196,6 @@ fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
     match std::str::from_utf8(&text) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err(failed("It printed something that is no text.".into())),
-    }
-}
-
-fn set_nonblocking(pipe: &std::process::ChildStdout) {
-    use std::os::fd::AsRawFd;
-    // SAFETY: plain fcntl on a descriptor we own.
-    unsafe {
-        let flags = libc::fcntl(pipe.as_raw_fd(), libc::F_GETFL);
-        libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK);
     }
 }
 

@@ -9,7 +9,6 @@ pub mod protection;
 mod record;
 mod recorder;
 mod tables;
-mod utility;
 
 use skill_core::Fault;
 use skill_pg::cached::Cached;
@@ -17,7 +16,7 @@ use skill_pg::error::OrRaise;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Timestamptz, Uuid, arg, fault_point, pg_function, sys, xact};
 
-use crate::modules::{Check, Module};
+use crate::modules::Module;
 use crate::settings;
 
 pub use record::{
@@ -25,10 +24,10 @@ pub use record::{
 };
 
 pub const MODULE: Module = Module {
-    load: utility::register,
+    load: guard::register,
     caches: &[|change| LOG_ID.with(|cache| cache.notice(change))],
     transaction_ends: &[keys::at_transaction_end, bypass::at_transaction_end, fault_points],
-    health: &[protection::check, utility_guard, partitions::check],
+    health: &[protection::check, guard::check, partitions::check],
     maintenance: &[partitions::create_ahead],
     ..Module::new("audit")
 };
@@ -158,20 +157,4 @@ fn audit_status(call: &Call) -> Answer {
         rows.push(&[arg(&key_id), arg(records), arg(first), arg(last), arg(is_present), arg(is_active)]);
     }
     Ok(rows.finish())
-}
-
-fn utility_guard() -> Check {
-    match (utility::installed(), settings::allow_unprotected()) {
-        (true, false) => Check::ok("utility_guard", "statements that take away protection are refused"),
-        (true, true) => Check::warning(
-            "utility_guard",
-            "skill_system.allow_unprotected is on for this session",
-            "RESET skill_system.allow_unprotected;",
-        ),
-        (false, _) => Check::warning(
-            "utility_guard",
-            "statements that take away protection are reported afterwards, not refused",
-            "Add skill_system to shared_preload_libraries and restart the server.",
-        ),
-    }
 }

@@ -11,7 +11,7 @@ use super::proof::{nothing_sealed, origin, verifier_keys};
 use super::seal::Leaves;
 use super::state::{self, Place, State};
 use super::tiles::{HASH, StoredTiles};
-use super::{growth, worker};
+use super::{growth, sealer};
 use crate::audit;
 use crate::audit::bypass::{self, Bypass};
 
@@ -32,7 +32,7 @@ fn adopt_log(call: &Call) -> Answer {
         return Err(not_now("another session is sealing").hint("Try again."));
     }
     let row = spi::with_latest_snapshot(|| adopt(reason, call.text(1)))?;
-    worker::retry_at_commit();
+    sealer::retry_at_commit();
     let mut rows = call.row_set();
     rows.push(&[
         arg(row.incarnation),
