@@ -40,7 +40,7 @@ WHERE NOT (t.ours AND t.proname = 'refuse_change' OR t.ours AND t.proname = 'sig
 -- 11: a rule may swallow new rows.
 UNION ALL
 SELECT a.oid, format('rule %s does not belong here', r.rulename) FROM audit_table a JOIN pg_rewrite r ON r.ev_class = a.oid
--- 7, 10: columns added, dropped, renamed, of another type, nullable; a table that is gone, or made by somebody else.
+-- 7, 10: columns added, dropped, renamed, of another type, nullable; a table that does not exist, or created by somebody else.
 UNION ALL
 SELECT NULL, format('table %s is missing', s.relation) FROM (SELECT DISTINCT relation FROM shipped_column) s
 WHERE NOT EXISTS (SELECT FROM audit_table a WHERE a.relname = s.relation AND a.relnamespace = (SELECT oid FROM space))
@@ -48,7 +48,7 @@ UNION ALL
 SELECT a.oid, 'the extension ships no such table' FROM audit_table a
 WHERE NOT a.attached AND a.relname NOT IN (SELECT relation FROM shipped_column) AND a.relname NOT LIKE 'audit\_logs\_%'
 UNION ALL
-SELECT a.oid, 'it is no ordinary table' FROM audit_table a WHERE a.relkind <> CASE WHEN a.oid = (SELECT oid FROM log) THEN 'p' ELSE 'r' END
+SELECT a.oid, 'not an ordinary table' FROM audit_table a WHERE a.relkind <> CASE WHEN a.oid = (SELECT oid FROM log) THEN 'p' ELSE 'r' END
 UNION ALL
 SELECT x.oid, CASE WHEN x.kind IS NULL THEN format('column %s does not belong here', x.attname) WHEN x.attname IS NULL THEN format('column %s is missing', x.name)
                    WHEN x.kind <> x.actual THEN format('column %s is of type %s, not %s', x.name, x.actual, x.kind) ELSE format('column %s may be NULL', x.name) END
@@ -65,7 +65,7 @@ UNION ALL
 SELECT a.oid, 'it is detached from audit_logs, so its records are out of sight' FROM audit_table a
 WHERE a.relnamespace = (SELECT oid FROM space) AND a.relname LIKE 'audit\_logs\_%' AND NOT a.attached
 UNION ALL
-SELECT a.oid, 'it is no partition of this extension' FROM audit_table a
+SELECT a.oid, 'it is not a partition of this extension' FROM audit_table a
 WHERE a.attached AND (a.relnamespace <> (SELECT oid FROM space) OR a.relname !~ '^audit_logs_(default|\d{4,}_\d\d)$')
 UNION ALL
 SELECT log.oid, 'it has no default partition, so records may find no place' FROM log
@@ -82,7 +82,7 @@ UNION ALL
 SELECT a.oid, 'it has no primary key' FROM audit_table a
 WHERE a.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.oid AND i.indisprimary AND i.indisunique AND i.indimmediate)
 -- 34: row security off shows tenants each other's rows; forced, restrictive or without the
--- auditors' policy it hides rows from those who verify; an expression in a policy runs with the rights of whoever reads.
+-- auditors' policy it hides rows from those who verify; an expression in a policy runs with the rights of those who read.
 UNION ALL
 SELECT a.oid, 'row security is off' FROM audit_table a WHERE a.relkind IN ('r', 'p') AND NOT a.relrowsecurity
 UNION ALL
@@ -98,24 +98,24 @@ SELECT a.oid, 'no policy shows all its rows to auditors' FROM audit_table a
 WHERE a.relkind IN ('r', 'p') AND a.relrowsecurity
     AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = a.oid AND p.polpermissive AND p.polcmd IN ('r', '*')
                         AND to_regrole('skill_system_auditor')::oid = ANY (p.polroles) AND pg_get_expr(p.polqual, p.polrelid) = 'true')
--- 10, 33: whoever owns a part can change it.
+-- 10, 33: the owner of a part can change it.
 UNION ALL
 SELECT a.oid, format('it belongs to %s, and the extension to %s', pg_get_userbyid(a.relowner), pg_get_userbyid(e.extowner)) FROM audit_table a, extension e WHERE a.relowner <> e.extowner
 UNION ALL
 SELECT NULL, format('schema skill_system belongs to %s, and the extension to %s', pg_get_userbyid(s.nspowner), pg_get_userbyid(e.extowner)) FROM space s, extension e WHERE s.nspowner <> e.extowner
 UNION ALL
 SELECT NULL, format('function %s belongs to %s, and the extension to %s', f.signature, f.owner, pg_get_userbyid(e.extowner)) FROM function f, extension e WHERE f.proowner <> e.extowner
--- 29, 32: functions replaced, altered, dropped, out of the extension, or put beside ours.
+-- 29, 32: functions replaced, altered, dropped, out of the extension, or put next to the extension's.
 UNION ALL
 SELECT NULL, format('function %s is not as the extension ships it', f.signature) FROM function f WHERE f.known AND NOT f.same
 UNION ALL
-SELECT NULL, format('function %s is none of the extension''s', f.signature) FROM function f WHERE NOT f.known
+SELECT NULL, format('function %s was not installed by the extension', f.signature) FROM function f WHERE NOT f.known
 UNION ALL
-SELECT NULL, format('of function %s there are %s, not %s', s.name, s.actual, s.wanted)
+SELECT NULL, format('function %s: expected %s definitions, found %s', s.name, s.wanted, s.actual)
 FROM (SELECT name, count(*) AS wanted, (SELECT count(*) FROM function f WHERE f.proname = name) AS actual FROM shipped_function GROUP BY name) s WHERE s.actual <> s.wanted
 UNION ALL
 SELECT NULL, format('function %s does not belong to the extension any more', f.signature) FROM function f, extension e
 WHERE f.known AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e')
 UNION ALL
-SELECT NULL, 'the extension is not there' WHERE NOT EXISTS (SELECT FROM extension)
+SELECT NULL, 'the extension does not exist' WHERE NOT EXISTS (SELECT FROM extension)
 ORDER BY 1 NULLS LAST, 2

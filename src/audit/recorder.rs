@@ -42,7 +42,7 @@ pub struct Denial {
     pub actor_type: Option<String>,
 }
 
-/// The id of the record, or why there is none.
+/// The id of the record, or why it could not be written.
 type Answer = Result<[u8; 16], String>;
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -50,7 +50,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 fn not_recorded(why: impl Into<String>) -> Fault {
-    Fault::new(Code::ConfigurationLimitExceeded, "the denial could not be recorded").detail(why)
+    Fault::new(Code::ConfigurationLimitExceeded, "could not record the denial").detail(why)
 }
 
 /// Has a worker commit the record, and waits until it has. When the wait is cancelled the worker goes on.

@@ -41,7 +41,7 @@ pub fn audit_seal() -> Check {
         Ok(Some(why)) => Check::warning(
             "audit_seal",
             why,
-            "SELECT * FROM skill_system.seal_audit(); says more. Preload the library, or call maintain() often.",
+            "SELECT * FROM skill_system.seal_audit(); shows more. Preload the library, or call maintain() often.",
         ),
         Err(fault) => Check::error("audit_seal", fault.message, "SELECT * FROM skill_system.verify_audit();"),
     }

@@ -231,8 +231,9 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
     })
 }
 
-/// Visible rows whose transaction id says that they were sealed, or that they do not exist yet.
-const LATE: &str = "((a.transaction_id < $2 AND a.transaction_id <> ALL ($3)) OR a.transaction_id >= $4) AND a.transaction_id IS DISTINCT FROM $5";
+/// Visible rows that were sealed, or do not exist yet, by their transaction id.
+const LATE: &str = "((a.transaction_id < $2 AND a.transaction_id <> ALL ($3)) OR a.transaction_id >= $4) \
+     AND a.transaction_id IS DISTINCT FROM $5";
 
 struct Late {
     before: Snapshot,
@@ -341,7 +342,7 @@ impl Leaves {
         Ok(())
     }
 
-    /// Every visible row, aliased `a`, that is no leaf yet and fulfils a condition on `$2` and further. Returns the first ids.
+    /// Every visible row, aliased `a`, that is not a leaf yet and fulfils a condition on `$2` and further. Returns the first ids.
     pub fn push_unmapped(&mut self, condition: &str, args: &[Arg]) -> Result<Vec<String>, Fault> {
         let sql = format!(
             "SELECT a.id, {LEAF_HASH} FROM skill_system.audit_logs a WHERE {condition} \
@@ -481,7 +482,7 @@ pub fn backlog() -> Result<Option<String>, Fault> {
     Ok((waiting == Some(true)).then(|| "records older than five minutes are not sealed yet".to_owned()))
 }
 
-/// The open transaction that began first: records of its own cannot be sealed before it ends.
+/// The open transaction that began first: its records cannot be sealed before it ends.
 fn oldest_open(snapshot: &Snapshot) -> Option<String> {
     let own = state::own_transaction();
     let oldest = snapshot.in_progress.iter().copied().find(|id| Some(*id) != own)?;

@@ -259,10 +259,10 @@ unsafe extern "C-unwind" fn check_drop(class: Oid, object: Oid) {
 /// # Safety
 /// A valid list of pointers to T, or none; it outlives `'a`.
 unsafe fn items<'a, T: 'a>(list: *const pg_sys::List) -> impl Iterator<Item = *mut T> + 'a {
-    // SAFETY: the caller's.
     let cells = if list.is_null() {
         &[][..]
     } else {
+        // SAFETY: the caller's.
         unsafe { std::slice::from_raw_parts((*list).elements, (*list).length as usize) }
     };
     // SAFETY: as above.
@@ -470,18 +470,17 @@ unsafe fn describe_other(node: *mut pg_sys::Node, tell: Tell) -> Result<(), Faul
 /// # Safety
 /// What the statement points to lives as long as the call.
 unsafe fn describe_alter_table(statement: &pg_sys::AlterTableStmt, tell: Tell) -> Result<(), Fault> {
-    use AlterTableType::{AT_AddConstraint, AT_AddInherit, AT_AttachPartition};
     // SAFETY: the parser's structures; the definition of a subcommand is of the kind that belongs to it.
     unsafe {
         for command in items::<pg_sys::AlterTableCmd>(statement.cmds) {
             let command = &*command;
             let other = match command.subtype {
-                AT_AddInherit => table(command.def.cast()),
-                AT_AttachPartition => table((*command.def.cast::<pg_sys::PartitionCmd>()).name),
+                AlterTableType::AT_AddInherit => table(command.def.cast()),
+                AlterTableType::AT_AttachPartition => table((*command.def.cast::<pg_sys::PartitionCmd>()).name),
                 _ => None,
             };
             tell(other, Change::JoinHierarchy)?;
-            let is_primary_key = command.subtype == AT_AddConstraint
+            let is_primary_key = command.subtype == AlterTableType::AT_AddConstraint
                 && (*command.def.cast::<pg_sys::Constraint>()).contype == pg_sys::ConstrType::CONSTR_PRIMARY;
             let change = if is_primary_key { Change::AddPrimaryKey } else { Change::Alter(command.subtype) };
             tell(table(statement.relation), change)?;

@@ -13,7 +13,7 @@ const REQUEST: usize = 4096;
 /// Bytes that an answer may have.
 pub const MAX_ANSWER: usize = REQUEST - size_of::<u32>();
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The server has no dynamic shared memory segment left.

@@ -59,13 +59,13 @@ const LOOK: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy)]
 struct Entry {
     database: pg_sys::Oid,
-    /// The worker's process; 0 when there is none.
+    /// The worker's process; 0 when none runs.
     pid: i32,
     /// The latch of that process; of no use when `pid` is 0.
     latch: *mut pg_sys::Latch,
     /// The worker, this one or the last, has come as far as to be connected.
     connected: bool,
-    /// It has found the extension and made a step.
+    /// It has found the extension and finished a step.
     at_work: bool,
     /// Somebody has asked since the worker looked last.
     asked: bool,
@@ -93,7 +93,7 @@ impl Table {
         self.entries.iter_mut().flatten().find(|entry| entry.database == database)
     }
 
-    /// Marks that `database` wants a worker; false when there is no room.
+    /// Marks that `database` wants a worker; false when the table is full.
     fn ask(&mut self, database: pg_sys::Oid) -> bool {
         if let Some(entry) = self.find(database) {
             entry.asked = true;

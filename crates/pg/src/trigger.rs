@@ -133,7 +133,7 @@ impl<'c> Trigger<'c> {
     }
 
     /// The relation and its descriptor, open as long as the trigger runs.
-    pub fn relation(&self) -> pg_sys::Relation {
+    pub(crate) fn relation(&self) -> pg_sys::Relation {
         self.data.tg_relation
     }
 
