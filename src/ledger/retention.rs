@@ -135,7 +135,7 @@ pg_function!(set_legal_hold);
 fn set_legal_hold(call: &Call) -> Answer {
     let invalid = |message: &str| {
         Fault::new(Code::InvalidParameterValue, message)
-            .hint("since is a time or '-infinity', until a later one or NULL for no end.")
+            .hint("Give since as a time or '-infinity', and until as a later one or NULL for no end.")
     };
     let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = (call.get(0), call.get(1));
     let since = since.ok_or_else(|| invalid("since must not be NULL"))?;
@@ -199,7 +199,7 @@ fn person() -> Result<String, Fault> {
             Code::InsufficientPrivilege,
             "retirement must be requested and approved without SET SESSION AUTHORIZATION",
         )
-        .hint("Connect with your own login role."));
+        .hint("Connect with a personal login role."));
     }
     let name = sys::role_name(sys::session_user());
     check_administrator(&name)?;
