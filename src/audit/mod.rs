@@ -12,7 +12,6 @@ mod tables;
 
 use skill_core::Fault;
 use skill_pg::cached::Cached;
-use skill_pg::error::OrRaise;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Timestamptz, Uuid, arg, fault_point, pg_function, sys, xact};
 
@@ -84,12 +83,17 @@ fn log_id_or_new() -> Result<[u8; 16], Fault> {
 }
 
 /// Appends a record for the current tenant on behalf of the current user.
-pub fn append(event_type: &str, event_data: serde_json::Value, actor_id: Option<&str>, actor_type: Option<&str>) {
-    append_for(&settings::tenant(), event_type, arg(event_data), actor_id, actor_type);
+pub fn append(
+    event_type: &str,
+    event_data: serde_json::Value,
+    actor_id: Option<&str>,
+    actor_type: Option<&str>,
+) -> Result<Uuid, Fault> {
+    append_for(&settings::tenant(), event_type, arg(event_data), actor_id, actor_type)
 }
 
 /// Appends a record of the log about itself, for the default tenant.
-pub fn append_system(event_type: &str, event_data: serde_json::Value) -> Uuid {
+pub fn append_system(event_type: &str, event_data: serde_json::Value) -> Result<Uuid, Fault> {
     // With the rights of the owner, because it belongs to no tenant.
     spi::as_owner(|| {
         bypass::with(bypass::Bypass::OwnRecord, || {
@@ -105,9 +109,8 @@ pub fn append_for(
     event_data: Arg,
     actor_id: Option<&str>,
     actor_type: Option<&str>,
-) -> Uuid {
-    let append = || record::Appender::open()?.append(tenant, event_type, event_data, actor_id, actor_type);
-    append().or_raise()
+) -> Result<Uuid, Fault> {
+    record::Appender::open()?.append(tenant, event_type, event_data, actor_id, actor_type)
 }
 
 /// Appends several records of one kind for the current tenant.
@@ -116,15 +119,12 @@ pub fn append_all(
     events: impl Iterator<Item = serde_json::Value>,
     actor_id: Option<&str>,
     actor_type: Option<&str>,
-) {
-    let tenant = settings::tenant();
-    let append_all = || {
-        let records = record::Appender::open()?;
-        events
-            .into_iter()
-            .try_for_each(|event| records.append(&tenant, event_type, arg(event), actor_id, actor_type).map(drop))
-    };
-    append_all().or_raise()
+) -> Result<(), Fault> {
+    let (tenant, records) = (settings::tenant(), record::Appender::open()?);
+    for event in events {
+        records.append(&tenant, event_type, arg(event), actor_id, actor_type)?;
+    }
+    Ok(())
 }
 
 pg_function!(append_audit);
@@ -135,7 +135,7 @@ fn append_audit(call: &Call) -> Answer {
     if event_data.is_null() {
         return Err(missing("event_data"));
     }
-    Ok(call.answer(append_for(&settings::tenant(), event_type, event_data, call.text(2), call.text(3))))
+    Ok(call.answer(append_for(&settings::tenant(), event_type, event_data, call.text(2), call.text(3))?))
 }
 
 pg_function!(audit_status);

@@ -7,7 +7,7 @@ use pgrx::PgLogLevel;
 use serde::{Deserialize, Serialize};
 use skill_core::{Code, Fault};
 use skill_pg::background::{self, Argument};
-use skill_pg::error::report;
+use skill_pg::error::{OrRaise, report};
 use skill_pg::one_off::{self, Failure};
 use skill_pg::{Arg, Uuid, pg_worker};
 
@@ -89,7 +89,7 @@ fn record_denial(argument: Argument) {
         background::set(c"lock_timeout", LOCK_TIMEOUT);
         background::set(c"synchronous_commit", c"on");
         settings::set_tenant(&denial.tenant);
-        let answer = background::transaction(c"recording a denial", || append(&denial)).map_err(|error| {
+        let answer = background::transaction(c"recording a denial", || append(&denial).or_raise()).map_err(|error| {
             let why: String = error.message.chars().take(MAX_WHY).collect();
             error.log(WORKER);
             why
@@ -98,7 +98,7 @@ fn record_denial(argument: Argument) {
     });
 }
 
-fn append(denial: &Denial) -> [u8; 16] {
+fn append(denial: &Denial) -> Result<[u8; 16], Fault> {
     background::act_for(denial.session_user.into(), denial.current_user.into());
     let id = append_for(
         &denial.tenant,
@@ -106,6 +106,6 @@ fn append(denial: &Denial) -> [u8; 16] {
         Arg::json_text(denial.event_data.clone()),
         denial.actor_id.as_deref(),
         denial.actor_type.as_deref(),
-    );
-    *id.as_bytes()
+    )?;
+    Ok(*id.as_bytes())
 }

@@ -93,7 +93,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
             })),
             "tree_size_before": before, "tree_size": size, "root_hash": hex::encode(state.root), "sealed_now": sealed,
         }),
-    );
+    )?;
     fault_point::reached("adoption_recorded");
     let detail = format!("{found} {}", judged.compared_with);
     Ok(Adopted { incarnation, continued, size, sealed, detail })

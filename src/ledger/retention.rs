@@ -149,7 +149,7 @@ fn set_legal_hold(call: &Call) -> Answer {
     kept::keep(
         "audit.legal_hold_set",
         json!({"hold": id, "since": moment(since), "until": moment(until), "reason": reason}),
-    );
+    )?;
     Ok(call.answer(id))
 }
 
@@ -175,7 +175,7 @@ fn release_legal_hold(call: &Call) -> Answer {
     if !holds(&all).any(|hold| hold.id == id) {
         return Err(refused(format!("legal hold {id} was already released")));
     }
-    kept::keep("audit.legal_hold_released", json!({"hold": id, "reason": reason}));
+    kept::keep("audit.legal_hold_released", json!({"hold": id, "reason": reason}))?;
     Ok(call.void())
 }
 
@@ -229,7 +229,7 @@ fn withdraw_audit_retirement(call: &Call) -> Answer {
     kept::keep(
         "audit.retirement_withdrawn",
         json!({"partition": month.partition, "request": request.id.to_string(), "reason": reason}),
-    );
+    )?;
     Ok(call.void())
 }
 
@@ -249,7 +249,7 @@ fn retire_audit_partition(call: &Call) -> Answer {
     state.check_place()?;
     let Some(request) = request(&all, month) else {
         let data = json!({"partition": month.partition, "policy_reference": reference});
-        kept::keep("audit.retirement_requested", data);
+        kept::keep("audit.retirement_requested", data)?;
         let detail = format!("A second person must call it with the same arguments within {REQUEST_DAYS} days.");
         answer.push("requested", None, &detail);
         return Ok(answer.rows.finish());
@@ -317,7 +317,7 @@ fn retire(
             "approved_by": person, "checkpoint_size": checkpoint, "key_ids": content.key_ids,
             "first_key_id": content.first_key_id,
         }),
-    );
+    )?;
     // Every writer would wait behind this lock, so it does not wait long itself. Dropping detaches, too.
     spi::with_settings(&[(c"lock_timeout", c"5s")], || {
         bypass::with(Bypass::Definition, || {

@@ -94,7 +94,7 @@ fn create_keyring(call: &Call) -> Answer {
     }
     kept::begin(c"create_keyring()")?;
     let ring = keys::keyring()?;
-    kept::keep(CREATED, announcement(&ring, &[])?);
+    kept::keep(CREATED, announcement(&ring, &[])?)?;
     Ok(call.void())
 }
 
@@ -137,7 +137,7 @@ fn rotate_audit_key(call: &Call) -> Answer {
     // A key that the log does not know yet is announced before another one is created.
     let data = if signer == active { announcement(&keys::rotate()?, &used)? } else { announcement(&ring, &used)? };
     let next = data["active_key_id"].as_str().unwrap_or_default().to_owned();
-    audit::signing_with(signer, || kept::keep(ROTATED, data));
+    audit::signing_with(signer, || kept::keep(ROTATED, data))?;
     spi::commit_synchronously();
     Ok(call.answer(next))
 }

@@ -52,7 +52,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         };
         let mut run = Run::begin(log_id, max_rows)?;
         spi::as_owner(|| bypass::with(Bypass::Sealing, || run.seal()))?;
-        run.record();
+        run.record()?;
         fault_point::reached("seal_recorded");
         Ok(Step::Sealed { sealed: run.state.size - run.before, state: Box::new(run.state), snapshot: run.snapshot })
     })
@@ -160,16 +160,17 @@ impl Run {
 
     /// Writes records of the log about itself. They are sealed with the next step, as everything that this transaction
     /// writes.
-    fn record(&mut self) {
+    fn record(&mut self) -> Result<(), Fault> {
         if let Some(data) = self.changed_protection.take() {
-            audit::append_system("audit.fingerprint", data);
+            audit::append_system("audit.fingerprint", data)?;
         }
         let state = &self.state;
         let idle = sys::clock_timestamp().0 - state.sealed_at.0;
         if state.size == self.before && state.size > 0 && idle >= HEARTBEAT {
             let data = json!({"tree_size": state.size, "root_hash": hex::encode(state.root)});
-            audit::append_system("audit.heartbeat", data);
+            audit::append_system("audit.heartbeat", data)?;
         }
+        Ok(())
     }
 }
 
@@ -226,7 +227,7 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
         spi::commit_synchronously();
         growth::tree_grew();
         let count = state.size - before;
-        audit::append_system("audit.sealed_late", json!({"count": count, "first_leaf": before, "first_ids": ids}));
+        audit::append_system("audit.sealed_late", json!({"count": count, "first_leaf": before, "first_ids": ids}))?;
         Ok(count)
     })
 }
