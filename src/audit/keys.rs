@@ -1,5 +1,4 @@
 //! The keyring of this server: a private file, or what a command prints.
-#![allow(unsafe_code)]
 
 use crate::settings;
 use skill_pg::error::{OrRaise, check_for_interrupts, report};
@@ -71,7 +70,7 @@ pub fn forget() {
     LOADED.set(None);
 }
 
-/// The key that signs for the world outside; `so` says what cannot be done without one.
+/// The key that signs for others; `so` tells what cannot be done without one.
 pub fn signing<'r>(ring: &'r Keyring, so: &str) -> Result<&'r SigningKey, Fault> {
     ring.signing().ok_or_else(|| {
         Fault::new(Code::ConfigFileError, format!("the keyring has no active Ed25519 key, so {so}"))
@@ -91,23 +90,26 @@ pub fn path() -> PathBuf {
 
 /// The path is for those who may see the setting, so the message leaves it out.
 fn unusable(why: &str) -> Fault {
-    Fault::new(Code::ConfigFileError, "the keyring file cannot be used, so nothing can be signed or verified")
+    Fault::new(Code::ConfigFileError, "could not use the keyring file, so nothing can be signed or verified")
         .detail(format!("skill_system.keyring_file: {why}."))
-        .hint("Restore the file from its backup, or see skill_system.keyring_file; SELECT skill_system.create_keyring() makes a new one, which cannot verify what older keys signed.")
+        .hint(
+            "Restore the file from its backup, or see skill_system.keyring_file; SELECT skill_system.create_keyring() \
+             creates a new one, which cannot verify what older keys signed.",
+        )
 }
 
 /// The file, if nobody but the server's user can read it.
 fn file_source(path: &Path) -> Result<Source, Fault> {
     let meta = std::fs::metadata(path).map_err(|e| unusable(&e.kind().to_string()))?;
     if !meta.is_file() {
-        return Err(unusable("it is no regular file"));
+        return Err(unusable("not a regular file"));
     }
     if meta.mode() & 0o077 != 0 {
         return Err(unusable(&format!(
             "its mode is {:04o}; others than the server's user can use it",
             meta.mode() & 0o7777
         ))
-        .hint("Run chmod 0600 on the file, and rotate the key if somebody may have read it."));
+        .hint("Set its mode to 0600, and rotate the key if somebody may have read it."));
     }
     if meta.len() > MAX_KEYRING_BYTES as u64 {
         return Err(skill_core::audit::keyring::KeyringError::TooLarge.into());
@@ -146,7 +148,7 @@ fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
     let failed = |why: String| {
         Fault::new(
             Code::ConfigFileError,
-            "skill_system.keyring_command gave no keyring, so nothing can be signed or verified",
+            "could not get a keyring from skill_system.keyring_command, so nothing can be signed or verified",
         )
         .detail(why)
         .hint("Run it as the server's user; it must print a JSON Web Key set and end with status 0 within ten seconds.")
@@ -165,7 +167,7 @@ fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
     let mut piece = Zeroizing::new([0u8; 4096]);
     let mut output = running.0.stdout.take();
     if let Some(output) = &output {
-        set_nonblocking(output);
+        sys::set_nonblocking(output);
     }
     // The output is read while the command runs, or a long one would fill the pipe.
     let status = loop {
@@ -175,7 +177,7 @@ fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
                 Ok(n) => {
                     text.extend_from_slice(&piece[..n]);
                     if text.len() > MAX_KEYRING_BYTES {
-                        return Err(failed("It printed more than a keyring may have.".into()));
+                        return Err(failed("It printed more than a keyring can have.".into()));
                     }
                     continue;
                 }
@@ -196,28 +198,19 @@ fn run(command: &str) -> Result<Zeroizing<String>, Fault> {
     }
     match std::str::from_utf8(&text) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(failed("It printed something that is no text.".into())),
-    }
-}
-
-fn set_nonblocking(pipe: &std::process::ChildStdout) {
-    use std::os::fd::AsRawFd;
-    // SAFETY: plain fcntl on a descriptor we own.
-    unsafe {
-        let flags = libc::fcntl(pipe.as_raw_fd(), libc::F_GETFL);
-        libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK);
+        Err(_) => Err(failed("Its output is not UTF-8 text.".into())),
     }
 }
 
 /// Makes the file with one new key of each kind. Two sessions may try at once: one file wins.
 pub fn create() -> Result<(), Fault> {
     let path = path();
-    let failed = |e: std::io::Error| unusable(&format!("it could not be made: {}", e.kind()));
+    let failed = |e: std::io::Error| unusable(&format!("could not create it: {}", e.kind()));
     let mut random = Zeroizing::new([0; RANDOM_BYTES]);
     sys::strong_random(&mut random[..]);
     let text = Keyring::generate(&random);
     let temporary = path.with_extension(format!("tmp.{}", std::process::id()));
-    let made = OpenOptions::new()
+    let created = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
@@ -226,7 +219,7 @@ pub fn create() -> Result<(), Fault> {
         // A link, unlike a rename, never replaces a keyring that is already there.
         .and_then(|()| std::fs::hard_link(&temporary, &path));
     let _ = std::fs::remove_file(&temporary);
-    match made {
+    match created {
         Ok(()) => {
             // The name must survive a crash before anything signed with the key does.
             sync_directory(&path).map_err(failed)
@@ -270,20 +263,21 @@ pub fn rotate() -> Result<Keyring, Fault> {
     let refused = |message: &str| Fault::new(Code::NotInPrerequisiteState, message);
     if !settings::keyring_command().is_empty() {
         return Err(refused("skill_system.keyring_command gives the keyring, so only its source can get a new key").hint(
-            "Where the command reads from, add a key of each kind with \"active\":true (RFC 7517: kty oct, alg HS256; kty OKP, crv Ed25519, \
-             alg EdDSA), set \"active\":false on the old ones and keep them. Then announce them: SELECT skill_system.rotate_audit_key(); in a new session.",
+            "Where the command reads from, add a key of each kind with \"active\":true (RFC 7517: kty oct, alg HS256; kty OKP, \
+             crv Ed25519, alg EdDSA), set \"active\":false on the old ones and keep them. Then announce them: SELECT \
+             skill_system.rotate_audit_key(); in a new session.",
         ));
     }
     if ROTATION.with_borrow(Option::is_some) {
-        return Err(refused("the key was rotated in this transaction already").hint("COMMIT first."));
+        return Err(refused("the key was already rotated in this transaction").hint("COMMIT first."));
     }
     let path = std::fs::canonicalize(path()).map_err(|e| unusable(&e.kind().to_string()))?;
     let lock = File::open(&path).map_err(|e| unusable(&e.kind().to_string()))?;
-    let busy = || refused("another session rotates the key now").hint("Try again when it has ended.");
+    let busy = || refused("another session is rotating the key").hint("Try again when it has ended.");
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(busy()),
-        Err(TryLockError::Error(e)) => return Err(unusable(&format!("it could not be locked: {}", e.kind()))),
+        Err(TryLockError::Error(e)) => return Err(unusable(&format!("could not lock it: {}", e.kind()))),
     }
     let old = file_source(&path)?;
     // The lock may be on a file that was replaced before it was got.
@@ -300,7 +294,7 @@ pub fn rotate() -> Result<Keyring, Fault> {
     let temporary = PathBuf::from(name);
     // What a crash left behind; nobody else is at work here.
     let _ = std::fs::remove_file(&temporary);
-    let failed = |e: std::io::Error| unusable(&format!("the new one could not be written beside it: {}", e.kind()));
+    let failed = |e: std::io::Error| unusable(&format!("could not write the new file next to it: {}", e.kind()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     let new = written.map_err(failed).and_then(|()| file_source(&temporary));
@@ -345,8 +339,8 @@ fn before_commit() {
             Code::ConfigFileError,
             "the keyring is not the one that rotate_audit_key() read, so the key is not rotated",
         )
-        .detail("Its file, the new one next to it, or the settings that name them changed since.")
-        .hint("Look who did that, then call rotate_audit_key() again."))
+        .detail("Its file, the new file next to it, or the settings that name them have changed since.")
+        .hint("Find out who did that, then call rotate_audit_key() again."))
         .or_raise()
     }
 }
@@ -366,10 +360,9 @@ fn committed() {
     fault_point::reached("key_announced");
     let moved = std::fs::rename(&rotation.temporary, &rotation.path).and_then(|()| sync_directory(&rotation.path));
     if let Err(e) = moved {
-        let fault =
-            Fault::new(Code::ConfigFileError, format!("the new keyring could not be put in place: {}", e.kind()));
+        let fault = Fault::new(Code::ConfigFileError, format!("could not put the new keyring in place: {}", e.kind()));
         report(
-            fault.detail("The old key goes on signing.").hint("SELECT skill_system.rotate_audit_key(); again."),
+            fault.detail("The old key continues to sign.").hint("SELECT skill_system.rotate_audit_key(); again."),
             pgrx::PgLogLevel::WARNING,
         );
     }

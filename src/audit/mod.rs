@@ -9,15 +9,13 @@ pub mod protection;
 mod record;
 mod recorder;
 mod tables;
-mod utility;
 
 use skill_core::Fault;
 use skill_pg::cached::Cached;
-use skill_pg::error::OrRaise;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Timestamptz, Uuid, arg, fault_point, pg_function, sys, xact};
 
-use crate::module::{Check, Module};
+use crate::module::Module;
 use crate::settings;
 
 pub use record::{
@@ -25,10 +23,10 @@ pub use record::{
 };
 
 pub const MODULE: Module = Module {
-    load: utility::register,
+    load: guard::register,
     caches: &[|change| LOG_ID.with(|cache| cache.notice(change))],
     transaction_ends: &[keys::at_transaction_end, bypass::at_transaction_end, fault_points],
-    health: &[protection::check, utility_guard, partitions::check],
+    health: &[protection::check, guard::check, partitions::check],
     maintenance: &[partitions::create_ahead],
     ..Module::new("audit")
 };
@@ -85,12 +83,17 @@ fn log_id_or_new() -> Result<[u8; 16], Fault> {
 }
 
 /// Appends a record for the current tenant on behalf of the current user.
-pub fn append(event_type: &str, event_data: serde_json::Value, actor_id: Option<&str>, actor_type: Option<&str>) {
-    append_for(&settings::tenant(), event_type, arg(event_data), actor_id, actor_type);
+pub fn append(
+    event_type: &str,
+    event_data: serde_json::Value,
+    actor_id: Option<&str>,
+    actor_type: Option<&str>,
+) -> Result<Uuid, Fault> {
+    append_for(&settings::tenant(), event_type, arg(event_data), actor_id, actor_type)
 }
 
 /// Appends a record of the log about itself, for the default tenant.
-pub fn append_system(event_type: &str, event_data: serde_json::Value) -> Uuid {
+pub fn append_system(event_type: &str, event_data: serde_json::Value) -> Result<Uuid, Fault> {
     // With the rights of the owner, because it belongs to no tenant.
     spi::as_owner(|| {
         bypass::with(bypass::Bypass::OwnRecord, || {
@@ -106,9 +109,8 @@ pub fn append_for(
     event_data: Arg,
     actor_id: Option<&str>,
     actor_type: Option<&str>,
-) -> Uuid {
-    let append = || record::Appender::open()?.append(tenant, event_type, event_data, actor_id, actor_type);
-    append().or_raise()
+) -> Result<Uuid, Fault> {
+    record::Appender::open()?.append(tenant, event_type, event_data, actor_id, actor_type)
 }
 
 /// Appends several records of one kind for the current tenant.
@@ -117,15 +119,12 @@ pub fn append_all(
     events: impl Iterator<Item = serde_json::Value>,
     actor_id: Option<&str>,
     actor_type: Option<&str>,
-) {
-    let tenant = settings::tenant();
-    let append_all = || {
-        let records = record::Appender::open()?;
-        events
-            .into_iter()
-            .try_for_each(|event| records.append(&tenant, event_type, arg(event), actor_id, actor_type).map(drop))
-    };
-    append_all().or_raise()
+) -> Result<(), Fault> {
+    let (tenant, records) = (settings::tenant(), record::Appender::open()?);
+    for event in events {
+        records.append(&tenant, event_type, arg(event), actor_id, actor_type)?;
+    }
+    Ok(())
 }
 
 pg_function!(append_audit);
@@ -136,7 +135,7 @@ fn append_audit(call: &Call) -> Answer {
     if event_data.is_null() {
         return Err(missing("event_data"));
     }
-    Ok(call.answer(append_for(&settings::tenant(), event_type, event_data, call.text(2), call.text(3))))
+    Ok(call.answer(append_for(&settings::tenant(), event_type, event_data, call.text(2), call.text(3))?))
 }
 
 pg_function!(audit_status);
@@ -158,20 +157,4 @@ fn audit_status(call: &Call) -> Answer {
         rows.push(&[arg(&key_id), arg(records), arg(first), arg(last), arg(is_present), arg(is_active)]);
     }
     Ok(rows.finish())
-}
-
-fn utility_guard() -> Check {
-    match (utility::installed(), settings::allow_unprotected()) {
-        (true, false) => Check::ok("utility_guard", "statements that take away protection are refused"),
-        (true, true) => Check::warning(
-            "utility_guard",
-            "skill_system.allow_unprotected is on for this session",
-            "RESET skill_system.allow_unprotected;",
-        ),
-        (false, _) => Check::warning(
-            "utility_guard",
-            "statements that take away protection are reported afterwards, not refused",
-            "Add skill_system to shared_preload_libraries and restart the server.",
-        ),
-    }
 }

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use skill_core::audit::shipped;
 use skill_pg::cached::roles_unchanged;
+use skill_pg::hooks;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Oid, arg, pg_function, sys};
 
-use super::utility;
 use crate::module::Check;
 
 /// The install script, in parts.
@@ -100,7 +100,7 @@ fn items() -> BTreeMap<String, String> {
     let found: Vec<(String, Option<String>)> =
         spi::with_plain_text(|| spi::collect(STATE, As::Caller, See::Latest, &[]));
     let mut items: BTreeMap<_, _> = found.into_iter().map(|(item, state)| (item, state.unwrap_or_default())).collect();
-    let preloaded = if utility::installed() { "preloaded" } else { "not preloaded" };
+    let preloaded = if hooks::installed() { "preloaded" } else { "not preloaded" };
     items.insert("library".to_owned(), format!("{}, {preloaded}", env!("CARGO_PKG_VERSION")));
     items
 }

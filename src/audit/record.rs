@@ -1,4 +1,4 @@
-//! One record: signed when it is inserted, judged by what it says when it is verified.
+//! One record: signed when it is inserted, checked when it is verified.
 
 use std::cell::{Cell, RefCell};
 
@@ -200,7 +200,7 @@ fn refused(why: Refused) -> Fault {
     match why {
         Refused::OtherColumns => other_columns(),
         Refused::NoPartition => {
-            Fault::new(Code::NotInPrerequisiteState, "no partition of the audit table takes this record")
+            Fault::new(Code::NotInPrerequisiteState, "no partition of the audit table accepts this record")
                 .hint("The partition audit_logs_default belongs to it; attach it again.")
         }
         Refused::Swallowed => Fault::new(Code::NotInPrerequisiteState, "a trigger discarded the audit record")
@@ -236,7 +236,7 @@ impl Appender {
     }
 }
 
-/// A column without which there is no record.
+/// A column that every record must have.
 pub fn missing(column: &str) -> Fault {
     Fault::new(Code::InvalidParameterValue, format!("{column} of an audit record must not be NULL"))
 }

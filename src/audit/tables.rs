@@ -76,7 +76,7 @@ fn make_append_only(call: &Call) -> Answer {
         }
     }
     enable_always(&names, ["skill_system_no_truncate", "skill_system_no_change"]);
-    append("table.append_only", json!({"table": names[0]}), None, None);
+    append("table.append_only", json!({"table": names[0]}), None, None)?;
     Ok(call.void())
 }
 
@@ -118,7 +118,7 @@ fn audit_table(call: &Call) -> Answer {
         ));
     }
     enable_always(&names, ["skill_system_audit", "skill_system_audit_truncate"]);
-    append("table.audited", json!({"table": names[0], "columns": chosen}), None, None);
+    append("table.audited", json!({"table": names[0], "columns": chosen}), None, None)?;
     Ok(call.void())
 }
 

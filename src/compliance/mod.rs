@@ -14,6 +14,7 @@ mod status;
 
 use serde_json::Value;
 use skill_core::{Code, Fault};
+use skill_pg::error::OrRaise;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Numeric, Timing, Trigger, Uuid, arg, pg_function, sys};
 
@@ -35,7 +36,7 @@ fn record(event_type: &str, data: Value, by: &str) {
 /// One audit record for each of several changes.
 fn record_all(event_type: &str, changes: impl Iterator<Item = Value>, by: &str) {
     let actor = Some(by).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
-    audit::append_all(event_type, changes, actor, Some("user"));
+    audit::append_all(event_type, changes, actor, Some("user")).or_raise();
 }
 
 /// Functions that freeze rules and functions that publish them exclude each other.

@@ -11,7 +11,7 @@ use super::proof::{nothing_sealed, origin, verifier_keys};
 use super::seal::Leaves;
 use super::state::{self, Place, State};
 use super::tiles::{HASH, StoredTiles};
-use super::{growth, worker};
+use super::{growth, sealer};
 use crate::audit;
 use crate::audit::bypass::{self, Bypass};
 
@@ -23,7 +23,7 @@ pg_function!(adopt_log);
 /// `adopt_log(reason, last_checkpoint)`.
 fn adopt_log(call: &Call) -> Answer {
     let Some(reason) = call.text(0).map(str::trim).filter(|reason| !reason.is_empty()) else {
-        return Err(Fault::new(Code::InvalidParameterValue, "the reason must not be NULL or empty")
+        return Err(Fault::new(Code::InvalidParameterValue, "reason must not be NULL or empty")
             .hint("It goes into the audit trail, for example 'restored from the backup of 1 May'."));
     };
     sys::prevent_if_read_only(c"adopt_log()");
@@ -32,7 +32,7 @@ fn adopt_log(call: &Call) -> Answer {
         return Err(not_now("another session is sealing").hint("Try again."));
     }
     let row = spi::with_latest_snapshot(|| adopt(reason, call.text(1)))?;
-    worker::retry_at_commit();
+    sealer::retry_at_commit();
     let mut rows = call.row_set();
     rows.push(&[
         arg(row.incarnation),
@@ -59,7 +59,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
     spi::as_owner(|| rebuild(&state))?;
     let judged = spi::as_owner(|| judge(&state, outside.as_ref()))?;
     let Some(found) = moved.or_else(|| judged.loss.clone()) else {
-        return Err(not_now("there is nothing to adopt: this server sealed the log, and it contains the checkpoint"));
+        return Err(not_now("nothing to adopt: this server sealed the log, and it contains the checkpoint"));
     };
     fault_point::reached("adoption_judged");
     let continued = judged.loss.is_none();
@@ -93,7 +93,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
             })),
             "tree_size_before": before, "tree_size": size, "root_hash": hex::encode(state.root), "sealed_now": sealed,
         }),
-    );
+    )?;
     fault_point::reached("adoption_recorded");
     let detail = format!("{found} {}", judged.compared_with);
     Ok(Adopted { incarnation, continued, size, sealed, detail })
@@ -113,7 +113,7 @@ fn verified(note: &str, state: &State) -> Result<Checkpoint, Fault> {
     Ok(Checkpoint::verify(note, &verifier_keys(&claimed.origin)?)?)
 }
 
-/// Hashes the tree anew from its leaves: a damaged one is not gone on with.
+/// Hashes the tree again from its leaves: a damaged one is not continued.
 pub fn rebuild(state: &State) -> Result<(), Fault> {
     let tiles = StoredTiles::default();
     let mut appender = Appender::resume(0, &tiles)?;
@@ -131,7 +131,7 @@ pub fn rebuild(state: &State) -> Result<(), Fault> {
             Code::DataCorrupted,
             "the leaves do not give the root of the sealed tree, so the log cannot be adopted",
         )
-        .hint("Restore audit_tiles from a backup; SELECT * FROM skill_system.verify_audit() says what is wrong.")),
+        .hint("Restore audit_tiles from a backup; SELECT * FROM skill_system.verify_audit(); shows what is wrong.")),
     }
 }
 

@@ -112,8 +112,10 @@ columns! {
         event_data: Option<String> = "event_data::text",
         actor_id: Option<String> = "actor_id",
         actor_type: Option<String> = "actor_type",
-        created_at: Option<String> = "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN created_at < $2 THEN ' BC' ELSE '' END",
-        recorded_at: Option<String> = "to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN recorded_at < $2 THEN ' BC' ELSE '' END",
+        created_at: Option<String> = "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
+             || CASE WHEN created_at < $2 THEN ' BC' ELSE '' END",
+        recorded_at: Option<String> = "to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
+             || CASE WHEN recorded_at < $2 THEN ' BC' ELSE '' END",
         transaction_id: Option<i64> = "transaction_id",
         session_user_name: Option<String> = "session_user_name",
         current_user_name: Option<String> = "current_user_name",

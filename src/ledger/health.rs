@@ -1,10 +1,11 @@
 //! The ledger's rows of `health()` and `maintain()`.
 
 use skill_core::Fault;
+use skill_pg::per_database::{self, Status};
 use skill_pg::sys;
 
+use super::rotation;
 use super::seal::{self, Step};
-use super::{rotation, worker};
 use crate::audit::{self, keys};
 use crate::module::{Batch, Check, Task};
 use crate::settings;
@@ -40,31 +41,31 @@ pub fn audit_seal() -> Check {
         Ok(Some(why)) => Check::warning(
             "audit_seal",
             why,
-            "SELECT * FROM skill_system.seal_audit(); says more. Preload the library, or call maintain() often.",
+            "SELECT * FROM skill_system.seal_audit(); shows more. Preload the library, or call maintain() often.",
         ),
         Err(fault) => Check::error("audit_seal", fault.message, "SELECT * FROM skill_system.verify_audit();"),
     }
 }
 
 pub fn sealer() -> Check {
-    match worker::status() {
-        worker::Status::NotPreloaded => {
+    match per_database::status() {
+        Status::NotPreloaded => {
             Check::ok("sealer", "not preloaded: seal_audit() and maintain() seal when they are called")
         }
-        worker::Status::Running(pid, None) => Check::ok(
+        Status::Running(pid, None) => Check::ok(
             "sealer",
             format!("process {pid} seals this database every {} ms", settings::seal_interval_millis()),
         ),
-        worker::Status::Running(pid, Some(error)) => Check::error(
+        Status::Running(pid, Some(error)) => Check::error(
             "sealer",
             format!("process {pid} cannot seal: {error}"),
             "The server's log has the details; it goes on trying, at most a minute apart.",
         ),
-        worker::Status::Missing if sys::in_recovery() => {
+        Status::Missing if sys::in_recovery() => {
             Check::ok("sealer", "a standby verifies; the sealer starts after promotion")
         }
-        worker::Status::Missing if !audit::has_identity() => Check::ok("sealer", "starts with the first record"),
-        worker::Status::Missing => Check::error(
+        Status::Missing if !audit::has_identity() => Check::ok("sealer", "starts with the first record"),
+        Status::Missing => Check::error(
             "sealer",
             "no process seals this database",
             "It starts within seconds, unless this is a template database or no background worker is free: see \

@@ -69,15 +69,15 @@ pub fn given_text<'t>(name: &str, text: Option<&'t str>) -> Result<&'t str, Faul
 }
 
 /// Appends a record and keeps a copy.
-pub fn keep(event_type: &str, data: Value) -> Uuid {
-    let id = audit::append_system(event_type, data);
+pub fn keep(event_type: &str, data: Value) -> Result<Uuid, Fault> {
+    let id = audit::append_system(event_type, data)?;
     const COPY: &str = "INSERT INTO skill_system.audit_kept (id, tenant_id, event_type, event_data, actor_id, actor_type, \
              created_at, signature, recorded_at, transaction_id, session_user_name, current_user_name, key_id) \
          SELECT id, tenant_id, event_type, event_data, actor_id, actor_type, created_at, signature, \
              recorded_at, transaction_id, session_user_name, current_user_name, key_id \
          FROM skill_system.audit_logs WHERE id = $1 AND created_at = transaction_timestamp()";
     spi::execute(COPY, As::Owner, See::OwnWrites, &[arg(id)]);
-    id
+    Ok(id)
 }
 
 columns! {

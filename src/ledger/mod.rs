@@ -13,15 +13,14 @@ mod sealer;
 mod state;
 mod tiles;
 mod verify;
-mod worker;
 
 use crate::module::Module;
 
 pub use proof::current_origin;
 
 pub const MODULE: Module = Module {
-    load: worker::register,
-    transaction_ends: &[growth::at_transaction_end, worker::at_transaction_end],
+    load: sealer::register,
+    transaction_ends: &[growth::at_transaction_end, sealer::at_transaction_end],
     health: &[health::keyring, health::audit_seal, health::sealer],
     maintenance: &[health::seal, health::sweep],
     ..Module::new("ledger")

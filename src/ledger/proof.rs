@@ -13,7 +13,7 @@ use super::state::{self, State};
 use super::tiles::{self, StoredTiles};
 use crate::audit::keys;
 
-/// There is no tree.
+/// The tree is empty.
 pub fn nothing_sealed() -> Fault {
     Fault::new(Code::NotInPrerequisiteState, "nothing is sealed yet").hint("SELECT * FROM skill_system.seal_audit();")
 }
@@ -49,7 +49,7 @@ pub fn public_jwk(id: &str, key: &[u8; 32]) -> serde_json::Value {
 
 /// A stored checkpoint.
 pub struct Stored {
-    /// What it says.
+    /// Its content.
     pub checkpoint: Checkpoint,
     /// The signed note.
     pub note: String,
@@ -138,7 +138,7 @@ pg_function!(audit_inclusion_proof);
 /// `audit_inclusion_proof(id)` → the leaf and its path in the tree of the newest checkpoint.
 fn audit_inclusion_proof(call: &Call) -> Answer {
     let Some(id) = call.get::<Option<Uuid>>(0) else {
-        return Err(Fault::new(Code::InvalidParameterValue, "the id of the record must not be NULL"));
+        return Err(Fault::new(Code::InvalidParameterValue, "record id must not be NULL"));
     };
     let Some(leaf) = spi::as_owner(|| tiles::leaf_of(id.as_bytes())) else {
         return Err(Fault::new(Code::UndefinedObject, format!("no sealed audit record has the id {id}"))

@@ -57,7 +57,7 @@ impl Month {
             " FROM bounds"
         );
         spi::first(SQL, As::Caller, See::Statement, &[arg(date), arg(MIN_AGE_DAYS)]).ok_or_else(|| {
-            Fault::new(Code::InvalidParameterValue, "the month must be a date")
+            Fault::new(Code::InvalidParameterValue, "month must be a date")
                 .hint("Give any day of the month, for example '2026-01-01'.")
         })
     }
@@ -66,12 +66,10 @@ impl Month {
     fn check(&self, kept: &[Kept]) -> Result<(), Fault> {
         if !self.is_old_enough {
             return Err(refused(format!(
-                "audit records are kept for at least {MIN_AGE_DAYS} days, so {} cannot be retired before {}",
+                "audit records must be kept for at least {MIN_AGE_DAYS} days, so {} cannot be retired before {}",
                 self.name, self.retirable_on
             ))
-            .detail(
-                "Six months are the least that the EU AI Act asks for (Art. 19(1), 26(6)); no setting lowers them.",
-            ));
+            .detail("The EU AI Act requires at least six months (Art. 19(1), 26(6)); no setting lowers them."));
         }
         if let Some(hold) = holds(kept).find(|hold| hold.overlaps(self)) {
             return Err(refused(format!("{} is under legal hold {}", self.name, hold.id))
@@ -137,7 +135,7 @@ pg_function!(set_legal_hold);
 fn set_legal_hold(call: &Call) -> Answer {
     let invalid = |message: &str| {
         Fault::new(Code::InvalidParameterValue, message)
-            .hint("since is a time or '-infinity', until a later one or NULL for no end.")
+            .hint("Give since as a time or '-infinity', and until as a later one or NULL for no end.")
     };
     let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = (call.get(0), call.get(1));
     let since = since.ok_or_else(|| invalid("since must not be NULL"))?;
@@ -151,11 +149,11 @@ fn set_legal_hold(call: &Call) -> Answer {
     kept::keep(
         "audit.legal_hold_set",
         json!({"hold": id, "since": moment(since), "until": moment(until), "reason": reason}),
-    );
+    )?;
     Ok(call.answer(id))
 }
 
-/// A bound of a hold; NULL is none, which is also what a time before our era amounts to.
+/// A bound of a hold; NULL is none, and so is a time before year 1.
 fn moment(time: Timestamptz) -> Option<String> {
     const SQL: &str = "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
          WHERE isfinite($1) AND $1 >= '0001-01-02 00:00:00+00'";
@@ -175,9 +173,9 @@ fn release_legal_hold(call: &Call) -> Answer {
             .hint("SELECT * FROM skill_system.audit_legal_holds WHERE released_at IS NULL;"));
     }
     if !holds(&all).any(|hold| hold.id == id) {
-        return Err(refused(format!("legal hold {id} was released before")));
+        return Err(refused(format!("legal hold {id} was already released")));
     }
-    kept::keep("audit.legal_hold_released", json!({"hold": id, "reason": reason}));
+    kept::keep("audit.legal_hold_released", json!({"hold": id, "reason": reason}))?;
     Ok(call.void())
 }
 
@@ -201,7 +199,7 @@ fn person() -> Result<String, Fault> {
             Code::InsufficientPrivilege,
             "retirement must be requested and approved without SET SESSION AUTHORIZATION",
         )
-        .hint("Connect with your own login role."));
+        .hint("Connect with a personal login role."));
     }
     let name = sys::role_name(sys::session_user());
     check_administrator(&name)?;
@@ -231,7 +229,7 @@ fn withdraw_audit_retirement(call: &Call) -> Answer {
     kept::keep(
         "audit.retirement_withdrawn",
         json!({"partition": month.partition, "request": request.id.to_string(), "reason": reason}),
-    );
+    )?;
     Ok(call.void())
 }
 
@@ -251,7 +249,7 @@ fn retire_audit_partition(call: &Call) -> Answer {
     state.check_place()?;
     let Some(request) = request(&all, month) else {
         let data = json!({"partition": month.partition, "policy_reference": reference});
-        kept::keep("audit.retirement_requested", data);
+        kept::keep("audit.retirement_requested", data)?;
         let detail = format!("A second person must call it with the same arguments within {REQUEST_DAYS} days.");
         answer.push("requested", None, &detail);
         return Ok(answer.rows.finish());
@@ -319,7 +317,7 @@ fn retire(
             "approved_by": person, "checkpoint_size": checkpoint, "key_ids": content.key_ids,
             "first_key_id": content.first_key_id,
         }),
-    );
+    )?;
     // Every writer would wait behind this lock, so it does not wait long itself. Dropping detaches, too.
     spi::with_settings(&[(c"lock_timeout", c"5s")], || {
         bypass::with(Bypass::Definition, || {
@@ -438,7 +436,7 @@ impl RecordCheck<'_> {
 
 fn tampered(message: impl Into<String>) -> Fault {
     Fault::new(Code::DataCorrupted, message)
-        .hint("Nothing was removed. SELECT * FROM skill_system.verify_audit(); says what else is wrong.")
+        .hint("Nothing was removed. SELECT * FROM skill_system.verify_audit(); shows what else is wrong.")
 }
 
 /// Leaves between those of the partition belong to records of other partitions; one without any record was removed,

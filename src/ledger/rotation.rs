@@ -1,7 +1,7 @@
 //! New keys, announced under a key that the log knows already.
 //!
 //! The log knows the key of its first record, and each key that an `audit.key_rotated` record names which a known key
-//! signed. `audit.keyring_created` begins anew after the loss of all keys.
+//! signed. `audit.keyring_created` starts again after the loss of all keys.
 
 use skill_core::audit::keyring::Keyring;
 use skill_core::ledger::checkpoint::verifier_key;
@@ -94,7 +94,7 @@ fn create_keyring(call: &Call) -> Answer {
     }
     kept::begin(c"create_keyring()")?;
     let ring = keys::keyring()?;
-    kept::keep(CREATED, announcement(&ring, &[])?);
+    kept::keep(CREATED, announcement(&ring, &[])?)?;
     Ok(call.void())
 }
 
@@ -120,7 +120,7 @@ pg_function!(rotate_audit_key);
 fn rotate_audit_key(call: &Call) -> Answer {
     kept::begin(c"rotate_audit_key()")?;
     if !audit::has_identity() {
-        return Err(Fault::new(Code::NotInPrerequisiteState, "nothing is recorded yet, so there is no key to rotate"));
+        return Err(Fault::new(Code::NotInPrerequisiteState, "nothing is recorded yet, so no key can be rotated"));
     }
     keys::forget();
     let ring = keys::keyring()?;
@@ -130,14 +130,14 @@ fn rotate_audit_key(call: &Call) -> Answer {
     // The active one, or else the newest that the keyring still has.
     let signer = Some(active).filter(|id| trusted(id)).or_else(|| known.iter().rfind(|id| ring.get(id).is_some()));
     let signer = signer.ok_or_else(|| {
-        Fault::new(Code::NotInPrerequisiteState, "the keyring has no key that the log knows, so none can announce a new one")
-            .hint("Add the old keys again; or, when they are lost, let a superuser begin anew with SELECT skill_system.create_keyring();")
+        Fault::new(Code::NotInPrerequisiteState, "the keyring has no key that the log knows, so no new key can be announced")
+            .hint("Add the old keys again; or, when they are lost, let a superuser start again with SELECT skill_system.create_keyring();")
     })?;
     let used = spi::with_latest_snapshot(|| unknown(&known));
-    // A key that the log does not know yet is announced before there is another one.
+    // A key that the log does not know yet is announced before another one is created.
     let data = if signer == active { announcement(&keys::rotate()?, &used)? } else { announcement(&ring, &used)? };
     let next = data["active_key_id"].as_str().unwrap_or_default().to_owned();
-    audit::signing_with(signer, || kept::keep(ROTATED, data));
+    audit::signing_with(signer, || kept::keep(ROTATED, data))?;
     spi::commit_synchronously();
     Ok(call.answer(next))
 }

@@ -52,7 +52,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         };
         let mut run = Run::begin(log_id, max_rows)?;
         spi::as_owner(|| bypass::with(Bypass::Sealing, || run.seal()))?;
-        run.record();
+        run.record()?;
         fault_point::reached("seal_recorded");
         Ok(Step::Sealed { sealed: run.state.size - run.before, state: Box::new(run.state), snapshot: run.snapshot })
     })
@@ -160,16 +160,17 @@ impl Run {
 
     /// Writes records of the log about itself. They are sealed with the next step, as everything that this transaction
     /// writes.
-    fn record(&mut self) {
+    fn record(&mut self) -> Result<(), Fault> {
         if let Some(data) = self.changed_protection.take() {
-            audit::append_system("audit.fingerprint", data);
+            audit::append_system("audit.fingerprint", data)?;
         }
         let state = &self.state;
         let idle = sys::clock_timestamp().0 - state.sealed_at.0;
         if state.size == self.before && state.size > 0 && idle >= HEARTBEAT {
             let data = json!({"tree_size": state.size, "root_hash": hex::encode(state.root)});
-            audit::append_system("audit.heartbeat", data);
+            audit::append_system("audit.heartbeat", data)?;
         }
+        Ok(())
     }
 }
 
@@ -226,13 +227,14 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
         spi::commit_synchronously();
         growth::tree_grew();
         let count = state.size - before;
-        audit::append_system("audit.sealed_late", json!({"count": count, "first_leaf": before, "first_ids": ids}));
+        audit::append_system("audit.sealed_late", json!({"count": count, "first_leaf": before, "first_ids": ids}))?;
         Ok(count)
     })
 }
 
-/// Visible rows whose transaction id says that they were sealed, or that they do not exist yet.
-const LATE: &str = "((a.transaction_id < $2 AND a.transaction_id <> ALL ($3)) OR a.transaction_id >= $4) AND a.transaction_id IS DISTINCT FROM $5";
+/// Visible rows that were sealed, or do not exist yet, by their transaction id.
+const LATE: &str = "((a.transaction_id < $2 AND a.transaction_id <> ALL ($3)) OR a.transaction_id >= $4) \
+     AND a.transaction_id IS DISTINCT FROM $5";
 
 struct Late {
     before: Snapshot,
@@ -341,7 +343,7 @@ impl Leaves {
         Ok(())
     }
 
-    /// Every visible row, aliased `a`, that is no leaf yet and fulfils a condition on `$2` and further. Returns the first ids.
+    /// Every visible row, aliased `a`, that is not a leaf yet and fulfils a condition on `$2` and further. Returns the first ids.
     pub fn push_unmapped(&mut self, condition: &str, args: &[Arg]) -> Result<Vec<String>, Fault> {
         let sql = format!(
             "SELECT a.id, {LEAF_HASH} FROM skill_system.audit_logs a WHERE {condition} \
@@ -481,7 +483,7 @@ pub fn backlog() -> Result<Option<String>, Fault> {
     Ok((waiting == Some(true)).then(|| "records older than five minutes are not sealed yet".to_owned()))
 }
 
-/// The open transaction that began first: records of its own cannot be sealed before it ends.
+/// The open transaction that began first: its records cannot be sealed before it ends.
 fn oldest_open(snapshot: &Snapshot) -> Option<String> {
     let own = state::own_transaction();
     let oldest = snapshot.in_progress.iter().copied().find(|id| Some(*id) != own)?;

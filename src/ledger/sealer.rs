@@ -1,34 +1,65 @@
-//! What a sealer does at each of its steps; `worker` is the process around it.
+//! The sealers: with `shared_preload_libraries = 'skill_system'` one worker per database that has the extension.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use skill_core::Fault;
+use skill_pg::per_database::{self, Kind, Next};
+use skill_pg::pg_worker;
+use skill_pg::xact::End;
 
 use super::seal::{self, Step};
+use crate::{audit, settings};
 
 /// Records that one step seals at most, so that it neither holds its transaction open for long nor needs much memory.
 const MAX_RECORDS: u32 = 100_000;
 /// How often the newest partition is searched for records that no seal takes.
 const SWEEP: Duration = Duration::from_secs(3600);
 
-/// When the next step is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// At once: there is more to seal.
-    Now,
-    /// After half the interval: records are coming in, and each is to be sealed within the interval.
-    Soon,
-    /// After the interval.
-    Later,
-}
+static SEALERS: Kind = Kind {
+    launcher: ("skill_system launcher", "skill_system_launcher"),
+    worker: ("skill_system sealer", "skill_system_sealer"),
+    activity: c"sealing the audit trail",
+    interval: || Duration::from_millis(settings::seal_interval_millis()),
+    step,
+};
+
+pg_worker!(skill_system_launcher, per_database::launch);
+pg_worker!(skill_system_sealer, per_database::run);
 
 thread_local! {
     static SWEPT: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// This transaction fixed what kept the sealer from its work.
+    static RETRY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Called once when the library is loaded.
+pub fn register() {
+    per_database::register(&SEALERS);
+}
+
+/// What kept the sealer from its work ends when this transaction commits: it does its next step then.
+pub fn retry_at_commit() {
+    RETRY.set(true);
+}
+
+/// Called at the ends of transactions. A database in which a record was written needs a sealer.
+pub fn at_transaction_end(end: End) {
+    let has_committed = matches!(end, End::Committed | End::Prepared);
+    if !has_committed && end != End::Aborted {
+        return;
+    }
+    let (written, retry) = (audit::take_written(), RETRY.replace(false));
+    if has_committed && written {
+        per_database::ask();
+    }
+    if has_committed && retry {
+        per_database::retry();
+    }
 }
 
 /// One step of sealing.
-pub fn seal() -> Result<Next, Fault> {
+fn step() -> Result<Next, Fault> {
     if SWEPT.get().is_none_or(|last| last.elapsed() >= SWEEP) {
         SWEPT.set(Some(Instant::now()));
         seal::sweep(true)?;

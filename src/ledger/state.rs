@@ -178,15 +178,14 @@ impl State {
     pub fn check_place(&self) -> Result<(), Fault> {
         match self.moved() {
             None => Ok(()),
-            Some(how) => Err(Fault::new(
-                Code::NotInPrerequisiteState,
-                "the audit log was sealed elsewhere, so nothing is sealed here",
-            )
-            .detail(how)
-            .hint(
-                "If this is now the authoritative log: \
+            Some(how) => {
+                Err(Fault::new(Code::NotInPrerequisiteState, "cannot seal the audit log here: it was sealed elsewhere")
+                    .detail(how)
+                    .hint(
+                        "If this is now the authoritative log: \
                  SELECT * FROM skill_system.adopt_log('why', 'newest checkpoint held outside');",
-            )),
+                    ))
+            }
         }
     }
 

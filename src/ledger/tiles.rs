@@ -35,7 +35,7 @@ impl Tiles for StoredTiles {
         }
         let tile = read_tile(level, n)?.ok_or_else(|| {
             Fault::new(Code::DataCorrupted, format!("tile {n} of level {level} is missing from audit_tiles"))
-                .hint("SELECT * FROM skill_system.verify_audit() says what else is wrong.")
+                .hint("SELECT * FROM skill_system.verify_audit(); shows what else is wrong.")
         })?;
         let mut read = self.read.borrow_mut();
         if read.len() >= KEPT {
@@ -55,7 +55,7 @@ impl StoredTiles {
     }
 }
 
-/// One tile; `None` when there is no such tile.
+/// One tile; `None` when it does not exist.
 pub fn read_tile(level: u8, n: u64) -> Result<Option<Rc<[u8]>>, Fault> {
     const SQL: &str = "SELECT hashes FROM skill_system.audit_tiles WHERE level = $1 AND n = $2";
     match spi::one::<Vec<u8>>(SQL, As::Caller, See::Statement, &[arg(i16::from(level)), arg(n as i64)]) {

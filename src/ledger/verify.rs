@@ -22,6 +22,9 @@ use super::state::{self, State};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
 use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest, protection};
 
+/// The phases, in order, as `progress` counts them.
+const PHASES: [&str; 4] = ["records", "leaves", "tree", "indexes"];
+
 pg_function!(verify_audit);
 /// `verify_audit(since, until, since_checkpoint)`: one row per problem.
 fn verify_audit(call: &Call) -> Answer {
@@ -142,7 +145,7 @@ impl Verification<'_> {
             );
         }
         let (leaves, digest) = self.tree(&nonce)?;
-        // Before the first seal there is nothing to compare with.
+        // Before the first seal nothing can be compared.
         if self.state.is_some() && (all.records - unsealed.records, all.digest - unsealed.digest) != (leaves, digest) {
             self.leaves_one_by_one(0..self.size())?;
             self.unsealed_for_ever()?;
@@ -499,7 +502,7 @@ impl Verification<'_> {
 /// Compares a tile with the stored one, which may have grown since.
 fn same_tile(level: u8, n: u64, hashes: &[u8], damage: &mut Vec<String>) -> Result<(), Fault> {
     if !read_tile(level, n)?.is_some_and(|stored| stored.starts_with(hashes)) {
-        damage.push(format!("tile {n} of level {level} is not made of the leaves below it"));
+        damage.push(format!("tile {n} of level {level} does not fit the leaves below it"));
     }
     Ok(())
 }
@@ -509,7 +512,12 @@ pg_function!(audit_verify_progress);
 fn audit_verify_progress(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for entry in progress::entries() {
-        rows.push(&[arg(entry.pid), arg(entry.phase), arg(entry.done), arg(entry.total)]);
+        rows.push(&[
+            arg(entry.pid),
+            arg(PHASES.get(entry.phase).copied().unwrap_or_default()),
+            arg(entry.done),
+            arg(entry.total),
+        ]);
     }
     Ok(rows.finish())
 }

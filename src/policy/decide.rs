@@ -159,7 +159,7 @@ fn enforce_decision<'a>(
                 "policy": name, "version": policy.version, "hash": policy.hash,
                 "blocked_effects": decision.blocked, "reason": decision.reason,
             });
-            audit::append("policy.observed", data, None, None);
+            audit::append("policy.observed", data, None, None)?;
         }
         return Ok(());
     }

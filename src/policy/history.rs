@@ -60,10 +60,10 @@ fn record_policy_change(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::AfterStatement, ANY)])?;
     announce_change(c"policy_profiles");
     if trigger.event() == Event::Truncate {
-        audit::append("policy.truncated", serde_json::json!({}), None, None);
+        audit::append("policy.truncated", serde_json::json!({}), None, None)?;
     } else {
         for record in spi::as_owner(write_history)? {
-            audit::append_for(&record.tenant, record.event_type, arg(record.data), None, None);
+            audit::append_for(&record.tenant, record.event_type, arg(record.data), None, None)?;
         }
     }
     Ok(trigger.done())
@@ -198,6 +198,6 @@ fn record_policy_deletion(call: &Call) -> Answer {
         &[arg(tenant), arg(id), arg(version + 1), arg(name)],
     );
     let data = serde_json::json!({"policy": name, "id": id, "version": version + 1, "previous_hash": previous_hash});
-    audit::append_for(tenant, "policy.deleted", arg(data), None, None);
+    audit::append_for(tenant, "policy.deleted", arg(data), None, None)?;
     Ok(trigger.done())
 }

@@ -48,7 +48,7 @@ fn finish_run(call: &Call) -> Answer {
         See::OwnWrites,
         &[arg(run_id), arg(status.as_str()), arg(error), metrics],
         |row| {
-            audit::append_for(&settings::tenant(), "run.finished", row.arg(1), actor, Some(actor_type));
+            audit::append_for(&settings::tenant(), "run.finished", row.arg(1), actor, Some(actor_type))?;
             Ok(())
         },
     )?;

@@ -68,7 +68,7 @@ fn import_legacy(call: &Call) -> Answer {
     if results.iter().any(|result| result.imported > 0) {
         let rows: Map<String, Value> =
             results.iter().map(|result| (result.table_name.to_owned(), result.imported.into())).collect();
-        audit::append("legacy.imported", json!({"schema": schema, "rows": rows}), None, Some("system"));
+        audit::append("legacy.imported", json!({"schema": schema, "rows": rows}), None, Some("system"))?;
     }
     let mut rows = call.row_set();
     for result in results {

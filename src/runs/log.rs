@@ -128,7 +128,7 @@ fn log_run(call: &Call) -> Answer {
             ("duration_ms", duration),
             ("skill_version", version),
         ])?;
-        audit_run("run.logged", record, input.agent_id);
+        audit_run("run.logged", record, input.agent_id)?;
     }
     Ok(call.answer(id))
 }
@@ -197,7 +197,7 @@ fn start_run(call: &Call) -> Answer {
             ("policy_version", compiled.map(|policy| Member::Integer(policy.version.into()))),
             ("policy_hash", compiled.map(|policy| Member::Text(&policy.hash))),
         ])?;
-        audit_run("run.started", record, agent_id);
+        audit_run("run.started", record, agent_id)?;
     }
     Ok(call.answer(id))
 }

@@ -52,10 +52,10 @@ fn audit_actor(agent_id: Option<&str>) -> Option<&str> {
 }
 
 /// Writes an audit record about a run on behalf of its agent.
-fn audit_run(event_type: &str, record: Arg, agent_id: Option<&str>) {
+fn audit_run(event_type: &str, record: Arg, agent_id: Option<&str>) -> Result<(), Fault> {
     let actor = audit_actor(agent_id);
     let actor_type = if actor.is_some() { "agent" } else { "system" };
-    audit::append_for(&settings::tenant(), event_type, record, actor, Some(actor_type));
+    audit::append_for(&settings::tenant(), event_type, record, actor, Some(actor_type)).map(drop)
 }
 
 pg_function!(stuck_after);

@@ -42,7 +42,7 @@ pub fn delete_old_runs(batch: &Batch) -> Result<Task, Fault> {
     for (tenant, _, data) in deleted {
         let mut data = lenient_json(data);
         data["retention_minutes"] = minutes.into();
-        audit::append_for(&tenant, "runs.deleted", arg(data), None, Some("system"));
+        audit::append_for(&tenant, "runs.deleted", arg(data), None, Some("system"))?;
     }
     task(count, if more == Some(true) { "more remain: call maintain() again" } else { "nothing older remains" })
 }

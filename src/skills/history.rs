@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use skill_core::skills::Status;
+use skill_pg::error::OrRaise;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{arg, sys};
 
@@ -54,10 +55,10 @@ pub fn record_history(
         data["channel"] = channel.as_str().into();
     }
     let actor = Some(change.changed_by.as_str()).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
-    audit::append(&format!("skill.{action}"), data, actor, Some("user"));
+    audit::append(&format!("skill.{action}"), data, actor, Some("user")).or_raise();
 }
 
 /// An audit record about skills by the role that logged in, outside of the history.
 pub fn append_audit(event_type: &str, data: Value) {
-    audit::append(event_type, data, Some(&sys::role_name(sys::session_user())), Some("user"));
+    audit::append(event_type, data, Some(&sys::role_name(sys::session_user())), Some("user")).or_raise();
 }

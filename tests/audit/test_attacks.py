@@ -330,7 +330,7 @@ def _(t, log):
             connection,
             "SELECT skill_system.append_audit('x', '{}')",
             "55000",
-            "a trigger has swallowed the audit record",
+            "a trigger discarded the audit record",
         )
     # Taken away again: the changed record stays false.
     with going_on(t), log.rolled_back() as connection:
@@ -1160,7 +1160,7 @@ def _(t, log):
         holder.execute("BEGIN; LOCK TABLE skill_system.audit_logs IN ACCESS EXCLUSIVE MODE")
         agent.execute("SET lock_timeout = '200ms'")
         t.refused(agent, "SELECT skill_system.append_audit('x', '{}')", "55P03", "lock timeout")
-        t.refused(agent, "SELECT skill_system.log_denial('x', '{}')", "53400", "the denial could not be recorded")
+        t.refused(agent, "SELECT skill_system.log_denial('x', '{}')", "53400", "could not record the denial")
         holder.execute("ROLLBACK")
     t.said("prevented", "what cannot be recorded fails")
 
@@ -1342,13 +1342,13 @@ def _(t, log):
 def _(t, log):
     retired = "SELECT skill_system.{}('audit.partition_retired', '{{\"leaves\": \"{{[0,5)}}\"}}')"
     with log.connect("test_agent") as agent:
-        t.refused(agent, retired.format("append_audit"), "42501", "are for records of the log about itself")
-        t.refused(agent, retired.format("log_denial"), "53400", "the denial could not be recorded")
+        t.refused(agent, retired.format("append_audit"), "42501", "are reserved for records of the log about itself")
+        t.refused(agent, retired.format("log_denial"), "53400", "could not record the denial")
         t.refused(
             agent,
             "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.partition_retired', '{}')",
             "42501",
-            "are for records of the log about itself",
+            "are reserved for records of the log about itself",
         )
     # One person is not two.
     with log.rolled_back(insist=False) as connection:
@@ -1357,7 +1357,7 @@ def _(t, log):
             connection,
             "SELECT * FROM skill_system.retire_audit_partition('2041-01-01', 'rule 1')",
             "42501",
-            "nobody counts as a person of their own",
+            "without SET SESSION AUTHORIZATION",
         )
     statement(t, log, "DROP TABLE skill_system.audit_logs_2041_01", "record_missing")
     with log.rolled_back() as connection:

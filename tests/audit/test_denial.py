@@ -282,7 +282,7 @@ def test_a_lock_of_the_denied_transaction_ends_in_an_error(fresh_database, conne
         connection.execute("SELECT skill_system.enforce_policy('dev', array['proc.exec:rm'])")
     assert 4 < time.monotonic() - started < 9
     diag = caught.value.diag
-    assert diag.message_primary == "the denial could not be recorded"
+    assert diag.message_primary == "could not record the denial"
     assert "lock timeout" in diag.message_detail and 'policy "dev" does not allow proc.exec:rm' in diag.message_detail
     assert connection.execute("SELECT count(*) FROM skill_system.audit_logs").fetchone()[0] == before
     # The first record ever, in a transaction that makes the log's identity and then is denied.

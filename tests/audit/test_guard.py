@@ -122,7 +122,7 @@ ATTACKS = [
             "ALTER TABLE skill_system.audit_logs ATTACH PARTITION public.spare FOR VALUES FROM ('2050-01-01') "
             "TO ('2051-01-01')"
         ),
-        "it is no partition of this extension",
+        "it is not a partition of this extension",
     ),
     (
         8,
@@ -130,7 +130,7 @@ ATTACKS = [
             "CREATE TABLE public.another PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO "
             "('2051-01-01')"
         ),
-        "it is no partition of this extension",
+        "it is not a partition of this extension",
     ),
     (8, "CREATE TABLE public.child () INHERITS (skill_system.audit_state)", "table public.child is its child"),
     (8, "ALTER TABLE public.look_alike INHERIT skill_system.audit_state", "table public.look_alike is its child"),
@@ -154,8 +154,8 @@ ATTACKS = [
         GONE,
     ),
     (10, "ALTER TABLE skill_system.audit_state RENAME TO state_of_audit", GONE),
-    (10, "ALTER TABLE skill_system.audit_logs_2041_01 RENAME TO elsewhere", "it is no partition of this extension"),
-    (10, "ALTER TABLE skill_system.audit_logs_2041_01 SET SCHEMA public", "it is no partition of this extension"),
+    (10, "ALTER TABLE skill_system.audit_logs_2041_01 RENAME TO elsewhere", "it is not a partition of this extension"),
+    (10, "ALTER TABLE skill_system.audit_logs_2041_01 SET SCHEMA public", "it is not a partition of this extension"),
     (10, "ALTER TABLE skill_system.audit_logs_default OWNER TO other_owner", "it belongs to other_owner"),
     (10, "REASSIGN OWNED BY chief TO other_owner", FINGERPRINT),
     (10, "DROP OWNED BY chief CASCADE", GONE),
@@ -242,8 +242,8 @@ ATTACKS = [
         29,
         "ALTER FUNCTION skill_system.append_audit RENAME TO appended",
         (
-            "function appended(event_type text, event_data jsonb, actor_id text, actor_type text) is none of "
-            "the extension's"
+            "function appended(event_type text, event_data jsonb, actor_id text, actor_type text) was "
+            "not installed by the extension"
         ),
     ),
     (29, "ALTER ROUTINE skill_system.refuse_change() SET SCHEMA public", "does not belong here"),
@@ -268,17 +268,17 @@ ATTACKS = [
     (
         32,
         "CREATE FUNCTION skill_system.current_tenant(VARIADIC text[]) RETURNS text LANGUAGE sql AS 'SELECT NULL'",
-        "of function current_tenant there are 2, not 1",
+        "function current_tenant: expected 1 definitions, found 2",
     ),
     (
         32,
         "CREATE PROCEDURE skill_system.seal() LANGUAGE sql AS 'SELECT NULL'",
-        "function seal() is none of the extension's",
+        "function seal() was not installed by the extension",
     ),
     (
         32,
         "CREATE AGGREGATE skill_system.count(text) (SFUNC = textcat, STYPE = text)",
-        "function count(text) is none of the extension's",
+        "function count(text) was not installed by the extension",
     ),
     (34, "ALTER TABLE skill_system.audit_logs DISABLE ROW LEVEL SECURITY", "row security is off"),
     (34, "ALTER TABLE skill_system.audit_state FORCE ROW LEVEL SECURITY", "row security is forced on its owner"),
@@ -350,7 +350,7 @@ BY_SUPERUSER = [
             "CREATE FOREIGN TABLE public.lent PARTITION OF skill_system.audit_logs FOR VALUES FROM "
             "('2050-01-01') TO ('2051-01-01') SERVER nowhere OPTIONS (filename '/dev/null')"
         ),
-        "it is no ordinary table",
+        "not an ordinary table",
     ),
 ]
 SETUP = """

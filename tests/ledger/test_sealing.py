@@ -177,7 +177,7 @@ def test_two_sealers_at_once(log):
     connection.execute("BEGIN")
     assert seal(connection)[0] == 1
     sealed, size, _, by = seal(other)
-    assert (sealed, size, by) == (0, before, "another session seals now")
+    assert (sealed, size, by) == (0, before, "another session is sealing")
     # Nor does anything else go on with a tree that is being made.
     other.execute("SELECT * FROM skill_system.maintain()")
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
@@ -290,7 +290,7 @@ def test_a_seal_in_a_prepared_transaction(prepared):
     seal(connection)
     second = append(connection)
     connection.execute("PREPARE TRANSACTION 'seal'")
-    assert seal(other)[3] == "another session seals now"
+    assert seal(other)[3] == "another session is sealing"
     connection.execute("ROLLBACK PREPARED 'seal'")
     exactly_once(connection, [first], [second])
     outside.take(connection)

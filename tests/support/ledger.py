@@ -158,7 +158,7 @@ def seal_all(connection, quiet=True):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         sealed, size, unsealed, blocked = seal(connection)
-        if blocked == "another session seals now":
+        if blocked == "another session is sealing":
             time.sleep(0.005)
         elif sealed == 0 and unsealed == 0:
             return size

@@ -33,6 +33,49 @@ pub fn worker(name: &str, kind: &str, function: &str) -> BackgroundWorkerBuilder
         .enable_spi_access()
 }
 
+/// Exports the function `$body(Argument)` as `$name`, the entry point of a worker.
+#[macro_export]
+macro_rules! pg_worker {
+    ($name:ident, $body:path) => {
+        #[allow(unsafe_code, missing_docs)]
+        #[unsafe(no_mangle)]
+        #[$crate::pgrx::pg_guard]
+        pub extern "C-unwind" fn $name(argument: $crate::pg_sys::Datum) {
+            let body: fn($crate::background::Argument) = $body;
+            body($crate::background::Argument::new(argument));
+        }
+    };
+}
+
+/// What a worker was started with.
+#[derive(Clone, Copy)]
+pub struct Argument(pg_sys::Datum);
+
+impl Argument {
+    /// For the macro.
+    #[doc(hidden)]
+    pub fn new(argument: pg_sys::Datum) -> Self {
+        Argument(argument)
+    }
+
+    /// As a number.
+    pub fn word(self) -> usize {
+        self.0.value()
+    }
+
+    /// As an oid.
+    pub fn oid(self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.0.value() as u32)
+    }
+}
+
+/// In a worker's transaction: from here on it writes for somebody who logged in elsewhere, with the rights of a role.
+pub fn act_for(session_user: pg_sys::Oid, current_user: pg_sys::Oid) {
+    sys::write_on_behalf_of(session_user);
+    // SAFETY: the session is a superuser's; the end of the transaction restores the role.
+    unsafe { pg_sys::SetUserIdAndSecContext(current_user, 0) };
+}
+
 /// First call of a worker: SIGTERM ends it like a session, also in the middle of a statement; SIGHUP reads the settings again.
 pub fn begin() {
     // SAFETY: the handlers are those that the server uses for its sessions.

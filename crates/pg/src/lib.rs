@@ -14,9 +14,12 @@ pub mod call;
 mod datum;
 pub mod error;
 pub mod fault_point;
+pub mod hooks;
 pub mod insert;
 #[cfg(doctest)]
 mod lifetimes;
+pub mod one_off;
+pub mod per_database;
 pub mod progress;
 pub mod row;
 pub mod row_json;

@@ -16,15 +16,12 @@ const STRIDE: i64 = 1024;
 /// Time between two lines for psql.
 const NOTICE: Duration = Duration::from_secs(5);
 
-/// The phases of `verify_audit()`, in order.
-pub const PHASES: [&str; 4] = ["records", "leaves", "tree", "indexes"];
-
-/// One process that verifies.
+/// One process at work.
 pub struct Entry {
     /// Its process id.
     pub pid: i32,
-    /// Name of the phase.
-    pub phase: &'static str,
+    /// Number of the phase.
+    pub phase: usize,
     /// Steps done by this process.
     pub done: i64,
     /// Steps in all, of all processes.
@@ -42,7 +39,7 @@ fn put(index: i32, value: i64) {
     unsafe { pg_sys::pgstat_progress_update_param(index, value) };
 }
 
-/// Begins phase `phase` of [`PHASES`] with `total` steps.
+/// Begins a phase with `total` steps.
 pub fn start(phase: usize, total: i64) {
     // SAFETY: writes into this backend's own entry; an abort ends it.
     unsafe { pg_sys::pgstat_progress_start_command(COMMAND, pg_sys::InvalidOid) };
@@ -82,7 +79,7 @@ pub fn finish() {
     NOTICED.set(None);
 }
 
-/// All processes that verify now.
+/// All processes at work now.
 pub fn entries() -> Vec<Entry> {
     // SAFETY: the server makes a copy of the entries for this transaction; indexes are counted from 1.
     unsafe {
@@ -96,7 +93,7 @@ pub fn entries() -> Vec<Entry> {
                 let param = |index: i32| status.st_progress_param[index as usize];
                 (status.st_progress_command == COMMAND).then(|| Entry {
                     pid: status.st_procpid,
-                    phase: PHASES.get(param(PHASE) as usize).copied().unwrap_or_default(),
+                    phase: param(PHASE) as usize,
                     done: param(DONE),
                     total: param(TOTAL),
                 })

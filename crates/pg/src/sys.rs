@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd};
 
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
@@ -328,6 +329,35 @@ pub fn quote_identifier(name: &str) -> String {
     let name = c_string(name);
     // SAFETY: NUL-terminated in and out.
     unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())).to_string_lossy().into_owned() }
+}
+
+/// Name of a schema; `None` when it does not exist.
+pub fn schema_name(schema: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a catalogue look-up inside a transaction.
+    unsafe { copied_name(pg_sys::get_namespace_name(schema)) }
+}
+
+/// Name of an extension; `None` when it does not exist.
+pub fn extension_name(extension: pg_sys::Oid) -> Option<String> {
+    // SAFETY: as above.
+    unsafe { copied_name(pg_sys::get_extension_name(extension)) }
+}
+
+/// # Safety
+/// A NUL-terminated name, or null.
+unsafe fn copied_name(name: *const std::ffi::c_char) -> Option<String> {
+    // SAFETY: the caller's.
+    (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+}
+
+/// Reading from `pipe` does not wait.
+pub fn set_nonblocking(pipe: &impl AsFd) {
+    let fd = pipe.as_fd().as_raw_fd();
+    // SAFETY: plain fcntl on an open descriptor.
+    unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK);
+    }
 }
 
 /// The data directory of this server.

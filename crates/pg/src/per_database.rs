@@ -1,50 +1,73 @@
-//! The sealers: with `shared_preload_libraries = 'skill_system'` one worker per database that has the extension, and a
-//! launcher that starts them.
+//! One background worker per database that has the extension, and a launcher that starts them; only in a server that
+//! preloads the library.
 //!
-//! The launcher looks once into every database, by starting a sealer there, which leaves when there is no extension.
-//! After that a session that has written an audit record asks for a sealer, through a table in shared memory. A sealer
-//! is always in the way of nobody: it holds neither snapshot nor lock between its steps, and like autovacuum it is
-//! ended by whatever needs its database for itself (DROP DATABASE, CREATE DATABASE ... TEMPLATE, ALTER DATABASE ... RENAME).
-
-#![allow(unsafe_code)]
+//! The launcher looks once into every database, by starting a worker there, which leaves when the extension does not exist.
+//! After that a session that has work for a worker asks for one, through a table in shared memory. A worker never blocks
+//! anyone: it holds neither snapshot nor lock between its steps, and like autovacuum it is ended by whatever needs its
+//! database exclusively (DROP DATABASE, CREATE DATABASE ... TEMPLATE, ALTER DATABASE ... RENAME).
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::BackgroundWorkerStatus;
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
-use skill_pg::error::OrRaise;
-use skill_pg::xact::End;
-use skill_pg::{background, sys};
+use skill_core::Fault;
 
-use super::sealer::{self, Next};
-use crate::{audit, settings};
+use super::background::{self, Argument};
+use super::error::OrRaise;
+use super::sys;
 
-/// Databases that can have a sealer at the same time; each needs one of max_worker_processes.
+/// What the workers are, given by the module that registers them.
+pub struct Kind {
+    /// The launcher's name in ps and pg_stat_activity, and its entry point.
+    pub launcher: (&'static str, &'static str),
+    /// The same of the workers; the database's name is added.
+    pub worker: (&'static str, &'static str),
+    /// What a step does, for pg_stat_activity.
+    pub activity: &'static CStr,
+    /// The time between two steps.
+    pub interval: fn() -> Duration,
+    /// One step, in a transaction.
+    pub step: fn() -> Result<Next, Fault>,
+}
+
+/// When the next step is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// At once: there is more to do.
+    Now,
+    /// After half the interval: work is coming in.
+    Soon,
+    /// After the interval.
+    Later,
+}
+
+/// Databases that can have a worker at the same time; each needs one of max_worker_processes.
 const MAX_DATABASES: usize = 256;
-/// Bytes of an error that are kept for health().
+/// Bytes of an error that are kept for `status`.
 const MAX_ERROR: usize = 400;
 /// The longest pause after errors.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the launcher waits for one look into a database before it starts the next.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// A database that has, or asked for, a sealer.
+/// A database that has, or asked for, a worker.
 #[derive(Clone, Copy)]
 struct Entry {
     database: pg_sys::Oid,
-    /// The sealer's process; 0 when there is none.
+    /// The worker's process; 0 when none runs.
     pid: i32,
     /// The latch of that process; of no use when `pid` is 0.
     latch: *mut pg_sys::Latch,
-    /// The sealer, this one or the last, has come as far as to be connected.
+    /// The worker, this one or the last, has come as far as to be connected.
     connected: bool,
-    /// It has found the extension and made a step.
+    /// It has found the extension and finished a step.
     at_work: bool,
-    /// Somebody has asked since the sealer looked last.
+    /// Somebody has asked since the worker looked last.
     asked: bool,
     error: [u8; MAX_ERROR],
     error_length: usize,
@@ -70,7 +93,7 @@ impl Table {
         self.entries.iter_mut().flatten().find(|entry| entry.database == database)
     }
 
-    /// Marks that `database` wants a sealer; false when there is no room.
+    /// Marks that `database` wants a worker; false when the table is full.
     fn ask(&mut self, database: pg_sys::Oid) -> bool {
         if let Some(entry) = self.find(database) {
             entry.asked = true;
@@ -102,60 +125,41 @@ impl Table {
     }
 }
 
-// SAFETY: the names are this extension's own.
+// SAFETY: the names are this extension's.
 static TABLE: PgLwLock<Table> = unsafe { PgLwLock::new(c"skill_system_sealers") };
 /// Counts what left the table, so that a session need not lock it to know that it has asked already.
 // SAFETY: as above.
 static REMOVED: PgAtomic<AtomicU32> = unsafe { PgAtomic::new(c"skill_system_sealers_removed") };
-static PRELOADED: AtomicBool = AtomicBool::new(false);
+/// Set where the library is preloaded.
+static KIND: OnceLock<&'static Kind> = OnceLock::new();
 
 thread_local! {
-    /// This transaction fixed what kept the sealer from its work.
-    static RETRY: Cell<bool> = const { Cell::new(false) };
-    /// The value of REMOVED when this session asked for a sealer.
+    /// The value of REMOVED when this session asked for a worker.
     static ASKED_AT: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Called once when the library is loaded.
 #[allow(unexpected_cfgs)] // in pgrx's macro
-pub fn register() {
+pub fn register(kind: &'static Kind) {
     // SAFETY: plain variables of the server's. Nothing may write while pg_upgrade runs.
     if unsafe { !pg_sys::process_shared_preload_libraries_in_progress || pg_sys::IsBinaryUpgrade } {
         return;
     }
-    PRELOADED.store(true, Ordering::Relaxed);
+    if KIND.set(kind).is_err() {
+        return;
+    }
     pg_shmem_init!(TABLE);
     pg_shmem_init!(REMOVED);
     // Not before recovery has ended, so never on a standby.
-    background::worker("skill_system launcher", "skill_system launcher", "skill_system_launcher")
-        .set_restart_time(Some(Duration::from_secs(5)))
-        .load();
+    let (name, function) = kind.launcher;
+    background::worker(name, name, function).set_restart_time(Some(Duration::from_secs(5))).load();
 }
 
-/// What kept the sealer from its work ends when this transaction commits: it does its next step then.
-pub fn retry_at_commit() {
-    RETRY.set(true);
-}
-
-/// Called at the ends of transactions. A database in which a record was written needs a sealer.
-pub fn at_transaction_end(end: End) {
-    let has_committed = matches!(end, End::Committed | End::Prepared);
-    if !has_committed && end != End::Aborted {
+/// The last error is history, and the worker of this database does its next step now.
+pub fn retry() {
+    if KIND.get().is_none() {
         return;
     }
-    let (written, retry) = (audit::take_written(), RETRY.replace(false));
-    if has_committed && PRELOADED.load(Ordering::Relaxed) {
-        if written {
-            ask();
-        }
-        if retry {
-            try_again();
-        }
-    }
-}
-
-/// The last error is history, and the sealer does its next step now.
-fn try_again() {
     let mut table = TABLE.exclusive();
     if let Some(entry) = table.find(sys::database()).filter(|entry| entry.pid != 0) {
         entry.error_length = 0;
@@ -163,7 +167,11 @@ fn try_again() {
     }
 }
 
-fn ask() {
+/// This database has work for a worker. Cheap when it has asked before.
+pub fn ask() {
+    if KIND.get().is_none() {
+        return;
+    }
     let removed = REMOVED.get().load(Ordering::SeqCst);
     if ASKED_AT.get() == Some(removed) {
         return;
@@ -182,19 +190,19 @@ fn wake(latch: *mut pg_sys::Latch) {
     }
 }
 
-/// What health() says of the sealer of this database.
+/// The state of the worker of this database.
 pub enum Status {
     /// The library was not preloaded, so there are no workers.
     NotPreloaded,
-    /// No sealer runs here.
+    /// No worker runs here.
     Missing,
-    /// The process that seals, and the error that its last step ended with.
+    /// Its process, and the error that its last step ended with.
     Running(i32, Option<String>),
 }
 
-/// The sealer of this database.
+/// The worker of this database.
 pub fn status() -> Status {
-    if !PRELOADED.load(Ordering::Relaxed) {
+    if KIND.get().is_none() {
         return Status::NotPreloaded;
     }
     let table = TABLE.share();
@@ -209,45 +217,44 @@ pub fn status() -> Status {
 
 // ---- the launcher
 
-/// What the launcher knows of a database whose sealer does not run.
+/// What the launcher knows of a database whose worker does not run.
 struct Plan {
     due: Instant,
     started: bool,
     /// How often in a row it could not connect, or could not be started.
     failures: u32,
-    told: bool,
+    logged: bool,
 }
 
-/// Entry point of the launcher.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub extern "C-unwind" fn skill_system_launcher(_argument: pg_sys::Datum) {
+/// The launcher, called by its entry point.
+pub fn launch(_argument: Argument) {
+    let Some(kind) = KIND.get() else { return };
     background::begin();
-    background::connect(None, "skill_system launcher");
+    background::connect(None, kind.launcher.0);
     // SAFETY: the latch of this process, in shared memory.
     TABLE.exclusive().launcher = unsafe { pg_sys::MyLatch };
     let mut plans = HashMap::new();
-    // The first look: one database after the other, so that it needs one worker more than there are sealers.
+    // The first look: one database after the other, so that it needs one worker more than there are workers.
     let known = loop {
-        match databases() {
+        match databases(kind) {
             Some(known) => break known,
             None => background::wait(Some(LOOK)),
         }
     };
     for (database, name) in known {
         if !TABLE.exclusive().ask(database) {
-            background::log(format!("skill_system has no room for more than {MAX_DATABASES} databases"), None);
+            background::log(format!("{} cannot serve more than {MAX_DATABASES} databases", kind.launcher.0), None);
             break;
         }
-        start_due(&mut plans, &[(database, name)]);
+        start_due(kind, &mut plans, &[(database, name)]);
     }
     loop {
         let pause = match missing().is_empty() {
             true => None,
-            false => match databases() {
+            false => match databases(kind) {
                 Some(known) => {
                     forget_dropped(&mut plans, &known);
-                    start_due(&mut plans, &known)
+                    start_due(kind, &mut plans, &known)
                 }
                 None => Some(LOOK),
             },
@@ -256,8 +263,8 @@ pub extern "C-unwind" fn skill_system_launcher(_argument: pg_sys::Datum) {
     }
 }
 
-/// The databases that one can connect to, templates excepted: a sealer there would be in the way of CREATE DATABASE.
-fn databases() -> Option<Vec<(pg_sys::Oid, String)>> {
+/// The databases that accept connections, templates excepted: a worker there would block CREATE DATABASE.
+fn databases(kind: &Kind) -> Option<Vec<(pg_sys::Oid, String)>> {
     let found = background::transaction(c"reading the list of databases", || {
         let mut found = Vec::new();
         // SAFETY: as autovacuum reads the list; in a transaction.
@@ -287,10 +294,10 @@ fn databases() -> Option<Vec<(pg_sys::Oid, String)>> {
         }
         found
     });
-    found.map_err(|error| error.log("skill_system launcher")).ok()
+    found.map_err(|error| error.log(kind.launcher.0)).ok()
 }
 
-/// Databases in the table whose sealer does not run.
+/// Databases in the table whose worker does not run.
 fn missing() -> Vec<pg_sys::Oid> {
     TABLE.share().entries.iter().flatten().filter(|entry| entry.pid == 0).map(|entry| entry.database).collect()
 }
@@ -305,16 +312,16 @@ fn forget_dropped(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid,
     plans.retain(|database, _| table.entries.iter().flatten().any(|entry| entry.database == *database));
 }
 
-/// Starts the sealers whose time has come; returns when the next one is due.
-fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, String)]) -> Option<Duration> {
+/// Starts the workers whose time has come; returns when the next one is due.
+fn start_due(kind: &Kind, plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, String)]) -> Option<Duration> {
     for database in missing() {
         let Some((_, name)) = known.iter().find(|(oid, _)| *oid == database) else {
             continue;
         };
         let now = Instant::now();
-        let plan = plans.entry(database).or_insert(Plan { due: now, started: false, failures: 0, told: false });
+        let plan = plans.entry(database).or_insert(Plan { due: now, started: false, failures: 0, logged: false });
         if std::mem::take(&mut plan.started) {
-            // It has ended. Whoever ended it gets the database for a moment at least.
+            // It has ended. Where somebody ended it, they get the database for a moment at least.
             let connected = TABLE.exclusive().find(database).is_some_and(|entry| entry.connected);
             plan.failures = if connected { 0 } else { plan.failures + 1 };
             plan.due = now + longer(Duration::from_millis(500), plan.failures);
@@ -322,17 +329,17 @@ fn start_due(plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_sys::Oid, Stri
         if plan.due > now {
             continue;
         }
-        plan.started = start(database, name);
+        plan.started = start(kind, database, name);
         if plan.started {
-            plan.told = false;
+            plan.logged = false;
         } else {
-            if !plan.told {
+            if !plan.logged {
                 background::log(
-                    format!("no background worker is free for the sealer of database \"{name}\"; trying again"),
+                    format!("no background worker is free for \"{} {name}\"; trying again", kind.worker.0),
                     Some("Raise max_worker_processes: each database with the extension needs one."),
                 );
             }
-            plan.told = true;
+            plan.logged = true;
             plan.failures += 1;
             plan.due = now + longer(Duration::from_secs(1), plan.failures);
         }
@@ -354,39 +361,39 @@ fn longer(pause: Duration, failures: u32) -> Duration {
     pause.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE.max(pause))
 }
 
-/// Starts a sealer and waits until it has looked for the extension; false when no worker is free.
-fn start(database: pg_sys::Oid, name: &str) -> bool {
-    let sealer =
-        background::worker(&format!("skill_system sealer {name}"), "skill_system sealer", "skill_system_sealer")
-            .set_argument(Some(pg_sys::Datum::from(database)))
-            // SAFETY: a plain variable of this process.
-            .set_notify_pid(unsafe { pg_sys::MyProcPid })
-            .load_dynamic();
-    let Ok(sealer) = sealer else {
+/// Starts a worker and waits until it has looked for the extension; false when none is free.
+fn start(kind: &Kind, database: pg_sys::Oid, name: &str) -> bool {
+    let (worker, function) = kind.worker;
+    let worker = background::worker(&format!("{worker} {name}"), worker, function)
+        .set_argument(Some(pg_sys::Datum::from(database)))
+        // SAFETY: a plain variable of this process.
+        .set_notify_pid(unsafe { pg_sys::MyProcPid })
+        .load_dynamic();
+    let Ok(worker) = worker else {
         return false;
     };
     let started = Instant::now();
     loop {
         let at_work = TABLE.exclusive().find(database).is_none_or(|entry| entry.at_work);
-        if at_work || started.elapsed() > LOOK || matches!(sealer.pid(), Err(BackgroundWorkerStatus::Stopped)) {
+        if at_work || started.elapsed() > LOOK || matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)) {
             return true;
         }
         background::wait(Some(Duration::from_millis(100)));
     }
 }
 
-// ---- the sealer
+// ---- the worker
 
-/// Entry point of a sealer.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
-    let database = pg_sys::Oid::from(argument.value() as u32);
+/// A worker, called by its entry point.
+pub fn run(argument: Argument) {
+    let Some(kind) = KIND.get() else { return };
+    let database = argument.oid();
+    let name = kind.worker.0;
     if !arrive(database) {
         return;
     }
     background::begin();
-    background::connect(Some(database), "skill_system sealer");
+    background::connect(Some(database), name);
     yield_to_ddl();
     if let Some(entry) = TABLE.exclusive().find(database) {
         entry.connected = true;
@@ -395,10 +402,8 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
     let mut last_error = String::new();
     loop {
         let started = Instant::now();
-        let interval = Duration::from_millis(settings::seal_interval_millis());
-        let step = background::transaction(c"sealing the audit trail", || {
-            sys::hold_extension().then(|| sealer::seal().or_raise())
-        });
+        let interval = (kind.interval)();
+        let step = background::transaction(kind.activity, || sys::hold_extension().then(|| (kind.step)().or_raise()));
         let pause = match step {
             Ok(None) => {
                 if forget(database) {
@@ -409,7 +414,7 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
             Ok(Some(next)) => {
                 report(database, "");
                 if failures > 0 {
-                    background::log("skill_system sealer works again".into(), None);
+                    background::log(format!("{name} works again"), None);
                 }
                 failures = 0;
                 last_error.clear();
@@ -424,7 +429,7 @@ pub extern "C-unwind" fn skill_system_sealer(argument: pg_sys::Datum) {
                 failures += 1;
                 if error.message != last_error {
                     last_error.clone_from(&error.message);
-                    error.log("skill_system sealer");
+                    error.log(name);
                 }
                 longer(interval.max(Duration::from_secs(1)), failures - 1)
             }
@@ -478,7 +483,7 @@ fn forget(database: pg_sys::Oid) -> bool {
     if let Some(entry) = TABLE.exclusive().find(database) {
         entry.asked = false;
     }
-    // From here on whoever commits a record asks again, and whatever was committed before is seen below.
+    // From here on a session with work asks again, and whatever was committed before is seen below.
     REMOVED.get().fetch_add(1, Ordering::SeqCst);
     if !matches!(background::transaction(c"looking for the extension", sys::hold_extension), Ok(false)) {
         return false;
@@ -492,12 +497,14 @@ fn forget(database: pg_sys::Oid) -> bool {
     true
 }
 
-/// What needs the database for itself waits up to five seconds for the sessions there, and ends only those that are
-/// marked as autovacuum's. A sealer wants the same; also that it gives way to whoever waits for a lock of its.
+/// What needs the database exclusively waits up to five seconds for the sessions there, and ends only those that are marked
+/// as autovacuum's. A worker is marked so, too; it also gives way to those that wait for one of its locks.
 fn yield_to_ddl() {
-    /// Place of ProcArrayLock among the server's individual locks, in all versions (lwlocknames.h).
+    /// Place of ProcArrayLock among the server's individual locks (lwlocknames.h): the same in the versions named here.
+    /// Look it up before a new one is added.
+    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
     const PROC_ARRAY_LOCK: usize = 4;
-    // SAFETY: as VACUUM sets its own marks: the process's copy and the dense array's, under the lock.
+    // SAFETY: as VACUUM sets its marks: the process's copy and the dense array's, under the lock.
     unsafe {
         let lock = &raw mut (*pg_sys::MainLWLockArray.add(PROC_ARRAY_LOCK)).lock;
         pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
