@@ -202,7 +202,7 @@ impl Call {
         }
     }
 
-    /// Argument `n`, counted from 0. Raises XX001 when it is declared with another type, or is NULL and `T` is no `Option`.
+    /// Argument `n`, counted from 0. Raises XX001 when it is declared with another type, or is NULL and `T` is not an `Option`.
     pub fn get<'c, T: Field<'c>>(&'c self, n: usize) -> T {
         // SAFETY: declared with this type; arguments and memory live as long as the call.
         unsafe { read(self.datum(n), self.declared(n), self.memory, Place::Argument(n)) }

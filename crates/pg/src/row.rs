@@ -40,7 +40,7 @@ impl Row<'_> {
         }
     }
 
-    /// Column `n`, counted from 1. Raises XX001 when it has another type, or is NULL and `T` is no `Option`.
+    /// Column `n`, counted from 1. Raises XX001 when it has another type, or is NULL and `T` is not an `Option`.
     pub fn get<'s, T: Field<'s>>(&'s self, n: i32) -> T {
         let (datum, oid) = self.column(n);
         // SAFETY: the type is that of the column; tuple and memory live as long as the row.

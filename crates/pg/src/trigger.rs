@@ -265,7 +265,7 @@ impl<'c> Trigger<'c> {
         columns.iter().all(|(name, oid)| self.find_column(name).is_some_and(|(_, found)| found == *oid))
     }
 
-    /// Column `name` of the old row. Raises XX001 when it has another type, or is NULL and `T` is no `Option`.
+    /// Column `name` of the old row. Raises XX001 when it has another type, or is NULL and `T` is not an `Option`.
     pub fn old<'t, T: Field<'t>>(&'t self, name: &CStr) -> T {
         self.value(self.old_row(), name)
     }
