@@ -30,11 +30,7 @@ UNIT_TESTS = re.compile(r"#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*mod \w+ \{.*\Z",
 SHARED = {"versioned"}
 # What is still to be fixed, by the beginning of its report; nothing may be added.
 KNOWN = (
-    "src/audit/keys.rs: unsafe",
-    "src/audit/recorder.rs: ",
-    "src/audit/utility.rs: ",
     "src/audit/record.rs: of_record",
-    "src/ledger/worker.rs: ",
     "crates/pg/src/sys.rs: audit_logs",
     "crates/core/src/skills/preflight.rs: ",
     "crates/core/src/policy/",
@@ -118,7 +114,8 @@ def test_modules_handle_no_raw_values():
 
 
 def test_the_boundary_knows_no_module():
-    words = re.compile(rf"\b(?:{'|'.join(set(modules()) - {'system'})})(?:_\w+)?\b")
+    # To the server, a policy is one of row security.
+    words = re.compile(rf"\b(?!policy\b)(?:{'|'.join(set(modules()) - {'system'})})(?:_\w+)?\b")
     found = [
         f"{name(path)}: {word}"
         for path in sources()
