@@ -23,7 +23,10 @@ pub use record::{
 };
 
 pub const MODULE: Module = Module {
-    load: guard::register,
+    load: || {
+        sys::register_owner_table(c"audit_logs");
+        guard::register();
+    },
     caches: &[|change| LOG_ID.with(|cache| cache.notice(change))],
     transaction_ends: &[keys::at_transaction_end, bypass::at_transaction_end, fault_points],
     health: &[protection::check, guard::check, partitions::check],

@@ -1,5 +1,6 @@
 //! One record: signed when it is inserted, checked when it is verified.
 
+use const_format::concatcp;
 use std::cell::{Cell, RefCell};
 
 use skill_core::audit::keyring::{Keyring, MacKey};
@@ -336,23 +337,16 @@ pub fn leaf_digest(nonce: &[u8], id: &[u8; 16], leaf: &Hash) -> i64 {
     i64::from_be_bytes(first)
 }
 
-/// A function of a record, called with the columns of a row aliased `a`; `$1` is the log's id.
-macro_rules! of_record {
-    ($function:literal $(, $more:literal)?) => {
-        concat!(
-            "skill_system.", $function, "($1, a.id, a.tenant_id, a.event_type::text, a.event_data, a.actor_id::text, ",
-            "a.actor_type::text, a.created_at, a.recorded_at, a.transaction_id, a.session_user_name, a.current_user_name, ",
-            "a.key_id, a.signature::text", $(", ", $more,)? ")"
-        )
-    };
-}
+/// Arguments of a function of a record: the log's id in `$1`, and the columns of a row aliased `a`.
+const RECORD: &str = "($1, a.id, a.tenant_id, a.event_type::text, a.event_data, a.actor_id::text, a.actor_type::text, \
+     a.created_at, a.recorded_at, a.transaction_id, a.session_user_name, a.current_user_name, a.key_id, a.signature::text";
 
 /// What is wrong with a row; NULL when nothing is.
-pub const PROBLEM: &str = of_record!("audit_problem");
+pub const PROBLEM: &str = concatcp!("skill_system.audit_problem", RECORD, ")");
 /// The leaf hash of a row.
-pub const LEAF_HASH: &str = of_record!("audit_leaf_hash");
+pub const LEAF_HASH: &str = concatcp!("skill_system.audit_leaf_hash", RECORD, ")");
 /// What stands for a row in the sums of a verification; `$9` is the nonce.
-pub const RECORD_DIGEST: &str = of_record!("audit_record_digest", "$9");
+pub const RECORD_DIGEST: &str = concatcp!("skill_system.audit_record_digest", RECORD, ", $9)");
 
 /// In words what `audit_problem()` reports.
 pub fn explain_problem(code: &str) -> &'static str {

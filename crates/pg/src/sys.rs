@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
 
+use std::sync::OnceLock;
+
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
@@ -267,14 +269,21 @@ pub fn on_search_path() -> bool {
     path.contains("skill_system") || (path.contains("$user") && role_name(current_user()) == "skill_system")
 }
 
-/// Owner of the audit table, and so of the extension's tables.
+static OWNER_TABLE: OnceLock<&'static CStr> = OnceLock::new();
+
+/// Names the table whose owner owns the extension's tables; called once when the library is loaded.
+pub fn register_owner_table(name: &'static CStr) {
+    OWNER_TABLE.get_or_init(|| name);
+}
+
+/// Owner of the extension's tables.
 pub fn owner() -> pg_sys::Oid {
-    let table = relation(c"audit_logs");
+    let table = relation(OWNER_TABLE.get().copied().unwrap_or_default());
     // SAFETY: the tuple is released after its one field is read.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(table));
         if tuple.is_null() {
-            raise(Fault::new(Code::UndefinedObject, "table skill_system.audit_logs does not exist"));
+            raise(Fault::new(Code::UndefinedObject, format!("relation with OID {} does not exist", table.to_u32())));
         }
         let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         let owner = (*form).relowner;
