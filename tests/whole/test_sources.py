@@ -137,7 +137,8 @@ def functions(path):
     """Name and number of lines of each function: to the brace that closes it."""
     text = code(path)
     for match in re.finditer(r"^[ \t]*(?:[\w()\" ]+ )?fn (\w+)", text, re.M):
-        body = re.compile(r"[{;]").search(text, match.end())
+        # The semicolon of an array's type is not the end of a declaration.
+        body = re.compile(r"\{|;(?![^\[\]{}]*\])").search(text, match.end())
         if not body or body[0] == ";":
             continue
         depth, end = 0, body.start()
