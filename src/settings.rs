@@ -41,6 +41,21 @@ const REFUSED: &CStr = c"\x01";
 /// Declares the settings; called once when the library is loaded.
 pub fn register() {
     let (tenant, signed_approvals) = (startup_value(TENANT_NAME), startup_value(SIGNED_APPROVALS_NAME));
+    define_access_settings();
+    define_audit_settings();
+    define_operation_settings();
+    reserve_prefix(c"skill_system");
+    // The server refused the value. With the default instead, a role would leave its tenant, or approve without a
+    // signature.
+    if tenant.is_some_and(|wanted| !wanted.is_empty()) && text(&TENANT).is_empty() {
+        override_value(TENANT_NAME, REFUSED);
+    }
+    if signed_approvals.is_some() && SIGNED_APPROVALS.get() == SignedApprovals::Default {
+        override_value(SIGNED_APPROVALS_NAME, c"on");
+    }
+}
+
+fn define_access_settings() {
     GucRegistry::define_string_guc(
         TENANT_NAME,
         c"Tenant whose rows this session sees and writes.",
@@ -49,6 +64,17 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
     );
+    GucRegistry::define_enum_guc(
+        SIGNED_APPROVALS_NAME,
+        c"Requires the signature of a registered approver to approve a skill.",
+        c"When it is off, the default, members of skill_system_reviewer and skill_system_admin approve without a signature. Only a superuser can set it.",
+        &SIGNED_APPROVALS,
+        GucContext::Suset,
+        GucFlags::NOT_WHILE_SEC_REST,
+    );
+}
+
+fn define_audit_settings() {
     GucRegistry::define_string_guc(
         c"skill_system.keyring_file",
         c"File with the signing keys, a JSON Web Key set.",
@@ -65,6 +91,27 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::SUPERUSER_ONLY,
     );
+    GucRegistry::define_bool_guc(
+        c"skill_system.allow_unprotected",
+        c"Allows statements that remove the protection of the audit trail in this session.",
+        c"Off by default; only a superuser can set it. When it is off, a server with skill_system in shared_preload_libraries refuses such statements. verify_audit() reports what was changed, and the next seal records it.",
+        &ALLOW_UNPROTECTED,
+        GucContext::Suset,
+        GucFlags::NOT_WHILE_SEC_REST,
+    );
+    GucRegistry::define_int_guc(
+        c"skill_system.seal_interval",
+        c"Time between two seals of the audit trail by the background worker.",
+        c"Milliseconds when no unit is given. Workers run only with skill_system in shared_preload_libraries.",
+        &SEAL_INTERVAL,
+        10,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+}
+
+fn define_operation_settings() {
     GucRegistry::define_int_guc(
         c"skill_system.run_retention",
         c"Age at which maintain() deletes finished runs with their events.",
@@ -86,32 +133,6 @@ pub fn register() {
         GucFlags::UNIT_S,
     );
     GucRegistry::define_bool_guc(
-        c"skill_system.allow_unprotected",
-        c"Allows statements that remove the protection of the audit trail in this session.",
-        c"Off by default; only a superuser can set it. When it is off, a server with skill_system in shared_preload_libraries refuses such statements. verify_audit() reports what was changed, and the next seal records it.",
-        &ALLOW_UNPROTECTED,
-        GucContext::Suset,
-        GucFlags::NOT_WHILE_SEC_REST,
-    );
-    GucRegistry::define_int_guc(
-        c"skill_system.seal_interval",
-        c"Time between two seals of the audit trail by the background worker.",
-        c"Milliseconds when no unit is given. Workers run only with skill_system in shared_preload_libraries.",
-        &SEAL_INTERVAL,
-        10,
-        3_600_000,
-        GucContext::Sighup,
-        GucFlags::UNIT_MS,
-    );
-    GucRegistry::define_enum_guc(
-        SIGNED_APPROVALS_NAME,
-        c"Requires the signature of a registered approver to approve a skill.",
-        c"When it is off, the default, members of skill_system_reviewer and skill_system_admin approve without a signature. Only a superuser can set it.",
-        &SIGNED_APPROVALS,
-        GucContext::Suset,
-        GucFlags::NOT_WHILE_SEC_REST,
-    );
-    GucRegistry::define_bool_guc(
         c"skill_system.integrity_fail_loud",
         c"Reports unresolved references as errors instead of warnings.",
         c"Off by default. check_integrity() reports accordingly, and assert_integrity() raises.",
@@ -119,15 +140,6 @@ pub fn register() {
         GucContext::Userset,
         GucFlags::default(),
     );
-    reserve_prefix(c"skill_system");
-    // The server refused the value. With the default instead, a role would leave its tenant, or approve without a
-    // signature.
-    if tenant.is_some_and(|wanted| !wanted.is_empty()) && text(&TENANT).is_empty() {
-        override_value(TENANT_NAME, REFUSED);
-    }
-    if signed_approvals.is_some() && SIGNED_APPROVALS.get() == SignedApprovals::Default {
-        override_value(SIGNED_APPROVALS_NAME, c"on");
-    }
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> String {
