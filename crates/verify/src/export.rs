@@ -13,6 +13,7 @@ use skill_core::ledger::tree::{Hash, RangeHasher};
 
 use crate::json::members;
 use crate::pieces;
+use crate::ranges::{retired_ranges, uncovered};
 use crate::record::{self, Line};
 use crate::report::{Finding, Outcome, Progress, Report, Unusable};
 use crate::rows::VALUE_MISSING;
@@ -329,47 +330,6 @@ fn work(bytes: &[u8], log_id: &[u8; 16], keyring: Option<&Keyring>) -> Piece {
     worker.close();
     worker.piece.ids.sort_unstable();
     worker.piece
-}
-
-/// `event_data.leaves` of a retirement: a text such as `{[0,5),[7,9)}`.
-fn retired_ranges(event_data: &str) -> Option<Vec<(u64, u64)>> {
-    let data: Value = serde_json::from_str(event_data).ok()?;
-    multirange(data.get("leaves")?.as_str()?)
-}
-
-fn multirange(text: &str) -> Option<Vec<(u64, u64)>> {
-    let inner = text.strip_prefix('{')?.strip_suffix('}')?;
-    if inner.is_empty() {
-        return Some(Vec::new());
-    }
-    let inner = inner.strip_prefix('[')?.strip_suffix(')')?;
-    let range = |range: &str| {
-        let (from, to) = range.split_once(',')?;
-        let (from, to) = (from.parse::<u64>().ok()?, to.parse::<u64>().ok()?);
-        (from < to).then_some((from, to))
-    };
-    inner.split("),[").map(range).collect()
-}
-
-/// The parts of `runs` that no range covers. Both ascend; ranges may overlap.
-fn uncovered(runs: &[(u64, u64)], ranges: &[(u64, u64)]) -> Vec<(u64, u64)> {
-    let (mut open, mut ranges) = (Vec::new(), ranges.iter().peekable());
-    for &(mut from, to) in runs {
-        while let Some(&&(start, end)) = ranges.peek().filter(|(start, _)| *start < to && from < to) {
-            if start > from {
-                open.push((from, start));
-            }
-            from = from.max(end);
-            // One that reaches into the next run is still needed.
-            if end < to {
-                ranges.next();
-            }
-        }
-        if from < to {
-            open.push((from, to));
-        }
-    }
-    open
 }
 
 /// Puts the pieces together.

@@ -4,6 +4,7 @@ mod checkpoints;
 mod export;
 mod json;
 mod pieces;
+mod ranges;
 mod record;
 mod report;
 mod rows;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use skill_core::audit::keyring::Keyring;
+use skill_core::audit::skr1::EncodeError;
 use skill_core::audit::{self, Record, RecordEncoder};
 use skill_core::ledger::tree::Hash;
 
@@ -142,6 +143,184 @@ pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> O
     Some(Line { leaf: Some(leaf), id, whole: Some(whole) })
 }
 
+/// The columns of a record and the leaf of an export line, each as it is written.
+struct Columns<'a> {
+    leaf: Option<&'a str>,
+    values: [Option<&'a str>; COLUMNS.len()],
+    exact: bool,
+}
+
+/// The values that the signed bytes are made of, after the id.
+struct Values<'a> {
+    tenant_id: Cow<'a, str>,
+    event_type: Cow<'a, str>,
+    event_data: &'a str,
+    actor_id: Option<Cow<'a, str>>,
+    actor_type: Option<Cow<'a, str>>,
+    created_at: i64,
+    recorded_at: i64,
+    transaction_id: u64,
+    session_user: Cow<'a, str>,
+    current_user: Cow<'a, str>,
+    key_id: Cow<'a, str>,
+    signature: Cow<'a, str>,
+}
+
+fn integer(name: &str, text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("{name} is not an integer"))
+}
+
+/// In an export: UTC, six digits, no year with zeros before it.
+fn is_server_spelling(time: &str) -> bool {
+    let time = time.strip_suffix(" BC").unwrap_or(time);
+    time.ends_with('Z')
+        && time.len() >= 27
+        && time.as_bytes()[time.len() - 8] == b'.'
+        && (time.len() == 27 || !time.starts_with('0'))
+}
+
+impl<'a> Columns<'a> {
+    fn collect(line: &'a str, exact: bool) -> Result<Self, String> {
+        let mut columns = Columns { leaf: None, values: [None; COLUMNS.len()], exact };
+        let mut wrong = None;
+        members(line, |key, value| {
+            let place = match COLUMNS.iter().position(|name| *name == key) {
+                Some(column) => &mut columns.values[column],
+                None if key == "leaf" => &mut columns.leaf,
+                None if exact => {
+                    wrong.get_or_insert_with(|| format!("\"{key}\" is not a column of a record"));
+                    return Ok(());
+                }
+                None => return Ok(()),
+            };
+            if place.replace(value).is_some() {
+                wrong.get_or_insert_with(|| format!("\"{key}\" occurs twice"));
+            }
+            Ok(())
+        })
+        .map_err(|e| e.to_string())?;
+        wrong.map_or(Ok(columns), Err)
+    }
+
+    fn value(&self, name: &str) -> Result<&'a str, String> {
+        let column = COLUMNS.iter().position(|column| *column == name);
+        column.and_then(|column| self.values[column]).ok_or_else(|| format!("{name} is missing or not a text"))
+    }
+
+    fn nullable(&self, name: &str) -> Result<Option<Cow<'a, str>>, String> {
+        match self.value(name)? {
+            "null" => Ok(None),
+            text => Parser::new(text).string().map(Some).map_err(|_| format!("{name} is missing or not a text")),
+        }
+    }
+
+    fn leaf(&self) -> Result<Option<u64>, String> {
+        let leaf = self.leaf.map(|text| integer("leaf", text)).transpose()?;
+        leaf.map(|leaf| u64::try_from(leaf).map_err(|_| "leaf is not an integer".into())).transpose()
+    }
+
+    fn id(&self) -> Result<[u8; 16], String> {
+        let id = self.nullable("id")?.ok_or("id is missing or not a text")?;
+        let uuid = uuid::Uuid::parse_str(&id).map_err(|e| format!("id: {e}"))?;
+        if self.exact && uuid.to_string() != id {
+            return Err("id is spelled in another way than the server does".into());
+        }
+        Ok(uuid.into_bytes())
+    }
+
+    fn time(&self, name: &str) -> Result<Option<i64>, String> {
+        match self.nullable(name)?.as_deref() {
+            None | Some("infinity" | "-infinity") => Ok(None),
+            // The last years of PostgreSQL's calendar are beyond what can be signed.
+            Some(text) if !self.exact || is_server_spelling(text) => unix_micros(text)
+                .map(|micros| i64::try_from(micros).ok())
+                .ok_or_else(|| format!("{name} is not a time with an offset")),
+            Some(_) => Err(format!("{name} is not a time as the server writes it")),
+        }
+    }
+
+    fn transaction_id(&self) -> Result<Option<u64>, String> {
+        match self.value("transaction_id")? {
+            "null" => Ok(None),
+            text => Ok(Some(integer("transaction_id", text)? as u64)),
+        }
+    }
+
+    /// Nothing for a row that the server could not encode either.
+    fn parse(&self) -> Result<Option<Values<'a>>, String> {
+        let transaction_id = self.transaction_id()?;
+        let event_data = self.value("event_data")?;
+        let (actor_id, actor_type) = (self.nullable("actor_id")?, self.nullable("actor_type")?);
+        let required = (
+            self.nullable("tenant_id")?,
+            self.nullable("event_type")?,
+            self.time("created_at")?,
+            self.time("recorded_at")?,
+            transaction_id,
+            self.nullable("session_user_name")?,
+            self.nullable("current_user_name")?,
+            self.nullable("key_id")?,
+            self.nullable("signature")?,
+        );
+        // event_data is not among them: its NULL reads like the JSON null, which gives another leaf, and so another root.
+        let (
+            Some(tenant_id),
+            Some(event_type),
+            Some(created_at),
+            Some(recorded_at),
+            Some(transaction_id),
+            Some(session_user),
+            Some(current_user),
+            Some(key_id),
+            Some(signature),
+        ) = required
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Values {
+            tenant_id,
+            event_type,
+            event_data,
+            actor_id,
+            actor_type,
+            created_at,
+            recorded_at,
+            transaction_id,
+            session_user,
+            current_user,
+            key_id,
+            signature,
+        }))
+    }
+}
+
+impl<'a> Values<'a> {
+    /// Puts the signed bytes into `buffer`; nothing where the server could not have signed them either.
+    fn encode(self, id: &[u8; 16], log_id: &[u8; 16], buffer: &mut Vec<u8>) -> Result<Option<Whole<'a>>, String> {
+        buffer.clear();
+        let record = Record {
+            id,
+            tenant_id: &self.tenant_id,
+            event_type: &self.event_type,
+            actor_id: self.actor_id.as_deref(),
+            actor_type: self.actor_type.as_deref(),
+            created_at: self.created_at,
+            recorded_at: self.recorded_at,
+            transaction_id: self.transaction_id,
+            session_user: &self.session_user,
+            current_user: &self.current_user,
+            key_id: &self.key_id,
+        };
+        match record.encode(buffer, log_id, |writer| Parser::new(self.event_data).encode_into(writer)) {
+            Ok(()) => {}
+            Err(JsonError::Encode(error)) if error != EncodeError::DuplicateKey => return Ok(None),
+            Err(error) => return Err(format!("event_data: {error}")),
+        }
+        let Values { tenant_id, event_type, event_data, session_user, key_id, signature, .. } = self;
+        Ok(Some(Whole { tenant_id, event_type, event_data, session_user, key_id, signature }))
+    }
+}
+
 /// Reads a record with its members in any order and blanks anywhere. `exact` refuses what only a row has: other
 /// members, times in any zone, ids in any spelling. So an export has one text for each value.
 pub fn in_any_order<'a>(
@@ -150,120 +329,13 @@ pub fn in_any_order<'a>(
     buffer: &mut Vec<u8>,
     exact: bool,
 ) -> Result<Line<'a>, String> {
-    let mut values: [Option<&'a str>; COLUMNS.len()] = Default::default();
-    let (mut leaf, mut wrong) = (None, None);
-    members(line, |key, value| {
-        let place = match COLUMNS.iter().position(|name| *name == key) {
-            Some(column) => &mut values[column],
-            None if key == "leaf" => &mut leaf,
-            None if exact => {
-                wrong.get_or_insert_with(|| format!("\"{key}\" is not a column of a record"));
-                return Ok(());
-            }
-            None => return Ok(()),
-        };
-        if place.replace(value).is_some() {
-            wrong.get_or_insert_with(|| format!("\"{key}\" occurs twice"));
-        }
-        Ok(())
-    })
-    .map_err(|e| e.to_string())?;
-    if let Some(wrong) = wrong {
-        return Err(wrong);
-    }
-    let value = |name: &str| -> Result<&'a str, String> {
-        let column = COLUMNS.iter().position(|column| *column == name);
-        column.and_then(|column| values[column]).ok_or_else(|| format!("{name} is missing or not a text"))
+    let columns = Columns::collect(line, exact)?;
+    let (leaf, id) = (columns.leaf()?, columns.id()?);
+    let whole = match columns.parse()? {
+        Some(values) => values.encode(&id, log_id, buffer)?,
+        None => None,
     };
-    let nullable = |name: &str| -> Result<Option<Cow<'a, str>>, String> {
-        match value(name)? {
-            "null" => Ok(None),
-            text => Parser::new(text).string().map(Some).map_err(|_| format!("{name} is missing or not a text")),
-        }
-    };
-    let whole_number = |name: &str, text: &str| text.parse::<i64>().map_err(|_| format!("{name} is not an integer"));
-    let leaf = leaf.map(|text| whole_number("leaf", text)).transpose()?;
-    let leaf = leaf.map(|leaf| u64::try_from(leaf).map_err(|_| "leaf is not an integer")).transpose()?;
-    let id = nullable("id")?.ok_or("id is missing or not a text")?;
-    let uuid = uuid::Uuid::parse_str(&id).map_err(|e| format!("id: {e}"))?;
-    if exact && uuid.to_string() != id {
-        return Err("id is spelled in another way than the server does".into());
-    }
-    let id = uuid.into_bytes();
-    // In an export: UTC, six digits, no year with zeros before it.
-    let usual = |text: &str| {
-        let text = text.strip_suffix(" BC").unwrap_or(text);
-        text.ends_with('Z')
-            && text.len() >= 27
-            && text.as_bytes()[text.len() - 8] == b'.'
-            && (text.len() == 27 || !text.starts_with('0'))
-    };
-    let time = |name: &str| -> Result<Option<i64>, String> {
-        match nullable(name)?.as_deref() {
-            None | Some("infinity" | "-infinity") => Ok(None),
-            // The last years of PostgreSQL's calendar are beyond what can be signed.
-            Some(text) if !exact || usual(text) => unix_micros(text)
-                .map(|micros| i64::try_from(micros).ok())
-                .ok_or_else(|| format!("{name} is not a time with an offset")),
-            Some(_) => Err(format!("{name} is not a time as the server writes it")),
-        }
-    };
-    let transaction_id = match value("transaction_id")? {
-        "null" => None,
-        text => Some(whole_number("transaction_id", text)? as u64),
-    };
-    let event_data = value("event_data")?;
-    let (actor_id, actor_type) = (nullable("actor_id")?, nullable("actor_type")?);
-    let columns = (
-        nullable("tenant_id")?,
-        nullable("event_type")?,
-        time("created_at")?,
-        time("recorded_at")?,
-        transaction_id,
-        nullable("session_user_name")?,
-        nullable("current_user_name")?,
-        nullable("key_id")?,
-        nullable("signature")?,
-    );
-    // event_data is not among them: its NULL reads like the JSON null, which gives another leaf, and so another root.
-    let (
-        Some(tenant_id),
-        Some(event_type),
-        Some(created_at),
-        Some(recorded_at),
-        Some(transaction_id),
-        Some(session_user),
-        Some(current_user),
-        Some(key_id),
-        Some(signature),
-    ) = columns
-    else {
-        return Ok(Line { leaf, id, whole: None });
-    };
-    buffer.clear();
-    let record = Record {
-        id: &id,
-        tenant_id: &tenant_id,
-        event_type: &event_type,
-        actor_id: actor_id.as_deref(),
-        actor_type: actor_type.as_deref(),
-        created_at,
-        recorded_at,
-        transaction_id,
-        session_user: &session_user,
-        current_user: &current_user,
-        key_id: &key_id,
-    };
-    match record.encode(buffer, log_id, |writer| Parser::new(event_data).encode_into(writer)) {
-        Ok(()) => {}
-        // The server could not have signed it either.
-        Err(JsonError::Encode(error)) if error != skill_core::audit::skr1::EncodeError::DuplicateKey => {
-            return Ok(Line { leaf, id, whole: None });
-        }
-        Err(error) => return Err(format!("event_data: {error}")),
-    }
-    let whole = Whole { tenant_id, event_type, event_data, session_user, key_id, signature };
-    Ok(Line { leaf, id, whole: Some(whole) })
+    Ok(Line { leaf, id, whole })
 }
 
 /// `2026-11-21T12:12:57.699023Z` and nothing else.

@@ -38,15 +38,99 @@ fn elements(text: &str) -> Result<Vec<Box<serde_json::value::RawValue>>, Unusabl
     serde_json::from_str(text).map_err(|e| Unusable(format!("the document is malformed: {e}")))
 }
 
-/// Is the document what the log's key signed, and does everything in it agree?
-pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Write>) -> Result<Outcome, Unusable> {
-    let missing = || Unusable(format!("not a compliance snapshot: {VERSION_MEMBER}, payload or note is missing"));
+fn no_snapshot() -> Unusable {
+    Unusable(format!("not a compliance snapshot: {VERSION_MEMBER}, payload or note is missing"))
+}
+
+fn json_value(text: Option<&str>) -> Result<Value, Unusable> {
+    serde_json::from_str(text.unwrap_or("null")).map_err(|e| Unusable(format!("the document is malformed: {e}")))
+}
+
+/// The filing that the log's key signed.
+struct Filing<'a> {
+    id: String,
+    origin: &'a str,
+    log_id: [u8; 16],
+    keys: &'a [VerifierKey],
+}
+
+impl Filing<'_> {
+    /// True when the record is proven to be in the log.
+    fn check_record(&self, entry: &str, report: &mut Report<impl Write>) -> Result<bool, Unusable> {
+        let [row, proof] = parts(entry, ["record", "proof"])?;
+        let row = row.ok_or_else(no_snapshot)?;
+        let proof: Option<String> = serde_json::from_str(proof.unwrap_or("null")).map_err(|_| no_snapshot())?;
+        let mut encoded = Vec::new();
+        let line =
+            record::from_row(row, &self.log_id, &mut encoded).map_err(|what| Unusable(format!("a record: {what}")))?;
+        let mut problem =
+            |code, detail: &str| report.problem(&Finding { id: Some(line.id), ..Finding::new(code, detail) });
+        if json_value(Some(row))?["event_data"]["checklist_id"] != self.id.as_str() {
+            problem("other_filing", "the record is about another filing")?;
+        }
+        let Some(proof) = proof else {
+            return Ok(false);
+        };
+        let proof = Proof::parse(&proof).map_err(|e| Unusable(e.to_string()))?;
+        let checkpoint = if self.keys.is_empty() {
+            Checkpoint::read(&proof.checkpoint)
+        } else {
+            Checkpoint::verify(&proof.checkpoint, self.keys)
+        };
+        let checkpoint = match checkpoint {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                problem("checkpoint_not_signed", &error.to_string())?;
+                return Ok(false);
+            }
+        };
+        if checkpoint.origin != self.origin {
+            problem("other_log", "the proof is of another log")?;
+            return Ok(false);
+        }
+        let leaf = line.leaf_hash(&self.log_id, &encoded);
+        let included = verify_inclusion(&proof.hashes, proof.index, checkpoint.size, &leaf, &checkpoint.root);
+        if !included {
+            problem(
+                "not_in_log",
+                "the record does not lead to the root: a value was changed, or the proof is of another record",
+            )?;
+        }
+        Ok(included)
+    }
+}
+
+fn check_rule(rule: &Value, filed: bool, report: &mut Report<impl Write>) -> Result<(), Unusable> {
+    let name = format!("{} version {}", rule["rule_identifier"].as_str().unwrap_or("?"), rule["version"]);
+    if rule["content_sha256"] != sha256(canonical(&rule["rule_data_at_snapshot"]).as_bytes()).as_str() {
+        report.problem(&Finding::new(
+            "rule_differs",
+            format!("the frozen rule {name} has not the content its digest says"),
+        ))?;
+    }
+    let settled = rule["is_current"] == true || rule["acknowledged"] == true || !rule["replaced_by"].is_null();
+    if filed && !settled {
+        report.problem(&Finding::new(
+            "filed_stale",
+            format!("filed although {name} had changed and nobody had acknowledged it"),
+        ))?;
+    }
+    Ok(())
+}
+
+/// The payload as it is written, and the text of the signed note.
+fn payload_and_note(document: &str) -> Result<(&str, String), Unusable> {
     let [version, payload, note] = parts(document, [VERSION_MEMBER, "payload", "note"])?;
     if version.map(str::trim) != Some("1") {
-        return Err(missing());
+        return Err(no_snapshot());
     }
-    let (payload, note) = payload.zip(note).ok_or_else(missing)?;
-    let note: String = serde_json::from_str(note).map_err(|_| missing())?;
+    let (payload, note) = payload.zip(note).ok_or_else(no_snapshot)?;
+    Ok((payload, serde_json::from_str(note).map_err(|_| no_snapshot())?))
+}
+
+/// Is the document what the log's key signed, and does everything in it agree?
+pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Write>) -> Result<Outcome, Unusable> {
+    let (payload, note) = payload_and_note(document)?;
     let statement = match Statement::read(&note, keys) {
         Ok(statement) => statement,
         Err(error @ CheckpointError::Malformed) => return Err(Unusable(error.to_string())),
@@ -55,21 +139,17 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
             return end(report, keys, String::new(), Value::Null);
         }
     };
-    let log = log_id(&statement.origin)
-        .ok_or_else(|| Unusable(format!("\"{}\" is not a log of skill_system", statement.origin)))?;
-    let told =
+    let origin = statement.origin.as_str();
+    let log_id = log_id(origin).ok_or_else(|| Unusable(format!("\"{origin}\" is not a log of skill_system")))?;
+    let payload_digest =
         digest(&statement.checklist, |writer| Parser::new(payload.trim()).encode_into(writer)).map_err(unusable)?;
-    if told != statement.digest {
+    if payload_digest != statement.digest {
         report.problem(&Finding::new("payload_changed", "the payload is not the one that was signed"))?;
     }
-    let id = uuid::Uuid::from_bytes(statement.checklist).to_string();
-    let [checklist, rules, audit, named] = parts(payload, ["checklist", "rules", "audit", "log"])?;
-    let read = |part: Option<&str>| {
-        serde_json::from_str::<Value>(part.unwrap_or("null"))
-            .map_err(|e| Unusable(format!("the document is malformed: {e}")))
-    };
-    let (checklist, rules) = (read(checklist)?, read(rules)?);
-    if checklist["id"] != id.as_str() || read(named)? != statement.origin.as_str() {
+    let filing = Filing { id: uuid::Uuid::from_bytes(statement.checklist).to_string(), origin, log_id, keys };
+    let [checklist, rules, audit, log] = parts(payload, ["checklist", "rules", "audit", "log"])?;
+    let (checklist, rules) = (json_value(checklist)?, json_value(rules)?);
+    if checklist["id"] != filing.id.as_str() || json_value(log)? != origin {
         report.problem(&Finding::new(
             "other_filing",
             "the payload is about another filing or log than the one that was signed",
@@ -77,64 +157,12 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
     }
     let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
     for rule in rules {
-        let name = format!("{} version {}", rule["rule_identifier"].as_str().unwrap_or("?"), rule["version"]);
-        if rule["content_sha256"] != sha256(canonical(&rule["rule_data_at_snapshot"]).as_bytes()).as_str() {
-            report.problem(&Finding::new(
-                "rule_differs",
-                format!("the frozen rule {name} has not the content its digest says"),
-            ))?;
-        }
-        let settled = rule["is_current"] == true || rule["acknowledged"] == true || !rule["replaced_by"].is_null();
-        if checklist["status"] == "filed" && !settled {
-            report.problem(&Finding::new(
-                "filed_stale",
-                format!("filed although {name} had changed and nobody had acknowledged it"),
-            ))?;
-        }
+        check_rule(rule, checklist["status"] == "filed", report)?;
     }
     let records = elements(audit.unwrap_or("[]"))?;
     let mut proven = 0;
     for entry in &records {
-        let [row, proof] = parts(entry.get(), ["record", "proof"])?;
-        let row = row.ok_or_else(missing)?;
-        let proof: Option<String> = serde_json::from_str(proof.unwrap_or("null")).map_err(|_| missing())?;
-        let mut encoded = Vec::new();
-        let line = record::from_row(row, &log, &mut encoded).map_err(|what| Unusable(format!("a record: {what}")))?;
-        let mut problem =
-            |code, detail: &str| report.problem(&Finding { id: Some(line.id), ..Finding::new(code, detail) });
-        if read(Some(row))?["event_data"]["checklist_id"] != id.as_str() {
-            problem("other_filing", "the record is about another filing")?;
-        }
-        let Some(proof) = proof else {
-            continue;
-        };
-        let proof = Proof::parse(&proof).map_err(|e| Unusable(e.to_string()))?;
-        let checkpoint = if keys.is_empty() {
-            Checkpoint::read(&proof.checkpoint)
-        } else {
-            Checkpoint::verify(&proof.checkpoint, keys)
-        };
-        match checkpoint {
-            Err(error) => problem("checkpoint_not_signed", &error.to_string())?,
-            Ok(checkpoint) if checkpoint.origin != statement.origin => {
-                problem("other_log", "the proof is of another log")?
-            }
-            Ok(checkpoint)
-                if !verify_inclusion(
-                    &proof.hashes,
-                    proof.index,
-                    checkpoint.size,
-                    &line.leaf_hash(&log, &encoded),
-                    &checkpoint.root,
-                ) =>
-            {
-                problem(
-                    "not_in_log",
-                    "the record does not lead to the root: a value was changed, or the proof is of another record",
-                )?;
-            }
-            Ok(_) => proven += 1,
-        }
+        proven += usize::from(filing.check_record(entry.get(), report)?);
     }
     if proven < records.len() && report.problems == 0 {
         let what = format!(
@@ -146,15 +174,15 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
     }
     let status = checklist["status"].as_str().unwrap_or("?").to_owned();
     let sentence = format!(
-        "filing {id} of {} in {} is {status}: {} frozen rules, {} audit records, {proven} proven to be in {}",
+        "filing {} of {} in {} is {status}: {} frozen rules, {} audit records, {proven} proven to be in {origin}",
+        filing.id,
         checklist["entity_id"].as_str().unwrap_or("?"),
         checklist["compliance_domain"].as_str().unwrap_or("?"),
         rules.len(),
         records.len(),
-        statement.origin,
     );
     let facts = json!({
-        "origin": statement.origin, "checklist_id": id, "status": status, "entity_id": checklist["entity_id"], "rules": rules.len(),
+        "origin": origin, "checklist_id": filing.id, "status": status, "entity_id": checklist["entity_id"], "rules": rules.len(),
         "records": records.len(), "proven": proven,
     });
     end(report, keys, sentence, facts)

@@ -7,12 +7,14 @@
 
 mod decision;
 pub mod effect;
+mod lint;
 mod profile;
 pub mod request;
 mod rules;
 
 pub use decision::{Decision, Explanation, Finding, Verdict, Why};
 pub use effect::MAX_EFFECTS;
+pub use lint::lint_broken;
 pub use profile::{
     Hashed, MAX_ANCESTORS, MAX_NAME_BYTES, MAX_RULES, Mode, PolicyError, Profile, Unlisted, digest, hash_all,
 };
@@ -22,7 +24,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::json;
 
-use self::effect::{Effect, STANDARD_EFFECTS};
+use self::effect::Effect;
 use self::profile::resolve;
 use self::rules::{RuleSet, Rules};
 use crate::error::shorten;
@@ -263,130 +265,6 @@ impl Policy {
             "allowed_write_roots": self.rules.write_roots.iter().map(|r| r.text.to_string()).collect::<BTreeSet<_>>(),
         })
     }
-
-    /// Rules without effect, or probably not as intended.
-    pub fn lint(&self) -> Vec<Finding> {
-        let mut found = Vec::new();
-        let mut report = |severity, code, rule: &Rule, message: String, hint| {
-            found.push(Finding {
-                severity,
-                code,
-                rule: rule.text.to_string(),
-                source: rule.source.to_string(),
-                message,
-                hint,
-            });
-        };
-        let sets = [("deny", &self.rules.deny), ("ask", &self.rules.ask), ("allow", &self.rules.allow)];
-        for (at, (kind, set)) in sets.iter().enumerate() {
-            for rule in set.sorted() {
-                let stronger = sets[..at].iter().find_map(|(kind, set)| {
-                    set.iter().find(|other| other.effect.covers(&rule.effect)).map(|other| (*kind, other))
-                });
-                if let Some((by, other)) = stronger {
-                    let message = format!(
-                        "the {kind} rule can never match: the {by} rule \"{}\" of \"{}\" covers it",
-                        other.text, other.source
-                    );
-                    let code = if by == "deny" { "shadowed_by_deny" } else { "shadowed_by_ask" };
-                    report("warning", code, rule, message, "Remove one of the two.");
-                    continue;
-                }
-                if *kind == "allow" {
-                    // An allow decides only where it covers the request, so a stronger rule
-                    // that meets each of its actions leaves it only narrower requests.
-                    if let Some(other) = set.iter().find(|other| {
-                        !std::ptr::eq(*other, rule)
-                            && other.effect.covers(&rule.effect)
-                            && !rule.effect.covers(&other.effect)
-                    }) {
-                        report(
-                            "info",
-                            "redundant",
-                            rule,
-                            format!("the allow rule \"{}\" of \"{}\" covers it", other.text, other.source),
-                            "Remove it if the wider rule is meant.",
-                        );
-                    }
-                }
-                match rule.effect.root() {
-                    Some(root) if !STANDARD_EFFECTS.iter().any(|e| e.split('.').next() == Some(root)) => report(
-                        "warning",
-                        "unknown_root",
-                        rule,
-                        format!("\"{root}\" is none of the roots db, fs, git, net and proc"),
-                        "Correct it, unless skills declare effects of this root.",
-                    ),
-                    Some(_) => {
-                        let meant = STANDARD_EFFECTS
-                            .iter()
-                            .any(|e| Effect::parse(e).is_ok_and(|e| rule.effect.name_overlaps(&e)));
-                        if !meant {
-                            report(
-                                "warning",
-                                "unknown_effect",
-                                rule,
-                                "it matches none of the standard effects".into(),
-                                "The standard effects are db.read, db.write, proc.exec, fs.read, fs.write, net.fetch, git.read and git.write.",
-                            );
-                        }
-                    }
-                    None => {}
-                }
-            }
-        }
-        // What a list allows must be allowed as an effect too.
-        for command in &self.rules.exec {
-            let program = command.text.split(' ').next().unwrap_or_default();
-            let effect = if program.contains('*') { "proc.exec".to_owned() } else { format!("proc.exec:{program}") };
-            if self.judge(&effect).0 == Verdict::Deny {
-                found.push(Finding {
-                    severity: "warning",
-                    code: "inert_exec",
-                    rule: command.text.to_string(),
-                    source: command.source.to_string(),
-                    message: format!("the command can never run: {effect} is not allowed"),
-                    hint: "Add proc.exec, or this program as its scope, to allowed_effects or ask_effects.",
-                });
-            }
-        }
-        for root in &self.rules.write_roots {
-            let stopped = self.rules.deny.iter().any(|deny| deny.effect.covers(&root.effect));
-            let listed = self.rules.allow.iter().chain(self.rules.ask.iter()).any(|r| r.effect.overlaps(&root.effect));
-            if stopped || (!listed && self.unlisted == Unlisted::Deny) {
-                found.push(Finding {
-                    severity: "warning",
-                    code: "inert_write_root",
-                    rule: root.text.to_string(),
-                    source: root.source.to_string(),
-                    message: "nothing can be written there: fs.write is not allowed for it".into(),
-                    hint: "Add fs.write, or this directory as its scope, to allowed_effects or ask_effects.",
-                });
-            }
-        }
-        found
-    }
-}
-
-/// The finding of `lint_policy` for a profile that does not compile.
-pub fn lint_broken(name: &str, error: &PolicyError) -> Finding {
-    let (rule, source) = match error {
-        PolicyError::BadRule { policy, bad, .. } => (bad.text.clone(), policy.clone()),
-        PolicyError::BadCommand { policy, command } => (command.clone(), policy.clone()),
-        PolicyError::UnknownParent { policy, parent } => (parent.clone(), policy.clone()),
-        _ => (String::new(), name.to_owned()),
-    };
-    let code = match error {
-        PolicyError::UnknownParent { .. } => "unknown_parent",
-        PolicyError::Cycle { .. } => "cycle",
-        PolicyError::TooLarge { .. } => "too_large",
-        _ => "malformed",
-    };
-    let message = match error {
-        PolicyError::BadRule { bad, .. } => format!("{error}: {}", bad.why),
-        _ => error.to_string(),
-    };
-    Finding { severity: "error", code, rule, source, message, hint: "Until it is corrected the policy allows nothing." }
 }
 
 #[cfg(test)]
