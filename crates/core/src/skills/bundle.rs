@@ -9,8 +9,8 @@ use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use rawzip::time::UtcDateTime;
 use rawzip::{
-    CompressionMethod, DataDescriptorOutput, ZipArchive, ZipArchiveEntryWayfinder, ZipArchiveWriter, ZipSliceArchive,
-    ZipVerification, crc32,
+    CompressionMethod, DataDescriptorOutput, ZipArchive, ZipArchiveEntryWayfinder, ZipArchiveWriter,
+    ZipFileHeaderRecord, ZipSliceArchive, ZipVerification, crc32,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -157,59 +157,53 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
     if !is_plain(zip, &archive) {
         return Err(not_a_zip("the end of the archive is not where or what it should be"));
     }
-    let mut entries = Vec::new();
-    let mut spans = Vec::new();
-    let mut files = BTreeSet::new();
-    let mut directories = BTreeSet::new();
-    let (mut count, mut extracted) = (0, 0);
+    let mut contents = Contents::default();
+    let mut count = 0;
     for record in archive.entries() {
-        let record = record.map_err(not_a_zip)?;
         count += 1;
+        contents.add(zip, &archive, &record.map_err(not_a_zip)?, limits)?;
+    }
+    if count != archive.entries_hint() {
+        return Err(not_a_zip("the directory has another number of entries than its end says"));
+    }
+    contents.check_paths()?;
+    contents.check_layout(archive.directory_offset(), zip.len() as u64)?;
+    contents.entries.into_iter().map(|entry| inflate(&archive, entry)).collect()
+}
+
+#[derive(Default)]
+struct Contents {
+    entries: Vec<Entry>,
+    files: BTreeSet<String>,
+    directories: BTreeSet<String>,
+    /// Where each entry begins and ends in the archive.
+    spans: Vec<(u64, u64)>,
+    /// Declared size of all files.
+    extracted: u64,
+}
+
+impl Contents {
+    fn add(
+        &mut self,
+        zip: &[u8],
+        archive: &ZipSliceArchive<&[u8]>,
+        record: &ZipFileHeaderRecord,
+        limits: &Limits,
+    ) -> Result<(), Fault> {
         let raw = record.file_path();
         let bytes = raw.as_bytes();
         let name = std::str::from_utf8(bytes).ok().filter(|name| name.is_ascii() || record.flags().is_utf8());
         let name = name.ok_or_else(|| bad_entry("name_not_utf8", &String::from_utf8_lossy(bytes)))?;
         let path = path(name)?;
-        let kind = record.external_attributes() >> 16 & 0o170_000;
-        if kind == 0o120_000 {
-            return Err(bad("Skill bundle contains symlink entries, which are not allowed.", json!({"name": name})));
-        }
-        if !matches!(kind, 0 | 0o100_000 | 0o040_000) {
-            return Err(bad_entry("special_file", name));
-        }
+        check_file_type(record, name)?;
         let size = record.uncompressed_size_hint();
         let directory = name.ends_with('/');
         if !directory {
-            if files.len() as u64 == limits.files {
-                return Err(too_large(
-                    json!({"reason": "max_files", "files": limits.files + 1, "max_files": limits.files}),
-                ));
-            }
-            if size > limits.single_file {
-                return Err(too_large(
-                    json!({"reason": "max_single_file_bytes", "file_bytes": size, "max_single_file_bytes": limits.single_file, "name": name}),
-                ));
-            }
-            if extracted + size > limits.extracted {
-                return Err(too_large(json!({
-                    "reason": "max_extracted_bytes", "extracted_bytes": extracted, "next_file_bytes": size,
-                    "max_extracted_bytes": limits.extracted, "name": name,
-                })));
-            }
-            extracted += size;
+            self.check_size(size, name, limits)?;
+            self.extracted += size;
         }
-        if record.flags().is_encrypted() || record.flags().has_strong_encryption() {
-            return Err(bad_entry("encrypted", name));
-        }
-        // The client reads what needs no more than version 6.3 of the format.
-        let needed = usize::try_from(record.central_directory_offset()).ok().and_then(|at| zip.get(at + 6..at + 8));
-        if needed.is_none_or(|needed| u16::from_le_bytes([needed[0], needed[1]]) > 63) {
-            return Err(bad_entry("format_version", name));
-        }
+        check_format(zip, record, name)?;
         let method = record.compression_method();
-        if !matches!(method, CompressionMethod::STORE | CompressionMethod::DEFLATE) {
-            return Err(bad_entry("compression_method", name));
-        }
         let entry = archive.get_entry(record.wayfinder()).map_err(not_a_zip)?;
         let local = entry.local_header();
         if local.file_path().as_bytes() != bytes
@@ -218,53 +212,103 @@ pub fn read(zip: &[u8], limits: &Limits) -> Result<Vec<File>, Fault> {
         {
             return Err(bad_entry("local_header_differs", name));
         }
-        spans.push((record.local_header_offset(), entry.compressed_data_range().1));
+        self.spans.push((record.local_header_offset(), entry.compressed_data_range().1));
         if directory {
             if size != 0 || !entry.data().is_empty() {
                 return Err(bad_entry("directory_with_content", name));
             }
-            directories.insert(path);
-            continue;
+            self.directories.insert(path);
+            return Ok(());
         }
-        directories.extend(path.match_indices('/').map(|(end, _)| path[..end].to_owned()));
-        if !path.contains('/') || !files.insert(path.clone()) {
+        self.directories.extend(path.match_indices('/').map(|(end, _)| path[..end].to_owned()));
+        if !path.contains('/') || !self.files.insert(path.clone()) {
             return Err(bad_entry(if path.contains('/') { "duplicate_name" } else { "file_and_directory" }, name));
         }
-        entries.push(Entry { path, name: name.to_owned(), method, size, crc: record.crc32(), way: record.wayfinder() });
+        let (name, crc, way) = (name.to_owned(), record.crc32(), record.wayfinder());
+        self.entries.push(Entry { path, name, method, size, crc, way });
+        Ok(())
     }
-    if count != archive.entries_hint() {
-        return Err(not_a_zip("the directory has another number of entries than its end says"));
+
+    /// One more file of this size is within the limits.
+    fn check_size(&self, size: u64, name: &str, limits: &Limits) -> Result<(), Fault> {
+        if self.files.len() as u64 == limits.files {
+            return Err(too_large(
+                json!({"reason": "max_files", "files": limits.files + 1, "max_files": limits.files}),
+            ));
+        }
+        if size > limits.single_file {
+            return Err(too_large(
+                json!({"reason": "max_single_file_bytes", "file_bytes": size, "max_single_file_bytes": limits.single_file, "name": name}),
+            ));
+        }
+        if self.extracted + size > limits.extracted {
+            return Err(too_large(json!({
+                "reason": "max_extracted_bytes", "extracted_bytes": self.extracted, "next_file_bytes": size,
+                "max_extracted_bytes": limits.extracted, "name": name,
+            })));
+        }
+        Ok(())
     }
-    if let Some(path) = files.intersection(&directories).next() {
-        return Err(bad_entry("file_and_directory", path));
+
+    fn check_paths(&self) -> Result<(), Fault> {
+        if let Some(path) = self.files.intersection(&self.directories).next() {
+            return Err(bad_entry("file_and_directory", path));
+        }
+        // What some file system would take for another path, or for the same.
+        let mut safe = Files::up_to(self.entries.len(), 0);
+        for entry in &self.entries {
+            safe.add(&entry.path, Vec::new())
+                .map_err(|fault| Fault { hint: Some(fault.message), ..bad_entry("unsafe_path", &entry.name) })?;
+        }
+        Ok(())
     }
-    // What some file system would take for another path, or for the same.
-    let mut safe = Files::up_to(entries.len(), 0);
-    for entry in &entries {
-        safe.add(&entry.path, Vec::new())
-            .map_err(|fault| Fault { hint: Some(fault.message), ..bad_entry("unsafe_path", &entry.name) })?;
+
+    /// No byte belongs to two entries, or to an entry and the directory.
+    fn check_layout(&mut self, directory: u64, end: u64) -> Result<(), Fault> {
+        self.spans.push((directory, end));
+        self.spans.sort_unstable();
+        if self.spans.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+            return Err(not_a_zip("entries overlap"));
+        }
+        Ok(())
     }
-    spans.push((archive.directory_offset(), zip.len() as u64));
-    spans.sort_unstable();
-    if spans.windows(2).any(|pair| pair[0].1 > pair[1].0) {
-        return Err(not_a_zip("entries overlap"));
+}
+
+fn check_file_type(record: &ZipFileHeaderRecord, name: &str) -> Result<(), Fault> {
+    match record.external_attributes() >> 16 & 0o170_000 {
+        0 | 0o100_000 | 0o040_000 => Ok(()),
+        0o120_000 => Err(bad("Skill bundle contains symlink entries, which are not allowed.", json!({"name": name}))),
+        _ => Err(bad_entry("special_file", name)),
     }
-    entries
-        .into_iter()
-        .map(|entry| {
-            let data = archive.get_entry(entry.way).map_err(not_a_zip)?;
-            let content = match entry.method {
-                CompressionMethod::STORE => data.data().to_vec(),
-                _ => decompress_to_vec_with_limit(data.data(), entry.size as usize)
-                    .map_err(|_| bad_entry("content", &entry.name))?,
-            };
-            let is = ZipVerification { crc: crc32(&content), uncompressed_size: content.len() as u64 };
-            ZipVerification { crc: entry.crc, uncompressed_size: entry.size }
-                .valid(is)
-                .map_err(|_| bad_entry("content", &entry.name))?;
-            Ok(File { path: entry.path, content })
-        })
-        .collect()
+}
+
+fn check_format(zip: &[u8], record: &ZipFileHeaderRecord, name: &str) -> Result<(), Fault> {
+    if record.flags().is_encrypted() || record.flags().has_strong_encryption() {
+        return Err(bad_entry("encrypted", name));
+    }
+    // The client reads what needs no more than version 6.3 of the format.
+    let needed = usize::try_from(record.central_directory_offset()).ok().and_then(|at| zip.get(at + 6..at + 8));
+    if needed.is_none_or(|needed| u16::from_le_bytes([needed[0], needed[1]]) > 63) {
+        return Err(bad_entry("format_version", name));
+    }
+    if !matches!(record.compression_method(), CompressionMethod::STORE | CompressionMethod::DEFLATE) {
+        return Err(bad_entry("compression_method", name));
+    }
+    Ok(())
+}
+
+fn inflate(archive: &ZipSliceArchive<&[u8]>, entry: Entry) -> Result<File, Fault> {
+    let data = archive.get_entry(entry.way).map_err(not_a_zip)?;
+    let content = match entry.method {
+        CompressionMethod::STORE => data.data().to_vec(),
+        _ => decompress_to_vec_with_limit(data.data(), entry.size as usize)
+            .map_err(|_| bad_entry("content", &entry.name))?,
+    };
+    let is = ZipVerification { crc: crc32(&content), uncompressed_size: content.len() as u64 };
+    ZipVerification { crc: entry.crc, uncompressed_size: entry.size }
+        .valid(is)
+        .map_err(|_| bad_entry("content", &entry.name))?;
+    Ok(File { path: entry.path, content })
 }
 
 /// The file belongs in a bundle.

@@ -55,6 +55,22 @@ pub struct Relation {
     pub range: Option<Range>,
 }
 
+impl Relation {
+    fn admits(&self, candidate: &Candidate) -> bool {
+        self.range.as_ref().is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)))
+    }
+
+    fn problem(&self, problem: &'static str, by: &Node, skill: &Node, detail: String) -> Problem {
+        Problem {
+            problem,
+            by: by.key.clone(),
+            skill: skill.key.clone(),
+            range: self.range.as_ref().map(|range| range.text().to_owned()),
+            detail,
+        }
+    }
+}
+
 /// The relations in a manifest. A name without a namespace is of the skill's own.
 pub fn read(namespace: &str, manifest: Option<&Value>) -> Result<Vec<Relation>, Fault> {
     let mut relations = Vec::new();
@@ -273,6 +289,17 @@ pub fn resolve(roots: Vec<(Key, Candidate)>, source: &mut impl Source) -> Result
 /// What of the graph is needed in the end, and what is wrong with that.
 fn judge<S: Source>(graph: &Graph<S>, asked: &[usize]) -> Resolution {
     let mut result = Resolution::default();
+    let reached = reach(graph, asked, &mut result);
+    for chosen in &result.chosen {
+        let node = &graph.nodes[graph.index[&chosen.key]];
+        result.problems.extend(conflicts(graph, node, &reached));
+    }
+    result.problems.extend(cycles(graph, asked).iter().map(|cycle| cycle_problem(graph, cycle)));
+    result
+}
+
+/// Adds the skills that are needed and the requirements that are not met. Returns the nodes that were reached.
+fn reach<S: Source>(graph: &Graph<S>, asked: &[usize], result: &mut Resolution) -> HashSet<usize> {
     let mut reached: HashSet<usize> = asked.iter().copied().collect();
     let mut queue: VecDeque<(usize, i32, Option<usize>)> = asked.iter().map(|node| (*node, 0, None)).collect();
     while let Some((from, depth, by)) = queue.pop_front() {
@@ -282,78 +309,64 @@ fn judge<S: Source>(graph: &Graph<S>, asked: &[usize]) -> Resolution {
             result.chosen.push(Chosen { key: node.key.clone(), candidate: candidate.clone(), depth, required_by });
         }
         for (to, relation) in graph.required(from) {
-            let other = &graph.nodes[to];
-            let range = relation.range.as_ref();
-            let unmet = |problem, detail| Problem {
-                problem,
-                by: node.key.clone(),
-                skill: other.key.clone(),
-                range: range.map(|range| range.text().to_owned()),
-                detail,
-            };
-            let meets = |candidate: &Candidate| {
-                range.is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)))
-            };
-            match &other.chosen {
-                None if !other.exists => result.problems.push(unmet("missing", "The skill does not exist.".into())),
-                None if other.candidates.is_empty() => {
-                    result.problems.push(unmet("version", "It has no approved version that may be used.".into()))
-                }
-                Some(candidate) if meets(candidate) => {}
-                Some(candidate) if other.candidates.iter().any(meets) => {
-                    let why = if other.fixed { "was asked for" } else { "is what others require" };
-                    result.problems.push(unmet("version", format!("{} {why}.", candidate.shown())));
-                }
-                _ => result.problems.push(unmet("version", format!("Available: {}.", listed(&other.candidates)))),
-            }
+            result.problems.extend(unmet(node, relation, &graph.nodes[to]));
             if reached.insert(to) {
                 queue.push_back((to, depth + 1, Some(from)));
             }
         }
     }
-    for chosen in &result.chosen {
-        let node = &graph.nodes[graph.index[&chosen.key]];
-        for relation in node.relations.iter().filter(|relation| relation.kind == Kind::Conflicts) {
-            let other = graph
-                .index
-                .get(&key(relation))
-                .filter(|other| reached.contains(other))
-                .map(|other| &graph.nodes[*other]);
-            let Some((other, candidate)) = other.and_then(|other| Some((other, other.chosen.as_ref()?))) else {
-                continue;
-            };
-            let within = relation
-                .range
-                .as_ref()
-                .is_none_or(|range| candidate.semver.as_ref().is_some_and(|semver| range.contains(semver)));
-            if within && other.key != node.key {
-                result.problems.push(Problem {
-                    problem: "conflict",
-                    by: node.key.clone(),
-                    skill: other.key.clone(),
-                    range: relation.range.as_ref().map(|range| range.text().to_owned()),
-                    detail: format!("{} is needed too.", candidate.shown()),
-                });
+    reached
+}
+
+/// Why `other` does not meet what `node` requires of it.
+fn unmet(node: &Node, relation: &Relation, other: &Node) -> Option<Problem> {
+    let (problem, detail) = match &other.chosen {
+        None if !other.exists => ("missing", "The skill does not exist.".to_owned()),
+        None if other.candidates.is_empty() => ("version", "It has no approved version that may be used.".to_owned()),
+        Some(candidate) if relation.admits(candidate) => return None,
+        Some(candidate) if other.candidates.iter().any(|candidate| relation.admits(candidate)) => {
+            let why = if other.fixed { "was asked for" } else { "is what others require" };
+            ("version", format!("{} {why}.", candidate.shown()))
+        }
+        _ => ("version", format!("Available: {}.", listed(&other.candidates))),
+    };
+    Some(relation.problem(problem, node, other, detail))
+}
+
+/// The nodes reached that a node conflicts with.
+fn conflicts<S: Source>(graph: &Graph<S>, node: &Node, reached: &HashSet<usize>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for relation in node.relations.iter().filter(|relation| relation.kind == Kind::Conflicts) {
+        let Some(other) = graph.index.get(&key(relation)).filter(|other| reached.contains(other)) else {
+            continue;
+        };
+        let other = &graph.nodes[*other];
+        match &other.chosen {
+            Some(candidate) if relation.admits(candidate) && other.key != node.key => {
+                let detail = format!("{} is needed too.", candidate.shown());
+                problems.push(relation.problem("conflict", node, other, detail));
             }
+            _ => {}
         }
     }
-    for cycle in cycles(graph, asked) {
-        let keys: Vec<&Key> = cycle.iter().map(|node| &graph.nodes[*node].key).collect();
-        let mut path: Vec<String> = keys.iter().map(|key| shown(key)).collect();
-        if path.len() > MAX_PATH {
-            let left_out = path.len() - MAX_PATH;
-            path.splice(MAX_PATH / 2..MAX_PATH / 2 + left_out, [format!("({left_out} more)")]);
-        }
-        path.push(shown(keys[0]));
-        result.problems.push(Problem {
-            problem: "cycle",
-            by: keys[keys.len() - 1].clone(),
-            skill: keys[0].clone(),
-            range: None,
-            detail: format!("{}.", path.join(" -> ")),
-        });
+    problems
+}
+
+fn cycle_problem<S>(graph: &Graph<S>, cycle: &[usize]) -> Problem {
+    let keys: Vec<&Key> = cycle.iter().map(|node| &graph.nodes[*node].key).collect();
+    let mut path: Vec<String> = keys.iter().map(|key| shown(key)).collect();
+    if path.len() > MAX_PATH {
+        let left_out = path.len() - MAX_PATH;
+        path.splice(MAX_PATH / 2..MAX_PATH / 2 + left_out, [format!("({left_out} more)")]);
     }
-    result
+    path.push(shown(keys[0]));
+    Problem {
+        problem: "cycle",
+        by: keys[keys.len() - 1].clone(),
+        skill: keys[0].clone(),
+        range: None,
+        detail: format!("{}.", path.join(" -> ")),
+    }
 }
 
 /// Every cycle shares a skill with one of these. One walk in depth: each node and each edge is looked at once.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::findings::{Finding, Findings, Mode, Severity};
-use super::frontmatter::{self, Fields, Missing, Refusal};
+use super::frontmatter::{self, Fields, Missing, Parts, Refusal};
 use super::manifest::{self, Manifest};
 use super::unicode::{SuspiciousChar, nfkc, suspicious_char};
 use crate::error::{Code, Fault, shorten};
@@ -98,21 +98,37 @@ pub fn read(source: &str, mode: Mode) -> Document {
 }
 
 fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
-    let parts = match frontmatter::split(source) {
-        Ok(parts) => parts,
-        Err(missing) => {
-            let (code, message) = match missing {
-                Missing::Start => ("front_matter_missing", "the first line must be ---".to_owned()),
-                Missing::End => ("front_matter_unclosed", "no second line --- ends the front matter".to_owned()),
-                Missing::TooLarge => {
-                    ("front_matter_large", format!("the front matter has more than {} bytes", frontmatter::MAX_BYTES))
-                }
-            };
-            findings.add(Severity::Error, code, None, Some(1), message);
-            return None;
+    let parts = split(source, findings)?;
+    check_encoding(source, parts.bom, mode, findings);
+    let body_line = 1 + source[..source.len() - parts.body.len()].matches('\n').count();
+    let fields = yaml(parts.yaml, mode, findings);
+    check_front_matter_chars(parts.yaml, fields.as_ref(), mode, findings);
+    let skill = skill_of(&fields?, mode, findings);
+    check_body(parts.body, body_line, findings);
+    let manifest = manifest::read(parts.body, body_line, mode, findings);
+    let mut skill = skill?;
+    add_manifest(&mut skill, manifest, findings);
+    Some(skill)
+}
+
+fn split<'a>(source: &'a str, findings: &mut Findings) -> Option<Parts<'a>> {
+    let missing = match frontmatter::split(source) {
+        Ok(parts) => return Some(parts),
+        Err(missing) => missing,
+    };
+    let (code, message) = match missing {
+        Missing::Start => ("front_matter_missing", "the first line must be ---".to_owned()),
+        Missing::End => ("front_matter_unclosed", "no second line --- ends the front matter".to_owned()),
+        Missing::TooLarge => {
+            ("front_matter_large", format!("the front matter has more than {} bytes", frontmatter::MAX_BYTES))
         }
     };
-    if parts.bom {
+    findings.add(Severity::Error, code, None, Some(1), message);
+    None
+}
+
+fn check_encoding(source: &str, bom: bool, mode: Mode, findings: &mut Findings) {
+    if bom {
         findings.add(
             mode.soft(),
             "byte_order_mark",
@@ -127,33 +143,31 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
             if mixed { "lines end with CR LF and with LF" } else { "lines end with CR LF; the bytes are kept" };
         findings.add(if mixed { Severity::Warning } else { Severity::Note }, "line_ends", None, None, message);
     }
-    let body_line = 1 + source[..source.len() - parts.body.len()].matches('\n').count();
+}
+
+fn check_front_matter_chars(yaml: &str, fields: Option<&Fields>, mode: Mode, findings: &mut Findings) {
     let severity = |kind| if kind == SuspiciousChar::Control { Severity::Error } else { mode.soft() };
-    let fields = yaml(parts.yaml, mode, findings);
     let mut seen = Vec::new();
-    if let Some(fields) = &fields {
+    if let Some(fields) = fields {
         // An escape in quotes writes what the text itself does not show.
         for (key, value) in &fields.values {
             let mut all = key.clone();
             gather(value, &mut all);
-            seen.extend(report_suspicious_chars(
-                &all,
-                fields.line(key).map_or(1, |line| line + 1),
-                Some(key),
-                findings,
-                severity,
-            ));
+            let line = fields.line(key).map_or(1, |line| line + 1);
+            seen.extend(report_suspicious_chars(&all, line, Some(key), findings, severity));
         }
     }
     // What is in a value was named with its field.
     let mut elsewhere = Findings::default();
-    report_suspicious_chars(parts.yaml, 2, None, &mut elsewhere, severity);
+    report_suspicious_chars(yaml, 2, None, &mut elsewhere, severity);
     elsewhere.retain(|finding| !seen.iter().any(|kind: &SuspiciousChar| kind.code() == finding.code));
     findings.append(elsewhere);
-    let skill = fields_of(&fields?, mode, findings);
-    report_suspicious_chars(parts.body, body_line, None, findings, |_| Severity::Warning);
-    let lines = parts.body.lines().count();
-    if parts.body.trim().is_empty() {
+}
+
+fn check_body(body: &str, first: usize, findings: &mut Findings) {
+    report_suspicious_chars(body, first, None, findings, |_| Severity::Warning);
+    let lines = body.lines().count();
+    if body.trim().is_empty() {
         findings.add(Severity::Warning, "body_empty", None, None, "the body is empty");
     } else if lines > ADVISED_LINES {
         findings.add(
@@ -164,9 +178,10 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
             format!("the body has {lines} lines; up to {ADVISED_LINES} are advised, the rest belongs in references"),
         );
     }
-    let manifest = manifest::read(parts.body, body_line, mode, findings);
-    let mut skill = skill?;
-    let said = skill.metadata.get("version").and_then(Value::as_str).map(str::trim);
+}
+
+/// Adds the manifest and the version, which is the manifest's or else that of the metadata.
+fn add_manifest(skill: &mut Skill, manifest: Option<Manifest>, findings: &mut Findings) {
     if let Some(manifest) = &manifest {
         skill.semver.clone_from(&manifest.semver);
         if manifest.id != skill.name {
@@ -179,30 +194,30 @@ fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
             );
         }
     }
-    match (said, &skill.semver) {
-        (Some(said), Some(version)) if said != version => {
+    skill.manifest = manifest;
+    let declared = skill.metadata.get("version").and_then(Value::as_str).map(str::trim);
+    match (declared, &skill.semver) {
+        (Some(declared), Some(version)) if declared != version => {
             findings.add(
                 Severity::Warning,
                 "version_differs",
                 Some("metadata.version"),
                 None,
-                format!("it says {}, the manifest says {version}, which counts", shorten(said)),
+                format!("it says {}, the manifest says {version}, which counts", shorten(declared)),
             );
         }
-        (Some(said), None) if semver::Version::parse(said).is_ok() => skill.semver = Some(said.to_owned()),
-        (Some(said), None) => {
+        (Some(declared), None) if semver::Version::parse(declared).is_ok() => skill.semver = Some(declared.to_owned()),
+        (Some(declared), None) => {
             findings.add(
                 Severity::Note,
                 "version_no_semver",
                 Some("metadata.version"),
                 None,
-                format!("\"{}\" is not a semantic version like 1.0.0, so ranges cannot find it", shorten(said)),
+                format!("\"{}\" is not a semantic version like 1.0.0, so ranges cannot find it", shorten(declared)),
             );
         }
         _ => {}
     }
-    skill.manifest = manifest;
-    Some(skill)
 }
 
 fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
@@ -299,93 +314,13 @@ fn report_suspicious_chars(
     kinds
 }
 
-fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Skill> {
-    let line = |key: &str| fields.line(key).map(|line| line + 1);
-    for (key, _) in &fields.values {
-        if !FIELDS.contains(&key.as_str()) {
-            let known = CLIENT_FIELDS.contains(&key.as_str());
-            let severity = if known && mode == Mode::Lenient { Severity::Note } else { mode.soft() };
-            findings.add(
-                severity,
-                "unknown_field",
-                Some(key),
-                line(key),
-                format!("the specification has no field \"{}\"; it is kept", shorten(key)),
-            );
-        }
-    }
+fn skill_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Skill> {
+    check_unknown_fields(fields, mode, findings);
     let name = name(fields, mode, findings);
     let description = text(fields, "description", findings);
-    if let Some(Value::String(written)) = fields.values.get("description") {
-        let length = written.chars().count();
-        if length > MAX_DESCRIPTION {
-            findings.add(
-                mode.soft(),
-                "description_long",
-                Some("description"),
-                line("description"),
-                format!("it has {length} characters, more than {MAX_DESCRIPTION}"),
-            );
-        }
-    }
-    for key in ["license", "compatibility", "allowed-tools"] {
-        let length = match fields.values.get(key) {
-            None => continue,
-            Some(Value::String(value)) if value.trim().is_empty() => 0,
-            Some(Value::String(value)) => value.chars().count(),
-            Some(_) => {
-                findings.add(mode.soft(), "field_type", Some(key), line(key), "it must be text");
-                continue;
-            }
-        };
-        if key == "compatibility" && !(1..=MAX_COMPATIBILITY).contains(&length) {
-            findings.add(
-                mode.soft(),
-                "compatibility_length",
-                Some(key),
-                line(key),
-                format!("it has {length} characters; 1 to {MAX_COMPATIBILITY} are allowed"),
-            );
-        }
-        if key == "allowed-tools"
-            && fields.values.get(key).and_then(Value::as_str).is_some_and(|tools| outside_parentheses(tools, ','))
-        {
-            findings.add(
-                Severity::Warning,
-                "allowed_tools_commas",
-                Some(key),
-                line(key),
-                "tools are separated by blanks, not by commas",
-            );
-        }
-    }
-    let metadata = match fields.values.get("metadata") {
-        None => Map::new(),
-        // A key without a value is an empty mapping.
-        Some(Value::String(value)) if value.is_empty() => Map::new(),
-        Some(Value::Object(metadata)) => {
-            for (key, _) in metadata.iter().filter(|(_, value)| !value.is_string()) {
-                findings.add(
-                    mode.soft(),
-                    "metadata_value",
-                    Some(&format!("metadata.{}", shorten(key))),
-                    line("metadata"),
-                    "a value of metadata must be text",
-                );
-            }
-            metadata.clone()
-        }
-        Some(_) => {
-            findings.add(
-                mode.soft(),
-                "field_type",
-                Some("metadata"),
-                line("metadata"),
-                "it must be a mapping of names to texts",
-            );
-            Map::new()
-        }
-    };
+    check_description_length(fields, mode, findings);
+    check_optional_texts(fields, mode, findings);
+    let metadata = metadata(fields, mode, findings);
     // The place in metadata is the specification's; the others are what clients write.
     let listed =
         |places: [Option<&Value>; 3]| places.into_iter().map(words).find(|list| !list.is_empty()).unwrap_or_default();
@@ -408,6 +343,101 @@ fn fields_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Ski
         required_env_vars,
         tags,
     })
+}
+
+/// The line of a field in the file, whose first line is the fence.
+fn line_of(fields: &Fields, key: &str) -> Option<usize> {
+    fields.line(key).map(|line| line + 1)
+}
+
+fn check_unknown_fields(fields: &Fields, mode: Mode, findings: &mut Findings) {
+    for (key, _) in &fields.values {
+        if !FIELDS.contains(&key.as_str()) {
+            let known = CLIENT_FIELDS.contains(&key.as_str());
+            let severity = if known && mode == Mode::Lenient { Severity::Note } else { mode.soft() };
+            findings.add(
+                severity,
+                "unknown_field",
+                Some(key),
+                line_of(fields, key),
+                format!("the specification has no field \"{}\"; it is kept", shorten(key)),
+            );
+        }
+    }
+}
+
+fn check_description_length(fields: &Fields, mode: Mode, findings: &mut Findings) {
+    let Some(Value::String(written)) = fields.values.get("description") else {
+        return;
+    };
+    let length = written.chars().count();
+    if length > MAX_DESCRIPTION {
+        findings.add(
+            mode.soft(),
+            "description_long",
+            Some("description"),
+            line_of(fields, "description"),
+            format!("it has {length} characters, more than {MAX_DESCRIPTION}"),
+        );
+    }
+}
+
+fn check_optional_texts(fields: &Fields, mode: Mode, findings: &mut Findings) {
+    for key in ["license", "compatibility", "allowed-tools"] {
+        let line = line_of(fields, key);
+        let value = match fields.values.get(key) {
+            None => continue,
+            Some(Value::String(value)) => value,
+            Some(_) => {
+                findings.add(mode.soft(), "field_type", Some(key), line, "it must be text");
+                continue;
+            }
+        };
+        let length = if value.trim().is_empty() { 0 } else { value.chars().count() };
+        if key == "compatibility" && !(1..=MAX_COMPATIBILITY).contains(&length) {
+            findings.add(
+                mode.soft(),
+                "compatibility_length",
+                Some(key),
+                line,
+                format!("it has {length} characters; 1 to {MAX_COMPATIBILITY} are allowed"),
+            );
+        }
+        if key == "allowed-tools" && outside_parentheses(value, ',') {
+            findings.add(
+                Severity::Warning,
+                "allowed_tools_commas",
+                Some(key),
+                line,
+                "tools are separated by blanks, not by commas",
+            );
+        }
+    }
+}
+
+fn metadata(fields: &Fields, mode: Mode, findings: &mut Findings) -> Map<String, Value> {
+    let line = line_of(fields, "metadata");
+    match fields.values.get("metadata") {
+        None => Map::new(),
+        // A key without a value is an empty mapping.
+        Some(Value::String(value)) if value.is_empty() => Map::new(),
+        Some(Value::Object(metadata)) => {
+            for (key, _) in metadata.iter().filter(|(_, value)| !value.is_string()) {
+                findings.add(
+                    mode.soft(),
+                    "metadata_value",
+                    Some(&format!("metadata.{}", shorten(key))),
+                    line,
+                    "a value of metadata must be text",
+                );
+            }
+            metadata.clone()
+        }
+        Some(_) => {
+            findings.add(mode.soft(), "field_type", Some("metadata"), line, "it must be a mapping of names to texts");
+            Map::new()
+        }
+    }
 }
 
 /// Keeps what is a name of an environment variable.

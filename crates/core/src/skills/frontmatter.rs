@@ -4,8 +4,12 @@
 //! that every reader of the tables finds the same. What two YAML readers would take differently (duplicate keys, aliases,
 //! tags) is refused.
 
+use std::borrow::Cow;
+
 use saphyr_parser::{Event, Parser, ScanError};
 use serde_json::{Map, Value};
+
+use crate::error::shorten;
 
 /// Largest front matter, in bytes.
 pub const MAX_BYTES: usize = 65_536;
@@ -91,96 +95,121 @@ enum Open {
 /// Reads the YAML between the fences.
 pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
     let mut parser = Parser::new_from_str(yaml);
-    let mut open: Vec<Open> = Vec::new();
-    let mut fields = Fields::default();
-    let mut documents = 0;
-    loop {
-        let (event, span) = match parser.next_event() {
-            None => break,
-            Some(Err(error)) => return Err(syntax(&error)),
-            Some(Ok(found)) => found,
-        };
+    let mut builder = Builder::default();
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|error| syntax(&error))?;
         let line = span.start.line();
-        let refuse = |code, message: &str| Err(Refusal { code, line, message: message.into() });
-        let (anchor, tagged) = match &event {
-            Event::Scalar(_, _, anchor, tag) | Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => {
-                (*anchor, tag.is_some())
-            }
-            _ => (0, false),
-        };
-        if anchor != 0 || matches!(event, Event::Alias(_)) {
-            return refuse(
-                "yaml_alias",
-                "anchors and aliases are not read: a few lines of them stand for any amount of text",
-            );
-        }
-        if tagged {
-            return refuse("yaml_tag", "tags are not read: every value is text, a list or a mapping");
-        }
-        let value = match event {
+        builder.take(event, line).map_err(|(code, message)| Refusal { code, line, message: message.into_owned() })?;
+    }
+    if builder.documents == 0 || builder.fields.values.is_empty() {
+        return Err(Refusal { code: "yaml_mapping", line: 1, message: "the front matter is empty".into() });
+    }
+    Ok(builder.fields)
+}
+
+/// Code and message of a refusal.
+type Reason = (&'static str, Cow<'static, str>);
+
+fn refuse<T>(code: &'static str, message: &'static str) -> Result<T, Reason> {
+    Err((code, message.into()))
+}
+
+#[derive(Default)]
+struct Builder {
+    fields: Fields,
+    open: Vec<Open>,
+    documents: usize,
+}
+
+impl Builder {
+    fn take(&mut self, event: Event, line: usize) -> Result<(), Reason> {
+        check_properties(&event)?;
+        match event {
             Event::DocumentStart(_) => {
-                documents += 1;
-                if documents > 1 {
+                self.documents += 1;
+                if self.documents > 1 {
                     return refuse("yaml_documents", "the front matter has a second YAML document");
                 }
-                continue;
+                Ok(())
             }
-            Event::SequenceStart(..) if open.is_empty() => return refuse("yaml_mapping", NO_MAPPING),
-            Event::SequenceStart(..) | Event::MappingStart(..) => {
-                if let Some(Open::Mapping(_, None)) = open.last() {
-                    return refuse("yaml_key", "a key must be plain text");
+            Event::SequenceStart(..) if self.open.is_empty() => refuse("yaml_mapping", NO_MAPPING),
+            Event::SequenceStart(..) => self.start(Open::List(Vec::new())),
+            Event::MappingStart(..) => self.start(Open::Mapping(Map::new(), None)),
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(Open::List(elements)) => self.add(Value::Array(elements)),
+                Some(Open::Mapping(members, _)) if self.open.is_empty() => {
+                    self.fields.values = members;
+                    Ok(())
                 }
-                if open.len() == MAX_DEPTH {
-                    return refuse("yaml_depth", "it is nested too deeply");
-                }
-                open.push(if matches!(event, Event::SequenceStart(..)) {
-                    Open::List(Vec::new())
-                } else {
-                    Open::Mapping(Map::new(), None)
-                });
-                continue;
-            }
-            Event::Scalar(text, ..) => {
-                if let Some(Open::Mapping(members, key @ None)) = open.last_mut() {
-                    if members.contains_key(text.as_ref()) {
-                        return Err(Refusal {
-                            code: "duplicate_key",
-                            line,
-                            message: format!("the key \"{}\" occurs twice", crate::error::shorten(&text)),
-                        });
-                    }
-                    let name = text.into_owned();
-                    *key = Some(name.clone());
-                    if open.len() == 1 {
-                        fields.lines.push((name, line));
-                    }
-                    continue;
-                }
-                Value::String(text.into_owned())
-            }
-            Event::SequenceEnd | Event::MappingEnd => match open.pop() {
-                Some(Open::List(elements)) => Value::Array(elements),
-                Some(Open::Mapping(members, _)) if open.is_empty() => {
-                    fields.values = members;
-                    continue;
-                }
-                Some(Open::Mapping(members, _)) => Value::Object(members),
-                None => continue,
+                Some(Open::Mapping(members, _)) => self.add(Value::Object(members)),
+                None => Ok(()),
             },
-            _ => continue,
-        };
-        match open.last_mut() {
+            Event::Scalar(text, ..) => {
+                if let Some(Open::Mapping(_, None)) = self.open.last() {
+                    self.add_key(text.into_owned(), line)
+                } else {
+                    self.add(Value::String(text.into_owned()))
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn start(&mut self, open: Open) -> Result<(), Reason> {
+        if let Some(Open::Mapping(_, None)) = self.open.last() {
+            return refuse("yaml_key", "a key must be plain text");
+        }
+        if self.open.len() == MAX_DEPTH {
+            return refuse("yaml_depth", "it is nested too deeply");
+        }
+        self.open.push(open);
+        Ok(())
+    }
+
+    fn add_key(&mut self, name: String, line: usize) -> Result<(), Reason> {
+        let top_level = self.open.len() == 1;
+        if let Some(Open::Mapping(members, key)) = self.open.last_mut() {
+            if members.contains_key(&name) {
+                return Err(("duplicate_key", format!("the key \"{}\" occurs twice", shorten(&name)).into()));
+            }
+            if top_level {
+                self.fields.lines.push((name.clone(), line));
+            }
+            *key = Some(name);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, value: Value) -> Result<(), Reason> {
+        match self.open.last_mut() {
             Some(Open::List(elements)) => elements.push(value),
             Some(Open::Mapping(members, key)) => {
                 members.insert(key.take().unwrap_or_default(), value);
             }
             None => return refuse("yaml_mapping", NO_MAPPING),
         }
+        Ok(())
     }
-    if documents == 0 || fields.values.is_empty() {
-        return Err(Refusal { code: "yaml_mapping", line: 1, message: "the front matter is empty".into() });
+}
+
+/// Refuses anchors, aliases and tags.
+fn check_properties(event: &Event) -> Result<(), Reason> {
+    let (anchor, tagged) = match event {
+        Event::Scalar(_, _, anchor, tag) | Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => {
+            (*anchor, tag.is_some())
+        }
+        _ => (0, false),
+    };
+    if anchor != 0 || matches!(event, Event::Alias(_)) {
+        return refuse(
+            "yaml_alias",
+            "anchors and aliases are not read: a few lines of them stand for any amount of text",
+        );
     }
-    Ok(fields)
+    if tagged {
+        return refuse("yaml_tag", "tags are not read: every value is text, a list or a mapping");
+    }
+    Ok(())
 }
 
 fn syntax(error: &ScanError) -> Refusal {

@@ -165,56 +165,55 @@ pub fn read(body: &str, first: usize, mode: Mode, findings: &mut Findings) -> Op
 }
 
 fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest> {
-    let mut error = |code, message: String| findings.add(Severity::Error, code, Some("manifest"), Some(line), message);
-    if !block.closed {
-        error("manifest_unclosed", "the manifest block has no closing fence".into());
-        return None;
-    }
-    if block.content.len() > MAX_BYTES {
-        error("manifest_large", format!("the manifest has {} bytes, more than {MAX_BYTES}", block.content.len()));
-        return None;
-    }
-    let mut members = match serde_json::from_str(block.content) {
-        Ok(Unambiguous(Value::Object(members))) => members,
-        Ok(_) => {
-            error("manifest_json", "the manifest must be a JSON object".into());
-            return None;
-        }
-        Err(fault) => {
-            findings.add(
-                Severity::Error,
-                "manifest_json",
-                Some("manifest"),
-                Some(line + fault.line()),
-                format!("the manifest is not valid JSON: {fault}"),
-            );
-            return None;
+    let mut members = parse(block, line, findings)?;
+    check_schema_version(&members, line, findings);
+    let id = id(&members, line, findings)?;
+    let semver = semver(&members, line, findings);
+    let capabilities = texts(&mut members, "capabilities", line, findings);
+    let effects = effects(&mut members, line, findings);
+    operations(members.get("operations"), line, findings);
+    Some(Manifest {
+        id,
+        semver,
+        capabilities: capabilities.unwrap_or_default(),
+        effects,
+        value: Value::Object(members),
+    })
+}
+
+fn parse(block: &Block, line: usize, findings: &mut Findings) -> Option<Map<String, Value>> {
+    let (code, line, message) = if !block.closed {
+        ("manifest_unclosed", line, "the manifest block has no closing fence".to_owned())
+    } else if block.content.len() > MAX_BYTES {
+        ("manifest_large", line, format!("the manifest has {} bytes, more than {MAX_BYTES}", block.content.len()))
+    } else {
+        match serde_json::from_str(block.content) {
+            Ok(Unambiguous(Value::Object(members))) => return Some(members),
+            Ok(_) => ("manifest_json", line, "the manifest must be a JSON object".to_owned()),
+            Err(fault) => ("manifest_json", line + fault.line(), format!("the manifest is not valid JSON: {fault}")),
         }
     };
-    match members.get("schema_version") {
-        Some(Value::String(version)) if version == "2.0" => {}
-        Some(Value::String(version)) => findings.add(
-            Severity::Warning,
-            "manifest_schema",
-            Some("manifest.schema_version"),
-            Some(line),
-            format!("schema_version is \"{}\", known is \"2.0\"", shorten(version)),
-        ),
-        _ => findings.add(
-            Severity::Warning,
-            "manifest_schema",
-            Some("manifest.schema_version"),
-            Some(line),
-            "schema_version \"2.0\" is missing",
-        ),
-    }
-    let id = match members.get("id") {
+    findings.add(Severity::Error, code, Some("manifest"), Some(line), message);
+    None
+}
+
+fn check_schema_version(members: &Map<String, Value>, line: usize, findings: &mut Findings) {
+    let message = match members.get("schema_version") {
+        Some(Value::String(version)) if version == "2.0" => return,
+        Some(Value::String(version)) => format!("schema_version is \"{}\", known is \"2.0\"", shorten(version)),
+        _ => "schema_version \"2.0\" is missing".to_owned(),
+    };
+    findings.add(Severity::Warning, "manifest_schema", Some("manifest.schema_version"), Some(line), message);
+}
+
+fn id(members: &Map<String, Value>, line: usize, findings: &mut Findings) -> Option<String> {
+    match members.get("id") {
         Some(Value::String(id))
             if !id.trim().is_empty()
                 && id.chars().count() <= 200
                 && !id.chars().any(|c| c.is_control() || suspicious_char(c).is_some()) =>
         {
-            id.clone()
+            Some(id.clone())
         }
         _ => {
             findings.add(
@@ -224,13 +223,15 @@ fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest
                 Some(line),
                 "id must be a text of 1 to 200 characters",
             );
-            return None;
+            None
         }
-    };
-    let semver = match members.get("version") {
-        None => None,
-        Some(Value::String(version)) if semver::Version::parse(version).is_ok() => Some(version.clone()),
-        Some(other) => {
+    }
+}
+
+fn semver(members: &Map<String, Value>, line: usize, findings: &mut Findings) -> Option<String> {
+    match members.get("version")? {
+        Value::String(version) if semver::Version::parse(version).is_ok() => Some(version.clone()),
+        other => {
             findings.add(
                 Severity::Error,
                 "manifest_version",
@@ -240,47 +241,26 @@ fn check(block: &Block, line: usize, findings: &mut Findings) -> Option<Manifest
             );
             None
         }
-    };
-    let capabilities = texts(&mut members, "capabilities", line, findings);
-    let effects = texts(&mut members, "effects", line, findings);
+    }
+}
+
+fn effects(members: &mut Map<String, Value>, line: usize, findings: &mut Findings) -> Vec<String> {
+    let effects = texts(members, "effects", line, findings);
+    let mut error =
+        |code, message: String| findings.add(Severity::Error, code, Some("manifest.effects"), Some(line), message);
     if effects.is_none() {
-        findings.add(
-            Severity::Error,
-            "manifest_effects",
-            Some("manifest.effects"),
-            Some(line),
-            "effects is missing; use [] if it has none",
-        );
+        error("manifest_effects", "effects is missing; use [] if it has none".into());
     }
     let effects = effects.unwrap_or_default();
     if effects.len() > MAX_EFFECTS {
-        findings.add(
-            Severity::Error,
-            "manifest_effects",
-            Some("manifest.effects"),
-            Some(line),
-            format!("more than {MAX_EFFECTS} effects"),
-        );
+        error("manifest_effects", format!("more than {MAX_EFFECTS} effects"));
     }
     for effect in &effects {
         if let Err(why) = Effect::parse(effect) {
-            findings.add(
-                Severity::Error,
-                "manifest_effect",
-                Some("manifest.effects"),
-                Some(line),
-                format!("\"{}\" is not a valid effect: {why}", shorten(effect)),
-            );
+            error("manifest_effect", format!("\"{}\" is not a valid effect: {why}", shorten(effect)));
         }
     }
-    operations(members.get("operations"), line, findings);
-    Some(Manifest {
-        id,
-        semver,
-        capabilities: capabilities.unwrap_or_default(),
-        effects,
-        value: Value::Object(members),
-    })
+    effects
 }
 
 /// A list of texts without repeats; `None` where it is missing.

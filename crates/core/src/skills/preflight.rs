@@ -1,287 +1,16 @@
 //! Preflight of a client's configuration of skills-runtime-sdk 0.1.12: problems that the configuration alone shows.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::collections::{HashMap, HashSet};
 
-use regex::Regex;
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 use serde_json::{Value, json};
 
 use super::contract::Issue;
 use super::names::is_namespace;
-use crate::error::{Code, Fault};
-use crate::input::MAX_JSON_BYTES;
+use crate::error::Fault;
 
-/// Most values in a configuration, those that an alias repeats included.
-const MAX_VALUES: usize = 100_000;
-const MAX_DEPTH: usize = 64;
+mod config;
 
-/// A value as the client's reader would type it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Config {
-    Null,
-    Bool(bool),
-    /// A whole number; one beyond the type is at its end.
-    Int(i64),
-    Float,
-    /// A date or a time.
-    Date(&'static str),
-    Text(String),
-    List(Vec<Config>),
-    /// A mapping; of a key that occurs twice the last counts.
-    Map(Vec<(String, Config)>),
-}
-
-impl From<&Value> for Config {
-    fn from(value: &Value) -> Self {
-        match value {
-            Value::Null => Config::Null,
-            Value::Bool(value) => Config::Bool(*value),
-            Value::Number(number) => match (number.as_i64(), number.is_u64()) {
-                (Some(number), _) => Config::Int(number),
-                (None, true) => Config::Int(i64::MAX),
-                (None, false) => Config::Float,
-            },
-            Value::String(text) => Config::Text(text.clone()),
-            Value::Array(elements) => Config::List(elements.iter().map(Config::from).collect()),
-            Value::Object(members) => {
-                Config::Map(members.iter().map(|(key, value)| (key.clone(), value.into())).collect())
-            }
-        }
-    }
-}
-
-impl Config {
-    /// The client's name of the type.
-    fn type_name(&self) -> &'static str {
-        match self {
-            Config::Null => "NoneType",
-            Config::Bool(_) => "bool",
-            Config::Int(_) => "int",
-            Config::Float => "float",
-            Config::Date(name) => name,
-            Config::Text(_) => "str",
-            Config::List(_) => "list",
-            Config::Map(_) => "dict",
-        }
-    }
-
-    fn get(&self, key: &str) -> Option<&Config> {
-        match self {
-            Config::Map(members) => members.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value),
-            _ => None,
-        }
-    }
-
-    fn text(&self) -> Option<&str> {
-        match self {
-            Config::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    fn list(&self) -> &[Config] {
-        match self {
-            Config::List(elements) => elements,
-            _ => &[],
-        }
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &str> {
-        let members: &[(String, Config)] = match self {
-            Config::Map(members) => members,
-            _ => &[],
-        };
-        members.iter().map(|(key, _)| key.as_str())
-    }
-
-    /// How much it counts where an alias repeats it: its values, and long texts for more than one.
-    fn weight(&self) -> usize {
-        1 + match self {
-            Config::Text(text) => text.len() / 64,
-            Config::List(elements) => elements.iter().map(Config::weight).sum(),
-            Config::Map(members) => members.iter().map(|(key, value)| key.len() / 64 + value.weight()).sum(),
-            _ => 0,
-        }
-    }
-}
-
-/// What a plain scalar of a certain form is.
-type Reading = fn(&str) -> Config;
-
-/// The types of YAML 1.1, by which the client's reader takes plain scalars.
-static TYPES: LazyLock<Vec<(Regex, Reading)>> = LazyLock::new(|| {
-    let types: [(&str, Reading); 6] = [
-        (r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", |text| {
-            Config::Bool(matches!(text.to_ascii_lowercase().as_str(), "yes" | "true" | "on"))
-        }),
-        (
-            r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
-            |_| Config::Float,
-        ),
-        (r"^[-+]?(?:0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|[1-9][0-9_]*(?::[0-5]?[0-9])+)$", |text| {
-            Config::Int(whole_number(text))
-        }),
-        (r"^(?:~|null|Null|NULL|)$", |_| Config::Null),
-        (r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", |_| Config::Date("date")),
-        (
-            r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::[0-9]{2})?))?$",
-            |_| Config::Date("datetime"),
-        ),
-    ];
-    types.into_iter().filter_map(|(pattern, read)| Some((Regex::new(pattern).ok()?, read))).collect()
-});
-
-fn whole_number(text: &str) -> i64 {
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let digits = digits.replace('_', "");
-    let value = match digits.get(..2) {
-        Some("0b") => i64::from_str_radix(&digits[2..], 2).unwrap_or(i64::MAX),
-        Some("0x") => i64::from_str_radix(&digits[2..], 16).unwrap_or(i64::MAX),
-        _ if digits.contains(':') => digits
-            .split(':')
-            .fold(0, |sum: i64, part| sum.saturating_mul(60).saturating_add(part.parse().unwrap_or(i64::MAX))),
-        _ if digits.starts_with('0') => i64::from_str_radix(&digits, 8).unwrap_or(i64::MAX),
-        _ => digits.parse().unwrap_or(i64::MAX),
-    };
-    if negative { -value } else { value }
-}
-
-fn plain(text: &str) -> Config {
-    TYPES
-        .iter()
-        .find(|(pattern, _)| pattern.is_match(text))
-        .map_or_else(|| Config::Text(text.to_owned()), |(_, read)| read(text))
-}
-
-/// The text of a key.
-fn key(value: Config) -> Option<String> {
-    match value {
-        Config::Text(text) => Some(text),
-        Config::Bool(value) => Some(if value { "True" } else { "False" }.to_owned()),
-        Config::Int(number) => Some(number.to_string()),
-        Config::Null => Some("None".to_owned()),
-        Config::Float | Config::Date(_) | Config::List(_) | Config::Map(_) => None,
-    }
-}
-
-fn unreadable(reason: impl ToString) -> Issue {
-    Issue {
-        code: "CLI_CONFIG_LOAD_FAILED",
-        message: "Config load failed.",
-        details: json!({"path": "", "reason": reason.to_string()}),
-    }
-}
-
-enum Open {
-    List(usize, Vec<Config>),
-    /// Anchor, members, and the key whose value comes next.
-    Map(usize, Vec<(String, Config)>, Option<String>),
-}
-
-/// Reads YAML text. What cannot be read is an issue; what is too large is an error.
-pub fn parse_yaml(text: &str) -> Result<Result<Config, Issue>, Fault> {
-    if text.len() > MAX_JSON_BYTES {
-        return Err(Fault::new(Code::ProgramLimitExceeded, format!("config is larger than {MAX_JSON_BYTES} bytes")));
-    }
-    let at = |error: &ScanError| unreadable(format!("line {}: {}", error.marker().line(), error.info()));
-    let mut anchors: HashMap<usize, (Config, usize)> = HashMap::new();
-    let mut open: Vec<Open> = Vec::new();
-    let mut root = None;
-    let mut count = 0;
-    for event in Parser::new_from_str(text) {
-        let (event, span) = match event {
-            Ok(found) => found,
-            Err(error) => return Ok(Err(at(&error))),
-        };
-        let refuse = |reason: &str| Ok(Err(unreadable(format!("line {}: {reason}", span.start.line()))));
-        let (value, anchor) = match event {
-            Event::DocumentStart(_) if root.is_some() => return refuse("a second document follows"),
-            Event::SequenceStart(_, Some(_)) | Event::MappingStart(_, Some(_)) => return refuse("tags are not read"),
-            Event::SequenceStart(anchor, None) => {
-                open.push(Open::List(anchor, Vec::new()));
-                if open.len() > MAX_DEPTH {
-                    return refuse("it is nested too deeply");
-                }
-                continue;
-            }
-            Event::MappingStart(anchor, None) => {
-                open.push(Open::Map(anchor, Vec::new(), None));
-                if open.len() > MAX_DEPTH {
-                    return refuse("it is nested too deeply");
-                }
-                continue;
-            }
-            Event::SequenceEnd | Event::MappingEnd => match open.pop() {
-                Some(Open::List(anchor, elements)) => (Config::List(elements), anchor),
-                Some(Open::Map(anchor, members, _)) => (Config::Map(members), anchor),
-                None => continue,
-            },
-            Event::Alias(anchor) => {
-                let Some((value, weight)) = anchors.get(&anchor) else {
-                    return refuse("an alias of what is not yet complete");
-                };
-                count += weight;
-                if count > MAX_VALUES {
-                    return refuse("its aliases stand for too many values");
-                }
-                (value.clone(), 0)
-            }
-            Event::Scalar(text, style, anchor, tag) => {
-                let core =
-                    |suffix: &str| tag.as_ref().is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == suffix);
-                let value = match style {
-                    _ if core("str") => Config::Text(text.into_owned()),
-                    _ if tag.is_some() => return refuse("tags are not read"),
-                    ScalarStyle::Plain => plain(&text),
-                    _ => Config::Text(text.into_owned()),
-                };
-                (value, anchor)
-            }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
-                continue;
-            }
-        };
-        count += 1;
-        if count > MAX_VALUES {
-            return refuse("it has too many values");
-        }
-        if anchor != 0 {
-            anchors.insert(anchor, (value.clone(), value.weight()));
-        }
-        match open.last_mut() {
-            None => root = Some(value),
-            Some(Open::List(_, elements)) => elements.push(value),
-            Some(Open::Map(_, _, next @ None)) => match key(value) {
-                Some(text) => *next = Some(text),
-                None => return refuse("a key must be a text or a number"),
-            },
-            Some(Open::Map(_, members, Some(name))) => {
-                let name = std::mem::take(name);
-                match (name.as_str(), value) {
-                    // What is merged comes first, so that the mapping's own keys count.
-                    ("<<", Config::Map(merged)) => drop(members.splice(..0, merged)),
-                    ("<<", Config::List(maps)) if maps.iter().all(|map| matches!(map, Config::Map(_))) => {
-                        for map in maps {
-                            if let Config::Map(merged) = map {
-                                members.splice(..0, merged);
-                            }
-                        }
-                    }
-                    ("<<", _) => return refuse("only mappings can be merged"),
-                    (_, value) => members.push((name, value)),
-                }
-                if let Some(Open::Map(_, _, next)) = open.last_mut() {
-                    *next = None;
-                }
-            }
-        }
-    }
-    Ok(Ok(root.unwrap_or(Config::Map(Vec::new()))))
-}
+pub use config::{Config, parse_yaml};
 
 /// What an option must be for the client's schema.
 enum Kind {
@@ -426,15 +155,33 @@ impl Findings {
     }
 }
 
+/// A missing part.
+static NOTHING: Config = Config::Map(Vec::new());
+
 /// What is wrong with a configuration: a whole one with a part `skills`, or that part alone.
 pub fn preflight(config: &Config) -> Vec<Issue> {
-    let mut found = Findings(Vec::new());
-    let nothing = Config::Map(Vec::new());
     let skills = match config.get("skills") {
         Some(skills) => skills,
-        None if WHOLE.iter().any(|part| config.get(part).is_some()) => &nothing,
+        None if WHOLE.iter().any(|part| config.get(part).is_some()) => &NOTHING,
         None => config,
     };
+    let mut found = Findings(Vec::new());
+    check_parts(&mut found, skills);
+    check_lists(&mut found, skills);
+    check_versioning(&mut found, skills.get("versioning").unwrap_or(&NOTHING));
+    check_unique_ids(&mut found, skills, &SPACE_IDS);
+    check_namespaces(&mut found, skills);
+    let source_ids = check_unique_ids(&mut found, skills, &SOURCE_IDS);
+    check_sources_of_spaces(&mut found, skills, &source_ids);
+    for (i, source) in entries(skills, "sources") {
+        if let Some(kind) = source.get("type").and_then(Config::text) {
+            check_source(&mut found, i, id(source), kind, source.get("options").unwrap_or(&NOTHING));
+        }
+    }
+    found.0
+}
+
+fn check_parts(found: &mut Findings, skills: &Config) {
     let parts: Vec<&str> = PARTS
         .iter()
         .map(|(part, _)| *part)
@@ -446,11 +193,14 @@ pub fn preflight(config: &Config) -> Vec<Issue> {
             found.options(&format!("skills.{part}"), value, options, &[], true);
         }
     }
+}
+
+fn check_lists(found: &mut Findings, skills: &Config) {
     for (part, keys) in [("spaces", SPACE), ("sources", SOURCE)] {
         if let Some(value) = skills.get(part).filter(|value| !matches!(value, Config::List(_))) {
             found.shape(format!("skills.{part}"), format!("expected a list, found {}", value.type_name()));
         }
-        for (i, entry) in skills.get(part).unwrap_or(&nothing).list().iter().enumerate() {
+        for (i, entry) in skills.get(part).unwrap_or(&NOTHING).list().iter().enumerate() {
             let path = format!("skills.{part}[{i}]");
             if !found.options(&path, entry, keys, &["sources", "options"], true) {
                 continue;
@@ -460,32 +210,56 @@ pub fn preflight(config: &Config) -> Vec<Issue> {
             }
         }
     }
-    versioning(&mut found, skills.get("versioning").unwrap_or(&nothing));
-    let entries = |part: &str| {
-        skills
-            .get(part)
-            .unwrap_or(&nothing)
-            .list()
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| matches!(entry, Config::Map(_)))
-    };
-    let id = |entry: &Config| entry.get("id").and_then(Config::text).unwrap_or_default().to_owned();
-    let mut ids: HashMap<String, usize> = HashMap::new();
-    for (i, space) in entries("spaces") {
-        let space = id(space);
-        if let Some(first) = ids.get(&space) {
-            found.add(
-                "SKILL_CONFIG_DUPLICATE_SPACE_ID",
-                "Duplicate skills space id found.",
-                format!("skills.spaces[{i}].id"),
-                json!({"space_id": space, "first_index": first}),
-            );
+}
+
+/// The mappings in a list, with their indexes.
+fn entries<'c>(skills: &'c Config, part: &str) -> impl Iterator<Item = (usize, &'c Config)> + use<'c> {
+    let list = skills.get(part).unwrap_or(&NOTHING).list();
+    list.iter().enumerate().filter(|(_, entry)| matches!(entry, Config::Map(_)))
+}
+
+fn id(entry: &Config) -> &str {
+    entry.get("id").and_then(Config::text).unwrap_or_default()
+}
+
+/// A list whose entries have unique ids, and how a duplicate is reported.
+struct UniqueIds {
+    part: &'static str,
+    member: &'static str,
+    code: &'static str,
+    message: &'static str,
+}
+
+const SPACE_IDS: UniqueIds = UniqueIds {
+    part: "spaces",
+    member: "space_id",
+    code: "SKILL_CONFIG_DUPLICATE_SPACE_ID",
+    message: "Duplicate skills space id found.",
+};
+const SOURCE_IDS: UniqueIds = UniqueIds {
+    part: "sources",
+    member: "source_id",
+    code: "SKILL_CONFIG_DUPLICATE_SOURCE_ID",
+    message: "Duplicate skills source id found.",
+};
+
+/// Returns the ids.
+fn check_unique_ids<'c>(found: &mut Findings, skills: &'c Config, unique: &UniqueIds) -> HashSet<&'c str> {
+    let mut first_indexes = HashMap::new();
+    for (i, entry) in entries(skills, unique.part) {
+        let id = id(entry);
+        if let Some(first) = first_indexes.get(id) {
+            let path = format!("skills.{}[{i}].id", unique.part);
+            found.add(unique.code, unique.message, path, json!({unique.member: id, "first_index": first}));
         } else {
-            ids.insert(space, i);
+            first_indexes.insert(id, i);
         }
     }
-    for (i, space) in entries("spaces") {
+    first_indexes.into_keys().collect()
+}
+
+fn check_namespaces(found: &mut Findings, skills: &Config) {
+    for (i, space) in entries(skills, "spaces") {
         if let Some(namespace) =
             space.get("namespace").and_then(Config::text).filter(|namespace| !is_namespace(namespace))
         {
@@ -500,21 +274,10 @@ pub fn preflight(config: &Config) -> Vec<Issue> {
             );
         }
     }
-    let mut ids: HashMap<String, usize> = HashMap::new();
-    for (i, source) in entries("sources") {
-        let source = id(source);
-        if let Some(first) = ids.get(&source) {
-            found.add(
-                "SKILL_CONFIG_DUPLICATE_SOURCE_ID",
-                "Duplicate skills source id found.",
-                format!("skills.sources[{i}].id"),
-                json!({"source_id": source, "first_index": first}),
-            );
-        } else {
-            ids.insert(source, i);
-        }
-    }
-    for (i, space) in entries("spaces") {
+}
+
+fn check_sources_of_spaces(found: &mut Findings, skills: &Config, source_ids: &HashSet<&str>) {
+    for (i, space) in entries(skills, "spaces") {
         let sources = space.get("sources").unwrap_or(&Config::Null);
         if !matches!(sources, Config::List(_)) && space.get("sources").is_some() {
             found.shape(
@@ -526,7 +289,7 @@ pub fn preflight(config: &Config) -> Vec<Issue> {
             let path = format!("skills.spaces[{i}].sources[{j}]");
             match source.text() {
                 None => found.shape(path, format!("expected a text, found {}", source.type_name())),
-                Some(name) if !ids.contains_key(name) => {
+                Some(name) if !source_ids.contains(name) => {
                     found.add(
                         "SKILL_CONFIG_SPACE_SOURCE_NOT_FOUND",
                         "Skills space references an unknown source id.",
@@ -538,15 +301,9 @@ pub fn preflight(config: &Config) -> Vec<Issue> {
             }
         }
     }
-    for (i, source) in entries("sources") {
-        if let Some(kind) = source.get("type").and_then(Config::text) {
-            check_source(&mut found, i, &id(source), kind, source.get("options").unwrap_or(&nothing));
-        }
-    }
-    found.0
 }
 
-fn versioning(found: &mut Findings, versioning: &Config) {
+fn check_versioning(found: &mut Findings, versioning: &Config) {
     const PATH: &str = "skills.versioning";
     if !found.options(PATH, versioning, VERSIONING, &[], false) {
         return;
@@ -634,7 +391,7 @@ pub fn level(issue: &Issue) -> &str {
 pub fn of_yaml(text: &str) -> Result<Vec<Issue>, Fault> {
     Ok(match parse_yaml(text)? {
         Ok(config @ Config::Map(_)) => preflight(&config),
-        Ok(other) => vec![unreadable(format!("expected an object, found {}", other.type_name()))],
+        Ok(other) => vec![config::unreadable(format!("expected an object, found {}", other.type_name()))],
         Err(issue) => vec![issue],
     })
 }
