@@ -1,4 +1,5 @@
 use super::*;
+use crate::input::MAX_JSON_BYTES;
 use proptest::prelude::*;
 
 fn codes(yaml: &str) -> Vec<(&'static str, String)> {
