@@ -5,7 +5,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Uuid, pg_function, sys};
 
-use super::missing;
+use super::record::missing;
 use super::recorder::{Denial, commit_elsewhere};
 use crate::settings;
 

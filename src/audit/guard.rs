@@ -11,7 +11,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Oid, arg, sys};
 
 use super::bypass::{self, Bypass};
-use super::has_identity;
+use super::identity::has_identity;
 use crate::module::Check;
 use crate::settings;
 

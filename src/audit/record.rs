@@ -14,7 +14,8 @@ use skill_pg::{
 };
 
 use super::bypass::{self, Bypass};
-use super::{OWN, keys, log_id_or_new};
+use super::identity::{OWN, log_id_or_new};
+use super::keys;
 use crate::settings;
 
 /// The columns of `audit_logs`, in the order of `sql/audit/audit.sql`.

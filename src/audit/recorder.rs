@@ -11,7 +11,7 @@ use skill_pg::error::{OrRaise, report};
 use skill_pg::one_off::{self, Failure};
 use skill_pg::{Arg, Uuid, pg_worker};
 
-use super::append_for;
+use super::append::append_for;
 use crate::settings;
 
 /// How long a denial waits for a free background worker.

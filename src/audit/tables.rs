@@ -6,7 +6,7 @@ use skill_pg::row_json::ChangeWriter;
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Arg, Call, Event, Oid, Timing, Trigger, arg, pg_function, sys};
 
-use super::append;
+use super::append::append;
 use super::bypass::{self, Bypass};
 use super::record::Appender;
 use crate::settings;

@@ -1,0 +1,50 @@
+"""The extension as a whole: health(), maintain() and version_info() report what the modules register."""
+
+import psycopg
+import pytest
+
+CHECKS = {
+    "versions",
+    "keyring",
+    "roles",
+    "audit_protection",
+    "utility_guard",
+    "audit_partitions",
+    "audit_seal",
+    "sealer",
+    "row_security",
+    "dump_marking",
+    "stuck_runs",
+    "skills_integrity",
+}
+TASKS = ["audit_partitions", "run_retention", "audit_seal", "audit_sweep"]
+
+
+def test_health_has_one_row_for_each_check(db):
+    rows = db.execute('SELECT "check", status, detail FROM skill_system.health()').fetchall()
+    assert sorted(check for check, _, _ in rows) == sorted(CHECKS)
+    assert all(status in ("ok", "warning", "error") and detail for _, status, detail in rows)
+
+
+def test_health_finds_a_table_without_row_security(db):
+    with db.transaction(force_rollback=True):
+        db.execute("ALTER TABLE skill_system.runs DISABLE ROW LEVEL SECURITY")
+        sql = "SELECT status, detail FROM skill_system.health() WHERE \"check\" = 'row_security'"
+        assert db.execute(sql).fetchone() == ("error", "off for runs")
+
+
+def test_maintain_runs_every_task_in_order(db):
+    assert [task for task, _, _ in db.execute("SELECT * FROM skill_system.maintain()")] == TASKS
+
+
+@pytest.mark.parametrize("max_rows", [None, 0, -1, 1_000_001])
+def test_maintain_refuses_a_batch_out_of_range(db, max_rows):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="max_rows must be between 1 and 1000000"):
+        db.execute("SELECT * FROM skill_system.maintain(%s)", [max_rows])
+
+
+def test_library_and_catalogue_have_one_version(db):
+    library, catalogue, advice = db.execute(
+        "SELECT library, catalogue, advice FROM skill_system.version_info()"
+    ).fetchone()
+    assert (library, advice) == (catalogue, "nothing to do")
