@@ -235,7 +235,7 @@ def test_two_at_once(server, db):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         # In another database it is refused.
-        with pytest.raises(errors.ObjectNotInPrerequisiteState, match="another session rotates"):
+        with pytest.raises(errors.ObjectNotInPrerequisiteState, match="another session is rotating"):
             rotate(elsewhere)
         db.execute("COMMIT")
         thread.join()
