@@ -51,7 +51,10 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
             return Ok(Step::Empty);
         };
         let mut run = Run::begin(log_id, max_rows)?;
-        spi::as_owner(|| bypass::with(Bypass::Sealing, || run.seal()))?;
+        if spi::as_owner(|| bypass::with(Bypass::Sealing, || run.seal()))? {
+            // Not before: the end of `as_owner` takes back what was set in it.
+            spi::commit_synchronously();
+        }
         run.record()?;
         fault_point::reached("seal_recorded");
         Ok(Step::Sealed { sealed: run.state.size - run.before, state: Box::new(run.state), snapshot: run.snapshot })
@@ -91,8 +94,8 @@ impl Run {
         Ok(Run { log_id, before: state.size, state, snapshot, left: max_rows, is_first, changed_protection })
     }
 
-    /// Appends the leaves and writes the state, where it changed.
-    fn seal(&mut self) -> Result<(), Fault> {
+    /// Appends the leaves and writes the state, where it changed; tells whether it did.
+    fn seal(&mut self) -> Result<bool, Fault> {
         let was_under_way = self.state.target.is_some();
         let mut leaves = Leaves::resume(self.state.size)?;
         if self.is_first {
@@ -106,19 +109,19 @@ impl Run {
         }
         fault_point::reached("leaves_read");
         let has_grown = leaves.size > self.before;
-        if has_grown || self.is_first || self.changed_protection.is_some() || was_under_way {
+        let is_changed = has_grown || self.is_first || self.changed_protection.is_some() || was_under_way;
+        if is_changed {
             if has_grown {
                 self.state.sealed_at = sys::clock_timestamp();
             }
             (self.state.size, self.state.root) = leaves.finish()?;
             fault_point::reached("tiles_written");
             self.state.write();
-            spi::commit_synchronously();
             growth::tree_grew();
             fault_point::reached("state_written");
             summarize_index();
         }
-        Ok(())
+        Ok(is_changed)
     }
 
     /// Seals the records between the state's snapshot and its target (or now), and moves the state on.

@@ -50,20 +50,21 @@ impl Place {
 }
 
 columns! {
+    /// Cast, so that verification still runs, and reports it, when somebody changed the type of a column.
     struct Stored {
-        incarnation: i32 = "incarnation",
-        tree_size: i64 = "tree_size",
-        root_hash: Vec<u8> = "root_hash",
+        incarnation: i32 = "incarnation::int",
+        tree_size: i64 = "tree_size::bigint",
+        root_hash: Vec<u8> = "root_hash::bytea",
         snapshot: String = "snapshot::text",
         target: Option<String> = "target::text",
-        position_transaction: Option<i64> = "position_transaction",
-        position_id: Option<Uuid> = "position_id",
-        foreign_below: i64 = "foreign_below",
-        system_identifier: i64 = "system_identifier",
-        database_oid: Oid = "database_oid",
-        timeline: i32 = "timeline",
-        fingerprint: Option<Vec<u8>> = "fingerprint",
-        sealed_at: Timestamptz = "sealed_at",
+        position_transaction: Option<i64> = "position_transaction::bigint",
+        position_id: Option<Uuid> = "position_id::uuid",
+        foreign_below: i64 = "foreign_below::bigint",
+        system_identifier: i64 = "system_identifier::bigint",
+        database_oid: Oid = "database_oid::oid",
+        timeline: i32 = "timeline::int",
+        fingerprint: Option<Vec<u8>> = "fingerprint::bytea",
+        sealed_at: Timestamptz = "sealed_at::timestamptz",
     }
 }
 

@@ -836,7 +836,7 @@ def _(t, log):
         connection.execute(
             "CREATE OR REPLACE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', "
             "until timestamptz DEFAULT 'infinity', since_checkpoint bigint DEFAULT NULL) "
-            "RETURNS TABLE (partition regclass, id uuid, created_at timestamptz, problem text, detail text) "
+            "RETURNS TABLE (partition regclass, record_id uuid, created_at timestamptz, problem text, detail text) "
             "LANGUAGE sql AS 'SELECT NULL::regclass, NULL::uuid, NULL::timestamptz, NULL, NULL WHERE false'"
         )
         triggers(connection, "DISABLE")

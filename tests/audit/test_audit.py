@@ -522,7 +522,7 @@ BROKEN = {
     "mode": (lambda path: as_server("chmod", "644", str(path)), "mode is 0644"),
     "group": (lambda path: as_server("chmod", "640", str(path)), "mode is 0640"),
     "missing": (lambda path: as_server("rm", str(path)), "keyring"),
-    "directory": (lambda path: as_server("sh", "-c", 'rm "$0" && mkdir -m 700 "$0"', str(path)), "no regular file"),
+    "directory": (lambda path: as_server("sh", "-c", 'rm "$0" && mkdir -m 700 "$0"', str(path)), "not a regular file"),
     "json": (lambda path: write_keyring(path, '{"keys": [{"kty": "oct", "k": "' + SECRET + '"'), "JSON Web Key"),
     "no json": (lambda path: write_keyring(path, SECRET), "JSON Web Key"),
     "type": (
@@ -650,7 +650,7 @@ def test_a_keyring_command(keyed):
         ("exit 3", "exit status: 3"),
         (f"cat '{script}'; cat '{script}' >&2; exit 1", "status"),
         ("no-such-program", "127"),
-        ("printf '\\377\\376'", "no text"),
+        ("printf '\\377\\376'", "not UTF-8 text"),
         ("yes", "larger|more than"),
         ("kill -9 $$", "signal"),
     ]:
