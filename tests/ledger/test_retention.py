@@ -732,9 +732,9 @@ def test_holds_are_recorded(log, connect):
             ),
             (2, None, None, "all", "test_admin", False, None, None),
         ]
-    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="released before"):
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="already released"):
         log.first.execute("SELECT skill_system.release_legal_hold(1, 'x')")
-    with pytest.raises(errors.UndefinedObject, match="no legal hold 3"):
+    with pytest.raises(errors.UndefinedObject, match="legal hold 3 does not exist"):
         log.first.execute("SELECT skill_system.release_legal_hold(3, 'x')")
     assert log.db.execute(
         "SELECT event_type, event_data->>'hold', session_user_name FROM skill_system.audit_logs "

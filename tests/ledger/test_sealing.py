@@ -387,7 +387,7 @@ def test_maintain_never_makes_writers_wait(prepared):
     assert len(waits) > 50
     connection.execute("COMMIT PREPARED 'forgotten'")
     tasks = dict(connection.execute("SELECT task, detail FROM skill_system.maintain()").fetchall())
-    assert tasks["audit_partitions"].count(" made") >= 2
+    assert tasks["audit_partitions"].count(" created") >= 2
     exactly_once(connection)
     assert problems(connection) == []
 

@@ -30,7 +30,7 @@ def test_health_finds_a_table_without_row_security(db):
     with db.transaction(force_rollback=True):
         db.execute("ALTER TABLE skill_system.runs DISABLE ROW LEVEL SECURITY")
         sql = "SELECT status, detail FROM skill_system.health() WHERE \"check\" = 'row_security'"
-        assert db.execute(sql).fetchone() == ("error", "off for runs")
+        assert db.execute(sql).fetchone() == ("error", "disabled for runs")
 
 
 def test_maintain_runs_every_task_in_order(db):
