@@ -324,7 +324,7 @@ def test_no_worker_is_free(new_cluster):
         governed_with_record(cluster)
         sealer(admin, "governed")
         governed_with_record(cluster, "second")
-        message = 'no background worker is free for "skill_system sealer second"'
+        message = 'no background worker is free for the skill_system sealer of database "second"'
         until(lambda: message in server_log(cluster.directory), "nothing in the log")
         with cluster.connect(dbname="second") as second:
             assert health(second) == ("error", "no process seals this database")

@@ -335,7 +335,10 @@ fn start_due(kind: &Kind, plans: &mut HashMap<pg_sys::Oid, Plan>, known: &[(pg_s
         } else {
             if !plan.logged {
                 background::log(
-                    format!("no background worker is free for \"{} {name}\"; trying again", kind.worker.0),
+                    format!(
+                        "no background worker is free for the {} of database \"{name}\"; trying again",
+                        kind.worker.0
+                    ),
                     Some("Raise max_worker_processes: each database with the extension needs one."),
                 );
             }
