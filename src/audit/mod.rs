@@ -18,7 +18,7 @@ use skill_pg::{Answer, Call, Timestamptz, arg, fault_point, pg_function, sys, xa
 use crate::module::Module;
 use crate::settings;
 
-pub use append::{append, append_all, append_for, append_system};
+pub use append::{append, append_by, append_for, append_system};
 pub use identity::has_identity;
 pub use record::{
     LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest, missing, signing_with, take_written,

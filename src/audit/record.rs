@@ -19,7 +19,7 @@ use super::keys;
 use crate::settings;
 
 /// The columns of `audit_logs`, in the order of `sql/audit/audit.sql`.
-const COLUMNS: Columns<COUNT> = Columns([
+static COLUMNS: Columns<COUNT> = Columns([
     (c"id", pg_sys::UUIDOID),
     (c"tenant_id", pg_sys::TEXTOID),
     (c"event_type", pg_sys::VARCHAROID),
@@ -227,7 +227,7 @@ impl Appender {
         actor_id: Option<&str>,
         actor_type: Option<&str>,
     ) -> Result<Uuid, Fault> {
-        let mut row = COLUMNS.0.map(|(_, oid)| Arg::null(oid));
+        let mut row = COLUMNS.0.each_ref().map(|(_, oid)| Arg::null(*oid));
         row[TENANT_ID] = arg(tenant);
         row[EVENT_TYPE] = arg(event_type);
         row[EVENT_DATA] = event_data;

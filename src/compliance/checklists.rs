@@ -10,8 +10,9 @@ use skill_pg::{Answer, Call, Event, NonNull, Returned, Timestamptz, Timing, Trig
 
 use super::filing::{change_status, lock_checklist};
 use super::frozen_rules::{check_not_stale, freeze_rules};
-use super::{RuleLock, lock_rules, record, unknown};
+use super::{RuleLock, lock_rules, unknown};
 use crate::args::{actor, json as json_argument, missing, stored, uuid};
+use crate::audit;
 
 fn state(call: &Call, id: Uuid, (status, version): (&str, i32)) -> Returned {
     call.row(&[arg(id), arg(status), arg(version)])
@@ -144,7 +145,7 @@ fn create_checklist(call: &Call) -> Answer {
         "checklist_id": id.to_string(), "entity_id": entity_id, "compliance_domain": domain, "template_version": template_version,
         "from": null, "to": "draft", "rules_frozen": frozen,
     });
-    record("filing.created", data, &by);
+    audit::append_by("filing.created", [data], &by)?;
     Ok(state(call, id, ("draft", 1)))
 }
 
@@ -306,6 +307,6 @@ fn add_artifact(call: &Call) -> Answer {
         "checklist_id": id.to_string(), "artifact_id": artifact.to_string(), "item_index": index, "name": valid.name, "content_sha256": valid.content_sha256,
         "size_bytes": valid.size_bytes, "generated_by": valid.generated_by,
     });
-    record("filing.artifact_added", data, &sys::role_name(sys::session_user()));
+    audit::append_by("filing.artifact_added", [data], &sys::role_name(sys::session_user()))?;
     Ok(call.row(&[arg(artifact), arg(&valid.content_sha256), arg(valid.size_bytes)]))
 }

@@ -6,8 +6,9 @@ use skill_core::compliance::checklists as logic;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{FromRow, NonNull, Row, Uuid, arg};
 
-use super::{record, unknown};
+use super::unknown;
 use crate::args::stored;
+use crate::audit;
 
 /// A checklist whose row is locked until the transaction ends.
 pub struct Checklist {
@@ -84,6 +85,6 @@ pub fn change_status(
             data.extend(part.as_object().cloned().unwrap_or_default());
         }
     }
-    record(logic::event_type(action), data, by);
+    audit::append_by(logic::event_type(action), [data], by)?;
     Ok((status, version))
 }

@@ -10,8 +10,9 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Uuid, arg, pg_function, sys};
 
 use super::filing::{Checklist, change_status, lock_checklist};
-use super::{RuleLock, lock_rules, record, record_all, unknown};
+use super::{RuleLock, lock_rules, unknown};
 use crate::args::{actor, stored, uuid};
+use crate::audit;
 
 /// Freezes for a filing the rules that apply today and are not frozen yet; the caller holds the lock.
 pub fn freeze_rules(checklist: Uuid, new: bool, domains: Option<Vec<String>>, field: Option<&str>) -> i32 {
@@ -42,7 +43,8 @@ fn snapshot_rules(call: &Call) -> Answer {
     let frozen = freeze_rules(id, false, checklist.rule_domains, checklist.entity_field.as_deref());
     if frozen > 0 {
         let by = sys::role_name(sys::session_user());
-        record("filing.rules_frozen", json!({"checklist_id": id.to_string(), "rules": frozen}), &by);
+        let data = json!({"checklist_id": id.to_string(), "rules": frozen});
+        audit::append_by("filing.rules_frozen", [data], &by)?;
     }
     Ok(call.answer(frozen))
 }
@@ -129,7 +131,7 @@ fn acknowledge_stale(call: &Call) -> Answer {
         "checklist_id": frozen.checklist.to_string(), "snapshot_id": id.to_string(), "rule_identifier": frozen.identifier,
         "frozen_version": frozen.version, "acknowledged_version": newest, "from": "stale", "to": "acknowledged", "comment": comment,
     });
-    record("filing.stale_acknowledged", data, by);
+    audit::append_by("filing.stale_acknowledged", [data], by)?;
     Ok(call.null())
 }
 
@@ -158,7 +160,7 @@ fn refresh_snapshot(call: &Call) -> Answer {
         "checklist_id": frozen.checklist.to_string(), "snapshot_id": id.to_string(), "replaced_by": fresh.to_string(),
         "rule_identifier": frozen.identifier, "from": frozen.version, "to": newest,
     });
-    record("filing.rule_refreshed", data, &by);
+    audit::append_by("filing.rule_refreshed", [data], &by)?;
     if REVIEWED.contains(&checklist.status.as_str()) {
         change_status(&checklist, "refresh_snapshot", None, &by, json!({}))?;
     }
@@ -227,7 +229,7 @@ pub fn check_not_stale(checklist: Uuid) -> Result<(), Fault> {
 
 /// Marks the copies of open filings that froze another version of the rule as stale, also those whose change to an
 /// earlier version was acknowledged. Returns how many.
-pub fn make_stale(identifier: &str, version: i32, id: Uuid, by: &str) -> i64 {
+pub fn make_stale(identifier: &str, version: i32, id: Uuid, by: &str) -> Result<i64, Fault> {
     let stale = spi::collect::<(Uuid, Uuid, i32)>(
         "UPDATE skill_system.filing_rule_snapshots s \
          SET is_current = false, superseded_by = $2, acknowledged = false, acknowledged_by = NULL, acknowledged_at = NULL, \
@@ -247,6 +249,6 @@ pub fn make_stale(identifier: &str, version: i32, id: Uuid, by: &str) -> i64 {
             "from": from, "to": version,
         })
     });
-    record_all("filing.stale", changes, by);
-    stale.len() as i64
+    audit::append_by("filing.stale", changes, by)?;
+    Ok(stale.len() as i64)
 }

@@ -12,13 +12,10 @@ mod rules;
 mod snapshot;
 mod status;
 
-use serde_json::Value;
 use skill_core::{Code, Fault};
-use skill_pg::error::OrRaise;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Numeric, Timing, Trigger, Uuid, arg, pg_function, sys};
 
-use crate::audit;
 use crate::module::Module;
 
 pub const MODULE: Module = Module::new("compliance");
@@ -26,17 +23,6 @@ pub const MODULE: Module = Module::new("compliance");
 /// The error for a row that does not exist in this tenant.
 fn unknown(what: &str, id: Uuid) -> Fault {
     Fault::new(Code::UndefinedObject, format!("{what} {id} does not exist"))
-}
-
-/// One audit record of a change of state.
-fn record(event_type: &str, data: Value, by: &str) {
-    record_all(event_type, std::iter::once(data), by);
-}
-
-/// One audit record for each of several changes.
-fn record_all(event_type: &str, changes: impl Iterator<Item = Value>, by: &str) {
-    let actor = Some(by).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
-    audit::append_all(event_type, changes, actor, Some("user")).or_raise();
 }
 
 /// Functions that freeze rules and functions that publish them exclude each other.

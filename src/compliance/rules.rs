@@ -9,8 +9,9 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Date, Returned, Uuid, arg, pg_function, sys};
 
 use super::frozen_rules::make_stale;
-use super::{RuleLock, lock_rules, record, unknown};
+use super::{RuleLock, lock_rules, unknown};
 use crate::args::{actor, json as json_argument, missing, stored, uuid};
+use crate::audit;
 
 skill_pg::columns! {
     /// The version without a successor; in force, or going to be.
@@ -129,14 +130,14 @@ fn add_version(call: &Call, status: &str) -> Answer {
         ],
     );
     let (id, version) = written.ok_or_else(|| Fault::new(Code::Internal, "the version was not written"))?;
-    let stale = if active { make_stale(identifier, version, id, by) } else { 0 };
+    let stale = if active { make_stale(identifier, version, id, by)? } else { 0 };
     let event = if active { "rule.published" } else { "rule.proposed" };
     let superseded = previous.as_ref().filter(|_| active);
     let data = json!({
         "rule_identifier": identifier, "rule_version_id": id.to_string(), "version": version, "from": null, "to": status,
         "supersedes": superseded.map(|previous| previous.version), "content_sha256": sha256(content.as_bytes()), "stale_snapshots": stale,
     });
-    record(event, data, by);
+    audit::append_by(event, [data], by)?;
     Ok(state(call, id, identifier, version, status, superseded.map(|previous| previous.id), stale))
 }
 
@@ -209,7 +210,7 @@ fn submit_rule(call: &Call) -> Answer {
     require_status(&proposal, "draft", "submitted")?;
     set_status(id, "pending_review", None);
     let data = json!({"rule_identifier": proposal.identifier, "rule_version_id": id.to_string(), "version": proposal.version, "from": "draft", "to": "pending_review"});
-    record("rule.submitted", data, &by);
+    audit::append_by("rule.submitted", [data], &by)?;
     Ok(state(call, id, &proposal.identifier, proposal.version, "pending_review", None, 0))
 }
 
@@ -237,7 +238,7 @@ fn review_rule(call: &Call) -> Answer {
         }
         let previous = supersede(identifier, proposal.date)?;
         set_status(id, "active", Some(&by));
-        ("active", previous, make_stale(identifier, version, id, &by))
+        ("active", previous, make_stale(identifier, version, id, &by)?)
     } else {
         set_status(id, "draft", None);
         ("draft", None, 0)
@@ -246,7 +247,8 @@ fn review_rule(call: &Call) -> Answer {
         "rule_identifier": identifier, "rule_version_id": id.to_string(), "version": version, "from": "pending_review", "to": status,
         "comment": comment, "supersedes": previous.as_ref().map(|previous| previous.version), "stale_snapshots": stale,
     });
-    record(if decision == "approved" { "rule.published" } else { "rule.rejected" }, data, &by);
+    let event = if decision == "approved" { "rule.published" } else { "rule.rejected" };
+    audit::append_by(event, [data], &by)?;
     Ok(state(call, id, identifier, version, status, previous.map(|previous| previous.id), stale))
 }
 

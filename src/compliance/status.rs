@@ -1,5 +1,6 @@
 //! The status matrix, which follows the checklists.
 
+use crate::audit;
 use crate::settings;
 use serde_json::{Value, json};
 use skill_core::error::shorten;
@@ -8,7 +9,6 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Timing, Trigger, arg, pg_function};
 
-use super::record;
 use crate::args::{actor, json as json_argument};
 
 /// Works out one cell from the newest checklist of the entity in the domain.
@@ -120,11 +120,10 @@ fn assess_compliance(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for (domain, before, after) in changes {
         if before != after {
-            record(
-                "compliance.assessed",
-                json!({"entity_id": entity, "compliance_domain": domain, "from": before, "to": after, "details": details}),
-                &by,
-            );
+            let data = json!({
+                "entity_id": entity, "compliance_domain": domain, "from": before, "to": after, "details": details,
+            });
+            audit::append_by("compliance.assessed", [data], &by)?;
         }
         rows.push(&[arg(&domain), arg(before.as_deref()), arg(after.as_deref())]);
     }

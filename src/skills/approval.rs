@@ -99,7 +99,7 @@ fn add_skill_approver(call: &Call) -> Answer {
             .detail("A key that was revoked stays so.")
             .hint("SELECT * FROM skill_system.skill_approvers;"));
     }
-    append_audit("skill.approver_added", json!({"key_id": key_id, "approver": approver}));
+    append_audit("skill.approver_added", json!({"key_id": key_id, "approver": approver}))?;
     Ok(call.answer(key_id))
 }
 
@@ -126,7 +126,7 @@ fn revoke_skill_approver(call: &Call) -> Answer {
             See::OwnWrites,
             &[arg(key_id)],
         );
-        append_audit("skill.approver_revoked", json!({"key_id": key_id}));
+        append_audit("skill.approver_revoked", json!({"key_id": key_id}))?;
     }
     Ok(call.answer(!revoked))
 }

@@ -1,6 +1,7 @@
 //! What `define_skill()` gives a skill next to its versions: its three tiers, a name, tags, a context mode.
 
 use serde_json::{Map, Value, json};
+use skill_core::Fault;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Arg, arg};
 
@@ -55,7 +56,7 @@ fn tier_arg<'a>(tier: &Option<Tier<'a>>) -> Arg<'a> {
 }
 
 /// Writes a definition, if it changes anything.
-pub fn define(head: &Head, version: &Version, definition: &Definition, change: &Change) {
+pub fn define(head: &Head, version: &Version, definition: &Definition, change: &Change) -> Result<(), Fault> {
     let changed = spi::execute(
         include_str!("define.sql"),
         As::Owner,
@@ -72,6 +73,7 @@ pub fn define(head: &Head, version: &Version, definition: &Definition, change: &
     if changed > 0 {
         index::update(head);
         let change = Change { metadata_change: Some(definition.to_json()), ..change.clone() };
-        record_history(head, "changed", Some(version), Some(head.status), Some(head.status), &change);
+        record_history(head, "changed", Some(version), Some(head.status), Some(head.status), &change)?;
     }
+    Ok(())
 }

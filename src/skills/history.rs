@@ -1,8 +1,8 @@
 //! The history: one row and one audit record for each change, numbered without gaps in the order of commits.
 
 use serde_json::{Value, json};
+use skill_core::Fault;
 use skill_core::skills::Status;
-use skill_pg::error::OrRaise;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{arg, sys};
 
@@ -18,7 +18,7 @@ pub fn record_history(
     previous: Option<Status>,
     status: Option<Status>,
     change: &Change,
-) {
+) -> Result<(), Fault> {
     let revision = spi::one::<i64>(
         "WITH n AS (UPDATE skill_system.skill_namespaces SET revision = revision + 1 \
                     WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 RETURNING revision) \
@@ -54,11 +54,10 @@ pub fn record_history(
     if let Some(channel) = &change.channel {
         data["channel"] = channel.as_str().into();
     }
-    let actor = Some(change.changed_by.as_str()).filter(|by| by.chars().count() <= skill_core::audit::MAX_ACTOR_ID);
-    audit::append(&format!("skill.{action}"), data, actor, Some("user")).or_raise();
+    audit::append_by(&format!("skill.{action}"), [data], &change.changed_by)
 }
 
 /// An audit record about skills by the role that logged in, outside of the history.
-pub fn append_audit(event_type: &str, data: Value) {
-    audit::append(event_type, data, Some(&sys::role_name(sys::session_user())), Some("user")).or_raise();
+pub fn append_audit(event_type: &str, data: Value) -> Result<(), Fault> {
+    audit::append_by(event_type, [data], &sys::role_name(sys::session_user()))
 }

@@ -154,15 +154,15 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     if is_new_version {
         insert_version(new, &head, &version, &metadata, change);
         dependencies::insert_relations(&version, &relations);
-        record_history(&head, "registered", Some(&version), new.previous_status, Some(wanted), change);
+        record_history(&head, "registered", Some(&version), new.previous_status, Some(wanted), change)?;
     } else if before != Some(wanted) {
         version.status = wanted;
         write_status(&version);
-        record_history(&head, "status", Some(&version), new.previous_status.or(before), Some(wanted), change);
+        record_history(&head, "status", Some(&version), new.previous_status.or(before), Some(wanted), change)?;
     } else if served && head.current_version_id != version.id {
-        record_history(&head, "current", Some(&version), new.previous_status, Some(wanted), change);
+        record_history(&head, "current", Some(&version), new.previous_status, Some(wanted), change)?;
     } else if served && !metadata_matches(&head, &metadata) {
-        record_history(&head, "changed", Some(&version), before, Some(wanted), change);
+        record_history(&head, "changed", Some(&version), before, Some(wanted), change)?;
     } else {
         return Ok(State::new(&head, &version, false));
     }
@@ -283,16 +283,16 @@ fn make_current(head: &mut Head, version: &Version, metadata: &Value) {
 }
 
 /// Gives a version another status. An approved one becomes the one that is served, unless the skill is pinned to another.
-pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &Change) -> State {
+pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &Change) -> Result<State, Fault> {
     let before = version.status;
     let version = Version { status, ..version.clone() };
     let current = head.current_version_id == version.id;
     let becomes_current = !current && status == Status::Approved && !head.pinned;
     if before != status {
         write_status(&version);
-        record_history(head, "status", Some(&version), Some(before), Some(status), change);
+        record_history(head, "status", Some(&version), Some(before), Some(status), change)?;
     } else if becomes_current {
-        record_history(head, "current", Some(&version), Some(before), Some(status), change);
+        record_history(head, "current", Some(&version), Some(before), Some(status), change)?;
     }
     if becomes_current {
         make_current(head, &version, &model::version_metadata(&version));
@@ -310,11 +310,11 @@ pub fn set_status(head: &mut Head, version: &Version, status: Status, change: &C
     if status == Status::Approved && before != status {
         dependencies::warn_unmet(head, &version);
     }
-    State::new(head, &version, false)
+    Ok(State::new(head, &version, false))
 }
 
 /// Switches an approved skill on or off.
-pub fn set_enabled(head: &Head, enabled: bool, change: &Change) {
+pub fn set_enabled(head: &Head, enabled: bool, change: &Change) -> Result<(), Fault> {
     let changed = spi::execute(
         "UPDATE skill_system.skill_heads SET enabled = $2, updated_at = clock_timestamp() \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1 AND status = 'approved' AND enabled <> $2",
@@ -326,39 +326,40 @@ pub fn set_enabled(head: &Head, enabled: bool, change: &Change) {
         let what = if enabled { "switched on" } else { "switched off" };
         let reason = change.reason.as_ref().map_or_else(|| what.to_owned(), |reason| format!("{what}: {reason}"));
         let change = Change { reason: Some(reason), ..change.clone() };
-        record_history(head, "changed", None, Some(head.status), Some(head.status), &change);
+        record_history(head, "changed", None, Some(head.status), Some(head.status), &change)?;
     }
+    Ok(())
 }
 
 /// Serves another approved version.
-pub fn promote(head: &mut Head, version: &Version, change: &Change) -> State {
+pub fn promote(head: &mut Head, version: &Version, change: &Change) -> Result<State, Fault> {
     if head.current_version_id != version.id {
-        record_history(head, "current", Some(version), Some(head.status), Some(version.status), change);
+        record_history(head, "current", Some(version), Some(head.status), Some(version.status), change)?;
         make_current(head, version, &model::version_metadata(version));
     }
-    State::new(head, version, false)
+    Ok(State::new(head, version, false))
 }
 
 /// Serves an approved version, or the one that is served now, until it is unpinned.
-pub fn pin(head: &mut Head, version: &Version, change: &Change) -> State {
+pub fn pin(head: &mut Head, version: &Version, change: &Change) -> Result<State, Fault> {
     let is_current = head.current_version_id == version.id;
     if !head.pinned || !is_current {
-        record_history(head, "pinned", Some(version), Some(head.status), Some(version.status), change);
+        record_history(head, "pinned", Some(version), Some(head.status), Some(version.status), change)?;
         if !is_current {
             make_current(head, version, &model::version_metadata(version));
         }
         write_pinned(head, true);
     }
-    State::new(head, version, false)
+    Ok(State::new(head, version, false))
 }
 
 /// Lets other versions be served again.
-pub fn unpin(head: &mut Head, version: &Version, change: &Change) -> State {
+pub fn unpin(head: &mut Head, version: &Version, change: &Change) -> Result<State, Fault> {
     if head.pinned {
-        record_history(head, "unpinned", Some(version), Some(head.status), Some(head.status), change);
+        record_history(head, "unpinned", Some(version), Some(head.status), Some(head.status), change)?;
         write_pinned(head, false);
     }
-    State::new(head, version, false)
+    Ok(State::new(head, version, false))
 }
 
 fn write_pinned(head: &mut Head, pinned: bool) {
@@ -373,7 +374,7 @@ fn write_pinned(head: &mut Head, pinned: bool) {
 }
 
 /// Puts a version into a channel.
-pub fn set_channel(head: &Head, channel: &str, version: &Version, change: &Change) -> State {
+pub fn set_channel(head: &Head, channel: &str, version: &Version, change: &Change) -> Result<State, Fault> {
     let changed = spi::execute(
         "INSERT INTO skill_system.skill_channels AS c (skill_id, channel, version_id, changed_by) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (tenant_id, skill_id, channel) DO UPDATE \
@@ -385,13 +386,13 @@ pub fn set_channel(head: &Head, channel: &str, version: &Version, change: &Chang
     );
     if changed > 0 {
         let change = Change { channel: Some(channel.to_owned()), ..change.clone() };
-        record_history(head, "channel", Some(version), None, Some(version.status), &change);
+        record_history(head, "channel", Some(version), None, Some(version.status), &change)?;
     }
-    State::new(head, version, false)
+    Ok(State::new(head, version, false))
 }
 
 /// Removes a channel; false when it does not exist.
-pub fn drop_channel(head: &Head, channel: &str, change: &Change) -> bool {
+pub fn drop_channel(head: &Head, channel: &str, change: &Change) -> Result<bool, Fault> {
     let dropped = spi::execute(
         "DELETE FROM skill_system.skill_channels \
          WHERE tenant_id = skill_system.current_tenant() AND skill_id = $1 AND channel = $2",
@@ -401,13 +402,13 @@ pub fn drop_channel(head: &Head, channel: &str, change: &Change) -> bool {
     );
     if dropped > 0 {
         let change = Change { channel: Some(channel.to_owned()), ..change.clone() };
-        record_history(head, "channel", None, None, None, &change);
+        record_history(head, "channel", None, None, None, &change)?;
     }
-    dropped > 0
+    Ok(dropped > 0)
 }
 
 /// Takes a skill out of use; its rows stay.
-pub fn delete(head: &mut Head, change: &Change) {
+pub fn delete(head: &mut Head, change: &Change) -> Result<(), Fault> {
     spi::execute(
         "UPDATE skill_system.skill_heads \
          SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), enabled = false \
@@ -418,11 +419,11 @@ pub fn delete(head: &mut Head, change: &Change) {
     );
     head.deleted = true;
     index::remove(head);
-    record_history(head, "deleted", None, Some(head.status), None, change);
+    record_history(head, "deleted", None, Some(head.status), None, change)
 }
 
 /// Removes a skill with its versions and files. The history and the audit trail stay.
-pub fn purge(head: &mut Head, change: &Change) {
+pub fn purge(head: &mut Head, change: &Change) -> Result<(), Fault> {
     spi::execute(
         "DELETE FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
@@ -430,5 +431,5 @@ pub fn purge(head: &mut Head, change: &Change) {
         &[arg(head.id)],
     );
     head.deleted = true;
-    record_history(head, "deleted", None, Some(head.status), None, change);
+    record_history(head, "deleted", None, Some(head.status), None, change)
 }

@@ -5,34 +5,65 @@ use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::thread::LocalKey;
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 
 use super::arg::Arg;
+use super::cached::{self, Change};
 use super::datum::{in_memory, type_name};
 use super::sys;
 use super::value::{Field, Place, Timestamptz, read};
 use super::xact::{self, End};
 
+thread_local! {
+    /// The last table that had the columns expected of it, and the last one that is partitioned by a timestamptz. Both
+    /// are asked for with each row, and forgotten when any relation changes.
+    static DESCRIBED: Cell<Option<(Oid, usize)>> = const { Cell::new(None) };
+    static PARTITIONED: Cell<Option<Oid>> = const { Cell::new(None) };
+}
+
+fn notice(change: Change) {
+    if let Change::Relation(_) = change {
+        DESCRIBED.set(None);
+        PARTITIONED.set(None);
+    }
+}
+
+fn checked_once<K: Copy + PartialEq>(
+    last: &'static LocalKey<Cell<Option<K>>>,
+    key: K,
+    check: impl FnOnce() -> bool,
+) -> bool {
+    let passed = last.get() == Some(key) || check();
+    if passed {
+        last.set(Some(key));
+    }
+    passed
+}
+
 /// The columns of a table: names and types, in order.
 pub struct Columns<const N: usize>(pub [(&'static CStr, Oid); N]);
 
 impl<const N: usize> Columns<N> {
-    /// The descriptor has these columns and no others.
+    /// The table has these columns and no others.
     ///
     /// # Safety
-    /// `desc` is a valid descriptor.
-    unsafe fn describe(&self, desc: pg_sys::TupleDesc) -> bool {
+    /// `table` is open.
+    unsafe fn describe(&'static self, table: pg_sys::Relation) -> bool {
         // SAFETY: the caller's; the index is below natts.
         unsafe {
-            (*desc).natts as usize == N
-                && self.0.iter().enumerate().all(|(i, (name, oid))| {
-                    let attribute = &*sys::attribute(desc, i);
-                    attribute.atttypid == *oid
-                        && !attribute.attisdropped
-                        && CStr::from_ptr(attribute.attname.data.as_ptr()) == *name
-                })
+            checked_once(&DESCRIBED, ((*table).rd_id, std::ptr::from_ref(self).addr()), || {
+                let desc = (*table).rd_att;
+                (*desc).natts as usize == N
+                    && self.0.iter().enumerate().all(|(i, (name, oid))| {
+                        let attribute = &*sys::attribute(desc, i);
+                        attribute.atttypid == *oid
+                            && !attribute.attisdropped
+                            && CStr::from_ptr(attribute.attname.data.as_ptr()) == *name
+                    })
+            })
         }
     }
 }
@@ -51,22 +82,23 @@ impl<'r, const N: usize> TableRow<'r, N> {
     /// The values of a tuple; `None` when its table has other columns.
     ///
     /// # Safety
-    /// Tuple and descriptor belong together; both, and `memory`, live as long as `'r`.
+    /// The tuple is one of `table`, which is open; both, and `memory`, live as long as `'r`.
     pub(crate) unsafe fn new(
         tuple: pg_sys::HeapTuple,
-        desc: pg_sys::TupleDesc,
+        table: pg_sys::Relation,
         columns: &'static Columns<N>,
         memory: pg_sys::MemoryContext,
     ) -> Option<Self> {
         let (mut values, mut nulls) = ([pg_sys::Datum::from(0); N], [true; N]);
         // SAFETY: the caller's; the descriptor has as many attributes as the arrays.
         unsafe {
-            if !columns.describe(desc) {
+            if !columns.describe(table) {
                 return None;
             }
+            let desc = (*table).rd_att;
             pg_sys::heap_deform_tuple(tuple, desc, values.as_mut_ptr(), nulls.as_mut_ptr());
+            Some(TableRow { values, nulls, columns, desc, memory, row: PhantomData })
         }
-        Some(TableRow { values, nulls, columns, desc, memory, row: PhantomData })
     }
 
     /// Column `n`, counted from 0. Raises XX001 when it has another type, or is NULL and `T` is no `Option`.
@@ -142,6 +174,7 @@ thread_local! {
 /// Called once when the library is loaded.
 pub(crate) fn register() {
     xact::listen(at_transaction_end);
+    cached::listen(&[notice]);
 }
 
 fn at_transaction_end(end: End) {
@@ -187,13 +220,17 @@ impl Open {
     ///
     /// # Safety
     /// Inside a transaction, whose resource owner is the current one.
-    unsafe fn new<const N: usize>(table: &CStr, columns: &Columns<N>, key: Timestamptz) -> Result<Open, Refused> {
+    unsafe fn new<const N: usize>(
+        table: &CStr,
+        columns: &'static Columns<N>,
+        key: Timestamptz,
+    ) -> Result<Open, Refused> {
         // SAFETY: the caller's; an error leaves by unwinding, and the abort releases what is open.
         unsafe {
             let parent = pg_sys::table_open(sys::relation(table), pg_sys::RowExclusiveLock as i32);
             let leaf = partition_for(parent, key).and_then(|leaf| {
                 let leaf = pg_sys::table_open(leaf, pg_sys::RowExclusiveLock as i32);
-                if columns.describe((*leaf).rd_att) {
+                if columns.describe(leaf) {
                     return Ok(leaf);
                 }
                 pg_sys::table_close(leaf, pg_sys::NoLock as i32);
@@ -305,7 +342,9 @@ unsafe fn partition_for(parent: pg_sys::Relation, key: Timestamptz) -> Result<Oi
     use pg_sys::PartitionRangeDatumKind::{PARTITION_RANGE_DATUM_MINVALUE, PARTITION_RANGE_DATUM_VALUE};
     // SAFETY: the caller's; the key is checked, so each bound has one datum, a timestamptz.
     unsafe {
-        if (*(*parent).rd_rel).relkind as u8 != b'p' || !has_timestamptz_key(parent) {
+        if (*(*parent).rd_rel).relkind as u8 != b'p'
+            || !checked_once(&PARTITIONED, (*parent).rd_id, || has_timestamptz_key(parent))
+        {
             return Err(Refused::NoPartition);
         }
         let desc = &*pg_sys::RelationGetPartitionDesc(parent, true);

@@ -246,8 +246,8 @@ impl<'c> Trigger<'c> {
         if row.is_null() {
             return None;
         }
-        // SAFETY: tuple and descriptor belong together; both, and the memory, live as long as the call.
-        unsafe { TableRow::new(row, (*self.data.tg_relation).rd_att, columns, self.call.memory()) }
+        // SAFETY: the row is one of the trigger's table; both, and the memory, live as long as the call.
+        unsafe { TableRow::new(row, self.data.tg_relation, columns, self.call.memory()) }
     }
 
     /// As [`Trigger::proceed`], with this row and other values in some of its columns.

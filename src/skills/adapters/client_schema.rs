@@ -74,7 +74,10 @@ fn create_client_schema(call: &Call) -> Answer {
         ));
     }
     let view = create_view(&quote(schema), is_own.is_none());
-    append_audit("skill.client_schema", json!({"client": "skills_runtime", "schema": schema, "new": is_own.is_none()}));
+    append_audit(
+        "skill.client_schema",
+        json!({"client": "skills_runtime", "schema": schema, "new": is_own.is_none()}),
+    )?;
     Ok(call.answer(view))
 }
 
@@ -166,7 +169,7 @@ fn write_client_skill(call: &Call) -> Answer {
             if !sys::has_rights_of_named(c"skill_system_admin") {
                 return Err(denied("only administrators delete skills"));
             }
-            registry::delete(&mut model::lock(old_reference(&trigger)?)?, &Change::by_caller());
+            registry::delete(&mut model::lock(old_reference(&trigger)?)?, &Change::by_caller())?;
             return Ok(trigger.proceed());
         }
     };
@@ -283,9 +286,9 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<Uuid, Fault> {
         if wanted.enabled && head.status != Status::Approved {
             let version = model::current_version(&head)?;
             let approved_with = approval::check(&head, &version, Status::Approved, None)?;
-            registry::set_status(&mut head, &version, Status::Approved, &Change { approved_with, ..change });
+            registry::set_status(&mut head, &version, Status::Approved, &Change { approved_with, ..change })?;
         } else {
-            registry::set_enabled(&head, wanted.enabled, &change);
+            registry::set_enabled(&head, wanted.enabled, &change)?;
         }
     }
     Ok(head.id)

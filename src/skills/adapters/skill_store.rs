@@ -297,7 +297,7 @@ fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, F
     };
     // The status of a SKILL.md or of a bundle is not in its body.
     let state = if is_document {
-        registry::set_status(&mut head, &current, status, &change)
+        registry::set_status(&mut head, &current, status, &change)?
     } else {
         let body = if keeps_body { body } else { logic::with_status(&body, status) };
         register_status(&head, current, &body, status, &change)?
@@ -329,7 +329,7 @@ fn skill_store_delete(call: &Call) -> Answer {
     let name = name_arg(call)?;
     let namespace = namespace_arg(call, 1)?;
     let mut head = as_contract(name, model::lock(Reference::Name(namespace, name)))?;
-    registry::purge(&mut head, &Change::for_reason(Some("removed with all versions by skill_store_delete()")));
+    registry::purge(&mut head, &Change::for_reason(Some("removed with all versions by skill_store_delete()")))?;
     Ok(call.void())
 }
 

@@ -67,7 +67,7 @@ fn define_skill(call: &Call) -> Answer {
         (Err(fault), Reference::Id(_)) => return Err(fault),
     };
     let version = model::current_version(&head)?;
-    definition::define(&head, &version, &definition, &change);
+    definition::define(&head, &version, &definition, &change)?;
     Ok(State::new(&head, &version, created).answer(call))
 }
 

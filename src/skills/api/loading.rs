@@ -310,7 +310,7 @@ fn reset_injections(call: &Call) -> Answer {
     );
     if removed > 0 {
         let data = json!({"conversation_id": conversation_id, "injections": removed});
-        append_audit("skill.injections_reset", data);
+        append_audit("skill.injections_reset", data)?;
     }
     Ok(call.answer(removed as i64))
 }

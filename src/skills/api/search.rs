@@ -55,7 +55,7 @@ fn set_skill_embedding(call: &Call) -> Answer {
             "skill_id": head.id.to_string(), "namespace": head.namespace, "skill_name": head.skill_name,
             "version": version.version, "dimensions": dimensions,
         });
-        append_audit("skill.embedded", data);
+        append_audit("skill.embedded", data)?;
     }
     Ok(call.answer(changed > 0))
 }

@@ -27,7 +27,7 @@ fn set_skill_status(call: &Call) -> Answer {
     let mut head = model::lock(reference)?;
     let version = model::version(&head, version, As::Owner, See::OwnWrites)?;
     let approved_with = approval::check(&head, &version, status, signature)?;
-    Ok(registry::set_status(&mut head, &version, status, &Change { approved_with, ..change }).answer(call))
+    Ok(registry::set_status(&mut head, &version, status, &Change { approved_with, ..change })?.answer(call))
 }
 
 pg_function!(delete_skill);
@@ -35,7 +35,7 @@ pg_function!(delete_skill);
 fn delete_skill(call: &Call) -> Answer {
     let reference = Reference::parse(call.text(0))?;
     let change = Change::for_reason(call.text(1));
-    registry::delete(&mut model::lock(reference)?, &change);
+    registry::delete(&mut model::lock(reference)?, &change)?;
     Ok(call.answer(true))
 }
 
@@ -77,7 +77,7 @@ fn pin_skill(call: &Call) -> Answer {
     let change = Change::for_short_reason(call.text(2))?;
     let mut head = model::lock(Reference::parse(call.text(0))?)?;
     let version = resolve_approved(&head, call.text(1))?;
-    Ok(registry::pin(&mut head, &version, &change).answer(call))
+    Ok(registry::pin(&mut head, &version, &change)?.answer(call))
 }
 
 pg_function!(unpin_skill);
@@ -86,7 +86,7 @@ fn unpin_skill(call: &Call) -> Answer {
     let change = Change::for_short_reason(call.text(1))?;
     let mut head = model::lock(Reference::parse(call.text(0))?)?;
     let version = model::current_version(&head)?;
-    Ok(registry::unpin(&mut head, &version, &change).answer(call))
+    Ok(registry::unpin(&mut head, &version, &change)?.answer(call))
 }
 
 pg_function!(rollback_skill);
@@ -98,7 +98,7 @@ fn rollback_skill(call: &Call) -> Answer {
         Some(requirement) => resolve_approved(&head, Some(requirement))?,
         None => previous_approved(&head)?,
     };
-    Ok(registry::promote(&mut head, &version, &change).answer(call))
+    Ok(registry::promote(&mut head, &version, &change)?.answer(call))
 }
 
 /// The newest approved version older than the one that is served.
@@ -128,7 +128,7 @@ fn set_skill_channel(call: &Call) -> Answer {
     let change = Change::for_short_reason(call.text(3))?;
     let head = model::lock(Reference::parse(call.text(0))?)?;
     let version = resolve_approved(&head, call.text(2))?;
-    Ok(registry::set_channel(&head, name, &version, &change).answer(call))
+    Ok(registry::set_channel(&head, name, &version, &change)?.answer(call))
 }
 
 pg_function!(drop_skill_channel);
@@ -137,7 +137,7 @@ fn drop_skill_channel(call: &Call) -> Answer {
     let name = channel(call.text(1))?;
     let change = Change::for_short_reason(call.text(2))?;
     let head = model::lock(Reference::parse(call.text(0))?)?;
-    Ok(call.answer(registry::drop_channel(&head, name, &change)))
+    Ok(call.answer(registry::drop_channel(&head, name, &change)?))
 }
 
 pg_function!(skill_version_list);
