@@ -151,7 +151,7 @@ fn text(setting: &GucSetting<Option<CString>>) -> String {
 }
 
 /// Calls `body` with the session's tenant. Raises 42501 when the session chose one without the right to.
-fn with_tenant<T>(body: impl FnOnce(&str) -> T) -> T {
+pub fn with_tenant<T>(body: impl FnOnce(&str) -> T) -> T {
     let setting = TENANT.get();
     let tenant = setting.as_deref().unwrap_or_default();
     if tenant == REFUSED {

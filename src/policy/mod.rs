@@ -25,8 +25,8 @@ pub const MODULE: Module =
 pub type Compiled = Rc<Result<Policy, PolicyError>>;
 
 thread_local! {
-    /// By tenant and name.
-    static POLICIES: Cached<(String, String), Compiled> = const { Cached::new(c"policy_profiles", 1000) };
+    /// By tenant and name, with a NUL, which no text of the server holds, between them.
+    static POLICIES: Cached<String, Compiled> = const { Cached::new(c"policy_profiles", 1000) };
 }
 
 /// Columns of a profile `p`, as `Profile` is read from them.
@@ -64,18 +64,18 @@ pub fn policy(name: &str) -> Compiled {
     if name.len() > MAX_NAME_BYTES {
         return Rc::new(Err(PolicyError::Unknown { policy: shorten(name) }));
     }
-    let key = (settings::tenant(), name.to_owned());
-    POLICIES.with(|cache| cache.get_or_load(&key, || Rc::new(Policy::compile(name, &family(&key.0, name)))))
+    let key = settings::with_tenant(|tenant| [tenant, "\0", name].concat());
+    POLICIES.with(|cache| cache.get_or_load(key.as_str(), || Rc::new(Policy::compile(name, &family(name)))))
 }
 
 /// A profile and its ancestors, found level by level.
-fn family(tenant: &str, name: &str) -> Vec<Profile> {
+fn family(name: &str) -> Vec<Profile> {
     const SQL: &str = concatcp!(
         "WITH RECURSIVE family(name) AS (SELECT $2 UNION SELECT unnest(p.inherits) FROM skill_system.policy_profiles p ",
         "JOIN family f ON p.name = f.name WHERE p.tenant_id = $1) SELECT ",
         PROFILE_COLUMNS,
         " FROM skill_system.policy_profiles p JOIN family f ON p.name = f.name WHERE p.tenant_id = $1"
     );
-    let rows = spi::collect::<ProfileRow>(SQL, As::Owner, See::Latest, &[arg(tenant), arg(name)]);
+    let rows = spi::collect::<ProfileRow>(SQL, As::Owner, See::Latest, &[arg(settings::tenant()), arg(name)]);
     rows.into_iter().map(|row| row.0).collect()
 }

@@ -1,7 +1,7 @@
 //! Calls of exported functions: arguments with checked types, one answer or a set of rows back.
 
 use std::any::TypeId;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CStr;
 use std::rc::Rc;
 
@@ -122,13 +122,11 @@ pub unsafe fn enter(fcinfo: pg_sys::FunctionCallInfo, name: &'static str, body: 
     }
     let _outer = Outer(error::enter_function(name));
     // SAFETY: the caller's; the context of the moment is where the result of a function belongs.
-    let (call, encoding) = unsafe {
-        let call =
-            Call { fcinfo, memory: pg_sys::CurrentMemoryContext, serial: next_serial(), signature: Default::default() };
-        (call, pg_sys::GetDatabaseEncoding())
+    let call = unsafe {
+        Call { fcinfo, memory: pg_sys::CurrentMemoryContext, serial: next_serial(), signature: Default::default() }
     };
     // Texts are read as `str`. CREATE EXTENSION refuses other encodings, CREATE FUNCTION does not.
-    if encoding != pg_sys::pg_enc::PG_UTF8 as i32 {
+    if !has_utf8_encoding() {
         raise(Fault::new(Code::NotInPrerequisiteState, format!("function {name}: database encoding must be UTF8")));
     }
     let answer = body(&call).map(|returned| {
@@ -144,6 +142,16 @@ pub unsafe fn enter(fcinfo: pg_sys::FunctionCallInfo, name: &'static str, body: 
     error::answer(answer)
 }
 
+/// The database has the encoding UTF8; a session stays in its database.
+fn has_utf8_encoding() -> bool {
+    thread_local! {
+        static KNOWN: OnceCell<bool> = const { OnceCell::new() };
+    }
+    // SAFETY: a backend that runs functions is connected to a database.
+    KNOWN
+        .with(|known| *known.get_or_init(|| unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }))
+}
+
 fn next_serial() -> u64 {
     CALLS.set(CALLS.get() + 1);
     CALLS.get()
@@ -154,7 +162,7 @@ pub struct Call {
     fcinfo: pg_sys::FunctionCallInfo,
     memory: pg_sys::MemoryContext,
     serial: u64,
-    signature: std::cell::OnceCell<Rc<Signature>>,
+    signature: OnceCell<Rc<Signature>>,
 }
 
 /// What a body returns.

@@ -57,7 +57,11 @@ pub(crate) unsafe fn in_memory<T>(memory: pg_sys::MemoryContext, body: impl FnOn
 pub(crate) unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum, memory: pg_sys::MemoryContext) -> &'a [u8] {
     // SAFETY: the caller's.
     unsafe {
-        let varlena = in_memory(memory, || pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()));
+        let mut varlena = datum.cast_mut_ptr();
+        // Most values are neither, which is cheaper to see here than to ask the server.
+        if pgrx::varatt_is_4b_c(varlena) || pgrx::varatt_is_1b_e(varlena) {
+            varlena = in_memory(memory, || pg_sys::pg_detoast_datum_packed(varlena));
+        }
         std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))
     }
 }
