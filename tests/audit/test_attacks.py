@@ -1518,7 +1518,7 @@ def _(t, log):
     assert got == 1 and '"checkpoint_not_signed"' in output
     t.said("prevented", "`skill-verify export` with the key from elsewhere: checkpoint_not_signed")
     assert skill_verify("export", "file", file=text)[0] == 3
-    t.said("prevented", "without a key: exit status 3, “nobody vouches for it”")
+    t.said("prevented", "without a key: exit status 3, “it is not authenticated”")
 
 
 DOCUMENT = ROOT / "docs" / "attacks.md"

@@ -40,12 +40,12 @@ fn believed(note: &str, keys: &[VerifierKey], report: &mut Report<impl Write>) -
 fn outcome(report: &Report<impl Write>, keys: &[VerifierKey]) -> Outcome {
     match (report.problems, keys) {
         (1.., _) => Outcome::Problems,
-        (0, []) => Outcome::Unvouched,
+        (0, []) => Outcome::Unauthenticated,
         _ => Outcome::Valid,
     }
 }
 
-/// The last line, by what was found and whether anybody vouches for it.
+/// The last line, by what was found and whether a key authenticates it.
 pub fn end(
     report: &mut Report<impl Write>,
     keys: &[VerifierKey],
@@ -56,7 +56,7 @@ pub fn end(
     let sentence = match outcome {
         Outcome::Valid => sentence,
         Outcome::Problems => format!("{} problems", report.problems),
-        Outcome::Unvouched => format!("{sentence}; but no --key was given, so nobody vouches for it"),
+        Outcome::Unauthenticated => format!("{sentence}; but no --key was given, so it is not authenticated"),
     };
     report.result(outcome, &sentence, facts)
 }

@@ -486,13 +486,13 @@ impl<W: Write> Merger<'_, W> {
             let leaf = Some(from);
             if manifest.end < manifest.size {
                 let what = format!(
-                    "leaves [{from},{to}) are said to be retired; look whether a record {} among the leaves [{},{}) names them",
+                    "leaves [{from},{to}) are reported as retired; look whether a record {} among the leaves [{},{}) names them",
                     RETIREMENT.1, manifest.end, manifest.size
                 );
                 self.report.note(&Finding { leaf, ..Finding::new("retirement_not_in_export", what) })?;
             } else {
                 let what = format!(
-                    "leaves [{from},{to}) are said to be retired, and no record {} behind them names them",
+                    "leaves [{from},{to}) are reported as retired, and no record {} behind them names them",
                     RETIREMENT.1
                 );
                 self.report.problem(&Finding { leaf, ..Finding::new("retired_without_record", what) })?;
@@ -542,7 +542,7 @@ pub fn check(
     drop(progress);
     let outcome = match (report.problems, keys) {
         (1.., _) => Outcome::Problems,
-        (0, []) => Outcome::Unvouched,
+        (0, []) => Outcome::Unauthenticated,
         _ => Outcome::Valid,
     };
     let Manifest { start, end, size, origin, .. } = &manifest;
@@ -552,7 +552,7 @@ pub fn check(
         match outcome {
             Outcome::Valid => "; every leaf was recomputed and the root is the signed one",
             Outcome::Problems => "",
-            Outcome::Unvouched => "; but no --key was given, so nobody vouches for the root",
+            Outcome::Unauthenticated => "; but no --key was given, so the root is not authenticated",
         }
     );
     let facts = json!({

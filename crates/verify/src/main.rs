@@ -57,7 +57,7 @@ a constant amount of memory holds no more. That the leaves of an export are all 
 range is the server's word; an export of the whole log leaves nothing out.
 
 Exit status: 0 all true; 1 problems found; 2 not usable: a wrong call, or input that cannot be read;
-3 the input does not contradict itself, but no --key was given and so nobody vouches for it.";
+3 the input does not contradict itself, but no --key was given and so it is not authenticated.";
 
 #[derive(Default)]
 struct Options {

@@ -1,4 +1,4 @@
-//! What is said, to a person or to a program.
+//! What is reported, to a person or to a program.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ pub enum Outcome {
     /// All is as it was signed.
     Valid,
     Problems,
-    /// Nothing contradicts itself, and nobody vouches for it.
-    Unvouched,
+    /// Nothing contradicts itself, and no key authenticates it.
+    Unauthenticated,
 }
 
 impl Outcome {
@@ -24,7 +24,7 @@ impl Outcome {
         match self {
             Outcome::Valid => 0,
             Outcome::Problems => 1,
-            Outcome::Unvouched => 3,
+            Outcome::Unauthenticated => 3,
         }
     }
 
@@ -32,7 +32,7 @@ impl Outcome {
         match self {
             Outcome::Valid => "true",
             Outcome::Problems => "problems",
-            Outcome::Unvouched => "not vouched for: no key was given",
+            Outcome::Unauthenticated => "not authenticated: no key was given",
         }
     }
 }

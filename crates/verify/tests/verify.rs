@@ -103,7 +103,7 @@ fn a_true_export_passes() {
     }
     let (status, out, _) = call(&["export", "-"], export.as_bytes());
     assert_eq!(status, 3);
-    assert!(out.contains("nobody vouches"), "{out}");
+    assert!(out.contains("not authenticated"), "{out}");
     let other = Log { ring: ring(8), ..log_of(&rows) }.vkey();
     let (status, out, _) = call(&["export", "-", "--key", &other], export.as_bytes());
     assert_eq!(status, 1);
@@ -467,7 +467,7 @@ fn checkpoints_and_comparisons() {
     for (arguments, status, word) in [
         (&[&old, &new, "--proof", &proof, "--key", &key][..], 0, "grew from 100 to 300"),
         (&[&old, &old, "--key", &key], 0, ""),
-        (&[&old, &new, "--proof", &proof], 3, "nobody vouches"),
+        (&[&old, &new, "--proof", &proof], 3, "not authenticated"),
         (&[&old, &new, "--key", &key], 2, "--proof FILE with the consistency proof from 100 to 300"),
         (&[&old, &new, "--proof", &garbage, "--key", &key], 2, "one base64 hash a line"),
         (&[&new, &old, "--proof", &proof, "--key", &key], 1, "older"),

@@ -137,7 +137,7 @@ impl Agent {
     }
 }
 
-/// A skill that somebody names.
+/// A reference to a skill.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// Its status, as `skill_definitions` shows it.
@@ -149,7 +149,7 @@ pub struct Known {
 /// Skills by namespace and name.
 pub type Skills = HashMap<(String, String), Known>;
 
-/// Something that is named and not there, or not what it says.
+/// A reference to an object that does not exist, or has another content than it declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub code: &'static str,
@@ -160,7 +160,7 @@ pub struct Finding {
     pub hint: &'static str,
 }
 
-/// What an agent names and nobody has.
+/// A reference of an agent to an object that does not exist.
 pub fn check_agent(agent: &Agent, skills: &Skills) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut report = |code, reference: &str, message: String, hint| {

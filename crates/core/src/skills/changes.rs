@@ -1,4 +1,4 @@
-//! Tokens: how far somebody has read the history.
+//! Tokens: how far a reader has come in the history.
 
 use std::collections::BTreeMap;
 

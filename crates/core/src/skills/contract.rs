@@ -13,7 +13,7 @@ pub const OWN_SOURCE: &str = "skill_system.skills";
 /// Longest text searched for mentions, in bytes.
 pub const MAX_TEXT: usize = 16 << 20;
 
-/// What the contract says of something that failed.
+/// The contract's word for what failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Issue {
     /// `SKILL_...`

@@ -18,7 +18,7 @@ const MAX_STEPS: usize = 10_000;
 /// Longest cycle that is written out in full.
 const MAX_PATH: usize = 20;
 
-/// What one skill says about another.
+/// A relation of one skill to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// It does not work without.
@@ -143,7 +143,7 @@ pub type Key = (String, String);
 pub trait Source {
     /// The versions of a skill that may be used; `None` when there is no such skill.
     fn candidates(&mut self, key: &Key) -> Option<Vec<Candidate>>;
-    /// What a version says about other skills.
+    /// A version's relations to other skills.
     fn relations(&mut self, version: &[u8; 16]) -> Vec<Relation>;
 }
 
@@ -163,7 +163,7 @@ pub struct Chosen {
 pub struct Problem {
     /// missing, version, conflict or cycle; limit where it is too much to look at
     pub problem: &'static str,
-    /// The skill that says so.
+    /// The skill that declares it.
     pub by: Key,
     /// The skill it is about.
     pub skill: Key,
@@ -242,7 +242,7 @@ pub fn shown(key: &Key) -> String {
 }
 
 /// Follows the requirements of the versions asked for. Every skill is taken once, in its highest version that meets all
-/// that was required of it on the way; nothing is tried again with a lower version of somebody else.
+/// that was required of it on the way; nothing is tried again with a lower version of another skill.
 pub fn resolve(roots: Vec<(Key, Candidate)>, source: &mut impl Source) -> Result<Resolution, Fault> {
     let mut graph = Graph { source, nodes: Vec::new(), index: HashMap::new() };
     let mut queue = VecDeque::new();

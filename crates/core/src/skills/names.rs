@@ -1,9 +1,9 @@
-//! Namespaces, names, and how a caller says which skill is meant.
+//! Namespaces, names, and references to a skill.
 
 use crate::error::{Code, Fault, shorten};
 use crate::input::invalid;
 
-/// Where a skill is when nobody says otherwise.
+/// The namespace of a skill when none is given.
 pub const DEFAULT_NAMESPACE: &str = "default";
 /// Longest name and namespace, in characters.
 pub const MAX_NAME: usize = 200;

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Reads a line as Redis does (what its documentation says of the inline form).
+    /// Reads a line as Redis does (the inline form of its documentation).
     fn read(line: &str) -> Vec<Vec<u8>> {
         let mut arguments = Vec::new();
         let mut rest = line.bytes().peekable();

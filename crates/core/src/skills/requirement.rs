@@ -16,7 +16,7 @@ const MAX_CHANNEL: usize = 50;
 /// What a caller may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Requirement {
-    /// Nothing was said: the version that is served.
+    /// None given: the version that is served.
     Served,
     /// One version by its 12 digits.
     Version(String),
