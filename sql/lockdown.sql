@@ -26,7 +26,7 @@ DECLARE
     -- Trigger functions that complete, check or report the rows of a session: replicated rows have been through them.
     origin CONSTANT text[] := ARRAY[
         'capture_change', 'keep_updated_at', 'guard_entity_type', 'guard_preset', 'guard_template', 'guard_checklist',
-        'assess_checklist', 'hash_artifact', 'write_client_skill'];
+        'assess_checklist', 'hash_artifact', 'write_client_skill', 'check_bounds'];
 
     object record;
     problems text[];
@@ -65,6 +65,19 @@ BEGIN
         ORDER BY t.oid
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', object.name);
+    END LOOP;
+
+    -- What one role stores, others must be able to read. The name puts it before the triggers that read the row.
+    FOR object IN
+        SELECT c.oid::regclass AS name
+        FROM pg_catalog.pg_class c
+        WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+            AND c.relname <> ALL (without_tenant || ARRAY['audit_logs', 'audit_kept'])
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'a_bounds')
+        ORDER BY c.oid
+    LOOP
+        EXECUTE pg_catalog.format('CREATE TRIGGER a_bounds BEFORE INSERT OR UPDATE ON %s FOR EACH ROW '
+            'EXECUTE FUNCTION skill_system.check_bounds()', object.name);
     END LOOP;
 
     FOR object IN

@@ -3,7 +3,9 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use skill_core::limits::{MAX_JSON_TEXT, MAX_VALUE, RECORD_SIZES};
 use skill_core::{Code, Fault};
+use skill_pg::call::register_max_argument;
 use skill_pg::settings::{override_value, reserve_prefix, startup_value};
 use skill_pg::{background, error, sys};
 
@@ -14,6 +16,7 @@ static KEYRING_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CStrin
 static RUN_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static STUCK_AFTER: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
+static MAX_RECORD_SIZE: GucSetting<i32> = GucSetting::<i32>::new((MAX_JSON_TEXT >> 10) as i32);
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static INTEGRITY_FAIL_LOUD: GucSetting<bool> = GucSetting::<bool>::new(false);
 static SIGNED_APPROVALS: GucSetting<SignedApprovals> = GucSetting::<SignedApprovals>::new(SignedApprovals::Default);
@@ -46,6 +49,7 @@ pub fn register() {
     define_run_settings();
     define_skill_settings();
     reserve_prefix(c"skill_system");
+    register_max_argument(max_argument_bytes);
     // The server refused the value. With the default instead, a role would leave its tenant, or approve without a
     // signature.
     if tenant.is_some_and(|wanted| !wanted.is_empty()) && text(&TENANT).is_empty() {
@@ -101,6 +105,16 @@ fn define_audit_settings() {
         3_600_000,
         GucContext::Sighup,
         GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"skill_system.max_record_size",
+        c"Largest event_data of an audit record, in the length of its text.",
+        c"Kilobytes when no unit is given. Larger ones are refused; verify_audit() reports, and audit_export() writes by digest, larger ones that were recorded before. Only a superuser can set it.",
+        &MAX_RECORD_SIZE,
+        (RECORD_SIZES.start() >> 10) as i32,
+        (RECORD_SIZES.end() >> 10) as i32,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
     );
 }
 
@@ -197,6 +211,16 @@ pub fn run_retention_minutes() -> Option<i32> {
 /// Milliseconds between two steps of a sealer.
 pub fn seal_interval_millis() -> u64 {
     SEAL_INTERVAL.get().unsigned_abs().into()
+}
+
+/// The longest text of the data of an audit record.
+pub fn max_record_bytes() -> usize {
+    (MAX_RECORD_SIZE.get().unsigned_abs() as usize) << 10
+}
+
+/// The largest argument of a function: it may be the data of a record.
+pub fn max_argument_bytes() -> usize {
+    max_record_bytes().max(MAX_VALUE)
 }
 
 /// Seconds of silence that make a run stuck.

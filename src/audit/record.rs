@@ -7,6 +7,7 @@ use skill_core::audit::keyring::{Keyring, MacKey};
 use skill_core::audit::{Record, check_claims, damaged_leaf_hash, leaf_hash, sign, verify};
 use skill_core::jsonb;
 use skill_core::ledger::tree::{self, Hash};
+use skill_core::limits::Bounds;
 use skill_core::{Code, Fault};
 use skill_pg::insert::{Columns, Inserter, Refused, TableRow};
 use skill_pg::{
@@ -182,7 +183,12 @@ impl Signed {
                     current_user: current_user.as_ref().unwrap_or(&session_user),
                     key_id: &key.id,
                 }
-                .encode::<Fault>(buffer, &log_id, |writer| Ok(jsonb::encode_into(event_data, writer)?))?;
+                .encode::<Fault>(
+                    buffer,
+                    &log_id,
+                    Bounds::STORED.with_text(settings::max_record_bytes()),
+                    |writer| Ok(jsonb::encode_into(event_data, writer)?),
+                )?;
                 sign(key, buffer, &mut signature);
                 Ok::<_, Fault>(key.id.clone())
             })
@@ -272,11 +278,13 @@ impl<'c> Values<'c> {
     /// The signed bytes. The table cannot hold what could not be signed, so an error means damage.
     fn encode(&self, out: &mut Vec<u8>, log_id: &[u8; 16]) -> Result<(), Fault> {
         out.clear();
-        self.record.encode::<Fault>(out, log_id, |writer| Ok(jsonb::encode_into(self.event_data, writer)?))
+        self.record.encode::<Fault>(out, log_id, Bounds::RECORDED.with_text(settings::max_record_bytes()), |writer| {
+            Ok(jsonb::encode_into(self.event_data, writer)?)
+        })
     }
 }
 
-pg_function!(audit_problem);
+pg_function!(audit_problem, of any size);
 /// What is wrong with one row, given all its columns and the log's id; NULL when nothing is.
 fn audit_problem(call: &Call) -> Answer {
     let Some(log_id) = call.get::<Option<Uuid>>(0) else {
@@ -294,7 +302,7 @@ fn audit_problem(call: &Call) -> Answer {
     Ok(call.answer(problem))
 }
 
-pg_function!(audit_leaf_hash);
+pg_function!(audit_leaf_hash, of any size);
 /// The leaf hash of one row, given all its columns and the log's id.
 fn audit_leaf_hash(call: &Call) -> Answer {
     let (Some(log_id), Some(id)) = (call.get::<Option<Uuid>>(0), call.get::<Option<Uuid>>(1)) else {
@@ -310,7 +318,7 @@ fn audit_leaf_hash(call: &Call) -> Answer {
     Ok(call.answer(&hash))
 }
 
-pg_function!(audit_record_digest);
+pg_function!(audit_record_digest, of any size);
 /// A number that stands for one record and its leaf in the sums of a verification; NULL when the signature is wrong.
 fn audit_record_digest(call: &Call) -> Answer {
     let (Some(log_id), Some(id)) = (call.get::<Option<Uuid>>(0), call.get::<Option<Uuid>>(1)) else {

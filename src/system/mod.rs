@@ -4,7 +4,7 @@ mod health;
 mod maintain;
 mod version;
 
-use skill_pg::{Answer, Call, Uuid, pg_function, sys};
+use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, pg_function, sys};
 
 use crate::module::Module;
 use crate::settings;
@@ -22,4 +22,15 @@ fn current_tenant(call: &Call) -> Answer {
 pg_function!(uuid_v7);
 fn uuid_v7(call: &Call) -> Answer {
     Ok(call.answer(Uuid::from_bytes(sys::new_uuid_v7())))
+}
+
+pg_function!(check_bounds);
+/// Trigger: refuses values that could not be read, dumped or put into a document later.
+fn check_bounds(call: &Call) -> Answer {
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
+    // Older rows, which a superuser restores.
+    if !settings::allow_unprotected() {
+        trigger.check_bounds()?;
+    }
+    Ok(trigger.proceed())
 }

@@ -21,7 +21,7 @@ def verify(db):
     )
     db.execute(
         """SELECT skill_system.append_audit('odd',
-            '{"a": 1e400, "b": 0.00, "c": -0.5, "d": 12345678901234567890.1230, "": [[], {}, [{}]], "é": "\\u0001"}')"""
+            '{"a": 1e300, "b": 0.00, "c": -0.5, "d": 12345678901234567890.1230, "": [[], {}, [{}]], "é": "\\u0001"}')"""
     )
     db.execute("SELECT skill_system.append_audit('large', jsonb_build_object('bytes', repeat('x', 40000)), NULL, NULL)")
     db.execute("SET TIME ZONE 'Asia/Kolkata'")

@@ -420,7 +420,7 @@ def test_otlp_is_read_by_opentelemetry(db, roles, connect):
     agent.execute(
         "INSERT INTO skill_system.run_events (run_id, event_type, payload) "
         "VALUES (%s, 'step_completed', '7'), (%s, 'step_completed', "
-        """'{"duration_ms": 1e400, "status": 5, "metrics": [1]}'), (%s, 'note', '"text"'), (%s, 'odd',
+        """'{"duration_ms": 1e300, "status": 5, "metrics": [1]}'), (%s, 'note', '"text"'), (%s, 'odd',
             '{"": {}, "x": "\\u00e4"}')""",
         [run] * 4,
     )

@@ -72,7 +72,7 @@ def source(database, db):
         db.execute("SELECT skill_system.start_run('goes on')")
         db.execute(
             "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type, created_at) "
-            "VALUES ('march', '{\"n\": 1e400}', 'é', NULL, '2046-03-05Z'), "
+            "VALUES ('march', '{\"n\": 1e300}', 'é', NULL, '2046-03-05Z'), "
             "('april', '[]', NULL, 'user', '2046-04-30 23:59:59.999999Z'), "
             "('may', '\"\\\\x\"', NULL, NULL, '2046-05-01Z')"
         )

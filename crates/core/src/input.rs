@@ -4,6 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Fault};
+use crate::limits::{Bounds, LimitError, MAX_JSON_DEPTH, check_value};
 
 /// Largest JSON argument, in bytes of its text.
 pub const MAX_JSON_BYTES: usize = 1 << 20;
@@ -19,17 +20,25 @@ pub fn parse_json(what: &str, text: &str) -> Result<Value, Fault> {
         return Err(Fault::new(Code::ProgramLimitExceeded, format!("{what} is larger than {MAX_JSON_BYTES} bytes"))
             .detail(format!("It has {} bytes.", text.len())));
     }
-    serde_json::from_str(text).map_err(|error| {
+    let too_deep = || {
+        Fault::new(Code::ProgramLimitExceeded, format!("{what} is nested too deeply"))
+            .detail(format!("At most {MAX_JSON_DEPTH} levels are read."))
+    };
+    let value = serde_json::from_str(text).map_err(|error| {
         let error = error.to_string();
         if error.starts_with("recursion limit") {
-            Fault::new(Code::ProgramLimitExceeded, format!("{what} is nested too deeply"))
-                .detail("At most 127 levels are read.")
+            too_deep()
         } else {
             invalid(format!("could not parse {what}"))
                 .detail(format!("{error}."))
                 .hint("Numbers beyond what a double holds must be written as text.")
         }
-    })
+    })?;
+    match check_value(&value, Bounds::ARGUMENT) {
+        Ok(()) => Ok(value),
+        Err(LimitError::TooDeep(_)) => Err(too_deep()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A text of 1 to `most` characters.
@@ -117,7 +126,7 @@ mod tests {
     #[test]
     fn bounds() {
         assert!(
-            parse_json("x", &format!("{}{}", "[".repeat(200), "]".repeat(200)))
+            parse_json("x", &format!("{}{}", "[".repeat(65), "]".repeat(65)))
                 .is_err_and(|f| f.code == Code::ProgramLimitExceeded)
         );
         assert!(parse_json("x", &"1".repeat(MAX_JSON_BYTES + 1)).is_err_and(|f| f.code == Code::ProgramLimitExceeded));

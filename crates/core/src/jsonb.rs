@@ -4,8 +4,11 @@
 //! lie in the tuple instead of calling the server once per token. All reads are
 //! checked: a damaged value is an error, never an out-of-bounds read.
 
-use crate::audit::skr1::{EncodeError, JsonWriter};
+use sha2::{Digest, Sha256};
+
+use crate::audit::skr1::EncodeError;
 use crate::error::{Code, Fault};
+use crate::limits::{Bounds, JsonEvents, LimitError, Meter};
 
 /// Why a value could not be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,12 @@ pub enum JsonbError {
 impl From<EncodeError> for JsonbError {
     fn from(error: EncodeError) -> Self {
         JsonbError::Encode(error)
+    }
+}
+
+impl From<LimitError> for JsonbError {
+    fn from(error: LimitError) -> Self {
+        JsonbError::Encode(error.into())
     }
 }
 
@@ -38,10 +47,156 @@ const OBJECT: u32 = 0x2000_0000;
 const ARRAY: u32 = 0x4000_0000;
 const HAS_OFFSET: u32 = 0x8000_0000;
 const TYPE: u32 = 0x7000_0000;
+/// The type of an entry that is an object or an array.
+const CONTAINER: u32 = 0x5000_0000;
 
-/// Tells the writer the value in `root`, the bytes behind the varlena header.
-pub fn encode_into(root: &[u8], writer: &mut JsonWriter<'_>) -> Result<(), JsonbError> {
-    container(root, 0, writer, true)
+/// Tells the value in `root`, the bytes behind the varlena header, event by event.
+pub fn encode_into<E>(root: &[u8], events: &mut impl JsonEvents<E>) -> Result<(), JsonbError>
+where
+    JsonbError: From<E>,
+{
+    let header = u32_at(root, 0)?;
+    if header & ARRAY != 0 && header & SCALAR != 0 {
+        let mut entries = Entries { root, table: 4, data: 8, next: 0, offset: 0 };
+        return if header & COUNT == 1 { scalar(root, entries.step()?, events) } else { Err(JsonbError::Damaged) };
+    }
+    // Not by recursion: the server's own values may be deeper than the stack of a thread.
+    let mut open = vec![Level::begin(root, 0, events)?];
+    while let Some(level) = open.last_mut() {
+        if level.left == 0 {
+            events.end()?;
+            open.pop();
+            continue;
+        }
+        level.left -= 1;
+        if let Some(keys) = &mut level.keys {
+            let (_, start, length) = keys.step()?;
+            events.key(root.get(start..start + length).ok_or(JsonbError::Damaged)?)?;
+        }
+        match level.values.step()? {
+            (CONTAINER, start, _) => open.push(Level::begin(root, aligned(start), events)?),
+            entry => scalar(root, entry, events)?,
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a value that is out of bounds, and returns about how long its text is.
+pub fn measure(root: &[u8], bounds: Bounds) -> Result<usize, JsonbError> {
+    let mut meter = Meter::new(bounds);
+    encode_into(root, &mut meter)?;
+    Ok(meter.text_length())
+}
+
+/// SHA-256 and length of the value's text, as `::text` gives it, without building that.
+pub fn text_digest(root: &[u8]) -> Result<([u8; 32], u64), JsonbError> {
+    let mut text = TextHasher { sha256: Sha256::new(), length: 0, open: Vec::new(), after_key: false };
+    encode_into(root, &mut text)?;
+    Ok((text.sha256.finalize().into(), text.length))
+}
+
+/// Hashes the text of a value, as the server prints it.
+struct TextHasher {
+    sha256: Sha256,
+    length: u64,
+    /// The brackets that will close what is open, and whether something precedes the next value.
+    open: Vec<(u8, bool)>,
+    after_key: bool,
+}
+
+impl TextHasher {
+    fn add(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.length += bytes.len() as u64;
+    }
+
+    /// What separates the next value or key from the one before.
+    fn separate(&mut self) {
+        let comma = match self.open.last_mut() {
+            Some((_, more)) if !self.after_key => std::mem::replace(more, true),
+            _ => false,
+        };
+        self.after_key = false;
+        if comma {
+            self.add(b", ");
+        }
+    }
+
+    fn value(&mut self, text: &[u8]) -> Result<(), LimitError> {
+        self.separate();
+        self.add(text);
+        Ok(())
+    }
+
+    /// As the server's escape_json writes it.
+    fn quoted(&mut self, text: &[u8]) {
+        self.add(b"\"");
+        let mut rest = text;
+        while let Some(at) = rest.iter().position(|b| matches!(b, 0..=0x1F | b'"' | b'\\')) {
+            let (plain, special) = rest.split_at(at);
+            self.add(plain);
+            match special[0] {
+                b'"' => self.add(b"\\\""),
+                b'\\' => self.add(b"\\\\"),
+                0x08 => self.add(b"\\b"),
+                b'\t' => self.add(b"\\t"),
+                b'\n' => self.add(b"\\n"),
+                0x0C => self.add(b"\\f"),
+                b'\r' => self.add(b"\\r"),
+                control => self.add(format!("\\u{control:04x}").as_bytes()),
+            }
+            rest = &special[1..];
+        }
+        self.add(rest);
+        self.add(b"\"");
+    }
+}
+
+impl JsonEvents<LimitError> for TextHasher {
+    fn null(&mut self) -> Result<(), LimitError> {
+        self.value(b"null")
+    }
+
+    fn bool(&mut self, value: bool) -> Result<(), LimitError> {
+        self.value(if value { b"true" } else { b"false" })
+    }
+
+    fn number(&mut self, text: &[u8]) -> Result<(), LimitError> {
+        self.value(text)
+    }
+
+    fn string(&mut self, text: &[u8]) -> Result<(), LimitError> {
+        self.separate();
+        self.quoted(text);
+        Ok(())
+    }
+
+    fn begin_array(&mut self) -> Result<(), LimitError> {
+        self.value(b"[")?;
+        self.open.push((b']', false));
+        Ok(())
+    }
+
+    fn begin_object(&mut self) -> Result<(), LimitError> {
+        self.value(b"{")?;
+        self.open.push((b'}', false));
+        Ok(())
+    }
+
+    fn key(&mut self, key: &[u8]) -> Result<(), LimitError> {
+        self.separate();
+        self.quoted(key);
+        self.add(b": ");
+        self.after_key = true;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), LimitError> {
+        if let Some((bracket, _)) = self.open.pop() {
+            self.add(&[bracket]);
+        }
+        Ok(())
+    }
 }
 
 /// Why a value is not an array of strings.
@@ -157,63 +312,67 @@ impl<'a> Entries<'a> {
     }
 }
 
-fn container(root: &[u8], at: usize, writer: &mut JsonWriter<'_>, top: bool) -> Result<(), JsonbError> {
-    let header = u32_at(root, at)?;
-    let count = (header & COUNT) as usize;
-    let table = at + 4;
-    let children = if header & OBJECT != 0 { count * 2 } else { count };
-    let data = table + 4 * children;
-    if data > root.len() {
-        return Err(JsonbError::Damaged);
-    }
-    let mut entries = Entries { root, table, data, next: 0, offset: 0 };
-    if header & OBJECT != 0 {
-        // All keys come first, then all values.
-        let mut keys = Entries { root, table, data, next: 0, offset: 0 };
-        for _ in 0..count {
-            entries.step()?;
-        }
-        writer.begin_object()?;
-        for _ in 0..count {
-            let (_, start, length) = keys.step()?;
-            writer.key(root.get(start..start + length).ok_or(JsonbError::Damaged)?)?;
-            value(root, entries.step()?, writer)?;
-        }
-        writer.end()?;
-    } else if header & ARRAY != 0 {
-        if header & SCALAR != 0 {
-            return if top && count == 1 { value(root, entries.step()?, writer) } else { Err(JsonbError::Damaged) };
-        }
-        writer.begin_array()?;
-        for _ in 0..count {
-            value(root, entries.step()?, writer)?;
-        }
-        writer.end()?;
-    } else {
-        return Err(JsonbError::Damaged);
-    }
-    Ok(())
+/// A container whose elements are being told.
+struct Level<'a> {
+    /// Of an object: all keys come first, then all values.
+    keys: Option<Entries<'a>>,
+    values: Entries<'a>,
+    left: usize,
 }
 
-fn value(
+impl<'a> Level<'a> {
+    fn begin<E>(root: &'a [u8], at: usize, events: &mut impl JsonEvents<E>) -> Result<Self, JsonbError>
+    where
+        JsonbError: From<E>,
+    {
+        let header = u32_at(root, at)?;
+        let left = (header & COUNT) as usize;
+        let table = at + 4;
+        let is_object = header & OBJECT != 0;
+        let data = table + 4 * if is_object { left * 2 } else { left };
+        if data > root.len() || header & SCALAR != 0 {
+            return Err(JsonbError::Damaged);
+        }
+        let entries = || Entries { root, table, data, next: 0, offset: 0 };
+        let mut values = entries();
+        if is_object {
+            for _ in 0..left {
+                values.step()?;
+            }
+            events.begin_object()?;
+        } else if header & ARRAY != 0 {
+            events.begin_array()?;
+        } else {
+            return Err(JsonbError::Damaged);
+        }
+        Ok(Level { keys: is_object.then(entries), values, left })
+    }
+}
+
+/// Numbers and containers are aligned to four bytes; their length includes the padding.
+fn aligned(start: usize) -> usize {
+    (start + 3) & !3
+}
+
+fn scalar<E>(
     root: &[u8],
     (kind, start, length): (u32, usize, usize),
-    writer: &mut JsonWriter<'_>,
-) -> Result<(), JsonbError> {
-    // Numbers and containers are aligned to four bytes; their length includes the padding.
-    let aligned = (start + 3) & !3;
+    events: &mut impl JsonEvents<E>,
+) -> Result<(), JsonbError>
+where
+    JsonbError: From<E>,
+{
     match kind {
-        0x0000_0000 => writer.string(root.get(start..start + length).ok_or(JsonbError::Damaged)?)?,
+        0x0000_0000 => events.string(root.get(start..start + length).ok_or(JsonbError::Damaged)?)?,
         0x1000_0000 => {
-            let bytes = root.get(aligned..start + length).ok_or(JsonbError::Damaged)?;
+            let bytes = root.get(aligned(start)..start + length).ok_or(JsonbError::Damaged)?;
             let mut text = Vec::with_capacity(24);
             numeric_text(varlena_payload(bytes)?, &mut text)?;
-            writer.number(&text)?;
+            events.number(&text)?;
         }
-        0x2000_0000 => writer.bool(false)?,
-        0x3000_0000 => writer.bool(true)?,
-        0x4000_0000 => writer.null()?,
-        0x5000_0000 => container(root, aligned, writer, false)?,
+        0x2000_0000 => events.bool(false)?,
+        0x3000_0000 => events.bool(true)?,
+        0x4000_0000 => events.null()?,
         _ => return Err(JsonbError::Damaged),
     }
     Ok(())
@@ -439,7 +598,7 @@ mod tests {
 
     fn walk(bytes: &[u8]) -> Result<Vec<u8>, JsonbError> {
         let mut out = Vec::new();
-        Encoder::new(&mut out, &[0; 16], 1).json(1, |w| encode_into(bytes, w))?;
+        Encoder::new(&mut out, &[0; 16], 1).json(1, Bounds::RECORDED, |w| encode_into(bytes, w))?;
         Ok(out[4 + 16 + 4 + 7..].to_vec())
     }
     fn text(weight: i16, scale: u16, negative: bool, groups: &[u16]) -> String {
@@ -484,6 +643,17 @@ mod tests {
         sorted.iter().for_each(|(key, _)| out.string(key.as_bytes()));
         sorted.iter().for_each(|(_, value)| written(value, out));
     }
+    /// As the server prints a jsonb.
+    fn printed(value: &serde_json::Value) -> String {
+        let serde_json::Value::Object(map) = value else { return value.to_string() };
+        let mut sorted: Vec<_> = map.iter().collect();
+        sorted.sort_by(|a, b| key_order(a.0.as_bytes(), b.0.as_bytes()));
+        let members: Vec<_> = sorted
+            .iter()
+            .map(|(key, value)| format!("{}: {}", serde_json::Value::from(key.as_str()), printed(value)))
+            .collect();
+        format!("{{{}}}", members.join(", "))
+    }
     fn any_object() -> impl Strategy<Value = serde_json::Value> {
         use serde_json::Value;
         let leaf = prop_oneof![
@@ -510,7 +680,7 @@ mod tests {
             let mut bytes = Vec::new();
             members(map, &mut ObjectWriter::new(&mut bytes, map.len()));
             let mut expected = Vec::new();
-            Encoder::new(&mut expected, &[0; 16], 1).json(1, |w| skr1::encode_into(&value, w)).unwrap();
+            Encoder::new(&mut expected, &[0; 16], 1).json(1, Bounds::RECORDED, |w| skr1::encode_into(&value, w)).unwrap();
             prop_assert_eq!(walk(&bytes), Ok(expected[4 + 16 + 4 + 7..].to_vec()));
         }
 
@@ -536,10 +706,23 @@ mod tests {
             }
         }
 
+        /// The digest is that of the text, which the meter never finds shorter.
+        #[test]
+        fn texts_are_hashed_as_they_are_printed(value in any_object()) {
+            let serde_json::Value::Object(map) = &value else { unreachable!() };
+            let mut bytes = Vec::new();
+            members(map, &mut ObjectWriter::new(&mut bytes, map.len()));
+            let text = printed(&value);
+            let expected: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+            prop_assert_eq!(text_digest(&bytes), Ok((expected, text.len() as u64)));
+            prop_assert!(measure(&bytes, Bounds::STORED).unwrap() >= text.len());
+        }
+
         #[test]
         fn damaged_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = walk(&bytes);
             let _ = find(&bytes, ["a"]);
+            let _ = text_digest(&bytes);
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod input;
 pub mod jsonb;
 pub mod ledger;
+pub mod limits;
 pub mod policy;
 pub mod runs;
 pub mod skills;

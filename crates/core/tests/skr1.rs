@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use skill_core::audit::keyring::Keyring;
 use skill_core::audit::skr1::{EncodeError, JsonWriter, MAX_JSON_BYTES};
 use skill_core::audit::{Record, damaged_leaf_hash, leaf_hash, sign, verify};
+use skill_core::limits::{Bounds, JsonEvents};
 
 // ---- the vectors
 
@@ -91,7 +92,7 @@ fn encode(vector: &Vector) -> Option<Vec<u8>> {
         current_user: value("current_user_name")?,
         key_id: value("key_id")?,
     };
-    record.encode(&mut out, &uuid(&vector.log_id), |writer| encode_into(data, writer)).ok()?;
+    record.encode(&mut out, &uuid(&vector.log_id), Bounds::RECORDED, |writer| encode_into(data, writer)).ok()?;
     Some(out)
 }
 
@@ -199,7 +200,7 @@ impl Row {
             current_user: &self.current_user,
             key_id: &self.key_id,
         }
-        .encode(&mut out, log_id, |writer| self.data.encode_into(writer))
+        .encode(&mut out, log_id, Bounds::RECORDED, |writer| self.data.encode_into(writer))
         .unwrap();
         Some(out)
     }

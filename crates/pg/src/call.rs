@@ -4,21 +4,31 @@ use std::any::TypeId;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CStr;
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
+use skill_core::limits::MAX_VALUE;
 use skill_core::{Code, Fault};
 
 use super::arg::{Arg, ToSql};
+use super::bounds;
 use super::datum::{in_memory, type_name};
 use super::error::{self, current_function, raise};
 use super::sys;
 use super::value::{Field, Jsonb, Place, read};
 
-/// Exports the function `$name(call: &Call) -> Answer` to SQL as the symbol `skill_$name`.
+/// Exports the function `$name(call: &Call) -> Answer` to SQL as the symbol `skill_$name`. Arguments that are out of bounds
+/// are refused before anything of them is copied, unless they are `of any size`.
 #[macro_export]
 macro_rules! pg_function {
     ($name:ident) => {
+        $crate::pg_function!(@ $name, true);
+    };
+    ($name:ident, of any size) => {
+        $crate::pg_function!(@ $name, false);
+    };
+    (@ $name:ident, $bounded:literal) => {
         $crate::paste::paste! {
             #[allow(unsafe_code, missing_docs)]
             #[unsafe(no_mangle)]
@@ -36,7 +46,7 @@ macro_rules! pg_function {
                     fcinfo: $crate::pg_sys::FunctionCallInfo,
                 ) -> $crate::pg_sys::Datum {
                     // SAFETY: what the function manager passed.
-                    unsafe { $crate::call::enter(fcinfo, stringify!($name), $name) }
+                    unsafe { $crate::call::enter(fcinfo, stringify!($name), $bounded, $name) }
                 }
                 // SAFETY: passed on as it came; the guard has returned, and nothing here needs to be dropped.
                 unsafe {
@@ -60,7 +70,16 @@ thread_local! {
 struct Signature {
     function: Oid,
     arguments: Box<[Oid]>,
+    /// Some argument is a varlena.
+    varlena: bool,
     result: Oid,
+}
+
+static MAX_ARGUMENT: OnceLock<fn() -> usize> = OnceLock::new();
+
+/// Sets how many bytes an argument may have; called once when the library is loaded.
+pub fn register_max_argument(bytes: fn() -> usize) {
+    MAX_ARGUMENT.get_or_init(|| bytes);
 }
 
 /// Registers the callback that drops remembered signatures.
@@ -101,7 +120,8 @@ fn signature(function: Oid) -> Rc<Signature> {
                     ),
                 ));
             }
-            Rc::new(Signature { function, arguments, result })
+            let varlena = arguments.iter().any(|oid| pg_sys::get_typlen(*oid) == -1);
+            Rc::new(Signature { function, arguments, varlena, result })
         };
         SIGNATURES.with_borrow_mut(|all| all.push(found.clone()));
         found
@@ -112,7 +132,12 @@ fn signature(function: Oid) -> Rc<Signature> {
 ///
 /// # Safety
 /// `fcinfo` is what the function manager passed.
-pub unsafe fn enter(fcinfo: pg_sys::FunctionCallInfo, name: &'static str, body: fn(&Call) -> Answer) -> pg_sys::Datum {
+pub unsafe fn enter(
+    fcinfo: pg_sys::FunctionCallInfo,
+    name: &'static str,
+    bounded: bool,
+    body: fn(&Call) -> Answer,
+) -> pg_sys::Datum {
     /// Restores the name of the outer function, after an error too.
     struct Outer(&'static str);
     impl Drop for Outer {
@@ -129,7 +154,8 @@ pub unsafe fn enter(fcinfo: pg_sys::FunctionCallInfo, name: &'static str, body: 
     if !has_utf8_encoding() {
         raise(Fault::new(Code::NotInPrerequisiteState, format!("function {name}: database encoding must be UTF8")));
     }
-    let answer = body(&call).map(|returned| {
+    let bounds = if bounded { call.check_arguments() } else { Ok(()) };
+    let answer = bounds.and_then(|()| body(&call)).map(|returned| {
         if returned.serial != call.serial {
             raise(Fault::new(Code::Internal, format!("function {name} returned the answer of another call")));
         }
@@ -208,6 +234,22 @@ impl Call {
                 format!("function {}: argument {} is not declared", current_function(), n + 1),
             )),
         }
+    }
+
+    /// Refuses arguments that are out of bounds.
+    fn check_arguments(&self) -> Result<(), Fault> {
+        // SAFETY: the function manager sets it.
+        if unsafe { (*self.fcinfo).nargs } == 0 || !self.signature().varlena {
+            return Ok(());
+        }
+        let most = MAX_ARGUMENT.get().map_or(MAX_VALUE, |most| most());
+        for (n, oid) in self.signature().arguments.iter().enumerate() {
+            let Some(datum) = self.datum(n) else { continue };
+            // SAFETY: an argument that is not NULL, of its declared type; it and the memory live as long as the call.
+            unsafe { bounds::check(datum, *oid, most, self.memory) }
+                .map_err(|fault| fault.detail(format!("It is argument {} of {}().", n + 1, current_function())))?;
+        }
+        Ok(())
     }
 
     /// Argument `n`, counted from 0. Raises XX001 when it is declared with another type, or is NULL and `T` is not an `Option`.

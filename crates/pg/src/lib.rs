@@ -9,6 +9,7 @@ compile_error!("errors of the server are unwound through Rust frames: build with
 
 mod arg;
 pub mod background;
+mod bounds;
 pub mod cached;
 pub mod call;
 mod datum;

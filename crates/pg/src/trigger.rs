@@ -4,9 +4,11 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
+use skill_core::limits::{Bounds, MAX_VALUE};
 use skill_core::{Code, Fault};
 
 use super::arg::Arg;
+use super::bounds;
 use super::call::{Call, Returned};
 use super::datum::{in_memory, same_bytes, type_name};
 use super::error::{current_function, raise};
@@ -354,5 +356,41 @@ impl<'c> Trigger<'c> {
             }
             changed
         }
+    }
+
+    /// Refuses a new row with a new value that is out of bounds.
+    pub fn check_bounds(&self) -> Result<(), Fault> {
+        let (old, row) = (self.old_row(), self.new_row());
+        if row.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the row is one of the trigger's table, whose descriptor counts its attributes; both live as long as the
+        // call.
+        unsafe {
+            let desc = (*self.relation()).rd_att;
+            for i in 0..(*desc).natts {
+                let attribute = &*sys::attribute(desc, i as usize);
+                if attribute.attisdropped || attribute.attlen != -1 {
+                    continue;
+                }
+                let value = |row: pg_sys::HeapTuple| {
+                    let mut null = row.is_null();
+                    let datum = if null { 0.into() } else { pg_sys::heap_getattr(row, i + 1, desc, &mut null) };
+                    (!null).then_some(datum)
+                };
+                let Some(datum) = value(row) else { continue };
+                // Compared as it is stored: what an UPDATE leaves alone is not read.
+                if value(old).is_some_and(|old| bounds::stored_bytes(old) == bounds::stored_bytes(datum)) {
+                    continue;
+                }
+                let is_jsonb = attribute.atttypid == pg_sys::JSONBOID;
+                let most = if is_jsonb { Bounds::STORED.text } else { MAX_VALUE };
+                bounds::check(datum, attribute.atttypid, most, pg_sys::CurrentMemoryContext).map_err(|fault| {
+                    let name = CStr::from_ptr(attribute.attname.data.as_ptr()).to_string_lossy();
+                    fault.detail(format!("It is the value of column \"{name}\" of {}.", self.relation_name()))
+                })?;
+            }
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use skill_core::audit::skr1::{EncodeError, JsonWriter};
+use skill_core::limits::JsonEvents;
 
 /// Deepest nesting that is read over. What can be signed is flatter.
 const MAX_DEPTH: usize = 1024;
@@ -357,19 +358,20 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
     use skill_core::audit::skr1::Encoder;
+    use skill_core::limits::{Bounds, LimitError};
 
     fn encode(text: &str) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         let mut parser = Parser::new(text);
         parser.blanks();
-        Encoder::new(&mut out, &[0; 16], 1).json(1, |writer| parser.encode_into(writer))?;
+        Encoder::new(&mut out, &[0; 16], 1).json(1, Bounds::RECORDED, |writer| parser.encode_into(writer))?;
         if parser.at_end() { Ok(out) } else { malformed("more") }
     }
 
     fn reference(value: &Value) -> Vec<u8> {
         let mut out = Vec::new();
         Encoder::new(&mut out, &[0; 16], 1)
-            .json(1, |writer| skill_core::audit::skr1::encode_into(value, writer))
+            .json(1, Bounds::RECORDED, |writer| skill_core::audit::skr1::encode_into(value, writer))
             .unwrap();
         out
     }
@@ -427,7 +429,7 @@ mod tests {
         assert_eq!(encode(r#"{"a":1,"b":{"c":1,"c":2}}"#), Err(JsonError::Encode(EncodeError::DuplicateKey)));
         let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
         assert!(encode(&deep(256)).is_ok());
-        assert_eq!(encode(&deep(257)), Err(JsonError::Encode(EncodeError::TooDeep)));
+        assert_eq!(encode(&deep(257)), Err(JsonError::Encode(LimitError::TooDeep(256).into())));
         assert!(
             skips(&deep(1024)) && !skips(&deep(1026)) && !skips(&deep(1_000_000)) && !skips(&"[".repeat(1_000_000))
         );

@@ -6,6 +6,7 @@ use skill_core::audit::keyring::Keyring;
 use skill_core::audit::skr1::EncodeError;
 use skill_core::audit::{self, Record, RecordEncoder};
 use skill_core::ledger::tree::Hash;
+use skill_core::limits::Bounds;
 
 use crate::json::{JsonError, Parser, members};
 
@@ -112,7 +113,7 @@ pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> O
     buffer.clear();
     let mut encoder = RecordEncoder::begin(buffer, log_id, &id, &tenant_id, &event_type);
     let start = at.position();
-    encoder.event_data(|writer| at.encode_into(writer)).ok()?;
+    encoder.event_data(Bounds::RECORDED, |writer| at.encode_into(writer)).ok()?;
     let event_data = line.get(start..at.position())?;
     let actor_id = nullable(&mut at, b",\"actor_id\":")?;
     let actor_type = nullable(&mut at, b",\"actor_type\":")?;
@@ -311,7 +312,8 @@ impl<'a> Values<'a> {
             current_user: &self.current_user,
             key_id: &self.key_id,
         };
-        match record.encode(buffer, log_id, |writer| Parser::new(self.event_data).encode_into(writer)) {
+        match record.encode(buffer, log_id, Bounds::RECORDED, |writer| Parser::new(self.event_data).encode_into(writer))
+        {
             Ok(()) => {}
             Err(JsonError::Encode(error)) if error != EncodeError::DuplicateKey => return Ok(None),
             Err(error) => return Err(format!("event_data: {error}")),

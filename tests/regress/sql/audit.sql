@@ -54,8 +54,8 @@ SELECT skill_system.append_audit(repeat('ü', 100), '{}', repeat('ü', 100), rep
 SELECT skill_system.append_audit('x', '{}', repeat('x', 101));
 SELECT skill_system.append_audit('x', '{}', 'a', repeat('x', 21));
 SELECT skill_system.append_audit('x', '{}', '', 'user');
-SELECT skill_system.append_audit('deep', (repeat('[', 256) || repeat(']', 256))::jsonb) IS NOT NULL AS fits;
-SELECT skill_system.append_audit('deep', (repeat('[', 257) || repeat(']', 257))::jsonb);
+SELECT skill_system.append_audit('deep', (repeat('[', 64) || repeat(']', 64))::jsonb) IS NOT NULL AS fits;
+SELECT skill_system.append_audit('deep', (repeat('[', 65) || repeat(']', 65))::jsonb);
 INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('', '{}');
 INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', NULL);
 INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) VALUES ('x', '{}', 'infinity');

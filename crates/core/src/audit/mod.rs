@@ -8,6 +8,7 @@ use crate::audit::keyring::{Keyring, MacKey};
 use crate::audit::skr1::{EncodeError, Encoder, JsonWriter};
 use crate::error::{Code, Fault};
 use crate::ledger::tree::{self, Hash};
+use crate::limits::Bounds;
 
 /// Separates these MACs from any other use of the key.
 const CONTEXT: &[u8] = b"skill_system/row-mac/v1\0";
@@ -51,10 +52,11 @@ impl Record<'_> {
         &self,
         out: &mut Vec<u8>,
         log_id: &[u8; 16],
+        bounds: Bounds,
         event_data: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut encoder = RecordEncoder::begin(out, log_id, self.id, self.tenant_id, self.event_type);
-        encoder.event_data(event_data)?;
+        encoder.event_data(bounds, event_data)?;
         encoder.finish(self);
         Ok(())
     }
@@ -76,9 +78,10 @@ impl<'b> RecordEncoder<'b> {
     /// The column `event_data`.
     pub fn event_data<E: From<EncodeError>>(
         &mut self,
+        bounds: Bounds,
         encode_into: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.0.json(4, encode_into)
+        self.0.json(4, bounds, encode_into)
     }
 
     /// The columns of the record behind `event_data`.
@@ -191,6 +194,7 @@ pub fn check_claims(event_type: &str, actor_id: Option<&str>, actor_type: Option
 mod tests {
     use super::*;
     use crate::audit::skr1::EncodeError;
+    use crate::limits::JsonEvents;
 
     fn record() -> Record<'static> {
         Record {
@@ -210,7 +214,7 @@ mod tests {
     fn encode(record: &Record<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         record
-            .encode::<EncodeError>(&mut out, &[9; 16], |w| {
+            .encode::<EncodeError>(&mut out, &[9; 16], Bounds::STORED, |w| {
                 w.begin_object()?;
                 w.end()
             })

@@ -22,13 +22,10 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::error::{Code, Fault};
+use crate::limits::{Bounds, JsonEvents, LimitError, Meter};
 
 /// A JSON field whose encoding is longer is signed by its digest.
 pub const MAX_JSON_BYTES: usize = 32 * 1024;
-/// Deepest nesting of a JSON value.
-pub const MAX_JSON_DEPTH: usize = 256;
-/// Longest encoding of a JSON value.
-pub const MAX_JSON_TOTAL: usize = 64 * 1024 * 1024;
 
 const NULL: u8 = 0;
 const I64: u8 = 1;
@@ -44,12 +41,9 @@ const JSON: u8 = 9;
 /// Why a value cannot be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum EncodeError {
-    /// Over [`MAX_JSON_DEPTH`].
-    #[error("the JSON value is nested deeper than {MAX_JSON_DEPTH} levels")]
-    TooDeep,
-    /// Over [`MAX_JSON_TOTAL`].
-    #[error("the JSON value is larger than {MAX_JSON_TOTAL} bytes")]
-    TooLarge,
+    /// Out of the bounds that the reader gave.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// The same key twice in one object.
     #[error("the JSON value has a key twice in one object")]
     DuplicateKey,
@@ -57,8 +51,10 @@ pub enum EncodeError {
 
 impl From<EncodeError> for Fault {
     fn from(error: EncodeError) -> Fault {
-        Fault::new(Code::ProgramLimitExceeded, error.to_string())
-            .hint("Store the large value elsewhere and record its SHA-256.")
+        match error {
+            EncodeError::Limit(limit) => limit.into(),
+            EncodeError::DuplicateKey => Fault::new(Code::ProgramLimitExceeded, error.to_string()),
+        }
     }
 }
 
@@ -124,15 +120,16 @@ impl<'b> Encoder<'b> {
         self.field(tag, TIMESTAMP, &unix_micros.to_be_bytes());
     }
 
-    /// A JSON value, told to the writer event by event.
+    /// A JSON value within `bounds`, told to the writer event by event.
     pub fn json<E: From<EncodeError>>(
         &mut self,
         tag: u16,
+        bounds: Bounds,
         encode_into: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.head(tag, JSON, 0);
         let start = self.out.len();
-        let mut writer = JsonWriter { out: self.out, scratch: SCRATCH.take(), start };
+        let mut writer = JsonWriter { out: self.out, scratch: SCRATCH.take(), meter: Meter::new(bounds) };
         encode_into(&mut writer)?;
         debug_assert!(writer.scratch.frames.is_empty(), "every array and object is closed");
         if writer.scratch.sorted.capacity() <= MAX_JSON_BYTES {
@@ -218,19 +215,16 @@ fn prefix(key: &[u8]) -> u64 {
 pub struct JsonWriter<'b> {
     out: &'b mut Vec<u8>,
     scratch: Scratch,
-    start: usize,
+    meter: Meter,
 }
 
 impl JsonWriter<'_> {
-    fn value(&mut self, kind: u8) -> Result<(), EncodeError> {
-        if self.out.len() - self.start > MAX_JSON_TOTAL {
-            return Err(EncodeError::TooLarge);
-        }
+    #[inline]
+    fn value(&mut self, kind: u8) {
         if let Some(frame) = self.scratch.frames.last_mut().filter(|frame| frame.members_from.is_none()) {
             frame.count += 1;
         }
         self.out.push(kind);
-        Ok(())
     }
 
     #[inline]
@@ -239,72 +233,10 @@ impl JsonWriter<'_> {
         self.out.extend_from_slice(bytes);
     }
 
-    /// `null`
-    pub fn null(&mut self) -> Result<(), EncodeError> {
-        self.value(0)
-    }
-    /// `true` or `false`
-    pub fn bool(&mut self, value: bool) -> Result<(), EncodeError> {
-        self.value(if value { 2 } else { 1 })
-    }
-    /// A number by its exact decimal text.
-    pub fn number(&mut self, text: &[u8]) -> Result<(), EncodeError> {
-        self.value(3)?;
-        self.text(text);
-        Ok(())
-    }
-    pub fn string(&mut self, text: &[u8]) -> Result<(), EncodeError> {
-        self.value(4)?;
-        self.text(text);
-        Ok(())
-    }
-
-    fn begin(&mut self, kind: u8, members_from: Option<usize>) -> Result<(), EncodeError> {
-        self.value(kind)?;
-        if self.scratch.frames.len() >= MAX_JSON_DEPTH {
-            return Err(EncodeError::TooDeep);
-        }
+    fn begin(&mut self, kind: u8, members_from: Option<usize>) {
+        self.value(kind);
         self.scratch.frames.push(Frame { count_at: self.out.len(), count: 0, members_from, sorted: true });
         self.out.extend_from_slice(&[0; 4]);
-        Ok(())
-    }
-    /// `[`
-    pub fn begin_array(&mut self) -> Result<(), EncodeError> {
-        self.begin(5, None)
-    }
-    /// `{`
-    pub fn begin_object(&mut self) -> Result<(), EncodeError> {
-        self.begin(6, Some(self.scratch.members.len()))
-    }
-    /// The key of the value that follows.
-    pub fn key(&mut self, key: &[u8]) -> Result<(), EncodeError> {
-        let member = Member { prefix: prefix(key), start: self.out.len(), key_length: key.len() };
-        self.text(key);
-        let Scratch { frames, members, .. } = &mut self.scratch;
-        if let Some(frame) = frames.last_mut() {
-            if frame.count > 0 {
-                match members[members.len() - 1].cmp(&member, self.out) {
-                    Ordering::Less => {}
-                    Ordering::Equal => return Err(EncodeError::DuplicateKey),
-                    Ordering::Greater => frame.sorted = false,
-                }
-            }
-            frame.count += 1;
-        }
-        members.push(member);
-        Ok(())
-    }
-    /// `]` or `}`
-    pub fn end(&mut self) -> Result<(), EncodeError> {
-        let Some(frame) = self.scratch.frames.pop() else { return Ok(()) };
-        if let Some(from) = frame.members_from {
-            if !frame.sorted {
-                self.sort(from, frame.count_at + 4)?;
-            }
-            self.scratch.members.truncate(from);
-        }
-        self.out[frame.count_at..frame.count_at + 4].copy_from_slice(&frame.count.to_be_bytes());
-        Ok(())
     }
 
     fn sort(&mut self, from: usize, start: usize) -> Result<(), EncodeError> {
@@ -322,6 +254,79 @@ impl JsonWriter<'_> {
             sorted.extend_from_slice(&self.out[member.start..*end]);
         }
         self.out[start..end].copy_from_slice(sorted);
+        Ok(())
+    }
+}
+
+// Each event is measured before anything of it is copied.
+impl JsonEvents<EncodeError> for JsonWriter<'_> {
+    fn null(&mut self) -> Result<(), EncodeError> {
+        self.meter.null()?;
+        self.value(0);
+        Ok(())
+    }
+
+    fn bool(&mut self, value: bool) -> Result<(), EncodeError> {
+        self.meter.bool(value)?;
+        self.value(if value { 2 } else { 1 });
+        Ok(())
+    }
+
+    fn number(&mut self, text: &[u8]) -> Result<(), EncodeError> {
+        self.meter.number(text)?;
+        self.value(3);
+        self.text(text);
+        Ok(())
+    }
+
+    fn string(&mut self, text: &[u8]) -> Result<(), EncodeError> {
+        self.meter.string(text)?;
+        self.value(4);
+        self.text(text);
+        Ok(())
+    }
+
+    fn begin_array(&mut self) -> Result<(), EncodeError> {
+        self.meter.begin_array()?;
+        self.begin(5, None);
+        Ok(())
+    }
+
+    fn begin_object(&mut self) -> Result<(), EncodeError> {
+        self.meter.begin_object()?;
+        self.begin(6, Some(self.scratch.members.len()));
+        Ok(())
+    }
+
+    fn key(&mut self, key: &[u8]) -> Result<(), EncodeError> {
+        self.meter.key(key)?;
+        let member = Member { prefix: prefix(key), start: self.out.len(), key_length: key.len() };
+        self.text(key);
+        let Scratch { frames, members, .. } = &mut self.scratch;
+        if let Some(frame) = frames.last_mut() {
+            if frame.count > 0 {
+                match members[members.len() - 1].cmp(&member, self.out) {
+                    Ordering::Less => {}
+                    Ordering::Equal => return Err(EncodeError::DuplicateKey),
+                    Ordering::Greater => frame.sorted = false,
+                }
+            }
+            frame.count += 1;
+        }
+        members.push(member);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), EncodeError> {
+        self.meter.end()?;
+        let Some(frame) = self.scratch.frames.pop() else { return Ok(()) };
+        if let Some(from) = frame.members_from {
+            if !frame.sorted {
+                self.sort(from, frame.count_at + 4)?;
+            }
+            self.scratch.members.truncate(from);
+        }
+        self.out[frame.count_at..frame.count_at + 4].copy_from_slice(&frame.count.to_be_bytes());
         Ok(())
     }
 }
@@ -356,7 +361,7 @@ mod tests {
     fn encode(value: &Value) -> Vec<u8> {
         let mut out = Vec::new();
         let mut e = Encoder::new(&mut out, &[0; 16], 1);
-        e.json(1, |w| encode_into(value, w)).unwrap();
+        e.json(1, Bounds::STORED, |w| encode_into(value, w)).unwrap();
         e.finish();
         out
     }
@@ -391,7 +396,7 @@ mod tests {
     fn keys_are_sorted_by_bytes_whatever_the_order_told() {
         let mut a = Vec::new();
         let mut e = Encoder::new(&mut a, &[0; 16], 1);
-        e.json::<EncodeError>(1, |w| {
+        e.json::<EncodeError>(1, Bounds::STORED, |w| {
             w.begin_object()?;
             for key in ["b", "aa", "c", "a"] {
                 w.key(key.as_bytes())?;
@@ -410,7 +415,7 @@ mod tests {
     fn limits_hold() {
         let mut out = Vec::new();
         let mut e = Encoder::new(&mut out, &[0; 16], 1);
-        let twice = e.json::<EncodeError>(1, |w| {
+        let twice = e.json::<EncodeError>(1, Bounds::STORED, |w| {
             w.begin_object()?;
             for key in ["b", "a", "b"] {
                 w.key(key.as_bytes())?;
@@ -421,7 +426,10 @@ mod tests {
         assert_eq!(twice, Err(EncodeError::DuplicateKey));
         let mut out = Vec::new();
         let mut e = Encoder::new(&mut out, &[0; 16], 1);
-        assert_eq!(e.json::<EncodeError>(1, |w| (0..300).try_for_each(|_| w.begin_array())), Err(EncodeError::TooDeep));
+        assert_eq!(
+            e.json::<EncodeError>(1, Bounds::STORED, |w| (0..300).try_for_each(|_| w.begin_array())),
+            Err(LimitError::TooDeep(64).into())
+        );
         let large = encode(&Value::String("x".repeat(MAX_JSON_BYTES)));
         assert_eq!(large.len(), 4 + 16 + 4 + 7 + 32);
         assert_eq!(large[4 + 16 + 4 + 2], DIGEST);

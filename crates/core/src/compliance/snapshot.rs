@@ -11,6 +11,7 @@ use signed_note::Note;
 use crate::audit::keyring::SigningKey;
 use crate::audit::skr1::{EncodeError, Encoder, JsonWriter};
 use crate::ledger::checkpoint::{CheckpointError, MAX_TEXT, VerifierKey, sign_text, verify_text};
+use crate::limits::Bounds;
 
 /// Member of the document with its version.
 pub const VERSION_MEMBER: &str = "skill_system_compliance_snapshot";
@@ -27,7 +28,7 @@ pub fn digest<E: From<EncodeError>>(
     let mut out = Vec::new();
     let mut encoder = Encoder::new(&mut out, &[0; 16], SCHEMA);
     encoder.uuid(1, checklist);
-    encoder.json(2, encode_into)?;
+    encoder.json(2, Bounds::RECORDED, encode_into)?;
     encoder.finish();
     Ok(Sha256::digest(&out).into())
 }

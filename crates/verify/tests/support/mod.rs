@@ -12,6 +12,7 @@ use skill_core::audit::skr1::{self, EncodeError};
 use skill_core::audit::{self, Record};
 use skill_core::ledger::checkpoint::{Checkpoint, Proof, verifier_key};
 use skill_core::ledger::tree::{self, Appender, Hash, Tiles};
+use skill_core::limits::Bounds;
 use skill_core::{Code, Fault};
 
 pub const LOG_ID: [u8; 16] = [1, 0x98, 0xc0, 0xde, 0, 0, 0x70, 0, 0x80, 0, 0, 0, 0, 0, 0, 1];
@@ -84,7 +85,7 @@ impl Row {
             current_user: "app",
             key_id: &self.key_id,
         }
-        .encode::<EncodeError>(&mut out, &LOG_ID, |writer| skr1::encode_into(&data, writer))
+        .encode::<EncodeError>(&mut out, &LOG_ID, Bounds::RECORDED, |writer| skr1::encode_into(&data, writer))
         .unwrap();
         out
     }

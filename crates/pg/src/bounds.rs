@@ -1,0 +1,56 @@
+//! Values from outside against the bounds of what is accepted, before anything of them is copied.
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::Oid;
+use skill_core::limits::{Bounds, check_size};
+use skill_core::{Fault, jsonb};
+
+use super::datum::varlena_bytes;
+
+/// A value that is out of bounds: `most` bytes, and what holds for JSON.
+///
+/// # Safety
+/// `datum` is of type `oid`, not NULL, and lives as long as `memory`, where a compressed jsonb is copied to.
+pub(crate) unsafe fn check(
+    datum: pg_sys::Datum,
+    oid: Oid,
+    most: usize,
+    memory: pg_sys::MemoryContext,
+) -> Result<(), Fault> {
+    // SAFETY: the caller's; the types that are most frequent need no look-up.
+    unsafe {
+        let length = match oid {
+            pg_sys::TEXTOID | pg_sys::JSONBOID | pg_sys::BYTEAOID => -1,
+            _ => pg_sys::get_typlen(oid),
+        };
+        if length != -1 {
+            return Ok(());
+        }
+        let bytes = raw_size(datum);
+        let is_jsonb = oid == pg_sys::JSONBOID;
+        // The binary form of short numbers has four times the length of their text.
+        check_size(|| "the value".to_owned(), bytes, if is_jsonb { 4 * most } else { most })?;
+        if is_jsonb {
+            jsonb::measure(varlena_bytes(datum, memory), Bounds::ARGUMENT.with_text(most))?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a varlena behind its header, without reading what is compressed or stored elsewhere.
+///
+/// # Safety
+/// `datum` is a varlena, not NULL.
+pub(crate) unsafe fn raw_size(datum: pg_sys::Datum) -> usize {
+    // SAFETY: the caller's.
+    unsafe { pg_sys::toast_raw_datum_size(datum).saturating_sub(pg_sys::VARHDRSZ) }
+}
+
+/// A varlena as it lies in a row: perhaps compressed, perhaps only where to find it.
+///
+/// # Safety
+/// `datum` is a varlena, not NULL, and lives as long as `'a`.
+pub(crate) unsafe fn stored_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: the caller's.
+    unsafe { std::slice::from_raw_parts(datum.cast_mut_ptr(), pgrx::varsize_any(datum.cast_mut_ptr())) }
+}
