@@ -21,6 +21,7 @@ pgrx::pg_module_magic!(name, version);
 /// Called by the server when it loads the library.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    settings::refuse_connection_options();
     skill_pg::register();
     settings::register();
     module::register(modules::ALL);

@@ -3,10 +3,11 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use skill_core::error::shorten;
 use skill_core::limits::{MAX_JSON_TEXT, MAX_VALUE, RECORD_SIZES};
 use skill_core::{Code, Fault};
 use skill_pg::call::register_max_argument;
-use skill_pg::settings::{override_value, reserve_prefix, startup_value};
+use skill_pg::settings::{connection_options, early_value, override_value, reserve_prefix};
 use skill_pg::{background, error, sys};
 
 static TENANT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -41,9 +42,42 @@ const SIGNED_APPROVALS_NAME: &CStr = c"skill_system.signed_approvals";
 /// In place of a tenant that a session may not choose: every use of the tenant raises an error.
 const REFUSED: &CStr = c"\x01";
 
+const PREFIX: &str = "skill_system.";
+/// Those that any user may set, also in the connection options.
+const FREE: [&str; 1] = ["skill_system.integrity_fail_loud"];
+/// Those that only the server's configuration sets.
+const FROM_CONFIGURATION: [&str; 3] =
+    ["skill_system.keyring_file", "skill_system.keyring_command", "skill_system.seal_interval"];
+
+/// Refuses to load the library into a session whose connection options set what they may not, to whatever value: the server
+/// could not refuse them before it knew the settings, and they have taken the place of what an administrator set. A server
+/// that preloads the library refuses the connection. Called first, because it is called again after an error.
+pub fn refuse_connection_options() {
+    for option in connection_options(PREFIX) {
+        let is_one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&option.name));
+        let from_configuration = is_one_of(&FROM_CONFIGURATION);
+        if is_one_of(&FREE) || option.may_set && !from_configuration {
+            continue;
+        }
+        let detail = if from_configuration {
+            "Only the configuration of the server sets it."
+        } else {
+            "Connection options would replace what an administrator has set for the role or the database."
+        };
+        error::raise(
+            Fault::new(
+                Code::InsufficientPrivilege,
+                format!("permission denied to set parameter \"{}\"", shorten(&option.name)),
+            )
+            .detail(detail)
+            .hint("Connect again without it in the connection options (PGOPTIONS)."),
+        );
+    }
+}
+
 /// Declares the settings; called once when the library is loaded.
 pub fn register() {
-    let (tenant, signed_approvals) = (startup_value(TENANT_NAME), startup_value(SIGNED_APPROVALS_NAME));
+    let (tenant, signed_approvals) = (early_value(TENANT_NAME), early_value(SIGNED_APPROVALS_NAME));
     define_tenant();
     define_audit_settings();
     define_run_settings();
@@ -171,8 +205,8 @@ pub fn with_tenant<T>(body: impl FnOnce(&str) -> T) -> T {
     if tenant == REFUSED {
         error::raise(
             Fault::new(Code::InsufficientPrivilege, "permission denied to set parameter \"skill_system.tenant\"")
-                .detail("The session has no tenant, because its connection options chose one.")
-                .hint("Connect again without skill_system.tenant in the connection options."),
+                .detail("The session has no tenant, because it set one before the library was loaded.")
+                .hint("Connect again, and leave the setting to an administrator."),
         );
     }
     body(if tenant.is_empty() { DEFAULT_TENANT } else { tenant.to_str().unwrap_or_default() })

@@ -4,14 +4,67 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-/// The value set before the library was loaded. Any user can set one, for example in the connection options, and it takes
-/// precedence over those of ALTER ROLE and ALTER DATABASE.
-pub fn startup_value(name: &CStr) -> Option<CString> {
+/// The value that the session has before the library declares the setting. Any user can set one.
+pub fn early_value(name: &CStr) -> Option<CString> {
     // SAFETY: a NUL-terminated constant; the answer is copied at once.
     unsafe {
         let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
         if value.is_null() { None } else { Some(CStr::from_ptr(value).to_owned()) }
     }
+}
+
+/// A setting in the connection options, read before the library declares it.
+pub struct ConnectionOption {
+    /// Its name, as the options spell it.
+    pub name: String,
+    /// The role that connected is a superuser or has been granted SET on it.
+    pub may_set: bool,
+}
+
+/// The settings with this prefix that the connection options of the session set, to any value. They have replaced what
+/// ALTER ROLE, ALTER DATABASE and the configuration file set, also as the value that RESET restores.
+pub fn connection_options(prefix: &str) -> Vec<ConnectionOption> {
+    let mut found = Vec::new();
+    // SAFETY: the server's array of settings, whose names are NUL-terminated; nothing in the loop changes it. Connection
+    // options exist inside of sessions only, which load libraries in a transaction.
+    unsafe {
+        for i in 0..guc_count() {
+            let setting = &**guc_array().add(i);
+            let name = CStr::from_ptr(setting.name);
+            let has_prefix =
+                name.to_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
+            if has_prefix && setting.reset_source == pg_sys::GucSource::PGC_S_CLIENT {
+                let right = pg_sys::pg_parameter_aclcheck(
+                    setting.name,
+                    setting.reset_srole,
+                    pg_sys::ACL_SET as pg_sys::AclMode,
+                );
+                found.push(ConnectionOption {
+                    name: name.to_string_lossy().into_owned(),
+                    may_set: right == pg_sys::AclResult::ACLCHECK_OK,
+                });
+            }
+        }
+    }
+    found
+}
+
+fn guc_count() -> usize {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::GetNumConfigOptions() as usize }
+}
+
+#[cfg(feature = "pg15")]
+fn guc_array() -> *mut *mut pg_sys::config_generic {
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::get_guc_variables() }
+}
+
+#[cfg(not(feature = "pg15"))]
+fn guc_array() -> *mut *mut pg_sys::config_generic {
+    let mut count = 0;
+    // SAFETY: no preconditions; the array is a copy in the current memory context.
+    unsafe { pg_sys::get_guc_variables(&mut count) }
 }
 
 /// Sets a value that survives ROLLBACK and reaches parallel workers.
