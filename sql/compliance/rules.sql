@@ -1,11 +1,5 @@
 -- Rules: versioned, immutable, in force for periods that do not overlap.
 
-CREATE FUNCTION skill_system.text_key(value text) RETURNS numeric
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_text_key' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.text_key(text) IS
-'A number that represents a text: different texts have different numbers. It lets a GiST constraint compare texts exactly without another '
-'extension; rule_versions uses it. Raises 54000 for more than 1000 bytes. Example: SELECT skill_system.text_key(''SWR_37'');';
-
 CREATE TABLE skill_system.rule_books (
     tenant_id text   NOT NULL DEFAULT skill_system.current_tenant(),
     revision  bigint NOT NULL DEFAULT 0,
@@ -16,6 +10,22 @@ COMMENT ON TABLE skill_system.rule_books IS
 'misses a change.';
 COMMENT ON COLUMN skill_system.rule_books.tenant_id IS 'Tenant of the rules.';
 COMMENT ON COLUMN skill_system.rule_books.revision IS 'Counts the changes of rules and templates.';
+
+CREATE TABLE skill_system.rule_identifiers (
+    tenant_id       text         NOT NULL DEFAULT skill_system.current_tenant(),
+    rule_identifier varchar(255) NOT NULL,
+    rule_key        bigserial    NOT NULL,
+    PRIMARY KEY (tenant_id, rule_identifier),
+    UNIQUE (rule_key),
+    -- Target of the foreign key, which binds the number to the rule.
+    UNIQUE (tenant_id, rule_identifier, rule_key)
+);
+COMMENT ON TABLE skill_system.rule_identifiers IS
+'A number for each rule of each tenant, by which the exclusion constraint of rule_versions tells rules apart. Written when the first '
+'version of a rule is.';
+COMMENT ON COLUMN skill_system.rule_identifiers.tenant_id IS 'Tenant of the rule.';
+COMMENT ON COLUMN skill_system.rule_identifiers.rule_identifier IS 'Key of the rule in its tenant.';
+COMMENT ON COLUMN skill_system.rule_identifiers.rule_key IS 'Number of the rule, unique in the database.';
 
 CREATE TABLE skill_system.rule_versions (
     id               uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -37,11 +47,14 @@ CREATE TABLE skill_system.rule_versions (
     content_sha256   text         NOT NULL,
     approved_by      text,
     approved_at      timestamptz,
+    rule_key         bigint       NOT NULL,
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, rule_identifier, version),
+    FOREIGN KEY (tenant_id, rule_identifier, rule_key)
+        REFERENCES skill_system.rule_identifiers (tenant_id, rule_identifier, rule_key),
+    -- GiST has ranges without another extension; a range of one number compares exactly.
     CONSTRAINT rule_versions_one_in_force EXCLUDE USING gist (
-        pg_catalog.numrange(skill_system.text_key(tenant_id), skill_system.text_key(tenant_id), '[]') WITH =,
-        pg_catalog.numrange(skill_system.text_key(rule_identifier::text), skill_system.text_key(rule_identifier::text), '[]') WITH =,
+        pg_catalog.int8range(rule_key, rule_key, '[]') WITH =,
         pg_catalog.daterange(effective_date, superseded_date) WITH &&
     ) WHERE (status IN ('active', 'superseded'))
 );
@@ -74,6 +87,14 @@ COMMENT ON COLUMN skill_system.rule_versions.status IS
 COMMENT ON COLUMN skill_system.rule_versions.content_sha256 IS 'sha256: and the SHA-256 of rule_data as compact JSON, keys in byte order.';
 COMMENT ON COLUMN skill_system.rule_versions.approved_by IS 'Who published or approved it.';
 COMMENT ON COLUMN skill_system.rule_versions.approved_at IS 'When it was published or approved.';
+COMMENT ON COLUMN skill_system.rule_versions.rule_key IS 'Number of the rule in rule_identifiers; set by the server.';
+
+CREATE FUNCTION skill_system.set_rule_key() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_rule_key' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.set_rule_key() IS
+'Trigger function of rule_versions: gives a version the number of its rule, and a new rule a new number.';
+CREATE TRIGGER rule_versions_key BEFORE INSERT ON skill_system.rule_versions
+    FOR EACH ROW WHEN (NEW.rule_key IS NULL) EXECUTE FUNCTION skill_system.set_rule_key();
 
 CREATE FUNCTION skill_system.guard_columns() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_columns' SET search_path = pg_catalog, pg_temp;
@@ -151,7 +172,7 @@ COMMENT ON FUNCTION skill_system.diff_rules(uuid, uuid) IS
 
 GRANT USAGE ON TYPE skill_system.rule_state, skill_system.json_difference
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-GRANT SELECT ON skill_system.rule_books, skill_system.rule_versions
+GRANT SELECT ON skill_system.rule_books, skill_system.rule_identifiers, skill_system.rule_versions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- Agents propose, reviewers decide, administrators publish.
 GRANT EXECUTE ON FUNCTION

@@ -14,7 +14,7 @@ mod status;
 
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Event, Numeric, Timing, Trigger, Uuid, arg, pg_function, sys};
+use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use crate::module::Module;
 
@@ -74,13 +74,4 @@ fn guard_columns(call: &Call) -> Answer {
         format!("{} of a row of {} never changes", changed.join(", "), trigger.relation_name()),
     )
     .hint("Add a new row instead."))
-}
-
-pg_function!(text_key);
-/// `text_key(value)`: the text as a number, for an exclusion constraint.
-fn text_key(call: &Call) -> Answer {
-    let Some(value) = call.text(0) else {
-        return Ok(call.null());
-    };
-    Ok(call.answer(Numeric(skill_core::compliance::text_key(value)?)))
 }

@@ -6,7 +6,7 @@ use skill_core::compliance::rules::{DECISIONS, RuleInput, check_status, differen
 use skill_core::input::{optional, sha256, word};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Date, Returned, Uuid, arg, pg_function, sys};
+use skill_pg::{Answer, Call, Date, Event, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use super::frozen_rules::make_stale;
 use super::{RuleLock, lock_rules, unknown};
@@ -250,6 +250,25 @@ fn review_rule(call: &Call) -> Answer {
     let event = if decision == "approved" { "rule.published" } else { "rule.rejected" };
     audit::append_by(event, [data], &by)?;
     Ok(state(call, id, identifier, version, status, previous.map(|previous| previous.id), stale))
+}
+
+pg_function!(set_rule_key);
+/// BEFORE INSERT: the number of the version's rule.
+fn set_rule_key(call: &Call) -> Answer {
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert])])?;
+    let rule = [trigger.new_arg(c"tenant_id"), trigger.new_arg(c"rule_identifier")];
+    const FIND: &str =
+        "SELECT rule_key FROM skill_system.rule_identifiers WHERE tenant_id = $1 AND rule_identifier = $2";
+    const ADD: &str =
+        "INSERT INTO skill_system.rule_identifiers (tenant_id, rule_identifier) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    let find = || spi::one::<i64>(FIND, As::Owner, See::OwnWrites, &rule);
+    let key = find().or_else(|| {
+        // Waits for another session that adds the same rule.
+        spi::execute(ADD, As::Owner, See::OwnWrites, &rule);
+        find()
+    });
+    let key = key.ok_or_else(|| Fault::new(Code::Internal, "the rule has no number"))?;
+    Ok(trigger.proceed_with(&[(c"rule_key", arg(key))]))
 }
 
 fn rule_data(id: Uuid) -> Result<Value, Fault> {

@@ -152,8 +152,61 @@ def test_the_constraint_tells_rules_and_tenants_apart_exactly(db, texas):
         db.execute(insert, [tenant, identifier])
     with pytest.raises(errors.UniqueViolation):
         db.execute(insert, ["t", "ab"])
+    for identifier in ("ab", "a" * 102, "a" * 103, "é" * 255, "a" * 255):
+        with db.transaction(force_rollback=True):
+            db.execute(insert + " ON CONFLICT DO NOTHING", ["t", identifier])
+            # Any day but those before the first version is taken; another rule of the same length is not concerned.
+            db.execute(insert.replace("1, '2020", "2, '2021"), ["t", identifier[:-1] + "z"])
+            with pytest.raises(errors.ExclusionViolation):
+                db.execute(insert.replace("1, '2020", "2, '2021"), ["t", identifier])
+
+
+INSERT_VERSION = (
+    "INSERT INTO skill_system.rule_versions (rule_type, rule_domain, rule_identifier, version, effective_date, "
+    "superseded_date, status, source, rule_data, content_sha256) "
+    "VALUES ('statewide', 'x', %s, %s, %s, %s, %s, 'manual', '{}', 'x') RETURNING version"
+)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("length", [8, 255])
+def test_the_constraint_holds_between_sessions(db, texas, connect, known, length):
+    one, two = connect(), connect()
+    identifier = uuid.uuid4().hex[:8] + "x" * (length - 8)
+    if known:
+        db.execute(INSERT_VERSION, [identifier, 1, "2000-01-01", "2001-01-01", "superseded"])
+    # The second session waits for the first, whose number of the rule and whose period it needs, and is refused.
+    with one.transaction():
+        one.execute(INSERT_VERSION, [identifier, 2, "2020-01-01", "2022-01-01", "superseded"])
+        overlap = Later(two, INSERT_VERSION, [identifier, 3, "2021-12-31", None, "active"])
+        assert overlap.waits(db)
+    assert overlap.end().error.sqlstate == "23P01"
+    # A period that begins where the other ends is none of its business, nor is one of a draft; a rollback frees the days.
+    with one.transaction(force_rollback=True):
+        one.execute(INSERT_VERSION, [identifier, 4, "2022-01-01", "2023-01-01", "superseded"])
+        two.execute(INSERT_VERSION, [identifier, 5, "2021-01-01", None, "draft"])
+        overlap = Later(two, INSERT_VERSION, [identifier, 6, "2022-06-01", None, "active"])
+        assert overlap.waits(db)
+    assert overlap.end().error is None
     with pytest.raises(errors.ExclusionViolation):
-        db.execute(insert.replace("1, '2020", "2, '2021"), ["t", "ab"])
+        db.execute(
+            "UPDATE skill_system.rule_versions SET status = 'active' WHERE rule_identifier = %s AND version = 5",
+            [identifier],
+        )
+
+
+def test_the_number_of_a_rule_cannot_be_that_of_another(db, texas):
+    with db.transaction(force_rollback=True):
+        db.execute(INSERT_VERSION, ["NUMBER-A", 1, "2020-01-01", None, "active"])
+        with pytest.raises(errors.ForeignKeyViolation), db.transaction():
+            db.execute(
+                "INSERT INTO skill_system.rule_versions SELECT (jsonb_populate_record(v, "
+                "jsonb_build_object('id', skill_system.uuid_v7(), 'rule_identifier', 'NUMBER-B', 'status', 'draft'))).* "
+                "FROM skill_system.rule_versions v WHERE rule_identifier = 'NUMBER-A'"
+            )
+        with pytest.raises(psycopg.Error) as told, db.transaction():
+            db.execute("UPDATE skill_system.rule_versions SET rule_key = 1 WHERE rule_identifier = 'NUMBER-A'")
+        assert told.value.sqlstate == "55000"
 
 
 def test_two_people_do_not_lose_each_others_items(db, texas, connect):
@@ -718,7 +771,7 @@ def test_a_dump_brings_everything_back(db, texas, database, fresh_database):
             "ORDER BY 1"
         )
     ]
-    assert len(tables) == 12
+    assert len(tables) == 13
     other = psycopg.connect(
         host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=target, autocommit=True
     )

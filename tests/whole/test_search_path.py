@@ -275,7 +275,6 @@ CALLS = [
     "SELECT * FROM skill_system.validate_entity('well', '{\"api\": \"x\"}')",
     "SELECT skill_system.entity_json_schema('well') OPERATOR(pg_catalog.->>) 'title'",
     'SELECT * FROM skill_system.map_import(\'well\', \'{"API_NO": "4250120130", "X": 1}\')',
-    "SELECT skill_system.text_key('a')",
     "SELECT version FROM skill_system.publish_rule('SWR_37', 'spacing', '2020-01-01', '{\"feet\": 467}', 'manual')",
     "SELECT version FROM skill_system.create_template('rule_37', '[{\"label\": \"Plat\"}]', '[0]')",
     "SELECT status, version FROM skill_system.create_checklist('42-501-20130', 'well', 'rule_37')",

@@ -12,7 +12,7 @@ use skill_core::{Code, Fault};
 
 use super::datum::{Layout, is_text};
 use super::error::c_string;
-use super::value::{Date, FromSql, Interval, JsonText, Jsonb, Numeric, Timestamptz, Uuid};
+use super::value::{Date, FromSql, Interval, JsonText, Jsonb, Timestamptz, Uuid};
 
 /// A value for the server, with its type: a parameter of a statement, a column of a row, an answer.
 #[derive(Debug, Clone)]
@@ -30,8 +30,6 @@ enum Content<'a> {
     Varlena(Cow<'a, [u8]>),
     /// The text of a jsonb.
     Json(String),
-    /// The text of a numeric.
-    Numeric(String),
     Array(Oid, Vec<Arg<'a>>),
     /// A value that the server passed, in memory that lives as long as `'a`.
     Given(pg_sys::Datum, PhantomData<&'a [u8]>),
@@ -86,7 +84,6 @@ impl<'a> Arg<'a> {
             Content::Fixed(bytes) => new_fixed(bytes),
             Content::Varlena(bytes) => new_varlena(bytes),
             Content::Json(text) => from_text(pg_sys::jsonb_in, text),
-            Content::Numeric(text) => from_text(pg_sys::numeric_in, text),
             Content::Array(element, items) => new_array(*element, items),
         })
     }
@@ -232,7 +229,6 @@ to_sql! {
     'a Vec<u8>, pg_sys::BYTEAOID, value => Content::Varlena(Cow::Owned(value));
     'a &'a [u8; 32], pg_sys::BYTEAOID, value => Content::Varlena(Cow::Borrowed(value));
     'a JsonText, pg_sys::JSONOID, value => Content::Varlena(Cow::Owned(value.0.into_bytes()));
-    'a Numeric, pg_sys::NUMERICOID, value => Content::Numeric(value.0);
     'a Jsonb<'a>, pg_sys::JSONBOID, value => Content::Varlena(Cow::Borrowed(value.0));
     'a serde_json::Value, pg_sys::JSONBOID, value => Content::Json(value.to_string());
     'a &'a serde_json::Value, pg_sys::JSONBOID, value => Content::Json(value.to_string());

@@ -36,7 +36,7 @@ pub use call::{Answer, Call, Returned, RowSet};
 pub use pgrx::pg_sys::Oid;
 pub use row::{FromRow, Row};
 pub use trigger::{Event, Timing, Trigger};
-pub use value::{Date, EnumLabel, Field, FromSql, Interval, JsonText, Jsonb, NonNull, Numeric, Timestamptz, Uuid};
+pub use value::{Date, EnumLabel, Field, FromSql, Interval, JsonText, Jsonb, NonNull, Timestamptz, Uuid};
 
 // For the macros.
 #[doc(hidden)]

@@ -56,10 +56,6 @@ pub struct Interval {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonText(pub String);
 
-/// A numeric, by its digits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Numeric(pub String);
-
 /// The label of an enum's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnumLabel(pub String);
