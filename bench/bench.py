@@ -23,20 +23,20 @@ import skills
 def audit():
     def insert(table):
         return (
-            f"INSERT INTO {table} (event_type, event_data, actor_id, actor_type) VALUES ('filing.sent', {DATA}, "
+            f"INSERT INTO {table} (event_type, event_data, actor_id, actor_type) VALUES ('form.sent', {DATA}, "
             "'rule37-agent', 'agent');"
         )
 
     chain = (
         "\\set t random(1, 64)\nINSERT INTO bench.audit_chain (tenant_id, event_type, event_data, actor_id, actor_type) "
-        "VALUES ('t' || :t, 'filing.sent', " + DATA + ", 'rule37-agent', 'agent');"
+        "VALUES ('t' || :t, 'form.sent', " + DATA + ", 'rule37-agent', 'agent');"
     )
     variants = {
         "plain table": insert("bench.audit_plain"),
         "audit_logs, signed": insert("skill_system.audit_logs"),
         "PL/pgSQL + pgcrypto trigger": insert("bench.audit_plpgsql"),
         "locked hash chain, 64 tenants": chain,
-        "append_audit()": "SELECT skill_system.append_audit('filing.sent', " + DATA + ", 'rule37-agent', 'agent');",
+        "append_audit()": "SELECT skill_system.append_audit('form.sent', " + DATA + ", 'rule37-agent', 'agent');",
     }
     for commit in ("off", "on"):
         for clients in (1, 8, 32):
@@ -55,7 +55,7 @@ def bulk():
     def insert(table):
         return (
             f"INSERT INTO {table} (event_type, event_data, actor_id, actor_type) "
-            f"SELECT 'filing.sent', {DATA}, 'rule37-agent', 'agent' FROM generate_series(1, {rows})"
+            f"SELECT 'form.sent', {DATA}, 'rule37-agent', 'agent' FROM generate_series(1, {rows})"
         )
 
     variants = {

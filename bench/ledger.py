@@ -33,7 +33,7 @@ def log(name, interval="1h"):
 def append(name, rows):
     psql(
         f"INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type) "
-        f"SELECT 'filing.sent', {DATA}, 'rule37-agent', 'agent' FROM generate_series(1, {rows})",
+        f"SELECT 'form.sent', {DATA}, 'rule37-agent', 'agent' FROM generate_series(1, {rows})",
         name,
     )
 
@@ -108,7 +108,7 @@ def latency():
     watcher = threading.Thread(target=poll)
     watcher.start()
     script = (
-        "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type) SELECT 'filing.sent', "
+        "INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type) SELECT 'form.sent', "
         f"{DATA}, 'rule37-agent', 'agent' FROM generate_series(1, 10);"
     )
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
@@ -288,7 +288,7 @@ def scale():
             "SELECT count(*) FROM skill_system.audit_inclusion_proof(:'record_id');\n"
             * 41
             + f"SELECT count(*) FROM skill_system.audit_consistency_proof((random() * {size - 2})::bigint);\n" * 41
-            + f"SELECT skill_system.append_audit('filing.sent', {DATA}) IS NULL;\nSELECT count(*) FROM "
+            + f"SELECT skill_system.append_audit('form.sent', {DATA}) IS NULL;\nSELECT count(*) FROM "
             "skill_system.seal_audit();\nSELECT length(skill_system.audit_checkpoint());\n" * 41
         )
         done = subprocess.run(

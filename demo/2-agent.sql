@@ -46,7 +46,7 @@ SELECT skill_system.log_step(:run_id, 'w1-form', 'fill-in', 'ok', 2140,
     metrics => '{"gen_ai.usage.input_tokens": 3120, "gen_ai.usage.output_tokens": 410, "cost_usd": 0.0155}') \g /dev/null
 UPDATE public.filings SET status = 'sent' WHERE form = 'W-1';
 SELECT skill_system.log_step(:run_id, 'w1-form', 'send', 'ok', 655) \g /dev/null
-SELECT skill_system.append_audit('filing.sent', '{"form": "W-1", "well": "42-501-20130"}', 'rule37-agent', 'agent') \g /dev/null
+SELECT skill_system.append_audit('form.sent', '{"form": "W-1", "well": "42-501-20130"}', 'rule37-agent', 'agent') \g /dev/null
 SELECT skill_system.finish_run(:run_id, 'succeeded') AS run_ended_as;
 \echo 'Two small jobs, each in one call; the second fails:'
 SELECT skill_system.log_run('skill-system', 'check-policy', 'ok', 3, agent_id => 'rule37-agent',

@@ -16,7 +16,7 @@ SELECT :'SQLSTATE' = '42501' AS refused \gset
 \echo
 \echo 'A superuser has the right, and is refused as well:'
 \set ON_ERROR_STOP off
-DELETE FROM skill_system.audit_logs WHERE event_type = 'filing.sent';
+DELETE FROM skill_system.audit_logs WHERE event_type = 'form.sent';
 \set ON_ERROR_STOP on
 SELECT :'SQLSTATE' = '55000' AS refused \gset
 \if :refused
@@ -51,8 +51,8 @@ SELECT :'SQLSTATE' = '42501' AS refused \gset
 SET skill_system.allow_unprotected = on;
 BEGIN;
 ALTER TABLE skill_system.audit_logs DISABLE TRIGGER audit_logs_no_change;
-\echo 'UPDATE skill_system.audit_logs SET event_data = ... WHERE event_type = ''filing.sent'';'
-UPDATE skill_system.audit_logs SET event_data = event_data || '{"well": "42-501-99999"}' WHERE event_type = 'filing.sent'
+\echo 'UPDATE skill_system.audit_logs SET event_data = ... WHERE event_type = ''form.sent'';'
+UPDATE skill_system.audit_logs SET event_data = event_data || '{"well": "42-501-99999"}' WHERE event_type = 'form.sent'
 RETURNING event_type, event_data;
 \echo 'DELETE FROM skill_system.audit_logs WHERE event_type = ''policy.denied'';'
 DELETE FROM skill_system.audit_logs WHERE event_type = 'policy.denied' RETURNING event_type, id;

@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 
-use skill_core::Fault;
+use skill_core::audit::reserved_prefix;
+use skill_core::{Code, Fault};
 use skill_pg::cached::Change;
 use skill_pg::xact::End;
 
@@ -10,6 +11,8 @@ use skill_pg::xact::End;
 pub struct Module {
     /// Its name on every layer: `src/NAME`, `sql/NAME`, `tests/NAME`.
     pub name: &'static str,
+    /// Event types of its audit records begin so; nobody else may write such records.
+    pub event_types: &'static [&'static str],
     /// Called once when the library is loaded: settings, hooks, workers.
     pub load: fn(),
     /// Caches to invalidate: see `skill_pg::cached`.
@@ -28,7 +31,15 @@ pub type MaintenanceTask = fn(&Batch) -> Result<Task, Fault>;
 impl Module {
     /// A module that registers nothing.
     pub const fn new(name: &'static str) -> Self {
-        Module { name, load: || (), caches: &[], transaction_ends: &[], health: &[], maintenance: &[] }
+        Module {
+            name,
+            event_types: &[],
+            load: || (),
+            caches: &[],
+            transaction_ends: &[],
+            health: &[],
+            maintenance: &[],
+        }
     }
 }
 
@@ -89,6 +100,20 @@ static ALL: OnceLock<&'static [Module]> = OnceLock::new();
 /// All modules, in the order of the list.
 pub fn all() -> &'static [Module] {
     ALL.get().copied().unwrap_or_default()
+}
+
+/// Refuses an event type that a module reserves for its records.
+pub fn check_event_type(event_type: &str) -> Result<(), Fault> {
+    let reserved = all().iter().flat_map(|module| module.event_types.iter().copied());
+    match reserved_prefix(event_type, reserved) {
+        None => Ok(()),
+        Some(prefix) => Err(Fault::new(
+            Code::InsufficientPrivilege,
+            format!("event types that begin with \"{prefix}\" are reserved for the extension's records"),
+        )
+        .detail("Whoever reads such a record takes it for what the extension itself did.")
+        .hint("Choose another event_type.")),
+    }
 }
 
 /// Registers every module; called once when the library is loaded.

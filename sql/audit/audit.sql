@@ -90,7 +90,7 @@ CREATE FUNCTION skill_system.append_audit(
 COMMENT ON FUNCTION skill_system.append_audit(text, jsonb, text, text) IS
 'Appends one signed record to the audit trail and returns its id. Call it for any event that may have to be proved later. Raises 22023 '
 'when event_type or event_data is NULL or a text is too long, 25006 in a read-only transaction, F0000 without a usable key. Example: '
-'SELECT skill_system.append_audit(''filing.sent'', ''{"form":"W-1"}'', ''rule37-agent'', ''agent'');';
+'SELECT skill_system.append_audit(''form.sent'', ''{"form":"W-1"}'', ''rule37-agent'', ''agent'');';
 
 CREATE FUNCTION skill_system.log_denial(
         event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'agent') RETURNS uuid

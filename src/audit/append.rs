@@ -4,7 +4,6 @@ use skill_core::Fault;
 use skill_core::audit::MAX_ACTOR_ID;
 use skill_pg::{Arg, Uuid, arg, spi};
 
-use super::bypass::{self, Bypass};
 use super::record::Appender;
 use crate::settings;
 
@@ -22,9 +21,7 @@ pub fn append(
 pub fn append_system(event_type: &str, event_data: serde_json::Value) -> Result<Uuid, Fault> {
     // With the rights of the owner, because it belongs to no tenant.
     spi::as_owner(|| {
-        bypass::with(Bypass::OwnRecord, || {
-            append_for(settings::DEFAULT_TENANT, event_type, arg(event_data), Some("skill_system"), Some("system"))
-        })
+        append_for(settings::DEFAULT_TENANT, event_type, arg(event_data), Some("skill_system"), Some("system"))
     })
 }
 

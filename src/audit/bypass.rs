@@ -13,7 +13,7 @@ pub enum Bypass {
     Sealing,
     /// The definition of audit tables is changed: the utility guard lets it pass.
     Definition,
-    /// A record of the log about itself, whose event type nobody else may use.
+    /// A module writes a record, whose event type may be one that is reserved for modules.
     OwnRecord,
 }
 

@@ -7,6 +7,7 @@ use skill_pg::{Answer, Arg, Call, Uuid, pg_function, sys};
 
 use super::record::missing;
 use super::recorder::{Denial, commit_elsewhere};
+use crate::module::check_event_type;
 use crate::settings;
 
 /// The most that the data of one denial may have, in bytes of JSON.
@@ -58,5 +59,6 @@ fn log_denial(call: &Call) -> Answer {
     if event_data.is_null() {
         return Err(missing("event_data"));
     }
+    check_event_type(event_type)?;
     Ok(call.answer(record(event_type, event_data, call.text(2), call.text(3))?))
 }

@@ -7,9 +7,6 @@ use skill_pg::{Uuid, arg, sys};
 
 use super::keys;
 
-/// Event types of the log's own records begin so.
-pub const OWN: &str = "audit.";
-
 thread_local! {
     /// What tells this log from any other; part of the signed bytes. The identity may have been created by what is rolled
     /// back.

@@ -15,7 +15,7 @@ mod tables;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Timestamptz, arg, fault_point, pg_function, sys, xact};
 
-use crate::module::Module;
+use crate::module::{Module, check_event_type};
 use crate::settings;
 
 pub use append::{append, append_by, append_for, append_system};
@@ -25,6 +25,7 @@ pub use record::{
 };
 
 pub const MODULE: Module = Module {
+    event_types: &["audit.", "row.", "table."],
     load: || {
         sys::register_owner_table(c"audit_logs");
         guard::register();
@@ -52,6 +53,7 @@ fn append_audit(call: &Call) -> Answer {
     if event_data.is_null() {
         return Err(missing("event_data"));
     }
+    check_event_type(event_type)?;
     Ok(call.answer(append_for(&settings::tenant(), event_type, event_data, call.text(2), call.text(3))?))
 }
 

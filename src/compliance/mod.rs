@@ -18,7 +18,7 @@ use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function, sys
 
 use crate::module::Module;
 
-pub const MODULE: Module = Module::new("compliance");
+pub const MODULE: Module = Module { event_types: &["filing.", "rule.", "compliance."], ..Module::new("compliance") };
 
 /// The error for a row that does not exist in this tenant.
 fn unknown(what: &str, id: Uuid) -> Fault {

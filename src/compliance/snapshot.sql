@@ -23,6 +23,8 @@ SELECT p, p::text FROM (
                      THEN (SELECT p.proof FROM skill_system.audit_inclusion_proof(l.id) p) END) ORDER BY l.recorded_at, l.id), '[]')
             FROM skill_system.audit_logs l CROSS JOIN (SELECT max(k.tree_size) AS size FROM skill_system.audit_checkpoints k
                 WHERE k.incarnation = (SELECT z.incarnation FROM skill_system.audit_seal_state z)) covered
-            WHERE l.tenant_id = c.tenant_id AND l.created_at >= c.created_at AND l.event_data->>'checklist_id' = $1::text))
+            -- Only this module writes records of these types.
+            WHERE l.tenant_id = c.tenant_id AND l.created_at >= c.created_at AND l.event_type LIKE 'filing.%'
+                AND l.event_data->>'checklist_id' = $1::text))
         FROM skill_system.filing_checklists c WHERE c.tenant_id = skill_system.current_tenant() AND c.id = $1
 ) AS payload(p)

@@ -18,8 +18,11 @@ use crate::settings;
 
 pub use decide::{decision_row, enforce_effects, load_valid};
 
-pub const MODULE: Module =
-    Module { caches: &[|change| POLICIES.with(|cache| cache.notice(change))], ..Module::new("policy") };
+pub const MODULE: Module = Module {
+    event_types: &["policy."],
+    caches: &[|change| POLICIES.with(|cache| cache.notice(change))],
+    ..Module::new("policy")
+};
 
 /// A policy, or why it does not compile.
 pub type Compiled = Rc<Result<Policy, PolicyError>>;

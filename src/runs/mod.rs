@@ -16,8 +16,12 @@ use skill_pg::{Answer, Arg, Call, Interval, Jsonb, arg, pg_function};
 use crate::module::{Check, Module};
 use crate::{audit, settings};
 
-pub const MODULE: Module =
-    Module { health: &[stuck_runs], maintenance: &[retention::delete_old_runs], ..Module::new("runs") };
+pub const MODULE: Module = Module {
+    event_types: &["run.", "runs.", "legacy."],
+    health: &[stuck_runs],
+    maintenance: &[retention::delete_old_runs],
+    ..Module::new("runs")
+};
 
 /// A jsonb argument that must be an object; the empty object counts as NULL.
 fn object_arg<'c>(call: &'c Call, n: usize, what: &'static str) -> Result<Arg<'c>, RunError> {

@@ -22,5 +22,9 @@ use crate::module::Module;
 
 pub use links::{LinkedVersion, linked_version};
 
-pub const MODULE: Module =
-    Module { caches: &[links::notice], health: &[api::integrity::health], ..Module::new("skills") };
+pub const MODULE: Module = Module {
+    event_types: &["skill."],
+    caches: &[links::notice],
+    health: &[api::integrity::health],
+    ..Module::new("skills")
+};

@@ -1342,13 +1342,13 @@ def _(t, log):
 def _(t, log):
     retired = "SELECT skill_system.{}('audit.partition_retired', '{{\"leaves\": \"{{[0,5)}}\"}}')"
     with log.connect("test_agent") as agent:
-        t.refused(agent, retired.format("append_audit"), "42501", "are reserved for records of the log about itself")
-        t.refused(agent, retired.format("log_denial"), "53400", "could not record the denial")
+        t.refused(agent, retired.format("append_audit"), "42501", "are reserved for the extension's records")
+        t.refused(agent, retired.format("log_denial"), "42501", "are reserved for the extension's records")
         t.refused(
             agent,
             "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('audit.partition_retired', '{}')",
             "42501",
-            "are reserved for records of the log about itself",
+            "are reserved for the extension's records",
         )
     # One person is not two.
     with log.rolled_back(insist=False) as connection:

@@ -493,6 +493,25 @@ def test_rights(texas, connect):
                 connect(f"test_{role}").execute(statement)
 
 
+def test_a_signed_filing_has_only_records_of_the_module(db, texas, connect):
+    agent, reviewer = connect("test_agent"), connect("test_reviewer")
+    checklist = begin(agent)
+    data = {"checklist_id": str(checklist), "action": "review_checklist", "from": "in_review", "to": "approved"}
+    for event_type in ("filing.reviewed", "Filing.reviewed", "filing.\u200breviewed", " filing.reviewed", "compliance.x"):
+        for call in ("append_audit", "log_denial"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                agent.execute(f"SELECT skill_system.{call}(%s, %s, 'j.doe', 'user')", [event_type, Jsonb(data)])
+        with pytest.raises(errors.InsufficientPrivilege):
+            agent.execute(
+                "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES (%s, %s)", [event_type, Jsonb(data)]
+            )
+    # A record of another type may name the filing, and is no evidence of it.
+    agent.execute("SELECT skill_system.append_audit('review', %s, 'j.doe', 'user')", [Jsonb(data)])
+    agent.execute("SELECT skill_system.log_denial('review.denied', %s, 'j.doe', 'user')", [Jsonb(data)])
+    document = reviewer.execute("SELECT skill_system.compliance_snapshot(%s)", [checklist]).fetchone()[0]
+    assert [entry["record"]["event_type"] for entry in document["payload"]["audit"]] == ["filing.created"]
+
+
 def test_tenants(db, texas, connect):
     mine = begin(db)
     snapshot = db.execute(

@@ -12,7 +12,7 @@ SELECT count(*) FROM skill_system.audit_state;
 SELECT * FROM skill_system.verify_audit();
 
 -- The two ways to write.
-SELECT skill_system.append_audit('filing.sent', '{"form": "W-1"}', 'rule37-agent', 'agent') IS NOT NULL AS written;
+SELECT skill_system.append_audit('form.sent', '{"form": "W-1"}', 'rule37-agent', 'agent') IS NOT NULL AS written;
 SELECT skill_system.append_audit('note', '[1, "two", null, {"three": 3.00}]') IS NOT NULL AS written;
 INSERT INTO skill_system.audit_logs (event_type, event_data, actor_id, actor_type)
     VALUES ('plain.insert', '{}', NULL, NULL), ('plain.insert', '"scalar"', 'x', 'user');
@@ -87,7 +87,7 @@ DELETE FROM skill_system.audit_logs WHERE false;
 SELECT * FROM skill_system.verify_audit();
 BEGIN;
 ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER USER;
-UPDATE skill_system.audit_logs_default SET event_data = '{"form": "W-2"}' WHERE event_type = 'filing.sent';
+UPDATE skill_system.audit_logs_default SET event_data = '{"form": "W-2"}' WHERE event_type = 'form.sent';
 UPDATE skill_system.audit_logs_default SET key_id = 'other' WHERE event_type = 'note';
 UPDATE skill_system.audit_logs_default SET key_id = 'gone', signature = 'v1:gone:' || right(signature, 64)
     WHERE event_type = 'plain.default';

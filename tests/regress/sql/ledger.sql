@@ -20,7 +20,7 @@ SELECT * FROM skill_system.audit_inclusion_proof(:'first');
 SELECT sealed, tree_size, unsealed, oldest_unsealed_age FROM skill_system.seal_audit();
 SELECT sealed, tree_size FROM skill_system.seal_audit();
 SELECT sealed, tree_size FROM skill_system.seal_audit();
-SELECT count(skill_system.append_audit('filing.sent', jsonb_build_object('n', n))) FROM generate_series(1, 600) n;
+SELECT count(skill_system.append_audit('form.sent', jsonb_build_object('n', n))) FROM generate_series(1, 600) n;
 SELECT sealed, tree_size, unsealed, oldest_unsealed_age > '0' AS waiting FROM skill_system.seal_audit(100);
 SELECT sealed, tree_size, unsealed FROM skill_system.seal_audit(100);
 SELECT sealed, tree_size, unsealed FROM skill_system.seal_audit();

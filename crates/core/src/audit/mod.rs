@@ -9,6 +9,7 @@ use crate::audit::skr1::{EncodeError, Encoder, JsonWriter};
 use crate::error::{Code, Fault};
 use crate::ledger::tree::{self, Hash};
 use crate::limits::Bounds;
+use crate::skills::unicode::{folded, is_invisible};
 
 /// Separates these MACs from any other use of the key.
 const CONTEXT: &[u8] = b"skill_system/row-mac/v1\0";
@@ -190,11 +191,44 @@ pub fn check_claims(event_type: &str, actor_id: Option<&str>, actor_type: Option
     actor_type.map_or(Ok(()), |kind| fits("actor_type", kind, MAX_ACTOR_TYPE))
 }
 
+/// The one of `prefixes` with which an event type begins for its readers: case, compatibility forms, blanks and what is
+/// not seen do not matter.
+pub fn reserved_prefix<'p>(event_type: &str, prefixes: impl IntoIterator<Item = &'p str>) -> Option<&'p str> {
+    let seen: String =
+        event_type.chars().filter(|c| !c.is_whitespace() && !c.is_control() && !is_invisible(*c)).collect();
+    let seen = folded(&seen);
+    prefixes.into_iter().find(|prefix| seen.starts_with(prefix))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::audit::skr1::EncodeError;
     use crate::limits::JsonEvents;
+
+    #[test]
+    fn what_reads_like_a_reserved_prefix_is_one() {
+        let prefix = |event_type| reserved_prefix(event_type, ["run.", "audit."]);
+        for event_type in [
+            "audit.x",
+            "Audit.x",
+            "AUDIT.",
+            " audit.x",
+            "\u{a0}audit .x",
+            "au\u{200b}dit.x",
+            "au\u{200d}dit.x",
+            "audit\u{fe0f}.x",
+            "\u{ff41}\u{ff55}dit\u{ff0e}x",
+            "audit\u{2024}x",
+            "\taudit.x",
+            "\u{202e}audit.x",
+        ] {
+            assert_eq!(prefix(event_type), Some("audit."), "{event_type:?}");
+        }
+        for event_type in ["audit", "audits.x", "auditor.came", "x.audit.y", "my-audit.x", "form.sent", "ü"] {
+            assert_eq!(prefix(event_type), None, "{event_type:?}");
+        }
+    }
 
     fn record() -> Record<'static> {
         Record {

@@ -65,6 +65,11 @@ pub fn suspicious_char(c: char) -> Option<SuspiciousChar> {
     }
 }
 
+/// Nothing of it is seen, also where it joins or varies its neighbours.
+pub fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}') || suspicious_char(c).is_some()
+}
+
 pub fn nfkc(text: &str) -> String {
     text.nfkc().collect()
 }
