@@ -19,13 +19,13 @@ DECLARE
     -- Trigger functions that protect, sign or keep a history: nothing may switch them off, also not
     -- session_replication_role = replica, so their triggers are ENABLE ALWAYS.
     always CONSTANT text[] := ARRAY[
-        'sign_audit_row', 'refuse_change', 'guard_columns', 'guard_run', 'set_rule_key',
+        'sign_audit_row', 'refuse_change', 'guard_columns', 'guard_run', 'guard_run_event', 'set_rule_key',
         'lock_policies', 'check_policy_row', 'record_policy_change', 'record_policy_deletion', 'skills_changed'];
     -- Exceptions: rows that belong to an open filing, and statistics; they are guarded in the session that changes them.
     not_always CONSTANT text[] := ARRAY['checklist_artifacts_guard', 'filing_rule_snapshots_guard', 'skill_injections_guard'];
     -- Trigger functions that complete, check or report the rows of a session: replicated rows have been through them.
     origin CONSTANT text[] := ARRAY[
-        'capture_change', 'keep_updated_at', 'guard_entity_type', 'guard_preset', 'guard_template', 'guard_checklist',
+        'capture_change', 'keep_updated_at', 'record_run', 'guard_entity_type', 'guard_preset', 'guard_template', 'guard_checklist',
         'assess_checklist', 'hash_artifact', 'write_client_skill', 'check_bounds'];
 
     object record;

@@ -111,7 +111,7 @@ pub fn check_event_type(event_type: &str) -> Result<(), Fault> {
             Code::InsufficientPrivilege,
             format!("event types that begin with \"{prefix}\" are reserved for the extension's records"),
         )
-        .detail("Whoever reads such a record takes it for what the extension itself did.")
+        .detail("Such a record states what the extension itself did.")
         .hint("Choose another event_type.")),
     }
 }

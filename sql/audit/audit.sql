@@ -33,7 +33,8 @@ COMMENT ON TABLE skill_system.audit_logs IS
 'skill_system.verify_audit();';
 COMMENT ON COLUMN skill_system.audit_logs.id IS 'UUID version 7, set by the server.';
 COMMENT ON COLUMN skill_system.audit_logs.tenant_id IS 'Tenant of the session that wrote the row.';
-COMMENT ON COLUMN skill_system.audit_logs.event_type IS 'What happened, for example run.logged. Claimed by the writer.';
+COMMENT ON COLUMN skill_system.audit_logs.event_type IS
+'What happened, for example run.logged. Claimed by the writer, but that those of the modules are reserved for them.';
 COMMENT ON COLUMN skill_system.audit_logs.event_data IS 'Details of the event. Claimed by the writer.';
 COMMENT ON COLUMN skill_system.audit_logs.actor_id IS 'Who did it, as claimed by the writer; session_user_name is set by the server.';
 COMMENT ON COLUMN skill_system.audit_logs.actor_type IS 'Kind of actor: system, user or agent. Claimed by the writer.';
@@ -89,8 +90,9 @@ CREATE FUNCTION skill_system.append_audit(
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_append_audit';
 COMMENT ON FUNCTION skill_system.append_audit(text, jsonb, text, text) IS
 'Appends one signed record to the audit trail and returns its id. Call it for any event that may have to be proved later. Raises 22023 '
-'when event_type or event_data is NULL or a text is too long, 25006 in a read-only transaction, F0000 without a usable key. Example: '
-'SELECT skill_system.append_audit(''form.sent'', ''{"form":"W-1"}'', ''rule37-agent'', ''agent'');';
+'when event_type or event_data is NULL or a text is too long, 42501 when event_type is one of those reserved for the modules, 25006 in a '
+'read-only transaction, F0000 without a usable key. Example: SELECT skill_system.append_audit(''form.sent'', ''{"form":"W-1"}'', '
+'''rule37-agent'', ''agent'');';
 
 CREATE FUNCTION skill_system.log_denial(
         event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'agent') RETURNS uuid

@@ -289,9 +289,9 @@ CREATE FUNCTION skill_system.add_artifact(
         metadata jsonb DEFAULT '{}', expires_at timestamptz DEFAULT NULL) RETURNS skill_system.artifact_reference
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_add_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.add_artifact(uuid, integer, text, text, text, text, text, text, bigint, text, jsonb, timestamptz) IS
-'Adds evidence to an item of a checklist that is open for work or review: a text of up to 4 MiB, whose digest is computed, or the path, '
+'Adds evidence to an item of a checklist that nobody has approved yet: a text of up to 4 MiB, whose digest is computed, or the path, '
 'digest and size of a file kept elsewhere. Raises 54000 for a larger text, 22023 for values out of bounds or a digest that is not that of '
-'the content, 55000 for a checklist that has ended, 42704 for an unknown checklist or item. Example: SELECT * FROM '
+'the content, 55000 for a checklist that is approved or has ended, 42704 for an unknown checklist or item. Example: SELECT * FROM '
 'skill_system.add_artifact(''01900000-0000-7000-8000-000000000001'', 0, ''plat_draft'', ''plat.md'', ''# Plat'', ''text/markdown'');';
 
 CREATE FUNCTION skill_system.snapshot_rules(checklist_id uuid) RETURNS integer

@@ -68,7 +68,9 @@ CREATE VIEW skill_system.compliance_cells WITH (security_invoker = true) AS
 SELECT s.tenant_id, s.entity_id, s.entity_type, s.entity_name, s.entity_field, s.entity_district, s.compliance_domain,
        CASE WHEN s.status IN ('action_needed', 'in_review') AND s.deadline < pg_catalog.now() THEN 'overdue'::text ELSE s.status::text END
            AS status,
-       s.deadline, s.deadline - pg_catalog.now() AS time_left, s.checklist_id, s.details, s.last_assessed_at
+       s.deadline,
+       CASE WHEN pg_catalog.isfinite(s.deadline) THEN s.deadline - pg_catalog.now() END AS time_left,
+       s.checklist_id, s.details, s.last_assessed_at
 FROM skill_system.compliance_status s;
 COMMENT ON VIEW skill_system.compliance_cells IS
 'compliance_status as of now: a cell that is not done and past its deadline is overdue. Example: SELECT entity_id, compliance_domain, '
@@ -142,7 +144,9 @@ BEGIN ATOMIC
            c.status, c.deadline, c.time_left, c.checklist_id
     FROM skill_system.compliance_cells c
     WHERE c.tenant_id = (SELECT skill_system.current_tenant())
-        AND c.deadline < now() + make_interval(days => due_filings.days) AND c.status IN ('overdue', 'action_needed', 'in_review')
+        -- The server has no time further away than about 290000 years.
+        AND c.deadline < now() + make_interval(days => least(greatest(due_filings.days, -1000000), 100000000))
+        AND c.status IN ('overdue', 'action_needed', 'in_review')
     ORDER BY c.deadline
     LIMIT least(greatest(due_filings.max_rows, 0), 10000);
 END;

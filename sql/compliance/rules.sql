@@ -149,7 +149,8 @@ COMMENT ON FUNCTION skill_system.review_rule(uuid, text, text, text) IS
 '42704 for an unknown version, 55000 for one that is not pending or is superseded by a later version, 22023 for another decision. '
 'Example: SELECT * FROM skill_system.review_rule(''01900000-0000-7000-8000-000000000001'', ''approved'', ''chief engineer'');';
 
-CREATE FUNCTION skill_system.rule_as_of(rule_identifier text, as_of date DEFAULT CURRENT_DATE) RETURNS SETOF skill_system.rule_versions
+CREATE FUNCTION skill_system.rule_as_of(rule_identifier text, as_of date DEFAULT (pg_catalog.now() AT TIME ZONE 'UTC')::date)
+    RETURNS SETOF skill_system.rule_versions
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT v.* FROM skill_system.rule_versions v
@@ -158,8 +159,8 @@ BEGIN ATOMIC
         AND v.effective_date <= rule_as_of.as_of AND (v.superseded_date IS NULL OR v.superseded_date > rule_as_of.as_of);
 END;
 COMMENT ON FUNCTION skill_system.rule_as_of(text, date) IS
-'The version of a rule that was, is or will be in force on a day; no row if there is none. Example: SELECT version, rule_data FROM '
-'skill_system.rule_as_of(''SWR_37'', ''2025-06-30'');';
+'The version of a rule that was, is or will be in force on a day (default: today in UTC); no row if there is none. Example: SELECT '
+'version, rule_data FROM skill_system.rule_as_of(''SWR_37'', ''2025-06-30'');';
 
 CREATE TYPE skill_system.json_difference AS (patch jsonb, lines text[]);
 COMMENT ON TYPE skill_system.json_difference IS

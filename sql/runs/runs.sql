@@ -20,17 +20,21 @@ CREATE TABLE skill_system.runs (
     idempotency_key   text,
     tenant_id         text                    NOT NULL DEFAULT skill_system.current_tenant(),
     skill_version_id  uuid,
+    created_by        text                    NOT NULL DEFAULT CURRENT_USER,
+    closed_at         timestamptz,
+    request_digest    bytea,
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, policy_profile_id) REFERENCES skill_system.policy_profiles (tenant_id, id)
         ON DELETE SET NULL (policy_profile_id)
 );
 CREATE INDEX idx_runs_agent_id ON skill_system.runs (tenant_id, agent_id) WHERE agent_id IS NOT NULL;
 CREATE INDEX idx_runs_status ON skill_system.runs (tenant_id, status);
-CREATE UNIQUE INDEX idx_runs_idempotency_key ON skill_system.runs (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE UNIQUE INDEX idx_runs_idempotency_key ON skill_system.runs (tenant_id, idempotency_key, created_by, agent_id) NULLS NOT DISTINCT
+    WHERE idempotency_key IS NOT NULL;
 COMMENT ON TABLE skill_system.runs IS
 'What agents did: one row per run. Write with log_run() for a run of a single step, otherwise with start_run(), log_step() and '
-'finish_run(); plain INSERT and UPDATE work too. A run that has ended is final. Read with run_stats, runs_in_progress, stuck_runs and '
-'run_otlp().';
+'finish_run(); plain INSERT and UPDATE work too and are recorded as run.inserted and run.updated. A run that has ended is final. Read '
+'with run_stats, runs_in_progress, stuck_runs and run_otlp().';
 COMMENT ON COLUMN skill_system.runs.id IS 'Number of the run.';
 COMMENT ON COLUMN skill_system.runs.goal IS 'What it is for, in words.';
 COMMENT ON COLUMN skill_system.runs.agent_id IS 'Which agent ran, as claimed by the writer.';
@@ -38,8 +42,8 @@ COMMENT ON COLUMN skill_system.runs.policy_profile_id IS
 'Policy in force; NULL when none was given or it was deleted. effective_policy keeps its content.';
 COMMENT ON COLUMN skill_system.runs.task_spec_id IS 'Task of version 1 of the skill-system-postgres skill; not used by this extension.';
 COMMENT ON COLUMN skill_system.runs.status IS 'queued, running, succeeded, failed or cancelled.';
-COMMENT ON COLUMN skill_system.runs.started_at IS 'When it began.';
-COMMENT ON COLUMN skill_system.runs.ended_at IS 'When it ended; NULL while it has not.';
+COMMENT ON COLUMN skill_system.runs.started_at IS 'When it began, as claimed by the writer.';
+COMMENT ON COLUMN skill_system.runs.ended_at IS 'When it ended, as claimed by the writer; NULL while it has not.';
 COMMENT ON COLUMN skill_system.runs.effective_policy IS 'Name, version and hash of the policy in force, and from start_run() its rules.';
 COMMENT ON COLUMN skill_system.runs.metrics IS
 'Numbers: steps, duration_ms, gen_ai.usage.input_tokens, gen_ai.usage.output_tokens, gen_ai.usage.cache_read.input_tokens, cost_usd and '
@@ -47,11 +51,17 @@ COMMENT ON COLUMN skill_system.runs.metrics IS
 COMMENT ON COLUMN skill_system.runs.error IS 'Why it failed.';
 COMMENT ON COLUMN skill_system.runs.created_at IS 'When the row was written.';
 COMMENT ON COLUMN skill_system.runs.idempotency_key IS
-'Key of the call that created the run; a second call with it returns this run. Unique in the tenant.';
+'Key of the call that created the run; a repeated call with it returns this run. Unique for the role and the agent.';
 COMMENT ON COLUMN skill_system.runs.tenant_id IS 'Tenant of the session that wrote the row.';
 COMMENT ON COLUMN skill_system.runs.skill_version_id IS
 'Version of the registered skill that log_run() found; NULL for a run of several steps, whose events have it, and if no skill of that '
 'name is registered. No foreign key: it is kept when the skill is deleted.';
+
+COMMENT ON COLUMN skill_system.runs.created_by IS 'Role that wrote the row; set by the server.';
+COMMENT ON COLUMN skill_system.runs.closed_at IS
+'When the run had ended for the server, which decides how long it is kept; NULL when it had ended as its row was written.';
+COMMENT ON COLUMN skill_system.runs.request_digest IS
+'SHA-256 of the arguments of the call that used idempotency_key; a call with others is not a repeated one.';
 
 CREATE TABLE skill_system.run_events (
     id         bigserial   NOT NULL,
@@ -71,7 +81,7 @@ COMMENT ON TABLE skill_system.run_events IS
 'metrics}. Write with log_step(), log_event(), log_events() or INSERT (run_id, level, event_type, payload).';
 COMMENT ON COLUMN skill_system.run_events.id IS 'Number of the event; they count up in the order of writing.';
 COMMENT ON COLUMN skill_system.run_events.run_id IS 'Run it belongs to.';
-COMMENT ON COLUMN skill_system.run_events.ts IS 'When it happened.';
+COMMENT ON COLUMN skill_system.run_events.ts IS 'When it happened, as claimed by the writer; never in the future.';
 COMMENT ON COLUMN skill_system.run_events.level IS 'debug, info, warn or error, by custom.';
 COMMENT ON COLUMN skill_system.run_events.event_type IS 'For example step_completed or approval_asked.';
 COMMENT ON COLUMN skill_system.run_events.payload IS 'Details.';
@@ -81,9 +91,34 @@ COMMENT ON COLUMN skill_system.run_events.skill_version_id IS
 
 CREATE FUNCTION skill_system.guard_run() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_run';
-COMMENT ON FUNCTION skill_system.guard_run() IS 'Trigger function of runs: rejects changes to a run that has ended.';
+COMMENT ON FUNCTION skill_system.guard_run() IS
+'Trigger function of runs: rejects changes to a run that has ended and times that cannot be, and sets closed_at.';
+CREATE FUNCTION skill_system.guard_run_event() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_run_event';
+COMMENT ON FUNCTION skill_system.guard_run_event() IS
+'Trigger function of run_events: rejects steps of a run that has ended and times that cannot be.';
+CREATE FUNCTION skill_system.record_run() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_record_run';
+COMMENT ON FUNCTION skill_system.record_run() IS
+'Trigger function of runs: records what plain INSERT and UPDATE do as run.inserted and run.updated.';
 CREATE TRIGGER runs_final BEFORE UPDATE ON skill_system.runs
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_run();
+-- The conditions keep the calls away from the ordinary rows, whose times are the server's.
+CREATE TRIGGER runs_times BEFORE INSERT ON skill_system.runs FOR EACH ROW
+    WHEN (NEW.started_at NOT BETWEEN pg_catalog.now() - interval '1 day' AND pg_catalog.now() + interval '1 minute'
+        OR NEW.ended_at NOT BETWEEN pg_catalog.now() - interval '1 day' AND pg_catalog.now() + interval '1 minute')
+    EXECUTE FUNCTION skill_system.guard_run();
+CREATE TRIGGER run_events_guard BEFORE INSERT ON skill_system.run_events FOR EACH ROW
+    WHEN (NEW.event_type LIKE 'step\_%'
+        OR NEW.ts NOT BETWEEN pg_catalog.now() - interval '1 day' AND pg_catalog.now() + interval '1 minute')
+    EXECUTE FUNCTION skill_system.guard_run_event();
+-- Not for the rows that a restore brings back.
+CREATE TRIGGER runs_record_insert AFTER INSERT ON skill_system.runs
+    FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.record_run();
+-- Not when the foreign key clears a deleted policy.
+CREATE TRIGGER runs_record_update AFTER UPDATE OF id, goal, agent_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics,
+    error, created_at, idempotency_key, tenant_id, skill_version_id, created_by, closed_at, request_digest ON skill_system.runs
+    FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION skill_system.record_run();
 CREATE TRIGGER run_events_no_change BEFORE UPDATE OR DELETE ON skill_system.run_events
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER run_events_no_truncate BEFORE TRUNCATE ON skill_system.run_events
@@ -101,9 +136,10 @@ CREATE FUNCTION skill_system.log_run(
 COMMENT ON FUNCTION skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text) IS
 'Logs a run of one step in one call, after it ended: the run, its step event and an audit record run.logged. Returns the run''s number. A '
 'skill that is registered (skill is its name, namespace/name, UUID or the id in its manifest, unless several skills share it) is linked '
-'to the served version, or to the one given in payload: {"skill_version": "<12 digits>"}. With an idempotency_key that was used before, '
-'it returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a text that is empty or longer than 200 '
-'characters, metrics or payload that are not objects; 42704 for an unknown policy. Example: SELECT '
+'to the served version, or to the one given in payload: {"skill_version": "<12 digits>"}. A call repeated with its idempotency_key, by '
+'the same role for the same agent_id, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a '
+'text that is empty or longer than 200 characters, metrics or payload that are not objects, an idempotency_key used with other '
+'arguments; 42704 for an unknown policy. Example: SELECT '
 'skill_system.log_run(''skill-system-memory'', ''search'', ''ok'', 118, agent_id => ''coder'', metrics => ''{"gen_ai.usage.input_tokens": '
 '900}'');';
 
@@ -113,16 +149,17 @@ CREATE FUNCTION skill_system.start_run(
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_start_run';
 COMMENT ON FUNCTION skill_system.start_run(text, text, text, jsonb, text) IS
 'Starts a run of several steps and returns its number; the policy''s rules, version and hash are kept in effective_policy. Go on with '
-'log_step() and finish_run(). With an idempotency_key that was used before, it returns that run and writes nothing. Raises 22023 for '
-'texts out of bounds, 42704 for an unknown policy. Example: SELECT skill_system.start_run(''file form W-1'', ''coder'', ''dev'');';
+'log_step() and finish_run(). A call repeated with its idempotency_key, by the same role for the same agent_id, returns that run and '
+'writes nothing. Raises 22023 for texts out of bounds or an idempotency_key used with other arguments, 42704 for an unknown policy. '
+'Example: SELECT skill_system.start_run(''file form W-1'', ''coder'', ''dev'');';
 
 CREATE FUNCTION skill_system.log_event(
         run_id bigint, event_type text, payload jsonb DEFAULT '{}', level text DEFAULT 'info') RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_event';
 COMMENT ON FUNCTION skill_system.log_event(bigint, text, jsonb, text) IS
 'Logs an event of a run, also of one that has ended, and returns the event''s number. Raises 42704 for an unknown run, 22023 for texts '
-'out of bounds or a payload that is not an object. Example: SELECT skill_system.log_event(7, ''approval_asked'', ''{"effect": '
-'"net.fetch"}'');';
+'out of bounds or a payload that is not an object, 55000 for an event type that begins with step_ when the run has ended. Example: SELECT '
+'skill_system.log_event(7, ''approval_asked'', ''{"effect": "net.fetch"}'');';
 
 CREATE FUNCTION skill_system.log_step(
         run_id bigint, skill text, operation text, status text DEFAULT 'ok', duration_ms bigint DEFAULT NULL,
@@ -137,8 +174,9 @@ CREATE FUNCTION skill_system.log_events(run_id bigint, events jsonb) RETURNS big
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_events' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.log_events(bigint, jsonb) IS
 'Logs up to 10000 events of a run in one call, in the given order, and returns their number. Each is {"event_type": text, "level"?: text, '
-'"payload"?: object, "ts"?: time}. All or none. Raises 42704 for an unknown run, 22023 naming the first malformed event, 54000 for too '
-'many. Example: SELECT skill_system.log_events(7, ''[{"event_type": "note", "payload": {"text": "found it"}}]'');';
+'"payload"?: object, "ts"?: time}. All or none. Raises 42704 for an unknown run, 22023 naming the first malformed event or one of the '
+'future, 55000 for a step of a run that has ended, 54000 for too many. Example: SELECT skill_system.log_events(7, ''[{"event_type": '
+'"note", "payload": {"text": "found it"}}]'');';
 
 CREATE FUNCTION skill_system.finish_run(run_id bigint, status text, error text DEFAULT NULL, metrics jsonb DEFAULT '{}')
     RETURNS skill_system.run_status
@@ -228,14 +266,19 @@ COMMENT ON COLUMN skill_system.run_stats.output_tokens IS 'Sum of gen_ai.usage.o
 COMMENT ON COLUMN skill_system.run_stats.cost_usd IS 'Sum of cost_usd in the metrics of the steps.';
 
 CREATE VIEW skill_system.runs_in_progress WITH (security_invoker = true) AS
-SELECT r.tenant_id, r.id, r.goal, r.agent_id, r.status, r.started_at, r.created_at,
-       e.steps, GREATEST(r.created_at, r.started_at, e.last_ts) AS last_activity_at,
-       pg_catalog.now() - GREATEST(r.created_at, r.started_at, e.last_ts) AS silent_for
+-- What claims to be of the future is no activity yet, and nothing that is stored makes the difference fail.
+SELECT r.tenant_id, r.id, r.goal, r.agent_id, r.status, r.started_at, r.created_at, e.steps, a.last_activity_at,
+       CASE WHEN pg_catalog.isfinite(a.last_activity_at) THEN pg_catalog.now() - a.last_activity_at END AS silent_for
 FROM skill_system.runs r
 CROSS JOIN LATERAL (
-    SELECT pg_catalog.count(*) FILTER (WHERE v.event_type = 'step_completed') AS steps, pg_catalog.max(v.ts) AS last_ts
+    SELECT pg_catalog.count(*) FILTER (WHERE v.event_type = 'step_completed') AS steps,
+           pg_catalog.max(v.ts) FILTER (WHERE v.ts <= pg_catalog.clock_timestamp()) AS last_ts
     FROM skill_system.run_events v WHERE v.tenant_id = r.tenant_id AND v.run_id = r.id
 ) e
+CROSS JOIN LATERAL (
+    SELECT GREATEST(LEAST(r.created_at, pg_catalog.now()),
+        CASE WHEN r.started_at <= pg_catalog.clock_timestamp() THEN r.started_at END, e.last_ts) AS last_activity_at
+) a
 WHERE r.status IN ('queued', 'running');
 COMMENT ON VIEW skill_system.runs_in_progress IS
 'Runs that have not ended, with their completed steps and the time since their last activity. Example: SELECT id, goal, steps, silent_for '
@@ -248,7 +291,8 @@ COMMENT ON COLUMN skill_system.runs_in_progress.status IS 'queued or running.';
 COMMENT ON COLUMN skill_system.runs_in_progress.started_at IS 'When it began.';
 COMMENT ON COLUMN skill_system.runs_in_progress.created_at IS 'When its row was written.';
 COMMENT ON COLUMN skill_system.runs_in_progress.steps IS 'Completed steps so far.';
-COMMENT ON COLUMN skill_system.runs_in_progress.last_activity_at IS 'Time of its last event, or of its start when there is none.';
+COMMENT ON COLUMN skill_system.runs_in_progress.last_activity_at IS
+'Time of its last event up to now, or of its start when there is none.';
 COMMENT ON COLUMN skill_system.runs_in_progress.silent_for IS 'Time since last_activity_at.';
 
 CREATE VIEW skill_system.stuck_runs WITH (security_invoker = true) AS
@@ -280,11 +324,11 @@ CREATE FUNCTION skill_system.maintain(max_rows integer DEFAULT 10000)
     RETURNS TABLE (task text, affected bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_maintain' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.maintain(integer) IS
-'Periodic maintenance, for all tenants; one row per task. audit_partitions creates the partitions of this month and the next two; '
-'run_retention deletes finished runs older than skill_system.run_retention with their events, at most max_rows a call, and records that '
-'as runs.deleted; audit_seal seals the records that are not sealed yet; audit_sweep seals records that a regular seal would skip and '
-'records that as audit.sealed_late. Safe to repeat and to interrupt; call it once a day. Raises 22023 for a max_rows out of bounds. '
-'Example: SELECT * FROM skill_system.maintain();';
+'Periodic maintenance; one row per task. audit_partitions creates the partitions of this month and the next two; run_retention deletes '
+'runs that ended longer ago than skill_system.run_retention, by the server''s clock, with their events, at most max_rows a call, and '
+'records that as runs.deleted: an administrator those of the session''s tenant, the owner those of all; audit_seal seals the records that '
+'are not sealed yet; audit_sweep seals records that a regular seal would skip and records that as audit.sealed_late. Safe to repeat and '
+'to interrupt; call it once a day. Raises 22023 for a max_rows out of bounds. Example: SELECT * FROM skill_system.maintain();';
 
 CREATE FUNCTION skill_system.import_legacy(schema_name text)
     RETURNS TABLE (table_name text, imported bigint, skipped bigint, detail text)

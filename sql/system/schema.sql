@@ -46,7 +46,8 @@ CREATE FUNCTION skill_system.check_bounds() RETURNS trigger
 COMMENT ON FUNCTION skill_system.check_bounds() IS
 'Trigger function of every table of the extension but the audit trail, which has bounds in its signing trigger: rejects values of more '
 'than 32 MiB, and JSON of more than 16 MiB as text, 64 levels, 1048576 members and elements, or with numbers that a double cannot hold, '
-'with 54000. To restore rows that are older than these bounds, set skill_system.allow_unprotected.';
+'with 54000; infinite times and days, and those of other years than 1 to 9999, with 22023. To restore rows that are older than these '
+'bounds, set skill_system.allow_unprotected.';
 
 GRANT EXECUTE ON FUNCTION skill_system.current_tenant(), skill_system.uuid_v7()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

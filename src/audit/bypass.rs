@@ -9,6 +9,8 @@ use skill_pg::xact::End;
 pub enum Bypass {
     /// `maintain()` deletes old runs with their events.
     Retention,
+    /// A function of the run log writes a run or a step, which it checks and records itself.
+    RunLog,
     /// Sealing extends the last tiles.
     Sealing,
     /// The definition of audit tables is changed: the utility guard lets it pass.

@@ -1,5 +1,6 @@
 //! The months of `audit_logs`, created ahead.
 
+use skill_core::limits::check_day;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Call, Date, Oid, arg, pg_function, sys};
@@ -17,9 +18,7 @@ pg_function!(create_audit_partition);
 fn create_audit_partition(call: &Call) -> Answer {
     let month: Option<Date> = call.get(0);
     sys::prevent_if_read_only(c"create_audit_partition()");
-    if month.is_some_and(|month| !month.is_finite()) {
-        return Err(Fault::new(Code::InvalidParameterValue, "month must not be infinite"));
-    }
+    month.map_or(Ok(()), |month| check_day("month", month.unix_days()))?;
     // Months are months of UTC, so that the bounds do not depend on the caller's time zone.
     let found: Option<(String, String, String, Option<Oid>)> = spi::first(
         "WITH month AS (SELECT date_trunc('month', coalesce($1::timestamp, (now() AT TIME ZONE 'UTC') + interval '1 month')) \

@@ -6,11 +6,11 @@ use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChang
 use skill_core::input::{optional, required, word};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Event, NonNull, Returned, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, sys};
+use skill_pg::{Answer, Call, Event, NonNull, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use super::filing::{change_status, lock_checklist};
 use super::frozen_rules::{check_not_stale, freeze_rules};
-use super::{RuleLock, lock_rules, unknown};
+use super::{RuleLock, lock_rules, time_arg, unknown};
 use crate::args::{actor, json as json_argument, missing, stored, uuid};
 use crate::audit;
 
@@ -90,9 +90,9 @@ fn create_checklist(call: &Call) -> Answer {
     let entity_type = required("entity_type", call.text(1), 50)?;
     let domain = required("compliance_domain", call.text(2), 50)?;
     let entity_name = optional("entity_name", call.text(3), 500)?;
-    let deadline: Option<Timestamptz> = call.get(4);
+    let deadline = time_arg(call, 4, "deadline")?;
     let now = sys::clock_timestamp();
-    if deadline.is_some_and(|deadline| deadline < now || deadline == Timestamptz::INFINITY) {
+    if deadline.is_some_and(|deadline| deadline < now) {
         return Err(Fault::new(Code::InvalidParameterValue, "deadline must be in the future")
             .hint("For an overdue filing, give the newly agreed date."));
     }
@@ -277,9 +277,11 @@ fn add_artifact(call: &Call) -> Answer {
         generated_by: call.text(9),
     };
     let metadata = json_argument(call, 10, "metadata")?.unwrap_or_else(|| json!({}));
+    let expires_at = time_arg(call, 11, "expires_at")?;
     let valid = input.check()?;
     let checklist = lock_checklist(id)?;
-    logic::check_status(&checklist.status, &logic::OPEN)?;
+    // What was approved is what the reviewer saw.
+    logic::check_status(&checklist.status, &logic::UNDECIDED)?;
     logic::check_item_index(&checklist.items, index)?;
     let artifact = spi::one::<Uuid>(
         "INSERT INTO skill_system.checklist_artifacts (checklist_id, item_index, artifact_type, name, content_type, content, file_path, metadata, \
@@ -299,7 +301,7 @@ fn add_artifact(call: &Call) -> Answer {
             arg(valid.generated_by),
             arg(valid.content_sha256.as_str()),
             arg(valid.size_bytes),
-            call.arg(11),
+            arg(expires_at),
         ],
     );
     let artifact = artifact.ok_or_else(|| Fault::new(Code::Internal, "the artifact was not written"))?;

@@ -14,18 +14,10 @@ use super::{RuleLock, lock_rules, unknown};
 use crate::args::{actor, stored, uuid};
 use crate::audit;
 
-/// Freezes for a filing the rules that apply today and are not frozen yet; the caller holds the lock.
+/// Freezes for a filing the rules that apply today, by the day of UTC, and are not frozen yet; the caller holds the lock.
 pub fn freeze_rules(checklist: Uuid, new: bool, domains: Option<Vec<String>>, field: Option<&str>) -> i32 {
     let frozen = spi::execute(
-        "INSERT INTO skill_system.filing_rule_snapshots (checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256, is_current, superseded_by) \
-         SELECT $1, v.id, v.rule_data, v.content_sha256, n.id IS NULL, n.id FROM skill_system.rule_versions v \
-         LEFT JOIN skill_system.rule_versions n ON n.tenant_id = v.tenant_id AND n.rule_identifier = v.rule_identifier AND n.status = 'active' AND n.id <> v.id \
-         WHERE v.tenant_id = skill_system.current_tenant() AND v.status IN ('active', 'superseded') \
-             AND v.effective_date <= CURRENT_DATE AND (v.superseded_date IS NULL OR v.superseded_date > CURRENT_DATE) \
-             AND ($2 IS NULL OR v.rule_domain = ANY ($2)) AND (v.rule_type <> 'field_specific' OR v.rule_data->>'field' = $3) \
-             AND ($4 OR v.rule_identifier <> ALL (ARRAY(SELECT o.rule_identifier FROM (SELECT s.rule_version_id FROM skill_system.filing_rule_snapshots s \
-                 WHERE s.tenant_id = skill_system.current_tenant() AND s.checklist_id = $1 OFFSET 0) f \
-                 JOIN skill_system.rule_versions o ON o.tenant_id = skill_system.current_tenant() AND o.id = f.rule_version_id)))",
+        include_str!("freeze_rules.sql"),
         As::Owner,
         See::OwnWrites,
         &[arg(checklist), arg(domains), arg(field), arg(new)],

@@ -12,9 +12,10 @@ mod rules;
 mod snapshot;
 mod status;
 
+use skill_core::limits::check_time;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function, sys};
+use skill_pg::{Answer, Call, Event, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use crate::module::Module;
 
@@ -74,4 +75,11 @@ fn guard_columns(call: &Call) -> Answer {
         format!("{} of a row of {} never changes", changed.join(", "), trigger.relation_name()),
     )
     .hint("Add a new row instead."))
+}
+
+/// A time that a caller gives, or none.
+fn time_arg(call: &Call, n: usize, what: &str) -> Result<Option<Timestamptz>, Fault> {
+    let given: Option<Timestamptz> = call.get(n);
+    given.map(|given| check_time(what, given.unix_micros())).transpose()?;
+    Ok(given)
 }

@@ -4,6 +4,7 @@ use const_format::concatcp;
 use serde_json::{Value, json};
 use skill_core::compliance::rules::{DECISIONS, RuleInput, check_status, difference};
 use skill_core::input::{optional, sha256, word};
+use skill_core::limits::check_day;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Date, Event, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
@@ -69,9 +70,7 @@ fn supersede(identifier: &str, effective_date: Date) -> Result<Option<Current>, 
 /// Adds the next version of a rule, for `publish_rule` (active) and `propose_rule`.
 fn add_version(call: &Call, status: &str) -> Answer {
     let date: Date = call.get::<Option<_>>(2).ok_or_else(|| missing("effective_date"))?;
-    if !date.is_finite() {
-        return Err(Fault::new(Code::InvalidParameterValue, "effective_date must be a day, not infinity"));
-    }
+    check_day("effective_date", date.unix_days())?;
     let data = json_argument(call, 3, "rule_data")?;
     let input = RuleInput {
         rule_identifier: call.text(0),

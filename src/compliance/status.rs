@@ -9,6 +9,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Timing, Trigger, arg, pg_function};
 
+use super::time_arg;
 use crate::args::{actor, json as json_argument};
 
 /// Works out one cell from the newest checklist of the entity in the domain.
@@ -89,6 +90,7 @@ fn assess_compliance(call: &Call) -> Answer {
     let by = actor(call, 10, "actor_id")?;
     let mut changes: Vec<(String, Option<String>, Option<String>)> = Vec::new();
     let details = json_argument(call, 9, "details")?;
+    time_arg(call, 5, "deadline")?;
     if call.text(4).is_some() {
         let domain = required("compliance_domain", domain, 50)?;
         changes.push((

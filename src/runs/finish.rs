@@ -1,12 +1,19 @@
 //! The end of a run, and the protection of ended runs.
 
+use serde_json::json;
 use skill_core::Fault;
+use skill_core::jsonb::Found;
+use skill_core::limits::check_past;
 use skill_core::runs::{RunError, Status};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, EnumLabel, Event, Timing, Trigger, arg, pg_function};
+use skill_pg::{Answer, Call, EnumLabel, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
-use super::{audit_actor, object_arg, parse_status, run_id_arg};
+use super::{audit_actor, audit_run_of, object_arg, parse_status, run_id_arg, unix_micros};
+use crate::audit::bypass::{self, Bypass};
 use crate::{audit, settings};
+
+/// Characters of a text that go into the record of a plain INSERT or UPDATE.
+const MAX_RECORDED: usize = 200;
 
 pg_function!(finish_run);
 /// `finish_run(run_id, status, error, metrics)`
@@ -42,33 +49,92 @@ fn finish_run(call: &Call) -> Answer {
     let actor = audit_actor(agent_id.as_deref());
     let actor_type = if actor.is_some() { "agent" } else { "system" };
     // Agents write any number into a payload; only plausible ones are added up.
-    spi::each(
-        include_str!("finish_run.sql"),
-        As::Caller,
-        See::OwnWrites,
-        &[arg(run_id), arg(status.as_str()), arg(error), metrics],
-        |row| {
-            audit::append_for(&settings::tenant(), "run.finished", row.arg(1), actor, Some(actor_type))?;
-            Ok(())
-        },
-    )?;
+    let args = [arg(run_id), arg(status.as_str()), arg(error), metrics];
+    bypass::with(Bypass::RunLog, || {
+        spi::each(include_str!("finish_run.sql"), As::Caller, See::OwnWrites, &args, |row| {
+            audit::append_for(&settings::tenant(), "run.finished", row.arg(1), actor, Some(actor_type)).map(drop)
+        })
+    })?;
     Ok(answer)
 }
 
 pg_function!(guard_run);
-/// Refuses changes of a run that has ended, except that the foreign key clears a deleted policy.
+/// BEFORE UPDATE on `runs`, and BEFORE INSERT for times that are not of today. Refuses changes of a run that has ended,
+/// except that the foreign key clears a deleted policy, and times that cannot be; sets `closed_at`.
 fn guard_run(call: &Call) -> Answer {
-    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?;
-    let EnumLabel(status) = trigger.old(c"status");
-    if !Status::parse(&status)?.is_terminal() {
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
+    let changed = match trigger.event() {
+        Event::Update => {
+            let EnumLabel(status) = trigger.old(c"status");
+            let changed = trigger.changed_columns();
+            if Status::parse(&status)?.is_terminal() {
+                return check_final(&trigger, status, &changed).map(|()| trigger.proceed());
+            }
+            changed
+        }
+        _ => vec!["started_at".to_owned(), "ended_at".to_owned()],
+    };
+    // What the owner writes may be restored or imported, from a server whose clock was ahead.
+    let of_owner = sys::has_rights_of(sys::owner());
+    let now = sys::clock_timestamp();
+    for (column, name) in [(c"started_at", "started_at"), (c"ended_at", "ended_at")] {
+        let value: Option<Timestamptz> = trigger.new_value(column);
+        let is_new = !of_owner && changed.iter().any(|changed| changed == name);
+        value.filter(|_| is_new).map(|value| check_past(name, value.unix_micros(), unix_micros(now))).transpose()?;
+    }
+    let EnumLabel(status) = trigger.new_value(c"status");
+    if !Status::parse(&status)?.is_terminal() || trigger.new_value::<Option<Timestamptz>>(c"closed_at").is_some() {
         return Ok(trigger.proceed());
     }
-    let changed = trigger.changed_columns();
+    let ended_at = trigger.new_value::<Option<Timestamptz>>(c"ended_at").filter(|_| of_owner);
+    Ok(trigger.proceed_with(&[(c"closed_at", arg(ended_at.unwrap_or(now)))]))
+}
+
+fn check_final(trigger: &Trigger, status: String, changed: &[String]) -> Result<(), Fault> {
     let policy_taken_away =
         changed == ["policy_profile_id"] && trigger.new_value::<Option<i64>>(c"policy_profile_id").is_none();
     if changed.is_empty() || policy_taken_away {
-        return Ok(trigger.proceed());
+        return Ok(());
     }
     let action = format!("change {}", changed.join(", "));
     Err(Fault::from(RunError::Final { run_id: trigger.old(c"id"), status, action }))
+}
+
+pg_function!(record_run);
+/// AFTER INSERT, UPDATE on `runs`: what no function of the run log did is recorded here.
+fn record_run(call: &Call) -> Answer {
+    let trigger = Trigger::new(call, &[(Timing::AfterRow, &[Event::Insert, Event::Update])])?;
+    if bypass::is_active(Bypass::RunLog) {
+        return Ok(trigger.done());
+    }
+    let text = |column| {
+        let value: Option<&str> = trigger.new_value(column);
+        value.map(|value| value.chars().take(MAX_RECORDED).collect::<String>())
+    };
+    let EnumLabel(status) = trigger.new_value(c"status");
+    let mut record = json!({
+        "run_id": trigger.new_value::<i64>(c"id"), "status": status, "goal": text(c"goal"), "error": text(c"error"),
+        "policy": policy_name(&trigger),
+    });
+    let event_type = match trigger.event() {
+        Event::Insert => "run.inserted",
+        _ => {
+            let EnumLabel(from) = trigger.old(c"status");
+            record["from"] = from.into();
+            record["changed"] = trigger.changed_columns().into();
+            "run.updated"
+        }
+    };
+    let agent_id: Option<&str> = trigger.new_value(c"agent_id");
+    audit_run_of(trigger.new_value(c"tenant_id"), event_type, arg(record), agent_id)?;
+    Ok(trigger.done())
+}
+
+/// Name of the policy that a run claims to be under.
+fn policy_name(trigger: &Trigger) -> Option<String> {
+    let Jsonb(policy) = trigger.new_value(c"effective_policy");
+    match skill_core::jsonb::find(policy, ["policy"]) {
+        [Some(Found::Text(name))] => Some(name.chars().take(MAX_RECORDED).collect()),
+        _ => None,
+    }
 }

@@ -1,13 +1,18 @@
 //! Logging: `log_run()`, `start_run()` and the events of a run.
 
 use const_format::concatcp;
+use skill_core::error::shorten;
 use skill_core::jsonb::Member;
-use skill_core::runs::{RunError, Status, check_events, duration, name, optional_name};
+use skill_core::limits::check_past;
+use skill_core::runs::{
+    Events, RunError, Status, check_events, duration, is_step, name, optional_name, request_digest,
+};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Arg, Call, arg, pg_function, sys};
+use skill_pg::{Answer, Arg, Call, Event, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
-use super::{audit_run, object, object_arg, parse_status, run_id_arg};
+use super::{audit_run, object, object_arg, parse_status, run_id_arg, unix_micros};
+use crate::audit::bypass::{self, Bypass};
 use crate::policy::{load_valid, policy};
 use crate::skills::{LinkedVersion, linked_version};
 
@@ -33,11 +38,13 @@ fn policy_in_force(name: Option<&str>, whole: bool) -> Result<(Option<i64>, Opti
 }
 
 /// ON CONFLICT costs a second WAL record for each row, so it is only there with a key.
-const ON_CONFLICT: &str = " ON CONFLICT (tenant_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING ";
+const ON_CONFLICT: &str = " ON CONFLICT (tenant_id, idempotency_key, created_by, agent_id) \
+     WHERE idempotency_key IS NOT NULL DO NOTHING ";
 
 const INSERT_RUN: &str = "WITH r AS (INSERT INTO skill_system.runs (goal, agent_id, policy_profile_id, status, \
-     started_at, ended_at, effective_policy, metrics, error, idempotency_key, skill_version_id) \
-     VALUES ($1, $2, $3, $4::skill_system.run_status, $5, $6, coalesce($7, '{}'), coalesce($8 || $9, $8), $10, $11, $17)";
+     started_at, ended_at, effective_policy, metrics, error, idempotency_key, skill_version_id, created_by, request_digest) \
+     VALUES ($1, $2, $3, $4::skill_system.run_status, $5, $6, coalesce($7, '{}'), coalesce($8 || $9, $8), $10, $11, $17, \
+         $18, $19)";
 const INSERT_STEP: &str = " RETURNING id), e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload, skill_version_id) \
      SELECT id, $12, $13, $14, coalesce($15 || $16, $16), $17 FROM r) SELECT id FROM r";
 /// Run and step in one statement.
@@ -56,12 +63,12 @@ struct LogRun<'c> {
     error: Option<&'c str>,
     metrics: Arg<'c>,
     payload: Arg<'c>,
-    idempotency_key: Option<&'c str>,
+    repeatable: Option<Repeatable<'c>>,
 }
 
 impl<'c> LogRun<'c> {
     fn read(call: &'c Call) -> Result<Self, Fault> {
-        Ok(LogRun {
+        let mut input = LogRun {
             skill: name(call.text(0), "skill")?,
             operation: name(call.text(1), "operation")?,
             status: parse_status(call.text(2))?,
@@ -72,9 +79,35 @@ impl<'c> LogRun<'c> {
             error: call.text(7),
             metrics: object_arg(call, 8, "metrics")?,
             payload: object_arg(call, 9, "payload")?,
-            idempotency_key: optional_name(call.text(10), "idempotency_key")?,
-        })
+            repeatable: None,
+        };
+        if let Some(key) = optional_name(call.text(10), "idempotency_key")? {
+            let duration = input.duration_ms.map(i64::to_be_bytes);
+            let digest = request_digest(
+                "log_run",
+                &[
+                    Some(input.skill.as_bytes()),
+                    Some(input.operation.as_bytes()),
+                    Some(input.status.as_str().as_bytes()),
+                    duration.as_ref().map(<[u8; 8]>::as_slice),
+                    input.goal.map(str::as_bytes),
+                    input.policy_name.map(str::as_bytes),
+                    input.error.map(str::as_bytes),
+                    call.jsonb(8).filter(|_| !input.metrics.is_null()),
+                    call.jsonb(9).filter(|_| !input.payload.is_null()),
+                ],
+            );
+            input.repeatable = Some(Repeatable { key, agent_id: input.agent_id, digest });
+        }
+        Ok(input)
     }
+}
+
+/// A call with an idempotency key: for the role and the agent that made it, the key stands for its content.
+struct Repeatable<'c> {
+    key: &'c str,
+    agent_id: Option<&'c str>,
+    digest: [u8; 32],
 }
 
 pg_function!(log_run);
@@ -85,6 +118,7 @@ fn log_run(call: &Call) -> Answer {
     let ran = version_used(input.skill, call, 9);
     let version = ran.as_ref().map(|ran| Member::Text(&ran.version));
     let now = sys::clock_timestamp();
+    let created_by = sys::role_name(sys::current_user());
     let queued = input.status == Status::Queued;
     let mut started = now;
     started.0 -= input.duration_ms.unwrap_or(0) * 1000;
@@ -109,16 +143,18 @@ fn log_run(call: &Call) -> Answer {
         counted,
         input.metrics,
         arg(input.error),
-        arg(input.idempotency_key),
+        arg(input.repeatable.as_ref().map(|call| call.key)),
         arg(now),
         arg(input.status.level()),
         arg(input.status.event_type()),
         input.payload,
         step,
         arg(ran.as_ref().map(|ran| ran.version_id)),
+        arg(&created_by),
+        arg(input.repeatable.as_ref().map(|call| &call.digest)),
     ];
-    let sql = if input.idempotency_key.is_some() { LOG_RUN_WITH_KEY } else { LOG_RUN };
-    let (id, new) = insert_run(sql, &args, input.idempotency_key)?;
+    let sql = if input.repeatable.is_some() { LOG_RUN_WITH_KEY } else { LOG_RUN };
+    let (id, new) = insert_run(sql, &args, &created_by, input.repeatable.as_ref())?;
     if new {
         let record = object(&[
             ("run_id", Some(Member::Integer(id))),
@@ -145,31 +181,42 @@ fn version_used(skill: &str, call: &Call, payload: usize) -> Option<LinkedVersio
     linked_version(skill, claimed.as_deref())
 }
 
-/// Runs a statement that inserts a run; returns the run's id and whether it is new, which it is not when another run has
-/// the key. As the owner: the statement is fixed and the tenant is the session's, so row security has nothing to add, and
+/// Runs a statement that inserts a run; returns the run's id and whether it is new, which it is not when the call was made
+/// before. As the owner: the statement is fixed and the tenant is the session's, so row security has nothing to add, and
 /// its two checks per run would cost a tenth of the time.
-fn insert_run(sql: &'static str, args: &[Arg], key: Option<&str>) -> Result<(i64, bool), Fault> {
+fn insert_run(
+    sql: &'static str,
+    args: &[Arg],
+    created_by: &str,
+    repeatable: Option<&Repeatable>,
+) -> Result<(i64, bool), Fault> {
     // The run with the key may be deleted between the two statements; then the next attempt inserts one.
     for _ in 0..3 {
-        if let Some(id) = spi::one::<i64>(sql, As::Owner, See::OwnWrites, args) {
+        let inserted = bypass::with(Bypass::RunLog, || spi::one::<i64>(sql, As::Owner, See::OwnWrites, args));
+        if let Some(id) = inserted {
             return Ok((id, true));
         }
-        let id = spi::one::<i64>(
-            "SELECT id FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND idempotency_key = $1",
+        let Some(Repeatable { key, agent_id, digest }) = repeatable else { break };
+        let found = spi::first::<(i64, bool)>(
+            "SELECT id, coalesce(request_digest = $4, false) FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() \
+                 AND idempotency_key = $1 AND created_by = $2 AND agent_id IS NOT DISTINCT FROM $3",
             As::Caller,
             See::Latest,
-            &[arg(key)],
+            &[arg(*key), arg(created_by), arg(*agent_id), arg(digest)],
         );
-        if let Some(id) = id {
-            return Ok((id, false));
+        if let Some((run_id, is_same)) = found {
+            if is_same {
+                return Ok((run_id, false));
+            }
+            return Err(RunError::OtherContent { key: shorten(key), run_id }.into());
         }
     }
     Err(Fault::new(Code::Internal, "run was neither inserted nor found"))
 }
 
 const INSERT_STARTED: &str = "WITH r AS (INSERT INTO skill_system.runs (goal, agent_id, policy_profile_id, status, \
-     started_at, effective_policy, metrics, idempotency_key) \
-     VALUES ($1, $2, $3, 'running', $4, coalesce($5, '{}'), coalesce($6, '{}'), $7)";
+     started_at, effective_policy, metrics, idempotency_key, created_by, request_digest) \
+     VALUES ($1, $2, $3, 'running', $4, coalesce($5, '{}'), coalesce($6, '{}'), $7, $8, $9)";
 const RETURN_STARTED: &str = " RETURNING id) SELECT id FROM r";
 const START_RUN: &str = concatcp!(INSERT_STARTED, RETURN_STARTED);
 const START_RUN_WITH_KEY: &str = concatcp!(INSERT_STARTED, ON_CONFLICT, RETURN_STARTED);
@@ -181,12 +228,26 @@ fn start_run(call: &Call) -> Answer {
     let agent_id = optional_name(call.text(1), "agent_id")?;
     let policy_name = call.text(2);
     let metrics = object_arg(call, 3, "metrics")?;
-    let key = optional_name(call.text(4), "idempotency_key")?;
+    let repeatable = optional_name(call.text(4), "idempotency_key")?.map(|key| {
+        let metrics = call.jsonb(3).filter(|_| !metrics.is_null());
+        let content = [Some(goal.as_bytes()), policy_name.map(str::as_bytes), metrics];
+        Repeatable { key, agent_id, digest: request_digest("start_run", &content) }
+    });
     let (policy_id, effective) = policy_in_force(policy_name, true)?;
-    let args =
-        [arg(goal), arg(agent_id), arg(policy_id), arg(sys::clock_timestamp()), arg(effective), metrics, arg(key)];
-    let sql = if key.is_some() { START_RUN_WITH_KEY } else { START_RUN };
-    let (id, new) = insert_run(sql, &args, key)?;
+    let created_by = sys::role_name(sys::current_user());
+    let args = [
+        arg(goal),
+        arg(agent_id),
+        arg(policy_id),
+        arg(sys::clock_timestamp()),
+        arg(effective),
+        metrics,
+        arg(repeatable.as_ref().map(|call| call.key)),
+        arg(&created_by),
+        arg(repeatable.as_ref().map(|call| &call.digest)),
+    ];
+    let sql = if repeatable.is_some() { START_RUN_WITH_KEY } else { START_RUN };
+    let (id, new) = insert_run(sql, &args, &created_by, repeatable.as_ref())?;
     if new {
         let compiled = policy_name.map(policy);
         let compiled = compiled.as_ref().and_then(|compiled| compiled.as_ref().as_ref().ok());
@@ -209,6 +270,9 @@ fn log_event(call: &Call) -> Answer {
     let event_type = name(call.text(1), "event_type")?;
     let payload = object_arg(call, 2, "payload")?;
     let level = name(call.text(3), "level")?;
+    if is_step(event_type) {
+        require_open(run_id)?;
+    }
     let id = spi::one::<i64>(
         "INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
          SELECT r.id, $2, $3, $4, coalesce($5, '{}') FROM skill_system.runs r \
@@ -232,25 +296,23 @@ fn log_step(call: &Call) -> Answer {
     let payload = object_arg(call, 6, "payload")?;
     let ran = version_used(skill, call, 6);
     // The lock makes finish_run() wait, so that it adds up every step.
-    let found = spi::first::<(String, Option<i64>)>(
-        include_str!("log_step.sql"),
-        As::Caller,
-        See::OwnWrites,
-        &[
-            arg(run_id),
-            arg(sys::clock_timestamp()),
-            arg(status.level()),
-            arg(status.event_type()),
-            payload,
-            arg(duration),
-            arg(skill),
-            arg(operation),
-            arg(status.step_word()),
-            metrics,
-            arg(ran.as_ref().map(|ran| ran.version.as_str())),
-            arg(ran.as_ref().map(|ran| ran.version_id)),
-        ],
-    );
+    let args = [
+        arg(run_id),
+        arg(sys::clock_timestamp()),
+        arg(status.level()),
+        arg(status.event_type()),
+        payload,
+        arg(duration),
+        arg(skill),
+        arg(operation),
+        arg(status.step_word()),
+        metrics,
+        arg(ran.as_ref().map(|ran| ran.version.as_str())),
+        arg(ran.as_ref().map(|ran| ran.version_id)),
+    ];
+    let found = bypass::with(Bypass::RunLog, || {
+        spi::first::<(String, Option<i64>)>(include_str!("log_step.sql"), As::Caller, See::OwnWrites, &args)
+    });
     match found {
         Some((_, Some(id))) => Ok(call.answer(id)),
         Some((status, None)) => Err(RunError::Final { run_id, status, action: "log another step".into() }.into()),
@@ -271,14 +333,15 @@ fn log_events(call: &Call) -> Answer {
     let parsed = serde_json::from_str(&text.unwrap_or_default()).map_err(|error| {
         Fault::new(Code::InvalidParameterValue, "could not parse events").detail(format!("{error}."))
     })?;
-    let count = check_events(&parsed)?;
-    let known = spi::one::<bool>(
-        "SELECT true FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1",
-        As::Caller,
-        See::OwnWrites,
-        &[arg(run_id)],
-    );
-    known.ok_or(RunError::Unknown { run_id })?;
+    let Events { count, has_step, has_time } = check_events(&parsed)?;
+    if has_step {
+        require_open(run_id)?;
+    } else {
+        status_of(run_id, false)?;
+    }
+    if has_time {
+        check_event_times(&events)?;
+    }
     spi::execute(
         "INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
          SELECT $1, coalesce((e->>'ts')::timestamptz, clock_timestamp()), coalesce(e->>'level', 'info'), \
@@ -289,4 +352,57 @@ fn log_events(call: &Call) -> Answer {
         &[arg(run_id), events],
     );
     Ok(call.answer(count as i64))
+}
+
+/// Status of a run; `lock` keeps it from ending before the transaction does.
+fn status_of(run_id: i64, lock: bool) -> Result<String, Fault> {
+    const SELECT: &str =
+        "SELECT status::text FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1";
+    let sql = if lock { concatcp!(SELECT, " FOR SHARE") } else { SELECT };
+    let status = spi::one::<String>(sql, As::Caller, See::OwnWrites, &[arg(run_id)]);
+    status.ok_or_else(|| RunError::Unknown { run_id }.into())
+}
+
+/// The run has not ended, and will not before the transaction does.
+fn require_open(run_id: i64) -> Result<(), Fault> {
+    let status = status_of(run_id, true)?;
+    if Status::parse(&status)?.is_terminal() {
+        return Err(RunError::Final { run_id, status, action: "log another step".into() }.into());
+    }
+    Ok(())
+}
+
+/// The times of the events are such as can have been.
+fn check_event_times(events: &Arg) -> Result<(), Fault> {
+    let now = unix_micros(sys::clock_timestamp());
+    spi::each(
+        "SELECT n, (e->>'ts')::timestamptz FROM jsonb_array_elements($1) WITH ORDINALITY AS given(e, n) \
+         WHERE e ? 'ts' ORDER BY n",
+        As::Caller,
+        See::OwnWrites,
+        std::slice::from_ref(events),
+        |row| {
+            let (number, ts): (i64, Timestamptz) = (row.get(1), row.get(2));
+            check_past("ts", ts.unix_micros(), now).map(drop).map_err(|fault| {
+                RunError::BadEvent { number: number as usize, why: format!("{}.", fault.message) }.into()
+            })
+        },
+    )
+    .map(drop)
+}
+
+pg_function!(guard_run_event);
+/// BEFORE INSERT on `run_events`, for steps and for times that are not of today.
+fn guard_run_event(call: &Call) -> Answer {
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert])])?;
+    let ts: Timestamptz = trigger.new_value(c"ts");
+    // The owner restores events of runs that have ended.
+    if bypass::is_active(Bypass::RunLog) || sys::has_rights_of(sys::owner()) {
+        return Ok(trigger.proceed());
+    }
+    check_past("ts", ts.unix_micros(), unix_micros(sys::clock_timestamp()))?;
+    if is_step(trigger.new_value(c"event_type")) {
+        require_open(trigger.new_value(c"run_id"))?;
+    }
+    Ok(trigger.proceed())
 }

@@ -11,7 +11,7 @@ use skill_core::audit::MAX_ACTOR_ID;
 use skill_core::jsonb::Member;
 use skill_core::runs::{RunError, Status};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Arg, Call, Interval, Jsonb, arg, pg_function};
+use skill_pg::{Answer, Arg, Call, Interval, Jsonb, Timestamptz, arg, pg_function};
 
 use crate::module::{Check, Module};
 use crate::{audit, settings};
@@ -57,9 +57,19 @@ fn audit_actor(agent_id: Option<&str>) -> Option<&str> {
 
 /// Writes an audit record about a run on behalf of its agent.
 fn audit_run(event_type: &str, record: Arg, agent_id: Option<&str>) -> Result<(), Fault> {
+    audit_run_of(&settings::tenant(), event_type, record, agent_id)
+}
+
+/// As [`audit_run`], about a run of this tenant.
+fn audit_run_of(tenant: &str, event_type: &str, record: Arg, agent_id: Option<&str>) -> Result<(), Fault> {
     let actor = audit_actor(agent_id);
     let actor_type = if actor.is_some() { "agent" } else { "system" };
-    audit::append_for(&settings::tenant(), event_type, record, actor, Some(actor_type)).map(drop)
+    audit::append_for(tenant, event_type, record, actor, Some(actor_type)).map(drop)
+}
+
+/// The server's clock is finite.
+fn unix_micros(time: Timestamptz) -> i64 {
+    time.unix_micros().unwrap_or_default()
 }
 
 pg_function!(stuck_after);

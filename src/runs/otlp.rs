@@ -3,13 +3,30 @@
 use serde_json::Value;
 use skill_core::runs::{RunError, otlp};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, FromRow, Row, Timestamptz, arg, pg_function};
+use skill_pg::{Answer, Arg, Call, FromRow, Row, Timestamptz, arg, pg_function};
 
 use super::run_id_arg;
 
-/// JSON as agents wrote it; a string if a number in it exceeds a double.
+/// JSON as agents wrote it. Where it is nested too deeply for a reader, or has a number beyond a double, which is refused
+/// today, only the part that has it becomes a string: the rest tells what the step was.
 pub fn lenient_json(text: String) -> Value {
-    serde_json::from_str(&text).unwrap_or(Value::String(text))
+    readable(text, 3)
+}
+
+fn readable(text: String, levels: u8) -> Value {
+    match serde_json::from_str(&text) {
+        Ok(value) => value,
+        Err(_) if levels > 0 && text.starts_with('{') => {
+            let members = spi::collect::<(String, String)>(
+                "SELECT key, value::text FROM jsonb_each($1)",
+                As::Caller,
+                See::Statement,
+                &[Arg::json_text(text)],
+            );
+            members.into_iter().map(|(key, value)| (key, readable(value, levels - 1))).collect()
+        }
+        Err(_) => Value::String(text),
+    }
 }
 
 fn unix_micros(row: &Row, n: i32) -> Option<i64> {

@@ -8,8 +8,14 @@ from conftest import ROOT
 from sessions import refused
 
 RESERVED = re.findall(
-    r'"([a-z_]+\.)"', "".join(re.findall(r"event_types: &\[(.*?)\]", "".join(
-        path.read_text() for path in sorted((ROOT / "src").glob("*/mod.rs"))), re.DOTALL))
+    r'"([a-z_]+\.)"',
+    "".join(
+        re.findall(
+            r"event_types: &\[(.*?)\]",
+            "".join(path.read_text() for path in sorted((ROOT / "src").glob("*/mod.rs"))),
+            re.DOTALL,
+        )
+    ),
 )
 INSERT = "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES (%s, '{}')"
 APPEND = "SELECT skill_system.append_audit(%s, '{}')"
@@ -35,9 +41,7 @@ def test_each_module_names_the_event_types_that_it_writes():
         r'"([a-z_]+\.)(?:[a-z_]+|\{\w+\})"',
         re.DOTALL,
     )
-    written = {
-        prefix for path in (ROOT / "src").rglob("*.rs") for prefix in calls.findall(path.read_text())
-    }
+    written = {prefix for path in (ROOT / "src").rglob("*.rs") for prefix in calls.findall(path.read_text())}
     assert len(written) > 5 and written <= set(RESERVED), written - set(RESERVED)
 
 

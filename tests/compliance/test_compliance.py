@@ -497,19 +497,110 @@ def test_a_signed_filing_has_only_records_of_the_module(db, texas, connect):
     agent, reviewer = connect("test_agent"), connect("test_reviewer")
     checklist = begin(agent)
     data = {"checklist_id": str(checklist), "action": "review_checklist", "from": "in_review", "to": "approved"}
-    for event_type in ("filing.reviewed", "Filing.reviewed", "filing.\u200breviewed", " filing.reviewed", "compliance.x"):
+    for event_type in (
+        "filing.reviewed",
+        "Filing.reviewed",
+        "filing.\u200breviewed",
+        " filing.reviewed",
+        "compliance.x",
+    ):
         for call in ("append_audit", "log_denial"):
             with pytest.raises(errors.InsufficientPrivilege):
                 agent.execute(f"SELECT skill_system.{call}(%s, %s, 'j.doe', 'user')", [event_type, Jsonb(data)])
         with pytest.raises(errors.InsufficientPrivilege):
             agent.execute(
-                "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES (%s, %s)", [event_type, Jsonb(data)]
+                "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES (%s, %s)",
+                [event_type, Jsonb(data)],
             )
     # A record of another type may name the filing, and is no evidence of it.
     agent.execute("SELECT skill_system.append_audit('review', %s, 'j.doe', 'user')", [Jsonb(data)])
     agent.execute("SELECT skill_system.log_denial('review.denied', %s, 'j.doe', 'user')", [Jsonb(data)])
     document = reviewer.execute("SELECT skill_system.compliance_snapshot(%s)", [checklist]).fetchone()[0]
     assert [entry["record"]["event_type"] for entry in document["payload"]["audit"]] == ["filing.created"]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "<X>-167", "<X>+167", "Pacific/Kiritimati", "Etc/GMT+12"])
+def test_the_day_of_the_rules_is_the_servers(db, texas, connect, zone):
+    """Versions begin yesterday, today and tomorrow by UTC: the session's clock shows another day, and the same rules."""
+    one = connect("test_agent")
+    identifier = f"ZONE-{zone}"
+    for days in (-1, 0, 1):
+        db.execute(
+            "SELECT skill_system.publish_rule(%s, 'zones', (now() AT TIME ZONE 'UTC')::date + %s::int, %s, 'manual')",
+            [identifier, days, Jsonb({"day": days})],
+        )
+    db.execute("SELECT skill_system.create_template('zones', '[{\"label\": \"x\"}]', rule_domains => '{zones}')")
+    one.execute("SELECT set_config('TimeZone', %s, false)", [zone])
+    checklist = begin(one, "zones")
+    for call in ("SELECT 1", f"SELECT skill_system.snapshot_rules('{checklist}')"):
+        one.execute(call)
+        assert db.execute(
+            "SELECT s.rule_data_at_snapshot->'day' FROM skill_system.filing_rule_snapshots s "
+            "JOIN skill_system.rule_versions v ON v.id = s.rule_version_id "
+            "WHERE checklist_id = %s AND rule_identifier = %s",
+            [checklist, identifier],
+        ).fetchall() == [(0,)]
+    assert one.execute("SELECT rule_data->'day' FROM skill_system.rule_as_of(%s)", [identifier]).fetchone() == (0,)
+
+
+def test_evidence_ends_with_the_approval(db, texas, connect):
+    agent, reviewer = connect("test_agent"), connect("test_reviewer")
+    add = "SELECT skill_system.add_artifact(%s, 0, 'waiver', %s, 'text')"
+    checklist = begin(agent)
+    approve(db, checklist)
+    before = db.execute("SELECT count(*) FROM skill_system.checklist_artifacts").fetchone()
+    for statement in (
+        add,
+        "SELECT skill_system.snapshot_rules(%s), %s::text",
+        "SELECT skill_system.update_checklist_item(%s, 0, 'complete', note => %s)",
+        "SELECT skill_system.submit_checklist(%s, %s)",
+    ):
+        for session in (agent, reviewer, db):
+            with pytest.raises(errors.ObjectNotInPrerequisiteState):
+                session.execute(statement, [checklist, "late"])
+    agent.execute("SELECT skill_system.file_checklist(%s)", [checklist])
+    with pytest.raises(errors.ObjectNotInPrerequisiteState):
+        agent.execute(add, [checklist, "later"])
+    assert db.execute("SELECT count(*) FROM skill_system.checklist_artifacts").fetchone() == before
+    # Also for one who waited for the approval.
+    checklist = begin(agent)
+    complete(agent, checklist)
+    agent.execute("SELECT skill_system.submit_checklist(%s)", [checklist])
+    agent.execute(add, [checklist, "in time"])
+    with reviewer.transaction():
+        reviewer.execute("SELECT skill_system.review_checklist(%s, 'approved')", [checklist])
+        late = Later(agent, add, [checklist, "late"])
+        assert late.waits(db)
+    assert late.end().error.sqlstate == "55000"
+
+
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "0001-12-31 BC", "10000-01-01", "294276-12-31"])
+def test_absurd_times_are_refused(db, texas, connect, time):
+    agent, reviewer = connect("test_agent"), connect("test_reviewer")
+    checklist = begin(agent)
+    for session, statement, arguments in [
+        (agent, "SELECT skill_system.create_checklist('e', 'well', 'rule_37', deadline => %s)", [time]),
+        (agent, "SELECT skill_system.add_artifact(%s, 0, 'waiver', 'n', 'x', expires_at => %s)", [checklist, time]),
+        (
+            reviewer,
+            "SELECT skill_system.assess_compliance('default', 'e', 'well', 'form_pr', 'action_needed', %s)",
+            [time],
+        ),
+        (db, "SELECT skill_system.publish_rule('TIME', 'spacing', %s, '{}', 'manual')", [time]),
+        (agent, "SELECT skill_system.propose_rule('TIME', 'spacing', %s, '{}', 'manual')", [time]),
+        (db, INSERT_VERSION, ["TIME", 1, time, None, "draft"]),
+        (db, INSERT_VERSION, ["TIME", 1, "2020-01-01", time, "draft"]),
+        (db, "UPDATE skill_system.filing_checklists SET deadline = %s WHERE id = %s", [time, checklist]),
+        (
+            db,
+            "INSERT INTO skill_system.compliance_status (entity_id, entity_type, compliance_domain, status, deadline) "
+            "VALUES ('e', 'well', 'time', 'action_needed', %s)",
+            [time],
+        ),
+    ]:
+        with pytest.raises(psycopg.Error) as told:
+            session.execute(statement, arguments)
+        assert told.value.sqlstate == "22023", (statement, told.value)
 
 
 def test_tenants(db, texas, connect):

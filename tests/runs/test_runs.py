@@ -424,11 +424,14 @@ def test_otlp_is_read_by_opentelemetry(db, roles, connect):
             '{"": {}, "x": "\\u00e4"}')""",
         [run] * 4,
     )
-    agent.execute(
+    # Also what is stored since it was not refused.
+    db.execute("SET session_replication_role = replica")
+    db.execute(
         "INSERT INTO skill_system.run_events (run_id, ts, event_type) "
         "VALUES (%s, 'infinity', 'late'), (%s, '-infinity', 'early'), (%s, '1900-01-01', 'old')",
         [run] * 3,
     )
+    db.execute("RESET session_replication_role")
     agent.execute("SELECT skill_system.finish_run(%s, 'failed', 'disk full')", [run])
     export = one(agent, "SELECT skill_system.run_otlp(%s)", run)
     resource, spans = spans_of(export)
@@ -455,6 +458,42 @@ def test_otlp_is_read_by_opentelemetry(db, roles, connect):
     assert len({span.span_id for span in spans}) == len(spans)
     assert one(agent, "SELECT skill_system.run_otlp(%s)", run) == export
     refused(agent, "42704", "SELECT skill_system.run_otlp(987654321)")
+
+
+def test_otlp_of_a_step_that_a_parser_refuses(db, roles, connect):
+    """JSON that was taken when its depth and numbers were not bounded: what is readable of it stays."""
+    agent = connect("test_agent")
+    deep = '{"a":' * 130 + "1" + "}" * 130
+    run = one(agent, "SELECT skill_system.start_run('deep', 'coder', metrics => '{\"cost_usd\": 2}')")
+    refused(
+        agent, "54000", "SELECT skill_system.log_run('s', 'deep', 'error', 5, error => 'boom', payload => %s)", [deep]
+    )
+    step = '"skill": "s", "operation": "%s", "status": "error", "error": "boom", "duration_ms": 5'
+    db.execute("SET session_replication_role = replica")
+    for name, more in {
+        "deep": f'"x": {deep}',
+        "array": '"x": ' + "[" * 130 + "]" * 130,
+        "number": '"x": 1e400',
+        "metrics": '"metrics": {"huge": 1e400, "gen_ai.usage.output_tokens": 7}',
+    }.items():
+        db.execute(
+            "INSERT INTO skill_system.run_events (run_id, event_type, payload) VALUES (%s, 'step_completed', %s)",
+            [run, "{" + step % name + ", " + more + "}"],
+        )
+    db.execute("RESET session_replication_role")
+    _, spans = spans_of(one(agent, "SELECT skill_system.run_otlp(%s)", run))
+    named = {span.name: span for span in spans[1:]}
+    assert set(named) == {f"execute_tool s/{name}" for name in ("deep", "array", "number", "metrics")}
+    for span in named.values():
+        assert span.status.code == trace_pb2.Status.STATUS_CODE_ERROR and span.status.message == "boom"
+        assert span.end_time_unix_nano - span.start_time_unix_nano == 5_000_000
+    attributes = {a.key: a.value for a in named["execute_tool s/deep"].attributes}
+    assert attributes["gen_ai.skill.name"].string_value == "s"
+    assert attributes["skill_system.payload.x"].kvlist_value.values[0].key == "a"
+    attributes = {a.key: a.value for a in named["execute_tool s/number"].attributes}
+    assert attributes["skill_system.payload.x"].string_value == "1" + "0" * 400
+    attributes = {a.key: a.value for a in named["execute_tool s/metrics"].attributes}
+    assert attributes["gen_ai.usage.output_tokens"].int_value == 7
 
 
 def test_one_key_one_run_from_many_sessions(db, roles, connect):

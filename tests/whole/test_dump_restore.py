@@ -209,7 +209,11 @@ def goes_on(connection, before):
         new = connection.execute("SELECT skill_system.log_run('s', 'o', 'ok', idempotency_key => 'new')").fetchone()[0]
         assert new > highest
         assert (
-            connection.execute("SELECT skill_system.log_run('s', 'o', 'ok', idempotency_key => 'k')").fetchone()[0]
+            connection.execute(
+                "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'heir renamed', "
+                "idempotency_key => 'k', goal => %s)",
+                [f"goal of {tenant} \\ \t \"'"],
+            ).fetchone()[0]
             < new
         ), "the old key is forgotten"
         versions = dict(

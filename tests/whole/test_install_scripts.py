@@ -94,6 +94,6 @@ def test_lockdown_protects_a_new_table_and_can_be_repeated(db):
         assert db.execute(
             "SELECT relrowsecurity, has_table_privilege('skill_system_agent', oid, 'SELECT'),"
             " (SELECT array_agg(polname::text ORDER BY polname) FROM pg_policy WHERE polrelid = c.oid),"
-            " (SELECT array_agg(tgname || ' ' || tgenabled ORDER BY tgname) FROM pg_trigger WHERE tgrelid = c.oid)"
+            " (SELECT array_agg(tgname || ' ' || tgenabled::text ORDER BY tgname) FROM pg_trigger WHERE tgrelid = c.oid)"
             " FROM pg_class c WHERE oid = 'skill_system.t'::regclass"
         ).fetchone() == (True, False, ["auditor", "tenant"], ["a_bounds O", "no_change A"])

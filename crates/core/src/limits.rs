@@ -23,6 +23,8 @@ pub const RECORD_SIZES: std::ops::RangeInclusive<usize> = 1 << 20..=128 << 20;
 pub const MIN_TIME: i64 = -62_135_596_800_000_000;
 /// First point in time that is refused: 10000-01-01 00:00 UTC, in microseconds since 1970.
 pub const END_OF_TIME: i64 = 253_402_300_800_000_000;
+/// How far the clock of a caller may be ahead of the server's, in microseconds.
+pub const MAX_AHEAD: i64 = 300_000_000;
 
 /// The time in microseconds since 1970, which is `None` for the infinities, if it is one that is accepted.
 pub fn check_time(what: &str, unix_micros: Option<i64>) -> Result<i64, Fault> {
@@ -30,6 +32,23 @@ pub fn check_time(what: &str, unix_micros: Option<i64>) -> Result<i64, Fault> {
         Fault::new(Code::InvalidParameterValue, format!("{what} must be a time in the years 1 to 9999"))
             .hint("NULL, where it is allowed, means none.")
     })
+}
+
+/// As [`check_time`], of something that has happened.
+pub fn check_past(what: &str, unix_micros: Option<i64>, now: i64) -> Result<i64, Fault> {
+    let unix_micros = check_time(what, unix_micros)?;
+    if unix_micros <= now.saturating_add(MAX_AHEAD) {
+        return Ok(unix_micros);
+    }
+    Err(Fault::new(Code::InvalidParameterValue, format!("{what} must not be in the future"))
+        .detail(format!("It is more than {} minutes ahead of the server's clock.", MAX_AHEAD / 60_000_000))
+        .hint("Leave it out for the time of writing."))
+}
+
+/// A day in days since 1970, which is `None` for the infinities, if it is one that is accepted.
+pub fn check_day(what: &str, unix_days: Option<i64>) -> Result<(), Fault> {
+    const DAY: i64 = 86_400_000_000;
+    check_time(what, unix_days.and_then(|days| days.checked_mul(DAY))).map(drop)
 }
 
 /// Refuses a value that has more than `most` bytes.
@@ -307,6 +326,19 @@ mod tests {
             (Some(i64::MAX), false),
         ] {
             assert_eq!(check_time("at", micros).is_ok(), good, "{micros:?}");
+            assert_eq!(check_past("at", micros, END_OF_TIME).is_ok(), good, "{micros:?}");
         }
+        let day = |micros: i64| Some(micros / 86_400_000_000);
+        assert!(check_day("on", day(MIN_TIME)).is_ok() && check_day("on", day(END_OF_TIME - 1)).is_ok());
+        for bad in [None, day(END_OF_TIME), day(MIN_TIME).map(|day| day - 1), Some(i64::MAX)] {
+            assert_eq!(check_day("on", bad).unwrap_err().code, Code::InvalidParameterValue, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_happened_is_not_in_the_future() {
+        let now = 1_700_000_000_000_000;
+        assert!(check_past("ts", Some(now + MAX_AHEAD), now).is_ok());
+        assert!(check_past("ts", Some(now + MAX_AHEAD + 1), now).is_err());
     }
 }

@@ -2,10 +2,11 @@
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
-use skill_core::limits::{Bounds, check_size};
+use skill_core::limits::{self, Bounds, check_size};
 use skill_core::{Fault, jsonb};
 
 use super::datum::varlena_bytes;
+use super::value::{Date, Timestamptz};
 
 /// A value that is out of bounds: `most` bytes, and what holds for JSON.
 ///
@@ -34,6 +35,14 @@ pub(crate) unsafe fn check(
             jsonb::measure(varlena_bytes(datum, memory), Bounds::ARGUMENT.with_text(most))?;
         }
         Ok(())
+    }
+}
+
+/// A timestamptz or date that is out of bounds.
+pub(crate) fn check_time(what: &str, datum: pg_sys::Datum, oid: Oid) -> Result<(), Fault> {
+    match oid {
+        pg_sys::DATEOID => limits::check_day(what, Date(datum.value() as i32).unix_days()),
+        _ => limits::check_time(what, Timestamptz(datum.value() as i64).unix_micros()).map(drop),
     }
 }
 

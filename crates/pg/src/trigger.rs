@@ -370,7 +370,8 @@ impl<'c> Trigger<'c> {
             let desc = (*self.relation()).rd_att;
             for i in 0..(*desc).natts {
                 let attribute = &*sys::attribute(desc, i as usize);
-                if attribute.attisdropped || attribute.attlen != -1 {
+                let is_time = matches!(attribute.atttypid, pg_sys::TIMESTAMPTZOID | pg_sys::DATEOID);
+                if attribute.attisdropped || attribute.attlen != -1 && !is_time {
                     continue;
                 }
                 let value = |row: pg_sys::HeapTuple| {
@@ -379,6 +380,14 @@ impl<'c> Trigger<'c> {
                     (!null).then_some(datum)
                 };
                 let Some(datum) = value(row) else { continue };
+                if is_time {
+                    if value(old) != Some(datum) {
+                        let name = CStr::from_ptr(attribute.attname.data.as_ptr()).to_string_lossy();
+                        bounds::check_time(&name, datum, attribute.atttypid)
+                            .map_err(|fault| fault.detail(format!("It is a column of {}.", self.relation_name())))?;
+                    }
+                    continue;
+                }
                 // Compared as it is stored: what an UPDATE leaves alone is not read.
                 if value(old).is_some_and(|old| bounds::stored_bytes(old) == bounds::stored_bytes(datum)) {
                     continue;

@@ -29,6 +29,11 @@ impl Timestamptz {
         self != Self::INFINITY && self != Self::NEG_INFINITY
     }
 
+    /// The time so many microseconds after 1970 UTC.
+    pub fn from_unix_micros(micros: i64) -> Self {
+        Timestamptz(micros.saturating_sub(EPOCH_MICROS))
+    }
+
     /// Microseconds since 1970 UTC; `None` for the infinities.
     pub fn unix_micros(self) -> Option<i64> {
         if self.is_finite() { self.0.checked_add(EPOCH_MICROS) } else { None }
@@ -40,8 +45,10 @@ impl Timestamptz {
 pub struct Date(pub i32);
 
 impl Date {
-    pub fn is_finite(self) -> bool {
-        self.0 != i32::MIN && self.0 != i32::MAX
+    /// Days since 1970; `None` for the infinities.
+    pub fn unix_days(self) -> Option<i64> {
+        let is_finite = self.0 != i32::MIN && self.0 != i32::MAX;
+        is_finite.then(|| i64::from(self.0) + EPOCH_MICROS / 86_400_000_000)
     }
 }
 

@@ -28,8 +28,15 @@ SELECT id, goal, agent_id, status, metrics, error, idempotency_key, effective_po
            WHERE id = 2;
 SELECT level, event_type, payload FROM skill_system.run_events WHERE run_id = 2;
 SELECT event_data, actor_id, actor_type FROM skill_system.audit_logs WHERE event_type = 'run.logged' AND event_data->'run_id' = '2';
--- The same key: the same run, nothing twice.
-SELECT skill_system.log_run('search', 'query', 'ok', 1, idempotency_key => 'job-1');
+-- The same call with its key: the same run, nothing twice. Other content is an error, another agent's key is another key.
+SELECT skill_system.log_run('search', 'query', 'failed', 20, agent_id => 'coder', goal => 'find it', policy_name => 'dev',
+    error => 'timeout',
+    metrics => '{"steps": 3, "gen_ai.usage.input_tokens": 900}', payload => '{"exit_code": 1, "duration_ms": 0, "skill": "forged"}',
+        idempotency_key => 'job-1');
+SELECT skill_system.log_run('search', 'query', 'ok', 20, 'coder', idempotency_key => 'job-1');
+SELECT skill_system.start_run('find it', 'coder', 'dev', idempotency_key => 'job-1');
+SELECT skill_system.log_run('search', 'query', 'ok', 1, 'tester', idempotency_key => 'job-1');
+SELECT skill_system.start_run('another goal', idempotency_key => 'job-1');
 SELECT skill_system.start_run('another goal', idempotency_key => 'job-1');
 SELECT (SELECT count(*) FROM skill_system.runs) AS runs, (SELECT count(*) FROM skill_system.run_events) AS events,
        (SELECT count(*) FROM skill_system.audit_logs WHERE event_type LIKE 'run%') AS records;

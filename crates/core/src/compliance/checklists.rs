@@ -15,6 +15,8 @@ pub const ITEM_STATUSES: [&str; 5] = ["pending", "in_progress", "complete", "blo
 
 /// Statuses of a filing that has not ended.
 pub const OPEN: [&str; 6] = ["draft", "in_progress", "ready_for_review", "in_review", "approved", "rejected"];
+/// Statuses of a filing that takes evidence: nobody has approved it.
+pub const UNDECIDED: [&str; 5] = ["draft", "in_progress", "ready_for_review", "in_review", "rejected"];
 /// Statuses in which a filing is worked on.
 pub const EDITABLE: [&str; 3] = ["draft", "in_progress", "rejected"];
 /// Statuses of a filing under review or reviewed: a new copy of a rule makes the review void.

@@ -3,6 +3,7 @@
 pub mod legacy;
 pub mod otlp;
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::error::{Code, Fault};
@@ -114,6 +115,9 @@ pub enum RunError {
     /// No such run in this tenant.
     #[error("run {run_id} does not exist")]
     Unknown { run_id: i64 },
+    /// The idempotency key belongs to a call with other arguments.
+    #[error("idempotency_key \"{key}\" was used for another run")]
+    OtherContent { key: String, run_id: i64 },
     /// The run has ended.
     #[error("cannot {action}: run {run_id} has ended")]
     Final {
@@ -133,6 +137,9 @@ impl From<RunError> for Fault {
                 "Use queued, running, succeeded, failed or cancelled; ok, success and completed mean succeeded, error and failure mean failed, canceled means cancelled.",
             ),
             RunError::NotTerminal { .. } => invalid(message).hint("Finish it as succeeded, failed or cancelled."),
+            RunError::OtherContent { run_id, .. } => invalid(message)
+                .detail(format!("Run {run_id} was written by a call with other arguments."))
+                .hint("Repeat a call with the same arguments, and use a new key for each new call."),
             RunError::Missing { .. } | RunError::WrongKind { .. } => invalid(message),
             RunError::BadLength { length, .. } => invalid(message).detail(format!("It has {length} characters.")),
             RunError::BadDuration { given } => {
@@ -176,8 +183,38 @@ pub fn duration(given: Option<i64>) -> Result<Option<i64>, RunError> {
     }
 }
 
-/// Checks the argument of `log_events`; returns how many there are.
-pub fn check_events(events: &serde_json::Value) -> Result<usize, RunError> {
+/// Events of this type belong to a step, which a run that has ended cannot have.
+pub fn is_step(event_type: &str) -> bool {
+    event_type.starts_with("step_")
+}
+
+/// SHA-256 of a call's arguments: it tells a repeated call from another one with the same idempotency key.
+pub fn request_digest(function: &str, arguments: &[Option<&[u8]>]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(function.as_bytes());
+    for argument in arguments {
+        match argument {
+            None => hash.update([0]),
+            Some(bytes) => {
+                hash.update([1]);
+                hash.update((bytes.len() as u64).to_be_bytes());
+                hash.update(bytes);
+            }
+        }
+    }
+    hash.finalize().into()
+}
+
+/// What the argument of `log_events` has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Events {
+    pub count: usize,
+    pub has_step: bool,
+    pub has_time: bool,
+}
+
+/// Checks the argument of `log_events`.
+pub fn check_events(events: &serde_json::Value) -> Result<Events, RunError> {
     use serde_json::Value;
     let Value::Array(events) = events else {
         return Err(RunError::WrongKind { what: "events", wanted: "array" });
@@ -185,6 +222,7 @@ pub fn check_events(events: &serde_json::Value) -> Result<usize, RunError> {
     if events.len() > MAX_EVENTS {
         return Err(RunError::TooManyEvents { given: events.len() });
     }
+    let mut found = Events { count: events.len(), has_step: false, has_time: false };
     for (i, event) in events.iter().enumerate() {
         let bad = |why: String| RunError::BadEvent { number: i + 1, why };
         let Value::Object(event) = event else {
@@ -202,11 +240,12 @@ pub fn check_events(events: &serde_json::Value) -> Result<usize, RunError> {
                 _ => return Err(bad(format!("It has the unknown key \"{}\".", crate::error::shorten(key)))),
             }
         }
-        if !event.contains_key("event_type") {
-            return Err(bad("It has no event_type.".into()));
-        }
+        let event_type = event.get("event_type").and_then(Value::as_str);
+        let event_type = event_type.ok_or_else(|| bad("It has no event_type.".into()))?;
+        found.has_step |= is_step(event_type);
+        found.has_time |= event.contains_key("ts");
     }
-    Ok(events.len())
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -265,6 +304,20 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_known_by_all_of_its_arguments() {
+        let digest = request_digest("log_run", &[Some(b"a"), Some(b"b"), None]);
+        assert_eq!(digest, request_digest("log_run", &[Some(b"a"), Some(b"b"), None]));
+        for other in [
+            request_digest("start_run", &[Some(b"a"), Some(b"b"), None]),
+            request_digest("log_run", &[Some(b"ab"), Some(b""), None]),
+            request_digest("log_run", &[Some(b"a"), Some(b"b"), Some(b"")]),
+            request_digest("log_run", &[Some(b"b"), Some(b"a"), None]),
+        ] {
+            assert_ne!(digest, other);
+        }
+    }
+
+    #[test]
     fn durations_are_bounded() {
         assert_eq!(duration(None), Ok(None));
         assert_eq!(duration(Some(0)), Ok(Some(0)));
@@ -276,10 +329,12 @@ mod tests {
 
     #[test]
     fn events_are_looked_at_before_they_are_written() {
-        assert_eq!(check_events(&json!([])), Ok(0));
+        assert_eq!(check_events(&json!([])), Ok(Events { count: 0, has_step: false, has_time: false }));
+        let steps = check_events(&json!([{"event_type": "step_completed"}])).unwrap();
+        assert!(steps.has_step && !steps.has_time);
         let good =
             json!([{"event_type": "a"}, {"event_type": "b", "level": "warn", "payload": {"x": 1}, "ts": "2026-01-01"}]);
-        assert_eq!(check_events(&good), Ok(2));
+        assert_eq!(check_events(&good), Ok(Events { count: 2, has_step: false, has_time: true }));
         assert_eq!(check_events(&json!({})), Err(RunError::WrongKind { what: "events", wanted: "array" }));
         for bad in [
             json!(1),
