@@ -336,8 +336,10 @@ CREATE FUNCTION skill_system.import_legacy(schema_name text)
 COMMENT ON FUNCTION skill_system.import_legacy(text) IS
 'Imports the tables of the skill-system-postgres skill (version 1, 2 or migrated) into the session''s tenant and keeps their ids. First '
 'ALTER SCHEMA skill_system RENAME TO skill_system_legacy; and CREATE EXTENSION skill_system;. Rules that are not valid here go to '
-'metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: existing rows are skipped. Raises '
-'42704 when the schema does not contain these tables, 55000 when an id is in use by a different row. Superusers only. Example: SELECT * '
+'metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: existing rows are skipped. The schema '
+'and its tables must belong to one role, with whose rights they are read: the code of casts, indexes or types does not get those of the '
+'caller. Raises 42501 when the caller does not have the rights of that role, 42704 when the schema does not contain these tables, 55000 '
+'when a table is not an ordinary one, a column has another type or an id is in use by a different row. Superusers only. Example: SELECT * '
 'FROM skill_system.import_legacy(''skill_system_legacy'');';
 
 GRANT USAGE ON TYPE skill_system.run_status

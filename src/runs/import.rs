@@ -1,5 +1,10 @@
 //! `import_legacy()`: imports a schema of the skill-system-postgres skill.
+//!
+//! The old tables and all code that reading them may run are somebody else's. So only ordinary tables of one role are read,
+//! with the rights of that role; values of types that are not the server's become text by their output functions, never by
+//! a cast; and what was read is written with the caller's rights.
 
+use const_format::concatcp;
 use serde_json::{Map, Value, json};
 use skill_core::error::shorten;
 use skill_core::policy::Profile;
@@ -7,16 +12,14 @@ use skill_core::runs::RunError;
 use skill_core::runs::legacy::keep_valid_rules;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, Once, See};
-use skill_pg::{Answer, Arg, Call, Row, arg, pg_function, sys};
+use skill_pg::{Answer, Arg, Call, Oid, Row, arg, pg_function, sys};
 
 use crate::audit;
 
-/// Tables of every version of the old schema, and the condition by which a row counts as imported before.
-const TABLES: [(&str, &str); 3] = [
-    ("policy_profiles", "n.name = l.name"),
-    ("runs", "n.created_at = l.created_at"),
-    ("run_events", "n.run_id = l.run_id AND n.ts = l.ts AND n.event_type = l.event_type"),
-];
+/// Tables of every version of the old schema.
+const TABLES: [&str; 3] = ["policy_profiles", "runs", "run_events"];
+/// Tables that some versions have.
+const OTHER_TABLES: [&str; 2] = ["task_specs", "artifacts"];
 
 /// One row of the result.
 struct Imported {
@@ -26,7 +29,7 @@ struct Imported {
     detail: String,
 }
 
-/// Types of the columns that are read. The status is read as text, and what other columns hold becomes jsonb.
+/// Types of the columns that are read. The status is read as text.
 const COLUMNS: &[(&str, &[&str], &str)] = &[
     ("policy_profiles", &["id"], "bigint"),
     ("policy_profiles", &["name"], "text"),
@@ -58,13 +61,11 @@ fn import_legacy(call: &Call) -> Answer {
              and give the new name.",
             ));
     }
+    // Before the tables are locked, everything may change once more.
+    OldSchema::find(schema)?.lock();
     let old = OldSchema::find(schema)?;
-    old.lock();
-    old.check_ids()?;
-    let mut results = vec![old.import_profiles()?, old.import_runs(), old.import_events()];
-    old.advance_sequences();
-    results.extend(old.import_task_specs());
-    results.extend(old.import_artifacts());
+    // Times travel as text.
+    let results = spi::with_plain_text(|| old.import())?;
     if results.iter().any(|result| result.imported > 0) {
         let rows: Map<String, Value> =
             results.iter().map(|result| (result.table_name.to_owned(), result.imported.into())).collect();
@@ -77,67 +78,109 @@ fn import_legacy(call: &Call) -> Answer {
     Ok(rows.finish())
 }
 
-/// Runs a statement of this import and returns the number of its rows.
-fn execute(sql: String, args: &[Arg]) -> i64 {
-    spi::execute(Once(&sql), As::Caller, See::OwnWrites, args) as i64
+fn execute(sql: &str, args: &[Arg]) -> i64 {
+    spi::execute(Once(sql), As::Caller, See::OwnWrites, args) as i64
 }
 
-/// The number that a query returns; 0 for NULL.
-fn number(sql: String) -> i64 {
-    spi::one::<i64>(Once(&sql), As::Caller, See::OwnWrites, &[]).unwrap_or(0)
+fn refused(message: String) -> Fault {
+    Fault::new(Code::NotInPrerequisiteState, message)
 }
 
 struct OldSchema {
     /// The schema's name as an SQL identifier.
     old: String,
-    /// Its tables, their columns and the columns' types.
-    columns: Vec<(String, String, String)>,
+    /// Owner of all its tables.
+    owner: Oid,
+    columns: Vec<Column>,
     /// Runs refer to task specs.
     runs_have_specs: bool,
 }
 
+skill_pg::columns! {
+    /// A column of one of the tables.
+    struct Column {
+        table: String = "c.relname::text",
+        name: String = "a.attname::text",
+        type_name: String = "a.atttypid::regtype::text",
+        /// The type is one of the server's.
+        is_builtin: bool = "a.atttypid < 16384",
+    }
+}
+
+skill_pg::columns! {
+    /// A table of the old schema.
+    struct Table {
+        name: String = "c.relname::text",
+        owner: Oid = "c.relowner",
+        role: String = "pg_get_userbyid(c.relowner)::text",
+        /// The schema belongs to the same role or to a superuser, so nobody else exchanges the table while it is read.
+        has_own_schema: bool = "n.nspowner = c.relowner OR (SELECT rolsuper FROM pg_roles WHERE oid = n.nspowner)",
+        /// What an ordinary table of that skill does not have.
+        oddity: Option<String> = "CASE WHEN c.relkind <> 'r' THEN 'is not an ordinary table' \
+             WHEN c.relrowsecurity THEN 'has row security' \
+             WHEN EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid) THEN 'has rules' \
+             WHEN EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)) THEN 'is part of an inheritance tree' \
+             WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attgenerated <> '') THEN 'has generated columns' END",
+    }
+}
+
 impl OldSchema {
     fn find(schema: &str) -> Result<Self, Fault> {
-        let columns = spi::collect::<(String, String, String)>(
-            "SELECT c.relname::text, a.attname::text, a.atttypid::regtype::text FROM pg_class c \
-             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-             WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND c.relkind IN ('r', 'p') \
-             ORDER BY 1, 2",
-            As::Caller,
-            See::OwnWrites,
-            &[arg(schema)],
+        const OF_SCHEMA: &str = "c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) \
+             AND c.relname = ANY ($2) AND c.relkind NOT IN ('i', 'I', 'S', 'c', 't')";
+        const TABLES_SQL: &str = concatcp!(
+            "SELECT ",
+            Table::COLUMNS,
+            " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE ",
+            OF_SCHEMA,
+            " ORDER BY c.relname"
         );
-        let mut found = OldSchema { old: sys::quote_identifier(schema), columns, runs_have_specs: false };
-        found.runs_have_specs = found.has("task_specs", "id") && found.has("runs", "task_spec_id");
-        match TABLES.iter().find(|(table, _)| !found.has(table, "id")) {
-            None => found.check_types().map(|()| found),
-            Some((missing, _)) => Err(Fault::new(
+        const COLUMNS_SQL: &str = concatcp!(
+            "SELECT ",
+            Column::COLUMNS,
+            " FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE ",
+            OF_SCHEMA,
+            " ORDER BY c.relname, a.attnum"
+        );
+        let names: Vec<&str> = TABLES.into_iter().chain(OTHER_TABLES).collect();
+        let args = [arg(schema), arg(names)];
+        let tables = spi::collect::<Table>(TABLES_SQL, As::Caller, See::Latest, &args);
+        if let Some(missing) = TABLES.iter().find(|name| !tables.iter().any(|table| table.name == **name)) {
+            return Err(Fault::new(
                 Code::UndefinedObject,
                 format!("table {missing} does not exist in schema \"{}\"", shorten(schema)),
             )
             .detail("The legacy schema has the tables policy_profiles, runs and run_events.")
             .hint(
                 "Rename the old schema with ALTER SCHEMA before CREATE EXTENSION skill_system, and give its new name.",
-            )),
+            ));
         }
+        let owner = check_tables(schema, &tables)?;
+        let columns = spi::collect::<Column>(COLUMNS_SQL, As::Caller, See::Latest, &args);
+        let mut found = OldSchema { old: sys::quote_identifier(schema), owner, columns, runs_have_specs: false };
+        found.runs_have_specs = found.has("task_specs", "id") && found.has("runs", "task_spec_id");
+        found.check_types().map(|()| found)
     }
 
     fn has(&self, table: &str, column: &str) -> bool {
-        self.columns.iter().any(|(t, c, _)| t == table && c == column)
+        self.columns_of(table).any(|found| found.name == column)
+    }
+
+    fn columns_of(&self, table: &str) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(move |column| column.table == table)
     }
 
     /// What another type holds could often be cast, and would mean something else.
     fn check_types(&self) -> Result<(), Fault> {
-        for (table, column, found) in &self.columns {
-            let known = COLUMNS.iter().find(|(t, columns, _)| t == table && columns.contains(&column.as_str()));
+        for column in &self.columns {
+            let known =
+                COLUMNS.iter().find(|(t, columns, _)| *t == column.table && columns.contains(&column.name.as_str()));
             if let Some((.., wanted)) = known
-                && found != wanted
+                && column.type_name != *wanted
             {
-                return Err(Fault::new(
-                    Code::NotInPrerequisiteState,
-                    format!("column {table}.{column} has type {}, not {wanted}", shorten(found)),
-                )
-                .detail("The columns of the old schema must have the types that the skill system gave them."));
+                let (table, name, found) = (&column.table, &column.name, shorten(&column.type_name));
+                return Err(refused(format!("column {table}.{name} has type {found}, not {wanted}"))
+                    .detail("The columns of the old schema must have the types that the skill system gave them."));
             }
         }
         Ok(())
@@ -146,62 +189,107 @@ impl OldSchema {
     /// Locks both schemas while ids are compared and kept.
     fn lock(&self) {
         let old = &self.old;
-        execute(format!("LOCK TABLE {old}.policy_profiles, {old}.runs, {old}.run_events IN SHARE MODE"), &[]);
+        let tables = TABLES.iter().chain(OTHER_TABLES.iter().filter(|table| self.columns_of(table).next().is_some()));
+        let tables: Vec<_> = tables.map(|table| format!("{old}.{table}")).collect();
+        execute(&format!("LOCK TABLE ONLY {} IN SHARE MODE", tables.join(", ONLY ")), &[]);
         execute(
             "LOCK TABLE skill_system.policy_profiles, skill_system.runs, skill_system.run_events \
-             IN SHARE ROW EXCLUSIVE MODE"
-                .into(),
+             IN SHARE ROW EXCLUSIVE MODE",
             &[],
         );
     }
 
-    /// Refuses the import when an id belongs to another row: importing again is allowed, overwriting is not.
-    fn check_ids(&self) -> Result<(), Fault> {
-        let old = &self.old;
-        for (table, same) in TABLES {
-            let taken = number(format!(
-                "SELECT min(l.id) FROM {old}.{table} l JOIN skill_system.{table} n \
-                 ON n.tenant_id = skill_system.current_tenant() AND n.id = l.id WHERE NOT ({same})"
-            ));
-            if taken != 0 {
-                return Err(Fault::new(
-                    Code::NotInPrerequisiteState,
-                    format!("id {taken} of {table} is taken by another row"),
-                )
-                .detail("Ids are kept, so the import comes before anything else is written.")
-                .hint("Import right after CREATE EXTENSION, or into a separate tenant (skill_system.tenant)."));
-            }
-        }
-        Ok(())
+    /// Reads old rows with the rights of their owner; `body` has the caller's.
+    fn read(&self, sql: &str, body: impl FnMut(&Row) -> Result<(), Fault>) -> Result<(), Fault> {
+        spi::stream_as(self.owner, Once(sql), &[], body)
+    }
+
+    /// The number that a query on the old schema returns; 0 for NULL.
+    fn number(&self, sql: &str) -> Result<i64, Fault> {
+        let mut number = 0;
+        self.read(sql, |row| {
+            number = row.get::<Option<i64>>(1).unwrap_or(0);
+            Ok(())
+        })?;
+        Ok(number)
+    }
+
+    /// A column, where the old table has it, in a SELECT from that table under `alias`. What is not of the server's types is
+    /// written by its output function: a cast may be anybody's.
+    fn value(&self, table: &str, alias: &str, column: &str) -> Option<String> {
+        let found = self.columns_of(table).find(|found| found.name == column)?;
+        let name = format!("{alias}.{}", sys::quote_identifier(column));
+        Some(match found.is_builtin {
+            true => name,
+            false => format!("CASE WHEN num_nulls({name}) = 0 THEN concat({name}) END"),
+        })
+    }
+
+    /// All columns of a table but `except`, for a SELECT.
+    fn values(&self, table: &str, alias: &str, except: &str) -> String {
+        let columns = self.columns_of(table).filter(|column| column.name != except).filter_map(|column| {
+            let value = self.value(table, alias, &column.name)?;
+            Some(format!("{value} AS {}", sys::quote_identifier(&column.name)))
+        });
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
+    fn import(&self) -> Result<Vec<Imported>, Fault> {
+        let mut results = vec![self.import_profiles()?, self.import_runs()?, self.import_events()?];
+        self.advance_sequences()?;
+        results.extend(self.import_task_specs()?);
+        results.extend(self.import_artifacts()?);
+        Ok(results)
+    }
+
+    /// Inserts each row of `select`, a jsonb, with `insert`, which returns how many rows it added, and the id when that
+    /// belongs to another row: importing again is allowed, overwriting is not. Returns the numbers of old and new rows.
+    fn import_rows(&self, table: &str, select: &str, insert: &'static str) -> Result<(i64, i64), Fault> {
+        let (mut total, mut imported) = (0, 0);
+        self.read(&format!("SELECT to_jsonb(x) FROM ({select}) x"), |row| {
+            let answer = spi::first::<(i64, Option<i64>)>(insert, As::Caller, See::OwnWrites, &[row.arg(1)]);
+            let (added, taken) = answer.unwrap_or_default();
+            total += 1;
+            imported += added;
+            taken.map_or(Ok(()), |id| Err(taken_by_another(table, id)))
+        })?;
+        Ok((total, imported))
     }
 
     fn import_profiles(&self) -> Result<Imported, Fault> {
         let old = &self.old;
         let mut chosen = ChosenProfiles::default();
+        let mut imported = 0;
         let sql = format!(
             "SELECT l.id, l.name, l.allowed_effects, l.allowed_exec, l.allowed_write_roots, \
-                 EXISTS (SELECT FROM skill_system.policy_profiles n \
-                     WHERE n.tenant_id = skill_system.current_tenant() AND n.name = l.name) \
-             FROM {old}.policy_profiles l ORDER BY l.id"
+                 jsonb_build_object('metadata', l.metadata, 'created_at', l.created_at) \
+             FROM ONLY {old}.policy_profiles l ORDER BY l.id"
         );
-        spi::each(Once(&sql), As::Caller, See::OwnWrites, &[], |row| {
-            chosen.consider(row);
+        self.read(&sql, |row| {
+            let (id, name) = (row.get::<i64>(1), row.get::<&str>(2));
+            let (exists, taken) = spi::first::<(bool, bool)>(
+                "SELECT coalesce(bool_or(n.name = $2), false), coalesce(bool_or(n.id = $1 AND n.name <> $2), false) \
+                 FROM skill_system.policy_profiles n \
+                 WHERE n.tenant_id = skill_system.current_tenant() AND (n.id = $1 OR n.name = $2)",
+                As::Caller,
+                See::OwnWrites,
+                &[arg(id), arg(name)],
+            )
+            .unwrap_or_default();
+            if taken {
+                return Err(taken_by_another("policy_profiles", id));
+            }
+            if let Some(rules) = chosen.consider(row, exists) {
+                spi::execute(
+                    include_str!("import_profile.sql"),
+                    As::Caller,
+                    See::OwnWrites,
+                    &[arg(id), arg(name), row.arg(6), arg(rules)],
+                );
+                imported += 1;
+            }
             Ok(())
         })?;
-        let imported = execute(
-            format!(
-                "INSERT INTO skill_system.policy_profiles \
-                     (id, name, allowed_effects, allowed_exec, allowed_write_roots, metadata, created_at) \
-                 SELECT l.id, l.name, ARRAY(SELECT jsonb_array_elements_text(g->'effects')), \
-                     ARRAY(SELECT jsonb_array_elements_text(g->'exec')), \
-                     ARRAY(SELECT jsonb_array_elements_text(g->'roots')), \
-                     CASE WHEN jsonb_typeof(l.metadata) = 'object' THEN l.metadata \
-                          ELSE jsonb_build_object('legacy', l.metadata) END || (g->'note'), l.created_at \
-                 FROM jsonb_array_elements($1) WITH ORDINALITY AS given(g, n) \
-                 JOIN {old}.policy_profiles l ON l.id = (g->>'id')::bigint ORDER BY n"
-            ),
-            &[arg(Value::Array(chosen.profiles))],
-        );
         let mut detail = Vec::new();
         if chosen.refused_rules > 0 {
             detail.push(format!("{} rule(s) refused: see metadata->'import_refused'", chosen.refused_rules));
@@ -214,152 +302,164 @@ impl OldSchema {
 
     /// A column of the old runs. Versions of the schema differ: a missing column comes from the task, or is NULL.
     fn run_column(&self, column: &str, in_spec: bool) -> String {
-        match (self.has("runs", column), in_spec && self.runs_have_specs) {
-            (true, true) => format!("coalesce(l.{column}, s.{column})"),
-            (true, false) => format!("l.{column}"),
-            (false, true) => format!("s.{column}"),
-            (false, false) => "NULL".into(),
+        let run = self.value("runs", "l", column);
+        let spec = if in_spec && self.runs_have_specs { self.value("task_specs", "s", column) } else { None };
+        match (run, spec) {
+            (Some(run), Some(spec)) => format!("coalesce({run}, {spec})"),
+            (Some(value), None) | (None, Some(value)) => value,
+            (None, None) => "NULL".into(),
         }
     }
 
-    fn import_runs(&self) -> Imported {
+    fn import_runs(&self) -> Result<Imported, Fault> {
         let old = &self.old;
         let join = if self.runs_have_specs {
-            format!("LEFT JOIN {old}.task_specs s ON s.id = l.task_spec_id")
+            format!("LEFT JOIN ONLY {old}.task_specs s ON s.id = l.task_spec_id")
         } else {
             String::new()
         };
-        let policy = match self.run_column("policy_profile_id", true).as_str() {
-            "NULL" => "NULL::bigint".to_owned(),
-            found => found.to_owned(),
-        };
-        let total = number(format!("SELECT count(*) FROM {old}.runs"));
-        let imported = execute(
-            format!(
-                "INSERT INTO skill_system.runs (id, goal, agent_id, policy_profile_id, task_spec_id, status, started_at, \
-                     ended_at, effective_policy, metrics, error, created_at) \
-                 SELECT l.id, {goal}, {agent}, p.id, {task}, l.status::text::skill_system.run_status, l.started_at, \
-                     l.ended_at, l.effective_policy, l.metrics, l.error, l.created_at \
-                 FROM {old}.runs l {join} LEFT JOIN {old}.policy_profiles o ON o.id = {policy} \
-                 LEFT JOIN skill_system.policy_profiles p \
-                     ON p.tenant_id = skill_system.current_tenant() AND p.name = o.name \
-                 WHERE NOT EXISTS (SELECT FROM skill_system.runs n \
-                     WHERE n.tenant_id = skill_system.current_tenant() AND n.id = l.id) ORDER BY l.id",
-                goal = self.run_column("goal", true),
-                agent = self.run_column("agent_id", false),
-                task = self.run_column("task_spec_id", false),
-            ),
-            &[],
+        let select = format!(
+            "SELECT l.id, {goal} AS goal, {agent} AS agent_id, o.name AS policy_name, {task} AS task_spec_id, \
+                 {status} AS status, l.started_at, l.ended_at, l.effective_policy, l.metrics, l.error, l.created_at \
+             FROM ONLY {old}.runs l {join} LEFT JOIN ONLY {old}.policy_profiles o ON o.id = {policy}::bigint ORDER BY l.id",
+            goal = self.run_column("goal", true),
+            agent = self.run_column("agent_id", false),
+            task = self.run_column("task_spec_id", false),
+            status = self.run_column("status", false),
+            policy = self.run_column("policy_profile_id", true),
         );
-        Imported { table_name: "runs", imported, skipped: total - imported, detail: String::new() }
+        let (total, imported) = self.import_rows("runs", &select, include_str!("import_run.sql"))?;
+        Ok(Imported { table_name: "runs", imported, skipped: total - imported, detail: String::new() })
     }
 
-    fn import_events(&self) -> Imported {
-        let old = &self.old;
-        let total = number(format!("SELECT count(*) FROM {old}.run_events"));
-        let imported = execute(
-            format!(
-                "INSERT INTO skill_system.run_events (id, run_id, ts, level, event_type, payload) \
-                 SELECT l.id, l.run_id, l.ts, l.level, l.event_type, l.payload FROM {old}.run_events l \
-                 WHERE NOT EXISTS (SELECT FROM skill_system.run_events n \
-                     WHERE n.tenant_id = skill_system.current_tenant() AND n.id = l.id) ORDER BY l.id"
-            ),
-            &[],
+    fn import_events(&self) -> Result<Imported, Fault> {
+        let select = format!(
+            "SELECT l.id, l.run_id, l.ts, l.level, l.event_type, l.payload FROM ONLY {}.run_events l ORDER BY l.id",
+            self.old
         );
-        Imported { table_name: "run_events", imported, skipped: total - imported, detail: String::new() }
+        let (total, imported) = self.import_rows("run_events", &select, include_str!("import_event.sql"))?;
+        Ok(Imported { table_name: "run_events", imported, skipped: total - imported, detail: String::new() })
     }
 
     /// Moves the sequence past every id that was ever used in the old schema; never backwards.
-    fn advance_sequences(&self) {
-        for (table, _) in TABLES {
+    fn advance_sequences(&self) -> Result<(), Fault> {
+        for table in TABLES {
+            let name = sys::quote_literal(&format!("{}.{table}", self.old));
+            let last =
+                self.number(&format!("SELECT pg_sequence_last_value(pg_get_serial_sequence({name}, 'id')::regclass)"))?;
             execute(
-                format!(
+                &format!(
                     "SELECT setval('skill_system.{table}_id_seq', top) FROM (SELECT greatest( \
-                         (SELECT max(id) FROM skill_system.{table}), \
-                         pg_sequence_last_value(pg_get_serial_sequence($1, 'id')::regclass)) AS top) t \
+                         (SELECT max(id) FROM skill_system.{table}), nullif($1, 0)) AS top) t \
                      WHERE top > coalesce(pg_sequence_last_value('skill_system.{table}_id_seq'), 0)"
                 ),
-                &[arg(format!("{}.{table}", self.old))],
+                &[arg(last)],
             );
         }
+        Ok(())
     }
 
-    fn import_task_specs(&self) -> Option<Imported> {
+    fn import_task_specs(&self) -> Result<Option<Imported>, Fault> {
         if !self.has("task_specs", "id") {
-            return None;
+            return Ok(None);
         }
         let old = &self.old;
-        let (imported, wanted, idle) = if self.runs_have_specs {
-            let imported = execute(
-                format!(
-                    "INSERT INTO skill_system.run_events (run_id, ts, event_type, payload) \
-                     SELECT l.id, l.created_at, 'task_spec', to_jsonb(s) \
-                     FROM {old}.runs l JOIN {old}.task_specs s ON s.id = l.task_spec_id \
-                     WHERE NOT EXISTS (SELECT FROM skill_system.run_events n \
-                         WHERE n.tenant_id = skill_system.current_tenant() AND n.run_id = l.id \
-                         AND n.event_type = 'task_spec') ORDER BY l.id"
-                ),
-                &[],
+        let (total, imported, idle) = if self.runs_have_specs {
+            let select = format!(
+                "SELECT l.id AS run_id, l.created_at, 'task_spec' AS event_type, \
+                     (SELECT to_jsonb(y) FROM (SELECT {}) y) AS payload \
+                 FROM ONLY {old}.runs l JOIN ONLY {old}.task_specs s ON s.id = l.task_spec_id ORDER BY l.id",
+                self.values("task_specs", "s", "")
             );
-            let wanted =
-                number(format!("SELECT count(*) FROM {old}.runs l JOIN {old}.task_specs s ON s.id = l.task_spec_id"));
-            let idle = number(format!(
-                "SELECT count(*) FROM {old}.task_specs s \
-                 WHERE NOT EXISTS (SELECT FROM {old}.runs l WHERE l.task_spec_id = s.id)"
-            ));
-            (imported, wanted, idle)
+            let (total, imported) = self.import_rows("task_specs", &select, include_str!("import_extra.sql"))?;
+            let idle = self.number(&format!(
+                "SELECT count(*) FROM ONLY {old}.task_specs s \
+                 WHERE NOT EXISTS (SELECT FROM ONLY {old}.runs l WHERE l.task_spec_id = s.id)"
+            ))?;
+            (total, imported, idle)
         } else {
-            (0, 0, number(format!("SELECT count(*) FROM {old}.task_specs")))
+            (0, 0, self.number(&format!("SELECT count(*) FROM ONLY {old}.task_specs"))?)
         };
         let mut detail = "as event task_spec of each of its runs".to_owned();
         if idle > 0 {
             detail.push_str(&format!("; {idle} never ran and stay in the old schema"));
         }
-        Some(Imported { table_name: "task_specs", imported, skipped: wanted - imported + idle, detail })
+        Ok(Some(Imported { table_name: "task_specs", imported, skipped: total - imported + idle, detail }))
     }
 
-    fn import_artifacts(&self) -> Option<Imported> {
+    fn import_artifacts(&self) -> Result<Option<Imported>, Fault> {
         if !self.has("artifacts", "id") {
-            return None;
+            return Ok(None);
         }
-        let old = &self.old;
-        let imported = execute(
-            format!(
-                "INSERT INTO skill_system.run_events (run_id, ts, event_type, payload) \
-                 SELECT a.run_id, a.created_at, 'artifact', to_jsonb(a) - 'run_id' FROM {old}.artifacts a \
-                 WHERE NOT EXISTS (SELECT FROM skill_system.run_events n \
-                     WHERE n.tenant_id = skill_system.current_tenant() AND n.run_id = a.run_id \
-                     AND n.event_type = 'artifact' AND n.payload->'id' = to_jsonb(a.id)) ORDER BY a.id"
-            ),
-            &[],
+        let select = format!(
+            "SELECT a.run_id, a.created_at, 'artifact' AS event_type, (SELECT to_jsonb(y) FROM (SELECT {}) y) AS payload \
+             FROM ONLY {}.artifacts a ORDER BY a.id",
+            self.values("artifacts", "a", "run_id"),
+            self.old
         );
-        let total = number(format!("SELECT count(*) FROM {old}.artifacts"));
+        let (total, imported) = self.import_rows("artifacts", &select, include_str!("import_extra.sql"))?;
         let detail = "as event artifact of its run".into();
-        Some(Imported { table_name: "artifacts", imported, skipped: total - imported, detail })
+        Ok(Some(Imported { table_name: "artifacts", imported, skipped: total - imported, detail }))
     }
 }
 
-/// The profiles to import, and what was skipped.
+/// The role that owns all tables, whose rights the caller has.
+fn check_tables(schema: &str, tables: &[Table]) -> Result<Oid, Fault> {
+    for table in tables {
+        if let Some(oddity) = &table.oddity {
+            return Err(refused(format!("table {} of schema \"{}\" {oddity}", table.name, shorten(schema)))
+                .detail("Only tables as the skill system created them are imported.")
+                .hint("Copy its rows into an ordinary table with the same columns."));
+        }
+    }
+    let Some(first) = tables.first() else {
+        return Err(Fault::new(Code::Internal, "the old schema has no tables"));
+    };
+    if let Some(other) = tables.iter().find(|table| table.owner != first.owner || !table.has_own_schema) {
+        return Err(refused(format!("schema \"{}\" and its tables do not belong to one role", shorten(schema)))
+            .detail(format!(
+                "They are read with the rights of their owner; table {} belongs to \"{}\".",
+                other.name, other.role
+            ))
+            .hint("Give the schema and its tables to one role with ALTER SCHEMA and ALTER TABLE ... OWNER TO."));
+    }
+    if !sys::has_rights_of(first.owner) {
+        return Err(Fault::new(
+            Code::InsufficientPrivilege,
+            format!("permission denied for schema \"{}\"", shorten(schema)),
+        )
+        .detail(format!("Its tables belong to role \"{}\", whose rights the caller does not have.", first.role)));
+    }
+    Ok(first.owner)
+}
+
+fn taken_by_another(table: &str, id: i64) -> Fault {
+    refused(format!("id {id} of {table} is taken by another row"))
+        .detail("Ids are kept, so the import comes before anything else is written.")
+        .hint("Import right after CREATE EXTENSION, or into a separate tenant (skill_system.tenant).")
+}
+
+/// What was skipped of the old profiles.
 #[derive(Default)]
 struct ChosenProfiles {
-    profiles: Vec<Value>,
     refused_rules: usize,
     skipped: i64,
     bad_names: Vec<String>,
 }
 
 impl ChosenProfiles {
-    /// One profile of the old schema: id, name, three lists of rules, and whether its name exists here already.
-    fn consider(&mut self, row: &Row) {
-        let (id, name, exists): (i64, String, bool) = (row.get(1), row.get(2), row.get(6));
+    /// One profile of the old schema: id, name, three lists of rules; and whether its name exists here already. Returns the
+    /// rules to import.
+    fn consider(&mut self, row: &Row, exists: bool) -> Option<Value> {
+        let name = row.get::<String>(2);
         if exists {
             self.skipped += 1;
-            return;
+            return None;
         }
         if (Profile { name: name.clone(), ..Profile::default() }).validate().is_err() {
             self.skipped += 1;
             self.bad_names.push(shorten(&name));
-            return;
+            return None;
         }
         let mut refused = Vec::new();
         let mut valid = |n: i32, column: &str, put: fn(Vec<String>) -> Profile| {
@@ -371,6 +471,6 @@ impl ChosenProfiles {
         let roots = valid(5, "allowed_write_roots", |list| Profile { allowed_write_roots: list, ..Profile::default() });
         self.refused_rules += refused.len();
         let note = if refused.is_empty() { json!({}) } else { json!({"import_refused": refused}) };
-        self.profiles.push(json!({"id": id, "effects": effects, "exec": exec, "roots": roots, "note": note}));
+        Some(json!({"effects": effects, "exec": exec, "roots": roots, "note": note}))
     }
 }

@@ -236,7 +236,27 @@ unsafe fn plan(sql: impl Sql, bound: &Bound, options: i32) -> pg_sys::SPIPlanPtr
 }
 
 /// Runs a query through a cursor: any number of rows in constant memory.
-pub fn stream(sql: impl Sql, args: &[Arg], mut body: impl FnMut(&Row<'_>) -> Result<(), Fault>) -> Result<(), Fault> {
+pub fn stream(sql: impl Sql, args: &[Arg], body: impl FnMut(&Row<'_>) -> Result<(), Fault>) -> Result<(), Fault> {
+    stream_with(None, sql, args, body)
+}
+
+/// As [`stream`], for a query on objects of `role`, whatever code they run: it has the rights of `role`, and `body` those of
+/// the caller.
+pub fn stream_as(
+    role: Oid,
+    sql: impl Sql,
+    args: &[Arg],
+    body: impl FnMut(&Row<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    stream_with(Some(role), sql, args, body)
+}
+
+fn stream_with(
+    role: Option<Oid>,
+    sql: impl Sql,
+    args: &[Arg],
+    mut body: impl FnMut(&Row<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let _pinned = Pinned::new(None);
     // SAFETY: the usual SPI protocol, as in `run`.
     unsafe {
@@ -244,6 +264,7 @@ pub fn stream(sql: impl Sql, args: &[Arg], mut body: impl FnMut(&Row<'_>) -> Res
         let pushed = push_latest_snapshot(false);
         let text = sys::c_string(sql.text());
         let mut bound = Bound::new(args);
+        let become_role = Pinned::new(role);
         let portal = pg_sys::SPI_cursor_open_with_args(
             std::ptr::null(),
             text.as_ptr(),
@@ -254,6 +275,7 @@ pub fn stream(sql: impl Sql, args: &[Arg], mut body: impl FnMut(&Row<'_>) -> Res
             true,
             0,
         );
+        drop(become_role);
         // What `body` calls may run CLOSE ALL.
         pg_sys::PinPortal(portal);
         // What `body` allocates for a row ends with its batch, or a long result would fill the memory.
@@ -266,7 +288,9 @@ pub fn stream(sql: impl Sql, args: &[Arg], mut body: impl FnMut(&Row<'_>) -> Res
         );
         let mut result = Ok(());
         while result.is_ok() {
+            let become_role = Pinned::new(role);
             pg_sys::SPI_cursor_fetch(portal, true, 1000);
+            drop(become_role);
             let table = pg_sys::SPI_tuptable;
             let fetched = pg_sys::SPI_processed as usize;
             let context = pg_sys::MemoryContextSwitchTo(scratch);
