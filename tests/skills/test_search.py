@@ -182,6 +182,51 @@ def test_out_of_bounds(library):
         search(library, "x" * 2001)
 
 
+@pytest.fixture
+def trgm_owner(db):
+    """pg_trgm is a trusted extension: this role, no superuser, owns it and its schema."""
+    db.execute(
+        "CREATE ROLE trgm_owner LOGIN; CREATE SCHEMA trgm AUTHORIZATION trgm_owner; GRANT USAGE ON SCHEMA trgm TO PUBLIC"
+    )
+    db.execute(f'GRANT CREATE ON DATABASE "{db.info.dbname}" TO trgm_owner')
+    yield "trgm_owner"
+    db.execute("DROP EXTENSION IF EXISTS pg_trgm CASCADE; DROP OWNED BY trgm_owner CASCADE; DROP ROLE trgm_owner")
+
+
+EVIL = """CREATE OR REPLACE FUNCTION trgm.{name}({arguments}) RETURNS {result} LANGUAGE plpgsql AS
+    $$BEGIN RAISE EXCEPTION 'other code ran'; END$$"""
+
+
+def test_spelling_takes_no_other_functions_for_those_of_pg_trgm(library, trgm_owner, connect, db):
+    owner = connect(trgm_owner)
+    owner.execute("CREATE EXTENSION pg_trgm SCHEMA trgm")
+    assert search(db, "reserch")[0] == "web-research"
+    # What its owner may do with it.
+    for name in ("similarity", "word_similarity"):
+        owner.execute(EVIL.format(name=name, arguments="text, varchar", result="real"))
+        owner.execute(EVIL.format(name=name, arguments="varchar, varchar", result="float8"))
+        owner.execute(f"ALTER EXTENSION pg_trgm ADD FUNCTION trgm.{name}(text, varchar)")
+        owner.execute(f"ALTER EXTENSION pg_trgm ADD FUNCTION trgm.{name}(varchar, varchar)")
+    assert search(db, "reserch")[0] == "web-research"
+    owner.execute("CREATE SCHEMA elsewhere; GRANT USAGE ON SCHEMA elsewhere TO PUBLIC")
+    for name in ("similarity", "word_similarity"):
+        owner.execute(EVIL.format(name=name, arguments="text, text", result="real").replace("trgm.", "elsewhere."))
+        owner.execute(f"ALTER EXTENSION pg_trgm ADD FUNCTION elsewhere.{name}(text, text)")
+    assert search(db, "reserch")[0] == "web-research"
+    # A superuser takes the true ones out: nothing takes their place.
+    for name in ("similarity", "word_similarity"):
+        db.execute(f"ALTER EXTENSION pg_trgm DROP FUNCTION trgm.{name}(text, text)")
+    assert search(db, "reserch") == []
+    # The true ones may be SECURITY DEFINER or have settings only by a superuser, who then wants something else.
+    for name in ("similarity", "word_similarity"):
+        db.execute(f"ALTER EXTENSION pg_trgm ADD FUNCTION trgm.{name}(text, text)")
+    assert search(db, "reserch")[0] == "web-research"
+    db.execute("ALTER FUNCTION trgm.word_similarity(text, text) SECURITY DEFINER")
+    assert search(db, "reserch") == []
+    db.execute("ALTER FUNCTION trgm.word_similarity(text, text) SECURITY INVOKER SET search_path = trgm")
+    assert search(db, "reserch") == []
+
+
 def test_spelling_where_pg_trgm_is(library, database, connect):
     db = library
     assert search(db, "reserch") == []

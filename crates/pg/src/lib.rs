@@ -15,6 +15,7 @@ pub mod call;
 mod datum;
 pub mod error;
 pub mod fault_point;
+pub mod function;
 pub mod hooks;
 pub mod insert;
 #[cfg(doctest)]

@@ -9,8 +9,9 @@ use skill_core::policy::PolicyError;
 use skill_core::skills::names::Reference;
 use skill_core::skills::search::{self as logic, Ranking};
 use skill_pg::error::check_for_interrupts;
+use skill_pg::function::Similarity;
 use skill_pg::spi::{self, As, Once, See};
-use skill_pg::{Answer, Arg, Call, NonNull, Uuid, arg, pg_function};
+use skill_pg::{Answer, Arg, Call, NonNull, Oid, Uuid, arg, pg_function};
 
 use crate::policy::policy;
 use crate::skills::effects::decide;
@@ -21,7 +22,7 @@ use crate::skills::model::{self, declared_effects};
 /// Most skills in one ranking.
 const MAX_RANKED: usize = 1000;
 /// Least similarity that counts as the same word misspelt; what pg_trgm itself takes by default.
-const MIN_SIMILARITY: &str = "0.3";
+const MIN_SIMILARITY: f32 = 0.3;
 
 pg_function!(set_skill_embedding);
 /// `set_skill_embedding(skill, embedding, version)`
@@ -101,15 +102,12 @@ const BY_EMBEDDING: &str = concatcp!(
     " AND e.dimensions = $5"
 );
 
-/// With the functions of pg_trgm in `schema`.
-fn by_spelling(schema: &str) -> String {
-    format!(
-        "SELECT id, fit FROM (SELECT h.id, h.skill_name, greatest({schema}.similarity($1::text, h.skill_name::text), \
-             {schema}.word_similarity($1::text, (h.skill_name || ' ' || left(h.description, 200))::text))::float8 AS fit \
-             FROM skill_system.skill_heads h WHERE {VISIBLE} OFFSET 0) f \
-         WHERE fit >= {MIN_SIMILARITY} ORDER BY fit DESC, skill_name, id LIMIT {MAX_RANKED}"
-    )
-}
+/// What a query may misspell, of every skill that is looked at.
+const BY_SPELLING: &str = concatcp!(
+    "SELECT h.id, h.skill_name::text, (h.skill_name || ' ' || left(h.description, 200))::text \
+     FROM skill_system.skill_heads h WHERE $1 <> '' AND ",
+    VISIBLE
+);
 
 type Id = [u8; 16];
 
@@ -165,20 +163,50 @@ fn check_dimensions(wanted: i32) -> Result<(), Fault> {
         .detail(format!("Embeddings here have {}.", found.join(", "))))
 }
 
-/// The schema of pg_trgm, where this user may call its functions. It is looked up each time: the extension may come and
-/// go, and be moved.
-fn trigram_schema() -> Option<String> {
-    spi::one(
-        "SELECT quote_ident(n.nspname) FROM pg_extension e \
-         JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid \
-             AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e' \
-         JOIN pg_proc p ON p.oid = d.objid AND p.proname = 'word_similarity' AND p.proargtypes = '25 25'::oidvector \
-         JOIN pg_namespace n ON n.oid = p.pronamespace \
-         WHERE e.extname = 'pg_trgm' AND has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')",
-        As::Caller,
-        See::Statement,
-        &[],
-    )
+/// Functions of pg_trgm.
+struct Trigrams {
+    similarity: Similarity,
+    word_similarity: Similarity,
+}
+
+impl Trigrams {
+    /// Its own C functions, where this user may call them. They are looked up each time: the extension may come and go. Its
+    /// owner need not be a superuser, and may add functions of any name to it, move it and drop it: nothing is called by name.
+    fn find() -> Option<Self> {
+        let functions = spi::collect::<(String, Oid)>(
+            "SELECT p.prosrc, p.oid FROM pg_extension e \
+             JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid \
+                 AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e' \
+             JOIN pg_proc p ON p.oid = d.objid AND p.prosrc IN ('similarity', 'word_similarity') \
+             WHERE e.extname = 'pg_trgm' AND has_schema_privilege(p.pronamespace, 'USAGE') \
+                 AND has_function_privilege(p.oid, 'EXECUTE')",
+            As::Caller,
+            See::Statement,
+            &[],
+        );
+        let find = |symbol: &str| {
+            let named = functions.iter().filter(|(found, _)| found == symbol);
+            named.into_iter().find_map(|(_, oid)| Similarity::find(*oid, "$libdir/pg_trgm", symbol))
+        };
+        Some(Trigrams { similarity: find("similarity")?, word_similarity: find("word_similarity")? })
+    }
+
+    /// The skills whose name or description has the query misspelt.
+    fn ranking(mut self, query: &str, args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> {
+        let mut found: Vec<(f32, String, Id)> = Vec::new();
+        spi::stream(BY_SPELLING, args, |row| {
+            let name = row.get::<String>(2);
+            let fit = self.similarity.of(query, &name).max(self.word_similarity.of(query, row.get(3)));
+            if fit >= MIN_SIMILARITY {
+                found.push((fit, name, *row.get::<Uuid>(1).as_bytes()));
+            }
+            Ok(())
+        })?;
+        found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (&a.1, a.2).cmp(&(&b.1, b.2))));
+        found.truncate(MAX_RANKED);
+        let groups = found.chunk_by(|a, b| a.0 == b.0).map(|group| group.iter().map(|(.., id)| *id).collect());
+        Ok(Ranking { name: "spelling", groups: groups.collect() })
+    }
 }
 
 fn rankings(
@@ -196,8 +224,10 @@ fn rankings(
         // The words of a query find tags by their text already.
         all.push(ranking("tags", BY_TAGS, args));
     }
-    if let Some(schema) = query.and_then(|_| trigram_schema()) {
-        all.push(ranking("spelling", &by_spelling(&schema), args));
+    if let Some(query) = query
+        && let Some(trigrams) = Trigrams::find()
+    {
+        all.push(trigrams.ranking(query, args)?);
     }
     if let Some(embedding) = embedding {
         all.push(nearest(embedding, args)?);
