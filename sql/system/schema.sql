@@ -13,16 +13,97 @@ BEGIN
 END
 $$;
 
--- Roles belong to the cluster: they may exist because of another database, and they remain after DROP EXTENSION.
+-- The owner of the schema can drop what is in it, and whoever may create in it can shadow it.
 DO $$
 DECLARE
-    wanted text;
+    place record;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['skill_system_agent', 'skill_system_reviewer', 'skill_system_auditor', 'skill_system_admin'] LOOP
-        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) wanted) THEN
+    SELECT n.oid, n.nspowner, pg_catalog.pg_get_userbyid(n.nspowner) AS owner,
+           EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = n.nspowner AND (r.rolsuper OR r.rolname = current_user)) AS trusted,
+           EXISTS (SELECT FROM pg_catalog.pg_depend d
+                   WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
+                       AND (d.classid <> 'pg_extension'::regclass
+                            OR d.objid <> (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname = 'skill_system'))) AS used,
+           EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a
+                   WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner) AS writable
+    INTO STRICT place FROM pg_catalog.pg_namespace n WHERE n.nspname = 'skill_system';
+    IF NOT place.trusted THEN
+        RAISE EXCEPTION 'schema "skill_system" already exists and belongs to role "%"', place.owner
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = 'Its owner could drop and replace what the extension creates in it.',
+                  HINT = 'DROP SCHEMA skill_system; or give it another name: ALTER SCHEMA skill_system RENAME TO skill_system_legacy;';
+    END IF;
+    IF place.used THEN
+        RAISE EXCEPTION 'schema "skill_system" already exists and is not empty'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'What others created in it could shadow what the extension creates.',
+                  HINT = 'Give it another name: ALTER SCHEMA skill_system RENAME TO skill_system_legacy;';
+    END IF;
+    IF place.writable THEN
+        RAISE EXCEPTION 'roles other than its owner may create objects in schema "skill_system"'
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = 'They could shadow what the extension creates.',
+                  HINT = 'Revoke CREATE on the schema, and from what ALTER DEFAULT PRIVILEGES grants on schemas.';
+    END IF;
+END
+$$;
+
+DO $$
+DECLARE
+    base record;
+BEGIN
+    SELECT d.datname, r.rolname AS owner, r.rolsuper OR r.rolname = current_user AS trusted
+    INTO STRICT base FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba
+    WHERE d.datname = pg_catalog.current_database();
+    IF NOT base.trusted THEN
+        RAISE WARNING 'database "%" belongs to role "%", which is not a superuser', base.datname, base.owner
+            USING DETAIL = 'The owner of a database can drop it, and the audit trail with it.',
+                  HINT = pg_catalog.format('ALTER DATABASE %I OWNER TO %I;', base.datname, current_user);
+    END IF;
+END
+$$;
+
+-- Roles belong to the cluster: they may exist because of another database, or because somebody created them for this moment, and
+-- they remain after DROP EXTENSION.
+DO $$
+DECLARE
+    names CONSTANT text[] := ARRAY['skill_system_agent', 'skill_system_reviewer', 'skill_system_auditor', 'skill_system_admin'];
+    wanted text;
+    existing record;
+    members text[] := '{}';
+BEGIN
+    FOREACH wanted IN ARRAY names LOOP
+        SELECT pg_catalog.concat_ws(' ', CASE WHEN r.rolsuper THEN 'NOSUPERUSER' END, CASE WHEN r.rolcreaterole THEN 'NOCREATEROLE' END,
+                   CASE WHEN r.rolcreatedb THEN 'NOCREATEDB' END, CASE WHEN r.rolcanlogin THEN 'NOLOGIN' END,
+                   CASE WHEN r.rolreplication THEN 'NOREPLICATION' END, CASE WHEN r.rolbypassrls THEN 'NOBYPASSRLS' END) AS excess,
+               (SELECT o.rolname FROM pg_catalog.pg_roles o
+                WHERE o.oid <> r.oid AND (o.rolname = ANY (names) OR o.rolsuper) AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
+                ORDER BY o.rolname LIMIT 1) AS higher,
+               (SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I', pg_catalog.pg_get_userbyid(m.member)), ', ')
+                FROM pg_catalog.pg_auth_members m WHERE m.roleid = r.oid) AS members
+        INTO existing FROM pg_catalog.pg_roles r WHERE r.rolname = wanted;
+        IF NOT FOUND THEN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+        ELSIF existing.excess <> '' THEN
+            RAISE EXCEPTION 'role "%" already exists with other attributes', wanted
+                USING ERRCODE = 'insufficient_privilege',
+                      DETAIL = 'The roles of the extension only group rights: nobody logs in as one of them.',
+                      HINT = pg_catalog.format('ALTER ROLE %I %s;', wanted, existing.excess);
+        ELSIF existing.higher IS NOT NULL THEN
+            RAISE EXCEPTION 'role "%" already exists and is a member of role "%"', wanted, existing.higher
+                USING ERRCODE = 'insufficient_privilege',
+                      DETAIL = 'Its members would have the rights of both.',
+                      HINT = pg_catalog.format('REVOKE %I FROM %I;', existing.higher, wanted);
+        ELSIF existing.members IS NOT NULL THEN
+            members := members || pg_catalog.format('%s (%s)', wanted, existing.members);
         END IF;
     END LOOP;
+    IF members <> '{}' THEN
+        RAISE WARNING 'roles of the extension already exist and have members'
+            USING DETAIL = pg_catalog.format('They have the rights of these roles in this database, too: %s.',
+                                             pg_catalog.array_to_string(members, ', ')),
+                  HINT = 'REVOKE the role from those that must not.';
+    END IF;
 END
 $$;
 

@@ -2,7 +2,7 @@
 -- Ids, times, transactions, keys and signatures vary, so they are compared, never printed.
 \set VERBOSITY default
 \set SHOW_CONTEXT never
-SET client_min_messages = warning;
+SET client_min_messages = error; -- no warning of roles that have members
 CREATE EXTENSION skill_system;
 RESET client_min_messages;
 \pset null '(null)'

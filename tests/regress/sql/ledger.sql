@@ -2,7 +2,9 @@
 \set VERBOSITY default
 \set SHOW_CONTEXT never
 \pset null '(null)'
+SET client_min_messages = error; -- no warning of roles that have members
 CREATE EXTENSION skill_system;
+RESET client_min_messages;
 
 -- Before the first record, and before the first seal.
 SELECT sealed, tree_size, root_hash, unsealed, oldest_unsealed_age FROM skill_system.seal_audit();

@@ -1,7 +1,7 @@
 -- Skills: what a psql user sees, errors with detail and hint included. Ids and times vary, so they are never printed.
 \set VERBOSITY default
 \set SHOW_CONTEXT never
-SET client_min_messages = warning;
+SET client_min_messages = error; -- no warning of roles that have members
 CREATE EXTENSION skill_system;
 RESET client_min_messages;
 \pset null '(null)'
