@@ -96,8 +96,9 @@ COMMENT ON FUNCTION skill_system.retire_audit_partition(date, text) IS
 'which is valid for 7 days; a call with the same arguments by another login role, also a member of skill_system_admin, removes the '
 'partition. Rejected for records younger than 183 days or under a legal hold, and unless every record of the partition is sealed, validly '
 'signed and equal to its leaf. Appends an audit.partition_retired record; proofs of everything else, and inclusion proofs of the retired '
-'ids, keep verifying. step is requested, waiting (requested by the same role) or retired. Raises 42704 when the month has no partition, '
-'55000 when rejected. Example: SELECT * FROM skill_system.retire_audit_partition(''2026-01-01'', ''retention schedule 4.2'');';
+'ids, keep verifying. step is requested, waiting (requested by the same role) or retired. Raises 42501 when it is not called by a SELECT '
+'of the client that reads no table or view and calls no other function, 42704 when the month has no partition, 55000 when rejected. '
+'Example: SELECT * FROM skill_system.retire_audit_partition(''2026-01-01'', ''retention schedule 4.2'');';
 
 CREATE FUNCTION skill_system.withdraw_audit_retirement(month date, reason text) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_withdraw_audit_retirement' SET search_path = pg_catalog, pg_temp;
@@ -114,7 +115,8 @@ COMMENT ON FUNCTION skill_system.set_legal_hold(timestamptz, timestamptz, text) 
 CREATE FUNCTION skill_system.release_legal_hold(hold_id bigint, reason text) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_release_legal_hold' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.release_legal_hold(bigint, text) IS
-'Ends a legal hold. Raises 42704 when the hold does not exist, 55000 when it was already released. Example: SELECT '
+'Ends a legal hold. Raises 42501 when it is not called by a SELECT of the client that reads no table or view and calls no other '
+'function, 42704 when the hold does not exist, 55000 when it was already released. Example: SELECT '
 'skill_system.release_legal_hold(1, ''matter 17/2026 is closed'');';
 
 CREATE FUNCTION skill_system.rotate_audit_key() RETURNS text

@@ -130,6 +130,22 @@ fn holds(kept: &[Kept]) -> impl Iterator<Item = Hold<'_>> {
         })
 }
 
+/// The decision of one person must not be taken by what somebody else wrote: a view or function of the first person, for
+/// example, that the second one only reads.
+fn check_is_by_client(call: &Call, name: &str) -> Result<(), Fault> {
+    if call.is_by_client() {
+        return Ok(());
+    }
+    Err(Fault::new(Code::InsufficientPrivilege, format!("{name}() must be called by a statement of the client itself"))
+        .detail(
+            "A view, function, trigger, DO block, cursor or prepared statement may be somebody else's, and would take the \
+             decision of the person who uses it.",
+        )
+        .hint(format!(
+            "Call it in a SELECT that reads no table or view and calls no other function: SELECT * FROM skill_system.{name}(...);"
+        )))
+}
+
 pg_function!(set_legal_hold);
 /// `set_legal_hold(since, until, reason)` → id.
 fn set_legal_hold(call: &Call) -> Answer {
@@ -167,6 +183,7 @@ fn release_legal_hold(call: &Call) -> Answer {
     let id = id.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "hold_id must not be NULL"))?;
     let reason = given_text("reason", call.text(1))?;
     kept::begin(c"release_legal_hold()")?;
+    check_is_by_client(call, "release_legal_hold")?;
     let all = spi::with_latest_snapshot(kept::all)?;
     if !all.iter().any(|kept| kept.event_type == "audit.legal_hold_set" && hold_id(kept) == id) {
         return Err(Fault::new(Code::UndefinedObject, format!("legal hold {id} does not exist"))
@@ -240,6 +257,7 @@ fn retire_audit_partition(call: &Call) -> Answer {
     let reference = given_text("policy reference", call.text(1))?;
     kept::begin(c"retire_audit_partition()")?;
     let person = person()?;
+    check_is_by_client(call, "retire_audit_partition")?;
     let mut answer = Retirement { month, rows: call.row_set() };
     let month = &answer.month;
     let (all, state) = spi::with_latest_snapshot(|| {

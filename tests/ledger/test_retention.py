@@ -782,6 +782,85 @@ def test_a_damaged_hold_holds_and_a_forged_release_releases_nothing(log):
     log.refused(log.first, "legal hold 1")
 
 
+CALL = "SELECT step FROM skill_system.retire_audit_partition('2024-03-01', 'schedule 4.2')"
+BY_OTHERS = {
+    "a view that calls": f"CREATE VIEW trap.v AS {CALL}",
+    "a view over a function": "CREATE VIEW trap.v AS SELECT trap.f()",
+    "a view with a subquery": "CREATE VIEW trap.v AS SELECT id FROM skill_system.runs WHERE (SELECT trap.f()) IS NOT NULL "
+    "UNION ALL SELECT 1 WHERE (SELECT trap.f()) IS NOT NULL",
+    "an inlined function": f"CREATE FUNCTION trap.v() RETURNS text LANGUAGE sql STABLE AS $${CALL}$$",
+    "an inlined table function": f"CREATE FUNCTION trap.v() RETURNS TABLE (step text) LANGUAGE sql STABLE AS $${CALL}$$",
+    "a definer's function": f"CREATE FUNCTION trap.v() RETURNS text LANGUAGE sql SECURITY DEFINER AS $${CALL}$$",
+    "a cursor in a function": "CREATE FUNCTION trap.v() RETURNS text LANGUAGE plpgsql AS $$DECLARE r record; BEGIN "
+    f"FOR r IN {CALL} LOOP END LOOP; RETURN ''; END$$",
+    "dynamic SQL": f"CREATE FUNCTION trap.v() RETURNS text LANGUAGE plpgsql AS $$BEGIN EXECUTE $q${CALL}$q$; RETURN ''; END$$",
+    "an operator": "CREATE FUNCTION trap.o(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT trap.f() > 0'; "
+    "CREATE OPERATOR trap.+ (LEFTARG = int, RIGHTARG = int, FUNCTION = trap.o); CREATE VIEW trap.v AS SELECT 1 OPERATOR(trap.+) 1",
+    "an aggregate": "CREATE FUNCTION trap.o(int, int) RETURNS int LANGUAGE sql AS 'SELECT trap.f()'; "
+    "CREATE AGGREGATE trap.a(int) (SFUNC = trap.o, STYPE = int, INITCOND = '0'); CREATE VIEW trap.v AS SELECT trap.a(1)",
+    "a trigger": "CREATE TABLE trap.v (x int); GRANT ALL ON trap.v TO PUBLIC; CREATE FUNCTION trap.t() RETURNS trigger LANGUAGE "
+    "plpgsql AS $$BEGIN PERFORM trap.f(); RETURN NULL; END$$; CREATE TRIGGER t BEFORE INSERT ON trap.v EXECUTE FUNCTION trap.t()",
+    "a default": "CREATE TABLE trap.v (x int DEFAULT trap.f(), y int); GRANT ALL ON trap.v TO PUBLIC",
+    "a policy": "CREATE TABLE trap.v (x int); INSERT INTO trap.v VALUES (1); GRANT ALL ON trap.v TO PUBLIC; "
+    "ALTER TABLE trap.v ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON trap.v USING (trap.f() > 0)",
+}
+USES = ("SELECT * FROM trap.v", "SELECT trap.v()", "SELECT * FROM trap.v()", "INSERT INTO trap.v VALUES (DEFAULT)")
+
+
+def test_nothing_that_the_first_person_wrote_approves_for_the_second(log):
+    log.db.execute("CREATE SCHEMA trap; GRANT ALL ON SCHEMA trap TO PUBLIC")
+    assert log.retire(log.first)[0] == "requested"
+    log.first.execute(
+        f"CREATE FUNCTION trap.f() RETURNS int LANGUAGE plpgsql AS $$BEGIN PERFORM step FROM ({CALL}) c; RETURN 1; END$$"
+    )
+    for what, statements in BY_OTHERS.items():
+        log.first.execute(statements)
+        log.first.execute("DO $$BEGIN GRANT SELECT ON trap.v TO PUBLIC; EXCEPTION WHEN OTHERS THEN NULL; END$$")
+        refused = []
+        for use in USES:
+            try:
+                log.second.execute(use)
+            except errors.InsufficientPrivilege as error:
+                refused.append(error.diag.message_primary)
+            except (errors.UndefinedTable, errors.UndefinedFunction, errors.ObjectNotInPrerequisiteState):
+                pass
+        assert any(
+            "retire_audit_partition() must be called by a statement of the client" in text for text in refused
+        ), (what, refused)
+        log.first.execute(
+            "DO $$BEGIN DROP VIEW IF EXISTS trap.v CASCADE; EXCEPTION WHEN OTHERS THEN DROP TABLE trap.v; END$$; "
+            "DROP FUNCTION IF EXISTS trap.v, trap.t; DROP OPERATOR IF EXISTS trap.+ (int, int); "
+            "DROP AGGREGATE IF EXISTS trap.a(int); DROP FUNCTION IF EXISTS trap.o"
+        )
+    # Forms that are the person's, but not seen to be.
+    log.second.execute(f"PREPARE retire AS {CALL}")
+    for statement in (
+        f"DO $$BEGIN PERFORM step FROM ({CALL}) c; END$$",
+        "EXECUTE retire",
+        f"CREATE TEMP TABLE t AS {CALL}",
+        f"EXPLAIN ANALYZE {CALL}",
+        f"WITH t AS (INSERT INTO pg_temp.none SELECT 1) {CALL}",
+        f"SELECT step, (SELECT count(*) FROM pg_class) FROM ({CALL}) c",
+        "FETCH c",
+    ):
+        log.second.execute("BEGIN")
+        log.second.execute(f"DECLARE c CURSOR FOR {CALL}")
+        with pytest.raises((errors.InsufficientPrivilege, errors.UndefinedTable)):
+            log.second.execute(statement)
+        log.second.execute("ROLLBACK")
+    assert log.db.execute("SELECT count(*) FROM skill_system.audit_retirements").fetchone() == (0,)
+    assert log.second.execute(f"{CALL} WHERE true LIMIT 1").fetchone() == ("retired",)
+
+
+def test_a_legal_hold_is_released_by_a_statement_of_the_client(log):
+    hold = log.first.execute("SELECT skill_system.set_legal_hold('2024-01-01', NULL, 'case')").fetchone()[0]
+    log.db.execute(f"CREATE VIEW public.trap AS SELECT skill_system.release_legal_hold({hold}, 'x')::text")
+    log.db.execute("GRANT SELECT ON public.trap TO PUBLIC")
+    with pytest.raises(errors.InsufficientPrivilege, match="must be called by a statement of the client"):
+        log.first.execute("SELECT * FROM public.trap")
+    log.first.execute("SELECT skill_system.release_legal_hold(%s, 'closed')", [hold])
+
+
 def test_a_standby_and_read_only_transactions_are_refused(log):
     log.first.execute("SET default_transaction_read_only = on")
     for call in (

@@ -191,6 +191,61 @@ pub struct Call {
     signature: OnceCell<Rc<Signature>>,
 }
 
+impl Call {
+    /// The function is called by the client's own statement: a SELECT that reads no table and no view, and calls no function
+    /// but this one and the server's. Everything else may be somebody else's text: a view, a trigger, a function, DO, a
+    /// prepared statement or cursor.
+    pub fn is_by_client(&self) -> bool {
+        // SAFETY: the portal that runs, its text and its plans live as long as this call; the client's statement is
+        // NUL-terminated.
+        unsafe {
+            let Some(portal) = pg_sys::ActivePortal.as_ref() else { return false };
+            let text = pg_sys::debug_query_string;
+            // A nested portal has another text. With the same it is the same call.
+            if portal.sourceText.is_null()
+                || text.is_null()
+                || CStr::from_ptr(portal.sourceText) != CStr::from_ptr(text)
+            {
+                return false;
+            }
+            let Some(statements) = portal.stmts.as_ref() else { return false };
+            if statements.length != 1 {
+                return false;
+            }
+            let statement = (*statements.elements).ptr_value.cast::<pg_sys::PlannedStmt>();
+            let own = (*self.fcinfo).flinfo.as_ref().map(|function| function.fn_oid).unwrap_or_default();
+            is_bare_call(&*statement, own)
+        }
+    }
+}
+
+/// The plan is of a SELECT of this function alone.
+///
+/// # Safety
+/// A plan as the planner created it.
+unsafe fn is_bare_call(statement: &pg_sys::PlannedStmt, function: Oid) -> bool {
+    if statement.type_ != pg_sys::NodeTag::T_PlannedStmt
+        || statement.commandType != pg_sys::CmdType::CMD_SELECT
+        || !statement.utilityStmt.is_null()
+        || statement.hasModifyingCTE
+        || !statement.relationOids.is_null()
+    {
+        return false;
+    }
+    // The functions of a plan that are not the server's, also those that were inlined, and the domains.
+    let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+    // SAFETY: the caller's; a list of these items, or none. The hash is computed from the oid alone.
+    unsafe {
+        let hash = pg_sys::GetSysCacheHashValue(cache, pg_sys::Datum::from(function), 0.into(), 0.into(), 0.into());
+        statement.invalItems.as_ref().is_some_and(|items| {
+            (0..items.length as usize).all(|i| {
+                let item = &*(*items.elements.add(i)).ptr_value.cast::<pg_sys::PlanInvalItem>();
+                item.cacheId == cache && item.hashValue == hash
+            })
+        })
+    }
+}
+
 /// What a body returns.
 pub type Answer = Result<Returned, Fault>;
 
