@@ -9,6 +9,7 @@ pub mod audit;
 pub mod compliance;
 pub mod error;
 pub mod input;
+pub mod interrupt;
 pub mod jsonb;
 pub mod ledger;
 pub mod limits;

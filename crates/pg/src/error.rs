@@ -10,13 +10,14 @@ use pgrx::{PgLogLevel, pg_sys};
 use skill_core::{Code, Fault};
 
 /// Keeps internals of the library out of messages: with RUST_BACKTRACE in the server's environment, pgrx would put a
-/// backtrace into the DETAIL of errors.
+/// backtrace into the DETAIL of errors. Lets long loops of the core be cancelled.
 pub fn register() {
     // SAFETY: a backend has one thread.
     unsafe {
         std::env::remove_var("RUST_BACKTRACE");
         std::env::remove_var("RUST_LIB_BACKTRACE");
     }
+    skill_core::interrupt::install(check_for_interrupts);
 }
 
 thread_local! {

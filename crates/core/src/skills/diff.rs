@@ -7,7 +7,8 @@ use similar::{ChangeTag, TextDiff};
 /// Largest text that is compared, in bytes.
 pub const MAX_TEXT: usize = 2 << 20;
 /// After this long the rest is compared coarsely: the diff is still right, but longer than it must be.
-const TIME: Duration = Duration::from_secs(2);
+/// Nobody can cancel that meanwhile.
+const TIME: Duration = Duration::from_millis(500);
 
 /// One file of which the versions differ.
 #[derive(Debug, Clone, PartialEq, Eq)]

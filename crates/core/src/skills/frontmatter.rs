@@ -97,6 +97,7 @@ pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
     let mut parser = Parser::new_from_str(yaml);
     let mut builder = Builder::default();
     while let Some(event) = parser.next_event() {
+        crate::interrupt::check();
         let (event, span) = event.map_err(|error| syntax(&error))?;
         let line = span.start.line();
         builder.take(event, line).map_err(|(code, message)| Refusal { code, line, message: message.into_owned() })?;

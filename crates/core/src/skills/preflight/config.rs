@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::super::contract::Issue;
 use crate::error::{Code, Fault};
 use crate::input::MAX_JSON_BYTES;
+use crate::interrupt;
 
 /// Most values in a configuration, those that an alias repeats included.
 const MAX_VALUES: usize = 100_000;
@@ -283,7 +284,8 @@ pub fn parse_yaml(text: &str) -> Result<Result<Config, Issue>, Fault> {
     }
     let unreadable_at = |line: usize, reason: &str| unreadable(format!("line {line}: {reason}"));
     let mut builder = Builder::default();
-    for event in Parser::new_from_str(text) {
+    // A flow sequence is read whole before its first event.
+    for event in Parser::new_from_iter(text.chars().inspect(|_| interrupt::check())) {
         let (event, span) = match event {
             Ok(found) => found,
             Err(error) => return Ok(Err(unreadable_at(error.marker().line(), error.info()))),

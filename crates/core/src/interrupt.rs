@@ -1,0 +1,18 @@
+//! Lets whoever waits cancel a long loop: the server's check for interrupts, which this crate does not know.
+
+use std::sync::OnceLock;
+
+static CHECK: OnceLock<fn()> = OnceLock::new();
+
+/// Installs the check, which unwinds to end the work.
+pub fn install(check: fn()) {
+    let _ = CHECK.set(check);
+}
+
+/// To be called in every loop over untrusted input that may run long, at bounded intervals. Does nothing outside of the server.
+#[inline]
+pub fn check() {
+    if let Some(check) = CHECK.get() {
+        check();
+    }
+}
