@@ -21,8 +21,9 @@ CREATE TABLE skill_system.policy_profiles (
 );
 COMMENT ON TABLE skill_system.policy_profiles IS
 'Policies: which effects a skill may have. Rules are name[:scope] with * for one segment and a final ** for any number; deny > ask > '
-'allow > unlisted, order and specificity never matter. Change rows with INSERT, UPDATE, DELETE or create_policy(); each change is '
-'versioned and audited. Decide with check_policy(); inspect with explain_policy(), lint_policy(), effective_policy().';
+'allow > unlisted, order and specificity never matter; what denies or asks is read wide (docs/policy.md). Change rows '
+'with INSERT, UPDATE, DELETE or create_policy(); each change is versioned and audited. Decide with check_policy(); '
+'inspect with explain_policy(), lint_policy(), effective_policy().';
 COMMENT ON COLUMN skill_system.policy_profiles.id IS 'Number of the profile.';
 COMMENT ON COLUMN skill_system.policy_profiles.name IS 'Name, unique in the tenant, for example dev.';
 COMMENT ON COLUMN skill_system.policy_profiles.allowed_effects IS 'Rules that allow, for example {db.read,fs.write:/srv/app/**}.';
@@ -32,7 +33,8 @@ COMMENT ON COLUMN skill_system.policy_profiles.allowed_write_roots IS
 'Directories below which check_write() lets files be written, for example {/srv/app}.';
 COMMENT ON COLUMN skill_system.policy_profiles.metadata IS 'Free-form metadata; part of the versioned content.';
 COMMENT ON COLUMN skill_system.policy_profiles.created_at IS 'When the profile was created.';
-COMMENT ON COLUMN skill_system.policy_profiles.denied_effects IS 'Rules that deny, whatever else is allowed.';
+COMMENT ON COLUMN skill_system.policy_profiles.denied_effects IS
+'Rules that deny, whatever else is allowed: without case, a path with all below it, a program by any path.';
 COMMENT ON COLUMN skill_system.policy_profiles.ask_effects IS 'Rules for effects that need a person''s approval.';
 COMMENT ON COLUMN skill_system.policy_profiles.inherits IS 'Names of profiles whose rules are added to these.';
 COMMENT ON COLUMN skill_system.policy_profiles.unlisted IS 'Verdict on an effect that no rule matches: deny or ask.';
@@ -105,8 +107,8 @@ CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects text) RETU
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text[]) IS
 'Like check_policy(), but raises 42501 naming the blocked effects and the rule unless all is allowed, after the denial has been committed '
 'as an audit record policy.denied, which a rollback does not remove; 53400 when that was not possible. With mode = observe it does not '
-'raise and writes an audit record policy.observed instead. Call it first in a transaction that must not continue otherwise. Example: '
-'SELECT skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
+'raise and writes an audit record policy.observed in the same way; reason states when it could not. Call it first in a '
+'transaction that must not continue otherwise. Example: SELECT skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, jsonb) IS
 'enforce_policy() for a JSON array of effects. Example: SELECT skill_system.enforce_policy(''dev'', ''["db.read"]''::jsonb);';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS
@@ -116,7 +118,8 @@ CREATE FUNCTION skill_system.check_exec(policy_name text, argv text[]) RETURNS s
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_exec';
 COMMENT ON FUNCTION skill_system.check_exec(text, text[]) IS
 'May this command run? The effect proc.exec:<program> must be allowed and an entry of allowed_exec must match program and arguments. A '
-'program without a slash matches only an entry without one. Never raises. Example: SELECT * FROM skill_system.check_exec(''dev'', '
+'program without a slash matches only an entry without one. The arguments of a program that runs others (sh, env, xargs) must not name a '
+'program that is denied. Never raises. Example: SELECT * FROM skill_system.check_exec(''dev'', '
 'array[''git'', ''status'']);';
 CREATE FUNCTION skill_system.check_write(policy_name text, path text) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_write';
@@ -141,9 +144,10 @@ CREATE FUNCTION skill_system.lint_policy(policy_name text)
     RETURNS TABLE (severity text, code text, rule text, source_profile text, message text, hint text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_lint_policy' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.lint_policy(text) IS
-'Rules that have no effect, or perhaps not the intended one: shadowed_by_deny, shadowed_by_ask, redundant, unknown_root, unknown_effect, '
-'inert_exec, inert_write_root, and for a policy that cannot be evaluated malformed, unknown_parent, cycle, too_large. Example: SELECT * '
-'FROM skill_system.lint_policy(''dev'');';
+'Rules that have no effect, or perhaps not the intended one: shadowed_by_deny, shadowed_by_ask, redundant, partial (a deny that covers '
+'less than it reads), narrow and wide (an allow that covers less or more), glob_character, never_matches, runs_programs, unknown_root, '
+'unknown_effect, inert_exec, inert_write_root, and for a policy that cannot be evaluated malformed, unknown_parent, cycle, too_large. '
+'Example: SELECT * FROM skill_system.lint_policy(''dev'');';
 CREATE FUNCTION skill_system.assert_allows(policy_name text, VARIADIC effects text[]) RETURNS void
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_assert_allows' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_allows(text, text[]) IS
@@ -201,7 +205,8 @@ BEGIN ATOMIC
     RETURNING id;
 END;
 COMMENT ON FUNCTION skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb) IS
-'Creates a policy and returns its id; change it later with UPDATE skill_system.policy_profiles. Raises 22023 for a malformed rule, 42704 '
+'Creates a policy and returns its id; change it later with UPDATE skill_system.policy_profiles. What lint_policy() finds comes as '
+'WARNINGs. Raises 22023 for a malformed rule, 42704 '
 'for an unknown inherited policy, 23505 when the name is in use. Example: SELECT skill_system.create_policy(''dev'', allow => '
 '''{db.*,fs.read}'', ask => ''{net.fetch}'', deny => ''{proc.exec}'');';
 

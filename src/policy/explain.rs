@@ -1,8 +1,12 @@
 //! Why a policy decides as it does, and lint. Unlike the decisions, these functions raise for an unknown policy.
 
+use std::collections::HashSet;
+
+use skill_core::error::shorten;
 use skill_core::policy::request::{effects_argument, format_effects};
-use skill_core::policy::{PolicyError, Verdict, lint_broken};
+use skill_core::policy::{Finding, PolicyError, Verdict, lint_broken};
 use skill_core::{Code, Fault};
+use skill_pg::error::{warning, warning_with};
 use skill_pg::{Answer, Call, arg, pg_function};
 
 use super::{Compiled, policy};
@@ -55,14 +59,44 @@ fn effective_policy(call: &Call) -> Answer {
     Ok(rows.finish())
 }
 
+fn findings(name: &str, compiled: &Compiled) -> Vec<Finding> {
+    match &**compiled {
+        Ok(policy) => policy.lint(),
+        Err(error) => vec![lint_broken(name, error)],
+    }
+}
+
+/// Sends what lint finds in policies that were just written, the first of it.
+pub(super) fn warn_of_findings(names: &[String]) {
+    const SHOWN: usize = 10;
+    let mut sent = HashSet::new();
+    for name in names {
+        for finding in findings(name, &policy(name)).into_iter().filter(|finding| finding.severity != "info") {
+            let message = format!(
+                "rule \"{}\" of policy \"{}\": {}",
+                shorten(&finding.rule),
+                shorten(&finding.source),
+                finding.message
+            );
+            // A policy that inherits has the findings of the other too.
+            if !sent.insert(message.clone()) {
+                continue;
+            }
+            if sent.len() > SHOWN {
+                warning(format!("policy \"{}\" has more findings, which lint_policy() shows", shorten(name)));
+                return;
+            }
+            let detail = format!("It is a finding \"{}\" of lint_policy().", finding.code);
+            warning_with(message, detail, finding.hint);
+        }
+    }
+}
+
 pg_function!(lint_policy);
 /// `lint_policy(policy_name)`
 fn lint_policy(call: &Call) -> Answer {
     let (name, compiled) = existing_policy(call)?;
-    let findings = match &*compiled {
-        Ok(policy) => policy.lint(),
-        Err(error) => vec![lint_broken(name, error)],
-    };
+    let findings = findings(name, &compiled);
     let mut rows = call.row_set();
     for f in findings {
         rows.push(&[arg(f.severity), arg(f.code), arg(f.rule), arg(f.source), arg(f.message), arg(f.hint)]);

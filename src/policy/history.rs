@@ -8,6 +8,7 @@ use skill_pg::cached::announce_change;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, FromRow, Row, Timing, Trigger, arg, pg_function};
 
+use super::explain::warn_of_findings;
 use super::{PROFILE_COLUMNS, read_profile};
 use crate::{audit, settings};
 
@@ -62,9 +63,13 @@ fn record_policy_change(call: &Call) -> Answer {
     if trigger.event() == Event::Truncate {
         audit::append("policy.truncated", serde_json::json!({}), None, None)?;
     } else {
-        for record in spi::as_owner(write_history)? {
+        let records = spi::as_owner(write_history)?;
+        let own: Vec<String> =
+            records.iter().filter(|r| r.tenant == settings::tenant()).map(|r| r.policy.clone()).collect();
+        for record in records {
             audit::append_for(&record.tenant, record.event_type, arg(record.data), None, None)?;
         }
+        warn_of_findings(&own);
     }
     Ok(trigger.done())
 }
@@ -86,6 +91,7 @@ impl FromRow for Stored {
 /// An audit record to append.
 struct Record {
     tenant: String,
+    policy: String,
     event_type: &'static str,
     data: serde_json::Value,
 }
@@ -129,6 +135,7 @@ fn write_history() -> Result<Vec<Record>, Fault> {
             let version = was.profile.version + 1;
             records.push(Record {
                 tenant: was.tenant.clone(),
+                policy: was.profile.name.clone(),
                 event_type: if version == 1 { "policy.created" } else { "policy.changed" },
                 data: serde_json::json!({
                     "policy": was.profile.name, "id": was.id, "version": version, "hash": hash, "previous_hash": was.hash,

@@ -160,7 +160,7 @@ SELECT skill_system.enforce_policy('dev', NULL::text[]);
 SELECT skill_system.enforce_policy('locked', (SELECT array_agg('e' || g) FROM generate_series(1, 12) g));
 UPDATE skill_system.policy_profiles SET mode = 'observe' WHERE name = 'readonly';
 SELECT allowed, blocked_effects, decision FROM skill_system.enforce_policy('readonly', array['db.write:public.orders']);
-SELECT event_type, event_data - 'hash' AS data FROM skill_system.audit_logs WHERE event_type = 'policy.observed';
+SELECT event_type, event_data - 'hash' - 'denied_in' AS data FROM skill_system.audit_logs WHERE event_type = 'policy.observed';
 
 -- Commands.
 SELECT skill_system.create_policy('tools', allow => '{proc.exec,fs.write}', deny => '{proc.exec:rm}',

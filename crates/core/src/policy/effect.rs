@@ -10,20 +10,31 @@
 //! they [overlap](Effect::overlaps) (deny, ask). Hence a scoped allow never
 //! allows the bare effect, and a scoped deny blocks it.
 //!
+//! A rule that denies or asks is read [wide](Effect::widened), one that allows
+//! as it stands: what may be meant is not allowed by mistake.
+//!
 //! What a scope is follows from the first segment of the name:
 //! - `fs`: an absolute path (`/srv/app`, `C:/work`), normalised, so `..` cannot
 //!   climb out of a rule;
-//! - `net`: a host with an optional port, lower case; no port means every port;
+//! - `net`: a host name, an address or a range of addresses, with an optional
+//!   port; no port means every port;
 //! - `db`: `relation` or `schema.relation`, lower case; without a schema it means
 //!   that relation in any schema;
 //! - anything else: segments between `/`; one that starts with `/` is a path.
 
-use std::borrow::Cow;
+mod host;
+mod scope;
+mod segments;
+
 use std::fmt;
 
 use thiserror::Error;
 
+use self::host::Host;
+use self::scope::{Scope, Start};
+use self::segments::{Segment, Segments};
 use crate::error::shorten;
+use crate::skills::unicode::suspicious_char;
 
 /// Longest accepted effect or rule, in bytes.
 pub const MAX_EFFECT_BYTES: usize = 1024;
@@ -38,9 +49,15 @@ pub enum Malformed {
     /// Over [`MAX_EFFECT_BYTES`].
     #[error("it is longer than {MAX_EFFECT_BYTES} bytes")]
     TooLong,
-    /// White space or a control character.
+    /// White space outside of a path, or a control character.
     #[error("it contains white space or a control character")]
     Blank,
+    /// White space at an end of a path's segment.
+    #[error("a segment of its path begins or ends with white space")]
+    BlankAtEdge,
+    /// Zero width, bidirectional or the like.
+    #[error("it contains a character that is not visible")]
+    Invisible,
     /// Upper case where only lower case is allowed.
     #[error("it contains upper case")]
     UpperCase,
@@ -66,8 +83,23 @@ pub enum Malformed {
     #[error("its path has a backslash, or .. leads above its start")]
     Path,
     /// Not `host[:port]`.
-    #[error("a net scope must be a lower-case host name or address with an optional port")]
+    #[error("a net scope must be a host name, an address or a range of addresses, with an optional port")]
     Host,
+    /// Numbers that are no IPv4 address.
+    #[error("its host ends with a number but is not an IPv4 address")]
+    Address,
+    /// `010`, which is 8 or 10.
+    #[error("a number of its address begins with zero, which some programs read as octal")]
+    LeadingZero,
+    /// `10.0.0.1/8`
+    #[error("its range of addresses has a length beyond the address, or bits beyond the length")]
+    Network,
+    /// `/proc/self/root/etc`
+    #[error("its path leads through a link of /proc or /dev to another place")]
+    Detour,
+    /// `%2a`
+    #[error("its path is malformed once its percent signs are decoded")]
+    Encoded,
     /// More than `schema.relation`.
     #[error("a db scope must be relation or schema.relation")]
     Relation,
@@ -80,228 +112,42 @@ impl Malformed {
             Malformed::RelativePath | Malformed::Path => {
                 "Write an absolute path with forward slashes, for example fs.write:/srv/app/**."
             }
-            Malformed::Host => "Write a host without scheme or path, for example net.fetch:api.github.com.",
+            Malformed::Detour => "Write the path of the file itself.",
+            Malformed::Host | Malformed::Address | Malformed::LeadingZero | Malformed::Network => {
+                "Write a host without scheme, user or path, for example net.fetch:api.github.com, net.fetch:**.github.com, \
+                 net.fetch:10.0.0.0/8 or net.fetch:[fd00::/8]:443."
+            }
             Malformed::Relation => "Write a relation, for example db.write:public.orders or db.write:public.*.",
-            Malformed::UpperCase => "Write it in lower case; only a path scope may have upper case.",
-            Malformed::Blank => "Remove it: an effect has no white space.",
+            Malformed::UpperCase => "Write it in lower case; only a path or a host may have upper case.",
+            Malformed::Blank => "Remove it: only a path may have blanks.",
+            Malformed::BlankAtEdge | Malformed::Invisible => "Remove it: it cannot be seen.",
             _ => "An effect is name[:scope], for example db.read, net.*, fs.write:/srv/app/**.",
         }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment<'a> {
-    Literal(Cow<'a, str>),
-    One,
+/// What the scopes of a name are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Net,
+    Db,
+    Fs,
+    Proc,
+    Git,
+    Other,
 }
 
-/// Segments and whether a final `**` follows them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Segments<'a> {
-    head: Vec<Segment<'a>>,
-    any: bool,
-}
-
-impl<'a> Segments<'a> {
-    fn into_owned(self) -> Segments<'static> {
-        let owned = |segment| match segment {
-            Segment::Literal(text) => Segment::Literal(Cow::Owned(text.into_owned())),
-            Segment::One => Segment::One,
-        };
-        Segments { head: self.head.into_iter().map(owned).collect(), any: self.any }
-    }
-
-    fn parse(parts: impl Iterator<Item = &'a str>) -> Result<Self, Malformed> {
-        let mut segments = Segments { head: Vec::with_capacity(6), any: false };
-        for part in parts {
-            if segments.any {
-                return Err(Malformed::WildcardPlace);
-            }
-            match part {
-                "" => return Err(Malformed::ScopeSegment),
-                "**" => segments.any = true,
-                "*" => segments.head.push(Segment::One),
-                _ if part.contains('*') => return Err(Malformed::WildcardPlace),
-                _ => segments.head.push(Segment::Literal(part.into())),
-            }
-        }
-        Ok(segments)
-    }
-
-    /// Every sequence that `other` matches is matched by `self`.
-    fn covers(&self, other: &Segments<'_>) -> bool {
-        if self.head.len() > other.head.len() {
-            return false;
-        }
-        if !self.any && (other.any || self.head.len() != other.head.len()) {
-            return false;
-        }
-        self.head.iter().zip(&other.head).all(|(mine, theirs)| match (mine, theirs) {
-            (Segment::One, _) => true,
-            (Segment::Literal(a), Segment::Literal(b)) => a == b,
-            (Segment::Literal(_), Segment::One) => false,
-        })
-    }
-
-    /// Some sequence is matched by both.
-    fn overlaps(&self, other: &Segments<'_>) -> bool {
-        let (mine, theirs) = (self.head.len(), other.head.len());
-        (mine == theirs || (mine < theirs && self.any) || (theirs < mine && other.any))
-            && self.head.iter().zip(&other.head).all(|pair| match pair {
-                (Segment::Literal(a), Segment::Literal(b)) => a == b,
-                _ => true,
-            })
-    }
-
-    fn is_concrete(&self) -> bool {
-        !self.any && !self.head.contains(&Segment::One)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Scope<'a> {
-    Host {
-        host: Segments<'a>,
-        port: Option<u16>,
-    },
-    /// Paths, relations and everything else: compared by segments.
-    Segments {
-        rooted: bool,
-        segments: Segments<'a>,
-    },
-}
-
-impl<'a> Scope<'a> {
-    fn into_owned(self) -> Scope<'static> {
-        match self {
-            Scope::Host { host, port } => Scope::Host { host: host.into_owned(), port },
-            Scope::Segments { rooted, segments } => Scope::Segments { rooted, segments: segments.into_owned() },
+impl Kind {
+    fn of(name: &Segments<'_>) -> Option<Self> {
+        match name.head.first()?.literal()? {
+            "net" => Some(Kind::Net),
+            "db" => Some(Kind::Db),
+            "fs" => Some(Kind::Fs),
+            "proc" => Some(Kind::Proc),
+            "git" => Some(Kind::Git),
+            _ => Some(Kind::Other),
         }
     }
-
-    fn parse(root: &str, text: &'a str) -> Result<Self, Malformed> {
-        match root {
-            "net" => Self::host(text),
-            "db" => Self::relation(text),
-            "fs" if !is_absolute(text) => Err(Malformed::RelativePath),
-            _ => Self::path(text),
-        }
-    }
-
-    fn host(text: &'a str) -> Result<Self, Malformed> {
-        if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(Malformed::UpperCase);
-        }
-        // An IPv6 address stands in brackets and is one segment.
-        let (host, port, segments) = if let Some(rest) = text.strip_prefix('[') {
-            let (address, after) = rest.split_once(']').ok_or(Malformed::Host)?;
-            let port = match after {
-                "" => None,
-                _ => Some(after.strip_prefix(':').ok_or(Malformed::Host)?),
-            };
-            if address.is_empty() || !address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
-                return Err(Malformed::Host);
-            }
-            let segment = Segment::Literal(text[..address.len() + 2].into());
-            (address, port, Segments { head: vec![segment], any: false })
-        } else {
-            let (host, port) = match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            };
-            if !host
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.' | b'*'))
-            {
-                return Err(Malformed::Host);
-            }
-            (host, port, Segments::parse(host.split('.'))?)
-        };
-        if host.is_empty() {
-            return Err(Malformed::Host);
-        }
-        let port = match port {
-            None => None,
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                Some(digits.parse().map_err(|_| Malformed::Host)?)
-            }
-            Some(_) => return Err(Malformed::Host),
-        };
-        Ok(Scope::Host { host: segments, port })
-    }
-
-    fn relation(text: &'a str) -> Result<Self, Malformed> {
-        if text.chars().any(char::is_uppercase) {
-            return Err(Malformed::UpperCase);
-        }
-        // Quotes would let one relation have two spellings.
-        if text.contains(['"', '\\', '/', ':']) {
-            return Err(Malformed::Relation);
-        }
-        let mut segments = Segments::parse(text.split('.'))?;
-        match (segments.head.len(), segments.any) {
-            (1, false) => segments.head.insert(0, Segment::One),
-            (0..=2, _) => {}
-            _ => return Err(Malformed::Relation),
-        }
-        Ok(Scope::Segments { rooted: false, segments })
-    }
-
-    fn path(text: &'a str) -> Result<Self, Malformed> {
-        if text.contains('\\') {
-            return Err(Malformed::Path);
-        }
-        if !is_absolute(text) {
-            if text.split('/').any(|part| part == "." || part == "..") {
-                return Err(Malformed::Path);
-            }
-            return Ok(Scope::Segments { rooted: false, segments: Segments::parse(text.split('/'))? });
-        }
-        let mut parts: Vec<&str> = Vec::with_capacity(8);
-        for part in text.split('/') {
-            match part {
-                "" | "." => {}
-                // What a wildcard stands for is unknown, so there is nothing to climb out of.
-                ".." if parts.last().is_some_and(|last| last.contains('*')) => return Err(Malformed::Path),
-                // `/..` is `/`, and a drive letter is as much of a root.
-                ".." if parts.len() > 1 || text.starts_with('/') => {
-                    parts.pop();
-                }
-                ".." => {}
-                _ => parts.push(part),
-            }
-        }
-        Ok(Scope::Segments { rooted: true, segments: Segments::parse(parts.into_iter())? })
-    }
-
-    fn covers(&self, other: &Scope<'_>) -> bool {
-        match (self, other) {
-            (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
-                (p.is_none() || p == q) && a.covers(b)
-            }
-            (Scope::Segments { rooted: r, segments: a }, Scope::Segments { rooted: s, segments: b }) => {
-                r == s && a.covers(b)
-            }
-            _ => false,
-        }
-    }
-
-    fn overlaps(&self, other: &Scope<'_>) -> bool {
-        match (self, other) {
-            (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
-                (p.is_none() || q.is_none() || p == q) && a.overlaps(b)
-            }
-            (Scope::Segments { rooted: r, segments: a }, Scope::Segments { rooted: s, segments: b }) => {
-                r == s && a.overlaps(b)
-            }
-            _ => false,
-        }
-    }
-}
-
-fn is_absolute(path: &str) -> bool {
-    let b = path.as_bytes();
-    b.first() == Some(&b'/') || (b.len() >= 3 && b[0].is_ascii_alphabetic() && b[1] == b':' && b[2] == b'/')
 }
 
 /// A requested effect, or a rule of a policy.
@@ -323,7 +169,10 @@ impl<'a> Effect<'a> {
         if !effect.name.is_concrete() {
             return Err(Malformed::Wildcard);
         }
-        Ok(effect)
+        match effect.is_detour() {
+            true => Err(Malformed::Detour),
+            false => Ok(effect),
+        }
     }
 
     /// Parses a rule: wildcards are allowed everywhere.
@@ -334,18 +183,24 @@ impl<'a> Effect<'a> {
         if text.len() > MAX_EFFECT_BYTES {
             return Err(Malformed::TooLong);
         }
-        let blank = if text.is_ascii() {
-            text.bytes().any(|b| b <= b' ' || b == 0x7f)
-        } else {
-            text.chars().any(|c| c.is_whitespace() || c.is_control())
-        };
-        if blank {
+        if text.bytes().any(|b| b < b' ' || b == 0x7f) {
             return Err(Malformed::Blank);
+        }
+        if !text.is_ascii() {
+            if text.chars().any(char::is_control) {
+                return Err(Malformed::Blank);
+            }
+            if text.chars().any(|c| suspicious_char(c).is_some()) {
+                return Err(Malformed::Invisible);
+            }
         }
         let (name, scope) = match text.split_once(':') {
             Some((name, scope)) => (name, Some(scope)),
             None => (text, None),
         };
+        if scope::has_blank(name) || scope.is_some_and(|scope| scope.starts_with(' ')) {
+            return Err(Malformed::Blank);
+        }
         if name.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(Malformed::UpperCase);
         }
@@ -360,12 +215,59 @@ impl<'a> Effect<'a> {
         let scope = match scope {
             None => None,
             Some("") => return Err(Malformed::ScopeSegment),
-            Some(scope) => match name.head.first() {
-                Some(Segment::Literal(root)) => Some(Scope::parse(root, scope)?),
-                _ => return Err(Malformed::ScopeOfWildcard),
-            },
+            Some(scope) => Some(Scope::parse(Kind::of(&name).ok_or(Malformed::ScopeOfWildcard)?, scope)?),
         };
         Ok(Effect { name, scope })
+    }
+
+    /// What a rule that denies or asks means: a final `*` of the name stands for one segment or more, as does one at the
+    /// open end of the scope; a path means what is below it too, a program's name any path that it has, a branch its name
+    /// in any remote; case and what else file systems ignore makes no difference.
+    pub fn widened(self) -> Self {
+        let kind = Kind::of(&self.name);
+        let mut name = self.name;
+        name.any |= name.ends_with_wildcard();
+        let scope = self.scope.zip(kind).and_then(|(scope, kind)| scope.widened(kind));
+        Effect { name, scope }
+    }
+
+    /// The other spellings of a requested effect, parsed from `text`, that a rule which denies or asks is compared with
+    /// instead; none when the effect itself is the only one.
+    pub fn spellings(&self, text: &str) -> Result<Vec<Effect<'static>>, Malformed> {
+        let (Some(kind), Some((name, scope))) = (Kind::of(&self.name), text.split_once(':')) else {
+            return Ok(Vec::new());
+        };
+        let plain = |b: u8| b.is_ascii() && !b.is_ascii_uppercase() && !matches!(b, b'%' | b' ');
+        if kind == Kind::Net || (scope.bytes().all(plain) && !scope.contains("./") && !has_suffix(kind, scope)) {
+            return Ok(Vec::new());
+        }
+        let mut scopes = vec![scope.to_owned()];
+        scopes.extend(decoded(scope)?);
+        if kind == Kind::Proc {
+            // The program of a command line.
+            let programs: Vec<String> =
+                scopes.iter().filter_map(|scope| Some(scope.split_once(' ')?.0.to_owned())).collect();
+            scopes.extend(programs);
+        }
+        let folded = |scope: String| {
+            let text = format!("{name}:{scope}");
+            let effect = Effect::parse(&text).map_err(|_| Malformed::Encoded)?;
+            Ok(effect.into_owned().folded())
+        };
+        scopes.into_iter().map(folded).collect()
+    }
+
+    /// Without the differences that file systems ignore, as the rules that deny are compared.
+    pub(super) fn folded(self) -> Self {
+        match Kind::of(&self.name) {
+            Some(kind) => Effect { name: self.name, scope: self.scope.map(|scope| scope.folded(kind)) },
+            None => self,
+        }
+    }
+
+    /// A path of Linux's /proc or /dev that leads somewhere else, so no request has it.
+    pub(super) fn is_detour(&self) -> bool {
+        self.scope.as_ref().is_some_and(Scope::is_detour)
     }
 
     /// Every action of `other` is an action of `self`.
@@ -407,10 +309,163 @@ impl<'a> Effect<'a> {
 
     /// The first segment of the name, unless it is a wildcard.
     pub fn root(&self) -> Option<&str> {
-        match self.name.head.first() {
-            Some(Segment::Literal(root)) => Some(root),
+        self.name.head.first()?.literal()
+    }
+}
+
+/// How a rule can be looked up by what it covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Shape {
+    /// It covers every scope, or nothing of its scope is fixed.
+    Every,
+    /// The first segments are fixed.
+    First,
+    /// The last segments are fixed.
+    Last,
+    /// The first bits of an address are fixed.
+    Network,
+}
+
+/// What a rule and all effects that it covers have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) shape: Shape,
+    /// Segments or bits.
+    pub(super) length: usize,
+    text: String,
+}
+
+impl Effect<'_> {
+    /// The segments of the name before the first wildcard.
+    pub(super) fn name_literals(&self) -> Vec<&str> {
+        self.name.first_literals()
+    }
+
+    pub(super) fn key(&self) -> Key {
+        let (shape, length) = match &self.scope {
+            None | Some(Scope::Host { host: Host::Every, .. }) => (Shape::Every, 0),
+            Some(Scope::Host { host: Host::Network(network), .. }) => (Shape::Network, network.length.into()),
+            Some(Scope::Host { host: Host::Name(segments), .. } | Scope::Segments { segments, .. }) => {
+                match (segments.lead, segments.any) {
+                    (true, true) => (Shape::Every, 0),
+                    (true, false) => (Shape::Last, segments.last_literals().len()),
+                    (false, _) => (Shape::First, segments.first_literals().len()),
+                }
+            }
+        };
+        self.key_of(shape, length).unwrap_or(Key { shape: Shape::Every, length: 0, text: String::new() })
+    }
+
+    /// The key that a rule of this shape and length has if it covers `self`.
+    pub(super) fn key_of(&self, shape: Shape, length: usize) -> Option<Key> {
+        let text = match (&self.scope, shape) {
+            (_, Shape::Every) => String::new(),
+            (Some(Scope::Host { host: Host::Network(network), .. }), Shape::Network) => {
+                let bits = u8::try_from(length).ok().filter(|length| *length <= network.length)?;
+                format!("{:x}", network.first(bits))
+            }
+            (
+                Some(Scope::Host { host: Host::Name(segments), .. } | Scope::Segments { segments, .. }),
+                Shape::First | Shape::Last,
+            ) => {
+                let literals = if shape == Shape::First { segments.first_literals() } else { segments.last_literals() };
+                let spare = literals.len().checked_sub(length)?;
+                match shape {
+                    Shape::First => literals[..length].join("/"),
+                    _ => literals[spare..].join("/"),
+                }
+            }
+            _ => return None,
+        };
+        Some(Key { shape, length, text })
+    }
+
+    /// The host, if it is a name with a `*` for its first label: the domain that is not covered.
+    pub(super) fn domain_above(&self) -> Option<String> {
+        match &self.scope {
+            Some(Scope::Host { host: Host::Name(labels), .. }) if !labels.lead && !labels.any => match &labels.head[..]
+            {
+                [Segment::One, rest @ ..] if !rest.is_empty() => {
+                    Some(rest.iter().map(Segment::literal).collect::<Option<Vec<_>>>()?.join("."))
+                }
+                _ => None,
+            },
             _ => None,
         }
+    }
+
+    /// The program that a path without wildcards names.
+    pub(super) fn program(&self) -> Option<&str> {
+        match (&self.scope, self.root()) {
+            (Some(Scope::Segments { start: Start::Root | Start::Drive(_), segments }), Some("proc"))
+                if segments.is_concrete() =>
+            {
+                segments.head.last()?.literal()
+            }
+            _ => None,
+        }
+    }
+
+    /// Every path of a drive, or all of them.
+    pub(super) fn is_root(&self) -> bool {
+        matches!(&self.scope, Some(Scope::Segments { start: Start::Root | Start::Drive(_), segments })
+            if segments.head.is_empty())
+    }
+
+    /// It has a scope of wildcards alone that is not all there is: one label, or no path.
+    pub(super) fn is_narrow(&self) -> bool {
+        match &self.scope {
+            Some(Scope::Host { host: Host::Name(labels), .. }) => labels.only_wildcards(),
+            Some(Scope::Segments { start: Start::Relative, segments }) => {
+                self.root() != Some("db") && segments.only_wildcards()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an action can be told apart from others of this effect.
+    pub(super) fn is_concrete(&self) -> bool {
+        self.name.is_concrete()
+            && match &self.scope {
+                Some(Scope::Host { host: Host::Name(segments), .. } | Scope::Segments { segments, .. }) => {
+                    segments.is_concrete()
+                }
+                Some(Scope::Host { host: Host::Network(network), .. }) => network.length == 128,
+                _ => false,
+            }
+    }
+}
+
+/// A dot at the end, or what a program's name may end with.
+fn has_suffix(kind: Kind, scope: &str) -> bool {
+    scope.ends_with('.') || (kind == Kind::Proc && scope.contains('.'))
+}
+
+/// A text with percent signs, as a URL's path is decoded; decoded again as long as there is something to decode.
+fn decoded(text: &str) -> Result<Option<String>, Malformed> {
+    let mut text = text.to_owned();
+    let mut changed = false;
+    loop {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let Some((&byte, after)) = rest.split_first() {
+            let code = (byte == b'%').then(|| after.get(..2)).flatten();
+            match code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok()) {
+                Some(decoded) if after[0] != b'+' => {
+                    bytes.push(decoded);
+                    rest = &after[2..];
+                }
+                _ => {
+                    bytes.push(byte);
+                    rest = after;
+                }
+            }
+        }
+        if bytes == text.as_bytes() {
+            return Ok(changed.then_some(text));
+        }
+        changed = true;
+        text = String::from_utf8(bytes).map_err(|_| Malformed::Encoded)?;
     }
 }
 

@@ -1,87 +1,216 @@
 //! Linting: rules without effect, or probably not as intended.
 
 use super::Policy;
-use super::decision::{Finding, Verdict};
+use super::command::{Command, runs_programs};
+use super::cover::CoverIndex;
+use super::decision::Finding;
 use super::effect::{Effect, STANDARD_EFFECTS};
 use super::profile::{PolicyError, Unlisted};
-use super::rules::{Command, Rule, RuleSet};
+use super::rules::Rule;
+use crate::interrupt;
 
-/// The rules of one verdict, with its word.
-type NamedSet<'p> = (&'static str, &'p RuleSet);
+/// The rules by what they cover.
+struct Lint<'p> {
+    policy: &'p Policy,
+    deny: CoverIndex<'p>,
+    ask: CoverIndex<'p>,
+    allow: CoverIndex<'p>,
+}
 
 impl Policy {
     /// Rules without effect, or probably not as intended.
     pub fn lint(&self) -> Vec<Finding> {
-        let sets = [("deny", &self.rules.deny), ("ask", &self.rules.ask), ("allow", &self.rules.allow)];
+        let rules = &self.rules;
+        let lint = Lint {
+            policy: self,
+            deny: CoverIndex::new(rules.deny.iter(), |rule| &rule.meant),
+            ask: CoverIndex::new(rules.ask.iter(), |rule| &rule.meant),
+            allow: CoverIndex::new(rules.allow.iter(), |rule| &rule.effect),
+        };
         let mut found = Vec::new();
-        for (at, (kind, set)) in sets.iter().enumerate() {
+        for (kind, set) in [("deny", &rules.deny), ("ask", &rules.ask), ("allow", &rules.allow)] {
             for rule in set.sorted() {
-                if let Some(shadowed) = shadowed(kind, rule, &sets[..at]) {
-                    found.push(shadowed);
-                    continue;
-                }
-                if *kind == "allow" {
-                    found.extend(redundant(rule, set));
-                }
-                found.extend(unknown(rule));
+                interrupt::check();
+                found.extend(lint.rule(kind, rule));
             }
         }
-        // What a list allows must be allowed as an effect too.
-        found.extend(self.rules.exec.iter().filter_map(|command| self.inert_command(command)));
-        found.extend(self.rules.write_roots.iter().filter_map(|root| self.inert_write_root(root)));
+        for command in &rules.exec {
+            interrupt::check();
+            found.extend(lint.command(command));
+        }
+        for root in &rules.write_roots {
+            interrupt::check();
+            found.extend(lint.write_root(root));
+        }
+        found
+    }
+}
+
+impl Lint<'_> {
+    fn rule(&self, kind: &str, rule: &Rule) -> Vec<Finding> {
+        if let Some(shadowed) = self.shadowed(kind, rule) {
+            return vec![shadowed];
+        }
+        let letters =
+            glob_letters(&rule.text).map(|message| about(rule, "warning", "glob_character", message, LETTERS));
+        let mut found: Vec<Finding> = letters.into_iter().chain(unknown(rule)).collect();
+        match kind {
+            "allow" => found.extend(self.redundant(rule).into_iter().chain(narrow(rule)).chain(wide(rule))),
+            _ => found.extend(self.partial(kind, rule)),
+        }
         found
     }
 
-    fn inert_command(&self, command: &Command) -> Option<Finding> {
-        let program = command.text.split(' ').next().unwrap_or_default();
-        let effect = if program.contains('*') { "proc.exec".to_owned() } else { format!("proc.exec:{program}") };
-        (self.judge(&effect).0 == Verdict::Deny).then(|| Finding {
-            severity: "warning",
-            code: "inert_exec",
-            rule: command.text.to_string(),
-            source: command.source.to_string(),
-            message: format!("the command can never run: {effect} is not allowed"),
-            hint: "Add proc.exec, or this program as its scope, to allowed_effects or ask_effects.",
-        })
+    /// A rule of a stronger verdict covers it.
+    fn shadowed(&self, kind: &str, rule: &Rule) -> Option<Finding> {
+        let stronger = [("deny", &self.deny), ("ask", &self.ask)].into_iter().take_while(|(by, _)| *by != kind);
+        let folded = rule.meant.clone().folded();
+        let (by, other) = stronger.filter_map(|(by, index)| Some((by, index.covering(&folded).next()?))).next()?;
+        let message = format!(
+            "the {kind} rule can never match: the {by} rule \"{}\" of \"{}\" covers it",
+            other.text, other.source
+        );
+        let code = if by == "deny" { "shadowed_by_deny" } else { "shadowed_by_ask" };
+        Some(about(rule, "warning", code, message, "Remove one of the two."))
     }
 
-    fn inert_write_root(&self, root: &Rule) -> Option<Finding> {
-        let stopped = self.rules.deny.iter().any(|deny| deny.effect.covers(&root.effect));
-        let listed = self.rules.allow.iter().chain(self.rules.ask.iter()).any(|r| r.effect.overlaps(&root.effect));
-        (stopped || (!listed && self.unlisted == Unlisted::Deny)).then(|| {
-            about(
+    /// A wider rule of the same verdict covers it.
+    fn redundant(&self, rule: &Rule) -> Option<Finding> {
+        let wider = self
+            .allow
+            .covering(&rule.effect)
+            .find(|other| !std::ptr::eq(*other, rule) && !rule.effect.covers(&other.effect))?;
+        let message = format!("the allow rule \"{}\" of \"{}\" covers it", wider.text, wider.source);
+        Some(about(rule, "info", "redundant", message, "Remove it if the wider rule is meant."))
+    }
+
+    /// It leaves out what a reader would take to be meant, and something else allows that.
+    fn partial(&self, kind: &str, rule: &Rule) -> Option<Finding> {
+        let name = rule.text.split(':').next().unwrap_or_default();
+        let (left, hint) = if let Some(domain) = rule.effect.domain_above() {
+            (domain, "Write ** instead of * for the domain and all below it.")
+        } else {
+            (rule.effect.program()?.to_owned(), "Write the name of the program alone for every path that it has.")
+        };
+        let left = format!("{name}:{left}");
+        let effect = Effect::parse(&left).ok()?;
+        self.may_happen(&effect)
+            .then(|| about(rule, "warning", "partial", format!("the {kind} rule does not cover {left}"), hint))
+    }
+
+    /// Some action of the effect is neither denied nor unlisted.
+    fn may_happen(&self, effect: &Effect<'_>) -> bool {
+        let rules = &self.policy.rules;
+        let folded = effect.clone().folded();
+        if self.deny.covering(&folded).next().is_some() {
+            return false;
+        }
+        self.policy.unlisted == Unlisted::Ask
+            || self.allow.covering(effect).next().is_some()
+            || self.ask.covering(&folded).next().is_some()
+            || (!effect.is_concrete()
+                && rules.allow.iter().chain(rules.ask.iter()).any(|rule| {
+                    interrupt::check();
+                    rule.effect.overlaps(effect)
+                }))
+    }
+
+    // What a list allows must be allowed as an effect too.
+    fn command(&self, command: &Command) -> Vec<Finding> {
+        let finding = |code, message, hint| Finding {
+            severity: "warning",
+            code,
+            rule: command.text.to_string(),
+            source: command.source.to_string(),
+            message,
+            hint,
+        };
+        let mut found = Vec::new();
+        let text = format!("proc.exec:{}", command.program());
+        if !Effect::parse(&text).is_ok_and(|effect| self.may_happen(&effect)) {
+            found.push(finding(
+                "inert_exec",
+                format!("the command can never run: {text} is not allowed"),
+                "Add proc.exec, or this program as its scope, to allowed_effects or ask_effects.",
+            ));
+        } else if runs_programs(command.program()) && command.takes_arguments() {
+            found.push(finding(
+                "runs_programs",
+                "it runs other programs, which its arguments or its input name".into(),
+                "Allow the programs themselves, or this one with fixed arguments.",
+            ));
+        }
+        found.extend(glob_letters(&command.text).map(|message| finding("glob_character", message, LETTERS)));
+        found
+    }
+
+    fn write_root(&self, root: &Rule) -> Vec<Finding> {
+        let mut found = Vec::new();
+        if !self.may_happen(&root.effect) {
+            found.push(about(
                 root,
                 "warning",
                 "inert_write_root",
                 "nothing can be written there: fs.write is not allowed for it".into(),
                 "Add fs.write, or this directory as its scope, to allowed_effects or ask_effects.",
-            )
-        })
+            ));
+        }
+        if root.effect.is_root() {
+            let message = "it is the root, so every file may be written".into();
+            found.push(about(root, "warning", "wide", message, "Write the directories that are meant."));
+        }
+        found
+            .extend(glob_letters(&root.text).map(|message| about(root, "warning", "glob_character", message, LETTERS)));
+        found
     }
+}
+
+const LETTERS: &str = "Write one rule for each, with * for a whole segment and a final ** for any number.";
+
+/// Signs that mean something in other pattern languages.
+fn glob_letters(text: &str) -> Option<String> {
+    let scope = text.split_once(':').map_or(text, |(_, scope)| scope);
+    // An address stands in brackets.
+    let scope = if text.starts_with("net.") { "" } else { scope };
+    let encoded = scope
+        .match_indices('%')
+        .any(|(at, _)| scope.as_bytes().get(at + 1..at + 3).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit)));
+    let sign =
+        scope.chars().find(|c| matches!(c, '?' | '[' | ']' | '{' | '}' | '$' | '~' | '!')).or(encoded.then_some('%'))?;
+    Some(format!("\"{sign}\" is a letter like any other here"))
+}
+
+/// An allow rule that looks like all and is not.
+fn narrow(rule: &Rule) -> Option<Finding> {
+    if rule.effect.is_detour() {
+        let message = "no request has this path: a link of /proc or /dev leads to another place".into();
+        return Some(about(rule, "warning", "never_matches", message, "Write the path of the file itself."));
+    }
+    let scope = rule.text.split_once(':')?.1;
+    if rule.effect.is_narrow() {
+        let message = match rule.effect.root() {
+            Some("net") => "the allow rule covers no address, and only names of as many labels",
+            _ => "the allow rule covers no absolute path",
+        };
+        return Some(about(rule, "warning", "narrow", message.into(), "Leave the scope out for all of them."));
+    }
+    (scope.len() > 1 && scope.ends_with('/')).then(|| {
+        let message = "the allow rule covers the directory alone, nothing in it".into();
+        about(rule, "warning", "narrow", message, "Write ** at its end for all that is in it.")
+    })
+}
+
+/// An allow rule that is the root without looking like it.
+fn wide(rule: &Rule) -> Option<Finding> {
+    let scope = rule.text.split_once(':')?.1;
+    (rule.effect.is_root() && scope.contains("..")).then(|| {
+        let message = "its path is the root, so it covers every file".into();
+        about(rule, "warning", "wide", message, "Write the directories that are meant.")
+    })
 }
 
 fn about(rule: &Rule, severity: &'static str, code: &'static str, message: String, hint: &'static str) -> Finding {
     Finding { severity, code, rule: rule.text.to_string(), source: rule.source.to_string(), message, hint }
-}
-
-/// A rule of a stronger verdict covers it.
-fn shadowed(kind: &str, rule: &Rule, stronger: &[NamedSet<'_>]) -> Option<Finding> {
-    let (by, other) = stronger
-        .iter()
-        .find_map(|(by, set)| set.iter().find(|other| other.effect.covers(&rule.effect)).map(|other| (*by, other)))?;
-    let message =
-        format!("the {kind} rule can never match: the {by} rule \"{}\" of \"{}\" covers it", other.text, other.source);
-    let code = if by == "deny" { "shadowed_by_deny" } else { "shadowed_by_ask" };
-    Some(about(rule, "warning", code, message, "Remove one of the two."))
-}
-
-/// A wider rule of the same verdict covers it.
-fn redundant(rule: &Rule, set: &RuleSet) -> Option<Finding> {
-    let wider = set.iter().find(|other| {
-        !std::ptr::eq(*other, rule) && other.effect.covers(&rule.effect) && !rule.effect.covers(&other.effect)
-    })?;
-    let message = format!("the allow rule \"{}\" of \"{}\" covers it", wider.text, wider.source);
-    Some(about(rule, "info", "redundant", message, "Remove it if the wider rule is meant."))
 }
 
 /// No standard effect has its root, or its name.

@@ -5,6 +5,8 @@
 //! ancestor wins. `unlisted` and `mode` are those of the requested profile.
 //! Invalid requests are denied.
 
+mod command;
+mod cover;
 mod decision;
 pub mod effect;
 mod lint;
@@ -24,10 +26,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::json;
 
+use self::command::{programs_in, runs_programs};
 use self::effect::Effect;
 use self::profile::resolve;
 use self::rules::{RuleSet, Rules};
 use crate::error::shorten;
+use crate::interrupt;
 
 /// A profile with everything it inherits, ready to decide.
 #[derive(Debug, Clone)]
@@ -84,20 +88,25 @@ impl Policy {
 
     /// The verdict on one effect.
     pub fn judge<'p>(&'p self, text: &str) -> (Verdict, Why<'p>) {
-        let effect = match Effect::parse(text) {
-            Ok(effect) => effect,
+        interrupt::check();
+        let parsed = Effect::parse(text).and_then(|effect| Ok((effect.spellings(text)?, effect)));
+        let (spellings, effect) = match parsed {
+            Ok(parsed) => parsed,
             Err(why) => return (Verdict::Deny, Why::Malformed(why)),
         };
-        if let Some(rule) = self.rules.deny.overlapping(text, &effect) {
+        let spellings = if spellings.is_empty() { std::slice::from_ref(&effect) } else { &spellings };
+        if let Some(rule) = self.rules.deny.overlapping(text, spellings) {
             return (Verdict::Deny, Why::Rule(rule));
         }
-        if let Some(rule) = self.rules.ask.overlapping(text, &effect) {
-            return (Verdict::Ask, Why::Rule(rule));
+        let ask = self.rules.ask.overlapping(text, spellings);
+        let allow = self.rules.allow.covering(text, &effect);
+        match (ask, allow) {
+            // What an ask rule means in addition to what it names is only taken from what is allowed.
+            (Some(rule), Some(_)) => (Verdict::Ask, Why::Rule(rule)),
+            (Some(rule), None) if self.rules.ask.names(text, &effect) => (Verdict::Ask, Why::Rule(rule)),
+            (_, Some(rule)) => (Verdict::Allow, Why::Rule(rule)),
+            (_, None) => (self.unlisted_verdict(), Why::Unlisted),
         }
-        if let Some(rule) = self.rules.allow.covering(text, &effect) {
-            return (Verdict::Allow, Why::Rule(rule));
-        }
-        (self.unlisted_verdict(), Why::Unlisted)
     }
 
     fn unlisted_verdict(&self) -> Verdict {
@@ -171,14 +180,37 @@ impl Policy {
         }
     }
 
-    /// Decides whether a command may run: the effect `proc.exec:<program>` must be
-    /// allowed and an entry of `allowed_exec` must match.
+    /// Decides whether a command may run: the effect `proc.exec:<program>` must be allowed and an entry of `allowed_exec`
+    /// must match. The programs that its arguments may name, where it runs others, must not be denied.
     pub fn check_exec(&self, argv: &[&str]) -> Decision {
         let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
             return Decision::refused(vec!["proc.exec".into()], "the command has no program");
         };
         let effect = format!("proc.exec:{program}");
-        self.decide_listed(&effect, "allowed_exec", || self.rules.exec.iter().any(|command| command.matches(argv)))
+        let as_path = format!("fs.exec:{program}");
+        let path = Effect::parse(&as_path).ok();
+        let listed = || self.rules.exec.iter().any(|command| command.matches(argv, path.as_ref()));
+        let decision = self.decide_listed(&effect, "allowed_exec", listed);
+        if decision.verdict == Verdict::Deny || !runs_programs(program) {
+            return decision;
+        }
+        let mut asked = None;
+        for word in programs_in(&argv[1..]) {
+            let run = format!("proc.exec:{word}");
+            match self.judge(&run) {
+                (Verdict::Deny, why @ Why::Rule(_)) => {
+                    let words = self.words(Verdict::Deny, &why);
+                    let reason = format!("{}: runs {}, {words}", shorten(&effect), shorten(&run));
+                    return Decision::refused(vec![effect], reason);
+                }
+                (Verdict::Ask, why @ Why::Rule(_)) if asked.is_none() => asked = Some(why),
+                _ => {}
+            }
+        }
+        match asked {
+            Some(why) if decision.allowed => self.decide(std::iter::once((effect.as_str(), Verdict::Ask, why))),
+            _ => decision,
+        }
     }
 
     /// Decides whether a file may be written: the effect `fs.write:<path>` must be
@@ -215,8 +247,7 @@ impl Policy {
                 let (verdict, why) = self.judge(effect);
                 let words = match &why {
                     Why::Rule(rule)
-                        if verdict != Verdict::Allow
-                            && !Effect::parse(effect).is_ok_and(|e| rule.effect.covers(&e)) =>
+                        if verdict != Verdict::Allow && !Effect::parse(effect).is_ok_and(|e| rule.meant.covers(&e)) =>
                     {
                         format!(
                             "{}, which covers a part of the request; request a narrower scope",

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::command::Command;
 use super::effect::{BadEffect, Effect, Malformed};
 use super::profile::{MAX_NAME_BYTES, MAX_RULES, PolicyError, Profile};
 use crate::error::shorten;
+use crate::interrupt;
 
 /// A rule with the profile it came from.
 #[derive(Debug, Clone)]
@@ -13,7 +15,10 @@ pub struct Rule {
     pub text: Rc<str>,
     /// The profile that has it.
     pub source: Rc<str>,
+    /// As it stands.
     pub(super) effect: Effect<'static>,
+    /// As its verdict reads it.
+    pub(super) meant: Effect<'static>,
 }
 
 /// Rules of one verdict, found by the name of the effect.
@@ -41,11 +46,20 @@ impl RuleSet {
         self.by_name.get(name_of(text)).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn overlapping(&self, text: &str, effect: &Effect<'_>) -> Option<&Rule> {
-        self.named(text)
-            .iter()
-            .find(|rule| rule.effect.overlaps_scope(effect))
-            .or_else(|| self.with_wildcard.iter().find(|rule| rule.effect.overlaps(effect)))
+    /// A rule that, as it is meant, overlaps one of the spellings.
+    pub(super) fn overlapping(&self, text: &str, spellings: &[Effect<'_>]) -> Option<&Rule> {
+        spellings.iter().find_map(|effect| {
+            self.named(text)
+                .iter()
+                .find(|rule| rule.meant.overlaps_scope(effect))
+                .or_else(|| self.with_wildcard.iter().find(|rule| rule.meant.overlaps(effect)))
+        })
+    }
+
+    /// Whether a rule overlaps the effect as it stands.
+    pub(super) fn names(&self, text: &str, effect: &Effect<'_>) -> bool {
+        self.named(text).iter().any(|rule| rule.effect.overlaps_scope(effect))
+            || self.with_wildcard.iter().any(|rule| rule.effect.overlaps(effect))
     }
 
     pub(super) fn covering(&self, text: &str, effect: &Effect<'_>) -> Option<&Rule> {
@@ -63,77 +77,6 @@ impl RuleSet {
         let mut all: Vec<&Rule> = self.iter().collect();
         all.sort_by(|a, b| (&a.text, &a.source).cmp(&(&b.text, &b.source)));
         all
-    }
-}
-
-/// One entry of `allowed_exec`.
-#[derive(Debug, Clone)]
-pub(super) struct Command {
-    pub(super) text: Rc<str>,
-    pub(super) source: Rc<str>,
-    program: Program,
-    /// `None`: any arguments.
-    arguments: Option<(Vec<Option<Box<str>>>, bool)>,
-}
-
-#[derive(Debug, Clone)]
-enum Program {
-    /// Found through the search path of the caller: must be asked for by the same bare name.
-    Name(Box<str>),
-    Path(Effect<'static>),
-}
-
-impl Command {
-    fn parse(text: &str, source: &Rc<str>) -> Option<Self> {
-        if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
-            return None;
-        }
-        let mut words = text.split(' ');
-        let first = words.next()?;
-        let program = if first.contains('/') {
-            Program::Path(Effect::parse_rule(&format!("fs.exec:{first}")).ok()?.into_owned())
-        } else if first.is_empty() || first.contains(['*', '\\']) {
-            return None;
-        } else {
-            Program::Name(first.into())
-        };
-        let mut arguments = Vec::new();
-        let mut any = false;
-        let mut count = 0;
-        for word in words {
-            count += 1;
-            match word {
-                "" => return None,
-                _ if any => return None,
-                "**" => any = true,
-                "*" => arguments.push(None),
-                _ => arguments.push(Some(word.into())),
-            }
-        }
-        Some(Command {
-            text: text.into(),
-            source: source.clone(),
-            program,
-            arguments: (count > 0).then_some((arguments, any)),
-        })
-    }
-
-    pub(super) fn matches(&self, argv: &[&str]) -> bool {
-        let program = match &self.program {
-            Program::Name(name) => **name == *argv[0],
-            Program::Path(rule) => {
-                Effect::parse(&format!("fs.exec:{}", argv[0])).is_ok_and(|asked| rule.covers(&asked))
-            }
-        };
-        program
-            && match &self.arguments {
-                None => true,
-                Some((patterns, any)) => {
-                    let given = &argv[1..];
-                    (given.len() == patterns.len() || (*any && given.len() > patterns.len()))
-                        && patterns.iter().zip(given).all(|(p, g)| p.as_ref().is_none_or(|p| **p == **g))
-                }
-            }
     }
 }
 
@@ -155,14 +98,23 @@ impl Rules {
             ("ask_effects", &profile.ask_effects),
             ("allowed_effects", &profile.allowed_effects),
         ];
+        self.count += columns.iter().map(|(_, list)| list.len()).sum::<usize>()
+            + profile.allowed_exec.len()
+            + profile.allowed_write_roots.len();
+        if self.count > MAX_RULES {
+            return Err(PolicyError::TooLarge { policy: profile.name.clone() });
+        }
+        let bad_rule = |column, text: &str, why| PolicyError::BadRule {
+            policy: profile.name.clone(),
+            column,
+            bad: BadEffect::new(text, why),
+        };
         for (column, list) in columns {
             for text in list {
-                let effect = Effect::parse_rule(text).map_err(|why| PolicyError::BadRule {
-                    policy: profile.name.clone(),
-                    column,
-                    bad: BadEffect::new(text, why),
-                })?;
-                let rule = Rule { text: text.as_str().into(), source: source.clone(), effect: effect.into_owned() };
+                interrupt::check();
+                let effect = Effect::parse_rule(text).map_err(|why| bad_rule(column, text, why))?.into_owned();
+                let meant = if column == "allowed_effects" { effect.clone() } else { effect.clone().widened() };
+                let rule = Rule { text: text.as_str().into(), source: source.clone(), effect, meant };
                 match column {
                     "denied_effects" => self.deny.push(rule),
                     "ask_effects" => self.ask.push(rule),
@@ -171,23 +123,16 @@ impl Rules {
             }
         }
         for text in &profile.allowed_exec {
+            interrupt::check();
             let command = Command::parse(text, &source)
                 .ok_or_else(|| PolicyError::BadCommand { policy: profile.name.clone(), command: shorten(text) })?;
             self.exec.push(command);
         }
         for text in &profile.allowed_write_roots {
-            let effect = write_root(text).map_err(|why| PolicyError::BadRule {
-                policy: profile.name.clone(),
-                column: "allowed_write_roots",
-                bad: BadEffect::new(text, why),
-            })?;
-            self.write_roots.push(Rule { text: text.as_str().into(), source: source.clone(), effect });
-        }
-        self.count += columns.iter().map(|(_, list)| list.len()).sum::<usize>()
-            + profile.allowed_exec.len()
-            + profile.allowed_write_roots.len();
-        if self.count > MAX_RULES {
-            return Err(PolicyError::TooLarge { policy: profile.name.clone() });
+            interrupt::check();
+            let effect = write_root(text).map_err(|why| bad_rule("allowed_write_roots", text, why))?;
+            let rule = Rule { text: text.as_str().into(), source: source.clone(), meant: effect.clone(), effect };
+            self.write_roots.push(rule);
         }
         Ok(())
     }
@@ -196,6 +141,9 @@ impl Rules {
 /// A directory, and everything below it.
 fn write_root(text: &str) -> Result<Effect<'static>, Malformed> {
     let root = text.strip_suffix("/**").unwrap_or(text);
+    if text.is_empty() {
+        return Err(Malformed::Empty);
+    }
     if root.split('/').any(|part| part.contains('*')) {
         return Err(Malformed::WildcardPlace);
     }

@@ -122,6 +122,134 @@ fn lint_finds_what_does_nothing() {
     assert_eq!(codes.len(), 7, "{codes:?}");
 }
 
+fn codes(policy: &Profile) -> Vec<(&'static str, String)> {
+    Policy::compile("p", std::slice::from_ref(policy)).unwrap().lint().into_iter().map(|f| (f.code, f.rule)).collect()
+}
+
+#[test]
+fn lint_names_what_covers_less_than_it_reads() {
+    let found = |allow: &[&str], deny: &[&str]| codes(&profile("p", allow, &[], deny));
+    let one = |code, rule: &str| vec![(code, rule.to_owned())];
+    assert_eq!(found(&["net.fetch"], &["net.fetch:*.bad.example"]), one("partial", "net.fetch:*.bad.example"));
+    assert_eq!(found(&["net.fetch"], &["net.fetch:**.bad.example"]), []);
+    assert_eq!(found(&["net.fetch:good.example"], &["net.fetch:*.bad.example"]), []);
+    assert_eq!(found(&["proc.exec"], &["proc.exec:/bin/rm"]), one("partial", "proc.exec:/bin/rm"));
+    assert_eq!(found(&["proc.exec"], &["proc.exec:/bin/rm", "proc.exec:rm"]), []);
+    assert_eq!(found(&["fs.write"], &["fs.write:/**"]), one("shadowed_by_deny", "fs.write"));
+    assert_eq!(found(&["net.fetch"], &["net.fetch:*"]), one("shadowed_by_deny", "net.fetch"));
+    assert_eq!(found(&["fs.read:/ETC/x"], &["fs.read:/etc"]), one("shadowed_by_deny", "fs.read:/ETC/x"));
+    for rule in [
+        "fs.read:/srv/{a,b}/**",
+        "fs.read:/srv/f?.txt",
+        "fs.read:/srv/[ab]/**",
+        "fs.read:/$HOME/**",
+        "fs.read:/~/x",
+        "fs.read:/srv/a%20b/**",
+        "git.read:v[12]",
+    ] {
+        assert_eq!(found(&["fs.read", "git.read"], &[rule]), one("glob_character", rule));
+    }
+    for rule in ["net.fetch:*", "net.fetch:*.*", "proc.exec:**", "git.read:*", "fs.read:/srv/"] {
+        assert_eq!(found(&[rule], &[]), one("narrow", rule));
+    }
+    for rule in ["net.fetch:**", "net.fetch:[fd00::/8]", "db.read:*", "fs.read:/**", "fs.read:/srv/a b/**"] {
+        assert_eq!(found(&[rule], &[]), []);
+    }
+    assert_eq!(found(&["fs.read:/srv/../**"], &[]), one("wide", "fs.read:/srv/../**"));
+    assert_eq!(found(&["fs.read:/proc/self/root/**"], &[]), one("never_matches", "fs.read:/proc/self/root/**"));
+}
+
+#[test]
+fn lint_of_commands_and_roots() {
+    let listed = |allow: &[&str], deny: &[&str], exec: &[&str], roots: &[&str]| {
+        let list = |items: &[&str]| items.iter().map(|s| (*s).to_owned()).collect();
+        codes(&Profile { allowed_exec: list(exec), allowed_write_roots: list(roots), ..profile("p", allow, &[], deny) })
+    };
+    assert_eq!(listed(&["proc.exec"], &["proc.exec:/opt/x/**"], &["/usr/bin/*"], &[]), []);
+    assert_eq!(listed(&["proc.exec:/usr/bin/*"], &[], &["/usr/bin/*"], &[]), []);
+    assert_eq!(
+        listed(&["proc.exec"], &["proc.exec:/usr/bin/**"], &["/usr/bin/*"], &[]),
+        [("inert_exec", "/usr/bin/*".into())]
+    );
+    for launcher in ["env", "sh", "/bin/bash", "xargs **", "python3.12", "find *", "/usr/bin/sudo", "busybox"] {
+        assert_eq!(listed(&["proc.exec"], &[], &[launcher], &[]), [("runs_programs", launcher.into())]);
+    }
+    assert_eq!(listed(&["proc.exec"], &[], &["python3 report.py", "git", "npm test"], &[]), []);
+    assert_eq!(listed(&["fs.write"], &[], &[], &["/"]), [("wide", "/".into())]);
+    assert_eq!(listed(&["fs.write"], &[], &[], &["/srv/app/../.."]), [("wide", "/srv/app/../..".into())]);
+    assert_eq!(listed(&["fs.write"], &[], &[], &["C:/"]), [("wide", "C:/".into())]);
+    assert_eq!(
+        listed(&["fs.write"], &["fs.write:/srv"], &[], &["/srv/app"]),
+        [("inert_write_root", "/srv/app".into())]
+    );
+    for (column, text) in [
+        ("root", ""),
+        ("root", " "),
+        ("root", "."),
+        ("root", "/srv/\u{200b}x"),
+        ("exec", ""),
+        ("exec", "a\u{200b}b"),
+        ("exec", "a\u{a0}b"),
+    ] {
+        let mut bad = profile("p", &[], &[], &[]);
+        if column == "root" {
+            bad.allowed_write_roots.push(text.into())
+        } else {
+            bad.allowed_exec.push(text.into())
+        }
+        assert!(bad.validate().is_err(), "{column} {text:?}");
+    }
+}
+
+#[test]
+fn programs_that_run_programs() {
+    let mut p = profile("p", &["proc.exec"], &["proc.exec:curl"], &["proc.exec:rm", "proc.exec:/opt/x/**"]);
+    p.allowed_exec = ["env", "sh", "xargs **", "busybox", "git"].map(String::from).to_vec();
+    let p = Policy::compile("p", &[p]).unwrap();
+    for (argv, verdict) in [
+        (&["env", "rm", "-rf", "/x"][..], Verdict::Deny),
+        (&["env", "A=1", "/bin/rm"], Verdict::Deny),
+        (&["env", "./rm"], Verdict::Deny),
+        (&["sh", "-c", "cd /x && rm -rf ."], Verdict::Deny),
+        (&["busybox", "RM"], Verdict::Deny),
+        (&["xargs", "/opt/x/tool"], Verdict::Deny),
+        (&["sh", "-c", "curl x"], Verdict::Ask),
+        (&["env", "ls"], Verdict::Allow),
+        (&["sh", "-c", "ls /form"], Verdict::Allow),
+        (&["git", "commit", "-m", "rm"], Verdict::Allow),
+    ] {
+        assert_eq!(p.check_exec(argv).verdict, verdict, "{argv:?}");
+    }
+}
+
+/// What an ask rule means in addition to what it names takes from what is allowed, and adds nothing to it.
+#[test]
+fn an_ask_rule_never_weakens() {
+    let p = Policy::compile("p", &[profile("p", &["fs.write:/srv/**"], &["fs.write:/srv/app", "fs.write:/etc"], &[])])
+        .unwrap();
+    for (effect, verdict) in [
+        ("fs.write:/srv/app", Verdict::Ask),
+        ("fs.write:/srv/app/x", Verdict::Ask),
+        ("fs.write:/SRV/app/x", Verdict::Deny),
+        ("fs.write:/srv/x", Verdict::Allow),
+        ("fs.write:/etc", Verdict::Ask),
+        ("fs.write:/etc/passwd", Verdict::Deny),
+    ] {
+        assert_eq!(p.judge(effect).0, verdict, "{effect}");
+    }
+}
+
+/// Ten thousand rules, each compared with those only that may cover it.
+#[test]
+fn lint_is_not_quadratic() {
+    let rules: Vec<String> = (0..9_000).map(|n| format!("fs.read:/srv/{n}/**")).collect();
+    let mut p = profile("p", &refs(&rules), &[], &[]);
+    p.allowed_exec = (0..900).map(|n| format!("tool{n}")).collect();
+    let started = std::time::Instant::now();
+    assert_eq!(codes(&p).len(), 900);
+    assert!(started.elapsed().as_secs() < 3, "{:?}", started.elapsed());
+}
+
 fn texts() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(
         prop_oneof!["[ab]\\.[ab]", "[ab]\\.\\*", "[ab]\\.[ab]:/[ab]", "[ab]\\.\\*\\*", Just("**".to_owned())],

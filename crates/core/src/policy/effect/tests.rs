@@ -36,6 +36,24 @@ fn wildcards_cover_what_they_say() {
         ("net.fetch:*.github.com", "net.fetch:api.github.com", true),
         ("net.fetch:*.github.com", "net.fetch:github.com", false),
         ("net.fetch:[::1]", "net.fetch:[::1]:80", true),
+        ("net.fetch:**.github.com", "net.fetch:github.com", true),
+        ("net.fetch:**.github.com", "net.fetch:a.b.github.com", true),
+        ("net.fetch:**.github.com", "net.fetch:agithub.com", false),
+        ("net.fetch:*.github.com", "net.fetch:a.b.github.com", false),
+        ("net.fetch:**", "net.fetch:[::1]", true),
+        ("net.fetch:*", "net.fetch:10.0.0.1", false),
+        ("net.fetch:10.0.0.0/8", "net.fetch:10.1.2.3:80", true),
+        ("net.fetch:10.0.0.0/8", "net.fetch:10.1.0.0/16", true),
+        ("net.fetch:10.1.0.0/16", "net.fetch:10.0.0.0/8", false),
+        ("net.fetch:10.1.*.*", "net.fetch:10.1.2.3", true),
+        ("net.fetch:[::]/0", "net.fetch:10.1.2.3", false),
+        ("fs.read:/srv/my files/**", "fs.read:/srv/my files/a b.txt", true),
+        ("fs.read:/srv/x", "fs.read:/srv/X", false),
+        ("fs.read:C:/work/**", "fs.read:c:/work/x", true),
+        ("fs.read:/srv/caf\u{e9}/**", "fs.read:/srv/cafe\u{301}/x", true),
+        ("fs.read:/**", "fs.read:C:/x", true),
+        ("fs.read:/srv/**", "fs.read:C:/srv/x", false),
+        ("proc.exec:rm", "proc.exec:/bin/rm", false),
     ] {
         assert_eq!(rule(r).covers(&effect(e)), covers, "{r} covers {e}");
     }
@@ -64,8 +82,43 @@ fn what_could_have_two_spellings_is_refused() {
         ("db.write:Public.Orders", Malformed::UpperCase),
         ("db.write:\"public\".orders", Malformed::Relation),
         ("db.write:a.b.c", Malformed::Relation),
-        ("net.fetch:API.github.com", Malformed::UpperCase),
-        ("net.fetch:evil.com.", Malformed::ScopeSegment),
+        ("net.fetch:evil.com..", Malformed::ScopeSegment),
+        ("net.fetch:.evil.com", Malformed::ScopeSegment),
+        ("net.fetch:.", Malformed::ScopeSegment),
+        ("net.fetch:evil%2ecom", Malformed::Host),
+        ("net.fetch:evil.com/path", Malformed::Host),
+        ("net.fetch:evil.com/24", Malformed::Host),
+        ("net.fetch:xn--a-", Malformed::Host),
+        ("net.fetch:010.0.0.1", Malformed::LeadingZero),
+        ("net.fetch:0251.0376.0251.0376", Malformed::LeadingZero),
+        ("net.fetch:1.2.3.4.5", Malformed::Address),
+        ("net.fetch:1.2.3.256", Malformed::Address),
+        ("net.fetch:256.1", Malformed::Address),
+        ("net.fetch:4294967296", Malformed::Address),
+        ("net.fetch:evil.1", Malformed::Address),
+        ("net.fetch:10.**", Malformed::Address),
+        ("net.fetch:*.0.0.1", Malformed::Address),
+        ("net.fetch:10.*.0.*", Malformed::Address),
+        ("net.fetch:10.0.0.1/8", Malformed::Network),
+        ("net.fetch:10.0.0.0/33", Malformed::Network),
+        ("net.fetch:[fd00::1/8]", Malformed::Network),
+        ("net.fetch:[fd00::/8]/8", Malformed::Host),
+        ("net.fetch:::1", Malformed::Host),
+        ("net.fetch:[::1%lo]", Malformed::Host),
+        ("net.fetch:[::1]80", Malformed::Host),
+        ("net.fetch:evil.com:+22", Malformed::Host),
+        ("fs.write:/srv/ x", Malformed::BlankAtEdge),
+        ("fs.write:/srv/x\u{a0}/y", Malformed::BlankAtEdge),
+        ("fs.write:/C:/x", Malformed::Path),
+        ("fs.write:/srv/\u{200b}x", Malformed::Invisible),
+        ("fs.write:/srv/\u{202e}x", Malformed::Invisible),
+        ("fs.write:/proc/self/root/etc", Malformed::Detour),
+        ("fs.write:/proc/1/task/1/cwd/x", Malformed::Detour),
+        ("fs.write:/proc/**", Malformed::Detour),
+        ("fs.write:/dev/fd/3", Malformed::Detour),
+        ("db.write: public.orders", Malformed::Blank),
+        ("git.write:my branch", Malformed::Blank),
+        ("proc.exec:rm -rf", Malformed::Blank),
         ("net.fetch:https://evil.com", Malformed::Host),
         ("net.fetch:user@evil.com", Malformed::Host),
         ("net.fetch:evil.com:99999", Malformed::Host),
@@ -143,6 +196,32 @@ proptest! {
         }
     }
 
+    /// The same for hosts, whose wildcards may stand at the beginning; and a deny is never weaker than it stands.
+    #[test]
+    fn hosts_are_sets(a in any_host(), b in any_host(), c in "net\\.a:[ab](\\.[ab]){0,3}|net\\.a:10\\.0\\.0\\.[0-3]") {
+        let (a, b, c) = (rule(&a), rule(&b), effect(&c));
+        prop_assert!(a.covers(&a));
+        if a.covers(&b) {
+            prop_assert!(a.overlaps(&b) && b.overlaps(&a));
+            if b.covers(&c) {
+                prop_assert!(a.covers(&c));
+            }
+        }
+        prop_assert_eq!(a.overlaps(&b), b.overlaps(&a));
+        if a.covers(&c) && b.covers(&c) {
+            prop_assert!(a.overlaps(&b));
+        }
+        prop_assert!(c.is_concrete() && (a.covers(&c) || !a.overlaps(&c) || a.is_narrow()));
+        let meant = a.clone().into_owned().widened();
+        prop_assert!(!a.overlaps(&b) || meant.overlaps(&b), "{:?} {:?}", meant, b);
+    }
+
+    #[test]
+    fn a_wide_rule_is_never_weaker(a in any_rule(), b in any_rule()) {
+        let (exact, meant, b) = (rule(&a), rule(&a).into_owned().widened(), rule(&b));
+        prop_assert!(!exact.overlaps(&b) || meant.overlaps(&b));
+    }
+
     /// No sequence of segments leads out of the directory a rule names.
     #[test]
     fn no_path_escapes_its_scope(parts in prop::collection::vec(prop_oneof![Just(".."), Just("."), Just(""), Just("a"), Just("app")], 0..12)) {
@@ -162,4 +241,119 @@ proptest! {
         let _ = Effect::parse(&text);
         let _ = Effect::parse_rule(&text);
     }
+}
+
+#[test]
+fn one_host_has_one_form() {
+    for (host, spellings) in [
+        ("evil.com", &["EVIL.com", "evil.com.", "\u{ff45}vil.com", "evil\u{3002}com", "evil.com:"][..4]),
+        (
+            "b\u{fc}cher.example",
+            &["xn--bcher-kva.example", "B\u{dc}CHER.example", "XN--BCHER-KVA.example", "bu\u{308}cher.example"],
+        ),
+        (
+            "169.254.169.254",
+            &[
+                "2852039166",
+                "0xa9fea9fe",
+                "0xA9.0xfe.43518",
+                "169.16689662",
+                "[::ffff:169.254.169.254]",
+                "[::ffff:a9fe:a9fe]",
+                "[64:ff9b::169.254.169.254]",
+                "[::169.254.169.254]",
+                "169.254.169.254.",
+                "169.254.169.254/32",
+            ],
+        ),
+        ("[::1]", &["[0:0:0:0:0:0:0:1]", "[::0001]", "[::0.0.0.1]", "[::1/128]", "[::1]/128"]),
+        ("[FD00::/8]", &["[fd00::]/8", "[fd00:0::/8]"]),
+        ("10.0.0.0/8", &["10.*.*.*", "0xa.0.0.0/8", "[::ffff:10.0.0.0/104]"]),
+        ("evil.com:443", &["evil.com:0443", "Evil.com.:443"]),
+    ] {
+        for spelling in spellings {
+            let (a, b) = (format!("net.fetch:{host}"), format!("net.fetch:{spelling}"));
+            assert_eq!(rule(&a), rule(&b), "{a} {b}");
+        }
+    }
+}
+
+/// What a deny of `r` does to a request for `e`.
+fn denies(r: &str, e: &str) -> bool {
+    let asked = effect(e);
+    let spellings = asked.spellings(e).unwrap();
+    let spellings = if spellings.is_empty() { vec![asked.into_owned()] } else { spellings };
+    let deny = rule(r).into_owned().widened();
+    spellings.iter().any(|spelling| deny.overlaps(spelling))
+}
+
+#[test]
+fn a_deny_is_read_wide() {
+    for (r, e, denied) in [
+        ("fs.write:/etc/", "fs.write:/etc/passwd", true),
+        ("fs.write:/etc", "fs.write:/etcetera", false),
+        ("fs.write:/etc/*", "fs.write:/etc/ssh/key", true),
+        ("fs.write:/srv/secret/**", "fs.write:/SRV/Secret/x", true),
+        ("fs.write:/srv/secret/**", "fs.write:C:/srv/secret/x", true),
+        ("fs.write:/srv/secret/**", "fs.write:/srv/%73ecret/x", true),
+        ("fs.write:/srv/secret/**", "fs.write:/srv/%2573ecret/x", true),
+        ("fs.write:/srv/secret/**", "fs.write:/srv%2fsecret/x", true),
+        ("fs.write:/srv/*/x", "fs.write:/srv/a%2fb/x", true),
+        ("fs.write:/srv/secret/**", "fs.write:/srv/secret./x", true),
+        ("fs.write:/srv/secret/**", "fs.write:/srv/sec\u{200d}ret/x", true),
+        ("fs.write:/srv/stra\u{df}e/**", "fs.write:/srv/STRASSE/x", true),
+        ("fs.write:/srv/secret/**", "fs.write:/srv/secrets/x", false),
+        ("fs.write:D:/**", "fs.write:C:/x", false),
+        ("net.fetch:*", "net.fetch:bad.example", true),
+        ("net.fetch:*", "net.fetch:10.0.0.1", true),
+        ("net.fetch:*", "net.fetch:[::1]", true),
+        ("net.fetch:*.*", "net.fetch:10.0.0.1", true),
+        ("net.fetch:*.bad.example", "net.fetch:a.b.bad.example", true),
+        ("net.fetch:*.bad.example", "net.fetch:bad.example", false),
+        ("net.fetch:**.bad.example", "net.fetch:bad.example", true),
+        ("net.fetch:bad.**", "net.fetch:bad.example.org", true),
+        ("net.fetch:10.0.0.1", "net.fetch:*.*.*.*", true),
+        ("net.fetch:169.254.169.254", "net.fetch:169.254.0.0/16", true),
+        ("net.fetch:[::]/0", "net.fetch:10.0.0.1", true),
+        ("net.fetch:evil.com:443", "net.fetch:evil.com:80", false),
+        ("proc.exec:rm", "proc.exec:/bin/rm", true),
+        ("proc.exec:rm", "proc.exec:/opt/x/RM.exe", true),
+        ("proc.exec:rm", "proc.exec:/bin/rm -rf", true),
+        ("proc.exec:rm", "proc.exec:/bin/rmdir", false),
+        ("proc.exec:cmd.exe", "proc.exec:C:/Windows/System32/cmd", true),
+        ("proc.exec:*", "proc.exec:/bin/rm", true),
+        ("proc.exec:**", "proc.exec:/bin/rm", true),
+        ("proc.exec:/opt/x", "proc.exec:/opt/x/tool", true),
+        ("git.write:main", "git.write:refs/heads/main", true),
+        ("git.write:main", "git.write:origin/MAIN", true),
+        ("git.write:*", "git.write:origin/main", true),
+        ("git.write:main", "git.write:maintenance", false),
+        ("mail.send:boss@x.org", "mail.send:BOSS@X.ORG", true),
+        ("tool.run:*", "tool.run:a/b", true),
+        ("db.*", "db.read.rows", true),
+        ("db.write:*", "db.write", true),
+    ] {
+        assert_eq!(denies(r, e), denied, "{r} denies {e}");
+    }
+    for hidden in ["fs.write:/srv/%00", "fs.write:/srv/%ff", "fs.write:/srv/%2e%2e/%5cx"] {
+        assert_eq!(effect(hidden).spellings(hidden), Err(Malformed::Encoded), "{hidden}");
+    }
+}
+
+fn any_host() -> impl Strategy<Value = String> {
+    let label = prop_oneof![4 => "[ab]", 1 => Just("*".to_owned())];
+    let name = (prop::bool::weighted(0.2), prop::collection::vec(label, 1..4), prop::bool::weighted(0.2)).prop_map(
+        |(lead, mut labels, any)| {
+            if lead {
+                labels.insert(0, "**".into());
+            }
+            if any {
+                labels.push("**".into());
+            }
+            format!("net.a:{}", labels.join("."))
+        },
+    );
+    let network = (0u32..4, 24u8..=32)
+        .prop_map(|(host, length)| format!("net.a:10.0.0.{}/{length}", host >> (32 - length) << (32 - length)));
+    prop_oneof![6 => name, 2 => network, 1 => Just("net.a:**".to_owned()), 1 => Just("net.a".to_owned())]
 }

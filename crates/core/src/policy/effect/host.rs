@@ -1,0 +1,276 @@
+//! Hosts: names, addresses and ranges of addresses, each with one canonical form.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+
+use super::Malformed;
+use super::segments::{Segment, Segments};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Host<'a> {
+    Every,
+    /// Labels of a name, in lower case; `*` and `**` may stand for some of them.
+    Name(Segments<'a>),
+    Network(Network),
+}
+
+/// Addresses with the same first `length` bits. An IPv4 address is the IPv6 address that it is mapped to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) bits: u128,
+    pub(super) length: u8,
+}
+
+/// `::ffff:0:0/96`, where IPv4 is mapped to.
+const MAPPED: u128 = 0xffff << 32;
+/// `64:ff9b::/96`, where NAT64 maps IPv4 to.
+const NAT64: u128 = 0x0064_ff9b << 96;
+
+impl Network {
+    fn new(bits: u128, length: u8) -> Result<Self, Malformed> {
+        let network = Network { bits, length };
+        if network.first(length) != bits {
+            return Err(Malformed::Network);
+        }
+        Ok(network)
+    }
+
+    fn v4(address: u32, length: u8) -> Result<Self, Malformed> {
+        Network::new(MAPPED | u128::from(address), length + 96)
+    }
+
+    fn v6(address: Ipv6Addr, length: u8) -> Result<Self, Malformed> {
+        let bits = address.to_bits();
+        let (prefix, last) = (bits >> 32 << 32, bits as u32);
+        // Addresses that stand for one of IPv4. `::` and `::1` do not.
+        if length >= 96 && (prefix == NAT64 || (prefix == 0 && last > 1)) {
+            return Network::v4(last, length - 96);
+        }
+        Network::new(bits, length)
+    }
+
+    fn is_v4(self) -> bool {
+        self.length >= 96 && self.bits >> 32 << 32 == MAPPED
+    }
+
+    /// The first `length` bits of the addresses.
+    pub(super) fn first(self, length: u8) -> u128 {
+        match length {
+            0 => 0,
+            _ => self.bits & (u128::MAX << (128 - u32::from(length))),
+        }
+    }
+
+    fn contains(self, other: Network) -> bool {
+        self.length <= other.length && other.first(self.length) == self.bits
+    }
+}
+
+impl<'a> Host<'a> {
+    pub(super) fn into_owned(self) -> Host<'static> {
+        match self {
+            Host::Every => Host::Every,
+            Host::Name(labels) => Host::Name(labels.into_owned()),
+            Host::Network(network) => Host::Network(network),
+        }
+    }
+
+    /// `host[:port]`
+    pub(super) fn parse(text: &'a str) -> Result<(Self, Option<u16>), Malformed> {
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (inside, after) = rest.split_once(']').ok_or(Malformed::Host)?;
+            let (after, port) = split_port(after);
+            (Self::bracketed(inside, after)?, port)
+        } else {
+            let (host, port) = split_port(text);
+            (Self::named(host)?, port)
+        };
+        let port = match port {
+            None => None,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(digits.parse().map_err(|_| Malformed::Host)?)
+            }
+            Some(_) => return Err(Malformed::Host),
+        };
+        Ok((host, port))
+    }
+
+    /// An IPv6 address, whose length of a range stands within the brackets or after them.
+    fn bracketed(inside: &str, after: &str) -> Result<Self, Malformed> {
+        let (address, length) = match (inside.split_once('/'), after.strip_prefix('/')) {
+            (Some((address, length)), None) if after.is_empty() => (address, Some(length)),
+            (None, Some(length)) => (inside, Some(length)),
+            (None, None) if after.is_empty() => (inside, None),
+            _ => return Err(Malformed::Host),
+        };
+        let address: Ipv6Addr = address.parse().map_err(|_| Malformed::Host)?;
+        Network::v6(address, prefix_length(length, 128)?).map(Host::Network)
+    }
+
+    fn named(text: &'a str) -> Result<Self, Malformed> {
+        let (name, length) = match text.split_once('/') {
+            Some((name, length)) => (name, Some(length)),
+            None => (text, None),
+        };
+        let host = match canonical_name(name)? {
+            Cow::Borrowed(name) => Self::labels(name, length)?,
+            Cow::Owned(name) => Host::labels(&name, length)?.into_owned(),
+        };
+        Ok(host)
+    }
+
+    fn labels(name: &'a str, length: Option<&str>) -> Result<Self, Malformed> {
+        if name == "**" && length.is_none() {
+            return Ok(Host::Every);
+        }
+        if let Some(network) = ipv4(name, length)? {
+            return Ok(Host::Network(network));
+        }
+        if length.is_some() {
+            return Err(Malformed::Host);
+        }
+        let (lead, rest) = match name.strip_prefix("**.") {
+            Some(rest) => (true, rest),
+            None => (false, name),
+        };
+        Ok(Host::Name(Segments { lead, ..Segments::parse(rest.split('.'))? }))
+    }
+
+    /// What a rule that denies means: a `*` at the beginning stands for one label or more.
+    pub(super) fn widened(self) -> Self {
+        match self {
+            Host::Name(labels) if labels.only_wildcards() => Host::Every,
+            Host::Name(labels) => {
+                let lead = labels.lead || labels.head.first() == Some(&Segment::One);
+                Host::Name(Segments { lead, ..labels })
+            }
+            other => other,
+        }
+    }
+
+    pub(super) fn covers(&self, other: &Host<'_>) -> bool {
+        match (self, other) {
+            (Host::Every, _) => true,
+            (Host::Name(a), Host::Name(b)) => a.covers(b),
+            // All of IPv6 is not meant to be IPv4 too.
+            (Host::Network(a), Host::Network(b)) => a.is_v4() == b.is_v4() && a.contains(*b),
+            _ => false,
+        }
+    }
+
+    pub(super) fn overlaps(&self, other: &Host<'_>) -> bool {
+        match (self, other) {
+            (Host::Every, _) | (_, Host::Every) => true,
+            (Host::Name(a), Host::Name(b)) => a.overlaps(b),
+            (Host::Network(a), Host::Network(b)) => a.contains(*b) || b.contains(*a),
+            // Who asks for `*.*.*.*` may mean addresses.
+            (Host::Name(name), Host::Network(_)) | (Host::Network(_), Host::Name(name)) => name.only_wildcards(),
+        }
+    }
+}
+
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    }
+}
+
+/// The number of bits behind the slash; all of them without one.
+fn prefix_length(text: Option<&str>, all: u8) -> Result<u8, Malformed> {
+    match text {
+        None => Ok(all),
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0')) => {
+            digits.parse().ok().filter(|length| *length <= all).ok_or(Malformed::Network)
+        }
+        Some(_) => Err(Malformed::Host),
+    }
+}
+
+/// Lower case, without the root's dot, in the form that is looked up (IDNA).
+fn canonical_name(name: &str) -> Result<Cow<'_, str>, Malformed> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.' | b'*');
+    let name = if name.bytes().all(plain) && !name.contains("xn--") {
+        Cow::Borrowed(name)
+    } else {
+        let ascii = Uts46::new()
+            .to_ascii(name.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore)
+            .map_err(|_| Malformed::Host)?
+            .into_owned();
+        if !ascii.bytes().all(plain) {
+            return Err(Malformed::Host);
+        }
+        Cow::Owned(ascii)
+    };
+    match name.ends_with('.') {
+        false if name.is_empty() => Err(Malformed::Host),
+        false => Ok(name),
+        true => match name {
+            Cow::Borrowed(name) => Ok(Cow::Borrowed(&name[..name.len() - 1])),
+            Cow::Owned(mut name) => {
+                name.pop();
+                Ok(Cow::Owned(name))
+            }
+        },
+    }
+}
+
+/// The IPv4 address or range that a name is, as programs read it: up to four numbers, decimal or hexadecimal, the last of
+/// which fills what is left; or four parts, the last of them `*`.
+fn ipv4(name: &str, length: Option<&str>) -> Result<Option<Network>, Malformed> {
+    let is_wild = |part: &str| matches!(part, "*" | "**");
+    let last = name.rsplit('.').next().unwrap_or_default();
+    if !is_number(last) && !is_wild(last) {
+        return Ok(None);
+    }
+    let parts: Vec<&str> = name.split('.').collect();
+    let fixed = parts.iter().take_while(|part| is_number(part)).count();
+    // A name may end with a wildcard, but not with a number, and numbers with wildcards are no part of a name.
+    if is_wild(last)
+        && (parts.iter().any(|part| !is_number(part) && !is_wild(part)) || !parts.iter().any(|p| is_number(p)))
+    {
+        return Ok(None);
+    }
+    let wild = &parts[fixed..];
+    if parts.len() > 4 || wild.iter().any(|part| *part != "*") {
+        return Err(Malformed::Address);
+    }
+    if !wild.is_empty() && (parts.len() != 4 || length.is_some()) {
+        return Err(Malformed::Address);
+    }
+    let mut address: u32 = 0;
+    for (i, part) in parts[..fixed].iter().enumerate() {
+        let number = number(part)?;
+        if i + 1 < parts.len() {
+            let octet = u8::try_from(number).map_err(|_| Malformed::Address)?;
+            address |= u32::from(octet) << (24 - 8 * i);
+        } else if i > 0 && number >> (8 * (4 - i)) != 0 {
+            return Err(Malformed::Address);
+        } else {
+            address |= number;
+        }
+    }
+    let length = match length {
+        _ if !wild.is_empty() => 8 * fixed as u8,
+        length => prefix_length(length, 32)?,
+    };
+    Network::v4(address, length).map(Some)
+}
+
+fn is_number(label: &str) -> bool {
+    match label.strip_prefix("0x") {
+        Some(hex) => hex.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit()),
+    }
+}
+
+fn number(label: &str) -> Result<u32, Malformed> {
+    match label.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).map_err(|_| Malformed::Address),
+        // 010 is 8 to some programs and 10 to others.
+        None if label.len() > 1 && label.starts_with('0') => Err(Malformed::LeadingZero),
+        None => label.parse().map_err(|_| Malformed::Address),
+    }
+}

@@ -1,0 +1,261 @@
+//! Scopes: what an effect is done to.
+
+use std::borrow::Cow;
+
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+
+use super::host::Host;
+use super::segments::{Segment, Segments};
+use super::{Kind, Malformed};
+
+/// Where the segments of a scope begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    Relative,
+    /// `/`
+    Root,
+    /// `C:/`, in lower case.
+    Drive(u8),
+    /// Wherever: the name of a program or a branch.
+    Anywhere,
+}
+
+impl Start {
+    fn covers(self, other: Start) -> bool {
+        self == other || self == Start::Anywhere
+    }
+
+    fn overlaps(self, other: Start) -> bool {
+        match (self, other) {
+            (Start::Anywhere, _) | (_, Start::Anywhere) => true,
+            // A path without drive is on one of them.
+            (Start::Root, Start::Drive(_)) | (Start::Drive(_), Start::Root) => true,
+            _ => self == other,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Scope<'a> {
+    Host {
+        host: Host<'a>,
+        port: Option<u16>,
+    },
+    /// Paths, relations and everything else: compared by segments.
+    Segments {
+        start: Start,
+        segments: Segments<'a>,
+    },
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn into_owned(self) -> Scope<'static> {
+        match self {
+            Scope::Host { host, port } => Scope::Host { host: host.into_owned(), port },
+            Scope::Segments { start, segments } => Scope::Segments { start, segments: segments.into_owned() },
+        }
+    }
+
+    pub(super) fn parse(kind: Kind, text: &'a str) -> Result<Self, Malformed> {
+        if kind == Kind::Net {
+            let (host, port) = Host::parse(text)?;
+            return Ok(Scope::Host { host, port });
+        }
+        match composed(text) {
+            Cow::Borrowed(text) => Self::composed(kind, text),
+            Cow::Owned(text) => Scope::composed(kind, &text).map(Scope::into_owned),
+        }
+    }
+
+    fn composed(kind: Kind, text: &'a str) -> Result<Self, Malformed> {
+        match kind {
+            Kind::Db => Self::relation(text),
+            Kind::Fs if !is_absolute(text) => Err(Malformed::RelativePath),
+            _ => Self::path(text),
+        }
+    }
+
+    fn relation(text: &'a str) -> Result<Self, Malformed> {
+        if text.chars().any(char::is_uppercase) {
+            return Err(Malformed::UpperCase);
+        }
+        if has_blank(text) {
+            return Err(Malformed::Blank);
+        }
+        // Quotes would let one relation have two spellings.
+        if text.contains(['"', '\\', '/', ':']) {
+            return Err(Malformed::Relation);
+        }
+        let mut segments = Segments::parse(text.split('.'))?;
+        match (segments.head.len(), segments.any) {
+            (1, false) => segments.head.insert(0, Segment::One),
+            (0..=2, _) => {}
+            _ => return Err(Malformed::Relation),
+        }
+        Ok(Scope::Segments { start: Start::Relative, segments })
+    }
+
+    fn path(text: &'a str) -> Result<Self, Malformed> {
+        if text.contains('\\') {
+            return Err(Malformed::Path);
+        }
+        if !is_absolute(text) {
+            if has_blank(text) {
+                return Err(Malformed::Blank);
+            }
+            if text.split('/').any(|part| part == "." || part == "..") {
+                return Err(Malformed::Path);
+            }
+            return Ok(Scope::Segments { start: Start::Relative, segments: Segments::parse(text.split('/'))? });
+        }
+        let (start, text) = match text.as_bytes()[0] {
+            b'/' => (Start::Root, text),
+            letter => (Start::Drive(letter.to_ascii_lowercase()), &text[2..]),
+        };
+        let mut parts: Vec<&str> = Vec::with_capacity(8);
+        for part in text.split('/') {
+            match part {
+                "" | "." => {}
+                // What a wildcard stands for is unknown, so there is nothing to climb out of.
+                ".." if parts.last().is_some_and(|last| last.contains('*')) => return Err(Malformed::Path),
+                // `/..` is `/`.
+                ".." => {
+                    parts.pop();
+                }
+                _ if part.len() == 2 && part.ends_with(':') && part.as_bytes()[0].is_ascii_alphabetic() => {
+                    return Err(Malformed::Path);
+                }
+                // What stands there is not seen, and Windows drops it.
+                _ if part.starts_with(char::is_whitespace) || part.ends_with(char::is_whitespace) => {
+                    return Err(Malformed::BlankAtEdge);
+                }
+                _ => parts.push(part),
+            }
+        }
+        Ok(Scope::Segments { start, segments: Segments::parse(parts.into_iter())? })
+    }
+
+    pub(super) fn covers(&self, other: &Scope<'_>) -> bool {
+        match (self, other) {
+            (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
+                (p.is_none() || p == q) && a.covers(b)
+            }
+            (Scope::Segments { start: r, segments: a }, Scope::Segments { start: s, segments: b }) => {
+                // `/**` is every path.
+                let every = *r == Start::Root && matches!(s, Start::Drive(_)) && a.head.is_empty() && a.any;
+                (every || r.covers(*s)) && a.covers(b)
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn overlaps(&self, other: &Scope<'_>) -> bool {
+        match (self, other) {
+            (Scope::Host { host: a, port: p }, Scope::Host { host: b, port: q }) => {
+                (p.is_none() || q.is_none() || p == q) && a.overlaps(b)
+            }
+            (Scope::Segments { start: r, segments: a }, Scope::Segments { start: s, segments: b }) => {
+                r.overlaps(*s) && a.overlaps(b)
+            }
+            _ => false,
+        }
+    }
+
+    /// What a rule that denies or asks means; `None` for every scope.
+    pub(super) fn widened(self, kind: Kind) -> Option<Self> {
+        let (start, mut segments) = match self {
+            Scope::Host { host, port } => {
+                let host = host.widened();
+                return (host != Host::Every || port.is_some()).then_some(Scope::Host { host, port });
+            }
+            Scope::Segments { start, segments } => (start, segments),
+        };
+        segments = folded(segments, kind);
+        let is_path = matches!(start, Start::Root | Start::Drive(_));
+        if segments.only_wildcards()
+            && match kind {
+                Kind::Fs => start == Start::Root,
+                Kind::Db => true,
+                _ => !is_path,
+            }
+        {
+            return None;
+        }
+        segments.any |= kind != Kind::Db && (is_path || segments.ends_with_wildcard());
+        let by_name = !is_path && matches!(kind, Kind::Proc | Kind::Git);
+        segments.lead |= by_name;
+        Some(Scope::Segments { start: if by_name { Start::Anywhere } else { start }, segments })
+    }
+
+    /// Without the differences that file systems ignore.
+    pub(super) fn folded(self, kind: Kind) -> Self {
+        match self {
+            Scope::Segments { start, segments } => Scope::Segments { start, segments: folded(segments, kind) },
+            host => host,
+        }
+    }
+
+    /// A path of Linux's /proc or /dev that leads somewhere else.
+    pub(super) fn is_detour(&self) -> bool {
+        const LINKS: [&str; 5] = ["root", "cwd", "exe", "fd", "map_files"];
+        let Scope::Segments { start: Start::Root, segments } = self else { return false };
+        let link = |segment: &Segment<'_>| segment.literal().is_some_and(|text| LINKS.contains(&text));
+        match segments.head.as_slice() {
+            [Segment::Literal(first), rest @ ..] if first == "proc" => {
+                rest.iter().skip(1).any(|s| link(s) || *s == Segment::One) || (segments.any && rest.len() < 2)
+            }
+            [Segment::One, rest @ ..] => rest.iter().skip(1).any(link),
+            [Segment::Literal(first), Segment::Literal(second), ..] => first == "dev" && second == "fd",
+            _ => false,
+        }
+    }
+}
+
+pub(super) fn is_absolute(path: &str) -> bool {
+    let b = path.as_bytes();
+    b.first() == Some(&b'/') || (b.len() >= 3 && b[0].is_ascii_alphabetic() && b[1] == b':' && b[2] == b'/')
+}
+
+pub(super) fn has_blank(text: &str) -> bool {
+    if text.is_ascii() { text.bytes().any(|b| b == b' ') } else { text.contains(char::is_whitespace) }
+}
+
+/// Normalization form C.
+fn composed(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.nfc().collect())
+    }
+}
+
+fn folded(segments: Segments<'_>, kind: Kind) -> Segments<'_> {
+    let mut segments = segments.map(fold);
+    if let Some(Segment::Literal(last)) = segments.head.last_mut()
+        && kind == Kind::Proc
+        && let Some((name, "exe" | "com" | "bat" | "cmd")) = last.rsplit_once('.')
+        && !name.is_empty()
+    {
+        *last = name.to_owned().into();
+    }
+    segments
+}
+
+/// Without case, joiners, variation selectors, and dots at the end.
+fn fold(text: Cow<'_, str>) -> Cow<'_, str> {
+    let ascii = text.is_ascii();
+    if ascii && !text.ends_with('.') && !text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return text;
+    }
+    let folded: String = if ascii {
+        text.to_ascii_lowercase()
+    } else {
+        // Upper case first: it is what makes one of ß and ss, of ς and σ.
+        let seen = |c: &char| !matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
+        text.to_uppercase().to_lowercase().chars().filter(seen).nfc().collect()
+    };
+    match folded.trim_end_matches('.') {
+        "" => text,
+        trimmed => trimmed.to_owned().into(),
+    }
+}
