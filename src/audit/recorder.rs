@@ -1,7 +1,7 @@
 //! A record that outlives the transaction it is about: a background worker commits it, while the session waits.
 
 use std::ffi::CStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrx::PgLogLevel;
 use serde::{Deserialize, Serialize};
@@ -9,13 +9,20 @@ use skill_core::{Code, Fault};
 use skill_pg::background::{self, Argument};
 use skill_pg::error::{OrRaise, report};
 use skill_pg::one_off::{self, Failure};
+use skill_pg::turn::Turn;
 use skill_pg::{Arg, Uuid, pg_worker};
 
 use super::append::append_for;
 use crate::settings;
 
-/// How long a denial waits for a free background worker.
+/// How long a denial waits for its turn.
+const TURN: Duration = Duration::from_secs(10);
+/// How long it then waits for a free background worker.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Workers that record denials at the same time, in all databases.
+const MAX_WORKERS: u16 = 3;
+/// And those of one tenant, so that there is a place for another.
+const MAX_OF_TENANT: u16 = 2;
 /// How long the worker waits for a lock: the denied transaction may hold it, and never ends before the worker does.
 const LOCK_TIMEOUT: &CStr = c"5s";
 /// Characters of a denial that are logged when it cannot be recorded.
@@ -67,6 +74,15 @@ pub fn commit_elsewhere(denial: &Denial) -> Result<Uuid, Fault> {
 }
 
 fn request(denial: &Denial) -> Result<[u8; 16], Fault> {
+    // Few at a time: whoever floods, others get their turn, and workers are left for other work.
+    let deadline = Instant::now() + TURN;
+    let too_many = || {
+        not_recorded("Too many denials wait to be recorded.")
+            .hint("Try again; find out which sessions are denied most.")
+    };
+    let _tenant =
+        Turn::take((WORKER, denial.database, &denial.tenant), MAX_OF_TENANT, deadline).ok_or_else(too_many)?;
+    let _worker = Turn::take(WORKER, MAX_WORKERS, deadline).ok_or_else(too_many)?;
     let answer = one_off::request(WORKER, "skill_system_denial", &json(denial), PATIENCE).map_err(|why| match why {
         Failure::NoMemory => not_recorded("The server has no shared memory segment left."),
         Failure::NoWorker => not_recorded("No background worker was free.").hint("Raise max_worker_processes."),

@@ -343,3 +343,42 @@ def test_without_a_free_worker_nothing_is_dropped_in_silence(new_cluster):
         assert denials(connection, "t.swallowed") == []
     log = server_log(cluster.directory)
     assert 'No background worker was free. t.swallowed: {"tool": "rm", "denied_in"' in log
+
+
+def test_a_flood_of_one_tenant_keeps_no_other_from_the_record(db, connect):
+    ends, flooded, answers = time.monotonic() + 6, [], []
+    db.execute("CREATE ROLE test_flooder LOGIN IN ROLE skill_system_agent")
+    db.execute("ALTER ROLE test_flooder SET skill_system.tenant = 'flood'")
+    flooders = [connect("test_flooder") for _ in range(25)]
+
+    def flood(connection):
+        while time.monotonic() < ends:
+            try:
+                deny(connection, "t.flood")
+                flooded.append(None)
+            except errors.ConfigurationLimitExceeded:
+                pass
+
+    threads = [threading.Thread(target=flood, args=(connection,)) for connection in flooders]
+    for thread in threads:
+        thread.start()
+    victim, most = connect("test_agent"), 0
+    while time.monotonic() < ends:
+        number = len(answers)
+        with pytest.raises(errors.InsufficientPrivilege):
+            victim.execute("SELECT skill_system.enforce_policy('dev', array[%s])", [f"proc.exec:victim{number}"])
+        answers.append(f"proc.exec:victim{number}")
+        # Each of them may be on its way out.
+        most = max(
+            most,
+            db.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'skill_system denial'").fetchone()[
+                0
+            ],
+        )
+    for thread in threads:
+        thread.join()
+    assert len(answers) > 5 and flooded and most <= 6
+    found = [effect for row in denials(db, "policy.denied") for effect in row[0]["blocked_effects"]]
+    assert [effect for effect in found if "victim" in effect] == answers
+    assert clean(db)
+    db.execute("DROP ROLE test_flooder")

@@ -29,6 +29,7 @@ pub mod settings;
 pub mod spi;
 pub mod sys;
 pub mod trigger;
+pub mod turn;
 mod value;
 pub mod xact;
 
