@@ -6,10 +6,11 @@ use skill_core::error::shorten;
 use skill_core::policy::request::{self, Effects, format_effects};
 use skill_core::policy::{Decision, MAX_EFFECTS, Mode, Policy};
 use skill_core::{Code, Fault};
+use skill_pg::error::report_warning;
 use skill_pg::{Answer, Call, Returned, arg, pg_function, sys};
 
 use super::{Compiled, policy};
-use crate::audit::{self, denial};
+use crate::audit::denial;
 
 /// Reads the effects from an argument of one of three types.
 type ReadEffects = for<'a> fn(&'a Call) -> Effects<'a>;
@@ -107,8 +108,8 @@ fn check_write(call: &Call) -> Answer {
 
 fn enforce(call: &Call, read: ReadEffects) -> Answer {
     let name = call.text(0);
-    let (decision, compiled) = decide(name, read(call), check_effects);
-    enforce_decision(name, || read(call), &decision, compiled.as_ref())?;
+    let (mut decision, compiled) = decide(name, read(call), check_effects);
+    enforce_decision(name, || read(call), &mut decision, compiled.as_ref())?;
     Ok(decision_row(call, &decision, compiled.as_ref()))
 }
 
@@ -128,8 +129,8 @@ fn enforce_policy_text(call: &Call) -> Answer {
 /// As `enforce_policy()`, for effects that do not come from the caller.
 pub fn enforce_effects(name: &str, effects: &[String]) -> Result<(), Fault> {
     let requested = || Ok(effects.iter().map(|effect| effect.as_str().into()).collect());
-    let (decision, compiled) = decide(Some(name), requested(), check_effects);
-    enforce_decision(Some(name), requested, &decision, compiled.as_ref())
+    let (mut decision, compiled) = decide(Some(name), requested(), check_effects);
+    enforce_decision(Some(name), requested, &mut decision, compiled.as_ref())
 }
 
 /// A policy that compiles; anything else is an error.
@@ -141,11 +142,12 @@ pub fn load_valid(name: &str) -> Result<Compiled, Fault> {
     }
 }
 
-/// Records a decision that does not allow, and raises it as an error unless the policy only observes.
+/// Records a decision that does not allow, and raises it as an error unless the policy only observes: then the reason states
+/// what could not be recorded.
 fn enforce_decision<'a>(
     name: Option<&str>,
     requested: impl FnOnce() -> Effects<'a>,
-    decision: &Decision,
+    decision: &mut Decision,
     compiled: Option<&Compiled>,
 ) -> Result<(), Fault> {
     if decision.allowed {
@@ -153,13 +155,10 @@ fn enforce_decision<'a>(
     }
     let policy = compiled.and_then(|compiled| compiled.as_ref().as_ref().ok());
     if let Some(policy) = policy.filter(|policy| policy.mode == Mode::Observe) {
-        // On a standby and in a read-only transaction it cannot be recorded.
-        if sys::may_write() {
-            let data = serde_json::json!({
-                "policy": name, "version": policy.version, "hash": policy.hash,
-                "blocked_effects": decision.blocked, "reason": decision.reason,
-            });
-            audit::append("policy.observed", data, None, None)?;
+        if let Err(fault) = record_blocked("policy.observed", name, requested(), decision, Some(policy)) {
+            let why = fault.detail.as_deref().unwrap_or(&fault.message).trim_end_matches('.').to_owned();
+            decision.reason.push_str(&format!("; not recorded: {why}"));
+            report_warning(fault);
         }
         return Ok(());
     }
@@ -168,25 +167,33 @@ fn enforce_decision<'a>(
         shorten(name.unwrap_or("(null)")),
         format_effects(&decision.blocked)
     );
-    let unrecorded = record_denial(name, requested(), decision, policy).map_err(|fault| {
-        let why = fault.detail.clone().unwrap_or_default();
-        fault.detail(format!("{why} {what}: {}.", decision.reason))
-    })?;
+    let recorded = match sys::in_recovery() {
+        true => " The denial was not recorded: this server is a standby.",
+        false => {
+            record_blocked("policy.denied", name, requested(), decision, policy).map_err(|fault| {
+                let why = fault.detail.clone().unwrap_or_default();
+                fault.detail(format!("{why} {what}: {}.", decision.reason))
+            })?;
+            ""
+        }
+    };
     Err(Fault::new(Code::InsufficientPrivilege, what)
-        .detail(format!("{}.{unrecorded}", decision.reason))
+        .detail(format!("{}.{recorded}", decision.reason))
         .hint("SELECT * FROM skill_system.explain_policy(...) shows the rule behind each effect."))
 }
 
-/// Records a denial so that it outlives the transaction, which the caller is going to roll back. Returns what to add to
-/// the error's detail when it cannot be recorded.
-fn record_denial(
+/// Records what a policy does not allow so that it outlives the transaction, which the caller may roll back.
+fn record_blocked(
+    event_type: &str,
     name: Option<&str>,
     requested: Effects<'_>,
     decision: &Decision,
     policy: Option<&Policy>,
-) -> Result<&'static str, Fault> {
+) -> Result<(), Fault> {
     if sys::in_recovery() {
-        return Ok(" The denial was not recorded: this server is a standby.");
+        return Err(
+            Fault::new(Code::ReadOnlyTransaction, "could not record the decision").detail("This server is a standby.")
+        );
     }
     let requested: Vec<String> = match requested {
         Ok(effects) => effects.iter().map(|effect| shorten(effect)).take(MAX_EFFECTS).collect(),
@@ -197,6 +204,6 @@ fn record_denial(
         "effects": requested, "reason": decision.reason,
         "blocked_effects": decision.blocked.iter().map(|effect| shorten(effect)).collect::<Vec<_>>(),
     });
-    denial::record("policy.denied", arg(data), None, Some("agent"))?;
-    Ok("")
+    denial::record(event_type, arg(data), None, Some("agent"))?;
+    Ok(())
 }
