@@ -190,8 +190,9 @@ COMMENT ON FUNCTION skill_system.create_audit_partition(date) IS
 CREATE FUNCTION skill_system.make_append_only(table_name regclass) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_make_append_only' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.make_append_only(regclass) IS
-'Protects a table: UPDATE, DELETE and TRUNCATE are rejected from now on, also on its partitions and under session_replication_role = '
-'replica. The caller must own the table. Example: SELECT skill_system.make_append_only(''public.invoices'');';
+'Protects a table: UPDATE, DELETE and TRUNCATE are rejected from now on, also on its partitions and inheritance children, those that '
+'come later included, and under session_replication_role = replica. The caller must own them. Example: SELECT '
+'skill_system.make_append_only(''public.invoices'');';
 
 CREATE FUNCTION skill_system.capture_change() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_capture_change';
@@ -203,8 +204,21 @@ CREATE FUNCTION skill_system.audit_table(table_name regclass, columns text[] DEF
 COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
 'From now on every row inserted into, updated in or deleted from the table is written to the audit trail as row.inserted, row.updated or '
 'row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that '
-'changes none of them is not. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. The caller must own the '
-'table. Example: SELECT skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
+'changes neither them nor the key is not. Partitions and inheritance children are audited too, also those that come later. Call it again '
+'to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. The caller must own the tables. Example: SELECT '
+'skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
+
+CREATE FUNCTION skill_system.protect_children() RETURNS event_trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_protect_children' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.protect_children() IS
+'Function of the event trigger skill_system_protect_children: a partition or an inheritance child of a table under audit_table() or '
+'make_append_only() gets its triggers when it is created or attached.';
+CREATE EVENT TRIGGER skill_system_protect_children ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER FOREIGN TABLE')
+    EXECUTE FUNCTION skill_system.protect_children();
+COMMENT ON EVENT TRIGGER skill_system_protect_children IS
+'Lets protect_children() look after partitions and inheritance children that are created or attached later.';
+ALTER EVENT TRIGGER skill_system_protect_children ENABLE ALWAYS;
 
 GRANT INSERT (event_type, event_data, actor_id, actor_type) ON skill_system.audit_logs
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;

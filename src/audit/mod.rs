@@ -31,7 +31,7 @@ pub const MODULE: Module = Module {
         guard::register();
     },
     caches: &[identity::notice],
-    transaction_ends: &[keys::at_transaction_end, bypass::at_transaction_end, fault_points],
+    transaction_ends: &[keys::at_transaction_end, bypass::at_transaction_end, tables::at_transaction_end, fault_points],
     health: &[protection::check, guard::check, partitions::check],
     maintenance: &[partitions::create_ahead],
     ..Module::new("audit")

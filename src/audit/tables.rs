@@ -1,10 +1,14 @@
 //! Tables that the extension protects or watches: append-only ones, and those whose changes become audit records.
 
+use std::cell::Cell;
+
+use const_format::concatcp;
 use serde_json::json;
 use skill_core::{Code, Fault};
 use skill_pg::row_json::ChangeWriter;
 use skill_pg::spi::{self, As, Once, See};
-use skill_pg::{Answer, Arg, Call, Event, Oid, Timing, Trigger, arg, pg_function, sys};
+use skill_pg::xact::End;
+use skill_pg::{Answer, Arg, Call, Event, Oid, Timing, Trigger, arg, event_trigger, pg_function, sys};
 
 use super::append::append;
 use super::bypass::{self, Bypass};
@@ -34,55 +38,139 @@ fn refuse_change(call: &Call) -> Answer {
     .hint("Record a correction as a new row."))
 }
 
-fn run(sql: &str) {
-    spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]);
+/// What is done to a table, by a row trigger and by one for TRUNCATE.
+struct Kind {
+    function: &'static str,
+    row_trigger: &'static str,
+    row_events: &'static str,
+    truncate_trigger: &'static str,
+    truncate_event: &'static str,
 }
 
-/// The table's qualified name, its partitions included, parents first.
-fn table_and_partitions(table: Option<Oid>) -> Result<Vec<String>, Fault> {
+const APPEND_ONLY: Kind = Kind {
+    function: "refuse_change",
+    row_trigger: "skill_system_no_change",
+    row_events: "BEFORE UPDATE OR DELETE",
+    truncate_trigger: "skill_system_no_truncate",
+    truncate_event: "BEFORE TRUNCATE",
+};
+const AUDITED: Kind = Kind {
+    function: "capture_change",
+    row_trigger: "skill_system_audit",
+    row_events: "AFTER INSERT OR UPDATE OR DELETE",
+    truncate_trigger: "skill_system_audit_truncate",
+    truncate_event: "AFTER TRUNCATE",
+};
+
+skill_pg::columns! {
+    /// A table or one below it: a partition, which has the row triggers of its parent, or an inheritance child, which has none.
+    struct Table {
+        name: String = "format('%I.%I', n.nspname, c.relname)",
+        is_partition: bool = "c.relispartition AND c.oid <> $1",
+        has_row_trigger: bool = "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $2)",
+        has_truncate_trigger: bool = "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $3)",
+    }
+}
+
+impl Kind {
+    /// The table and all below it, parents first.
+    fn tree(&self, table: Oid) -> Vec<Table> {
+        const SQL: &str = concatcp!(
+            "WITH RECURSIVE t(oid, level) AS (SELECT $1, 0 \
+                 UNION ALL SELECT i.inhrelid, t.level + 1 FROM t JOIN pg_inherits i ON i.inhparent = t.oid) \
+             SELECT ",
+            Table::COLUMNS,
+            " FROM (SELECT oid, min(level) AS level FROM t GROUP BY oid) t JOIN pg_class c ON c.oid = t.oid \
+              JOIN pg_namespace n ON n.oid = c.relnamespace \
+              WHERE c.relkind IN ('r', 'p') OR c.relkind = 'f' AND c.oid <> $1 ORDER BY t.level, 1"
+        );
+        spi::collect(SQL, As::Caller, See::OwnWrites, &[arg(table), arg(self.row_trigger), arg(self.truncate_trigger)])
+    }
+
+    /// Creates the triggers on a table and all below it, with `arguments` as SQL; where they exist, only with `replace`.
+    fn apply(&self, tree: &[Table], arguments: &str, replace: bool, rights: As) {
+        let run = |sql: String| spi::execute(Once(&sql), rights, See::OwnWrites, &[]);
+        let Kind { function, row_trigger, row_events, truncate_trigger, truncate_event } = self;
+        for Table { name, is_partition, has_row_trigger, has_truncate_trigger } in tree {
+            let mut triggers = Vec::new();
+            if replace || !has_truncate_trigger {
+                triggers.push((truncate_trigger, format!("{truncate_event} ON {name} FOR EACH STATEMENT"), ""));
+            }
+            if !is_partition && (replace || !has_row_trigger) {
+                triggers.push((row_trigger, format!("{row_events} ON {name} FOR EACH ROW"), arguments));
+            }
+            for (trigger, when, arguments) in &triggers {
+                run(format!(
+                    "CREATE OR REPLACE TRIGGER {trigger} {when} EXECUTE FUNCTION skill_system.{function}({arguments})"
+                ));
+            }
+            // A partition has the row trigger of its parent, enabled as that was when it became one.
+            if replace && *is_partition {
+                triggers.push((row_trigger, String::new(), ""));
+            }
+            for (trigger, ..) in triggers {
+                run(format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"));
+            }
+        }
+    }
+}
+
+/// The table of an argument with all below it.
+fn chosen_tree(kind: &Kind, table: Option<Oid>) -> Result<Vec<Table>, Fault> {
     let invalid = |message: &str| Fault::new(Code::InvalidParameterValue, message);
-    let table = table.ok_or_else(|| invalid("table_name must not be NULL"))?;
-    let names: Vec<(String,)> = spi::collect(
-        "SELECT format('%I.%I', n.nspname, c.relname) FROM \
-             (SELECT $1 AS oid, 0 AS level WHERE (SELECT relkind FROM pg_class WHERE oid = $1) = 'r' \
-              UNION ALL SELECT relid, level FROM pg_partition_tree($1)) t \
-         JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') \
-         GROUP BY 1 ORDER BY min(t.level), 1",
-        As::Caller,
-        See::Statement,
-        &[arg(table)],
-    );
-    if names.is_empty() {
+    let tree = kind.tree(table.ok_or_else(|| invalid("table_name must not be NULL"))?);
+    if tree.is_empty() {
         return Err(invalid("not a table").hint("Give an ordinary or partitioned table."));
     }
-    Ok(names.into_iter().map(|(name,)| name).collect())
+    Ok(tree)
 }
 
 pg_function!(make_append_only);
 /// `make_append_only(table_name)`
 fn make_append_only(call: &Call) -> Answer {
-    let names = table_and_partitions(call.get(0))?;
-    for (i, name) in names.iter().enumerate() {
-        // Row triggers are cloned to partitions, statement triggers are not.
-        let mut triggers = vec![("skill_system_no_truncate", "BEFORE TRUNCATE", "STATEMENT")];
-        if i == 0 {
-            triggers.push(("skill_system_no_change", "BEFORE UPDATE OR DELETE", "ROW"));
-        }
-        for (trigger, when, level) in triggers {
-            run(&format!(
-                "CREATE OR REPLACE TRIGGER {trigger} {when} ON {name} FOR EACH {level} \
-                 EXECUTE FUNCTION skill_system.refuse_change()"
-            ));
-        }
-    }
-    enable_always(&names, ["skill_system_no_truncate", "skill_system_no_change"]);
-    append("table.append_only", json!({"table": names[0]}), None, None)?;
+    let tree = chosen_tree(&APPEND_ONLY, call.get(0))?;
+    APPEND_ONLY.apply(&tree, "", true, As::Caller);
+    append("table.append_only", json!({"table": tree[0].name}), None, None)?;
     Ok(call.void())
 }
 
-fn enable_always(tables: &[String], triggers: [&str; 2]) {
-    for (table, trigger) in tables.iter().flat_map(|table| triggers.map(|trigger| (table, trigger))) {
-        run(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"));
+thread_local! {
+    static PROTECTING: Cell<bool> = const { Cell::new(false) };
+}
+
+pg_function!(protect_children);
+/// Event trigger after statements that may add a partition or an inheritance child: it gets the triggers of its parent.
+fn protect_children(call: &Call) -> Answer {
+    let done = event_trigger(call)?;
+    // What is done here are such statements.
+    if PROTECTING.get() {
+        return Ok(done);
+    }
+    let mut parents: Vec<(Oid, String, Vec<u8>)> = Vec::new();
+    spi::each(include_str!("protected_parents.sql"), As::Caller, See::OwnWrites, &[], |row| {
+        parents.push((row.get(1), row.get(2), row.bytes(3).unwrap_or_default().to_vec()));
+        Ok(())
+    })?;
+    for (parent, trigger, arguments) in parents {
+        let kind = [APPEND_ONLY, AUDITED].into_iter().find(|kind| kind.row_trigger == trigger);
+        let Some(kind) = kind else { continue };
+        // Each argument ends with a zero byte.
+        let arguments: Vec<_> = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        let literals: Vec<_> =
+            arguments[..arguments.len() - 1].iter().map(|argument| sys::quote_literal(argument)).collect();
+        // As the owner, who is a superuser as a rule: who adds a child need not have the right to use the triggers' functions.
+        let rights = if sys::is_superuser(sys::owner()) { As::Owner } else { As::Caller };
+        PROTECTING.set(true);
+        kind.apply(&kind.tree(parent), &literals.join(", "), false, rights);
+        PROTECTING.set(false);
+    }
+    Ok(done)
+}
+
+/// Ends what an error left set.
+pub fn at_transaction_end(end: End) {
+    if end.is_rollback() {
+        PROTECTING.set(false);
     }
 }
 
@@ -92,33 +180,22 @@ fn audit_table(call: &Call) -> Answer {
     let table: Option<Oid> = call.get(0);
     let list = |n| call.text_array(n).map(|names| names.into_iter().flatten().collect::<Vec<_>>());
     let (only, ignored) = (list(1), list(2).unwrap_or_default());
-    let names = table_and_partitions(table)?;
+    let tree = chosen_tree(&AUDITED, table)?;
     // Each record would call for another one, without end.
-    if names.iter().any(|name| name.starts_with("skill_system.audit_logs")) {
+    if tree.iter().any(|table| table.name.starts_with("skill_system.audit_logs")) {
         return Err(Fault::new(Code::InvalidParameterValue, "the audit trail cannot record its own rows")
             .hint("It is append-only and signed as it is; give another table."));
     }
-    let chosen = choose_columns(&names[0], arg(table), only.as_deref(), &ignored)?;
+    let name = &tree[0].name;
+    let chosen = choose_columns(name, arg(table), only.as_deref(), &ignored)?;
     // The trigger keeps what is left out, so that columns added later are audited too.
     let arguments: Vec<&str> = match only {
         Some(_) => std::iter::once("only").chain(chosen.iter().map(String::as_str)).collect(),
         None => std::iter::once("except").chain(ignored).collect(),
     };
     let literals: Vec<_> = arguments.iter().map(|text| sys::quote_literal(text)).collect();
-    run(&format!(
-        "CREATE OR REPLACE TRIGGER skill_system_audit AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW \
-         EXECUTE FUNCTION skill_system.capture_change({})",
-        names[0],
-        literals.join(", ")
-    ));
-    for name in &names {
-        run(&format!(
-            "CREATE OR REPLACE TRIGGER skill_system_audit_truncate AFTER TRUNCATE ON {name} FOR EACH STATEMENT \
-             EXECUTE FUNCTION skill_system.capture_change()"
-        ));
-    }
-    enable_always(&names, ["skill_system_audit", "skill_system_audit_truncate"]);
-    append("table.audited", json!({"table": names[0], "columns": chosen}), None, None)?;
+    AUDITED.apply(&tree, &literals.join(", "), true, As::Caller);
+    append("table.audited", json!({"table": name, "columns": chosen}), None, None)?;
     Ok(call.void())
 }
 
@@ -149,6 +226,8 @@ fn choose_columns(name: &str, table: Arg, only: Option<&[&str]>, ignored: &[&str
 /// What a statement needs to know of the table, and the open audit partition; lives as long as the statement's trigger.
 struct Statement {
     changes: ChangeWriter,
+    /// A column that is to be audited and does not exist.
+    lost: Option<String>,
     records: Option<Appender>,
 }
 
@@ -160,7 +239,9 @@ impl Statement {
             None => (false, &[][..]),
         };
         let includes = |column: &[u8]| listed.iter().any(|name| name.as_bytes() == column) == only;
-        Statement { changes: ChangeWriter::new(trigger, includes), records: None }
+        let changes = ChangeWriter::new(trigger, includes);
+        let lost = listed.iter().find(|name| only && !changes.has_column(name)).cloned();
+        Statement { changes, lost, records: None }
     }
 }
 
@@ -183,6 +264,13 @@ fn capture_change(call: &Call) -> Answer {
     call.with_statement_state(
         || Statement::new(&trigger),
         |statement| {
+            // Without the error, a renamed column would no longer be audited.
+            if let Some(column) = statement.lost.as_ref().filter(|_| trigger.event() != Event::Truncate) {
+                let message = format!("audited column \"{column}\" of {} does not exist", trigger.relation_name());
+                return Err(Fault::new(Code::NotInPrerequisiteState, message)
+                    .detail("It was dropped or renamed after audit_table() had chosen it.")
+                    .hint("Call audit_table() again."));
+            }
             if let Some(change) = statement.changes.change(&trigger)? {
                 let records = match &mut statement.records {
                     Some(records) => records,

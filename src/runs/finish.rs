@@ -82,7 +82,10 @@ fn guard_run(call: &Call) -> Answer {
         let is_new = !of_owner && changed.iter().any(|changed| changed == name);
         value.filter(|_| is_new).map(|value| check_past(name, value.unix_micros(), unix_micros(now))).transpose()?;
     }
-    let EnumLabel(status) = trigger.new_value(c"status");
+    // NULL is for the table's NOT NULL to refuse.
+    let Some(EnumLabel(status)) = trigger.new_value::<Option<EnumLabel>>(c"status") else {
+        return Ok(trigger.proceed());
+    };
     if !Status::parse(&status)?.is_terminal() || trigger.new_value::<Option<Timestamptz>>(c"closed_at").is_some() {
         return Ok(trigger.proceed());
     }

@@ -395,14 +395,17 @@ pg_function!(guard_run_event);
 /// BEFORE INSERT on `run_events`, for steps and for times that are not of today.
 fn guard_run_event(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert])])?;
-    let ts: Timestamptz = trigger.new_value(c"ts");
     // The owner restores events of runs that have ended.
     if bypass::is_active(Bypass::RunLog) || sys::has_rights_of(sys::owner()) {
         return Ok(trigger.proceed());
     }
-    check_past("ts", ts.unix_micros(), unix_micros(sys::clock_timestamp()))?;
-    if is_step(trigger.new_value(c"event_type")) {
-        require_open(trigger.new_value(c"run_id"))?;
+    // NULL is for the table's NOT NULL to refuse.
+    if let Some(ts) = trigger.new_value::<Option<Timestamptz>>(c"ts") {
+        check_past("ts", ts.unix_micros(), unix_micros(sys::clock_timestamp()))?;
+    }
+    let event_type: Option<&str> = trigger.new_value(c"event_type");
+    if let (true, Some(run_id)) = (event_type.is_some_and(is_step), trigger.new_value(c"run_id")) {
+        require_open(run_id)?;
     }
     Ok(trigger.proceed())
 }

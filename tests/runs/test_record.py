@@ -207,6 +207,20 @@ def test_nothing_that_is_stored_breaks_the_monitoring(fresh_database, roles, con
     db.execute("SELECT * FROM skill_system.maintain()")
 
 
+def test_null_is_refused_as_ever(db, agent):
+    run = one(agent, "SELECT skill_system.start_run('x')")
+    for session in (agent, db):
+        for statement in (
+            "INSERT INTO skill_system.run_events (run_id, ts, event_type) VALUES (%(run)s, NULL, 'step_completed')",
+            "INSERT INTO skill_system.run_events (event_type) VALUES ('step_completed')",
+            "INSERT INTO skill_system.run_events (run_id, ts) VALUES (%(run)s, '1990-01-01')",
+            "INSERT INTO skill_system.runs (status, started_at) VALUES (NULL, '1990-01-01')",
+            "UPDATE skill_system.runs SET status = NULL WHERE id = %(run)s",
+            "UPDATE skill_system.runs SET status = NULL, ended_at = '1990-01-01' WHERE id = %(run)s",
+        ):
+            refused(session, "23502", statement, {"run": run})
+
+
 # ---- retention
 
 

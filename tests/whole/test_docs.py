@@ -268,7 +268,7 @@ def test_the_reference_names_everything(db):
     names = db.execute(
         """SELECT DISTINCT p.proname::text FROM pg_proc p
                JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
-               WHERE p.pronamespace = 'skill_system'::regnamespace AND p.prorettype <> 'trigger'::regtype
+               WHERE p.pronamespace = 'skill_system'::regnamespace AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
            UNION SELECT relname::text FROM pg_class
                WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('r', 'p', 'v') AND NOT relispartition"""
     ).fetchall()

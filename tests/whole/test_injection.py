@@ -83,7 +83,8 @@ def arguments(db):
         coalesce(array_agg(format_type(a.type, NULL) ORDER BY a.n) FILTER (WHERE a.type IS NOT NULL), '{}'),
         p.provariadic <> 0
         FROM pg_proc p LEFT JOIN LATERAL unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a(type, n) ON true
-        WHERE p.pronamespace = 'skill_system'::regnamespace AND p.prorettype <> 'trigger'::regtype GROUP BY p.oid
+        WHERE p.pronamespace = 'skill_system'::regnamespace
+            AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) GROUP BY p.oid
             ORDER BY 1""").fetchall()
 
 

@@ -106,7 +106,7 @@ def fire(connection, function, relation, filled, way, arguments):
 
 def check(state, what):
     # Neither an internal error nor one of a server that goes down.
-    assert state is None or not state.startswith(("08", "57", "58", "XX000")), (state, what)
+    assert state is None or not state.startswith(("08", "57", "58", "XX")), (state, what)
 
 
 def test_every_trigger_function_survives_every_way_to_fire(db, tables):
@@ -129,7 +129,7 @@ def test_every_trigger_function_survives_every_way_to_fire(db, tables):
                 check(state, (function, view, way))
                 states.add(state)
     assert processes(db) == before
-    assert {"39P01", "XX001"} <= states
+    assert {"39P01", None} <= states
 
 
 def test_arguments_that_no_trigger_of_the_extension_has(db, tables):

@@ -101,7 +101,7 @@ impl<'r, const N: usize> TableRow<'r, N> {
         }
     }
 
-    /// Column `n`, counted from 0. Raises XX001 when it has another type, or is NULL and `T` is no `Option`.
+    /// Column `n`, counted from 0. Raises 39P01 when it has another type, or is NULL and `T` is no `Option`.
     pub fn get<'s, T: Field<'s>>(&'s self, n: usize) -> T {
         let (name, oid) = self.columns.0[n];
         let datum = (!self.nulls[n]).then_some(self.values[n]);

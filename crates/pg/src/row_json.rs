@@ -1,6 +1,7 @@
 //! A changed row as jsonb, built from the tuple without SQL.
 //!
-//! Values come out as `to_jsonb()` would have them: the common types are built here, all others are given to it.
+//! Values come out as `to_jsonb()` would have them in a session with `spi::with_plain_text`, whatever the writer's settings
+//! are: the common types are built here, all others are given to it.
 
 use std::ffi::{CStr, CString};
 
@@ -8,7 +9,9 @@ use pgrx::pg_sys;
 use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
 use skill_core::{Code, Fault};
 
+use super::arg::arg;
 use super::datum::{in_memory, same_bytes, varlena_bytes};
+use super::spi::{self, As, See, with_plain_text};
 use super::sys;
 use super::trigger::{Event, Trigger};
 
@@ -23,6 +26,8 @@ pub struct ChangeWriter {
     /// The primary key.
     key: Vec<Captured>,
     buffer: Vec<u8>,
+    /// Some value is written as text in a form that settings choose.
+    follows_settings: bool,
     /// Holds what `convert` of the columns points to.
     _memory: Memory,
 }
@@ -86,24 +91,43 @@ impl ChangeWriter {
                 relation,
                 pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_PRIMARY_KEY,
             );
+            let numbers = if attributes.is_null() { deferrable_key(trigger.relation_oid()) } else { Vec::new() };
             let is_key = |column: &&Captured| {
-                let bit = column.position as i32 + 1 - pg_sys::FirstLowInvalidHeapAttributeNumber;
-                pg_sys::bms_is_member(bit, attributes)
+                let number = column.position as i32 + 1;
+                pg_sys::bms_is_member(number - pg_sys::FirstLowInvalidHeapAttributeNumber, attributes)
+                    || numbers.iter().any(|(key,)| i32::from(*key) == number)
+            };
+            let columns: Vec<_> = all.iter().filter(|column| includes(column.name.as_bytes())).cloned().collect();
+            let key: Vec<_> = all.iter().filter(is_key).cloned().collect();
+            let plain = |column: &Captured| {
+                column.convert.is_null() || matches!(column.type_oid, pg_sys::NUMERICOID | pg_sys::JSONOID)
             };
             ChangeWriter {
                 relation: trigger.relation_oid(),
                 table: sys::c_string(&trigger.relation_name()),
-                columns: all.iter().filter(|column| includes(column.name.as_bytes())).cloned().collect(),
-                key: all.iter().filter(is_key).cloned().collect(),
+                follows_settings: !columns.iter().chain(&key).all(plain),
+                columns,
+                key,
                 buffer: Vec::new(),
                 _memory: memory,
             }
         }
     }
 
-    /// The change of one firing as the bytes of a jsonb: `{"table", "key", "old", "new"}`; `None` when none of the columns
-    /// changed.
+    /// The table has a captured column of this name.
+    pub fn has_column(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name.as_bytes() == name.as_bytes())
+    }
+
+    /// The change of one firing as the bytes of a jsonb: `{"table", "key", "old", "new"}`, and `old_key` where the key changed;
+    /// `None` when neither the key nor any of the columns did.
     pub fn change(&mut self, trigger: &Trigger) -> Result<Option<&[u8]>, Fault> {
+        if self.follows_settings { with_plain_text(|| self.write(trigger)) } else { self.write(trigger) }
+            .map(|is_change| is_change.then_some(self.buffer.as_slice()))
+    }
+
+    /// Writes the change into the buffer; false when there is none.
+    fn write(&mut self, trigger: &Trigger) -> Result<bool, Fault> {
         // SAFETY: tuples and descriptor belong to one firing of the trigger, and have the columns that are read.
         let (old, new) = unsafe {
             let desc = (*trigger.relation()).rd_att;
@@ -115,10 +139,14 @@ impl ChangeWriter {
             }
             (Values::new(trigger.old_row(), desc), Values::new(trigger.new_row(), desc))
         };
-        if let (Event::Update, Some(old), Some(new)) = (trigger.event(), &old, &new)
-            && self.columns.iter().all(|column| old.same(new, column))
-        {
-            return Ok(None);
+        // The row before, where the change gives it another key.
+        let mut moved = None;
+        if let (Event::Update, Some(old), Some(new)) = (trigger.event(), &old, &new) {
+            let differ = |columns: &[Captured]| columns.iter().any(|column| !old.same(new, column));
+            moved = Some(old).filter(|_| differ(&self.key));
+            if moved.is_none() && !differ(&self.columns) {
+                return Ok(false);
+            }
         }
         self.buffer.clear();
         let members = [
@@ -127,15 +155,27 @@ impl ChangeWriter {
             ("old", &self.columns, old.as_ref()),
         ];
         let members = || members.iter().filter_map(|(name, columns, row)| row.map(|row| (*name, *columns, row)));
-        let mut record = ObjectWriter::new(&mut self.buffer, members().count() + 1);
+        let mut record = ObjectWriter::new(&mut self.buffer, members().count() + 1 + usize::from(moved.is_some()));
         members().for_each(|(name, ..)| record.string(name.as_bytes()));
         record.string(b"table");
+        if moved.is_some() {
+            record.string(b"old_key");
+        }
         for (_, columns, row) in members() {
             record.object(columns.len(), |object| row.write(columns, object))?;
         }
         record.string(self.table.as_bytes());
-        Ok(Some(&self.buffer))
+        if let Some(old) = moved {
+            record.object(self.key.len(), |object| old.write(&self.key, object))?;
+        }
+        Ok(true)
     }
+}
+
+/// Numbers of the columns of a primary key that is deferrable, which the server's list of key columns leaves out.
+fn deferrable_key(relation: pg_sys::Oid) -> Vec<(i16,)> {
+    const SQL: &str = "SELECT k FROM pg_index, unnest(indkey::int2[]) k WHERE indrelid = $1 AND indisprimary";
+    spi::collect(SQL, As::Caller, See::Statement, &[arg(relation)])
 }
 
 impl Captured {
@@ -301,9 +341,11 @@ unsafe fn write_value(
             }
             pg_sys::JSONBOID => object.jsonb(bytes(datum))?,
             _ => {
-                // date, timestamp, timestamptz in ISO 8601, as to_jsonb writes them.
+                // date, timestamp, timestamptz in ISO 8601, as to_jsonb writes them in UTC.
                 let mut buffer = [0; pg_sys::MAXDATELEN as usize + 1];
-                let text = pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), datum, column.type_oid, std::ptr::null());
+                let utc = 0;
+                let zone = if column.type_oid == pg_sys::TIMESTAMPTZOID { &raw const utc } else { std::ptr::null() };
+                let text = pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), datum, column.type_oid, zone);
                 object.string(CStr::from_ptr(text).to_bytes());
             }
         }

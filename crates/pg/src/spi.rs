@@ -398,12 +398,14 @@ impl Drop for Pinned {
 
 /// Runs `body` with fixed values of the settings that affect how the server writes values and names as text.
 pub fn with_plain_text<T>(body: impl FnOnce() -> T) -> T {
-    const PLAIN: [(&CStr, &CStr); 6] = [
+    const PLAIN: [(&CStr, &CStr); 8] = [
+        (c"search_path", c"pg_catalog, pg_temp"),
         (c"TimeZone", c"UTC"),
         (c"DateStyle", c"ISO, YMD"),
         (c"IntervalStyle", c"postgres"),
         (c"extra_float_digits", c"1"),
         (c"bytea_output", c"hex"),
+        (c"lc_monetary", c"C"),
         (c"quote_all_identifiers", c"off"),
     ];
     with_settings(&PLAIN, body)

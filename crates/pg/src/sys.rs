@@ -202,6 +202,12 @@ pub fn has_rights_of(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser() || pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
 
+/// The role is a superuser.
+pub fn is_superuser(role: pg_sys::Oid) -> bool {
+    // SAFETY: catalogue look-up inside a transaction.
+    unsafe { pg_sys::superuser_arg(role) }
+}
+
 /// The current user is a superuser or has the rights of a role of this name.
 pub fn has_rights_of_named(role: &CStr) -> bool {
     // SAFETY: a catalogue look-up inside a transaction.

@@ -15,7 +15,7 @@ use super::error::{current_function, raise};
 use super::insert::{Columns, TableRow};
 use super::row::Row;
 use super::sys;
-use super::value::{Field, Place, read};
+use super::value::{Field, Place, missing_column, read, wrong_type};
 
 /// Why a trigger fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,19 @@ impl Timing {
     fn is_for_each_row(self) -> bool {
         matches!(self, Timing::BeforeRow | Timing::AfterRow | Timing::InsteadOfRow)
     }
+}
+
+/// What the function of an event trigger returns; 39P01 when it is called as anything else.
+pub fn event_trigger(call: &Call) -> Result<Returned, Fault> {
+    let context = call.context();
+    // SAFETY: a node starts with its tag, which is its type; it lives as long as the call.
+    if context.is_null() || unsafe { (*context).type_ } != pg_sys::NodeTag::T_EventTriggerData {
+        return Err(Fault::new(
+            Code::TriggerProtocolViolated,
+            format!("function \"{}\" was not called by event trigger manager", call.name()),
+        ));
+    }
+    Ok(call.tuple(std::ptr::null_mut()))
 }
 
 /// One firing of a trigger.
@@ -185,7 +198,7 @@ impl<'c> Trigger<'c> {
         self.call.tuple(if self.event == Event::Delete { self.old_row() } else { self.new_row() })
     }
 
-    /// As [`Trigger::proceed`], with columns of the new row set. Raises XX001 when a column has another type.
+    /// As [`Trigger::proceed`], with columns of the new row set. Raises 39P01 when a column has another type.
     pub fn proceed_with(&self, columns: &[(&CStr, Arg)]) -> Returned {
         let numbers = columns.iter().map(|(name, value)| self.column_for(name, value)).collect();
         self.modified(numbers, columns.iter().map(|(_, value)| value))
@@ -203,16 +216,7 @@ impl<'c> Trigger<'c> {
     fn column_for(&self, name: &CStr, value: &Arg) -> i32 {
         let (number, oid) = self.column(name);
         if value.oid() != oid && !value.fits(oid) {
-            raise(Fault::new(
-                Code::DataCorrupted,
-                format!(
-                    "function {}: {} has type {}, not {}",
-                    current_function(),
-                    Place::Attribute(name),
-                    type_name(oid),
-                    type_name(value.oid())
-                ),
-            ));
+            wrong_type(&type_name(value.oid()), oid, Place::Attribute(name));
         }
         number
     }
@@ -267,7 +271,7 @@ impl<'c> Trigger<'c> {
         columns.iter().all(|(name, oid)| self.find_column(name).is_some_and(|(_, found)| found == *oid))
     }
 
-    /// Column `name` of the old row. Raises XX001 when it has another type, or is NULL and `T` is not an `Option`.
+    /// Column `name` of the old row. Raises 39P01 when it has another type, or is NULL and `T` is not an `Option`.
     pub fn old<'t, T: Field<'t>>(&'t self, name: &CStr) -> T {
         self.value(self.old_row(), name)
     }
@@ -310,12 +314,7 @@ impl<'c> Trigger<'c> {
 
     /// Number and type of a column.
     fn column(&self, name: &CStr) -> (i32, Oid) {
-        self.find_column(name).unwrap_or_else(|| {
-            raise(Fault::new(
-                Code::DataCorrupted,
-                format!("function {}: {} does not exist", current_function(), Place::Attribute(name)),
-            ))
-        })
+        self.find_column(name).unwrap_or_else(|| missing_column(Place::Attribute(name)))
     }
 
     fn find_column(&self, name: &CStr) -> Option<(i32, Oid)> {

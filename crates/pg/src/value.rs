@@ -179,20 +179,34 @@ pub(crate) unsafe fn read<'a, T: Field<'a>>(
     }
 }
 
+impl Place<'_> {
+    /// The fault of a value there: a trigger may be anybody's, everything else is as the extension declared it.
+    fn fault(&self, message: String) -> Fault {
+        let message = format!("function {}: {message}", current_function());
+        match self {
+            Place::Attribute(_) => Fault::new(Code::TriggerProtocolViolated, message)
+                .detail("The function is made for triggers of a table of the extension.")
+                .hint("Drop the trigger that calls it."),
+            _ => Fault::new(Code::DataCorrupted, message).hint(
+                "The installed objects do not fit the library: compare SELECT * FROM skill_system.version_info();",
+            ),
+        }
+    }
+}
+
 #[cold]
 pub(crate) fn wrong_type(wanted: &str, oid: Oid, place: Place) -> ! {
-    raise(
-        Fault::new(
-            Code::DataCorrupted,
-            format!("function {}: {place} has type {}, not {wanted}", current_function(), type_name(oid)),
-        )
-        .hint("The installed objects do not fit the library: compare SELECT * FROM skill_system.version_info();"),
-    )
+    raise(place.fault(format!("{place} has type {}, not {wanted}", type_name(oid))))
+}
+
+#[cold]
+pub(crate) fn missing_column(place: Place) -> ! {
+    raise(place.fault(format!("{place} does not exist")))
 }
 
 #[cold]
 fn unexpected_null(place: Place) -> ! {
-    raise(Fault::new(Code::DataCorrupted, format!("function {}: {place} is NULL", current_function())))
+    raise(place.fault(format!("{place} is NULL")))
 }
 
 macro_rules! by_value {

@@ -1,0 +1,270 @@
+"""Audited and append-only tables: changes of the key, partitions and children that come later, the writer's settings."""
+
+import pytest
+
+from sessions import refused
+
+SETTINGS = {
+    "TimeZone": "America/St_Johns",
+    "DateStyle": "German",
+    "IntervalStyle": "sql_standard",
+    "extra_float_digits": "-15",
+    "bytea_output": "escape",
+    "lc_monetary": "C.UTF-8",
+    "lc_numeric": "C.UTF-8",
+    "lc_time": "C.UTF-8",
+    "quote_all_identifiers": "on",
+    "search_path": "public, pg_catalog",
+    "xmlbinary": "hex",
+}
+
+
+def records(db, table):
+    """Type and data of the records about a table since the schema was created, oldest first."""
+    return db.execute(
+        "SELECT event_type, event_data - 'table' FROM skill_system.audit_logs WHERE event_data->>'table' = %s "
+        "AND event_type NOT IN ('table.audited', 'table.append_only') AND recorded_at > "
+        "(SELECT max(recorded_at) FROM skill_system.audit_logs WHERE event_type = 'stage') ORDER BY recorded_at, id",
+        [table],
+    ).fetchall()
+
+
+@pytest.fixture
+def owner(db, roles, connect):
+    """An ordinary role with no right in the extension, and a schema of its own."""
+    if db.execute("SELECT FROM pg_roles WHERE rolname = 'test_owner'").fetchone() is None:
+        db.execute("CREATE ROLE test_owner LOGIN")
+    db.execute("CREATE SCHEMA stage AUTHORIZATION test_owner")
+    db.execute("SELECT skill_system.append_audit('stage', '{}')")
+    yield connect("test_owner")
+    db.execute("DROP SCHEMA stage CASCADE")
+
+
+# ---- the key
+
+
+def test_a_row_is_followed_when_its_key_changes(db, owner):
+    owner.execute("CREATE TABLE stage.wells (a int, b text, v int, w int, PRIMARY KEY (a, b))")
+    owner.execute("INSERT INTO stage.wells VALUES (1, 'x', 10, 0)")
+    db.execute("SELECT skill_system.audit_table('stage.wells', columns => '{v}')")
+    for change in ("a = -1", "w = 5", "v = 666", "b = 'y', v = 7", "a = 1, b = 'x'", "a = a"):
+        owner.execute(f"UPDATE stage.wells SET {change}")
+    assert records(db, "stage.wells") == [
+        ("row.updated", {"key": key, "old": {"v": old}, "new": {"v": new}} | ({"old_key": before} if before else {}))
+        for key, old, new, before in [
+            ({"a": -1, "b": "x"}, 10, 10, {"a": 1, "b": "x"}),
+            ({"a": -1, "b": "x"}, 10, 666, None),
+            ({"a": -1, "b": "y"}, 666, 7, {"a": -1, "b": "x"}),
+            ({"a": 1, "b": "x"}, 7, 7, {"a": -1, "b": "y"}),
+        ]
+    ]
+
+
+def test_a_key_changed_by_a_foreign_key_or_a_swap(db, owner):
+    owner.execute(
+        "CREATE TABLE stage.p (id int PRIMARY KEY); CREATE TABLE stage.c (id int PRIMARY KEY DEFERRABLE "
+        "REFERENCES stage.p ON UPDATE CASCADE, v int); INSERT INTO stage.p VALUES (1), (2); "
+        "INSERT INTO stage.c VALUES (1, 1), (2, 2)"
+    )
+    db.execute("SELECT skill_system.audit_table('stage.c', ignored_columns => '{id}')")
+    owner.execute("UPDATE stage.p SET id = 9 WHERE id = 2")
+    owner.execute("INSERT INTO stage.p VALUES (3)")
+    owner.execute("UPDATE stage.c SET id = CASE id WHEN 1 THEN 9 ELSE 1 END")
+    moves = [(data["old_key"]["id"], data["key"]["id"]) for _, data in records(db, "stage.c")]
+    assert moves[0] == (2, 9) and sorted(moves[1:]) == [(1, 9), (9, 1)]
+
+
+def test_another_primary_key_is_taken_from_then_on(db, owner):
+    owner.execute(
+        "CREATE TABLE stage.t (a int PRIMARY KEY, b int NOT NULL, v int); INSERT INTO stage.t VALUES (1, 2, 3)"
+    )
+    db.execute("SELECT skill_system.audit_table('stage.t', columns => '{v}')")
+    owner.execute("ALTER TABLE stage.t DROP CONSTRAINT t_pkey; ALTER TABLE stage.t ADD PRIMARY KEY (b)")
+    owner.execute("UPDATE stage.t SET b = 5")
+    assert records(db, "stage.t") == [
+        ("row.updated", {"key": {"b": 5}, "old_key": {"b": 2}, "old": {"v": 3}, "new": {"v": 3}})
+    ]
+
+
+def test_a_chosen_column_that_is_renamed_is_not_lost(db, owner):
+    owner.execute("CREATE TABLE stage.t (id int PRIMARY KEY, v int, w int); INSERT INTO stage.t VALUES (1, 1, 1)")
+    db.execute("SELECT skill_system.audit_table('stage.t', columns => '{v}')")
+    owner.execute("ALTER TABLE stage.t RENAME v TO hidden")
+    for statement in ("UPDATE stage.t SET hidden = 2", "INSERT INTO stage.t VALUES (2)", "DELETE FROM stage.t"):
+        error = refused(owner, "55000", statement)
+        assert '"v"' in error.diag.message_primary and "audit_table()" in error.diag.message_hint
+    db.execute("SELECT skill_system.audit_table('stage.t', columns => '{hidden}')")
+    owner.execute("UPDATE stage.t SET hidden = 2")
+    assert records(db, "stage.t")[0][1]["new"] == {"hidden": 2}
+
+
+# ---- partitions and children
+
+LATE = [
+    "CREATE TABLE stage.late PARTITION OF stage.{parent} FOR VALUES IN (2)",
+    "CREATE TABLE stage.late PARTITION OF stage.{parent} DEFAULT",
+    "CREATE TABLE stage.late (LIKE stage.{parent}); ALTER TABLE stage.{parent} ATTACH PARTITION stage.late FOR VALUES IN (2)",
+    "CREATE TABLE stage.sub PARTITION OF stage.{parent} FOR VALUES IN (2) PARTITION BY LIST (v); "
+    "CREATE TABLE stage.late PARTITION OF stage.sub DEFAULT",
+    "CREATE TABLE stage.sub (LIKE stage.{parent}) PARTITION BY LIST (v); "
+    "CREATE TABLE stage.late PARTITION OF stage.sub DEFAULT; "
+    "ALTER TABLE stage.{parent} ATTACH PARTITION stage.sub FOR VALUES IN (2)",
+]
+CHILD = [
+    "CREATE TABLE stage.late (more text) INHERITS (stage.{parent})",
+    "CREATE TABLE stage.late (LIKE stage.{parent}); ALTER TABLE stage.late INHERIT stage.{parent}",
+    "CREATE TABLE stage.middle () INHERITS (stage.{parent}); CREATE TABLE stage.late () INHERITS (stage.middle)",
+    "CREATE TABLE stage.middle (LIKE stage.{parent}); CREATE TABLE stage.late () INHERITS (stage.middle); "
+    "ALTER TABLE stage.middle INHERIT stage.{parent}",
+]
+WAYS = [(how, "PARTITION BY LIST (id)") for how in LATE] + [(how, "") for how in CHILD]
+
+
+def run(db, owner, script, partitioned, when):
+    """Creates the child; a partition as a role that may use the functions of the triggers, which PostgreSQL asks for."""
+    session = db if partitioned or when == "replica" else owner
+    if when == "replica":
+        session.execute("SET session_replication_role = replica")
+    session.execute(script.format(parent="t"))
+    if when == "replica":
+        session.execute("RESET session_replication_role")
+
+
+@pytest.mark.parametrize("when", ["before", "after", "replica"])
+@pytest.mark.parametrize(("how", "partitioned"), WAYS)
+def test_audited_children(db, owner, how, partitioned, when):
+    owner.execute(f"CREATE TABLE stage.t (id int, v int) {partitioned}")
+    if when == "before":
+        run(db, owner, how, partitioned, when)
+    db.execute("SELECT skill_system.audit_table('stage.t', columns => '{v}')")
+    if when != "before":
+        run(db, owner, how, partitioned, when)
+    through = "t" if partitioned else "late"
+    db.execute(f"INSERT INTO stage.{through} (id, v) VALUES (2, 1)")
+    db.execute("UPDATE stage.t SET v = 6")
+    db.execute("DELETE FROM stage.t")
+    db.execute("SET session_replication_role = replica")
+    db.execute(f"INSERT INTO stage.{through} (id, v) VALUES (2, 2)")
+    db.execute("RESET session_replication_role")
+    db.execute("TRUNCATE stage.late")
+    found = records(db, "stage.late")
+    assert [event for event, _ in found] == [
+        "row.inserted",
+        "row.updated",
+        "row.deleted",
+        "row.inserted",
+        "table.truncated",
+    ]
+    assert found[1][1] == {"key": {}, "old": {"v": 1}, "new": {"v": 6}}
+
+
+@pytest.mark.parametrize("when", ["before", "after", "replica"])
+@pytest.mark.parametrize(("how", "partitioned"), WAYS)
+def test_append_only_children(db, owner, how, partitioned, when):
+    owner.execute(f"CREATE TABLE stage.t (id int, v int) {partitioned}")
+    if when == "before":
+        run(db, owner, how, partitioned, when)
+    db.execute("SELECT skill_system.make_append_only('stage.t')")
+    if when != "before":
+        run(db, owner, how, partitioned, when)
+    db.execute(f"INSERT INTO stage.{'t' if partitioned else 'late'} (id, v) VALUES (2, 2)")
+    for role in ("origin", "replica"):
+        db.execute(f"SET session_replication_role = {role}")
+        for statement in (
+            "TRUNCATE stage.late",
+            "TRUNCATE stage.t",
+            "DELETE FROM stage.t",
+            "UPDATE stage.t SET v = 3",
+            "DELETE FROM stage.late",
+            "UPDATE stage.late SET v = 3",
+        ):
+            refused(db, "55000", statement)
+    db.execute("RESET session_replication_role")
+    assert db.execute("SELECT v FROM stage.t").fetchall() == [(2,)]
+
+
+def test_a_choice_made_again_holds_for_children(db, owner):
+    owner.execute("CREATE TABLE stage.t (id int, v int, w int); CREATE TABLE stage.late () INHERITS (stage.t)")
+    db.execute("SELECT skill_system.audit_table('stage.t', columns => '{v}')")
+    db.execute("SELECT skill_system.audit_table('stage.t', ignored_columns => '{v,id}')")
+    owner.execute("CREATE TABLE stage.later (x int) INHERITS (stage.t)")
+    for table in ("late", "later"):
+        owner.execute(f"INSERT INTO stage.{table} (id, v, w) VALUES (1, 2, 3)")
+    assert [data["new"] for _, data in records(db, "stage.late")] == [{"w": 3}]
+    assert [data["new"] for _, data in records(db, "stage.later")] == [{"w": 3, "x": None}]
+
+
+def test_a_schema_statement_brings_a_child(db, owner):
+    owner.execute("CREATE TABLE stage.t (id int)")
+    db.execute("SELECT skill_system.make_append_only('stage.t')")
+    db.execute("CREATE SCHEMA stage2 CREATE TABLE kid () INHERITS (stage.t)")
+    db.execute("INSERT INTO stage2.kid VALUES (1)")
+    for statement in ("TRUNCATE stage2.kid", "DELETE FROM stage.t"):
+        refused(db, "55000", statement)
+    db.execute("DROP SCHEMA stage2 CASCADE")
+
+
+def test_other_tables_are_left_alone(db, owner):
+    """Also by a role without any right in the extension, in one transaction with a failure."""
+    with owner.transaction():
+        owner.execute("CREATE TABLE stage.p (id int) PARTITION BY LIST (id)")
+        owner.execute("CREATE TABLE stage.p1 PARTITION OF stage.p DEFAULT")
+        owner.execute("CREATE TEMP TABLE x (a int)")
+        refused(owner, "42P07", "CREATE TABLE stage.p (id int)")
+        owner.execute("ALTER TABLE stage.p ADD v int")
+    assert db.execute(
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid IN ('stage.p'::regclass, 'stage.p1'::regclass)"
+    ).fetchone() == (0,)
+    refused(owner, "42501", "SELECT skill_system.make_append_only('stage.p')")
+
+
+# ---- the writer's settings
+
+
+def test_values_do_not_depend_on_the_settings_of_the_writer(db, owner, connect):
+    """What is stored is one value; what is recorded of it is one text."""
+    owner.execute("CREATE TYPE stage.pair AS (at timestamptz, took interval)")
+    columns = {
+        "at": ("timestamptz", "'2026-07-01 12:00:00.5+00'"),
+        "local": ("timestamp", "'2026-07-01 12:00:00.5'"),
+        "day": ("date", "'2026-07-01'"),
+        "hour": ("timetz", "'12:00:00+02'"),
+        "took": ("interval", "'1 year 2 days -03:04:05.5'"),
+        "depth": ("float8", "0.1::float8 + 0.2::float8"),
+        "small": ("float4", "0.1::float4"),
+        "raw": ("bytea", r"'\x00ff5c'"),
+        "fee": ("money", "'12.34'::numeric::money"),
+        "number": ("numeric", "1234567.890"),
+        "what": ("regclass", "'skill_system.audit_logs'::regclass"),
+        "kind": ("regtype", "'timestamptz'::regtype"),
+        "times": ("timestamptz[]", "ARRAY['2026-01-01 00:00+00'::timestamptz]"),
+        "period": ("tstzrange", "tstzrange('2026-01-01 00:00+00', '2026-07-01 00:00+00')"),
+        "floats": ("float8[]", "ARRAY[0.1::float8 + 0.2::float8]"),
+        "pair": ("stage.pair", "ROW('2026-01-01 00:00+00', '1 day 02:00:00')::stage.pair"),
+        "document": ("json", "'{\"a\": 1.50}'"),
+        "page": ("xml", "xmlelement(name a, xmlattributes(1 AS b))"),
+    }
+    definitions = ", ".join(f"{name} {kind}" for name, (kind, _) in columns.items())
+    owner.execute(f"CREATE TABLE stage.t (id timestamptz, {definitions}, PRIMARY KEY (id, what))")
+    db.execute("SELECT skill_system.audit_table('stage.t')")
+    values = ", ".join(value for _, value in columns.values())
+    insert = f"INSERT INTO stage.t VALUES ('2026-01-01 00:00:00+00', {values})"
+    change = "UPDATE stage.t SET id = id + interval '1 microsecond'"
+    changes = []
+    for name, value in [("application_name", "plain"), *SETTINGS.items()]:
+        writer = connect()
+        writer.execute("SET lc_monetary = 'C'")
+        # Read under the settings of all, so that only the writing differs.
+        writer.execute(f"PREPARE fill AS {insert}")
+        writer.execute("SELECT set_config(%s, %s, false)", [name, value])
+        for statement in ("EXECUTE fill", change, "DELETE FROM stage.t"):
+            writer.execute(statement)
+        assert writer.execute("SELECT current_setting(%s)", [name]).fetchone()[0].startswith(value.split(",")[0])
+        changes.append(records(db, "stage.t")[-3:])
+    assert [event for event, _ in changes[0]] == ["row.inserted", "row.updated", "row.deleted"]
+    for name, found in zip(SETTINGS, changes[1:], strict=True):
+        assert found == changes[0], name
+    new = changes[0][0][1]["new"]
+    assert new["at"] == "2026-07-01T12:00:00.5+00:00" and new["raw"] == "\\x00ff5c"
+    assert new["what"] == "skill_system.audit_logs" and new["depth"] == 0.30000000000000004
+    assert new["period"] == '["2026-01-01 00:00:00+00","2026-07-01 00:00:00+00")'
