@@ -26,7 +26,8 @@ SELECT * FROM skill_system.missing_items(:'filing');
 SELECT skill_system.update_checklist_item(:'filing', i, 'complete', actor_id => 'rule37-agent') FROM generate_series(0, 2) i;
 SELECT skill_system.add_artifact(:'filing', 0, 'plat_draft', 'plat.md', '# Certified plat', 'text/markdown');
 SELECT skill_system.submit_checklist(:'filing', 'rule37-agent');
-SELECT skill_system.review_checklist(:'filing', 'approved', 'j.doe', 'plat checked');
+SELECT skill_system.review_checklist(:'filing', 'approved', 'j.doe', 'plat checked', version)
+    FROM skill_system.filing_checklists WHERE id = :'filing';
 \o
 \echo 'They are completed, and the filing is approved. Meanwhile the Commission changes the rule:'
 SELECT rule_identifier, version, stale_snapshots FROM skill_system.publish_rule('SWR_37', 'spacing', CURRENT_DATE,

@@ -24,7 +24,7 @@ ALTER DATABASE demo SET skill_system.signed_approvals = on;
 SELECT skill_system.add_skill_approver(:'public_key', 'j.doe') AS key_id;
 \connect - postgres
 \set ON_ERROR_STOP off
-SELECT * FROM skill_system.set_skill_status('well-report', 'approved');
+SELECT * FROM skill_system.set_skill_status('well-report', 'approved', :'newest');
 \set ON_ERROR_STOP on
 SELECT :'SQLSTATE' = 'SK403' AS refused \gset
 \if :refused
@@ -37,7 +37,8 @@ SELECT skill_system.skill_approval_text('well-report') AS text \gset
 \! printf %s "$DEMO_TEXT" > .build/demo.text
 \! openssl pkeyutl -sign -rawin -inkey .build/demo-approver.pem -in .build/demo.text -out .build/demo.signature
 \set signature `base64 -w0 .build/demo.signature | tr '+/' '-_' | tr -d '='`
-SELECT version, status, current_version FROM skill_system.set_skill_status('well-report', 'approved', signature => 'v1:' || :'signature');
+SELECT version, status, current_version
+    FROM skill_system.set_skill_status('well-report', 'approved', :'newest', 'v1:' || :'signature');
 
 \connect - demo_agent
 SELECT decision, reason FROM skill_system.check_skill('filing', 'well-report', 'write');

@@ -19,7 +19,7 @@ DECLARE
     -- Trigger functions that protect, sign or keep a history: nothing may switch them off, also not
     -- session_replication_role = replica, so their triggers are ENABLE ALWAYS.
     always CONSTANT text[] := ARRAY[
-        'sign_audit_row', 'refuse_change', 'guard_columns', 'guard_run', 'guard_run_event', 'set_rule_key',
+        'sign_audit_row', 'refuse_change', 'guard_columns', 'guard_run', 'guard_run_event', 'set_rule_key', 'guard_decision',
         'lock_policies', 'check_policy_row', 'record_policy_change', 'record_policy_deletion', 'skills_changed'];
     -- Exceptions: rows that belong to an open filing, and statistics; they are guarded in the session that changes them.
     not_always CONSTANT text[] := ARRAY['checklist_artifacts_guard', 'filing_rule_snapshots_guard', 'skill_injections_guard'];

@@ -20,6 +20,7 @@ static ALLOW_UNPROTECTED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_RECORD_SIZE: GucSetting<i32> = GucSetting::<i32>::new((MAX_JSON_TEXT >> 10) as i32);
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static INTEGRITY_FAIL_LOUD: GucSetting<bool> = GucSetting::<bool>::new(false);
+static SINGLE_USER_STORE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static SIGNED_APPROVALS: GucSetting<SignedApprovals> = GucSetting::<SignedApprovals>::new(SignedApprovals::Default);
 
 /// Values of skill_system.signed_approvals. A session that set none has `Default`, so that a refused value can be told
@@ -185,6 +186,14 @@ fn define_skill_settings() {
         GucFlags::NOT_WHILE_SEC_REST,
     );
     GucRegistry::define_bool_guc(
+        c"skill_system.single_user_store",
+        c"Lets agents take approved skills out of service, and approvals name no version, as for a store of one user.",
+        c"Off by default; only a superuser can set it. When it is off, only members of skill_system_reviewer and skill_system_admin change what was approved or disabled.",
+        &SINGLE_USER_STORE,
+        GucContext::Suset,
+        GucFlags::NOT_WHILE_SEC_REST,
+    );
+    GucRegistry::define_bool_guc(
         c"skill_system.integrity_fail_loud",
         c"Reports unresolved references as errors instead of warnings.",
         c"Off by default. check_integrity() reports accordingly, and assert_integrity() raises.",
@@ -265,6 +274,11 @@ pub fn stuck_after_seconds() -> i32 {
 /// `skill_system.signed_approvals`
 pub fn signed_approvals() -> bool {
     SIGNED_APPROVALS.get() == SignedApprovals::On
+}
+
+/// `skill_system.single_user_store`
+pub fn single_user_store() -> bool {
+    SINGLE_USER_STORE.get()
 }
 
 /// `skill_system.integrity_fail_loud`

@@ -252,10 +252,11 @@ CREATE FUNCTION skill_system.review_checklist(
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.review_checklist(uuid, text, text, text, integer) IS
-'Decides on a submitted checklist: approved, rejected, or in_review when the review has begun. The decision is kept in '
-'metadata->''reviews''. Raises 55000 when its status does not allow it, 22023 for another decision, 40001 when it was changed since '
+'Decides on a submitted checklist: approved, rejected, or in_review when the review has begun. approved needs expected_version, the '
+'version that was read, which evidence and refreshed rules change too. The decision is kept in metadata->''reviews''. Raises 55000 when '
+'its status does not allow it, 22023 for another decision or an approval without a version, 40001 when it was changed since '
 'expected_version, 42704 for an unknown checklist. Example: SELECT * FROM '
-'skill_system.review_checklist(''01900000-0000-7000-8000-000000000001'', ''approved'', ''j.doe'', ''plat checked'');';
+'skill_system.review_checklist(''01900000-0000-7000-8000-000000000001'', ''approved'', ''j.doe'', ''plat checked'', 7);';
 
 CREATE FUNCTION skill_system.file_checklist(checklist_id uuid, actor_id text DEFAULT NULL, reference text DEFAULT NULL)
     RETURNS skill_system.checklist_state

@@ -10,7 +10,7 @@ CREATE FUNCTION skill_system.create_client_schema(client text, schema_name text 
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_client_schema' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_client_schema(text, text) IS
 'Creates the objects that a client expects: for skills_runtime a schema with the view skills_catalog, which passes INSERT (registers a '
-'skill), UPDATE (of body: a new version; of enabled: approves, enables or disables) and DELETE (takes the skill out of use) to the '
+'skill), UPDATE (of body: a new version; of enabled: enables or disables an approved skill) and DELETE (takes the skill out of use) to the '
 'registry. The caller owns the schema and needs the privilege to create one. Returns the view''s name. A second call recreates the view. '
 'Raises 55000 for a schema that it did not create for the caller, 22023 for another client. Example: SELECT '
 'skill_system.create_client_schema(''skills_runtime'', schema_name => ''agent'');';

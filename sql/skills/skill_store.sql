@@ -35,19 +35,23 @@ CREATE FUNCTION skill_system.skill_store_store(name text, source text, metadata 
 COMMENT ON FUNCTION skill_system.skill_store_store(text, text, jsonb, text) IS
 'SkillStore store(): stores a body as the served version and returns its VersionInfo. metadata may have status, description, author and '
 'metadata_bag; it replaces the previous metadata. The status is that of metadata, else of the header "# Status:", else Draft. Approved '
-'becomes Draft, in the body too, for a caller that may not approve, and with skill_system.signed_approvals on for a body without the '
-'signature of a registered approver. Raises SK409 (StorageConflictError) for a name that cannot be stored or a pinned skill, 22023 for '
+'becomes Draft, in the body too, for a caller that may not approve, and with skill_system.signed_approvals on for a body without a '
+'signature that counts, see accept_store_signatures(). For a caller that may not approve, what was approved or disabled stays served, and '
+'the new version waits, unless skill_system.single_user_store is on. Raises SK409 (StorageConflictError) for a name that cannot be stored or a pinned skill, 22023 for '
 'metadata that cannot be read, 54000 for a body above 16 MiB. Example: SELECT skill_system.skill_store_store(''hello'', E''# Skill: '
 'hello\n# Status: Draft\n'', ''{"author": "alice"}'');';
 
-CREATE FUNCTION skill_system.skill_store_update_status(name text, status text, namespace text DEFAULT 'skillscript') RETURNS jsonb
+CREATE FUNCTION skill_system.skill_store_update_status(
+        name text, status text, namespace text DEFAULT 'skillscript', version text DEFAULT NULL) RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skill_store_update_status' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.skill_store_update_status(text, text, text) IS
-'SkillStore update_status(): gives the served version another status and returns its VersionInfo with previous_status. The header "# '
-'Status:" is rewritten, so body, content_hash and version change; a body with the valid signature of an approver is approved unchanged. '
-'Raises 22023 unless status is Draft, Approved or Disabled, SK404 (SkillNotFoundError), SK403 (ApprovalRejectedError) when the caller may '
-'not approve or, with skill_system.signed_approvals on, the body has no valid signature. Example: SELECT '
-'skill_system.skill_store_update_status(''hello'', ''Approved'');';
+COMMENT ON FUNCTION skill_system.skill_store_update_status(text, text, text, text) IS
+'SkillStore update_status(): gives a version, by default the served one, another status and returns its VersionInfo with '
+'previous_status. Approved needs version, unless skill_system.single_user_store is on. The header "# Status:" is rewritten, so body, '
+'content_hash and version change; a body with a valid signature is approved unchanged where accept_store_signatures() is on. Raises 22023 '
+'unless status is Draft, Approved or Disabled, SK404 (SkillNotFoundError), SK405 (VersionNotFoundError), SK403 (ApprovalRejectedError) '
+'when the caller may not approve, version is missing or, with skill_system.signed_approvals on, there is no valid signature, SK409 '
+'(StorageConflictError) when the caller may not change what was decided. Example: SELECT '
+'skill_system.skill_store_update_status(''hello'', ''Approved'', version => ''0d53f1dbd1e6'');';
 
 CREATE FUNCTION skill_system.skill_store_delete(name text, namespace text DEFAULT 'skillscript') RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_skill_store_delete' SET search_path = pg_catalog, pg_temp;
@@ -90,6 +94,7 @@ GRANT EXECUTE ON FUNCTION
     skill_system.skill_store_static_capabilities()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- A skill that an agent stores as Approved becomes Draft.
-GRANT EXECUTE ON FUNCTION skill_system.skill_store_store(text, text, jsonb, text), skill_system.skill_store_update_status(text, text, text)
+GRANT EXECUTE ON FUNCTION
+    skill_system.skill_store_store(text, text, jsonb, text), skill_system.skill_store_update_status(text, text, text, text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.skill_store_delete(text, text) TO skill_system_admin;

@@ -4,6 +4,8 @@ CREATE TABLE skill_system.skill_namespaces (
     tenant_id text   NOT NULL DEFAULT skill_system.current_tenant(),
     namespace text   NOT NULL COLLATE "C" CHECK (namespace OPERATOR(pg_catalog.<>) '' AND pg_catalog.length(namespace) <= 200),
     revision  bigint NOT NULL DEFAULT 0,
+    accepts_store_signatures boolean NOT NULL DEFAULT false,
+    dropped_at timestamptz,
     PRIMARY KEY (tenant_id, namespace)
 );
 COMMENT ON TABLE skill_system.skill_namespaces IS
@@ -12,6 +14,10 @@ COMMENT ON TABLE skill_system.skill_namespaces IS
 COMMENT ON COLUMN skill_system.skill_namespaces.tenant_id IS 'Tenant of the skills.';
 COMMENT ON COLUMN skill_system.skill_namespaces.namespace IS 'Its name, compared byte by byte.';
 COMMENT ON COLUMN skill_system.skill_namespaces.revision IS 'Number of the last change; skill_history describes it.';
+COMMENT ON COLUMN skill_system.skill_namespaces.dropped_at IS
+'When drop_skill_namespace() removed it; its revision stays, so that tokens and the history go on. NULL while it exists.';
+COMMENT ON COLUMN skill_system.skill_namespaces.accepts_store_signatures IS
+'The signatures in SkillStore bodies, which name neither skill nor tenant, approve here; see accept_store_signatures().';
 
 CREATE TABLE skill_system.skill_heads (
     id                  uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -107,13 +113,14 @@ CREATE TABLE skill_system.skill_versions (
     manifest       jsonb,
     created_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     created_by     text        NOT NULL,
+    review_id      uuid        NOT NULL DEFAULT skill_system.uuid_v7(),
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, skill_id, version),
     FOREIGN KEY (tenant_id, skill_id) REFERENCES skill_system.skill_heads (tenant_id, id) ON DELETE CASCADE
 );
 CREATE INDEX skill_versions_revision ON skill_system.skill_versions (tenant_id, skill_id, revision);
 COMMENT ON TABLE skill_system.skill_versions IS
-'Every version of every skill, body and all. Only the status of a row ever changes. Registering the same content again returns the same '
+'Every version of every skill, body and all. Only the status of a row ever changes, and review_id with it. Registering the same content again returns the same '
 'version. Read with export_skill(), skill_store_load() or the view skills (current versions).';
 COMMENT ON COLUMN skill_system.skill_versions.id IS 'UUID of the version; runs.skill_version_id is this.';
 COMMENT ON COLUMN skill_system.skill_versions.tenant_id IS 'Tenant of the skill.';
@@ -138,6 +145,8 @@ COMMENT ON COLUMN skill_system.skill_versions.manifest IS
 'The skill-manifest block: id, version, capabilities, effects, operations; NULL if there is none.';
 COMMENT ON COLUMN skill_system.skill_versions.created_at IS 'When it was registered first.';
 COMMENT ON COLUMN skill_system.skill_versions.created_by IS 'Who registered it first.';
+COMMENT ON COLUMN skill_system.skill_versions.review_id IS
+'Part of skill_approval_text(): another one whenever the version becomes a draft or disabled, so that no signature holds twice.';
 
 CREATE TABLE skill_system.skill_files (
     tenant_id  text    NOT NULL DEFAULT skill_system.current_tenant(),
@@ -224,7 +233,16 @@ COMMENT ON COLUMN skill_system.skill_approvers.revoked_at IS
 'From when on its signatures are not accepted; approvals made before remain valid.';
 
 CREATE TRIGGER skill_versions_guard BEFORE UPDATE ON skill_system.skill_versions
-    FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns('status');
+    FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns('status', 'review_id');
+CREATE FUNCTION skill_system.guard_decision() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_decision' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.guard_decision() IS
+'Trigger function of skill_heads and skill_versions: whichever way a change comes, only members of skill_system_reviewer and '
+'skill_system_admin approve, and change what was approved or disabled. Raises 42501.';
+CREATE TRIGGER skill_heads_decision BEFORE INSERT OR UPDATE OR DELETE ON skill_system.skill_heads
+    FOR EACH ROW EXECUTE FUNCTION skill_system.guard_decision();
+CREATE TRIGGER skill_versions_decision BEFORE INSERT OR UPDATE OR DELETE ON skill_system.skill_versions
+    FOR EACH ROW EXECUTE FUNCTION skill_system.guard_decision();
 CREATE TRIGGER skill_files_guard BEFORE UPDATE ON skill_system.skill_files
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER skill_history_no_change BEFORE UPDATE OR DELETE ON skill_system.skill_history
@@ -287,18 +305,20 @@ CREATE FUNCTION skill_system.set_skill_status(
     RETURNS skill_system.skill_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_skill_status' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.set_skill_status(text, text, text, text, text) IS
-'Approves or disables a version of a skill, by default the newest, or turns it back into a draft. skill is a name in the namespace '
-'default, namespace/name or a UUID; version is 12 digits. An approved version becomes the served one, unless the skill is pinned. With '
-'skill_system.signed_approvals on, approved needs the signature of a registered approver over skill_approval_text(). Raises SK404 and '
-'SK405 for what does not exist, SK403 for a missing or invalid signature, 22023 for another status. Example: SELECT * FROM '
-'skill_system.set_skill_status(''pdf-forms'', ''approved'');';
+'Approves or disables a version of a skill, or turns it back into a draft. skill is a name in the namespace default, namespace/name or a '
+'UUID; version is 12 digits, must be given to approve, and is the served version by default otherwise. An approved version becomes the '
+'served one, unless the skill is pinned. With skill_system.signed_approvals on, approved needs the signature of a registered approver '
+'over skill_approval_text(). Raises SK404 and SK405 for what does not exist, SK403 for a missing or invalid signature, 22023 for another '
+'status or an approval without a version. Example: SELECT * FROM skill_system.set_skill_status(''pdf-forms'', ''approved'', '
+'''a1f1ae2c04f1'');';
 
 CREATE FUNCTION skill_system.skill_approval_text(skill text, version text DEFAULT NULL) RETURNS text
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_approval_text' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_approval_text(text, text) IS
-'The bytes that an approver signs with Ed25519 to approve a version, by default the newest: they contain tenant, namespace, skill and '
-'digest, so the signature is valid for nothing else. Pass the signature to set_skill_status() as v1: followed by base64url. Raises SK404, '
-'SK405. Example: SELECT skill_system.skill_approval_text(''pdf-forms'');';
+'The bytes that an approver signs with Ed25519 to approve a version, by default the newest: JSON with log_id, tenant, namespace, '
+'skill_name, digest (of body and files, as in skill_versions), metadata_digest (of tags, description and all else that is served) and the '
+'version''s review_id, so the signature is valid for nothing else and only once. Pass the signature to set_skill_status() as v1: followed '
+'by base64url. Raises SK404, SK405. Example: SELECT skill_system.skill_approval_text(''pdf-forms'');';
 
 CREATE FUNCTION skill_system.add_skill_approver(public_key text, approver text) RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_add_skill_approver' SET search_path = pg_catalog, pg_temp;
@@ -319,6 +339,20 @@ COMMENT ON FUNCTION skill_system.delete_skill(text, text) IS
 'Removes a skill from every catalogue and frees its name. Its versions and history are kept; export_skill() still finds them by the '
 'skill''s UUID. Raises SK404. Example: SELECT skill_system.delete_skill(''pdf-forms'', ''replaced by forms'');';
 
+CREATE FUNCTION skill_system.accept_store_signatures(namespace text, accept boolean) RETURNS boolean
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_accept_store_signatures' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.accept_store_signatures(text, boolean) IS
+'Whether the header "# Status: Approved v3:" of SkillStore bodies approves in this namespace, as that contract has it: such a signature '
+'names neither skill, namespace nor tenant, and holds again after it was taken back. Off until an administrator calls this. False when '
+'nothing changed. Raises 22023 for an invalid namespace. Example: SELECT skill_system.accept_store_signatures(''skillscript'', true);';
+
+CREATE FUNCTION skill_system.drop_skill_namespace(namespace text, reason text DEFAULT NULL) RETURNS boolean
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_drop_skill_namespace' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.drop_skill_namespace(text, text) IS
+'Removes a namespace with all its skills and their versions for good; skill_history and the audit trail keep the record of them, and a '
+'namespace of this name that comes later goes on with its revisions. A tenant has at most 1000 namespaces. False when it does not exist. '
+'Raises 55000 while it contains an approved skill. Example: SELECT skill_system.drop_skill_namespace(''team:old'', ''moved'');';
+
 GRANT USAGE ON TYPE skill_system.skill_state TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.skill_namespaces, skill_system.skill_heads, skill_system.skill_versions, skill_system.skill_files,
     skill_system.skill_history, skill_system.skill_approvers, skill_system.skills
@@ -328,5 +362,6 @@ GRANT EXECUTE ON FUNCTION skill_system.skill_approval_text(text, text)
 -- Agents register, reviewers and administrators approve.
 GRANT EXECUTE ON FUNCTION skill_system.set_skill_status(text, text, text, text, text) TO skill_system_reviewer, skill_system_admin;
 GRANT EXECUTE ON FUNCTION
-    skill_system.add_skill_approver(text, text), skill_system.revoke_skill_approver(text), skill_system.delete_skill(text, text)
+    skill_system.add_skill_approver(text, text), skill_system.revoke_skill_approver(text), skill_system.delete_skill(text, text),
+    skill_system.accept_store_signatures(text, boolean), skill_system.drop_skill_namespace(text, text)
     TO skill_system_admin;

@@ -143,7 +143,7 @@ CREATE FUNCTION skill_system.skills_token(namespace text DEFAULT NULL) RETURNS t
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skills_token' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skills_token(text) IS
 'The current position in the history of one namespace, or of all: a token for skill_changes(). It changes only when a skill changes. '
-'Raises 54000 for more than 10000 namespaces. Example: SELECT skill_system.skills_token(''default'');';
+'Example: SELECT skill_system.skills_token(''default'');';
 
 CREATE TYPE skill_system.skill_change AS (
     namespace text, revision bigint, action text, skill_id uuid, skill_name text, version_id uuid, version text, previous_status text,
@@ -156,8 +156,8 @@ CREATE FUNCTION skill_system.skill_changes(since_token text DEFAULT NULL, namesp
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_changes' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_changes(text, text, integer) IS
 'What changed since a token, in the order of the commits of each namespace; NULL is the beginning. Each row has the token to continue '
-'from, so a consumer that stores the token of the last row it processed sees every change exactly once; no rows mean that nothing '
-'changed. Raises 22023 for an invalid token, for one that is ahead of this database (it was restored, or is a lagging standby) and for '
+'from, so a consumer that stores the token of the last row it processed sees every change exactly once; only no rows mean that nothing '
+'has changed, for an answer with 16 MiB of tokens ends before max_rows. Raises 22023 for an invalid token, for one that is ahead of this database (it was restored, or is a lagging standby) and for '
 'max_rows outside of 1 to 10000. Example: SELECT action, skill_name, version, token FROM skill_system.skill_changes(''{"default":41}'', '
 '''default'');';
 

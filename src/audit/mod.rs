@@ -19,7 +19,7 @@ use crate::module::{Module, check_event_type};
 use crate::settings;
 
 pub use append::{append, append_by, append_for, append_system};
-pub use identity::has_identity;
+pub use identity::{has_identity, log_id};
 pub use record::{
     LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest, missing, signing_with, take_written,
 };

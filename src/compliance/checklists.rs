@@ -3,7 +3,7 @@
 use serde_json::json;
 use skill_core::compliance::artifacts::ArtifactInput;
 use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, TRANSITIONS};
-use skill_core::input::{optional, required, word};
+use skill_core::input::{invalid, optional, required, word};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, NonNull, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
@@ -211,8 +211,14 @@ fn review_checklist(call: &Call) -> Answer {
     let decision = word("decision", call.text(1), &logic::DECISIONS)?;
     let by = actor(call, 2, "actor_id")?;
     let comment = optional("reason", call.text(3), 10_000)?;
+    let expected: Option<i32> = call.get(4);
+    if decision == "approved" && expected.is_none() {
+        return Err(invalid("expected_version must be given to approve a checklist")
+            .detail("The newest version may be another one than the one that was read.")
+            .hint("SELECT id, status, version FROM skill_system.filing_checklists;"));
+    }
     let mut checklist = lock_checklist(id)?;
-    logic::check_version(checklist.version, call.get(4))?;
+    logic::check_version(checklist.version, expected)?;
     logic::next("review_checklist", &checklist.status, Some(decision))?;
     logic::add_review(&mut checklist.metadata, decision, &by, comment, &checklist.now);
     let after = change_status(&checklist, "review_checklist", Some(decision), &by, json!({"comment": comment}))?;
@@ -305,6 +311,14 @@ fn add_artifact(call: &Call) -> Answer {
         ],
     );
     let artifact = artifact.ok_or_else(|| Fault::new(Code::Internal, "the artifact was not written"))?;
+    // A reviewer approves the evidence too, and names what was read by the version.
+    spi::execute(
+        "UPDATE skill_system.filing_checklists SET version = version + 1 \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(id)],
+    );
     let data = json!({
         "checklist_id": id.to_string(), "artifact_id": artifact.to_string(), "item_index": index, "name": valid.name, "content_sha256": valid.content_sha256,
         "size_bytes": valid.size_bytes, "generated_by": valid.generated_by,

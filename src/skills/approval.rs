@@ -1,19 +1,20 @@
 //! Who approves: a reviewer, or an approver's signature where `skill_system.signed_approvals` is on.
 
+use const_format::concatcp;
 use serde_json::json;
 use skill_core::error::shorten;
-use skill_core::input::required;
+use skill_core::input::{invalid, required};
 use skill_core::skills::Status;
-use skill_core::skills::approval::{self as logic, PREFIX, rejected};
+use skill_core::skills::approval::{self as logic, Approval, PREFIX, rejected};
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, arg, pg_function, sys};
+use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use super::history::append_audit;
-use super::model::{self, Head, Version};
+use super::model::{self, HEAD_JSON, Head, Version};
 use crate::args::missing;
-use crate::settings;
+use crate::{audit, settings};
 
 /// The key of this tenant's approvers that signed `message`, as its key id.
 pub fn signer(message: &[u8], signature: &[u8; 64]) -> Option<String> {
@@ -41,7 +42,68 @@ pub fn has_approver() -> bool {
 
 /// The caller may approve: a member of skill_system_reviewer or skill_system_admin, or a superuser.
 pub fn may_approve() -> bool {
-    sys::has_rights_of_named(c"skill_system_reviewer") || sys::has_rights_of_named(c"skill_system_admin")
+    sys::caller_has_rights_of(c"skill_system_reviewer") || sys::caller_has_rights_of(c"skill_system_admin")
+}
+
+/// The caller may change a status, of a skill or of a version: drafts are everybody's, what was decided is not.
+pub fn may_change(before: Option<Status>, after: Option<Status>) -> bool {
+    let approves = after == Some(Status::Approved);
+    !(approves || before.is_some_and(Status::is_decided)) || may_approve() || settings::single_user_store() && !approves
+}
+
+/// The fault of a caller for whom [`may_change`] is false.
+pub fn not_permitted(what: &str) -> Fault {
+    Fault::new(Code::InsufficientPrivilege, format!("permission denied to change {what}"))
+        .detail("Only members of skill_system_reviewer or skill_system_admin change what was approved or disabled.")
+        .hint("Register a new version; it waits as a draft until a reviewer approves it.")
+}
+
+/// What is newest when the approval comes need not be what the reviewer has read.
+pub fn version_missing() -> Fault {
+    invalid("version must be given to approve a skill")
+        .detail("The newest version may be another one than the one that was read.")
+        .hint("SELECT version, status, created_at, created_by FROM skill_system.skill_version_list(skill);")
+}
+
+pg_function!(guard_decision);
+/// BEFORE each change of a row of `skill_heads` and `skill_versions`: the one place that no entrance bypasses.
+fn guard_decision(call: &Call) -> Answer {
+    let events = [Event::Insert, Event::Update, Event::Delete];
+    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &events)])?;
+    let (event, read) = (trigger.event(), |word: &str| Status::parse(word).unwrap_or(Status::Disabled));
+    let before = (event != Event::Insert).then(|| read(trigger.old::<&str>(c"status")));
+    let after = (event != Event::Delete).then(|| read(trigger.new_value::<&str>(c"status")));
+    // A restore is the owner's.
+    if may_change(before, after) || sys::caller() == sys::owner() {
+        return Ok(trigger.proceed());
+    }
+    Err(not_permitted(&format!("a decision in {}", trigger.relation_name())))
+}
+
+/// What somebody signs to approve a version now.
+fn approval_text(head: &Head, version: &Version, rights: As, see: See) -> Result<String, Fault> {
+    const SQL: &str = concatcp!(
+        "SELECT v.review_id, encode(sha256(convert_to(jsonb_build_object('about', \
+             CASE WHEN v.id = h.current_version_id THEN ",
+        HEAD_JSON,
+        " ELSE v.about || coalesce(h.defined, '{}') END, 'tier1_manifest', h.tier1_manifest, 'tier2_definition', \
+             h.tier2_definition, 'tier3_artifact_refs', h.tier3_artifact_refs, 'context_mode', h.context_mode)::text, 'UTF8')), 'hex') \
+         FROM skill_system.skill_heads h \
+         JOIN skill_system.skill_versions v ON v.tenant_id = h.tenant_id AND v.skill_id = h.id \
+         WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.id = $2"
+    );
+    let found = spi::first::<(Uuid, String)>(SQL, rights, see, &[arg(head.id), arg(version.id)]);
+    let (review_id, metadata_digest) = found.ok_or_else(|| model::no_version(head, &version.version))?;
+    Ok(Approval {
+        log_id: &Uuid::from_bytes(audit::log_id().unwrap_or_default()).to_string(),
+        tenant: &settings::tenant(),
+        namespace: &head.namespace,
+        skill_name: &head.skill_name,
+        digest: &version.digest,
+        metadata_digest: &metadata_digest,
+        review_id: &review_id.to_string(),
+    }
+    .text())
 }
 
 /// Checks the signature that comes with a change of status. Returns what the history keeps of it.
@@ -62,11 +124,12 @@ pub fn check(head: &Head, version: &Version, status: Status, signature: Option<&
         rejected("the signature cannot be read")
             .hint("A signature is v1: and the 64 bytes of an Ed25519 signature in base64url, without padding.")
     })?;
-    let text = logic::text(&settings::tenant(), &head.namespace, &head.skill_name, &version.digest);
+    let text = approval_text(head, version, As::Owner, See::OwnWrites)?;
     let key_id = signer(text.as_bytes(), &bytes).ok_or_else(|| {
         let version = &version.version;
         rejected(format!("no registered approver signed version {version} of skill \"{}\"", head.skill_name)).hint(
-            "The signature must be over skill_approval_text(), byte for byte, by a key of skill_approvers that is not revoked.",
+            "The signature must be over skill_approval_text() as it is now, byte for byte, by a key of skill_approvers that is not \
+             revoked. A version that was disabled, or whose metadata changed, needs a new one.",
         )
     })?;
     Ok(Some(format!("{key_id} {signature}")))
@@ -78,7 +141,7 @@ fn skill_approval_text(call: &Call) -> Answer {
     let (skill, version) = (call.text(0), call.text(1));
     let head = model::find(Reference::parse(skill)?)?;
     let version = model::version(&head, version, As::Caller, See::Statement)?;
-    Ok(call.answer(logic::text(&settings::tenant(), &head.namespace, &head.skill_name, &version.digest)))
+    Ok(call.answer(approval_text(&head, &version, As::Caller, See::Statement)?))
 }
 
 pg_function!(add_skill_approver);

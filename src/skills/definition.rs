@@ -2,12 +2,15 @@
 
 use serde_json::{Map, Value, json};
 use skill_core::Fault;
+use skill_core::skills::Status;
+use skill_core::skills::approval::rejected;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Arg, arg};
 
 use super::history::record_history;
 use super::index;
 use super::model::{Head, Version};
+use crate::settings;
 use crate::versioned::Change;
 
 /// One tier, as it can be looked into and as it came: numbers are kept to the last digit.
@@ -71,6 +74,11 @@ pub fn define(head: &Head, version: &Version, definition: &Definition, change: &
         ],
     );
     if changed > 0 {
+        if settings::signed_approvals() && head.status == Status::Approved {
+            return Err(rejected(format!("the definition of skill \"{}\" is approved by signature", head.skill_name))
+                .detail("skill_system.signed_approvals is on.")
+                .hint("Make the version a draft with set_skill_status(), define it, and have it signed and approved again."));
+        }
         index::update(head);
         let change = Change { metadata_change: Some(definition.to_json()), ..change.clone() };
         record_history(head, "changed", Some(version), Some(head.status), Some(head.status), &change)?;

@@ -128,8 +128,11 @@ impl State {
 /// The namespaces that hold skills, or did, and the history of the skills.
 pub const NAMESPACES: Namespaces = Namespaces {
     lock: "SELECT revision FROM skill_system.skill_namespaces \
-           WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 FOR NO KEY UPDATE",
-    insert: "INSERT INTO skill_system.skill_namespaces (namespace) VALUES ($1) ON CONFLICT DO NOTHING",
+           WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND dropped_at IS NULL FOR NO KEY UPDATE",
+    insert: "INSERT INTO skill_system.skill_namespaces (namespace) \
+             SELECT $1 WHERE $2 > (SELECT count(*) FROM skill_system.skill_namespaces n \
+                                   WHERE n.tenant_id = skill_system.current_tenant() AND n.dropped_at IS NULL) \
+             ON CONFLICT (tenant_id, namespace) DO UPDATE SET dropped_at = NULL",
     revisions: "SELECT namespace, revision FROM skill_system.skill_namespaces \
                 WHERE tenant_id = skill_system.current_tenant() AND ($1 IS NULL OR namespace = $1) AND revision > 0 \
                 ORDER BY namespace",
@@ -138,6 +141,17 @@ pub const NAMESPACES: Namespaces = Namespaces {
               WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND revision > $2 \
               ORDER BY revision LIMIT $3",
 };
+
+/// Signatures of SkillStore's bodies approve in this namespace.
+pub fn accepts_store_signatures(namespace: &str) -> bool {
+    spi::one::<bool>(
+        "SELECT accepts_store_signatures FROM skill_system.skill_namespaces \
+         WHERE tenant_id = skill_system.current_tenant() AND namespace = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(namespace)],
+    ) == Some(true)
+}
 
 const FIND: &str = concatcp!(
     "SELECT ",
@@ -188,7 +202,7 @@ pub fn lock_row(reference: Reference) -> Option<Head> {
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn lock(reference: Reference) -> Result<Head, Fault> {
     let seen = find_now(reference).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
-    NAMESPACES.lock(&seen.namespace);
+    NAMESPACES.lock(&seen.namespace)?;
     // By the name again: the skill may have been deleted and registered from scratch meanwhile.
     lock_row(reference).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())
 }
@@ -211,13 +225,13 @@ pub fn find_version(head: &Head, version: Option<&str>, rights: As, see: See) ->
 
 /// A version by its 12 digits, or the newest.
 pub fn version(head: &Head, version: Option<&str>, rights: As, see: See) -> Result<Version, Fault> {
-    find_version(head, version, rights, see).ok_or_else(|| {
-        Fault::new(
-            Code::VersionNotFound,
-            format!("skill \"{}\" has no version \"{}\"", head.skill_name, shorten(version.unwrap_or_default())),
-        )
+    find_version(head, version, rights, see).ok_or_else(|| no_version(head, version.unwrap_or_default()))
+}
+
+/// The skill has no such version.
+pub fn no_version(head: &Head, version: &str) -> Fault {
+    Fault::new(Code::VersionNotFound, format!("skill \"{}\" has no version \"{}\"", head.skill_name, shorten(version)))
         .hint("SELECT version, semver, status FROM skill_system.skill_versions; a version is 12 hexadecimal digits.")
-    })
 }
 
 /// The version that is served, for callers that hold the lock.
@@ -245,6 +259,16 @@ pub fn head_metadata(head: &Head) -> SkillMetadata {
         "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
     );
     SkillMetadata::from_json(&stored(spi::one(SQL, As::Owner, See::OwnWrites, &[arg(head.id)])))
+}
+
+/// A version brings this metadata.
+pub fn brings(version: &Version, metadata: &Value) -> bool {
+    spi::one::<bool>(
+        "SELECT about = $2 FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(version.id), arg(metadata)],
+    ) == Some(true)
 }
 
 /// The metadata that a version brings, as JSON.

@@ -4,6 +4,7 @@
 use const_format::concatcp;
 use serde_json::Value;
 use skill_core::skills::Status;
+use skill_core::skills::approval::rejected;
 use skill_core::skills::dependencies as relations;
 use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::{Reference, storable};
@@ -15,6 +16,7 @@ use skill_pg::{Uuid, arg, sys};
 use super::history::record_history;
 use super::model::{self, HEAD_JSON, Head, State, Version};
 use super::{approval, dependencies, index};
+use crate::settings;
 use crate::versioned::Change;
 
 /// Largest body, in bytes.
@@ -113,10 +115,12 @@ impl Plan {
             )
             .hint("SELECT skill_system.unpin_skill(...);"));
         }
-        let served = new.placement == Placement::Always
-            || is_new_skill
+        let may_serve = is_new_skill || approval::may_change(Some(head.status), Some(wanted));
+        let served = is_new_skill
             || is_current
-            || !head.pinned && (wanted == Status::Approved || head.status != Status::Approved);
+            || may_serve
+                && (new.placement == Placement::Always
+                    || !head.pinned && (wanted == Status::Approved || head.status != Status::Approved));
         Ok(Plan { head, version, is_new_skill, is_new_version, before, wanted, served })
     }
 
@@ -126,6 +130,36 @@ impl Plan {
             && new.status.is_none()
             && self.before == Some(Status::Approved)
             && !approval::may_approve()
+    }
+
+    /// An approval names a version, so what a version stands for changes by those who may approve only, and with
+    /// signatures by a signature.
+    fn check_metadata(&self, metadata: &Value, change: &Change) -> Result<(), Fault> {
+        let name = || format!("the metadata of version {}", self.version.version);
+        let same =
+            || model::brings(&self.version, metadata) || self.is_current() && metadata_matches(&self.head, metadata);
+        if self.is_new_version {
+            return Ok(());
+        }
+        if self.before != Some(self.wanted) && !approval::may_change(self.before, Some(self.wanted)) {
+            return Err(approval::not_permitted(&format!("the status of version {}", self.version.version)));
+        }
+        if !approval::may_approve() && !settings::single_user_store() && !same() {
+            return Err(Fault::new(Code::InsufficientPrivilege, format!("permission denied to change {}", name()))
+                .detail("A reviewer approves a version, and its metadata with it.")
+                .hint("Change the text too: that is a new version."));
+        }
+        let unsigned = settings::signed_approvals() && change.approved_with.is_none();
+        if unsigned && self.served && self.wanted == Status::Approved && !same() {
+            return Err(rejected(format!("{} needs the signature of an approver", name()))
+                .detail("skill_system.signed_approvals is on.")
+                .hint("Register it with another text, and sign skill_approval_text() of the new version."));
+        }
+        Ok(())
+    }
+
+    fn is_current(&self) -> bool {
+        self.head.current_version_id == self.version.id
     }
 }
 
@@ -141,13 +175,13 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     let relations = relations::read(new.namespace, new.manifest.as_ref())?;
     let identity = Identity::of(new.body, new.files);
     let metadata = new.metadata.to_json();
-    model::NAMESPACES.lock(new.namespace);
+    model::NAMESPACES.lock(new.namespace)?;
     let plan = Plan::new(new, &identity)?;
-    let unchanged = plan.only_repeats(new);
-    let Plan { mut head, mut version, is_new_skill, is_new_version, before, wanted, served } = plan;
-    if unchanged {
-        return Ok(State::new(&head, &version, false));
+    if plan.only_repeats(new) {
+        return Ok(State::new(&plan.head, &plan.version, false));
     }
+    plan.check_metadata(&metadata, change)?;
+    let Plan { mut head, mut version, is_new_skill, is_new_version, before, wanted, served } = plan;
     if is_new_skill {
         insert_head(new, &head, &version, &metadata);
     }
@@ -243,7 +277,9 @@ fn insert_version(new: &NewVersion, head: &Head, version: &Version, metadata: &V
 
 fn write_status(version: &Version) {
     spi::execute(
-        "UPDATE skill_system.skill_versions SET status = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        "UPDATE skill_system.skill_versions \
+         SET status = $2, review_id = CASE $2 WHEN 'approved' THEN review_id ELSE skill_system.uuid_v7() END \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
         See::OwnWrites,
         &[arg(version.id), arg(version.status.as_str())],

@@ -2,18 +2,23 @@
 
 use std::collections::HashMap;
 
-use skill_core::Fault;
 use skill_core::error::shorten;
 use skill_core::input::invalid;
 use skill_core::skills::changes::Token;
+use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Row, arg};
+
+/// Most namespaces of a tenant: agents create them.
+const MAX_NAMESPACES: i64 = 1000;
+/// Most bytes of tokens in one answer, which is shorter then: each row has a token, and each token all namespaces.
+const MAX_TOKENS: usize = 16 << 20;
 
 /// The statements of a table of namespaces and of the history of what is in them. They name the tenant themselves.
 pub struct Namespaces {
     /// Locks namespace $1 against other changes.
     pub lock: &'static str,
-    /// Adds namespace $1, unless it exists.
+    /// Adds namespace $1, unless it exists or there are $2 of them. It goes on where one of this name ended.
     pub insert: &'static str,
     /// Namespace and last revision, of $1 or, where that is NULL, of all.
     pub revisions: &'static str,
@@ -23,11 +28,24 @@ pub struct Namespaces {
 
 impl Namespaces {
     /// Every change holds this lock to the end of the transaction, so revisions count in the order of commits.
-    pub fn lock(&self, namespace: &str) {
-        if spi::execute(self.lock, As::Owner, See::OwnWrites, &[arg(namespace)]) == 0 {
-            spi::execute(self.insert, As::Owner, See::OwnWrites, &[arg(namespace)]);
-            spi::execute(self.lock, As::Owner, See::OwnWrites, &[arg(namespace)]);
+    pub fn lock(&self, namespace: &str) -> Result<(), Fault> {
+        // Twice, because another session may remove what this one has just waited for.
+        for _ in 0..2 {
+            if self.lock_existing(namespace) {
+                return Ok(());
+            }
+            spi::execute(self.insert, As::Owner, See::OwnWrites, &[arg(namespace), arg(MAX_NAMESPACES)]);
         }
+        if self.lock_existing(namespace) {
+            return Ok(());
+        }
+        Err(Fault::new(Code::ProgramLimitExceeded, format!("a tenant has at most {MAX_NAMESPACES} namespaces"))
+            .hint("An administrator removes one that is not needed with drop_skill_namespace()."))
+    }
+
+    /// As [`Namespaces::lock`]; false when the namespace does not exist.
+    pub fn lock_existing(&self, namespace: &str) -> bool {
+        spi::execute(self.lock, As::Owner, See::OwnWrites, &[arg(namespace)]) > 0
     }
 
     /// Revisions of one namespace or of all, as the calling query sees them.
@@ -41,7 +59,6 @@ impl Namespaces {
         for (namespace, revision) in self.revisions(namespace) {
             token.read(&namespace, revision);
         }
-        token.bounded()?;
         Ok(token)
     }
 
@@ -54,21 +71,27 @@ impl Namespaces {
         mut token: Token,
         namespace: Option<&str>,
         max_rows: u64,
-        mut push: impl FnMut(&Row<'_>, &Token),
+        mut push: impl FnMut(&Row<'_>, String),
     ) -> Result<(), Fault> {
         let now = self.revisions(namespace);
         check_not_ahead(&token, namespace, &now)?;
-        let mut left = max_rows;
+        let (mut left, mut bytes) = (max_rows, 0);
         for (namespace, revision) in &now {
             let since = token.revision(namespace);
-            if left == 0 || since >= *revision {
+            if left == 0 || bytes >= MAX_TOKENS {
+                break;
+            }
+            if since >= *revision {
                 continue;
             }
             let args = [arg(namespace), arg(since), arg(left as i64)];
             left -= spi::each(self.history, As::Caller, See::Statement, &args, |row| {
                 token.read(namespace, row.get(2));
-                token.bounded()?;
-                push(row, &token);
+                if bytes < MAX_TOKENS {
+                    let text = token.to_string();
+                    bytes += text.len();
+                    push(row, text);
+                }
                 Ok(())
             })?;
         }

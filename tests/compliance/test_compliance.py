@@ -47,7 +47,11 @@ def complete(connection, checklist):
 def approve(connection, checklist):
     complete(connection, checklist)
     connection.execute("SELECT skill_system.submit_checklist(%s)", [checklist])
-    connection.execute("SELECT skill_system.review_checklist(%s, 'approved', 'j.doe')", [checklist])
+    connection.execute(
+        "SELECT skill_system.review_checklist(id, 'approved', 'j.doe', expected_version => version) "
+        "FROM skill_system.filing_checklists WHERE id = %s",
+        [checklist],
+    )
 
 
 def publish(connection, identifier, data=None, date="2026-01-01"):
@@ -438,7 +442,8 @@ def test_rights(texas, connect):
                 "SELECT skill_system.review_rule((SELECT id FROM skill_system.rule_versions "
                 "WHERE rule_identifier = 'ROLE' ORDER BY version LIMIT 1), 'approved')"
             ),
-            f"SELECT skill_system.review_checklist('{checklist}', 'approved')",
+            "SELECT skill_system.review_checklist(id, 'approved', expected_version => version) "
+            f"FROM skill_system.filing_checklists WHERE id = '{checklist}'",
             f"SELECT skill_system.compliance_snapshot('{checklist}')",
         ],
         "auditor": [
@@ -456,7 +461,8 @@ def test_rights(texas, connect):
     refused = {
         "agent": [
             "SELECT skill_system.publish_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')",
-            f"SELECT skill_system.review_checklist('{checklist}', 'approved')",
+            "SELECT skill_system.review_checklist(id, 'approved', expected_version => version) "
+            f"FROM skill_system.filing_checklists WHERE id = '{checklist}'",
             f"SELECT skill_system.mark_exception('{checklist}', 'x')",
             "SELECT skill_system.acknowledge_stale(NULL, 'x', 'x')",
             "SELECT skill_system.assess_compliance('default', 'e', 'well', 'form_pr', 'compliant')",
@@ -476,7 +482,8 @@ def test_rights(texas, connect):
             "SELECT skill_system.propose_rule('ROLE', 'x', '2026-01-01', '{}', 'manual')",
         ],
         "admin": [
-            f"SELECT skill_system.review_checklist('{checklist}', 'approved')",
+            "SELECT skill_system.review_checklist(id, 'approved', expected_version => version) "
+            f"FROM skill_system.filing_checklists WHERE id = '{checklist}'",
             "UPDATE skill_system.rule_versions SET status = 'draft'",
             (
                 "INSERT INTO skill_system.entity_type_definitions (type_key, display_name, created_at) "
@@ -626,7 +633,7 @@ def test_tenants(db, texas, connect):
             (agent, f"SELECT skill_system.refresh_snapshot('{snapshot}')"),
             (agent, f"SELECT skill_system.diff_rules('{rule}', '{rule}')"),
             (agent, f"SELECT skill_system.submit_rule('{rule}')"),
-            (reviewer, f"SELECT skill_system.review_checklist('{mine}', 'approved')"),
+            (reviewer, f"SELECT skill_system.review_checklist('{mine}', 'approved', expected_version => 1)"),
             (reviewer, f"SELECT skill_system.mark_exception('{mine}', 'x')"),
             (reviewer, f"SELECT skill_system.review_rule('{rule}', 'approved')"),
             (reviewer, f"SELECT skill_system.acknowledge_stale('{snapshot}', 'x', 'x')"),

@@ -12,6 +12,7 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from sessions import refused
+from skills import approve as approve_newest
 
 TENANTS = ("north", "south")
 
@@ -50,7 +51,7 @@ def define(connection, skill=None, approve=True, **given):
         f"SELECT skill_id FROM skill_system.define_skill(%(skill)s{arguments})", {"skill": skill, **given}
     ).fetchone()[0]
     if approve:
-        connection.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [skill])
+        approve_newest(connection, skill)
     return skill, found
 
 
@@ -482,7 +483,7 @@ def test_a_skill_can_be_made_of_its_definition(db, roles, connect):
     assert admin.execute(
         "SELECT status, skill_key, name FROM skill_system.skill_definitions WHERE id = %s", [found]
     ).fetchone() == ("draft", skill, skill)
-    admin.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [skill])
+    approve_newest(admin, skill)
     assert admin.execute("SELECT status FROM skill_system.skill_definitions WHERE id = %s", [found]).fetchone() == (
         "active",
     )
@@ -818,7 +819,7 @@ def test_only_what_is_enabled_is_loaded(db, roles, connect):
         admin.execute("SELECT skill_system.set_skill_status(%s, %s)", [skill, status])
         assert status in refused(agent, "55000", "SELECT skill_system.load_skill(%s)", [skill]).diag.message_detail
         refused(agent, "55000", "SELECT skill_system.load_artifact(%s)", [text])
-    admin.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [skill])
+    approve_newest(admin, skill)
     assert load(agent, skill)["body"] and artifact(agent, text)["content"] == "x"
     admin.execute("SELECT skill_system.delete_skill(%s)", [skill])
     for name in (skill, str(found), fresh(), str(uuid.uuid4())):

@@ -29,6 +29,8 @@ from skills_runtime.skills.bundles import extract_zip_bundle_to_dir
 from skills_runtime.skills.manager import SkillsManager
 from skills_runtime.skills.mentions import extract_skill_mentions
 
+from skills import approve
+
 AWKWARD = "---\nname: x\n---\r\nquotes \" and ' and \\ and \\x41 é 日本 \U0001f600\ttab\r\n\nend without newline"
 
 
@@ -369,9 +371,10 @@ def test_what_an_agent_writes_is_a_draft(agent_schema, connect, db, space):
     assert look() == ("two", "better", False, "draft")
     with pytest.raises(errors.InsufficientPrivilege):
         agent.execute("UPDATE agent.skills_catalog SET enabled = true WHERE id = %s", [made])
-    assert reviewer.execute(
-        "UPDATE agent.skills_catalog SET enabled = true WHERE id = %s RETURNING enabled", [made]
-    ).fetchone() == (True,)
+    # What the reviewer has read is named by its version, which the view does not know.
+    with pytest.raises(errors.InvalidParameterValue):
+        reviewer.execute("UPDATE agent.skills_catalog SET enabled = true WHERE id = %s", [made])
+    approve(reviewer, str(made))
     # A new body waits; what is served stays, and so does what is said of it.
     agent.execute("UPDATE agent.skills_catalog SET body = 'three', description = 'evil' WHERE id = %s", [made])
     assert look() == ("two", "better", True, "approved")
@@ -497,7 +500,7 @@ def test_an_agent_does_not_bring_back_what_was_approved_before(agent_schema, con
     versions = []
     for source in (first, second):
         versions.append(register(agent, source)[0])
-        reviewer.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [name])
+        approve(reviewer, name)
 
     def look():
         return db.execute(
@@ -531,6 +534,9 @@ def test_in_signed_mode_nothing_is_approved_without_a_signature(agent_schema, co
         assert enabled is False
         with pytest.raises(psycopg.Error) as refused:
             reviewer.execute("UPDATE agent.skills_catalog SET enabled = true WHERE id = %s", [made])
+        assert refused.value.sqlstate == "22023"
+        with pytest.raises(psycopg.Error) as refused:
+            approve(reviewer, str(made))
         assert refused.value.sqlstate == "SK403"
         reviewer.execute("UPDATE agent.skills_catalog SET body = 'new' WHERE id = %s", [made])
         assert reviewer.execute("SELECT enabled, status FROM skill_system.skills WHERE id = %s", [made]).fetchone() == (

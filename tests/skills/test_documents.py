@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import time
+import uuid
 import zipfile
 
 import psycopg
@@ -16,6 +17,7 @@ from skills_ref.errors import ParseError
 from skills_ref.parser import parse_frontmatter
 from skills_ref.validator import validate_metadata
 
+from skills import approve as approve_newest
 from skills import register
 
 CORPUS = ROOT / "tests" / "corpus" / "skills"
@@ -42,7 +44,9 @@ def validation_findings(db, source, mode="strict"):
 
 
 def approve(db, skill, version=None):
-    db.execute("SELECT skill_system.set_skill_status(%s, 'approved', %s)", [skill, version])
+    if version is None:
+        return approve_newest(db, skill)
+    return db.execute("SELECT skill_system.set_skill_status(%s, 'approved', %s)", [skill, version])
 
 
 def manifest(**members):
@@ -57,14 +61,14 @@ def test_the_corpus_is_whole():
         for mode in ("strict", "lenient")
         for finding in wanted.get(mode, wanted["strict"])
     }
-    # Each kind of finding has its file; these two take a file too large for the corpus and have tests of their own.
+    # Each kind of finding has its file; two take a file too large for the corpus, one an argument; they have tests of their own.
     code = ROOT / "crates" / "core" / "src" / "skills"
     written = {
         word
         for path in ("document.rs", "frontmatter.rs", "manifest.rs", "unicode.rs")
         for word in quoted_codes(code / path)
     }
-    assert written - seen == {"front_matter_large", "manifest_large"}, written - seen
+    assert written - seen == {"front_matter_large", "manifest_large", "name_differs"}, written - seen
     assert seen <= written
 
 
@@ -74,7 +78,7 @@ def quoted_codes(path):
     text = path.read_text().split("#[cfg(test)]")[0]
     prefixes = (
         "yaml_|name_|field_|front_matter_|manifest_|metadata_|description_|"
-        "compatibility_|allowed_|unknown_|version_|body_|env_var_|byte_|line_ends|duplicate_|control_|bidi_|invisible_"
+        "compatibility_|allowed_|discovery_|unknown_|version_|body_|env_var_|byte_|line_ends|duplicate_|control_|bidi_|invisible_"
     )
     return set(re.findall(rf'"((?:{prefixes})[a-z_]*)"', text)) - {"env_var", "allowed_tools"}
 
@@ -475,3 +479,148 @@ def test_tenants_see_their_own(db, roles, connect):
     finally:
         db.execute("ALTER ROLE test_agent RESET skill_system.tenant")
     assert "one thing" in db.execute("SELECT skill_system.export_skill('waiting')").fetchone()[0]
+
+
+# --- What files of other authors look like ---
+
+
+def taken(db, source, columns, **arguments):
+    namespace = f"taken-{uuid.uuid4().hex[:12]}"
+    register(db, source, namespace=namespace, mode="lenient", **arguments)
+    return db.execute(
+        f"SELECT to_jsonb({columns}) FROM skill_system.skills WHERE namespace = %s", [namespace]
+    ).fetchone()[0]
+
+
+def fields(*lines):
+    return "---\n" + "\n".join(lines) + "\n---\nBody\n"
+
+
+@pytest.mark.parametrize(
+    "line, number",
+    [
+        ("description: Looks at pull request #12 and at C# code. Use for reviews.", 3),
+        ("description: Looks at it # and more", 3),
+        ("description: Fixes\n  issue #3", 4),
+        ("description: D.\nmetadata:\n  owner: us #them", 5),
+    ],
+)
+def test_a_value_that_a_comment_ends_is_named(db, line, number):
+    found = validation_findings(db, fields("name: k1", line))
+    assert [finding for finding in found if "yaml_comment" in finding][0].endswith(f" {number}"), found
+    assert not any(
+        "yaml_comment" in finding for finding in validation_findings(db, fields("name: k1", "description: C# code#1"))
+    )
+
+
+def test_no_comment_where_there_is_none(db):
+    for line in ("description: 'a #b'", "description: >-\n  a #b\n  c", "# all of it\ndescription: C#, F#1"):
+        assert validation_findings(db, fields("name: k1", line)) == []
+
+
+@pytest.mark.parametrize(
+    "lines, semver",
+    [
+        (["version: 1.2.3"], "1.2.3"),
+        (["version: '2.0.0-rc.1'"], "2.0.0-rc.1"),
+        (["version: 1.2.3", "metadata:", "  version: 3.0.0"], "3.0.0"),
+        (["version: '1.2'"], None),
+    ],
+)
+def test_a_version_beside_the_name_counts(db, lines, semver):
+    source = fields("name: k2", "description: D. Use when needed.", *lines)
+    assert taken(db, source, "semver") == semver
+    noted = [finding for finding in validation_findings(db, source, "lenient") if "version_no_semver" in finding]
+    assert noted == ([] if semver else ["note version_no_semver version"])
+
+
+@pytest.mark.parametrize(
+    "line, field, value",
+    [
+        (
+            "description: Reviews a plan before work\n  starts. Scope: large plans only.",
+            "description",
+            "Reviews a plan before work starts. Scope: large plans only.",
+        ),
+        ("argument-hint: [action] - for example list", "argument-hint", "[action] - for example list"),
+        ('description: "Quick" checks: run them', "description", '"Quick" checks: run them'),
+        ("argument-hint: <a> or {b} c", "argument-hint", "<a> or {b} c"),
+        ("description: - first\n  - second", "description", "- first - second"),
+        ("description: For #1\n  and #2: both", "description", "For #1 and #2: both"),
+        ("hint: {a} | {b: c}", "hint", "{a} | {b: c}"),
+    ],
+)
+def test_a_value_that_is_no_yaml_is_read_as_text(db, line, field, value):
+    lines = ["name: k3"] + ([] if field == "description" else ["description: D."]) + [line]
+    source = fields(*lines)
+    found = validation_findings(db, source, "lenient")
+    number = 2 + lines.index(line)
+    if any("yaml_quoted" in finding for finding in found):
+        assert f"warning yaml_quoted {number}" in found
+        message = db.execute(
+            "SELECT message FROM skill_system.validate_skill(%s) WHERE code = 'yaml_syntax'", [source]
+        ).fetchone()[0]
+        assert message.endswith("; put the value in quotes")
+    namespace = f"quoted-{uuid.uuid4().hex[:12]}"
+    register(db, source, namespace=namespace, mode="lenient")
+    assert db.execute(
+        "SELECT v.frontmatter->>%s FROM skill_system.skill_versions v JOIN skill_system.skills s "
+        "ON s.current_version_id = v.id WHERE s.namespace = %s",
+        [field, namespace],
+    ).fetchone() == (value,)
+
+
+def test_a_name_from_the_directory(db):
+    source = fields("description: D. Use when needed.")
+    assert taken(db, source, "skill_name", name="k4") == "k4"
+    call = "SELECT code FROM skill_system.validate_skill(%s, %s, %s) WHERE severity = 'error'"
+    for text, mode, name, code in [
+        (source, "lenient", None, "field_missing"),
+        (source, "strict", "k4", "field_missing"),
+        (source, "lenient", "", "field_missing"),
+        (source, "lenient", "../x", "name_unsafe"),
+        (fields("name: k5", "description: D."), "lenient", "k4", "name_differs"),
+    ]:
+        assert (code,) in db.execute(call, [text, mode, name]).fetchall(), (mode, name)
+    assert taken(db, fields("name: k4", "description: D."), "skill_name", name="k4") == "k4"
+
+
+@pytest.mark.parametrize(
+    "tags, wanted",
+    [
+        ('"machine learning, code review"', ["machine learning", "code review"]),
+        ("machine learning", ["machine", "learning"]),
+        ("a, b,, c ", ["a", "b", "c"]),
+        ('\'["a b","c"]\'', ["a b", "c"]),
+        ("'[not json, x]'", ["[not json", "x]"]),
+        ("[a b, c]", ["a b", "c"]),
+    ],
+)
+def test_tags_with_blanks(db, tags, wanted):
+    assert taken(db, fields("name: k5", "description: D.", "metadata:", f"  tags: {tags}"), "domain_tags") == wanted
+
+
+def test_flags_of_countries_that_are_written_with_unseen_letters(db):
+    flag = "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in "gbsct") + "\U000e007f"
+    assert validation_findings(db, fields("name: k6", f"description: Speaks Scots {flag}{flag}. Use when asked.")) == []
+    for other in (flag.replace("\U000e007f", ""), flag[1:], flag.replace("\U000e0067", "\U000e0068")):
+        found = validation_findings(db, fields("name: k6", f"description: Speaks {other}"))
+        assert "error invisible_character description 3" in found, other
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a*.md", "what?.md", 'a".md', "<a>", "a|b", ".git/config", "x/.git/hooks/y", ".GIT", "git~1/x", "CONIN$.txt"],
+)
+def test_paths_that_are_no_file_everywhere(db, path):
+    with pytest.raises(errors.InvalidParameterValue):
+        taken(db, fields("name: k7", "description: D."), "skill_name", files=Jsonb({path: "x"}))
+
+
+def test_what_the_discovery_index_leaves_out_is_noted(db):
+    for lines in (["name: K8"], ["name: k_8"], ["name: k8 x"], ["name: k\u00fc"]):
+        assert "note discovery_index" in validation_findings(db, fields(*lines, "description: D."), "lenient"), lines
+    assert "note discovery_index" in validation_findings(
+        db, fields("name: k8", "description: " + "x" * 1025), "lenient"
+    )
+    assert validation_findings(db, fields("name: k8", "description: D.")) == []

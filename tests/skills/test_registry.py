@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import errors
 
-from skills import register
+from skills import approve, register
 
 BODY = "---\nname: {name}\ndescription: Fills in forms. {more}\n---\n\nDo it.\n"
 SCAN = (
@@ -31,7 +31,11 @@ def state(connection, name):
 
 
 def set_status(connection, skill, status, **more):
+    """Of the newest version, unless one is given."""
     arguments = "".join(f", {name} => %s" for name in more)
+    if "version" not in more:
+        arguments += ", version => (SELECT version FROM skill_system.skill_version_list(%s) LIMIT 1)"
+        more["skill"] = skill
     return connection.execute(
         f"SELECT version, status, current_version FROM skill_system.set_skill_status(%s, %s{arguments})",
         [skill, status, *more.values()],
@@ -344,7 +348,7 @@ def test_a_scan_reads_no_body(db):
     big = "x" * 20_000
     for n in range(20):
         register_named(db, f"big-{n}", f"{n} {big}"[:900], "bodies")
-        db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [f"bodies/big-{n}"])
+        approve(db, f"bodies/big-{n}")
     plan = "\n".join(
         row[0] for row in db.execute("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) " + SCAN, ["bodies"])
     )

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from skills import register
+from skills import approve, register
 
 SKILLS = {
     "pdf-forms": (
@@ -277,7 +277,7 @@ def test_drafts_disabled_switched_off_and_deleted(db, library):
     # What a draft that waits says is not found yet; what was served before is not found any more.
     register_described(db, "zebra", "An okapi.", approve=False)
     assert search(db, "okapi") == [] and search(db, "zebra") == ["zebra"]
-    db.execute("SELECT skill_system.set_skill_status('zebra', 'approved')")
+    approve(db, "zebra")
     assert search(db, "okapi") == ["zebra"]
     db.execute("SELECT skill_system.rollback_skill('zebra')")
     assert search(db, "okapi") == [] and search(db, "zebra") == ["zebra"]

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
+from skills import approve
+
 DRAFT = '# Skill: hello\n# Status: Draft\n# Description: Says hi\nt:\n    emit(text="hi")\ndefault: t\n'
 APPROVED = '# Skill: hello\n# Status: Approved\nt:\n    emit(text="hi")\ndefault: t\n'
 EMPTY = "e3b0c44298fc1c14"
@@ -45,6 +47,14 @@ class Store:
             ).fetchone()[0]
 
         return call
+
+    def update_status(self, name, status, version=None):
+        """An approval names the version that is served, unless another is given."""
+        if status == "Approved" and version is None:
+            version = self.metadata(name)["version"]
+        return self.connection.execute(
+            "SELECT skill_system.skill_store_update_status(%s, %s, %s, %s)", [name, status, self.namespace, version]
+        ).fetchone()[0]
 
     def history(self):
         return self.connection.execute(
@@ -99,6 +109,10 @@ def secured(connect):
     connection = connect()
     connection.execute("SET skill_system.signed_approvals = on")
     return Store(connection)
+
+
+def accept_signatures(store):
+    store.connection.execute("SELECT skill_system.accept_store_signatures(%s, true)", [store.namespace])
 
 
 def canonical(body):
@@ -349,12 +363,7 @@ def test_the_other_client_apis_see_the_same_skill(db):
         [name],
     ).fetchone()
     assert row[:2] == ("draft", "d") and row[2].startswith("# Skill: x") and set(row[3]) == {"extra", "ops", "morning"}
-    assert (
-        db.execute(
-            "SELECT status FROM skill_system.set_skill_status(%s, 'approved')", [f"skillscript/{name}"]
-        ).fetchone()[0]
-        == "approved"
-    )
+    assert approve(db, f"skillscript/{name}").status == "approved"
     assert store.metadata(name)["status"] == "Approved"
     assert db.execute("SELECT skill_system.skill_store_load(%s)->>'name'", [name]).fetchone()[0] == name
     store.delete(name)
@@ -380,6 +389,16 @@ def test_delete_leaves_history_and_audit(db, store):
 
 
 # --- Who approves ---
+
+
+def agent_error(store, name, status):
+    """The message for a change of status that names no version."""
+    with pytest.raises(psycopg.Error) as refused:
+        store.connection.execute(
+            "SELECT skill_system.skill_store_update_status(%s, %s, %s)", [name, status, store.namespace]
+        )
+    assert refused.value.sqlstate == "SK403"
+    return refused.value.diag.message_primary
 
 
 def test_an_agent_cannot_approve(connect, roles, store):
@@ -415,10 +434,19 @@ def test_an_agent_cannot_approve(connect, roles, store):
     assert agent.store("c", DRAFT)["status"] == "Draft" and agent.load("c")["source"] == DRAFT
     assert reviewer.update_status("c", "Approved")["status"] == "Approved"
     assert reviewer.store("d", APPROVED)["status"] == "Approved" and reviewer.load("d")["source"] == APPROVED
-    # Once approved, an agent's new body is a draft again.
-    assert agent.store("d", APPROVED + "more\n")["status"] == "Draft"
-    assert agent.update_status("c", "Disabled")["previous_status"] == "Approved"
+    # Once approved it stays served, and an agent's new body waits as a draft.
+    waiting = agent.store("d", APPROVED + "more\n")
+    assert waiting["status"] == "Draft" and agent.load("d")["source"] == APPROVED
+    for status in ("Disabled", "Draft"):
+        store_refuses("SK409", agent.update_status, "c", status)
+    assert reviewer.update_status("c", "Disabled")["previous_status"] == "Approved"
+    for status in ("Draft", "Disabled"):
+        store_refuses("SK409", agent.update_status, "c", status)
     assert auditor.load("c")["metadata"]["status"] == "Disabled" and len(auditor.query()) == 11
+    # Which one is approved is said by its version.
+    assert "version" in agent_error(reviewer, "d", "Approved")
+    assert reviewer.update_status("d", "Approved", waiting["version"])["status"] == "Approved"
+    assert reviewer.load("d")["source"] == APPROVED + "more\n"
     for call, arguments in (
         (auditor.store, ("c", DRAFT)),
         (auditor.update_status, ("c", "Draft")),
@@ -455,6 +483,9 @@ def test_a_document_is_changed_in_the_registry_only(connect, roles, store):
 def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, approver):
     store = secured
     good = signed(approver, DRAFT)
+    # Such a signature names nothing, so it counts only where an administrator has said so.
+    assert store.store("a", good)["status"] == "Draft"
+    accept_signatures(store)
     assert store.store("a", good)["status"] == "Approved" and store.load("a")["source"] == good
     key_id = hashlib.sha256(approver.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
     assert store.history()[-1][5].startswith(f"{key_id} v3:")
@@ -489,6 +520,7 @@ def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, appro
         agent.execute("SET skill_system.signed_approvals = off")
     # A key of another tenant, or a revoked one, approves nothing.
     store.connection.execute("SET skill_system.tenant = 'other'")
+    accept_signatures(store)
     assert store.store("a", good)["status"] == "Draft"
     assert store_refuses("SK403", store.update_status, "a", "Approved")["reason"] == "the body does not say Approved"
     store.store("a", good, {"status": "Draft"})
@@ -505,12 +537,40 @@ def test_in_secured_mode_a_signature_approves(db, connect, roles, secured, appro
 
 
 def test_without_secured_mode_a_valid_signature_is_kept_too(store, approver):
+    accept_signatures(store)
     good = signed(approver, DRAFT)
     store.store("a", good)
     assert store.update_status("a", "Approved")["version"] == sha(good)[:12]
     store.store("b", good.replace("hi", "ho"))
     store.update_status("b", "Approved")
     assert "v3:" not in store.load("b")["source"]
+
+
+def test_a_store_of_one_user_follows_the_contract(connect, database, db, roles, store):
+    db.execute(f'ALTER DATABASE "{database}" SET skill_system.single_user_store = on')
+    try:
+        agent, reviewer = (Store(connect(f"test_{role}"), store.namespace) for role in ("agent", "reviewer"))
+        reviewer.store("a", APPROVED)
+        # The newest is served, whatever its status; approving stays the reviewer's.
+        assert agent.store("a", DRAFT)["status"] == "Draft" and agent.load("a")["source"] == DRAFT
+        update = "SELECT skill_system.skill_store_update_status('a', %s, %s)->>'status'"
+        with pytest.raises(psycopg.Error) as refused:
+            agent.connection.execute(update, ["Approved", store.namespace])
+        assert refused.value.sqlstate == "SK403"
+        for who, status in ((reviewer, "Approved"), (agent, "Disabled"), (agent, "Draft")):
+            assert who.connection.execute(update, [status, store.namespace]).fetchone() == (status,)
+    finally:
+        db.execute(f'ALTER DATABASE "{database}" RESET skill_system.single_user_store')
+    Store(connect("test_reviewer"), store.namespace).store("a", APPROVED)
+    session = connect("test_agent")
+    store_refuses("SK409", Store(session, store.namespace).update_status, "a", "Disabled")
+    with pytest.raises(errors.InsufficientPrivilege):
+        session.execute("SET skill_system.single_user_store = on")
+    # Nor does a session switch it on before the library is loaded.
+    with psycopg.connect(
+        dbname=database, user="test_agent", autocommit=True, options="-c skill_system.single_user_store=on"
+    ) as session:
+        store_refuses("42501", Store(session, store.namespace).update_status, "a", "Disabled")
 
 
 # --- The token ---
@@ -839,6 +899,7 @@ def test_vectors_of_bodies(connect, fresh_database, vectors, mode):
         assert canonical(body) == case["canonical_for_signing"]
         for said, expected in case[f"store_{mode}"].items():
             store = Store(connection)
+            accept_signatures(store)
             info = attempt(user, store.store, "n", body, *([] if said == "none" else [{"status": said}]))
             loaded = attempt(user, store.load, "n")
             wanted = {"info": there(expected["info"]), "loaded": there(expected["loaded"])}
@@ -871,6 +932,7 @@ def test_vectors_of_bodies(connect, fresh_database, vectors, mode):
                 assert case[f"gate_{mode}"]["ok"] is (info["ok"]["status"] == "Approved"), (mode, name)
         for status, expected in case[f"update_status_{mode}"].items():
             store = Store(connection)
+            accept_signatures(store)
             # In secured mode an unsigned Approved gets into the store only with another word in the metadata.
             store.connection.execute("SET skill_system.signed_approvals = off")
             store.store("n", body)
@@ -898,9 +960,9 @@ def test_vectors_of_bodies(connect, fresh_database, vectors, mode):
         if mode == "secured":
             # What the program itself stamped is approved.
             assert f"v3:{case['v3_token_seed0']}" in case["stamped_seed0"]
-            assert attempt(user, Store(connection).store, "n", case["stamped_seed0"])["ok"]["status"] == "Approved", (
-                name
-            )
+            store = Store(connection)
+            accept_signatures(store)
+            assert attempt(user, store.store, "n", case["stamped_seed0"])["ok"]["status"] == "Approved", name
     assert compared == 31 * 7
     assert differ == {(name, "update_status") for name in ONE_LINE} | (
         {(name, "store") for name in ONE_LINE if name != "signed_crlf"}

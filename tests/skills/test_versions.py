@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from skills import register
+from skills import approve, register
 
 
 def source(name, semver=None, text="Use it.", requires=None, conflicts=None):
@@ -205,13 +205,13 @@ def test_problems_and_the_warning_on_approval(db):
     db.add_notice_handler(
         lambda notice: notices.append((notice.severity, notice.message_primary, notice.message_detail))
     )
-    db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [name])
+    approve(db, name)
     assert [notice[0] for notice in notices] == ["WARNING"] and missing in notices[0][2]
     with pytest.raises(psycopg.Error) as told:
         db.execute("SELECT * FROM skill_system.resolve_dependencies(%s)", [name])
     assert told.value.sqlstate == "SK409" and "And 1 more." in told.value.diag.message_detail
     notices.clear()
-    db.execute("SELECT skill_system.set_skill_status(%s, 'approved')", [draft])
+    approve(db, draft)
     register_version(db, missing)
     assert dependency_problems(db, name) == [] and notices == []
     assert len(db.execute("SELECT * FROM skill_system.resolve_dependencies(%s)", [name]).fetchall()) == 3

@@ -43,6 +43,20 @@ def register(connection, source, namespace="default", approve=False, **arguments
     return row
 
 
+def approve(connection, skill, **arguments):
+    """Approves the newest version of a skill. Returns the row of set_skill_status()."""
+    names = "".join(f", {name} => %s" for name in arguments)
+    return (
+        connection.cursor(row_factory=namedtuple_row)
+        .execute(
+            "SELECT r.* FROM skill_system.set_skill_status(%s, 'approved', "
+            f"(SELECT version FROM skill_system.skill_version_list(%s) LIMIT 1){names}) r",
+            [skill, skill, *arguments.values()],
+        )
+        .fetchone()
+    )
+
+
 def fill_tables(admin, word):
     """`admin` has the rights of skill_system_admin; `word` is in every text."""
     manifest = {
@@ -55,7 +69,9 @@ def fill_tables(admin, word):
     }
     source = f"---\nname: a\ndescription: {word}\n---\n\n```skill-manifest\n{json.dumps(manifest)}\n```\n"
     admin.execute("SELECT skill_system.register_skill(%s, files => %s)", [source, Jsonb({"references/a.md": word})])
-    admin.execute("SELECT skill_system.set_skill_status('a', 'approved')")
+    admin.execute(
+        "SELECT skill_system.set_skill_status('a', 'approved', (SELECT version FROM skill_system.skill_version_list('a') LIMIT 1))"
+    )
     admin.execute("SELECT skill_system.register_skill(%s)", [source.replace("1.0.0", "1.1.0")])
     admin.execute("SELECT skill_system.set_skill_channel('a', 'stable')")
     admin.execute("SELECT skill_system.set_skill_embedding('a', '{1,0}')")

@@ -136,7 +136,9 @@ def stage(db, database):
         {"id": DEFAULTS["uuid"]},
     )
     db.execute("SELECT skill_system.register_skill(E'---\\nname: ok\\ndescription: ok\\n---\\n')")
-    db.execute("SELECT skill_system.set_skill_status('ok', 'approved')")
+    db.execute(
+        "SELECT skill_system.set_skill_status('ok', 'approved', (SELECT version FROM skill_system.skill_version_list('ok') LIMIT 1))"
+    )
     db.execute("SELECT skill_system.skill_store_store('ok', '# Skill: ok')")
     db.execute("INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES ('ok', 'ok')")
     db.execute(

@@ -300,7 +300,10 @@ CALLS = [
     f"SELECT skill_system.acknowledge_stale({FROZEN}, 'ann', 'known')",
     f"SELECT skill_system.refresh_snapshot({FROZEN}) IS NULL",
     f"SELECT status FROM skill_system.submit_checklist({FILING})",
-    f"SELECT status FROM skill_system.review_checklist({FILING}, 'approved')",
+    (
+        f"SELECT status FROM skill_system.review_checklist({FILING}, 'approved', expected_version => "
+        f"(SELECT version FROM skill_system.filing_checklists WHERE id OPERATOR(pg_catalog.=) {FILING}))"
+    ),
     f"SELECT status FROM skill_system.file_checklist({FILING})",
     f"SELECT json_typeof FROM pg_catalog.json_typeof(skill_system.compliance_snapshot({FILING}))",
     "SELECT status FROM skill_system.create_checklist('42-501-20131', 'well', 'rule_37')",
@@ -325,18 +328,26 @@ CALLS = [
         f'files => \'{{"references/a.md": "a"}}\')'
     ),
     "SELECT skill_system.skill_approval_text('forms')",
+    "SELECT skill_system.accept_store_signatures('team:old', true)",
+    "SELECT skill_system.drop_skill_namespace('team:old')",
     (
         "SELECT "
         "skill_system.add_skill_approver('d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a', "
         "'alice')"
     ),
     "SELECT skill_system.revoke_skill_approver('21fe31dfa154a261')",
-    "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved')",
+    (
+        "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved', "
+        "(SELECT version FROM skill_system.skill_version_list('forms') LIMIT 1))"
+    ),
     (
         "SELECT version, status "
         f"FROM skill_system.register_skill({SKILL.format(name='forms', more='Two.', version='1.1.0')})"
     ),
-    "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved')",
+    (
+        "SELECT version, status FROM skill_system.set_skill_status('forms', 'approved', "
+        "(SELECT version FROM skill_system.skill_version_list('forms') LIMIT 1))"
+    ),
     "SELECT skill_system.export_skill('forms')",
     "SELECT path, sha256 FROM skill_system.export_skill_files('forms')",
     "SELECT skill_system.export_skill_archive('forms')",
@@ -363,7 +374,10 @@ CALLS = [
         "SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\nx\n') "
         "OPERATOR(pg_catalog.->>) 'version'"
     ),
-    "SELECT skill_system.skill_store_update_status('hello', 'Approved') OPERATOR(pg_catalog.->>) 'version'",
+    (
+        "SELECT skill_system.skill_store_update_status('hello', 'Approved', version => "
+        "skill_system.skill_store_load('hello') OPERATOR(pg_catalog.->>) 'version') OPERATOR(pg_catalog.->>) 'version'"
+    ),
     "SELECT skill_system.skill_store_load('hello') OPERATOR(pg_catalog.->>) 'source'",
     "SELECT skill_system.skill_store_metadata('hello') OPERATOR(pg_catalog.->>) 'status'",
     'SELECT pg_catalog.jsonb_array_length(skill_system.skill_store_query(\'{"name_pattern": "^h"}\'))',
@@ -397,7 +411,10 @@ CALLS = [
         "SELECT skill_name, status FROM skill_system.define_skill('rule37', "
         '\'{"description": "Spacing exceptions"}\', \'{"steps": ["look"]}\', effects => \'{db.read}\')'
     ),
-    "SELECT status FROM skill_system.set_skill_status('rule37', 'approved')",
+    (
+        "SELECT status FROM skill_system.set_skill_status('rule37', 'approved', "
+        "(SELECT version FROM skill_system.skill_version_list('rule37') LIMIT 1))"
+    ),
     (
         "INSERT INTO skill_system.agent_definitions (agent_key, root_skill_key) VALUES ('rule_37', 'rule37') "
         "RETURNING agent_key"

@@ -360,6 +360,8 @@ unsafe fn set_option(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type)
 struct Pinned {
     nest: i32,
     user: Option<(Oid, i32)>,
+    /// The caller before, where the owner's rights were taken.
+    caller: Option<Option<Oid>>,
 }
 
 impl Pinned {
@@ -368,6 +370,7 @@ impl Pinned {
         unsafe {
             let nest = pg_sys::NewGUCNestLevel();
             set_option(c"search_path", c"pg_catalog, pg_temp", pg_sys::GucAction::GUC_ACTION_SAVE);
+            let caller = become_user.map(sys::keep_caller);
             let user = become_user.map(|owner| {
                 let (mut user, mut context) = (pg_sys::InvalidOid, 0);
                 pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
@@ -375,14 +378,17 @@ impl Pinned {
                 pg_sys::SetUserIdAndSecContext(owner, context | restricted as i32);
                 (user, context)
             });
-            Pinned { nest, user }
+            Pinned { nest, user, caller }
         }
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // While an error unwinds, the abort of the (sub)transaction restores both.
+        if let Some(caller) = self.caller {
+            sys::restore_caller(caller);
+        }
+        // While an error unwinds, the abort of the (sub)transaction restores the rest.
         if std::thread::panicking() {
             return;
         }

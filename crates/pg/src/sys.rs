@@ -184,6 +184,39 @@ pub fn current_user() -> pg_sys::Oid {
     unsafe { pg_sys::GetUserId() }
 }
 
+thread_local! {
+    /// Who called, while a statement runs with the owner's rights.
+    static CALLER: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+}
+
+/// Whose rights were in force when the extension took the owner's for a statement; else the current user.
+pub fn caller() -> pg_sys::Oid {
+    CALLER.get().unwrap_or_else(current_user)
+}
+
+/// Keeps who calls while the rights of `owner` are taken. Returns what [`restore_caller`] takes back.
+pub(crate) fn keep_caller(owner: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let before = CALLER.get();
+    // A trigger of an owner's statement runs as the owner on behalf of the same caller.
+    if before.is_none() || current_user() != owner {
+        CALLER.set(Some(current_user()));
+    }
+    before
+}
+
+pub(crate) fn restore_caller(before: Option<pg_sys::Oid>) {
+    CALLER.set(before);
+}
+
+/// The caller is a superuser or has the rights of a role of this name, whoever's rights are in force.
+pub fn caller_has_rights_of(role: &CStr) -> bool {
+    let caller = caller();
+    // SAFETY: catalogue look-ups inside a transaction.
+    unsafe {
+        pg_sys::superuser_arg(caller) || pg_sys::has_privs_of_role(caller, pg_sys::get_role_oid(role.as_ptr(), true))
+    }
+}
+
 /// The database of this session.
 pub fn database() -> pg_sys::Oid {
     // SAFETY: set when the session connected.

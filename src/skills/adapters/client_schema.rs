@@ -212,7 +212,7 @@ fn insert(row: &Map<String, Value>) -> Result<Uuid, Fault> {
     let namespace = names::namespace(Some(text(row, "namespace")?))?;
     check(row)?;
     let (skill_name, body) = (text(row, "skill_name")?, text(row, "body")?);
-    model::NAMESPACES.lock(namespace);
+    model::NAMESPACES.lock(namespace)?;
     if model::find_now(Reference::Name(namespace, skill_name)).is_some() {
         return Err(Fault::new(
             Code::UniqueViolation,
@@ -276,7 +276,7 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<Uuid, Fault> {
     let change = Change::by_caller();
     if wanted.switched && !wanted.is_reviewer {
         return Err(denied("only reviewers and administrators switch skills on and off")
-            .hint("SELECT skill_system.set_skill_status(skill, 'approved');"));
+            .hint("SELECT skill_system.set_skill_status(skill, 'approved', version);"));
     }
     if wanted.new_body || !wanted.columns.is_empty() {
         wanted.register(&head, &change)?;
@@ -284,6 +284,9 @@ fn update(trigger: &Trigger, row: &Map<String, Value>) -> Result<Uuid, Fault> {
     }
     if wanted.switched {
         if wanted.enabled && head.status != Status::Approved {
+            if !settings::single_user_store() {
+                return Err(approval::version_missing());
+            }
             let version = model::current_version(&head)?;
             let approved_with = approval::check(&head, &version, Status::Approved, None)?;
             registry::set_status(&mut head, &version, Status::Approved, &Change { approved_with, ..change })?;
@@ -313,7 +316,12 @@ impl Update<'_> {
         };
         metadata.update_from_row(self.row, &self.columns);
         check_not_approved_before(head, body, &content.files)?;
-        let approve = self.new_body && self.enabled && self.is_reviewer && !settings::signed_approvals();
+        // Files and metadata come along from what is served, which must be approved then too.
+        let approve = self.new_body
+            && self.enabled
+            && self.is_reviewer
+            && head.status == Status::Approved
+            && !settings::signed_approvals();
         let new = NewVersion {
             namespace: &head.namespace,
             skill_name: &head.skill_name,

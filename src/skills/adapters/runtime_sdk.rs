@@ -57,7 +57,7 @@ fn find_enabled(reference: Reference) -> Option<EnabledSkill> {
 fn namespace_exists(namespace: &str) -> bool {
     let exists = spi::one::<bool>(
         "SELECT EXISTS (SELECT FROM skill_system.skill_namespaces \
-                        WHERE tenant_id = skill_system.current_tenant() AND namespace = $1)",
+                        WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND dropped_at IS NULL)",
         As::Caller,
         See::Statement,
         &[arg(namespace)],

@@ -64,9 +64,13 @@ fn answer_query(call: &Call, sql: &'static str, args: &[Arg]) -> Answer {
     })
 }
 
-/// The approver whose signature a body carries.
-fn approver(body: &str) -> Result<String, Refusal> {
+/// The approver whose signature a body carries. Such a signature names neither skill nor tenant, so it counts only where
+/// an administrator has said so.
+fn approver(namespace: &str, body: &str) -> Result<String, Refusal> {
     let signature = logic::signature(body)?;
+    if !model::accepts_store_signatures(namespace) {
+        return Err(Refusal::NotAccepted);
+    }
     approval::signer(logic::canonical(body).as_bytes(), &signature)
         .ok_or_else(|| if approval::has_approver() { Refusal::Signature } else { Refusal::NoApprover })
 }
@@ -190,13 +194,19 @@ fn skill_store_store(call: &Call) -> Answer {
     let storable = storable(name).map_err(|fault| Fault { code: Code::SkillConflict, ..fault });
     as_contract(name, storable)?;
     let may_approve = approval::may_approve();
+    let mut placement = Placement::Always;
     if !may_approve {
-        model::NAMESPACES.lock(namespace);
-        if model::find_now(Reference::Name(namespace, name)).is_some_and(|head| is_document(&head)) {
-            return as_contract(name, Err(refuse_document(name)));
+        model::NAMESPACES.lock(namespace)?;
+        if let Some(head) = model::find_now(Reference::Name(namespace, name)) {
+            if is_document(head.current_version_id) {
+                return as_contract(name, Err(refuse_document(name)));
+            }
+            if !approval::may_change(Some(head.status), Some(Status::Draft)) {
+                placement = Placement::WhenServable;
+            }
         }
     }
-    let signed = approver(source).ok();
+    let signed = approver(namespace, source).ok();
     let decision = logic::decide(source, metadata.status, signed.is_some(), settings::signed_approvals(), may_approve);
     let new = NewVersion {
         namespace,
@@ -214,7 +224,7 @@ fn skill_store_store(call: &Call) -> Answer {
         manifest: None,
         status: Some(decision.status),
         previous_status: None,
-        placement: Placement::Always,
+        placement,
     };
     let caller = Change::by_caller();
     let signed = signed.filter(|_| decision.status == Status::Approved);
@@ -228,22 +238,22 @@ fn skill_store_store(call: &Call) -> Answer {
 }
 
 pg_function!(skill_store_update_status);
-/// `skill_store_update_status(name, status, namespace)`
+/// `skill_store_update_status(name, status, namespace, version)`
 fn skill_store_update_status(call: &Call) -> Answer {
     let name = name_arg(call)?;
     let status = logic::parse_status(call.text(1))?;
     let namespace = namespace_arg(call, 2)?;
-    Ok(call.answer(as_contract(name, change_status(namespace, name, status))?))
+    Ok(call.answer(as_contract(name, change_status(namespace, name, status, call.text(3)))?))
 }
 
-/// The version that is served is a SKILL.md or has files: another adapter registered it, and its status is not in its body.
-fn is_document(head: &Head) -> bool {
+/// The version is a SKILL.md or has files: another adapter registered it, and its status is not in its body.
+fn is_document(version_id: Uuid) -> bool {
     let is_document = spi::one::<bool>(
         "SELECT frontmatter IS NOT NULL OR digest <> content_hash FROM skill_system.skill_versions \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
         See::OwnWrites,
-        &[arg(head.current_version_id)],
+        &[arg(version_id)],
     );
     is_document == Some(true)
 }
@@ -258,19 +268,19 @@ fn refuse_document(name: &str) -> Fault {
 }
 
 /// Checks an approval. Returns the change that records it, and whether the body keeps the signature that it carries.
-fn approve(name: &str, body: &str, is_document: bool) -> Result<(Change, bool), Fault> {
+fn approve(head: &Head, body: &str, is_document: bool) -> Result<(Change, bool), Fault> {
     let change = Change::by_caller();
-    match approver(body) {
+    match approver(&head.namespace, body) {
         Ok(key_id) => Ok((Change { approved_with: approved_with(&key_id, body), ..change }, true)),
         Err(refusal) if settings::signed_approvals() => {
-            let hint = if is_document {
+            let hint = if is_document || matches!(refusal, Refusal::NotAccepted) {
                 "Approve it with set_skill_status() and a signature over skill_approval_text(); \
                  skill_system.signed_approvals is on."
             } else {
                 "Store the body with \"# Status: Approved v3:\" and the signature of a registered approver; \
                  skill_system.signed_approvals is on."
             };
-            Err(rejected(format!("skill \"{}\" carries no valid approval", shorten(name)))
+            Err(rejected(format!("skill \"{}\" carries no valid approval", shorten(&head.skill_name)))
                 .detail(refusal.to_string())
                 .hint(hint))
         }
@@ -278,42 +288,64 @@ fn approve(name: &str, body: &str, is_document: bool) -> Result<(Change, bool), 
     }
 }
 
-fn change_status(namespace: &str, name: &str, status: Status) -> Result<Value, Fault> {
+fn change_status(namespace: &str, name: &str, status: Status, version: Option<&str>) -> Result<Value, Fault> {
     let mut head = model::lock(Reference::Name(namespace, name))?;
     let previous = head.status;
-    let current = model::current_version(&head)?;
-    let body = content::body(&current, As::Owner, See::OwnWrites)?;
-    let (is_document, may_approve) = (is_document(&head), approval::may_approve());
-    if is_document && !may_approve {
+    if !approval::may_change(Some(previous), Some(status)) {
+        return Err(refuse_status(name, status));
+    }
+    if status == Status::Approved && version.is_none() && !settings::single_user_store() {
+        let Fault { detail, hint, message, .. } = approval::version_missing();
+        return Err(Fault { detail, hint, ..rejected(message) });
+    }
+    let version = version.unwrap_or(&head.current_version);
+    let version = model::version(&head, Some(version), As::Owner, See::OwnWrites)?;
+    let body = content::body(&version, As::Owner, See::OwnWrites)?;
+    let is_document = is_document(version.id);
+    if is_document && !approval::may_approve() {
         return Err(refuse_document(name));
     }
-    let (change, keeps_body) = if status != Status::Approved {
-        (Change::by_caller(), false)
-    } else if may_approve {
-        approve(name, &body, is_document)?
-    } else {
-        return Err(rejected(format!("the caller may not approve skill \"{}\"", shorten(name)))
-            .detail("A member of skill_system_reviewer or skill_system_admin approves."));
+    let (change, keeps_body) = match status {
+        Status::Approved => approve(&head, &body, is_document)?,
+        Status::Draft | Status::Disabled => (Change::by_caller(), false),
     };
-    // The status of a SKILL.md or of a bundle is not in its body.
-    let state = if is_document {
-        registry::set_status(&mut head, &current, status, &change)?
+    let is_current = head.current_version_id == version.id;
+    // The status of a SKILL.md or of a bundle is not in its body, and a version that is not served does not become so.
+    let state = if is_document || !is_current && status != Status::Approved {
+        registry::set_status(&mut head, &version, status, &change)?
     } else {
         let body = if keeps_body { body } else { logic::with_status(&body, status) };
-        register_status(&head, current, &body, status, &change)?
+        register_status(&head, version, &body, status, &change)?
     };
     Ok(version_info(&state, Some(previous)))
 }
 
+/// The caller may not decide on the skill.
+fn refuse_status(name: &str, status: Status) -> Fault {
+    let fault = match status {
+        Status::Approved => rejected(format!("the caller may not approve skill \"{}\"", shorten(name))),
+        Status::Draft | Status::Disabled => Fault::new(
+            Code::SkillConflict,
+            format!("skill \"{}\" was approved or disabled, and the caller may not approve", shorten(name)),
+        ),
+    };
+    fault.detail("A member of skill_system_reviewer or skill_system_admin decides.")
+}
+
 /// Registers the body with its new status in it.
-fn register_status(head: &Head, current: Version, body: &str, status: Status, change: &Change) -> Result<State, Fault> {
+fn register_status(head: &Head, version: Version, body: &str, status: Status, change: &Change) -> Result<State, Fault> {
+    let metadata = if head.current_version_id == version.id {
+        model::head_metadata(head)
+    } else {
+        SkillMetadata::from_json(&model::version_metadata(&version))
+    };
     let new = NewVersion {
         namespace: &head.namespace,
         skill_name: &head.skill_name,
         body,
         files: &[],
-        semver: current.semver,
-        metadata: model::head_metadata(head),
+        semver: version.semver,
+        metadata,
         frontmatter: None,
         manifest: None,
         status: Some(status),

@@ -22,7 +22,7 @@ fn skill_changes(call: &Call) -> Answer {
     let mut rows = call.row_set();
     NAMESPACES.changes_since(token, namespace, u64::from(max_rows.unsigned_abs()), |row, token| {
         let mut columns = row.args(13);
-        columns.push(arg(token.to_string()));
+        columns.push(arg(token));
         rows.push(&columns);
     })?;
     Ok(rows.finish())

@@ -35,12 +35,12 @@ fn source(text: Option<&str>) -> Result<&str, Fault> {
 }
 
 pg_function!(register_skill);
-/// `register_skill(source, namespace, files, mode)`
+/// `register_skill(source, namespace, files, mode, name)`
 fn register_skill(call: &Call) -> Answer {
     let source = source(call.text(0))?;
     let namespace = names::namespace(call.text(1))?;
     let mode = Mode::from_argument(call.text(3))?;
-    let skill = document::read(source, mode).into_skill()?;
+    let skill = document::read_named(source, mode, call.text(4)).into_skill()?;
     let files = read_files(call.arg(2), source.len())?;
     let (effects, manifest_id) = match &skill.manifest {
         Some(manifest) => (Some(manifest.effects.clone()), Some(manifest.id.clone())),
@@ -127,12 +127,12 @@ fn read_files(argument: Arg, body_size: usize) -> Result<Vec<File>, Fault> {
 }
 
 pg_function!(validate_skill);
-/// `validate_skill(source, mode)`
+/// `validate_skill(source, mode, name)`
 fn validate_skill(call: &Call) -> Answer {
     let source = source(call.text(0))?;
     let mode = Mode::from_argument(call.text(1))?;
     let mut rows = call.row_set();
-    for finding in document::read(source, mode).findings {
+    for finding in document::read_named(source, mode, call.text(2)).findings {
         rows.push(&[
             arg(finding.severity.as_str()),
             arg(finding.code),

@@ -60,7 +60,7 @@ fn check_loadable(
         let why = if status == "approved" { "switched off" } else { status };
         return Err(Fault::new(Code::NotInPrerequisiteState, format!("skill \"{name}\" is not enabled"))
             .detail(format!("It is {why}."))
-            .hint("SELECT * FROM skill_system.set_skill_status(..., 'approved');"));
+            .hint("SELECT * FROM skill_system.set_skill_status(..., 'approved', version);"));
     }
     policy_name.map_or(Ok(()), |policy_name| effects::enforce(policy_name, name, effects))
 }

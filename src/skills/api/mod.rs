@@ -6,5 +6,6 @@ pub mod definitions;
 pub mod documents;
 pub mod integrity;
 pub mod loading;
+pub mod namespaces;
 pub mod search;
 pub mod versions;

@@ -24,8 +24,12 @@ fn set_skill_status(call: &Call) -> Answer {
     let status = Status::from_argument(call.text(1))?;
     let (version, signature) = (call.text(2), call.text(3));
     let change = Change::for_reason(call.text(4));
+    if status == Status::Approved && version.is_none() {
+        return Err(approval::version_missing());
+    }
     let mut head = model::lock(reference)?;
-    let version = model::version(&head, version, As::Owner, See::OwnWrites)?;
+    let version = version.unwrap_or(&head.current_version);
+    let version = model::version(&head, Some(version), As::Owner, See::OwnWrites)?;
     let approved_with = approval::check(&head, &version, status, signature)?;
     Ok(registry::set_status(&mut head, &version, status, &Change { approved_with, ..change })?.answer(call))
 }

@@ -22,38 +22,41 @@ SELECT * FROM skill_system.register_skill(E'---\nname: PDF Forms\ndescription: "
 SELECT * FROM skill_system.register_skill(:'source', 'No Namespace');
 SELECT * FROM skill_system.register_skill(:'source', files => '{"../x": "a"}');
 
--- Decisions.
+-- Decisions. An approval names what was read.
+SELECT * FROM skill_system.set_skill_status('pdf-forms', 'approved');
+SELECT version AS newest FROM skill_system.skill_version_list('pdf-forms') LIMIT 1 \gset
 SELECT decision, reason FROM skill_system.check_skill('dev', 'pdf-forms', 'fill');
-SELECT version, status, current_version FROM skill_system.set_skill_status('pdf-forms', 'approved', reason => 'read it');
+SELECT version, status, current_version FROM skill_system.set_skill_status('pdf-forms', 'approved', :'newest', reason => 'read it');
 SELECT decision, blocked_effects, reason FROM skill_system.check_skill('dev', 'pdf-forms', 'fill');
 SELECT decision, reason FROM skill_system.check_skill('dev', 'pdf-forms', 'shred');
 SELECT decision, reason FROM skill_system.check_skill('dev', 'nobody');
 SELECT decision, reason FROM skill_system.check_skill('nobody', 'pdf-forms');
 
 -- Errors of class SK.
-SELECT * FROM skill_system.set_skill_status('nobody', 'approved');
+SELECT * FROM skill_system.set_skill_status('nobody', 'approved', :'newest');
 \echo :SQLSTATE
 SELECT * FROM skill_system.set_skill_status('pdf-forms', 'approved', '000000000000');
 \echo :SQLSTATE
 SELECT * FROM skill_system.set_skill_status('pdf-forms', 'Approved');
 SET skill_system.signed_approvals = on;
 SELECT version, status FROM skill_system.set_skill_status('pdf-forms', 'draft');
-SELECT * FROM skill_system.set_skill_status('pdf-forms', 'approved');
+SELECT * FROM skill_system.set_skill_status('pdf-forms', 'approved', :'newest');
 \echo :SQLSTATE
-SELECT * FROM skill_system.set_skill_status('pdf-forms', 'approved', signature => 'v1:AAAA');
+SELECT * FROM skill_system.set_skill_status('pdf-forms', 'approved', :'newest', signature => 'v1:AAAA');
 RESET skill_system.signed_approvals;
-SELECT version, status FROM skill_system.set_skill_status('pdf-forms', 'approved');
+SELECT version, status FROM skill_system.set_skill_status('pdf-forms', 'approved', :'newest');
 
 -- Versions.
 SELECT version, status, current_version FROM skill_system.register_skill(replace(:'source', '1.2.0', '1.3.0'));
+SELECT version AS newest FROM skill_system.skill_version_list('pdf-forms') LIMIT 1 \gset
 SELECT version, semver, status, served FROM skill_system.skill_version_list('pdf-forms');
 SELECT version, semver FROM skill_system.resolve_skill('pdf-forms', '^1.0');
 SELECT version, semver FROM skill_system.resolve_skill('pdf-forms', '^2');
 SELECT path, change, added, removed, diff FROM skill_system.diff_skill_versions('pdf-forms');
 SELECT current_version FROM skill_system.pin_skill('pdf-forms');
-SELECT version, status, current_version FROM skill_system.set_skill_status('pdf-forms', 'approved');
+SELECT version, status, current_version FROM skill_system.set_skill_status('pdf-forms', 'approved', :'newest');
 SELECT current_version FROM skill_system.unpin_skill('pdf-forms');
-SELECT version, current_version FROM skill_system.set_skill_status('pdf-forms', 'approved');
+SELECT version, current_version FROM skill_system.set_skill_status('pdf-forms', 'approved', :'newest');
 SELECT current_version FROM skill_system.rollback_skill('pdf-forms', reason => 'too new');
 SELECT version FROM skill_system.set_skill_channel('pdf-forms', 'stable');
 SELECT version FROM skill_system.resolve_skill('pdf-forms', 'stable');
@@ -75,7 +78,7 @@ SELECT skill, operation, skill_name, version, semver FROM skill_system.run_skill
 SELECT skill_system.skill_store_static_capabilities();
 SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\n# Description: Says hi\nt:\n    '
     'emit(text="hi")\ndefault: t\n') - '{changed_at,changed_by}'::text[];
-SELECT skill_system.skill_store_update_status('hello', 'Approved') - '{changed_at,changed_by}'::text[];
+SELECT skill_system.skill_store_update_status('hello', 'Approved', version => left(skill_system.skill_store_load('hello') ->> 'content_hash', 12)) - '{changed_at,changed_by}'::text[];
 SELECT skill_system.skill_store_load('hello') ->> 'source';
 SELECT skill_system.skill_store_update_status('hello', 'Bogus');
 SELECT skill_system.skill_store_load('hello', 'ffffffffffff');

@@ -188,7 +188,7 @@ pub fn check_agent(agent: &Agent, skills: &Skills) -> Vec<Finding> {
                     "inactive_skill",
                     key,
                     format!("{column} of agent \"{}\" names skill \"{shown}\", which is {}", agent.key, skill.status),
-                    "SELECT * FROM skill_system.set_skill_status(..., 'approved');",
+                    "SELECT * FROM skill_system.set_skill_status(..., 'approved', version);",
                 );
             }
             Some(_) => {}

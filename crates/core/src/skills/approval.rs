@@ -14,11 +14,29 @@ pub const PREFIX: &str = "v1:";
 /// Before the 32 bytes of a key in its PEM form (RFC 8410).
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// What an approver signs: it names tenant, namespace, skill and digest, so the signature is good for nothing else.
-pub fn text(tenant: &str, namespace: &str, name: &str, digest: &str) -> String {
-    canonical(
-        &json!({"approve": "skill_system/skill/v1", "tenant": tenant, "namespace": namespace, "skill_name": name, "digest": digest}),
-    )
+/// What an approver signs: it names all that is served and where, so the signature is good for nothing else.
+pub struct Approval<'a> {
+    /// Which log, as a UUID.
+    pub log_id: &'a str,
+    pub tenant: &'a str,
+    pub namespace: &'a str,
+    pub skill_name: &'a str,
+    /// Of body and files.
+    pub digest: &'a str,
+    /// Of what is served next to them.
+    pub metadata_digest: &'a str,
+    /// Never comes again: a version that was approved and taken back has another.
+    pub review_id: &'a str,
+}
+
+impl Approval<'_> {
+    pub fn text(&self) -> String {
+        canonical(&json!({
+            "approve": "skill_system/skill/v2", "log_id": self.log_id, "tenant": self.tenant,
+            "namespace": self.namespace, "skill_name": self.skill_name, "digest": self.digest,
+            "metadata_digest": self.metadata_digest, "review_id": self.review_id,
+        }))
+    }
 }
 
 /// Reads a public key: PEM, or 64 hexadecimal digits. A key of small order, whose signatures hold for any text, is refused.
@@ -70,18 +88,31 @@ mod tests {
     #[test]
     fn a_signature_is_good_for_one_text_and_one_key() {
         let (mine, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
-        let message = text("default", "default", "pdf-forms", &"a".repeat(64));
+        let digest = "a".repeat(64);
+        let approval = || Approval {
+            log_id: "log",
+            tenant: "default",
+            namespace: "default",
+            skill_name: "pdf-forms",
+            digest: &digest,
+            metadata_digest: "b",
+            review_id: "1",
+        };
+        let message = approval().text();
         let signed = mine.sign(message.as_bytes()).to_bytes();
         let (mine, other) = (mine.verifying_key().to_bytes(), other.verifying_key().to_bytes());
         assert!(verifies(&mine, message.as_bytes(), &signed));
         assert!(!verifies(&other, message.as_bytes(), &signed));
         for changed in [
-            text("other", "default", "pdf-forms", &"a".repeat(64)),
-            text("default", "other", "pdf-forms", &"a".repeat(64)),
-            text("default", "default", "pdf-form", &"a".repeat(64)),
-            text("default", "default", "pdf-forms", &"b".repeat(64)),
+            Approval { log_id: "other", ..approval() },
+            Approval { tenant: "other", ..approval() },
+            Approval { namespace: "other", ..approval() },
+            Approval { skill_name: "pdf-form", ..approval() },
+            Approval { digest: "b", ..approval() },
+            Approval { metadata_digest: "c", ..approval() },
+            Approval { review_id: "2", ..approval() },
         ] {
-            assert!(!verifies(&mine, changed.as_bytes(), &signed));
+            assert!(!verifies(&mine, changed.text().as_bytes(), &signed));
         }
     }
 

@@ -5,13 +5,12 @@ use serde_json::{Map, Value};
 use super::findings::{Finding, Findings, Mode, Severity};
 use super::frontmatter::{self, Fields, Missing, Parts, Refusal};
 use super::manifest::{self, Manifest};
-use super::unicode::{SuspiciousChar, nfkc, suspicious_char};
+use super::slug::fits;
+pub use super::slug::{MAX_DESCRIPTION, MAX_NAME};
+use super::unicode::{SuspiciousChar, nfkc, suspicious_char, without_flags};
+use super::values::{gather, outside_parentheses, words};
 use crate::error::{Code, Fault, shorten};
 
-/// Longest name, in characters (agentskills.io).
-pub const MAX_NAME: usize = 64;
-/// Longest description, in characters (agentskills.io).
-pub const MAX_DESCRIPTION: usize = 1024;
 /// Longest compatibility, in characters (agentskills.io).
 pub const MAX_COMPATIBILITY: usize = 500;
 /// What the specification advises for a body.
@@ -91,23 +90,35 @@ fn said(finding: &Finding) -> String {
 }
 
 pub fn read(source: &str, mode: Mode) -> Document {
+    read_named(source, mode, None)
+}
+
+/// As [`read`], with the name that clients take from the directory where the front matter has none.
+pub fn read_named(source: &str, mode: Mode, directory: Option<&str>) -> Document {
     let mut findings = Findings::default();
-    let skill = take(source, mode, &mut findings);
+    let skill = take(source, mode, directory, &mut findings);
     let skill = skill.filter(|_| !findings.any_error());
     Document { findings: findings.into_vec(), skill }
 }
 
-fn take(source: &str, mode: Mode, findings: &mut Findings) -> Option<Skill> {
+fn take(source: &str, mode: Mode, directory: Option<&str>, findings: &mut Findings) -> Option<Skill> {
     let parts = split(source, findings)?;
     check_encoding(source, parts.bom, mode, findings);
     let body_line = 1 + source[..source.len() - parts.body.len()].matches('\n').count();
     let fields = yaml(parts.yaml, mode, findings);
     check_front_matter_chars(parts.yaml, fields.as_ref(), mode, findings);
-    let skill = skill_of(&fields?, mode, findings);
+    let fields = fields?;
+    report_comments(&fields, findings);
+    let skill = skill_of(&fields, mode, directory, findings);
     check_body(parts.body, body_line, findings);
     let manifest = manifest::read(parts.body, body_line, mode, findings);
     let mut skill = skill?;
     add_manifest(&mut skill, manifest, findings);
+    if !findings.any_error() && !fits(&skill.name, &skill.description) {
+        let rule = "a name there has a-z, 0-9 and single hyphens, a description at most 1024 characters";
+        let message = format!("skills_discovery_index() leaves it out: {rule}");
+        findings.add(Severity::Note, "discovery_index", None, None, message);
+    }
     Some(skill)
 }
 
@@ -142,6 +153,20 @@ fn check_encoding(source: &str, bom: bool, mode: Mode, findings: &mut Findings) 
         let message =
             if mixed { "lines end with CR LF and with LF" } else { "lines end with CR LF; the bytes are kept" };
         findings.add(if mixed { Severity::Warning } else { Severity::Note }, "line_ends", None, None, message);
+    }
+}
+
+/// The approver reads the file, and the model what stands before the comment.
+fn report_comments(fields: &Fields, findings: &mut Findings) {
+    for line in &fields.comments {
+        let field = fields.lines.iter().rev().find(|(_, start)| start <= line).map(|(key, _)| key.as_str());
+        findings.add(
+            Severity::Warning,
+            "yaml_comment",
+            field,
+            Some(line + 1),
+            "a blank and # begin a comment, which ends the value; put the value in quotes if it is not one",
+        );
     }
 }
 
@@ -195,25 +220,28 @@ fn add_manifest(skill: &mut Skill, manifest: Option<Manifest>, findings: &mut Fi
         }
     }
     skill.manifest = manifest;
-    let declared = skill.metadata.get("version").and_then(Value::as_str).map(str::trim);
+    // The place in metadata is the specification's, the other is what clients write.
+    let places = [("metadata.version", skill.metadata.get("version")), ("version", skill.frontmatter.get("version"))];
+    let declared = places.into_iter().find_map(|(field, value)| Some((field, value?.as_str()?.trim().to_owned())));
+    let (field, declared) = declared.map_or(("version", None), |(field, declared)| (field, Some(declared)));
     match (declared, &skill.semver) {
-        (Some(declared), Some(version)) if declared != version => {
+        (Some(declared), Some(version)) if declared != *version => {
             findings.add(
                 Severity::Warning,
                 "version_differs",
-                Some("metadata.version"),
+                Some(field),
                 None,
-                format!("it says {}, the manifest says {version}, which counts", shorten(declared)),
+                format!("it says {}, the manifest says {version}, which counts", shorten(&declared)),
             );
         }
-        (Some(declared), None) if semver::Version::parse(declared).is_ok() => skill.semver = Some(declared.to_owned()),
+        (Some(declared), None) if semver::Version::parse(&declared).is_ok() => skill.semver = Some(declared),
         (Some(declared), None) => {
             findings.add(
                 Severity::Note,
                 "version_no_semver",
-                Some("metadata.version"),
+                Some(field),
                 None,
-                format!("\"{}\" is not a semantic version like 1.0.0, so ranges cannot find it", shorten(declared)),
+                format!("\"{}\" is not a semantic version like 1.0.0, so ranges cannot find it", shorten(&declared)),
             );
         }
         _ => {}
@@ -271,6 +299,7 @@ fn report_suspicious_chars(
     if text.bytes().all(|b| (b' '..0x7f).contains(&b) || b == b'\n' || b == b'\t') {
         return Vec::new();
     }
+    let text = &*without_flags(text);
     let mut seen: [Option<(usize, char, usize)>; 3] = [None; 3];
     let (mut line, mut before) = (first, '\n');
     let mut chars = text.chars().peekable();
@@ -314,22 +343,22 @@ fn report_suspicious_chars(
     kinds
 }
 
-fn skill_of(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<Skill> {
+fn skill_of(fields: &Fields, mode: Mode, directory: Option<&str>, findings: &mut Findings) -> Option<Skill> {
     check_unknown_fields(fields, mode, findings);
-    let name = name(fields, mode, findings);
+    let name = name(fields, mode, directory, findings);
     let description = text(fields, "description", findings);
     check_description_length(fields, mode, findings);
     check_optional_texts(fields, mode, findings);
     let metadata = metadata(fields, mode, findings);
     // The place in metadata is the specification's; the others are what clients write.
-    let listed =
-        |places: [Option<&Value>; 3]| places.into_iter().map(words).find(|list| !list.is_empty()).unwrap_or_default();
-    let mut tags = listed([metadata.get("tags"), fields.values.get("tags"), fields.values.get("domain_tags")]);
-    let mut required_env_vars = listed([
-        metadata.get("required_env_vars"),
-        metadata.get("required-env-vars"),
-        fields.values.get("required_env_vars"),
-    ]);
+    let listed = |places: [Option<&Value>; 3], with_blanks| {
+        places.into_iter().map(|value| words(value, with_blanks)).find(|list| !list.is_empty()).unwrap_or_default()
+    };
+    let mut tags = listed([metadata.get("tags"), fields.values.get("tags"), fields.values.get("domain_tags")], true);
+    let mut required_env_vars = listed(
+        [metadata.get("required_env_vars"), metadata.get("required-env-vars"), fields.values.get("required_env_vars")],
+        false,
+    );
     tags.retain(|tag| tag.chars().count() <= 100);
     tags.truncate(MAX_TAGS);
     env_names(&mut required_env_vars, "required_env_vars", findings);
@@ -475,52 +504,6 @@ pub fn env_vars_of_agent_file(yaml: &str) -> Vec<String> {
     names.take(MAX_TAGS).map(str::to_owned).collect()
 }
 
-/// A list of texts, or a text of words between commas and blanks; without repeats.
-fn words(value: Option<&Value>) -> Vec<String> {
-    let mut list: Vec<String> = Vec::new();
-    let mut add = |word: &str| {
-        if !word.is_empty() && !list.iter().any(|there| there == word) {
-            list.push(word.to_owned());
-        }
-    };
-    match value {
-        Some(Value::String(text)) => text.split(|c: char| c == ',' || c.is_whitespace()).for_each(&mut add),
-        Some(Value::Array(elements)) => elements.iter().filter_map(Value::as_str).map(str::trim).for_each(&mut add),
-        _ => {}
-    }
-    list
-}
-
-fn outside_parentheses(text: &str, wanted: char) -> bool {
-    let mut depth = 0;
-    text.chars().any(|c| {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            _ => {}
-        }
-        depth <= 0 && c == wanted
-    })
-}
-
-fn gather(value: &Value, all: &mut String) {
-    match value {
-        Value::String(text) => {
-            all.push(' ');
-            all.push_str(text);
-        }
-        Value::Array(elements) => elements.iter().for_each(|element| gather(element, all)),
-        Value::Object(members) => {
-            for (key, value) in members {
-                all.push(' ');
-                all.push_str(key);
-                gather(value, all);
-            }
-        }
-        _ => {}
-    }
-}
-
 fn text(fields: &Fields, key: &str, findings: &mut Findings) -> Option<String> {
     let line = fields.line(key).map(|line| line + 1);
     match fields.values.get(key) {
@@ -540,8 +523,19 @@ fn text(fields: &Fields, key: &str, findings: &mut Findings) -> Option<String> {
     }
 }
 
-fn name(fields: &Fields, mode: Mode, findings: &mut Findings) -> Option<String> {
-    let written = text(fields, "name", findings)?;
+fn name(fields: &Fields, mode: Mode, directory: Option<&str>, findings: &mut Findings) -> Option<String> {
+    let written = match directory {
+        Some(directory) if !fields.values.contains_key("name") && !directory.trim().is_empty() => {
+            let message = format!("name is missing; the given one is taken, \"{}\"", shorten(directory));
+            findings.add(mode.soft(), "field_missing", Some("name"), None, message);
+            directory.to_owned()
+        }
+        _ => text(fields, "name", findings)?,
+    };
+    if let Some(directory) = directory.filter(|directory| *directory != written) {
+        let message = format!("it is \"{}\", and \"{}\" was given", shorten(&written), shorten(directory));
+        findings.add(Severity::Error, "name_differs", Some("name"), line_of(fields, "name"), message);
+    }
     let line = fields.line("name").map(|line| line + 1);
     let name = nfkc(&written);
     let mut say = |severity, code, message: String| findings.add(severity, code, Some("name"), line, message);

@@ -4,25 +4,16 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::document::{MAX_COMPATIBILITY, MAX_DESCRIPTION, MAX_NAME};
+use super::document::MAX_COMPATIBILITY;
 use super::manifest::parameters;
 use super::names::is_namespace;
+pub use super::slug::{fits, is_slug};
 use crate::error::Fault;
 use crate::input::invalid;
 
 /// The name of the file that a skill's URI ends with.
 pub const MAIN: &str = "SKILL.md";
 const SCHEME: &str = "skill://";
-
-/// A name as every client takes it: the specification's rule in ASCII.
-pub fn is_slug(name: &str) -> bool {
-    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(|b| word(b) || b == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && !name.contains("--")
-}
 
 /// The front matter that a client of the specification accepts, or `None` where there is no way to say it: a listing with
 /// one bad entry is refused as a whole.
@@ -43,11 +34,6 @@ pub fn conforming(frontmatter: Value, name: &str, description: &str) -> Option<V
     };
     let good = text("name") == Some(name) && fits(name, text("description")?) && texts && compatibility && metadata;
     good.then_some(Value::Object(fields))
-}
-
-/// A discovery index can say it.
-pub fn fits(name: &str, description: &str) -> bool {
-    is_slug(name) && !description.trim().is_empty() && description.chars().count() <= MAX_DESCRIPTION
 }
 
 /// HTML's five, so that no text can end the element it stands in.

@@ -16,9 +16,9 @@ const MAX_PATH: usize = 500;
 /// Longest segment of a path, in bytes: what file systems hold.
 const MAX_SEGMENT: usize = 255;
 /// Names that are devices on Windows, whatever follows the first dot.
-const DEVICES: [&str; 22] = [
-    "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8", "com9", "lpt1", "lpt2",
-    "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
+const DEVICES: [&str; 24] = [
+    "conin$", "conout$", "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8",
+    "com9", "lpt1", "lpt2", "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
 
 /// Why a path could lead somewhere else than below the skill's directory, on some system.
@@ -32,12 +32,21 @@ fn unsafe_path(path: &str) -> Option<&'static str> {
     if path.contains(['\\', ':']) {
         return Some("it has a backslash or a colon");
     }
+    if path.contains(['*', '?', '"', '<', '>', '|']) {
+        return Some("it has a character that Windows cannot have in a name");
+    }
     if path.chars().any(|c| c.is_control() || suspicious_char(c).is_some()) {
         return Some("it has a character that is not seen");
     }
     for segment in path.split('/') {
         // What a file system makes of it: one that folds forms sees `．．` as `..`.
         let seen = folded(segment);
+        if seen.contains(['*', '?', '"', '<', '>', '|']) {
+            return Some("it has a character that stands for one that Windows cannot have in a name");
+        }
+        if seen == ".git" || seen == "git~1" {
+            return Some("a segment is the directory of Git, which runs what is in it");
+        }
         if seen.is_empty() || seen.contains(['/', '\\', ':']) {
             return Some("it has an empty segment, or one that stands for more than one");
         }
@@ -139,7 +148,19 @@ mod tests {
 
     #[test]
     fn paths() {
-        assert_eq!(all(&["a", "references/b.md", "scripts/.hidden", "assets/日本/ü.png", "..a", "console/x"]), Ok(6));
+        assert_eq!(
+            all(&[
+                "a",
+                "references/b.md",
+                "scripts/.hidden",
+                "assets/日本/ü.png",
+                "..a",
+                "console/x",
+                ".gitignore",
+                ".github/x"
+            ]),
+            Ok(8)
+        );
         for bad in [
             "",
             "/a",
@@ -168,6 +189,18 @@ mod tests {
             "a./b",
             "a/b.",
             "CON",
+            "CONIN$",
+            "a*b",
+            "a?",
+            "a/\"b\"",
+            "<a>",
+            "a|b",
+            "ａ＊",
+            ".git/config",
+            ".GIT/hooks/x",
+            "a/.git",
+            "git~1/x",
+            "．git/config",
             "nul.txt",
             "x/Com1.md",
             "skill.md",

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use saphyr_parser::{Event, Parser, ScanError};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 use serde_json::{Map, Value};
 
 use crate::error::shorten;
@@ -77,6 +77,8 @@ pub struct Fields {
     /// Every scalar is a JSON string.
     pub values: Map<String, Value>,
     pub lines: Vec<(String, usize)>,
+    /// Lines where a comment follows a value without quotes, so that a reader of the values does not see the rest.
+    pub comments: Vec<usize>,
 }
 
 impl Fields {
@@ -96,16 +98,27 @@ enum Open {
 pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
     let mut parser = Parser::new_from_str(yaml);
     let mut builder = Builder::default();
+    let text: Vec<&str> = yaml.lines().collect();
     while let Some(event) = parser.next_event() {
         crate::interrupt::check();
         let (event, span) = event.map_err(|error| syntax(&error))?;
         let line = span.start.line();
+        if matches!(event, Event::Scalar(_, ScalarStyle::Plain, ..)) && has_comment(&text, &span.end) {
+            builder.fields.comments.push(span.end.line());
+        }
         builder.take(event, line).map_err(|(code, message)| Refusal { code, line, message: message.into_owned() })?;
     }
     if builder.documents == 0 || builder.fields.values.is_empty() {
         return Err(Refusal { code: "yaml_mapping", line: 1, message: "the front matter is empty".into() });
     }
     Ok(builder.fields)
+}
+
+/// What follows a plain scalar that ends here, in its line, is a comment.
+fn has_comment(lines: &[&str], end: &Marker) -> bool {
+    let line = lines.get(end.line().wrapping_sub(1)).copied().unwrap_or_default();
+    let rest = line.char_indices().nth(end.col()).map_or("", |(at, _)| &line[at..]);
+    rest.trim_start().starts_with('#')
 }
 
 /// Code and message of a refusal.
@@ -217,29 +230,37 @@ fn syntax(error: &ScanError) -> Refusal {
     Refusal { code: "yaml_syntax", line: error.marker().line(), message: error.info().to_owned() }
 }
 
-/// The same YAML with quotes around the values of plain top-level lines that a reader would stumble over
-/// (`description: Use when: asked`), and the lines that were quoted; `None` if there is nothing to quote.
+/// The same YAML with quotes around the plain values of keys that a reader would stumble over (`description: Use when:
+/// asked`), also in their later lines, and the lines that were quoted; `None` if there is nothing to quote.
 pub fn quoted(yaml: &str) -> Option<(String, Vec<usize>)> {
     let lines: Vec<&str> = yaml.split_inclusive('\n').collect();
     let (mut out, mut changed) = (String::with_capacity(yaml.len() + 64), Vec::new());
     let mut i = 0;
     while i < lines.len() {
-        let mut end = i + 1;
-        match lines[i]
-            .split_once(':')
-            .filter(|(key, rest)| is_key(key) && rest.starts_with([' ', '\t']) && needs_quotes(rest.trim()))
-        {
-            None => out.push_str(lines[i]),
-            Some((key, _)) => {
-                // Indented lines belong to the value.
-                while end < lines.len() && lines[end].starts_with([' ', '\t']) {
-                    end += 1;
-                }
-                let value = lines[i..end].concat();
-                let value = value[key.len() + 1..].trim();
-                out.push_str(&format!("{key}: '{}'\n", value.replace('\'', "''")));
-                changed.push(i + 1);
+        let (indent, key, value) = match lines[i].split_once(':') {
+            Some((key, rest)) if is_key(key.trim_start_matches(' ')) && rest.starts_with([' ', '\t']) => {
+                (key.len() - key.trim_start_matches(' ').len(), key, rest.trim())
             }
+            _ => {
+                out.push_str(lines[i]);
+                i += 1;
+                continue;
+            }
+        };
+        let mut end = i + 1;
+        if !value.is_empty() && !value.starts_with('#') {
+            // Lines that are indented further belong to the value.
+            while end < lines.len() && lines[end].len() - lines[end].trim_start_matches([' ', '\t']).len() > indent {
+                end += 1;
+            }
+        }
+        let all = lines[i..end].concat();
+        let value = all[key.len() + 1..].trim();
+        if needs_quotes(value) {
+            out.push_str(&format!("{key}: '{}'\n", value.replace('\'', "''")));
+            changed.push(i + 1);
+        } else {
+            out.push_str(&all);
         }
         i = end;
     }
@@ -250,9 +271,49 @@ fn is_key(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
+/// A value that is no YAML as it stands, and text in quotes.
 fn needs_quotes(value: &str) -> bool {
-    let awkward = value.contains(": ") || value.ends_with(':') || value.starts_with(['@', '`', '%', '*']);
-    awkward && !value.starts_with(['"', '\'', '|', '>', '[', '{'])
+    let first = value.lines().next().unwrap_or_default();
+    match value.chars().next() {
+        Some('|' | '>') => !is_block_header(first),
+        // In quotes or brackets, and then more.
+        Some(open @ ('"' | '\'' | '[' | '{')) => {
+            end_of(value, open).is_some_and(|end| !matches!(value[end..].trim_start().chars().next(), None | Some('#')))
+        }
+        Some('@' | '`' | '%' | '*' | '&' | '!') => true,
+        Some('-' | '?') if value[1..].starts_with([' ', '\n']) => true,
+        _ => {
+            let cut = value.lines().rev().skip(1).any(|line| line.contains(" #"));
+            cut || value.ends_with(':') || [": ", ":\n", ":\r\n"].iter().any(|colon| value.contains(colon))
+        }
+    }
+}
+
+/// `|`, `>-`, `|2+`, a comment behind it.
+fn is_block_header(line: &str) -> bool {
+    let rest = line[1..].trim_start_matches(|c: char| matches!(c, '+' | '-') || c.is_ascii_digit());
+    rest.is_empty() || rest.starts_with([' ', '\t']) && matches!(rest.trim_start().chars().next(), None | Some('#'))
+}
+
+/// Where a value in quotes or brackets ends, behind what closes it.
+fn end_of(value: &str, open: char) -> Option<usize> {
+    let mut chars = value.char_indices().peekable();
+    chars.next();
+    let mut depth = 1;
+    while let Some((at, c)) = chars.next() {
+        match (open, c) {
+            ('"', '\\') => drop(chars.next()),
+            ('\'', '\'') if chars.peek().is_some_and(|(_, next)| *next == '\'') => drop(chars.next()),
+            ('"' | '\'', _) if c == open => return Some(at + 1),
+            ('[' | '{', '[' | '{') => depth += 1,
+            ('[' | '{', ']' | '}') => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(at + 1);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -324,7 +385,30 @@ mod tests {
             json!({"name": "x", "description": "Use when: it's asked for: this", "license": "MIT"})
         );
         assert_eq!(values(&quoted("a: *bold* text\n").unwrap().0), json!({"a": "*bold* text"}));
-        assert_eq!(quoted("a: b\nm:\n  c: d: e\nq: 'x: y'\nl: [a: b]\n"), None);
+        assert_eq!(quoted("a: b\nm:\n  c: d\nq: 'x: y'\nl: [a: b]\nt: |\n  a: b: c\nu: >-\n  x #y\n  z\n"), None);
+        for (yaml, value) in [
+            ("a: Reviews a plan\n  first. Scope: large ones.\n", "Reviews a plan first. Scope: large ones."),
+            ("a: [action] - for example list\n", "[action] - for example list"),
+            ("a: {x} and [y]\n", "{x} and [y]"),
+            ("a: \"Quick\" checks: run them\n", "\"Quick\" checks: run them"),
+            ("a: 'Quick' checks\n", "'Quick' checks"),
+            ("a: For issue #1\n  and #2.\n", "For issue #1 and #2."),
+            ("a: - one\n", "- one"),
+            ("a: >50% faster\n", ">50% faster"),
+            ("a: &x and *y\n", "&x and *y"),
+        ] {
+            assert_eq!(values(&quoted(yaml).unwrap().0), json!({"a": value}), "{yaml}");
+        }
+        assert_eq!(values(&quoted("m:\n  c: d: e\n  f: g\n").unwrap().0), json!({"m": {"c": "d: e", "f": "g"}}));
+    }
+
+    #[test]
+    fn a_comment_behind_a_value_is_noticed() {
+        let comments = |yaml: &str| parse(yaml).unwrap().comments;
+        assert_eq!(comments("name: x\ndescription: Fixes #1 and ü #12 too.\n"), [2]);
+        assert_eq!(comments("a: b # c\nm:\n  k: v #x\nl: [a, b]\n"), [1, 3]);
+        assert_eq!(comments("# all of a line\na: 'b #c' # d\nt: |\n  x #y\nu: C# code#1\n"), [] as [usize; 0]);
+        assert_eq!(comments("a: first\n  second #3\nb: x\n"), [2]);
     }
 
     proptest! {

@@ -19,8 +19,10 @@ pub mod preflight;
 pub mod redis;
 pub mod requirement;
 pub mod search;
+pub mod slug;
 pub mod store;
 pub mod unicode;
+pub mod values;
 pub mod version;
 
 use crate::error::{Code, Fault};
@@ -48,6 +50,11 @@ impl Status {
     /// From the word in the tables.
     pub fn parse(word: &str) -> Option<Self> {
         [Status::Draft, Status::Approved, Status::Disabled].into_iter().find(|status| status.as_str() == word)
+    }
+
+    /// Somebody who may approve has decided on it.
+    pub fn is_decided(self) -> bool {
+        self != Status::Draft
     }
 
     pub fn from_argument(word: Option<&str>) -> Result<Self, Fault> {

@@ -160,6 +160,9 @@ pub enum Refusal {
     /// Not `v3:`
     #[error("only approval tokens of the version v3 are accepted")]
     Version,
+    /// An administrator has not switched them on for the namespace.
+    #[error("signatures in bodies, which do not name what they approve, are not accepted in the namespace")]
+    NotAccepted,
     /// There is nobody whose signature it could be.
     #[error("no approver is registered")]
     NoApprover,

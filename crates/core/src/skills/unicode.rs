@@ -1,5 +1,7 @@
 //! Characters that a reader does not see, and one form of a text for comparing.
 
+use std::borrow::Cow;
+
 use unicode_normalization::UnicodeNormalization;
 
 /// Why a character does not belong in a text that people approve and models read.
@@ -70,6 +72,21 @@ pub fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}') || suspicious_char(c).is_some()
 }
 
+/// The flags of England, Scotland and Wales: a black flag and letters that are not seen. Any other such letters may hide text.
+const FLAGS: [&str; 3] = [
+    "\u{1f3f4}\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
+    "\u{1f3f4}\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}",
+    "\u{1f3f4}\u{e0067}\u{e0062}\u{e0077}\u{e006c}\u{e0073}\u{e007f}",
+];
+
+/// The text without those flags.
+pub fn without_flags(text: &str) -> Cow<'_, str> {
+    if !text.contains('\u{1f3f4}') {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(FLAGS.iter().fold(text.to_owned(), |text, flag| text.replace(flag, "\u{1f3f4}")))
+}
+
 pub fn nfkc(text: &str) -> String {
     text.nfkc().collect()
 }
@@ -99,6 +116,15 @@ mod tests {
             assert_eq!(suspicious_char(c), Some(wrong), "{c:?}");
         }
         assert!("Ünïcode 日本語 हिन्दी \u{200d} 👩‍💻 ❤️ \t\n".chars().all(|c| suspicious_char(c).is_none()));
+    }
+
+    #[test]
+    fn flags_are_ordinary_writing_and_what_looks_like_one_is_not() {
+        let clean = |text: &str| without_flags(text).chars().all(|c| suspicious_char(c).is_none());
+        assert!(FLAGS.iter().all(|flag| clean(&format!("a {flag}{flag} b"))));
+        for hidden in ["\u{1f3f4}\u{e0068}\u{e0069}\u{e007f}", "\u{e0067}\u{e0062}", &FLAGS[0][..12], &FLAGS[0][4..]] {
+            assert!(!clean(hidden), "{hidden:?}");
+        }
     }
 
     #[test]
