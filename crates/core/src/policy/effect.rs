@@ -23,132 +23,21 @@
 //! - anything else: segments between `/`; one that starts with `/` is a path.
 
 mod host;
+mod malformed;
 mod scope;
 mod segments;
 
 use std::fmt;
 
-use thiserror::Error;
-
 use self::host::Host;
-use self::scope::{Scope, Start};
+pub use self::malformed::{MAX_EFFECT_BYTES, Malformed};
+use self::scope::{Kind, Scope, Start};
 use self::segments::{Segment, Segments};
 use crate::error::shorten;
 use crate::skills::unicode::suspicious_char;
 
-/// Longest accepted effect or rule, in bytes.
-pub const MAX_EFFECT_BYTES: usize = 1024;
 /// Maximum number of effects in one call.
 pub const MAX_EFFECTS: usize = 1000;
-
-/// Why a text is not a valid effect or rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Malformed {
-    #[error("it is empty")]
-    Empty,
-    /// Over [`MAX_EFFECT_BYTES`].
-    #[error("it is longer than {MAX_EFFECT_BYTES} bytes")]
-    TooLong,
-    /// White space outside of a path, or a control character.
-    #[error("it contains white space or a control character")]
-    Blank,
-    /// White space at an end of a path's segment.
-    #[error("a segment of its path begins or ends with white space")]
-    BlankAtEdge,
-    /// Zero width, bidirectional or the like.
-    #[error("it contains a character that is not visible")]
-    Invisible,
-    /// Upper case where only lower case is allowed.
-    #[error("it contains upper case")]
-    UpperCase,
-    /// A name segment that is empty or has a character outside `[a-z0-9_-]`.
-    #[error("its name is not lower-case segments of a-z, 0-9, _ and - joined by dots")]
-    Name,
-    /// A wildcard in the name of a requested effect.
-    #[error("its name contains a wildcard, and only a rule may have one there")]
-    Wildcard,
-    /// `**` elsewhere than last, or `*` mixed with other characters.
-    #[error("`*` must be a whole segment and `**` the last one")]
-    WildcardPlace,
-    /// Something between dots or slashes is missing.
-    #[error("its scope is empty or has an empty segment")]
-    ScopeSegment,
-    /// A scope behind a name whose first segment is a wildcard.
-    #[error("a scope needs a name whose first segment is not a wildcard")]
-    ScopeOfWildcard,
-    /// A file system scope that does not start at a root.
-    #[error("a file system scope must be an absolute path")]
-    RelativePath,
-    /// A backslash or a `..` that leads out of a relative scope.
-    #[error("its path has a backslash, or .. leads above its start")]
-    Path,
-    /// Not `host[:port]`.
-    #[error("a net scope must be a host name, an address or a range of addresses, with an optional port")]
-    Host,
-    /// Numbers that are no IPv4 address.
-    #[error("its host ends with a number but is not an IPv4 address")]
-    Address,
-    /// `010`, which is 8 or 10.
-    #[error("a number of its address begins with zero, which some programs read as octal")]
-    LeadingZero,
-    /// `10.0.0.1/8`
-    #[error("its range of addresses has a length beyond the address, or bits beyond the length")]
-    Network,
-    /// `/proc/self/root/etc`
-    #[error("its path leads through a link of /proc or /dev to another place")]
-    Detour,
-    /// `%2a`
-    #[error("its path is malformed once its percent signs are decoded")]
-    Encoded,
-    /// More than `schema.relation`.
-    #[error("a db scope must be relation or schema.relation")]
-    Relation,
-}
-
-impl Malformed {
-    /// What to write instead.
-    pub fn hint(self) -> &'static str {
-        match self {
-            Malformed::RelativePath | Malformed::Path => {
-                "Write an absolute path with forward slashes, for example fs.write:/srv/app/**."
-            }
-            Malformed::Detour => "Write the path of the file itself.",
-            Malformed::Host | Malformed::Address | Malformed::LeadingZero | Malformed::Network => {
-                "Write a host without scheme, user or path, for example net.fetch:api.github.com, net.fetch:**.github.com, \
-                 net.fetch:10.0.0.0/8 or net.fetch:[fd00::/8]:443."
-            }
-            Malformed::Relation => "Write a relation, for example db.write:public.orders or db.write:public.*.",
-            Malformed::UpperCase => "Write it in lower case; only a path or a host may have upper case.",
-            Malformed::Blank => "Remove it: only a path may have blanks.",
-            Malformed::BlankAtEdge | Malformed::Invisible => "Remove it: it cannot be seen.",
-            _ => "An effect is name[:scope], for example db.read, net.*, fs.write:/srv/app/**.",
-        }
-    }
-}
-
-/// What the scopes of a name are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Net,
-    Db,
-    Fs,
-    Proc,
-    Git,
-    Other,
-}
-
-impl Kind {
-    fn of(name: &Segments<'_>) -> Option<Self> {
-        match name.head.first()?.literal()? {
-            "net" => Some(Kind::Net),
-            "db" => Some(Kind::Db),
-            "fs" => Some(Kind::Fs),
-            "proc" => Some(Kind::Proc),
-            "git" => Some(Kind::Git),
-            _ => Some(Kind::Other),
-        }
-    }
-}
 
 /// A requested effect, or a rule of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]

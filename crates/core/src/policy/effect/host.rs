@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
-use super::Malformed;
+use super::malformed::Malformed;
 use super::segments::{Segment, Segments};
 
 #[derive(Debug, Clone, PartialEq, Eq)]

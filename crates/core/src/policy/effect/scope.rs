@@ -5,8 +5,32 @@ use std::borrow::Cow;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use super::host::Host;
+use super::malformed::Malformed;
 use super::segments::{Segment, Segments};
-use super::{Kind, Malformed};
+
+/// What the scopes of a name are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Net,
+    Db,
+    Fs,
+    Proc,
+    Git,
+    Other,
+}
+
+impl Kind {
+    pub(super) fn of(name: &Segments<'_>) -> Option<Self> {
+        match name.head.first()?.literal()? {
+            "net" => Some(Kind::Net),
+            "db" => Some(Kind::Db),
+            "fs" => Some(Kind::Fs),
+            "proc" => Some(Kind::Proc),
+            "git" => Some(Kind::Git),
+            _ => Some(Kind::Other),
+        }
+    }
+}
 
 /// Where the segments of a scope begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Malformed;
+use super::malformed::Malformed;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Segment<'a> {
