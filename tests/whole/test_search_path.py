@@ -327,7 +327,11 @@ CALLS = [
         f"FROM skill_system.register_skill({SKILL.format(name='forms', more='One.', version='1.0.0')}, "
         f'files => \'{{"references/a.md": "a"}}\')'
     ),
-    "SELECT skill_system.skill_approval_text('forms')",
+    # Two of its members are other ones for each log and version.
+    (
+        "SELECT skill_system.skill_approval_text('forms')::pg_catalog.jsonb "
+        "OPERATOR(pg_catalog.-) '{log_id,review_id}'::pg_catalog.text[]"
+    ),
     "SELECT skill_system.accept_store_signatures('team:old', true)",
     "SELECT skill_system.drop_skill_namespace('team:old')",
     (
