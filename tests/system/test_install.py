@@ -15,8 +15,8 @@ def other(db):
 
 
 @pytest.fixture
-def place(fresh_database, connect):
-    """A connection to a database without the extension."""
+def place(db, fresh_database, connect):
+    """A connection to a database without the extension, in a cluster that has its roles because of another one."""
     return connect(dbname=fresh_database(extension=False))
 
 
@@ -113,6 +113,21 @@ def test_roles_in_higher_roles(place, other):
             place.execute(grant)
             with pytest.raises(errors.InsufficientPrivilege, match="is a member of role"):
                 place.execute("CREATE EXTENSION skill_system")
+
+
+def test_default_privileges_of_the_installer_open_nothing(place, other):
+    with place.transaction(force_rollback=True):
+        for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+            place.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO was_here")
+        place.execute("CREATE EXTENSION skill_system")
+        assert (
+            place.execute("""
+            SELECT c.oid::regclass::text FROM pg_class c
+            WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relacl::text LIKE '%was_here%'
+            UNION ALL SELECT p.oid::regprocedure::text FROM pg_proc p
+            WHERE p.pronamespace = 'skill_system'::regnamespace AND p.proacl::text LIKE '%was_here%'""").fetchall()
+            == []
+        )
 
 
 def test_members_are_named(place, other):
