@@ -8,6 +8,26 @@ REVOKE ALL ON ALL TABLES IN SCHEMA skill_system FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA skill_system FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA skill_system FROM PUBLIC;
 
+-- Nor from what ALTER DEFAULT PRIVILEGES of the installing role grants on everything that it creates.
+DO $$
+DECLARE
+    grantee regrole;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT a.grantee::regrole FROM pg_catalog.pg_default_acl d
+        CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
+        WHERE d.defaclrole = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)
+            AND d.defaclnamespace IN (0, 'skill_system'::regnamespace)
+            AND a.grantee NOT IN (0, d.defaclrole) AND pg_catalog.pg_get_userbyid(a.grantee) NOT IN (
+                'skill_system_agent', 'skill_system_reviewer', 'skill_system_auditor', 'skill_system_admin')
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA skill_system FROM %s', grantee);
+        EXECUTE pg_catalog.format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA skill_system FROM %s', grantee);
+        EXECUTE pg_catalog.format('REVOKE ALL ON ALL ROUTINES IN SCHEMA skill_system FROM %s', grantee);
+    END LOOP;
+END
+$$;
+
 DO $$
 DECLARE
     -- The log belongs to the whole database, not to a tenant: its tables are readable for auditors only.
