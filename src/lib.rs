@@ -7,6 +7,7 @@ mod args;
 mod audit;
 mod compliance;
 mod ledger;
+mod locks;
 mod module;
 mod modules;
 mod policy;

@@ -20,11 +20,13 @@ pub struct Module {
     /// Called at the ends of transactions and subtransactions, in the order of the modules.
     pub transaction_ends: &'static [fn(End)],
     /// Rows of `health()`.
-    pub health: &'static [fn() -> Check],
+    pub health: &'static [(&'static str, HealthCheck)],
     /// Rows of `maintain()`, in the order of the modules.
-    pub maintenance: &'static [MaintenanceTask],
+    pub maintenance: &'static [(&'static str, MaintenanceTask)],
 }
 
+/// Looks whether something is in order.
+pub type HealthCheck = fn() -> Check;
 /// Does some maintenance and reports it.
 pub type MaintenanceTask = fn(&Batch) -> Result<Task, Fault>;
 
@@ -45,7 +47,6 @@ impl Module {
 
 /// One row of `health()`.
 pub struct Check {
-    pub name: &'static str,
     pub status: Status,
     pub detail: String,
     pub hint: Option<&'static str>,
@@ -69,16 +70,16 @@ impl Status {
 }
 
 impl Check {
-    pub fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Check { name, status: Status::Ok, detail: detail.into(), hint: None }
+    pub fn ok(detail: impl Into<String>) -> Self {
+        Check { status: Status::Ok, detail: detail.into(), hint: None }
     }
 
-    pub fn warning(name: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
-        Check { name, status: Status::Warning, detail: detail.into(), hint: Some(hint) }
+    pub fn warning(detail: impl Into<String>, hint: &'static str) -> Self {
+        Check { status: Status::Warning, detail: detail.into(), hint: Some(hint) }
     }
 
-    pub fn error(name: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
-        Check { name, status: Status::Error, detail: detail.into(), hint: Some(hint) }
+    pub fn error(detail: impl Into<String>, hint: &'static str) -> Self {
+        Check { status: Status::Error, detail: detail.into(), hint: Some(hint) }
     }
 }
 
@@ -90,7 +91,6 @@ pub struct Batch {
 
 /// One row of `maintain()`.
 pub struct Task {
-    pub name: &'static str,
     pub affected: i64,
     pub detail: String,
 }

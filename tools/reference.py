@@ -26,6 +26,7 @@ ROLES = {
 WHEN = {
     "22023": "an argument is wrong: a malformed rule, an unknown status, a text that is too long, a negative duration",
     "23505": "the name or key is taken",
+    "25001": "`seal_audit()`, `adopt_log()` or `maintain()` inside a transaction block: call it by itself",
     "25006": "writing in a READ ONLY transaction or on a standby",
     "40001": "a checklist was changed since `expected_version`, or a rule since the one compared, or another session"
     " sealed since this REPEATABLE READ transaction began: read again and repeat",
@@ -36,7 +37,7 @@ WHEN = {
     "54000": "too much: rules, inherited policies, events in one call, bytes",
     "55000": "not in this state: an append-only table, a run that has ended, a stale filing, a log that nothing has"
     " sealed yet or that was sealed in another server",
-    "55P03": "a partition cannot be made or removed now: transactions that use the audit trail have not ended",
+    "55P03": "another transaction is changing the same policies, rules, skill or filing, or uses the partition that is to be made or removed",
     "F0000": "the keyring is missing, not private or broken; nothing can be signed until it is fixed",
     "P0004": "`assert_allows()`, `assert_denies()` or `assert_integrity()` failed",
     "SK403": "an approval does not hold: no signature, a wrong one, one by an unknown key",

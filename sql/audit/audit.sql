@@ -1,9 +1,13 @@
 -- Audit: the append-only, signed record.
 
 CREATE TABLE skill_system.audit_state (
-    only_one    boolean     NOT NULL DEFAULT true PRIMARY KEY CHECK (only_one),
-    log_id      uuid        NOT NULL,
-    created_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+    only_one          boolean     NOT NULL DEFAULT true PRIMARY KEY CHECK (only_one),
+    log_id            uuid        NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    system_identifier bigint      NOT NULL,
+    database_oid      oid         NOT NULL,
+    timeline          integer     NOT NULL,
+    written_by        bigint      NOT NULL
 );
 COMMENT ON TABLE skill_system.audit_state IS
 'Identity of this audit log, created with its first record. Part of the signed bytes of every record, so that a record of another log is '
@@ -11,6 +15,11 @@ COMMENT ON TABLE skill_system.audit_state IS
 COMMENT ON COLUMN skill_system.audit_state.only_one IS 'Always true: there is one row.';
 COMMENT ON COLUMN skill_system.audit_state.log_id IS 'The log''s UUID.';
 COMMENT ON COLUMN skill_system.audit_state.created_at IS 'When the first record was written.';
+COMMENT ON COLUMN skill_system.audit_state.system_identifier IS
+'Database system of the first record. Until the first seal, nothing is sealed in another one without adopt_log().';
+COMMENT ON COLUMN skill_system.audit_state.database_oid IS 'Database of the first record.';
+COMMENT ON COLUMN skill_system.audit_state.timeline IS 'WAL timeline of the first record.';
+COMMENT ON COLUMN skill_system.audit_state.written_by IS 'Transaction that wrote this row: another xmin means that it was restored.';
 
 CREATE TABLE skill_system.audit_logs (
     id                uuid         NOT NULL,
@@ -183,8 +192,8 @@ CREATE FUNCTION skill_system.create_audit_partition(month date DEFAULT NULL) RET
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_audit_partition' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_audit_partition(date) IS
 'Creates the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and '
-'returns it; an existing one is returned as it is. Raises 55000 when audit_logs_default already holds records of that month, 55P03 when '
-'transactions that use the audit trail have not ended within a second: writers never wait for them. maintain() calls it. Example: SELECT '
+'returns it; an existing one is returned as it is. Records of that month in audit_logs_default are moved there, signatures and leaves as '
+'they are. Raises 55P03 when transactions that use audit_logs_default have not ended within a second. maintain() calls it. Example: SELECT '
 'skill_system.create_audit_partition(''2027-01-01'');';
 
 CREATE FUNCTION skill_system.make_append_only(table_name regclass) RETURNS void

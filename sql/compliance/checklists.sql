@@ -360,7 +360,7 @@ GRANT USAGE ON TYPE skill_system.template_state, skill_system.checklist_state, s
 GRANT SELECT ON skill_system.checklist_templates, skill_system.filing_checklists, skill_system.checklist_artifacts,
     skill_system.filing_rule_snapshots
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-GRANT DELETE, INSERT (compliance_domain, version, items, min_required_items, rule_domains),
+GRANT INSERT (compliance_domain, version, items, min_required_items, rule_domains),
     UPDATE (items, min_required_items, rule_domains) ON skill_system.checklist_templates TO skill_system_admin;
 
 -- Agents and reviewers work on filings; only people with the reviewer's role decide, accept a stale rule or make an exception.

@@ -225,18 +225,18 @@ GRANT SELECT ON skill_system.entity_type_definitions, skill_system.validation_pr
     skill_system.entity_relationship_rules, skill_system.rrc_field_mappings
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- Not created_at: it distinguishes new rows from restored ones.
-GRANT DELETE, INSERT (type_key, display_name, icon, color, compliance_footprint, is_system_type),
+GRANT INSERT (type_key, display_name, icon, color, compliance_footprint, is_system_type),
     UPDATE (type_key, display_name, icon, color, compliance_footprint, is_system_type)
     ON skill_system.entity_type_definitions TO skill_system_admin;
-GRANT DELETE, INSERT (preset_key, pattern, description, example), UPDATE (preset_key, pattern, description, example)
+GRANT INSERT (preset_key, pattern, description, example), UPDATE (preset_key, pattern, description, example)
     ON skill_system.validation_presets TO skill_system_admin;
-GRANT DELETE, INSERT (type_id, field_key, label, input_type, required, validation_preset, options, display_group, sort_order),
+GRANT INSERT (type_id, field_key, label, input_type, required, validation_preset, options, display_group, sort_order),
     UPDATE (type_id, field_key, label, input_type, required, validation_preset, options, display_group, sort_order)
     ON skill_system.entity_field_definitions TO skill_system_admin;
-GRANT DELETE, INSERT (parent_type_id, child_type_id, cardinality, required, display_label),
+GRANT INSERT (parent_type_id, child_type_id, cardinality, required, display_label),
     UPDATE (parent_type_id, child_type_id, cardinality, required, display_label)
     ON skill_system.entity_relationship_rules TO skill_system_admin;
-GRANT DELETE, INSERT (type_id, rrc_field_key, entity_field_id), UPDATE (type_id, rrc_field_key, entity_field_id)
+GRANT INSERT (type_id, rrc_field_key, entity_field_id), UPDATE (type_id, rrc_field_key, entity_field_id)
     ON skill_system.rrc_field_mappings TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.install_validation_presets() TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION

@@ -15,8 +15,12 @@ CREATE TABLE skill_system.audit_seal_state (
     timeline              integer     NOT NULL,
     fingerprint           bytea,
     sealed_at             timestamptz NOT NULL,
+    sealed_log_id         uuid        NOT NULL,
+    written_by            bigint      NOT NULL,
     CHECK ((target IS NULL) = (position_transaction IS NULL) AND (target IS NULL) = (position_id IS NULL))
-);
+)
+-- One row that changes every second: its statistics help no plan, and writing them costs more WAL than the seals.
+WITH (autovacuum_analyze_threshold = 2000000000, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE skill_system.audit_seal_state IS
 'How far the audit trail is sealed, and by which server. One row, created by the first seal_audit(). Read it with SELECT tree_size, '
 'sealed_at FROM skill_system.audit_seal_state;';
@@ -39,13 +43,17 @@ COMMENT ON COLUMN skill_system.audit_seal_state.timeline IS
 COMMENT ON COLUMN skill_system.audit_seal_state.fingerprint IS
 'SHA-256 of the catalogue state that protects the log, as last recorded by an audit.fingerprint record.';
 COMMENT ON COLUMN skill_system.audit_seal_state.sealed_at IS 'When the tree last grew.';
+COMMENT ON COLUMN skill_system.audit_seal_state.sealed_log_id IS 'The log that is sealed; the same as in audit_state.';
+COMMENT ON COLUMN skill_system.audit_seal_state.written_by IS
+'Transaction that wrote this row: another xmin means that it was restored, and nothing is sealed before adopt_log().';
 
 CREATE TABLE skill_system.audit_tiles (
     level  smallint NOT NULL CHECK (level BETWEEN 0 AND 7),
     n      bigint   NOT NULL CHECK (n >= 0),
     hashes bytea    NOT NULL CHECK (pg_catalog.octet_length(hashes) BETWEEN 32 AND 8192 AND pg_catalog.octet_length(hashes) % 32 = 0),
     PRIMARY KEY (level, n)
-);
+)
+WITH (autovacuum_analyze_threshold = 10000, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE skill_system.audit_tiles ALTER COLUMN hashes SET STORAGE EXTERNAL;
 COMMENT ON TABLE skill_system.audit_tiles IS
 'The Merkle tree in tiles of 256 hashes (C2SP tlog-tiles, height 8). The last tile of a level may have fewer; it only ever grows. Read '
@@ -59,7 +67,8 @@ CREATE TABLE skill_system.audit_map (
     n    bigint    NOT NULL PRIMARY KEY CHECK (n >= 0),
     ids  bytea     NOT NULL CHECK (pg_catalog.octet_length(ids) BETWEEN 16 AND 4096 AND pg_catalog.octet_length(ids) % 16 = 0),
     span int8range NOT NULL
-);
+)
+WITH (autovacuum_analyze_threshold = 10000, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE skill_system.audit_map ALTER COLUMN ids SET STORAGE EXTERNAL;
 CREATE INDEX audit_map_span_idx ON skill_system.audit_map USING gist (span);
 COMMENT ON TABLE skill_system.audit_map IS

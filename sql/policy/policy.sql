@@ -236,8 +236,8 @@ GRANT USAGE ON TYPE skill_system.policy_decision
 GRANT SELECT ON skill_system.policy_profiles, skill_system.policy_versions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT INSERT (name, allowed_effects, allowed_exec, allowed_write_roots, metadata, denied_effects, ask_effects, inherits, unlisted, mode),
-      UPDATE (name, allowed_effects, allowed_exec, allowed_write_roots, metadata, denied_effects, ask_effects, inherits, unlisted, mode),
-      DELETE ON skill_system.policy_profiles TO skill_system_admin;
+      UPDATE (name, allowed_effects, allowed_exec, allowed_write_roots, metadata, denied_effects, ask_effects, inherits, unlisted, mode)
+      ON skill_system.policy_profiles TO skill_system_admin;
 GRANT USAGE ON SEQUENCE skill_system.policy_profiles_id_seq TO skill_system_admin;
 
 GRANT EXECUTE ON FUNCTION

@@ -348,17 +348,17 @@ GRANT SELECT ON skill_system.agents, skill_system.skill_artifacts, skill_system.
     skill_system.agent_definitions, skill_system.skill_injections, skill_system.skill_definitions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 -- Not created_at: it distinguishes new rows from restored ones.
-GRANT DELETE, INSERT (id, name, config, status), UPDATE (id, name, config, status, updated_at) ON skill_system.agents TO skill_system_admin;
-GRANT DELETE, INSERT (id, skill_id, name, content, content_hash, token_estimate),
+GRANT INSERT (id, name, config, status), UPDATE (id, name, config, status, updated_at) ON skill_system.agents TO skill_system_admin;
+GRANT INSERT (id, skill_id, name, content, content_hash, token_estimate),
     UPDATE (id, skill_id, name, content, content_hash, token_estimate)
     ON skill_system.skill_artifacts TO skill_system_admin;
-GRANT DELETE, INSERT (id, skill_id, persona_key, display_name, prompt_text, prompt_template_ref, is_default, sort_order),
+GRANT INSERT (id, skill_id, persona_key, display_name, prompt_text, prompt_template_ref, is_default, sort_order),
     UPDATE (persona_key, display_name, prompt_text, prompt_template_ref, is_default, sort_order, updated_at) ON skill_system.skill_personas
         TO skill_system_admin;
-GRANT DELETE, INSERT (id, skill_id, block_key, language, code, parameters, description, llm_visible, sort_order),
+GRANT INSERT (id, skill_id, block_key, language, code, parameters, description, llm_visible, sort_order),
     UPDATE (block_key, language, code, parameters, description, llm_visible, sort_order, updated_at) ON skill_system.skill_code_blocks
         TO skill_system_admin;
-GRANT DELETE, INSERT (id, tenant_id, agent_key, root_skill_key, persona_key, model_config, loaded_skills, is_active, is_system),
+GRANT INSERT (id, tenant_id, agent_key, root_skill_key, persona_key, model_config, loaded_skills, is_active, is_system),
     UPDATE (agent_key, root_skill_key, persona_key, model_config, loaded_skills, is_active, is_system, updated_at)
         ON skill_system.agent_definitions TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.define_skill(text, jsonb, jsonb, jsonb, text[], text, text, text, text[], text)

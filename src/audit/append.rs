@@ -39,10 +39,20 @@ pub fn append_for(
 /// Appends one record for each of several things that a person did, for the current tenant. A name too long for the column
 /// is left out; the server's own columns say who was logged in.
 pub fn append_by(event_type: &str, events: impl IntoIterator<Item = serde_json::Value>, by: &str) -> Result<(), Fault> {
+    append_by_for(&settings::tenant(), event_type, events, by)
+}
+
+/// As [`append_by`], for a tenant.
+pub fn append_by_for(
+    tenant: &str,
+    event_type: &str,
+    events: impl IntoIterator<Item = serde_json::Value>,
+    by: &str,
+) -> Result<(), Fault> {
     let actor_id = Some(by).filter(|by| by.chars().count() <= MAX_ACTOR_ID);
-    let (tenant, records) = (settings::tenant(), Appender::open()?);
+    let records = Appender::open()?;
     for event in events {
-        records.append(&tenant, event_type, arg(event), actor_id, Some("user"))?;
+        records.append(tenant, event_type, arg(event), actor_id, Some("user"))?;
     }
     Ok(())
 }

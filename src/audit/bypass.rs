@@ -13,6 +13,8 @@ pub enum Bypass {
     RunLog,
     /// Sealing extends the last tiles.
     Sealing,
+    /// Records go from the default partition into that of their month.
+    Moving,
     /// The definition of audit tables is changed: the utility guard lets it pass.
     Definition,
     /// A module writes a record, whose event type may be one that is reserved for modules.

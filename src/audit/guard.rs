@@ -27,14 +27,12 @@ pub fn register() {
 /// For `health()`.
 pub fn check() -> Check {
     match (hooks::installed(), settings::allow_unprotected()) {
-        (true, false) => Check::ok("utility_guard", "statements that take away protection are refused"),
+        (true, false) => Check::ok("statements that take away protection are refused"),
         (true, true) => Check::warning(
-            "utility_guard",
             "skill_system.allow_unprotected is on for this session",
             "RESET skill_system.allow_unprotected;",
         ),
         (false, _) => Check::warning(
-            "utility_guard",
             "statements that take away protection are reported afterwards, not refused",
             "Add skill_system to shared_preload_libraries and restart the server.",
         ),

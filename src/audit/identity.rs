@@ -1,11 +1,13 @@
 //! What tells this log from any other.
 
-use skill_core::Fault;
+use skill_core::{Code, Fault};
 use skill_pg::cached::{Cached, Change};
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Uuid, arg, sys};
 
 use super::keys;
+use crate::locks;
 
 thread_local! {
     /// What tells this log from any other; part of the signed bytes. The identity may have been created by what is rolled
@@ -21,9 +23,15 @@ pub fn notice(change: Change) {
 pub fn log_id() -> Option<[u8; 16]> {
     let read = || {
         const SQL: &str = "SELECT log_id FROM skill_system.audit_state";
-        spi::one::<Uuid>(SQL, As::Owner, See::Latest, &[]).map(|id| *id.as_bytes()).ok_or(())
+        let find = |sql| spi::one::<Uuid>(sql, As::Owner, See::Latest, &[]);
+        find(SQL).or_else(|| sealed_log().and_then(find)).map(|id| *id.as_bytes()).ok_or(())
     };
     LOG_ID.with(|cache| cache.get_or_try_load(&0, read)).ok()
+}
+
+/// Where the state of the seal names the log: when audit_state was emptied, nobody begins another one.
+fn sealed_log() -> Option<&'static str> {
+    sys::find_relation(c"audit_seal_state").map(|_| "SELECT sealed_log_id FROM skill_system.audit_seal_state")
 }
 
 /// Something has been recorded here, now or before a restore.
@@ -37,17 +45,42 @@ pub fn log_id_or_new() -> Result<[u8; 16], Fault> {
         return Ok(id);
     }
     // One first writer; the others wait for its commit and then read what it created.
-    let state = sys::relation(c"audit_state");
-    sys::lock_exclusive(state);
+    let first = locks::take(c"audit_state", &[], Mode::Exclusive, "the identity of the log")?;
     if let Some(id) = log_id() {
         // Kept to the end of what may be a long transaction, it would hold up the others that wait.
-        sys::unlock_exclusive(state);
+        first.release(Mode::Exclusive);
         return Ok(id);
     }
     if !keys::exists() {
         keys::create()?;
     }
+    const LOST: &str = "SELECT EXISTS (SELECT FROM skill_system.audit_logs)";
+    if spi::one(LOST, As::Owner, See::Latest, &[]) == Some(true) {
+        return Err(Fault::new(Code::NotInPrerequisiteState, "the identity of the audit log is lost")
+            .detail("audit_state and audit_seal_state are empty, and audit_logs has records.")
+            .hint("Restore audit_state from a backup, or SELECT * FROM skill_system.repair();"));
+    }
     let id = sys::new_uuid_v7();
-    spi::execute("INSERT INTO skill_system.audit_state (log_id) VALUES ($1)", As::Owner, See::OwnWrites, &[arg(id)]);
+    write_identity(id)?;
     Ok(id)
+}
+
+/// Binds a log to this server.
+pub fn write_identity(id: [u8; 16]) -> Result<(), Fault> {
+    let (system, database, timeline) = sys::cluster_identity()
+        .ok_or_else(|| Fault::new(Code::ReadOnlyTransaction, "cannot begin an audit log during recovery"))?;
+    spi::execute(
+        "INSERT INTO skill_system.audit_state (log_id, system_identifier, database_oid, timeline, written_by) \
+         VALUES ($1, $2, $3, $4, $5)",
+        As::Owner,
+        See::OwnWrites,
+        &[
+            arg(id),
+            arg(system as i64),
+            arg(database),
+            arg(timeline as i32),
+            arg(i64::from(sys::current_transaction_id())),
+        ],
+    );
+    Ok(())
 }

@@ -3,6 +3,7 @@
 mod append;
 pub mod bypass;
 pub mod denial;
+mod expected;
 mod guard;
 mod identity;
 pub mod keys;
@@ -10,6 +11,7 @@ mod partitions;
 pub mod protection;
 mod record;
 mod recorder;
+mod repair;
 mod tables;
 
 use skill_pg::spi::{self, As, See};
@@ -18,7 +20,7 @@ use skill_pg::{Answer, Call, Timestamptz, arg, fault_point, pg_function, sys, xa
 use crate::module::{Module, check_event_type};
 use crate::settings;
 
-pub use append::{append, append_by, append_for, append_system};
+pub use append::{append, append_by, append_by_for, append_for, append_system};
 pub use identity::{has_identity, log_id};
 pub use record::{
     LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest, missing, signing_with, take_written,
@@ -32,8 +34,15 @@ pub const MODULE: Module = Module {
     },
     caches: &[identity::notice],
     transaction_ends: &[keys::at_transaction_end, bypass::at_transaction_end, tables::at_transaction_end, fault_points],
-    health: &[protection::check, guard::check, partitions::check],
-    maintenance: &[partitions::create_ahead],
+    health: &[
+        ("audit_protection", protection::check),
+        ("utility_guard", guard::check),
+        ("objects", expected::objects),
+        ("privileges", expected::privileges),
+        ("row_security", expected::row_security),
+        ("audit_partitions", partitions::check),
+    ],
+    maintenance: &[("audit_partitions", partitions::create_ahead)],
     ..Module::new("audit")
 };
 

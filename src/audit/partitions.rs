@@ -10,7 +10,7 @@ use crate::module::{Batch, Check, Task};
 
 /// Locks what a new partition changes; false when others use it.
 fn lock_partitions() -> bool {
-    sys::try_lock_access_exclusive(&[sys::relation(c"audit_logs"), sys::relation(c"audit_logs_default")])
+    sys::try_lock_for_attach(sys::relation(c"audit_logs"), sys::relation(c"audit_logs_default"))
 }
 
 pg_function!(create_audit_partition);
@@ -36,37 +36,25 @@ fn create_audit_partition(call: &Call) -> Answer {
     if let Some(existing) = existing {
         return Ok(call.answer(existing));
     }
-    let is_held = spi::one::<bool>(
-        "SELECT EXISTS (SELECT FROM skill_system.audit_logs_default \
-                        WHERE created_at >= $1::timestamptz AND created_at < $2::timestamptz)",
-        As::Caller,
-        See::OwnWrites,
-        &[arg(&lower), arg(&upper)],
-    );
-    if is_held == Some(true) {
-        return Err(Fault::new(
-            Code::NotInPrerequisiteState,
-            format!("audit_logs_default already holds records of the month of {name}"),
-        )
-        .detail("Records never move, so this month stays in the default partition.")
-        .hint("Create later months ahead of time; maintain() does."));
-    }
     if !lock_partitions() {
         return Err(Fault::new(
             Code::LockNotAvailable,
-            format!("could not create {name} while other transactions use the audit trail"),
+            format!("could not create {name} while other transactions use audit_logs_default"),
         )
-        .detail("Waiting for them would hold up all writers.")
+        .detail("Waiting for them would hold up all others who use it.")
         .hint("Try again when long and prepared transactions have ended; maintain() does."));
     }
     Ok(call.answer(create(&name, &lower, &upper)))
 }
 
-/// Creates the partition `name`; the bounds are written by the server.
+/// Creates the partition `name`; the bounds are written by the server. Records of the month in the default partition go
+/// there: each keeps its signature and its leaf.
 fn create(name: &str, lower: &str, upper: &str) -> Option<Oid> {
     let table = format!("skill_system.{name}");
+    let of_month = format!("WHERE created_at >= '{lower}' AND created_at < '{upper}'");
     let statements = [
-        format!("CREATE TABLE {table} PARTITION OF skill_system.audit_logs FOR VALUES FROM ('{lower}') TO ('{upper}')"),
+        format!("CREATE TABLE {table} (LIKE skill_system.audit_logs INCLUDING DEFAULTS INCLUDING STORAGE)"),
+        format!("INSERT INTO {table} SELECT * FROM skill_system.audit_logs_default {of_month}"),
         format!("ALTER TABLE {table} ADD PRIMARY KEY (id, tenant_id)"),
         format!("CREATE INDEX {name}_brin_idx ON {table} USING brin (created_at, transaction_id)"),
         format!(
@@ -81,59 +69,74 @@ fn create(name: &str, lower: &str, upper: &str) -> Option<Oid> {
             "COMMENT ON TABLE {table} IS \
              'Partition of audit_logs for one month of UTC. Created by create_audit_partition().'"
         ),
+        // Last, so that the lock on the default partition is the only one that others may notice.
+        format!(
+            "ALTER TABLE skill_system.audit_logs ATTACH PARTITION {table} FOR VALUES FROM ('{lower}') TO ('{upper}')"
+        ),
     ];
-    bypass::with(Bypass::Definition, || {
-        for sql in &statements {
-            spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]);
-        }
-    });
+    let delete = format!("DELETE FROM skill_system.audit_logs_default {of_month}");
+    let (attach, before) = statements.split_last()?;
+    for (bypass, sql) in before
+        .iter()
+        .map(|sql| (Bypass::Definition, sql))
+        .chain([(Bypass::Moving, &delete), (Bypass::Definition, attach)])
+    {
+        bypass::with(bypass, || spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]));
+    }
     spi::one(Once(&format!("SELECT '{table}'::regclass::oid")), As::Caller, See::OwnWrites, &[])
 }
 
-/// The next month has its partition.
+/// The next month has its partition, and no month is in the default one.
 pub fn check() -> Check {
-    let exists = spi::one::<bool>(
-        "SELECT to_regclass('skill_system.audit_logs_' \
-             || to_char((now() AT TIME ZONE 'UTC') + interval '1 month', 'YYYY_MM')) IS NOT NULL",
-        As::Caller,
-        See::Statement,
-        &[],
-    );
-    if exists == Some(true) {
-        Check::ok("audit_partitions", "next month has its partition")
-    } else {
-        Check::warning(
-            "audit_partitions",
+    const NEXT: &str = "SELECT to_regclass('skill_system.audit_logs_' \
+         || to_char((now() AT TIME ZONE 'UTC') + interval '1 month', 'YYYY_MM')) IS NOT NULL";
+    if spi::one::<bool>(NEXT, As::Caller, See::Statement, &[]) != Some(true) {
+        return Check::warning(
             "next month has no partition, so its records would go to audit_logs_default",
             "Call SELECT * FROM skill_system.maintain() once a day, for example with pg_cron.",
-        )
+        );
+    }
+    const MONTHS: &str = "SELECT string_agg(month, ', ' ORDER BY month) FROM ( \
+         SELECT DISTINCT to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM') AS month FROM skill_system.audit_logs_default) m";
+    match spi::one::<String>(MONTHS, As::Owner, See::Statement, &[]) {
+        None => Check::ok("next month has its partition, and audit_logs_default is empty"),
+        Some(months) => Check::warning(
+            format!("audit_logs_default holds records of {months}, which can never be retired there"),
+            "SELECT skill_system.create_audit_partition('YYYY-MM-01'); moves a month while nobody uses the default partition; \
+             maintain() tries it for this month.",
+        ),
     }
 }
 
-/// Creates the partitions of this month, where it is not too late, and of the next two.
+/// Records that `maintain()` moves at once: writers wait meanwhile.
+const MAX_MOVED: i64 = 100_000;
+
+/// Creates the partitions of this month and of the next two.
 pub fn create_ahead(_batch: &Batch) -> Result<Task, Fault> {
     let (mut created, mut notes) = (0, Vec::new());
     for ahead in 0..3i32 {
-        let found: Option<(String, bool, bool)> = spi::first(
+        let found: Option<(String, bool, i64)> = spi::first(
             "WITH month AS (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => $1) AS start) \
              SELECT 'audit_logs_' || to_char(start, 'YYYY_MM'), \
                  to_regclass('skill_system.audit_logs_' || to_char(start, 'YYYY_MM')) IS NOT NULL, \
-                 EXISTS (SELECT FROM skill_system.audit_logs_default d WHERE d.created_at >= start AT TIME ZONE 'UTC' \
-                     AND d.created_at < (start + interval '1 month') AT TIME ZONE 'UTC') FROM month",
+                 (SELECT count(*) FROM (SELECT FROM skill_system.audit_logs_default d WHERE d.created_at >= start AT TIME ZONE 'UTC' \
+                     AND d.created_at < (start + interval '1 month') AT TIME ZONE 'UTC' LIMIT $2 + 1) d) FROM month",
             As::Owner,
             See::OwnWrites,
-            &[arg(ahead)],
+            &[arg(ahead), arg(MAX_MOVED)],
         );
-        let Some((name, exists, is_late)) = found else { break };
+        let Some((name, exists, held)) = found else { break };
         if exists {
             continue;
         }
-        if is_late {
-            notes.push(format!("{name} stays in audit_logs_default, which holds records of it"));
+        if held > MAX_MOVED {
+            notes.push(format!("{name} stays in audit_logs_default, which holds many records of it: see health()"));
             continue;
         }
         if !lock_partitions() {
-            notes.push(format!("{name} has to wait for transactions that use the audit trail: call maintain() again"));
+            notes.push(format!(
+                "{name} has to wait for transactions that use audit_logs_default: call maintain() again"
+            ));
             break;
         }
         spi::execute(
@@ -144,8 +147,9 @@ pub fn create_ahead(_batch: &Batch) -> Result<Task, Fault> {
             &[arg(ahead)],
         );
         created += 1;
-        notes.push(format!("{name} created"));
+        let moved = if held > 0 { format!(" with {held} records of audit_logs_default") } else { String::new() };
+        notes.push(format!("{name} created{moved}"));
     }
     let detail = if notes.is_empty() { "all partitions exist".to_owned() } else { notes.join("; ") };
-    Ok(Task { name: "audit_partitions", affected: created, detail })
+    Ok(Task { affected: created, detail })
 }

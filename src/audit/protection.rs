@@ -18,7 +18,7 @@ use skill_pg::{Answer, Arg, Call, Oid, arg, pg_function, sys};
 use crate::module::Check;
 
 /// The install script, in parts.
-const SCRIPTS: &[&str] = include!(concat!(env!("OUT_DIR"), "/install_scripts.rs"));
+pub const SCRIPTS: &[&str] = include!(concat!(env!("OUT_DIR"), "/install_scripts.rs"));
 
 /// What the scripts declare, as parameters of the checks.
 fn shipped() -> [Arg<'static>; 2] {
@@ -59,13 +59,11 @@ pub fn problems() -> Vec<Problem> {
 pub fn check() -> Check {
     let problems: Vec<_> = problems().iter().map(ToString::to_string).collect();
     if problems.is_empty() {
-        return Check::ok("audit_protection", "audit tables and functions are as the extension ships them");
+        return Check::ok("audit tables and functions are as the extension ships them");
     }
     Check::error(
-        "audit_protection",
         problems.join("; "),
-        "SELECT * FROM skill_system.verify_audit() names the tables; a superuser restores them with \
-         skill_system.allow_unprotected on.",
+        "As a superuser: SELECT * FROM skill_system.repair(); verify_audit() names the tables.",
     )
 }
 

@@ -23,7 +23,7 @@ fn refuse_change(call: &Call) -> Answer {
         &[(Timing::BeforeRow, &[Event::Update, Event::Delete]), (Timing::BeforeStatement, &[Event::Truncate])],
     )?;
     let bypassed = match trigger.event() {
-        Event::Delete => bypass::is_active(Bypass::Retention),
+        Event::Delete => bypass::is_active(Bypass::Retention) || bypass::is_active(Bypass::Moving),
         Event::Update => bypass::is_active(Bypass::Sealing),
         _ => false,
     };

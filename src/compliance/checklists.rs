@@ -5,12 +5,13 @@ use skill_core::compliance::artifacts::ArtifactInput;
 use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, TRANSITIONS};
 use skill_core::input::{invalid, optional, required, word};
 use skill_core::{Code, Fault};
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, NonNull, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use super::filing::{change_status, lock_checklist};
 use super::frozen_rules::{check_not_stale, freeze_rules};
-use super::{RuleLock, lock_rules, time_arg, unknown};
+use super::{lock_rules, time_arg, unknown};
 use crate::args::{actor, json as json_argument, missing, stored, uuid};
 use crate::audit;
 
@@ -28,7 +29,7 @@ fn create_template(call: &Call) -> Answer {
         required("an element of rule_domains", *domain, 50)?;
     }
     // One at a time, so that versions have no gaps.
-    lock_rules(RuleLock::Exclusive);
+    lock_rules(Mode::Exclusive)?;
     let created = spi::first::<(Uuid, i32)>(
         "INSERT INTO skill_system.checklist_templates (compliance_domain, version, items, min_required_items, rule_domains) \
          SELECT $1, coalesce(max(t.version), 0) + 1, $2, $3, $4 FROM skill_system.checklist_templates t \
@@ -103,7 +104,7 @@ fn create_checklist(call: &Call) -> Answer {
         return Err(Fault::new(Code::InvalidParameterValue, "metadata must be a JSON object"));
     }
     let by = actor(call, 8, "actor_id")?;
-    lock_rules(RuleLock::Shared);
+    lock_rules(Mode::Shared)?;
     // The lock keeps the template from changing before this filing uses it.
     let template = spi::first::<(Uuid, i32, String, Option<NonNull<String>>)>(
         "SELECT id, version, items::text, rule_domains FROM skill_system.checklist_templates \
@@ -231,7 +232,7 @@ fn file_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let by = actor(call, 1, "actor_id")?;
     let reference = optional("reference", call.text(2), 500)?;
-    lock_rules(RuleLock::Shared);
+    lock_rules(Mode::Shared)?;
     let mut checklist = lock_checklist(id)?;
     logic::next("file_checklist", &checklist.status, None)?;
     check_not_stale(id)?;

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 use skill_core::Fault;
 use skill_core::compliance::checklists as logic;
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{FromRow, NonNull, Row, Uuid, arg};
 
 use super::unknown;
 use crate::args::stored;
-use crate::audit;
+use crate::{audit, locks};
 
 /// A checklist whose row is locked until the transaction ends.
 pub struct Checklist {
@@ -44,6 +45,7 @@ impl FromRow for Checklist {
 
 /// Locks a checklist of the session's tenant.
 pub fn lock_checklist(id: Uuid) -> Result<Checklist, Fault> {
+    locks::take(c"filing_checklists", &[&id.to_string()], Mode::Exclusive, &format!("checklist {id}"))?;
     let found = spi::first::<Checklist>(
         "SELECT c.id, c.status::text, c.version, c.items::text, c.metadata::text, t.min_required_items::text, \
              to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), t.rule_domains, \

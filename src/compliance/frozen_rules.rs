@@ -6,11 +6,12 @@ use skill_core::compliance::checklists::{EDITABLE, OPEN, REVIEWED, check_status}
 use skill_core::compliance::rules::difference;
 use skill_core::input::required;
 use skill_core::{Code, Fault};
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Uuid, arg, pg_function, sys};
 
 use super::filing::{Checklist, change_status, lock_checklist};
-use super::{RuleLock, lock_rules, unknown};
+use super::{lock_rules, unknown};
 use crate::args::{actor, stored, uuid};
 use crate::audit;
 
@@ -29,7 +30,7 @@ pg_function!(snapshot_rules);
 /// `snapshot_rules(checklist_id)`
 fn snapshot_rules(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    lock_rules(RuleLock::Shared);
+    lock_rules(Mode::Shared)?;
     let checklist = lock_checklist(id)?;
     check_status(&checklist.status, &EDITABLE)?;
     let frozen = freeze_rules(id, false, checklist.rule_domains, checklist.entity_field.as_deref());
@@ -56,7 +57,7 @@ skill_pg::columns! {
 
 /// Locks a frozen copy, which must be stale, and its filing.
 fn lock_stale(id: Uuid) -> Result<(Frozen, Checklist), Fault> {
-    lock_rules(RuleLock::Shared);
+    lock_rules(Mode::Shared)?;
     let checklist_id = spi::one::<Uuid>(
         "SELECT checklist_id FROM skill_system.filing_rule_snapshots \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",

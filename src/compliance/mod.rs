@@ -12,37 +12,81 @@ mod rules;
 mod snapshot;
 mod status;
 
+use std::cell::RefCell;
+
 use skill_core::limits::check_time;
 use skill_core::{Code, Fault};
+use skill_pg::error::OrRaise;
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
+use skill_pg::xact::End;
 use skill_pg::{Answer, Call, Event, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use crate::module::Module;
+use crate::{locks, settings};
 
-pub const MODULE: Module = Module { event_types: &["filing.", "rule.", "compliance."], ..Module::new("compliance") };
+pub const MODULE: Module = Module {
+    event_types: &["filing.", "rule.", "compliance."],
+    transaction_ends: &[at_transaction_end],
+    ..Module::new("compliance")
+};
 
 /// The error for a row that does not exist in this tenant.
 fn unknown(what: &str, id: Uuid) -> Fault {
     Fault::new(Code::UndefinedObject, format!("{what} {id} does not exist"))
 }
 
-/// Functions that freeze rules and functions that publish them exclude each other.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum RuleLock {
-    /// No other transaction changes rules until this one ends.
-    Shared,
-    /// No other transaction freezes or changes rules of this tenant until this one ends.
-    Exclusive,
+thread_local! {
+    /// The tenant, and the revision of its rules when an agent began to freeze them in this transaction.
+    static FROZEN: RefCell<Option<(String, Option<i64>)>> = const { RefCell::new(None) };
 }
 
-/// Under REPEATABLE READ and SERIALIZABLE, the server refuses (40001) a transaction whose snapshot does not have the
-/// current rules: a filing would freeze what is no longer in force.
-fn lock_rules(lock: RuleLock) {
-    let sql = match lock {
-        RuleLock::Shared => {
-            "SELECT FROM skill_system.rule_books WHERE tenant_id = skill_system.current_tenant() FOR SHARE"
+fn revision(tenant: &str) -> Option<i64> {
+    const SQL: &str = "SELECT revision FROM skill_system.rule_books WHERE tenant_id = $1";
+    spi::one(SQL, As::Owner, See::Latest, &[arg(tenant)])
+}
+
+/// Called at the ends of transactions. What an agent froze is still in force when it commits, or it does not commit: in
+/// between, nobody who publishes a rule waited for it.
+fn at_transaction_end(end: End) {
+    match end {
+        End::BeforeCommit => {
+            if let Some((tenant, before)) = FROZEN.take() {
+                locks::take(c"rule_books", &[&tenant], Mode::Shared, "the rules of this tenant").or_raise();
+                if revision(&tenant) != before {
+                    skill_pg::error::raise(
+                        Fault::new(
+                            Code::SerializationFailure,
+                            "rules were published since this transaction froze them",
+                        )
+                        .hint("Repeat the transaction."),
+                    );
+                }
+            }
         }
-        RuleLock::Exclusive => {
+        End::Aborted => drop(FROZEN.take()),
+        _ => {}
+    }
+}
+
+/// Functions that freeze rules (shared) and functions that publish them (exclusive) exclude each other, to the end of the
+/// transaction. Under REPEATABLE READ and SERIALIZABLE, the server refuses (40001) a transaction whose snapshot does not have the
+/// current rules: a filing would freeze what is no longer in force.
+///
+/// Agents, whose transactions may stay open, lock nothing before they commit: see [`at_transaction_end`].
+fn lock_rules(mode: Mode) -> Result<(), Fault> {
+    if mode == Mode::Shared && locks::rank() == 0 {
+        let tenant = settings::tenant();
+        let now = revision(&tenant);
+        FROZEN.with_borrow_mut(|frozen| {
+            frozen.get_or_insert((tenant, now));
+        });
+        return Ok(());
+    }
+    locks::take(c"rule_books", &[&settings::tenant()], mode, "the rules of this tenant")?;
+    let sql = match mode {
+        Mode::Shared => "SELECT FROM skill_system.rule_books WHERE tenant_id = skill_system.current_tenant() FOR SHARE",
+        Mode::Exclusive => {
             "UPDATE skill_system.rule_books SET revision = revision + 1 WHERE tenant_id = skill_system.current_tenant()"
         }
     };
@@ -51,6 +95,7 @@ fn lock_rules(lock: RuleLock) {
         spi::execute(INSERT, As::Owner, See::OwnWrites, &[]);
         spi::execute(sql, As::Owner, See::OwnWrites, &[]);
     }
+    Ok(())
 }
 
 pg_function!(keep_updated_at);

@@ -3,16 +3,18 @@
 use const_format::concatcp;
 use serde_json::{Value, json};
 use skill_core::compliance::rules::{DECISIONS, RuleInput, check_status, difference};
+use skill_core::error::shorten;
 use skill_core::input::{optional, sha256, word};
 use skill_core::limits::check_day;
 use skill_core::{Code, Fault};
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Date, Event, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use super::frozen_rules::make_stale;
-use super::{RuleLock, lock_rules, unknown};
+use super::{lock_rules, unknown};
 use crate::args::{actor, json as json_argument, missing, stored, uuid};
-use crate::audit;
+use crate::{audit, locks, settings};
 
 skill_pg::columns! {
     /// The version without a successor; in force, or going to be.
@@ -43,6 +45,13 @@ fn require_read_committed() -> Result<(), Fault> {
     Err(Fault::new(Code::NotInPrerequisiteState, "cannot publish a rule under REPEATABLE READ or SERIALIZABLE")
         .detail("Filings begun since the transaction's start would not become stale.")
         .hint("Use BEGIN ISOLATION LEVEL READ COMMITTED."))
+}
+
+/// Keeps others from adding or changing versions of one rule. What proposes none in force needs no other lock, so nobody who
+/// publishes another rule waits for it.
+fn lock_versions(identifier: &str) -> Result<(), Fault> {
+    let what = format!("the rule \"{}\"", shorten(identifier));
+    locks::take(c"rule_versions", &[&settings::tenant(), identifier], Mode::Exclusive, &what).map(|_| ())
 }
 
 /// Ends the version in force, if any, on the day its successor begins.
@@ -99,7 +108,10 @@ fn add_version(call: &Call, status: &str) -> Answer {
     if active {
         require_read_committed()?;
     }
-    lock_rules(RuleLock::Exclusive);
+    lock_versions(identifier)?;
+    if active {
+        lock_rules(Mode::Exclusive)?;
+    }
     let previous = if active { supersede(identifier, date)? } else { current(identifier, date) };
     let by = detected_by.map_or_else(|| sys::role_name(sys::session_user()), str::to_owned);
     let by = by.as_str();
@@ -176,6 +188,10 @@ skill_pg::columns! {
 }
 
 fn lock_proposal(id: Uuid) -> Result<Proposal, Fault> {
+    const IDENTIFIER: &str = "SELECT rule_identifier::text FROM skill_system.rule_versions \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1";
+    let identifier = spi::one::<String>(IDENTIFIER, As::Owner, See::OwnWrites, &[arg(id)]);
+    lock_versions(&identifier.ok_or_else(|| unknown("rule version", id))?)?;
     const SQL: &str = concatcp!(
         "SELECT ",
         Proposal::COLUMNS,
@@ -204,7 +220,6 @@ pg_function!(submit_rule);
 fn submit_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
     let by = actor(call, 1, "actor_id")?;
-    lock_rules(RuleLock::Exclusive);
     let proposal = lock_proposal(id)?;
     require_status(&proposal, "draft", "submitted")?;
     set_status(id, "pending_review", None);
@@ -223,8 +238,10 @@ fn review_rule(call: &Call) -> Answer {
     if decision == "approved" {
         require_read_committed()?;
     }
-    lock_rules(RuleLock::Exclusive);
     let proposal = lock_proposal(id)?;
+    if decision == "approved" {
+        lock_rules(Mode::Exclusive)?;
+    }
     require_status(&proposal, "pending_review", decision)?;
     let (identifier, version) = (proposal.identifier.as_str(), proposal.version);
     let (status, previous, stale) = if decision == "approved" {

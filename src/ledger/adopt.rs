@@ -4,16 +4,20 @@ use skill_core::ledger::checkpoint::Checkpoint;
 use skill_core::ledger::tree::{self, Appender, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
+use skill_pg::lock;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, arg, fault_point, pg_function, sys};
 
 use super::proof::{nothing_sealed, origin, verifier_keys};
-use super::seal::Leaves;
+use super::seal::{Leaves, try_lock};
 use super::state::{self, Place, State};
 use super::tiles::{HASH, StoredTiles};
 use super::{growth, sealer};
 use crate::audit;
 use crate::audit::bypass::{self, Bypass};
+
+/// A number that a checkpoint claims is not believed beyond this.
+const MAX_INCARNATION: i32 = 1_000_000;
 
 fn not_now(message: impl Into<String>) -> Fault {
     Fault::new(Code::NotInPrerequisiteState, message)
@@ -26,9 +30,9 @@ fn adopt_log(call: &Call) -> Answer {
         return Err(Fault::new(Code::InvalidParameterValue, "reason must not be NULL or empty")
             .hint("It goes into the audit trail, for example 'restored from the backup of 1 May'."));
     };
+    lock::prevent_in_transaction_block("adopt_log()");
     sys::prevent_if_read_only(c"adopt_log()");
-    sys::hold_extension();
-    if !sys::try_lock(sys::relation(c"audit_seal_state")) {
+    if !try_lock() {
         return Err(not_now("another session is sealing").hint("Try again."));
     }
     let row = spi::with_latest_snapshot(|| adopt(reason, call.text(1)))?;
@@ -53,11 +57,18 @@ struct Adopted {
 }
 
 fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
-    let mut state = spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?;
-    let outside = outside.map(|note| verified(note, &state)).transpose()?;
+    let mut state = spi::as_owner(State::read_or_first)?.ok_or_else(nothing_sealed)?;
     let moved = state.moved();
-    spi::as_owner(|| rebuild(&state))?;
-    let judged = spi::as_owner(|| judge(&state, outside.as_ref()))?;
+    if state.lost {
+        spi::as_owner(|| recover(&mut state, outside))?;
+    } else {
+        spi::as_owner(|| rebuild(&state))?;
+    }
+    let outside = outside.map(|note| verified(note, &state)).transpose()?;
+    let mut judged = spi::as_owner(|| judge(&state, outside.as_ref()))?;
+    if state.lost {
+        judged.loss = judged.loss.or_else(|| Some("the state of the seal was lost.".to_owned()));
+    }
     let Some(found) = moved.or_else(|| judged.loss.clone()) else {
         return Err(not_now("nothing to adopt: this server sealed the log, and it contains the checkpoint"));
     };
@@ -113,26 +124,51 @@ fn verified(note: &str, state: &State) -> Result<Checkpoint, Fault> {
     Ok(Checkpoint::verify(note, &verifier_keys(&claimed.origin)?)?)
 }
 
+/// What is left of a log whose state is lost: the tree that the tiles give, and its last incarnation. It goes on under the
+/// next one, because nobody can know whether the tree is whole.
+fn recover(state: &mut State, outside: Option<&str>) -> Result<(), Fault> {
+    const SIZE: &str = "SELECT n * 256 + octet_length(ids) / 16 FROM skill_system.audit_map ORDER BY n DESC LIMIT 1";
+    state.size = spi::one::<i64>(SIZE, As::Caller, See::Statement, &[]).unwrap_or(0) as u64;
+    state.root = root_of_leaves(state.size)?;
+    const LAST: &str = "SELECT greatest(1, (SELECT max(incarnation) FROM skill_system.audit_checkpoints), \
+         (SELECT max((event_data ->> 'incarnation')::int) FROM skill_system.audit_logs \
+          WHERE event_type = 'audit.log_adopted'))";
+    let last = spi::one::<i32>(LAST, As::Caller, See::Statement, &[]).unwrap_or(1);
+    let claimed = outside.map(Checkpoint::read).transpose()?;
+    let claimed = claimed.and_then(|checkpoint| checkpoint.origin.rsplit('/').next()?.parse::<i32>().ok());
+    state.incarnation = last.max(claimed.unwrap_or(1).min(MAX_INCARNATION));
+    Ok(())
+}
+
 /// Hashes the tree again from its leaves: a damaged one is not continued.
 pub fn rebuild(state: &State) -> Result<(), Fault> {
+    if root_of_leaves(state.size)? == state.root {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Code::DataCorrupted,
+        "the leaves do not give the root of the sealed tree, so the log cannot be adopted",
+    )
+    .hint("Restore audit_tiles from a backup; SELECT * FROM skill_system.verify_audit(); shows what is wrong."))
+}
+
+fn root_of_leaves(size: u64) -> Result<tree::Hash, Fault> {
     let tiles = StoredTiles::default();
     let mut appender = Appender::resume(0, &tiles)?;
-    for n in 0..state.size.div_ceil(TILE_WIDTH as u64) {
+    for n in 0..size.div_ceil(TILE_WIDTH as u64) {
         check_for_interrupts();
         let tile = tiles.tile(0, n)?;
-        let width = (state.size - n * TILE_WIDTH as u64).min(TILE_WIDTH as u64) as usize;
+        let width = (size - n * TILE_WIDTH as u64).min(TILE_WIDTH as u64) as usize;
         for hash in tile.chunks_exact(HASH).take(width).filter_map(|hash| hash.try_into().ok()) {
             appender.push(hash, &mut |_, _, _| Ok(()))?;
         }
     }
-    match appender.finish(&mut |_, _, _| Ok(()))? {
-        (size, root) if size == state.size && root == state.root => Ok(()),
-        _ => Err(Fault::new(
-            Code::DataCorrupted,
-            "the leaves do not give the root of the sealed tree, so the log cannot be adopted",
-        )
-        .hint("Restore audit_tiles from a backup; SELECT * FROM skill_system.verify_audit(); shows what is wrong.")),
+    let (found, root) = appender.finish(&mut |_, _, _| Ok(()))?;
+    if found == size {
+        return Ok(root);
     }
+    Err(Fault::new(Code::DataCorrupted, format!("audit_tiles has {found} leaves instead of {size}"))
+        .hint("Restore audit_tiles from a backup; SELECT * FROM skill_system.verify_audit(); shows what is wrong."))
 }
 
 pub struct Judged {

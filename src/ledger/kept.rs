@@ -7,13 +7,14 @@ use const_format::concatcp;
 use serde_json::Value;
 use skill_core::ledger::tree::TILE_WIDTH;
 use skill_core::{Code, Fault};
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{FromRow, Timestamptz, Uuid, arg, columns, sys};
 
 use super::state::{self, State};
 use super::tiles::{self, hash_in, read_tile};
 use crate::audit::{self, LEAF_HASH, PROBLEM};
-use crate::settings;
+use crate::{locks, settings};
 
 /// Longest text that a person gives with one of these records, in characters.
 const MAX_TEXT: usize = 1000;
@@ -54,9 +55,7 @@ pub fn begin(what: &std::ffi::CStr) -> Result<(), Fault> {
         )
         .hint("Call it as an administrator of the default tenant."));
     }
-    const LOCK: &str = "LOCK TABLE skill_system.audit_kept IN SHARE ROW EXCLUSIVE MODE";
-    spi::execute(LOCK, As::Owner, See::OwnWrites, &[]);
-    Ok(())
+    locks::take(c"audit_kept", &[], Mode::Exclusive, "legal holds, retirements or keys of the log").map(|_| ())
 }
 
 /// A text that a person must give.

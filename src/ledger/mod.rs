@@ -21,7 +21,12 @@ pub use proof::current_origin;
 pub const MODULE: Module = Module {
     load: sealer::register,
     transaction_ends: &[growth::at_transaction_end, sealer::at_transaction_end],
-    health: &[health::keyring, health::audit_seal, health::sealer],
-    maintenance: &[health::seal, health::sweep],
+    health: &[
+        ("keyring", health::keyring),
+        ("audit_seal", health::audit_seal),
+        ("sealer", health::sealer),
+        ("checkpoints", health::checkpoints),
+    ],
+    maintenance: &[("audit_seal", health::seal), ("audit_sweep", health::sweep)],
     ..Module::new("ledger")
 };

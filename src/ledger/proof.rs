@@ -76,7 +76,12 @@ pg_function!(audit_checkpoint);
 /// `audit_checkpoint()` → the signed note.
 fn audit_checkpoint(call: &Call) -> Answer {
     sys::prevent_if_read_only(c"audit_checkpoint()");
-    Ok(call.answer(sign_checkpoint()?.note))
+    Ok(call.answer(printable(&sign_checkpoint()?.note)))
+}
+
+/// A text without its last line feed: psql, which writes it into a file, ends every value with one.
+fn printable(text: &str) -> &str {
+    text.trim_end_matches('\n')
 }
 
 /// The checkpoint of what is sealed, signed now or before.
@@ -157,7 +162,14 @@ fn audit_inclusion_proof(call: &Call) -> Answer {
     })?;
     let text = Proof { index: leaf, hashes: hashes.clone(), extra: None, checkpoint: stored.note }.print();
     let mut rows = call.row_set();
-    rows.push(&[arg(leaf as i64), arg(size as i64), arg(&hash), arg(&root), arg(hashes.as_slice()), arg(&text)]);
+    rows.push(&[
+        arg(leaf as i64),
+        arg(size as i64),
+        arg(&hash),
+        arg(&root),
+        arg(hashes.as_slice()),
+        arg(printable(&text)),
+    ]);
     Ok(rows.finish())
 }
 
@@ -177,7 +189,7 @@ fn audit_consistency_proof(call: &Call) -> Answer {
     })?;
     let text: String = hashes.iter().map(|hash| STANDARD.encode(hash) + "\n").collect();
     let mut rows = call.row_set();
-    rows.push(&[arg(&old_root), arg(&new_root), arg(hashes.as_slice()), arg(&text)]);
+    rows.push(&[arg(&old_root), arg(&new_root), arg(hashes.as_slice()), arg(printable(&text))]);
     Ok(rows.finish())
 }
 

@@ -6,8 +6,9 @@
 use const_format::concatcp;
 use serde_json::json;
 use skill_core::ledger::snapshot::Snapshot;
-use skill_core::ledger::tree::{Appender, TILE_WIDTH};
+use skill_core::ledger::tree::{Appender, EMPTY_ROOT, TILE_WIDTH};
 use skill_core::{Code, Fault};
+use skill_pg::lock;
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Arg, Call, Interval, Oid, Timestamptz, Uuid, arg, fault_point, pg_function, sys};
 
@@ -16,6 +17,7 @@ use super::state::{self, State};
 use super::tiles::{self, ID, LeafFinder, StoredTiles};
 use crate::audit::bypass::{self, Bypass};
 use crate::audit::{self, LEAF_HASH, protection};
+use crate::locks;
 
 /// An idle log is sealed this often all the same, in microseconds: a stretch without any leaf could hide a removal.
 const HEARTBEAT: i64 = 60_000_000;
@@ -23,8 +25,8 @@ const HEARTBEAT: i64 = 60_000_000;
 /// What one step of sealing did.
 #[derive(Debug)]
 pub enum Step {
-    /// Another session seals now.
-    Busy,
+    /// Another session seals now: which.
+    Busy(String),
     /// Nothing has been recorded yet.
     Empty,
     /// How many records were sealed, and the state then.
@@ -41,13 +43,12 @@ pub enum Step {
 /// Seals in the current transaction, at most `max_rows` records.
 pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
     sys::prevent_if_read_only(c"seal_audit()");
-    sys::hold_extension();
-    if !sys::try_lock(sys::relation(c"audit_seal_state")) {
-        return Ok(Step::Busy);
+    if !try_lock() {
+        return Ok(Step::Busy(sealing_session()));
     }
     // From here on nobody else changes the state, so a snapshot taken now sees its last version.
     spi::with_latest_snapshot(|| {
-        let Some(log_id) = spi::as_owner(state::log_id) else {
+        let Some(log_id) = spi::as_owner(identity)? else {
             return Ok(Step::Empty);
         };
         let mut run = Run::begin(log_id, max_rows)?;
@@ -59,6 +60,29 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
         fault_point::reached("seal_recorded");
         Ok(Step::Sealed { sealed: run.state.size - run.before, state: Box::new(run.state), snapshot: run.snapshot })
     })
+}
+
+/// Keeps others from changing the state of the seal; false when another session does.
+pub fn try_lock() -> bool {
+    sys::hold_extension();
+    locks::try_take(c"audit_seal_state", &[], "the sealing of the audit log")
+}
+
+fn sealing_session() -> String {
+    locks::holder(c"audit_seal_state", &[]).map_or_else(
+        || "another session is sealing".to_owned(),
+        |holder| format!("another session is sealing: {holder}"),
+    )
+}
+
+/// The log's identity; `None` before the first record.
+fn identity() -> Result<Option<Uuid>, Fault> {
+    let id = state::log_id();
+    const RECORDS: &str = "SELECT EXISTS (SELECT FROM skill_system.audit_logs)";
+    if id.is_none() && spi::one(RECORDS, As::Caller, See::Statement, &[]) == Some(true) {
+        return Err(state::identity_lost());
+    }
+    Ok(id)
 }
 
 /// One step of sealing.
@@ -78,12 +102,11 @@ struct Run {
 
 impl Run {
     fn begin(log_id: Uuid, max_rows: Option<i64>) -> Result<Self, Fault> {
-        let found = spi::as_owner(State::read)?;
-        let is_first = found.is_none();
-        let mut state = match found {
-            Some(state) => state,
-            None => State::first()?,
-        };
+        let (is_first, found) = spi::as_owner(|| {
+            let found = State::read()?;
+            Ok::<_, Fault>((found.is_none(), if found.is_some() { found } else { State::first()? }))
+        })?;
+        let mut state = found.ok_or_else(state::identity_lost)?;
         state.check_place()?;
         fault_point::reached("seal_begun");
         let snapshot = state::active_snapshot()?;
@@ -201,8 +224,7 @@ fn summarize_index() {
 /// partition only. Returns how many there were; each such find is recorded as audit.sealed_late.
 pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
     sys::prevent_if_read_only(c"sealing");
-    sys::hold_extension();
-    if !sys::try_lock(sys::relation(c"audit_seal_state")) {
+    if !try_lock() {
         return Ok(0);
     }
     spi::with_latest_snapshot(|| {
@@ -401,41 +423,33 @@ fn write(level: u8, n: u64, hashes: &[u8]) -> Result<(), Fault> {
 pg_function!(seal_audit);
 /// `seal_audit(max_rows)` → what was sealed and what is left.
 fn seal_audit(call: &Call) -> Answer {
+    lock::prevent_in_transaction_block("seal_audit()");
     let max_rows = call.get::<Option<i32>>(0);
     if max_rows.is_some_and(|rows| rows < 1) {
         return Err(Fault::new(Code::InvalidParameterValue, "max_rows must be at least 1")
             .hint("Leave it out to seal everything."));
     }
     let (mut sealed, mut left, mut blocked_by) = (0, (Some(0), None), None);
-    let state = match seal_step(max_rows.map(i64::from))? {
+    let (size, root) = match seal_step(max_rows.map(i64::from))? {
         Step::Sealed { sealed: added, state, snapshot } => {
             sealed = added;
             let (count, age) = unsealed(&state, &snapshot);
             left = (Some(count), age);
             blocked_by = oldest_open(&snapshot);
-            *state
+            (state.size, state.root)
         }
-        Step::Empty => State::first()?,
-        Step::Busy => {
+        Step::Empty => (0, EMPTY_ROOT),
+        Step::Busy(who) => {
             // What it leaves is not known yet.
             left = (None, None);
-            blocked_by = Some("another session is sealing".to_owned());
-            match spi::with_latest_snapshot(|| spi::as_owner(State::read))? {
-                Some(state) => state,
-                None => State::first()?,
-            }
+            blocked_by = Some(who);
+            let state = spi::with_latest_snapshot(|| spi::as_owner(State::read))?;
+            state.map_or((0, EMPTY_ROOT), |state| (state.size, state.root))
         }
     };
     let (unsealed, age) = left;
     let mut rows = call.row_set();
-    rows.push(&[
-        arg(sealed as i64),
-        arg(state.size as i64),
-        arg(&state.root),
-        arg(unsealed),
-        arg(age),
-        arg(blocked_by),
-    ]);
+    rows.push(&[arg(sealed as i64), arg(size as i64), arg(&root), arg(unsealed), arg(age), arg(blocked_by)]);
     Ok(rows.finish())
 }
 
@@ -473,9 +487,12 @@ fn unsealed(state: &State, now: &Snapshot) -> (i64, Option<Interval>) {
 
 /// Why the log may not be sealed as it should be, for `health()`.
 pub fn backlog() -> Result<Option<String>, Fault> {
-    let state = spi::as_owner(State::read)?;
+    let state = spi::as_owner(|| {
+        identity()?;
+        State::read_or_first()
+    })?;
     if let Some(how) = state.as_ref().and_then(State::moved) {
-        return Ok(Some(format!("the log was sealed elsewhere: {how}")));
+        return Ok(Some(format!("nothing is sealed before adopt_log(): {how}")));
     }
     let from = state.map_or_else(Snapshot::empty, |state| state.snapshot);
     const SQL: &str = "SELECT EXISTS (SELECT FROM skill_system.audit_logs \

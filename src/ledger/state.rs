@@ -65,6 +65,8 @@ columns! {
         timeline: i32 = "timeline::int",
         fingerprint: Option<Vec<u8>> = "fingerprint::bytea",
         sealed_at: Timestamptz = "sealed_at::timestamptz",
+        written_by: i64 = "written_by::bigint",
+        xmin: i64 = "xmin::text::bigint",
     }
 }
 
@@ -89,22 +91,58 @@ pub struct State {
     pub fingerprint: Option<Vec<u8>>,
     /// When the tree last grew.
     pub sealed_at: Timestamptz,
+    /// Why the row is not the one that the last seal, or the first record, left here.
+    strange: Option<String>,
+    /// It takes adopt_log() to go on under another incarnation.
+    pub lost: bool,
+}
+
+/// The row was written by another transaction than the one it names.
+fn strange(table: &str, written_by: i64, xmin: i64) -> Option<String> {
+    // Transaction ids of rows have 32 bits.
+    (written_by & 0xffff_ffff != xmin).then(|| {
+        format!("transaction {xmin} put the row into {table} that transaction {written_by} wrote: a restore into this database")
+    })
 }
 
 impl State {
-    /// Before the first seal.
-    pub fn first() -> Result<Self, Fault> {
-        Ok(State {
+    /// Before the first seal, where the first record was written; `None` before that.
+    pub fn first() -> Result<Option<Self>, Fault> {
+        const SQL: &str = "SELECT system_identifier::bigint, database_oid::oid, timeline::int, written_by::bigint, \
+             xmin::text::bigint FROM skill_system.audit_state";
+        let Some((system_identifier, database, timeline, written_by, xmin)) =
+            spi::first::<(i64, Oid, i32, i64, i64)>(SQL, As::Caller, See::Statement, &[])
+        else {
+            return Ok(None);
+        };
+        let lost = was_sealed();
+        let strange = match lost {
+            true => {
+                Some("audit_seal_state is empty, but the log was sealed: tiles, checkpoints or records show it".into())
+            }
+            false => strange("audit_state", written_by, xmin),
+        };
+        Ok(Some(State {
             incarnation: 1,
             size: 0,
             root: skill_core::ledger::tree::EMPTY_ROOT,
             snapshot: Snapshot::empty(),
             target: None,
             foreign_below: 0,
-            place: Place::here_for_writing()?,
+            place: Place { system_identifier, database, timeline },
             fingerprint: None,
             sealed_at: sys::clock_timestamp(),
-        })
+            strange,
+            lost,
+        }))
+    }
+
+    /// As the active snapshot sees it, or as it was before the first seal; `None` before the first record.
+    pub fn read_or_first() -> Result<Option<Self>, Fault> {
+        match State::read()? {
+            Some(state) => Ok(Some(state)),
+            None => State::first(),
+        }
     }
 
     /// As the active snapshot sees it; `None` before the first seal.
@@ -138,6 +176,8 @@ impl State {
             },
             fingerprint: stored.fingerprint,
             sealed_at: stored.sealed_at,
+            strange: strange("audit_seal_state", stored.written_by, stored.xmin),
+            lost: false,
         })
     }
 
@@ -170,6 +210,7 @@ impl State {
                 arg(self.place.timeline),
                 arg(self.fingerprint.as_deref()),
                 arg(self.sealed_at),
+                arg(i64::from(sys::current_transaction_id())),
             ],
         );
     }
@@ -180,7 +221,12 @@ impl State {
         match self.moved() {
             None => Ok(()),
             Some(how) => {
-                Err(Fault::new(Code::NotInPrerequisiteState, "cannot seal the audit log here: it was sealed elsewhere")
+                let why = match self {
+                    State { lost: true, .. } => "the state of the seal is lost",
+                    State { size: 0, .. } => "its records are from elsewhere",
+                    _ => "it was sealed elsewhere",
+                };
+                Err(Fault::new(Code::NotInPrerequisiteState, format!("cannot seal the audit log here: {why}"))
                     .detail(how)
                     .hint(
                         "If this is now the authoritative log: \
@@ -224,6 +270,22 @@ impl State {
                 self.snapshot.xmax
             ));
         }
+        seen.extend(self.strange.clone().filter(|_| self.lost || seen.is_empty()));
         (!seen.is_empty()).then(|| seen.join("; ") + ".")
     }
+}
+
+/// Something shows that the log was sealed once, whatever became of `audit_seal_state`.
+pub fn was_sealed() -> bool {
+    const SQL: &str = "SELECT EXISTS (SELECT FROM skill_system.audit_tiles) OR EXISTS (SELECT FROM skill_system.audit_map) \
+         OR EXISTS (SELECT FROM skill_system.audit_checkpoints) \
+         OR EXISTS (SELECT FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint')";
+    spi::one(SQL, As::Caller, See::Statement, &[]) == Some(true)
+}
+
+/// There are records, but nothing names their log.
+pub fn identity_lost() -> Fault {
+    Fault::new(Code::NotInPrerequisiteState, "cannot seal the audit log: audit_state is empty")
+        .detail("The identity of the log is part of the signed bytes of every record.")
+        .hint("SELECT * FROM skill_system.repair(); or restore audit_state from a backup.")
 }

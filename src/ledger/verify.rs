@@ -50,7 +50,7 @@ fn verify_audit(call: &Call) -> Answer {
         None if always => verification.everything()?,
         None => verification.between(since, until)?,
     }
-    verification.protection();
+    verification.protection()?;
     progress::finish();
     info(format!("verify_audit covered {} records", verification.covered));
     Ok(verification.rows.finish())
@@ -271,15 +271,7 @@ impl Verification<'_> {
 
     /// Without `audit_seal_state` no record would ever count as sealed, so nothing else may say that some were.
     fn never_sealed(&mut self) {
-        let sealed = spi::one::<bool>(
-            "SELECT EXISTS (SELECT FROM skill_system.audit_tiles) OR EXISTS (SELECT FROM skill_system.audit_map) \
-                 OR EXISTS (SELECT FROM skill_system.audit_checkpoints) \
-                 OR EXISTS (SELECT FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint')",
-            As::Caller,
-            See::Statement,
-            &[],
-        );
-        if sealed == Some(true) {
+        if state::was_sealed() {
             self.problem(
                 "seal_missing",
                 "audit_seal_state is empty, but the log was sealed: tiles, checkpoints or records say so",
@@ -489,13 +481,19 @@ impl Verification<'_> {
         }
     }
 
-    fn protection(&mut self) {
+    fn protection(&mut self) -> Result<(), Fault> {
         for problem in protection::problems() {
             self.problem_at(problem.table, None, "protection_missing", &problem.detail);
         }
-        if let Some(how) = self.state.as_ref().and_then(State::moved) {
+        let moved = match &self.state {
+            Some(state) => state.moved(),
+            // What is lost is named elsewhere.
+            None => State::first()?.filter(|state| !state.lost).and_then(|state| state.moved()),
+        };
+        if let Some(how) = moved {
             self.problem("sealed_elsewhere", &how);
         }
+        Ok(())
     }
 }
 

@@ -5,12 +5,13 @@ use skill_core::Fault;
 use skill_core::error::shorten;
 use skill_core::policy::{PolicyError, Profile, hash_all};
 use skill_pg::cached::announce_change;
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, FromRow, Row, Timing, Trigger, arg, pg_function};
 
 use super::explain::warn_of_findings;
 use super::{PROFILE_COLUMNS, read_profile};
-use crate::{audit, settings};
+use crate::{audit, locks, settings};
 
 /// Checks a column with two valid values; NULL is refused by the table's constraint.
 fn check_choice(column: &'static str, given: Option<&str>, words: [&'static str; 2]) -> Result<(), PolicyError> {
@@ -46,13 +47,25 @@ fn check_policy_row(call: &Call) -> Answer {
 const ANY: &[Event] = &[Event::Insert, Event::Update, Event::Delete, Event::Truncate];
 
 pg_function!(lock_policies);
-/// One statement at a time, because hashes depend on other rows. Locks before any row is locked, or two statements could
-/// deadlock.
+/// One statement of a tenant at a time, because hashes depend on other rows. Locks before any row is locked, or two
+/// statements could deadlock.
 fn lock_policies(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeStatement, ANY)])?;
-    const LOCK: &str = "LOCK TABLE skill_system.policy_versions IN SHARE ROW EXCLUSIVE MODE";
-    spi::execute(LOCK, As::Owner, See::OwnWrites, &[]);
+    const ALL: &str = "the policies of all tenants";
+    if sees_one_tenant() {
+        locks::take(c"policy_profiles", &[], Mode::Shared, ALL)?;
+        let what = "the policies of this tenant";
+        locks::take(c"policy_profiles", &[&settings::tenant()], Mode::Exclusive, what)?;
+    } else {
+        locks::take(c"policy_profiles", &[], Mode::Exclusive, ALL)?;
+    }
     Ok(trigger.done())
+}
+
+/// Row security binds the role to the policies of its tenant.
+fn sees_one_tenant() -> bool {
+    const SQL: &str = "SELECT row_security_active('skill_system.policy_profiles')";
+    spi::one(SQL, As::Caller, See::Statement, &[]) == Some(true)
 }
 
 pg_function!(record_policy_change);
@@ -60,10 +73,12 @@ pg_function!(record_policy_change);
 fn record_policy_change(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::AfterStatement, ANY)])?;
     announce_change(c"policy_profiles");
+    spi::increment_command_counter();
     if trigger.event() == Event::Truncate {
         audit::append("policy.truncated", serde_json::json!({}), None, None)?;
     } else {
-        let records = spi::as_owner(write_history)?;
+        let tenant = sees_one_tenant().then(settings::tenant);
+        let records = spi::as_owner(|| write_history(tenant.as_deref()))?;
         let own: Vec<String> =
             records.iter().filter(|r| r.tenant == settings::tenant()).map(|r| r.policy.clone()).collect();
         for record in records {
@@ -107,15 +122,15 @@ struct Versions {
     contents: Vec<String>,
 }
 
-/// Writes new versions of all profiles whose stored hash is not that of their content. Runs as the owner and across tenants,
-/// because a restore fills them all in one statement.
-fn write_history() -> Result<Vec<Record>, Fault> {
+/// Writes new versions of the tenant's profiles whose stored hash is not that of their content. Runs as the owner; for
+/// `None` across tenants, because a restore fills them all in one statement.
+fn write_history(tenant: Option<&str>) -> Result<Vec<Record>, Fault> {
     const STORED: &str = concatcp!(
         "SELECT ",
         PROFILE_COLUMNS,
-        ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p ORDER BY p.tenant_id, p.id"
+        ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p WHERE $1 IS NULL OR p.tenant_id = $1 ORDER BY p.tenant_id, p.id"
     );
-    let stored = spi::collect::<Stored>(STORED, As::Caller, See::Latest, &[]);
+    let stored = spi::collect::<Stored>(STORED, As::Caller, See::Latest, &[arg(tenant)]);
     let (mut records, mut new) = (Vec::new(), Versions::default());
     for tenant in stored.chunk_by(|a, b| a.tenant == b.tenant) {
         let profiles: Vec<Profile> = tenant.iter().map(|row| row.profile.clone()).collect();

@@ -18,8 +18,8 @@ use crate::{audit, settings};
 
 pub const MODULE: Module = Module {
     event_types: &["run.", "runs.", "legacy."],
-    health: &[stuck_runs],
-    maintenance: &[retention::delete_old_runs],
+    health: &[("stuck_runs", stuck_runs)],
+    maintenance: &[("run_retention", retention::delete_old_runs)],
     ..Module::new("runs")
 };
 
@@ -81,9 +81,8 @@ fn stuck_after(call: &Call) -> Answer {
 fn stuck_runs() -> Check {
     let count = spi::one::<i64>("SELECT count(*) FROM skill_system.stuck_runs", As::Caller, See::Statement, &[]);
     match count {
-        Some(0) | None => Check::ok("stuck_runs", "no stuck runs"),
+        Some(0) | None => Check::ok("no stuck runs"),
         Some(count) => Check::warning(
-            "stuck_runs",
             format!("{count} unfinished run(s) without an event for longer than skill_system.stuck_after"),
             "SELECT * FROM skill_system.stuck_runs; end them with finish_run().",
         ),

@@ -11,7 +11,7 @@ use crate::{audit, settings};
 
 /// Deletes finished runs older than the setting allows, with their events, oldest first.
 pub fn delete_old_runs(batch: &Batch) -> Result<Task, Fault> {
-    let task = |affected, detail: &str| Ok(Task { name: "run_retention", affected, detail: detail.into() });
+    let task = |affected, detail: &str| Ok(Task { affected, detail: detail.into() });
     let Some(minutes) = settings::run_retention_minutes() else {
         return task(0, "skill_system.run_retention is -1: runs are kept forever");
     };

@@ -8,13 +8,14 @@ use skill_core::skills::Status;
 use skill_core::skills::approval::{self as logic, Approval, PREFIX, rejected};
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use super::history::append_audit;
 use super::model::{self, HEAD_JSON, Head, Version};
 use crate::args::missing;
-use crate::{audit, settings};
+use crate::{audit, locks, settings};
 
 /// The key of this tenant's approvers that signed `message`, as its key id.
 pub fn signer(message: &[u8], signature: &[u8; 64]) -> Option<String> {
@@ -170,6 +171,8 @@ pg_function!(revoke_skill_approver);
 /// `revoke_skill_approver(key_id)`
 fn revoke_skill_approver(call: &Call) -> Answer {
     let key_id = call.text(0).ok_or_else(|| missing("key_id"))?;
+    let what = format!("approver's key \"{}\"", shorten(key_id));
+    locks::take(c"skill_approvers", &[&settings::tenant(), key_id], Mode::Exclusive, &what)?;
     let revoked = spi::one::<bool>(
         "SELECT revoked_at IS NOT NULL FROM skill_system.skill_approvers \
          WHERE tenant_id = skill_system.current_tenant() AND key_id = $1 FOR UPDATE",

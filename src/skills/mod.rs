@@ -25,6 +25,7 @@ pub use links::{LinkedVersion, linked_version};
 pub const MODULE: Module = Module {
     event_types: &["skill."],
     caches: &[links::notice],
-    health: &[api::integrity::health],
+    transaction_ends: &[history::at_transaction_end],
+    health: &[("skills_integrity", api::integrity::health)],
     ..Module::new("skills")
 };

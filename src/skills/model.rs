@@ -7,13 +7,17 @@ use skill_core::skills::Status;
 use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Call, FromRow, Returned, Row, Uuid, arg};
 
+use super::approval;
 use crate::args::stored;
+use crate::locks;
 use crate::versioned::Namespaces;
 
 /// A skill: the row of `skill_heads`.
+#[derive(Clone)]
 pub struct Head {
     pub id: Uuid,
     pub namespace: String,
@@ -127,6 +131,9 @@ impl State {
 
 /// The namespaces that hold skills, or did, and the history of the skills.
 pub const NAMESPACES: Namespaces = Namespaces {
+    table: c"skill_namespaces",
+    exists: "SELECT true FROM skill_system.skill_namespaces \
+             WHERE tenant_id = skill_system.current_tenant() AND namespace = $1",
     lock: "SELECT revision FROM skill_system.skill_namespaces \
            WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND dropped_at IS NULL FOR NO KEY UPDATE",
     insert: "INSERT INTO skill_system.skill_namespaces (namespace) \
@@ -190,21 +197,29 @@ pub fn find_now(reference: Reference) -> Option<Head> {
 }
 
 /// As [`find_now`], and locks the skill.
-pub fn lock_row(reference: Reference) -> Option<Head> {
-    match &reference {
+pub fn lock_row(reference: Reference) -> Result<Option<Head>, Fault> {
+    let Some(seen) = find_now(reference) else { return Ok(None) };
+    let what = format!("the skill \"{}\"", shorten(&seen.skill_name));
+    locks::take(c"skill_heads", &[&seen.id.to_string()], Mode::Exclusive, &what)?;
+    Ok(match &reference {
         Reference::Id(id) => spi::first(LOCK_BY_ID, As::Owner, See::OwnWrites, &[arg(*id.as_bytes())]),
         Reference::Name(namespace, name) => {
             spi::first(LOCK_BY_NAME, As::Owner, See::OwnWrites, &[arg(*namespace), arg(*name)])
         }
-    }
+    })
+}
+
+/// Locks a namespace for a change. An agent's open transaction holds up other registrations there, and nobody who approves.
+pub fn lock_namespace(namespace: &str) -> Result<(), Fault> {
+    if approval::may_approve() { NAMESPACES.lock(namespace) } else { NAMESPACES.lock_registrations(namespace) }
 }
 
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn lock(reference: Reference) -> Result<Head, Fault> {
     let seen = find_now(reference).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;
-    NAMESPACES.lock(&seen.namespace)?;
+    lock_namespace(&seen.namespace)?;
     // By the name again: the skill may have been deleted and registered from scratch meanwhile.
-    lock_row(reference).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())
+    lock_row(reference)?.filter(|head| !head.deleted).ok_or_else(|| reference.unknown())
 }
 
 const VERSIONS: &str = concatcp!(

@@ -74,7 +74,7 @@ struct Plan {
 impl Plan {
     /// The caller holds the lock of the namespace.
     fn new(new: &NewVersion, identity: &Identity) -> Result<Self, Fault> {
-        let head = model::lock_row(Reference::Name(new.namespace, new.skill_name));
+        let head = model::lock_row(Reference::Name(new.namespace, new.skill_name))?;
         let known = head
             .as_ref()
             .and_then(|head| model::find_version(head, Some(identity.version()), As::Owner, See::OwnWrites));
@@ -175,7 +175,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     let relations = relations::read(new.namespace, new.manifest.as_ref())?;
     let identity = Identity::of(new.body, new.files);
     let metadata = new.metadata.to_json();
-    model::NAMESPACES.lock(new.namespace)?;
+    model::lock_namespace(new.namespace)?;
     let plan = Plan::new(new, &identity)?;
     if plan.only_repeats(new) {
         return Ok(State::new(&plan.head, &plan.version, false));
@@ -244,7 +244,8 @@ fn insert_version(new: &NewVersion, head: &Head, version: &Version, metadata: &V
     spi::execute(
         "INSERT INTO skill_system.skill_versions (id, skill_id, revision, version, digest, content_hash, semver, status, \
              body, body_size, about, frontmatter, manifest, created_by) \
-         SELECT $1, $2, n.revision + 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 \
+         SELECT $1, $2, greatest(n.revision, (SELECT max(o.revision) FROM skill_system.skill_versions o \
+             WHERE o.tenant_id = n.tenant_id AND o.skill_id = $2)) + 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 \
          FROM skill_system.skill_namespaces n WHERE n.tenant_id = skill_system.current_tenant() AND n.namespace = $14",
         As::Owner,
         See::OwnWrites,

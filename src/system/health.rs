@@ -1,6 +1,7 @@
 //! `health()`: one row for each check that a module registers.
 
 use skill_pg::spi::{self, As, See};
+use skill_pg::xact::attempt;
 use skill_pg::{Answer, Call, arg, pg_function};
 
 use crate::module::{self, Check};
@@ -8,9 +9,14 @@ use crate::module::{self, Check};
 pg_function!(health);
 fn health(call: &Call) -> Answer {
     let mut rows = call.row_set();
-    for check in module::all().iter().flat_map(|module| module.health) {
-        let Check { name, status, detail, hint } = check();
-        rows.push(&[arg(name), arg(status.as_str()), arg(detail), arg(hint)]);
+    let checks =
+        module::all().iter().flat_map(|module| module.health.iter().map(|(name, check)| (module.name, name, check)));
+    for (module, name, check) in checks {
+        let Check { status, detail, hint } = attempt(|| Ok(check())).unwrap_or_else(|fault| {
+            let hint = "SELECT * FROM skill_system.repair(); restores what can be restored.";
+            Check::error(format!("the check of module {module} failed: {}", fault.message), hint)
+        });
+        rows.push(&[arg(*name), arg(status.as_str()), arg(detail), arg(hint)]);
     }
     Ok(rows.finish())
 }
@@ -28,25 +34,11 @@ pub fn roles() -> Check {
          LEFT JOIN pg_roles r ON r.rolname = wanted WHERE r.rolname IS NULL OR r.rolsuper OR r.rolbypassrls",
     );
     match wrong {
-        None => Check::ok("roles", "all four group roles exist"),
+        None => Check::ok("all four group roles exist"),
         Some(wrong) => Check::error(
-            "roles",
             wrong,
-            "Create missing roles with NOLOGIN and grant them what sql/ grants; ALTER ROLE ... NOSUPERUSER NOBYPASSRLS.",
+            "As a superuser: SELECT * FROM skill_system.repair(); it creates the role and takes the attribute away.",
         ),
-    }
-}
-
-pub fn row_security() -> Check {
-    let open = read_text(
-        "SELECT string_agg(c.relname, ', ' ORDER BY c.relname) FROM pg_class c \
-         WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity",
-    );
-    match open {
-        None => Check::ok("row_security", "enabled for every table"),
-        Some(tables) => {
-            Check::error("row_security", format!("disabled for {tables}"), "ALTER TABLE ... ENABLE ROW LEVEL SECURITY;")
-        }
     }
 }
 
@@ -59,11 +51,25 @@ pub fn dump_marking() -> Check {
          WHERE e.extname = 'skill_system' AND NOT c.oid = ANY (coalesce(e.extconfig, '{}'))",
     );
     match unmarked {
-        None => Check::ok("dump_marking", "pg_dump saves every table and sequence"),
+        None => Check::ok("pg_dump saves every table and sequence"),
         Some(tables) => Check::error(
-            "dump_marking",
             format!("pg_dump does not save {tables}"),
-            "Move tables that were created by hand to another schema. CREATE EXTENSION marks the extension's own.",
+            "As a superuser: SELECT * FROM skill_system.repair(); it marks them.",
+        ),
+    }
+}
+
+/// A prepared transaction keeps its locks, over restarts too, until somebody ends it.
+pub fn prepared_transactions() -> Check {
+    let found = read_text(
+        "SELECT string_agg(format('%s of role %s since %s', gid, owner, date_trunc('second', prepared)), ', ' ORDER BY prepared) \
+         FROM pg_prepared_xacts WHERE database = current_database() AND prepared < clock_timestamp() - interval '2 seconds'",
+    );
+    match found {
+        None => Check::ok("none is open in this database"),
+        Some(found) => Check::warning(
+            format!("{found}: what it wrote is not sealed, and its locks stay"),
+            "COMMIT PREPARED '...'; or ROLLBACK PREPARED '...';",
         ),
     }
 }

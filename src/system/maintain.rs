@@ -1,32 +1,40 @@
 //! `maintain()`: one row for each task that a module registers.
 
 use skill_core::{Code, Fault};
-use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, arg, pg_function};
+use skill_pg::spi;
+use skill_pg::xact::attempt;
+use skill_pg::{Answer, Call, arg, lock, pg_function};
 
+use crate::locks;
 use crate::module::{self, Batch, Task};
 
 pg_function!(maintain);
 /// `maintain(max_rows)`
 fn maintain(call: &Call) -> Answer {
+    lock::prevent_in_transaction_block("maintain()");
     let rows = call
         .get::<Option<i32>>(0)
         .filter(|size| (1..=1_000_000).contains(size))
         .ok_or_else(|| Fault::new(Code::InvalidParameterValue, "max_rows must be between 1 and 1000000"))?;
-    // Two at once would create the same partition twice. Not an advisory lock, because any role could hold that; only the
-    // extension's owner can lock this table.
-    const LOCK: &str = "LOCK TABLE skill_system.audit_state IN SHARE UPDATE EXCLUSIVE MODE";
-    spi::execute(LOCK, As::Owner, See::OwnWrites, &[]);
+    // Two at once would create the same partition twice.
+    if !locks::try_take(c"audit_state", &["maintain"], "maintain()") {
+        let holder = locks::holder(c"audit_state", &["maintain"]).unwrap_or_default();
+        return Err(Fault::new(Code::LockNotAvailable, "another session is running maintain()")
+            .detail(format!("It is {holder}."))
+            .hint("Try again when it has ended."));
+    }
     let batch = Batch { rows };
     let mut result = call.row_set();
-    for module in module::all() {
-        for task in module.maintenance {
-            let Task { name, affected, detail } = task(&batch).map_err(|fault| match fault.detail {
-                None => fault.detail(format!("A maintenance task of module {} failed.", module.name)),
-                Some(_) => fault,
-            })?;
-            result.push(&[arg(name), arg(affected), arg(detail)]);
-        }
+    let tasks =
+        module::all().iter().flat_map(|module| module.maintenance.iter().map(|(name, task)| (module.name, name, task)));
+    for (module, name, task) in tasks {
+        // What one cannot do does not keep the others from their work; nor does a lock that somebody holds.
+        let done = attempt(|| spi::with_settings(&[(c"lock_timeout", c"5s")], || task(&batch)));
+        let Task { affected, detail } = done.unwrap_or_else(|fault| {
+            let detail = fault.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+            Task { affected: 0, detail: format!("failed in module {module}: {}{detail}", fault.message) }
+        });
+        result.push(&[arg(*name), arg(affected), arg(detail)]);
     }
     Ok(result.finish())
 }

@@ -1,5 +1,6 @@
 //! The extension as a whole: its version, the session's tenant, health and maintenance.
 
+mod delete_rows;
 mod health;
 mod maintain;
 mod version;
@@ -7,10 +8,16 @@ mod version;
 use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, pg_function, sys};
 
 use crate::module::Module;
-use crate::settings;
+use crate::{locks, settings};
 
 pub const MODULE: Module = Module {
-    health: &[version::check, health::roles, health::row_security, health::dump_marking],
+    transaction_ends: &[locks::at_transaction_end],
+    health: &[
+        ("versions", version::check),
+        ("roles", health::roles),
+        ("dump_marking", health::dump_marking),
+        ("prepared_transactions", health::prepared_transactions),
+    ],
     ..Module::new("system")
 };
 

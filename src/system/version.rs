@@ -43,7 +43,7 @@ fn version_info(call: &Call) -> Answer {
 
 pub fn check() -> Check {
     match version_advice(&catalogue_version()) {
-        None => Check::ok("versions", format!("library and catalogue are {LIBRARY}")),
-        Some(advice) => Check::error("versions", advice, "ALTER EXTENSION skill_system UPDATE;"),
+        None => Check::ok(format!("library and catalogue are {LIBRARY}")),
+        Some(advice) => Check::error(advice, "ALTER EXTENSION skill_system UPDATE;"),
     }
 }

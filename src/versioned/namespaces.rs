@@ -1,13 +1,17 @@
 //! Namespaces number the changes in them without gaps, in the order of commits.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 
 use skill_core::error::shorten;
 use skill_core::input::invalid;
 use skill_core::skills::changes::Token;
 use skill_core::{Code, Fault};
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Row, arg};
+
+use crate::{locks, settings};
 
 /// Most namespaces of a tenant: agents create them.
 const MAX_NAMESPACES: i64 = 1000;
@@ -16,8 +20,12 @@ const MAX_TOKENS: usize = 16 << 20;
 
 /// The statements of a table of namespaces and of the history of what is in them. They name the tenant themselves.
 pub struct Namespaces {
+    /// The table of namespaces.
+    pub table: &'static CStr,
     /// Locks namespace $1 against other changes.
     pub lock: &'static str,
+    /// Namespace $1 exists.
+    pub exists: &'static str,
     /// Adds namespace $1, unless it exists or there are $2 of them. It goes on where one of this name ended.
     pub insert: &'static str,
     /// Namespace and last revision, of $1 or, where that is NULL, of all.
@@ -26,9 +34,15 @@ pub struct Namespaces {
     pub history: &'static str,
 }
 
+fn too_many() -> Fault {
+    Fault::new(Code::ProgramLimitExceeded, format!("a tenant has at most {MAX_NAMESPACES} namespaces"))
+        .hint("An administrator removes one that is not needed with drop_skill_namespace().")
+}
+
 impl Namespaces {
     /// Every change holds this lock to the end of the transaction, so revisions count in the order of commits.
     pub fn lock(&self, namespace: &str) -> Result<(), Fault> {
+        self.lock_of(&settings::tenant(), namespace)?;
         // Twice, because another session may remove what this one has just waited for.
         for _ in 0..2 {
             if self.lock_existing(namespace) {
@@ -36,16 +50,31 @@ impl Namespaces {
             }
             spi::execute(self.insert, As::Owner, See::OwnWrites, &[arg(namespace), arg(MAX_NAMESPACES)]);
         }
-        if self.lock_existing(namespace) {
-            return Ok(());
-        }
-        Err(Fault::new(Code::ProgramLimitExceeded, format!("a tenant has at most {MAX_NAMESPACES} namespaces"))
-            .hint("An administrator removes one that is not needed with drop_skill_namespace()."))
+        if self.lock_existing(namespace) { Ok(()) } else { Err(too_many()) }
     }
 
     /// As [`Namespaces::lock`]; false when the namespace does not exist.
     pub fn lock_existing(&self, namespace: &str) -> bool {
         spi::execute(self.lock, As::Owner, See::OwnWrites, &[arg(namespace)]) > 0
+    }
+
+    /// The lock of a tenant's namespace, for one that exists.
+    pub fn lock_of(&self, tenant: &str, namespace: &str) -> Result<(), Fault> {
+        let what = format!("the namespace \"{}\"", shorten(namespace));
+        locks::take(self.table, &[tenant, namespace], Mode::Exclusive, &what).map(|_| ())
+    }
+
+    /// Keeps other registrations in the namespace out, to the end of the transaction, but nobody who decides about what is
+    /// registered. Its revisions are counted when the transaction commits.
+    pub fn lock_registrations(&self, namespace: &str) -> Result<(), Fault> {
+        let what = format!("the namespace \"{}\"", shorten(namespace));
+        locks::take(self.table, &[&settings::tenant(), namespace, "registrations"], Mode::Exclusive, &what)?;
+        let exists = || spi::one::<bool>(self.exists, As::Owner, See::OwnWrites, &[arg(namespace)]) == Some(true);
+        if exists() {
+            return Ok(());
+        }
+        spi::execute(self.insert, As::Owner, See::OwnWrites, &[arg(namespace), arg(MAX_NAMESPACES)]);
+        if exists() { Ok(()) } else { Err(too_many()) }
     }
 
     /// Revisions of one namespace or of all, as the calling query sees them.

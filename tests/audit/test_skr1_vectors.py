@@ -97,7 +97,12 @@ def test_the_server_agrees(vectors, new_cluster):
         )
         connection.execute("CREATE EXTENSION skill_system")
         load_library(connection).execute("SET TIME ZONE 'UTC'")
-        connection.execute("INSERT INTO skill_system.audit_state (log_id) VALUES (%s)", [vectors[0]["log_id"]])
+        connection.execute(
+            "INSERT INTO skill_system.audit_state "
+            "SELECT true, %s, now(), system_identifier, (SELECT oid FROM pg_database "
+            "WHERE datname = current_database()), 1, pg_current_xact_id()::text::bigint FROM pg_control_system()",
+            [vectors[0]["log_id"]],
+        )
         held = [vector for vector in vectors if vector["skr1"] is not None]
         with connection.cursor() as cursor:
             cursor.executemany(

@@ -173,6 +173,6 @@ def test_checkpoints_of_the_server_pass(ledger, tmp_path):
     state = tmp_path / "state"
     assert ledger("watch", ledger.old, "--state", state)[0] == 0
     assert ledger("watch", ledger.new, "--state", state, "--proof", ledger.proof)[0] == 0
-    assert state.read_text() == ledger.new.read_text()
+    assert state.read_text() == ledger.new.read_text() + "\n"
     status, output = ledger("watch", ledger.old, "--state", state)
-    assert status == 1 and "older" in output and state.read_text() == ledger.new.read_text()
+    assert status == 1 and "older" in output and state.read_text() == ledger.new.read_text() + "\n"

@@ -291,7 +291,7 @@ def log(fresh_database):
                 "SELECT sealed, tree_size, root_hash FROM skill_system.seal_audit()"
             ).fetchone()
             assert (sealed, tree_size) == (size - before, size)
-            checkpoints[size] = (root, connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0])
+            checkpoints[size] = (root, connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0] + "\n")
             before = size
         log_id = connection.execute("SELECT log_id::text FROM skill_system.audit_state").fetchone()[0]
         columns = ", ".join(f"a.{name}::text" for name in (*skr1.COLUMNS, "signature"))
@@ -345,7 +345,7 @@ def test_sigstore_and_pymerkle_accept_the_inclusion_proofs(log):
                 f"index {index}",
                 *(base64.b64encode(hash).decode() for hash in hashes),
                 "",
-                note,
+                note.rstrip("\n"),
             ]
         )
         assert sigstore_accepts(entries[index], index, size, root, hashes, note, key) and pymerkle_accepts(

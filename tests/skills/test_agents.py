@@ -266,7 +266,11 @@ def test_a_definition_may_come_before_its_skill(db, roles, connect):
         [key],
     ).fetchone() == ([], True, False, {})
     refused(admin, "23505", "INSERT INTO skill_system.agent_definitions (agent_key) VALUES (%s)", [key])
-    admin.execute("DELETE FROM skill_system.agent_definitions WHERE agent_key LIKE %s", [key + "%"])
+    admin.execute(
+        "SELECT skill_system.delete_rows('skill_system.agent_definitions', jsonb_build_object('agent_key', agent_key)) "
+        "FROM skill_system.agent_definitions WHERE agent_key LIKE %s",
+        [key + "%"],
+    )
 
 
 def test_the_server_computes_hash_and_tokens(db, roles, connect):
@@ -387,7 +391,10 @@ def test_every_change_is_audited_and_dated(db, roles, connect):
                 admin.execute(f"SELECT updated_at FROM skill_system.{table} WHERE {column} = %s", [key]).fetchone()[0]
                 > before
             ), table
-        admin.execute(f"DELETE FROM skill_system.{table} WHERE {column} = %s", [key])
+        assert admin.execute(
+            "SELECT skill_system.delete_rows(%s, jsonb_build_object(%s::text, %s::text))",
+            [f"skill_system.{table}", column, key],
+        ).fetchone() == (1,)
         events = db.execute(
             "SELECT event_type FROM skill_system.audit_logs WHERE event_data->>'table' = %s "
             f"AND %s IN (event_data->'new'->>'{column}', event_data->'old'->>'{column}') "
@@ -638,8 +645,16 @@ def test_an_agent_sees_its_skills(db, roles, connect):
     admin.execute("UPDATE skill_system.agents SET status = 'retired' WHERE id = %s", [key])
     refused(agent, "55000", "SELECT * FROM skill_system.skill_catalog(%s)", [key])
     refused(agent, "42704", "SELECT * FROM skill_system.skill_catalog('nobody')")
-    admin.execute("DELETE FROM skill_system.agents WHERE id LIKE %s", [key + "%"])
-    admin.execute("DELETE FROM skill_system.agent_definitions WHERE agent_key LIKE %s", [key + "%"])
+    admin.execute(
+        "SELECT skill_system.delete_rows('skill_system.agents', jsonb_build_object('id', id)) "
+        "FROM skill_system.agents WHERE id LIKE %s",
+        [key + "%"],
+    )
+    admin.execute(
+        "SELECT skill_system.delete_rows('skill_system.agent_definitions', jsonb_build_object('agent_key', agent_key)) "
+        "FROM skill_system.agent_definitions WHERE agent_key LIKE %s",
+        [key + "%"],
+    )
 
 
 def test_a_policy_hides_what_it_does_not_allow(db, roles, connect):
@@ -1315,7 +1330,11 @@ def test_texts_are_only_texts(db, roles, connect, text):
     ):
         refused(agent, sqlstate, f"SELECT * FROM skill_system.{call}", [text])
     assert db.execute("SELECT count(*) FROM skill_system.agents WHERE id = %s", [short]).fetchone() == (1,)
-    admin.execute("DELETE FROM skill_system.agents WHERE id = %s", [short])
+    admin.execute(
+        "SELECT skill_system.delete_rows('skill_system.agents', jsonb_build_object('id', id)) "
+        "FROM skill_system.agents WHERE id = %s",
+        [short],
+    )
 
 
 def test_the_callers_schemas_stand_in_nobodys_way(db, roles, connect):

@@ -16,6 +16,10 @@ CHECKS = {
     "dump_marking",
     "stuck_runs",
     "skills_integrity",
+    "objects",
+    "privileges",
+    "prepared_transactions",
+    "checkpoints",
 }
 TASKS = ["audit_partitions", "run_retention", "audit_seal", "audit_sweep"]
 
@@ -30,7 +34,7 @@ def test_health_finds_a_table_without_row_security(db):
     with db.transaction(force_rollback=True):
         db.execute("ALTER TABLE skill_system.runs DISABLE ROW LEVEL SECURITY")
         sql = "SELECT status, detail FROM skill_system.health() WHERE \"check\" = 'row_security'"
-        assert db.execute(sql).fetchone() == ("error", "disabled for runs")
+        assert db.execute(sql).fetchone() == ("error", "row security of runs is off")
 
 
 def test_maintain_runs_every_task_in_order(db):

@@ -233,7 +233,7 @@ EVERYBODY = [
     ],
     "INSERT INTO skill_system.audit_logs_default (event_type, event_data) VALUES ('x', '{{}}')",
     "COPY skill_system.audit_logs FROM STDIN",
-    "INSERT INTO skill_system.audit_state (log_id) VALUES (gen_random_uuid())",
+    "INSERT INTO skill_system.audit_state (log_id, written_by) VALUES (gen_random_uuid(), 1)",
     "ALTER TABLE skill_system.audit_logs DISABLE TRIGGER ALL",
     "DROP TABLE skill_system.audit_logs_default",
     "ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default",

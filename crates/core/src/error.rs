@@ -12,6 +12,8 @@ pub enum Code {
     InvalidParameterValue,
     /// `23505` unique_violation
     UniqueViolation,
+    /// `25001` active_sql_transaction
+    ActiveTransaction,
     /// `25006` read_only_sql_transaction
     ReadOnlyTransaction,
     /// `40001` serialization_failure
@@ -59,6 +61,7 @@ impl Code {
         match self {
             Code::InvalidParameterValue => "22023",
             Code::UniqueViolation => "23505",
+            Code::ActiveTransaction => "25001",
             Code::ReadOnlyTransaction => "25006",
             Code::SerializationFailure => "40001",
             Code::TriggerProtocolViolated => "39P01",

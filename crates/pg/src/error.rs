@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::ptr::NonNull;
 
 use pgrx::PgSqlErrorCode as Sql;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::{PgLogLevel, pg_sys};
 use skill_core::{Code, Fault};
 
@@ -52,6 +52,7 @@ pub fn report(fault: Fault, level: PgLogLevel) {
     let code = match fault.code {
         Code::InvalidParameterValue => Sql::ERRCODE_INVALID_PARAMETER_VALUE,
         Code::UniqueViolation => Sql::ERRCODE_UNIQUE_VIOLATION,
+        Code::ActiveTransaction => Sql::ERRCODE_ACTIVE_SQL_TRANSACTION,
         Code::ReadOnlyTransaction => Sql::ERRCODE_READ_ONLY_SQL_TRANSACTION,
         Code::SerializationFailure => Sql::ERRCODE_T_R_SERIALIZATION_FAILURE,
         Code::InsufficientPrivilege => Sql::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -182,4 +183,34 @@ impl<T, E: Into<Fault>> OrRaise<T> for Result<T, E> {
 /// Lets the user cancel a long loop.
 pub fn check_for_interrupts() {
     pgrx::check_for_interrupts!();
+}
+
+/// Runs a wait for a lock; tells whether lock_timeout ended it. Then another error must follow: the transaction is not
+/// cleaned up.
+pub fn lock_timed_out(wait: impl FnOnce()) -> bool {
+    pgrx::PgTryBuilder::new(std::panic::AssertUnwindSafe(|| {
+        wait();
+        false
+    }))
+    .catch_when(Sql::ERRCODE_LOCK_NOT_AVAILABLE, |_| true)
+    .execute()
+}
+
+/// An error that a subtransaction takes back, as a fault whose detail has the SQLSTATE. Cancellation and termination go on.
+pub(crate) fn caught(error: CaughtError) -> Fault {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = &error;
+    let code = report.sql_error_code();
+    if matches!(code, Sql::ERRCODE_QUERY_CANCELED | Sql::ERRCODE_ADMIN_SHUTDOWN | Sql::ERRCODE_CRASH_SHUTDOWN) {
+        error.rethrow();
+    }
+    // UNPACK_SQL_STATE of elog.h
+    let state: String = (0..5).map(|n| char::from((code as i32 >> (6 * n) & 0x3f) as u8 + b'0')).collect();
+    let message = format!("{} ({state})", report.message());
+    let fault = Fault::new(Code::Internal, message);
+    match report.detail() {
+        Some(detail) => fault.detail(detail),
+        None => fault,
+    }
 }

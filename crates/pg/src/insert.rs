@@ -228,8 +228,7 @@ impl Open {
         // SAFETY: the caller's; an error leaves by unwinding, and the abort releases what is open.
         unsafe {
             let parent = pg_sys::table_open(sys::relation(table), pg_sys::RowExclusiveLock as i32);
-            let leaf = partition_for(parent, key).and_then(|leaf| {
-                let leaf = pg_sys::table_open(leaf, pg_sys::RowExclusiveLock as i32);
+            let leaf = locked_partition_for(parent, key).and_then(|leaf| {
                 if columns.describe(leaf) {
                     return Ok(leaf);
                 }
@@ -331,6 +330,27 @@ impl<const N: usize> Drop for Inserter<N> {
             open.close();
         }
         OPEN.with_borrow_mut(|all| all.retain(|other| !Rc::ptr_eq(other, &self.open)));
+    }
+}
+
+/// Opens the partition for a key. While its lock is waited for, the key may get another partition: a row that was on its way
+/// to the default partition then goes there.
+///
+/// # Safety
+/// As [`partition_for`].
+unsafe fn locked_partition_for(parent: pg_sys::Relation, key: Timestamptz) -> Result<pg_sys::Relation, Refused> {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut wanted = partition_for(parent, key)?;
+        loop {
+            let leaf = pg_sys::table_open(wanted, pg_sys::RowExclusiveLock as i32);
+            let now = partition_for(parent, key).inspect_err(|_| pg_sys::table_close(leaf, pg_sys::NoLock as i32))?;
+            if now == wanted {
+                return Ok(leaf);
+            }
+            pg_sys::table_close(leaf, pg_sys::RowExclusiveLock as i32);
+            wanted = now;
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod hooks;
 pub mod insert;
 #[cfg(doctest)]
 mod lifetimes;
+pub mod lock;
 pub mod one_off;
 pub mod per_database;
 pub mod progress;

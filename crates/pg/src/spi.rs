@@ -324,6 +324,12 @@ pub fn with_latest_snapshot<T>(body: impl FnOnce() -> T) -> T {
     }
 }
 
+/// What the running statement wrote becomes visible to those after it: in a trigger AFTER STATEMENT, what it reacts to.
+pub fn increment_command_counter() {
+    // SAFETY: inside a transaction that is not parallel.
+    unsafe { pg_sys::CommandCounterIncrement() };
+}
+
 /// Runs `body` with other settings, restored after it.
 pub fn with_settings<T>(settings: &[(&CStr, &CStr)], body: impl FnOnce() -> T) -> T {
     // SAFETY: a separate GUC nest level; an error leaves by unwinding, and the abort restores the settings.

@@ -44,6 +44,12 @@ pub fn top_transaction_id_if_any() -> Option<u64> {
     Some(unsafe { pg_sys::GetTopFullTransactionIdIfAny().value }).filter(|id| *id != 0)
 }
 
+/// The id of the innermost subtransaction, assigned now if need be: the `xmin` of what it writes.
+pub fn current_transaction_id() -> u32 {
+    // SAFETY: only called where writing is allowed.
+    unsafe { pg_sys::GetCurrentTransactionId() }.into_inner()
+}
+
 /// The 64-bit id that the next transaction will get.
 pub fn next_transaction_id() -> u64 {
     // SAFETY: takes a lock for a moment.
@@ -83,30 +89,20 @@ pub fn try_lock(table: pg_sys::Oid) -> bool {
     unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as i32) }
 }
 
-/// Waits for writers of a table, and keeps out others.
-pub fn lock_exclusive(table: pg_sys::Oid) {
-    // SAFETY: an oid that names no table is locked for nothing.
-    unsafe { pg_sys::LockRelationOid(table, pg_sys::ExclusiveLock as i32) }
-}
-
-/// Undoes `lock_exclusive` before the transaction ends, when nothing was written.
-pub fn unlock_exclusive(table: pg_sys::Oid) {
-    // SAFETY: the lock was taken by the same statement.
-    unsafe { pg_sys::UnlockRelationOid(table, pg_sys::ExclusiveLock as i32) }
-}
-
-/// Takes ACCESS EXCLUSIVE locks until the end of the transaction. Tries for a second without queueing, because all other
-/// sessions would have to wait behind a queued lock for as long as the oldest transaction is open.
-pub fn try_lock_access_exclusive(tables: &[pg_sys::Oid]) -> bool {
-    let mode = pg_sys::AccessExclusiveLock as i32;
+/// Takes the locks of ALTER TABLE ... ATTACH PARTITION until the end of the transaction: one on the parent that writers and
+/// readers do not notice, and ACCESS EXCLUSIVE on its default partition. Tries for a second without queueing, because all
+/// who use that would have to wait behind a queued lock for as long as the oldest transaction is open.
+pub fn try_lock_for_attach(parent: pg_sys::Oid, default: pg_sys::Oid) -> bool {
+    let (mode, exclusive) = (pg_sys::ShareUpdateExclusiveLock as i32, pg_sys::AccessExclusiveLock as i32);
     for _ in 0..50 {
         // SAFETY: an oid that names no table is locked for nothing; what is unlocked was locked just now.
         unsafe {
-            let locked = tables.iter().take_while(|table| pg_sys::ConditionalLockRelationOid(**table, mode)).count();
-            if locked == tables.len() {
-                return true;
+            if pg_sys::ConditionalLockRelationOid(parent, mode) {
+                if pg_sys::ConditionalLockRelationOid(default, exclusive) {
+                    return true;
+                }
+                pg_sys::UnlockRelationOid(parent, mode);
             }
-            tables[..locked].iter().for_each(|table| pg_sys::UnlockRelationOid(*table, mode));
             pg_sys::pg_usleep(20_000);
         }
         check_for_interrupts();

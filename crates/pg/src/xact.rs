@@ -2,7 +2,12 @@
 
 use std::cell::RefCell;
 
-use pgrx::pg_sys;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::{PgTryBuilder, pg_sys};
+use skill_core::Fault;
+
+use super::error;
 
 /// What ends, or is about to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,5 +87,25 @@ unsafe extern "C-unwind" fn subtransaction(
         pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => tell(End::SubAborted(mine)),
         pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => tell(End::SubCommitted(mine, parent)),
         _ => {}
+    }
+}
+
+/// Runs `body` in a subtransaction: an error takes back what it did, and nothing else. Cancellation and termination pass.
+pub fn attempt<T>(body: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    // SAFETY: as PL/pgSQL runs a block with EXCEPTION: memory context and resource owner are restored in both ways.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let result = PgTryBuilder::new(AssertUnwindSafe(|| body().map(Ok).unwrap_or_else(|fault| error::raise(fault))))
+            .catch_others(|caught| Err(error::caught(caught)))
+            .execute();
+        match result {
+            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
+            Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+        }
+        pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::CurrentResourceOwner = owner;
+        result
     }
 }

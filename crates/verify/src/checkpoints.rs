@@ -22,7 +22,11 @@ pub fn text(path: &str, limit: usize) -> Result<String, Unusable> {
     };
     let mut text = String::new();
     input.take(limit as u64 + 1).read_to_string(&mut text).map_err(|e| Unusable(format!("{path}: {e}")))?;
-    if text.len() > limit { Err(Unusable(format!("{path} is larger than {limit} bytes"))) } else { Ok(text) }
+    if text.len() > limit {
+        return Err(Unusable(format!("{path} is larger than {limit} bytes")));
+    }
+    // Some editors begin a file with a byte order mark.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// A checkpoint, believed as far as the keys go: with none, only read. Nothing when it is not what a key signed.
@@ -115,7 +119,7 @@ pub fn proof(
 
 /// Hashes, one a line.
 pub fn hashes(text: &str) -> Result<Vec<Hash>, Unusable> {
-    checkpoint::hashes(text.lines()).ok_or(Unusable("the proof is not one base64 hash a line, at most 63".into()))
+    checkpoint::consistency(text).ok_or(Unusable("the proof is not one base64 hash a line, at most 63".into()))
 }
 
 /// What is wrong with `new` for one who holds `old`.
@@ -204,7 +208,7 @@ pub fn watch(
     let before = known.as_ref().map(|known| known.size);
     // Without a key nobody knows whose checkpoint it is.
     if outcome(report, keys) == Outcome::Valid && before != Some(seen.size) {
-        replace(path, new).map_err(|e| Unusable(format!("{state}: {e}")))?;
+        replace(path, &checkpoint::tidy(new)).map_err(|e| Unusable(format!("{state}: {e}")))?;
     }
     let sentence = match before {
         None => format!("{}: first checkpoint, {} leaves", seen.origin, seen.size),

@@ -50,6 +50,7 @@ pub fn first_line(input: &mut impl BufRead) -> Result<Option<String>, Unusable> 
         return Err(Unusable(format!("a line is longer than {MAX_LINE} bytes")));
     }
     let line = String::from_utf8(line).map_err(|_| Unusable("line 1 is not valid UTF-8".into()))?;
+    let line = line.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(line);
     Ok(if line.is_empty() { None } else { Some(line) })
 }
 

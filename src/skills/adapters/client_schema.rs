@@ -212,7 +212,7 @@ fn insert(row: &Map<String, Value>) -> Result<Uuid, Fault> {
     let namespace = names::namespace(Some(text(row, "namespace")?))?;
     check(row)?;
     let (skill_name, body) = (text(row, "skill_name")?, text(row, "body")?);
-    model::NAMESPACES.lock(namespace)?;
+    model::lock_namespace(namespace)?;
     if model::find_now(Reference::Name(namespace, skill_name)).is_some() {
         return Err(Fault::new(
             Code::UniqueViolation,

@@ -196,7 +196,7 @@ fn skill_store_store(call: &Call) -> Answer {
     let may_approve = approval::may_approve();
     let mut placement = Placement::Always;
     if !may_approve {
-        model::NAMESPACES.lock(namespace)?;
+        model::lock_namespace(namespace)?;
         if let Some(head) = model::find_now(Reference::Name(namespace, name)) {
             if is_document(head.current_version_id) {
                 return as_contract(name, Err(refuse_document(name)));

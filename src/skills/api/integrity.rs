@@ -146,10 +146,9 @@ fn summary(found: &[Finding]) -> Option<String> {
 
 /// Reads no texts.
 pub fn health() -> Check {
-    const NAME: &str = "skills_integrity";
     match summary(&unresolved()) {
-        None => Check::ok(NAME, "all references of agents and skills are resolved"),
-        Some(summary) if settings::integrity_fail_loud() => Check::error(NAME, summary, CHECK_INTEGRITY),
-        Some(summary) => Check::warning(NAME, summary, CHECK_INTEGRITY),
+        None => Check::ok("all references of agents and skills are resolved"),
+        Some(summary) if settings::integrity_fail_loud() => Check::error(summary, CHECK_INTEGRITY),
+        Some(summary) => Check::warning(summary, CHECK_INTEGRITY),
     }
 }

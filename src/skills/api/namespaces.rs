@@ -60,7 +60,7 @@ fn drop_skill_namespace(call: &Call) -> Answer {
         .hint(format!("SELECT skill_system.delete_skill('{namespace}/{skill_name}');")));
     }
     for (id, ..) in &skills {
-        if let Some(mut head) = model::lock_row(names::Reference::Id(uuid::Uuid::from_bytes(*id.as_bytes()))) {
+        if let Some(mut head) = model::lock_row(names::Reference::Id(uuid::Uuid::from_bytes(*id.as_bytes())))? {
             registry::purge(&mut head, &change)?;
         }
     }

@@ -39,7 +39,7 @@ pub struct Shipped {
 /// Reads an install script, or a part of it.
 pub fn read(script: &str) -> Shipped {
     let mut shipped = Shipped::default();
-    for statement in statements(script) {
+    for statement in statements(script, false) {
         if let Some(rest) = statement.strip_prefix("CREATE FUNCTION skill_system.") {
             shipped.functions.extend(function(rest));
         } else if let Some(rest) = statement.strip_prefix("CREATE TABLE skill_system.")
@@ -51,8 +51,59 @@ pub fn read(script: &str) -> Shipped {
     shipped
 }
 
-/// The statements without comments, white space as single spaces.
-fn statements(script: &str) -> Vec<String> {
+/// A right that the script grants.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Grant {
+    /// `relation`, `function`, `type` or `schema`.
+    pub kind: &'static str,
+    /// As the script names it.
+    pub object: String,
+    /// Of a relation; empty for the whole.
+    pub column: String,
+    pub privilege: String,
+    pub role: String,
+}
+
+/// The rights that a script grants.
+pub fn grants(script: &str) -> Vec<Grant> {
+    let mut found = Vec::new();
+    for statement in statements(script, false) {
+        let parts =
+            statement.strip_prefix("GRANT ").and_then(|rest| rest.rsplit_once(" TO ")).and_then(|(rest, roles)| {
+                rest.split_once(" ON ").map(|(privileges, objects)| (privileges, objects, roles))
+            });
+        let Some((privileges, objects, roles)) = parts else { continue };
+        let (kind, objects) = match objects.split_once(' ') {
+            Some(("FUNCTION", rest)) => ("function", rest),
+            Some(("TYPE", rest)) => ("type", rest),
+            Some(("SCHEMA", rest)) => ("schema", rest),
+            Some(("TABLE" | "SEQUENCE", rest)) => ("relation", rest),
+            _ => ("relation", objects),
+        };
+        for privilege in items(privileges) {
+            let (privilege, columns) = match privilege.split_once('(') {
+                Some((privilege, columns)) => (privilege.trim(), items(columns)),
+                None => (privilege.as_str(), vec![String::new()]),
+            };
+            for object in items(objects) {
+                for role in items(roles) {
+                    found.extend(columns.iter().map(|column| Grant {
+                        kind,
+                        object: object.clone(),
+                        column: column.clone(),
+                        privilege: privilege.to_owned(),
+                        role: role.clone(),
+                    }));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The statements without comments, white space as single spaces; with `lines`, a space that holds a line end is one, as
+/// adjacent literals need it.
+pub fn statements(script: &str, lines: bool) -> Vec<String> {
     let mut found = Vec::new();
     let mut statement = String::new();
     let mut rest = script;
@@ -71,7 +122,10 @@ fn statements(script: &str) -> Vec<String> {
             rest = &rest[1..];
             continue;
         } else if first.is_whitespace() {
-            if !statement.ends_with(' ') {
+            if lines && first == '\n' {
+                statement.truncate(statement.trim_end_matches(' ').len());
+                statement.push('\n');
+            } else if !statement.ends_with([' ', '\n']) {
                 statement.push(' ');
             }
             rest = &rest[first.len_utf8()..];
@@ -81,7 +135,7 @@ fn statements(script: &str) -> Vec<String> {
         };
         statement.push_str(&rest[..length]);
         rest = &rest[length..];
-        if statement == " " {
+        if statement.trim().is_empty() {
             statement.clear();
         }
     }
@@ -188,6 +242,37 @@ mod tests {
                 ("three", "c", Some("three"), false, false)
             ]
         );
+    }
+
+    #[test]
+    fn rights_by_object_column_and_role() {
+        let found = grants(
+            "GRANT SELECT ON skill_system.a, skill_system.b TO x, y;\nGRANT INSERT (c,\n d), UPDATE ON skill_system.a TO x;\n\
+             GRANT EXECUTE ON FUNCTION\n  skill_system.f(text, int[]), skill_system.g() TO x;\nGRANT USAGE ON SCHEMA s TO x;",
+        );
+        let all: Vec<_> =
+            found.iter().map(|g| format!("{} {} {} {} {}", g.kind, g.object, g.column, g.privilege, g.role)).collect();
+        assert_eq!(
+            all,
+            [
+                "relation skill_system.a  SELECT x",
+                "relation skill_system.a  SELECT y",
+                "relation skill_system.b  SELECT x",
+                "relation skill_system.b  SELECT y",
+                "relation skill_system.a c INSERT x",
+                "relation skill_system.a d INSERT x",
+                "relation skill_system.a  UPDATE x",
+                "function skill_system.f(text, int[])  EXECUTE x",
+                "function skill_system.g()  EXECUTE x",
+                "schema s  USAGE x",
+            ]
+        );
+    }
+
+    #[test]
+    fn statements_keep_the_lines_between_literals() {
+        let found = statements("COMMENT ON TABLE a IS 'x '  \n   'y; z';\n\n-- no\nSELECT 1;", true);
+        assert_eq!(found, ["COMMENT ON TABLE a IS 'x '\n'y; z'", "SELECT 1"]);
     }
 
     #[test]

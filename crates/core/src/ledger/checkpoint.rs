@@ -18,6 +18,13 @@ const PROOF_HEAD: &str = "c2sp.org/tlog-proof@v1";
 /// Algorithm byte of Ed25519 in a verifier key (c2sp.org/signed-note).
 const ED25519: u8 = 1;
 
+/// A text as it was signed, out of what files, psql, mail and tickets make of it: without a byte order mark, with line
+/// feeds alone, nothing empty around it and one line feed at its end.
+pub fn tidy(text: &str) -> String {
+    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    format!("{}\n", text.trim_matches(['\n', '\r', '\t', ' ']))
+}
+
 /// Why a checkpoint, a proof or a key is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CheckpointError {
@@ -62,7 +69,7 @@ pub struct VerifierKey(StandardVerifier);
 
 impl VerifierKey {
     pub fn parse(text: &str) -> Result<VerifierKey, CheckpointError> {
-        StandardVerifier::new(text).map(VerifierKey).map_err(|error| match error {
+        StandardVerifier::new(tidy(text).trim_end()).map(VerifierKey).map_err(|error| match error {
             VerifierError::Format | VerifierError::Alg | VerifierError::Id => {
                 CheckpointError::MalformedKey(text.chars().take(200).collect())
             }
@@ -149,7 +156,7 @@ fn parse(note: &str) -> Result<(Note, Checkpoint), CheckpointError> {
     if note.len() > MAX_TEXT {
         return Err(CheckpointError::Malformed);
     }
-    let note = Note::from_bytes(note.as_bytes()).map_err(|_| CheckpointError::Malformed)?;
+    let note = Note::from_bytes(tidy(note).as_bytes()).map_err(|_| CheckpointError::Malformed)?;
     let read = tlog_tiles::Checkpoint::from_bytes(note.text()).map_err(|_| CheckpointError::Malformed)?;
     if read.size() > MAX_SIZE {
         return Err(CheckpointError::Malformed);
@@ -190,6 +197,7 @@ impl Proof {
         if text.len() > MAX_TEXT {
             return Err(wrong("it is too long"));
         }
+        let text = tidy(text);
         let (head, checkpoint) = text.split_once("\n\n").ok_or(wrong("no empty line before the checkpoint"))?;
         let mut lines = head.split('\n').peekable();
         if lines.next() != Some(PROOF_HEAD) {
@@ -213,8 +221,12 @@ impl Proof {
     }
 }
 
-/// At most [`MAX_PROOF`] lines with the base64 of a hash each.
-pub fn hashes<'t>(lines: impl Iterator<Item = &'t str>) -> Option<Vec<Hash>> {
+/// A consistency proof: at most [`MAX_PROOF`] lines with the base64 of a hash each, none for equal sizes.
+pub fn consistency(text: &str) -> Option<Vec<Hash>> {
+    hashes(tidy(text).trim_end().lines())
+}
+
+fn hashes<'t>(lines: impl Iterator<Item = &'t str>) -> Option<Vec<Hash>> {
     let mut hashes = Vec::new();
     for line in lines {
         if hashes.len() == MAX_PROOF {
@@ -278,6 +290,55 @@ mod tests {
             let checkpoint = Checkpoint { origin: bad.into(), ..checkpoint() };
             assert_eq!(checkpoint.sign(ring.signing().unwrap()), Err(CheckpointError::BadOrigin(bad.into())));
         }
+    }
+
+    /// What psql, editors, mail, tickets and shells make of a text.
+    fn handed_over(text: &str) -> Vec<String> {
+        let end = text.trim_end();
+        let crlf = end.replace('\n', "\r\n");
+        vec![
+            text.to_owned(),
+            end.to_owned(),
+            format!("{text}\n"),
+            format!("{text}\n\n \t\n"),
+            format!("\n{text}\n"),
+            format!("\r\n {crlf}\r\n\r\n"),
+            crlf.clone(),
+            format!("{crlf}\n"),
+            format!("{crlf}\r"),
+            format!("\u{feff}{crlf}\r\n"),
+        ]
+    }
+
+    #[test]
+    fn texts_are_read_as_they_are_handed_over() {
+        let ring = ring(7);
+        let keys = [key(ORIGIN, &ring)];
+        let note = checkpoint().sign(ring.signing().unwrap()).unwrap();
+        for text in handed_over(&note) {
+            assert_eq!(Checkpoint::verify(&text, &keys), Ok(checkpoint()), "{text:?}");
+            assert_eq!(Checkpoint::read(&text), Ok(checkpoint()), "{text:?}");
+        }
+        // Only the ends: what was signed stays as it was signed.
+        for bad in [note.replacen("\n\n", "\n\n\n", 1), note.replacen('\n', " \n", 1), note.replacen('\n', "\n\n", 1)] {
+            assert!(Checkpoint::verify(&bad, &keys).is_err(), "{bad:?}");
+        }
+        let proof = Proof { index: 3, hashes: vec![[1; 32], [2; 32]], extra: None, checkpoint: note };
+        for text in handed_over(&proof.print()) {
+            assert_eq!(Proof::parse(&text), Ok(proof.clone()), "{text:?}");
+        }
+        let text = verifier_key(ORIGIN, &ring.signing().unwrap().public());
+        for text in handed_over(&text) {
+            assert_eq!(VerifierKey::parse(&text).unwrap().origin(), ORIGIN, "{text:?}");
+        }
+        let lines = format!("{0}\n{0}\n", BASE64.encode([1; 32]));
+        for text in handed_over(&lines) {
+            assert_eq!(consistency(&text), Some(vec![[1; 32], [1; 32]]), "{text:?}");
+        }
+        for text in handed_over("") {
+            assert_eq!(consistency(&text), Some(Vec::new()), "{text:?}");
+        }
+        assert_eq!(consistency(&lines.replacen('\n', "\n\n", 1)), None);
     }
 
     #[test]

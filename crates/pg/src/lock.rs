@@ -1,0 +1,98 @@
+//! Locks on what a table stands for, one tenant's rules for instance: only this library takes them, so a right on the table
+//! gives nobody a lock, and the rows stay free.
+
+use std::ffi::CStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use pgrx::pg_sys;
+use skill_core::{Code, Fault};
+
+use super::error::raise;
+use super::sys;
+
+/// What a lock conflicts with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Exclusive ones.
+    Shared,
+    /// All.
+    Exclusive,
+}
+
+/// A lock of the server's lock manager, shown in `pg_locks` as one on an object of the table.
+#[derive(Clone, Copy)]
+pub struct Lock {
+    pub table: pg_sys::Oid,
+    /// A hash: two locks under one number wait for each other without need.
+    pub object: u32,
+}
+
+impl Lock {
+    /// The lock on what `key` names among the things of this table of the extension.
+    pub fn new(table: &CStr, key: &[&str]) -> Self {
+        // The same in every process of a server, which has one build of this library.
+        let mut hash = DefaultHasher::new();
+        key.hash(&mut hash);
+        Lock { table: sys::relation(table), object: hash.finish() as u32 }
+    }
+
+    fn tag(&self) -> pg_sys::LOCKTAG {
+        pg_sys::LOCKTAG {
+            locktag_field1: sys::database().to_u32(),
+            locktag_field2: self.table.to_u32(),
+            locktag_field3: self.object,
+            locktag_field4: 0,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        }
+    }
+
+    fn mode(mode: Mode) -> pg_sys::LOCKMODE {
+        let mode = match mode {
+            Mode::Shared => pg_sys::ShareLock,
+            Mode::Exclusive => pg_sys::ExclusiveLock,
+        };
+        mode as pg_sys::LOCKMODE
+    }
+
+    fn acquire(&self, mode: Mode, wait: bool) -> bool {
+        // SAFETY: a complete tag; inside a transaction, whose end releases the lock.
+        let result = unsafe { pg_sys::LockAcquire(&self.tag(), Lock::mode(mode), false, !wait) };
+        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
+
+    /// Takes the lock until the end of the transaction; false when others hold it.
+    pub fn try_take(&self, mode: Mode) -> bool {
+        self.acquire(mode, false)
+    }
+
+    /// Takes the lock until the end of the transaction, and waits for it.
+    pub fn take(&self, mode: Mode) {
+        self.acquire(mode, true);
+    }
+
+    /// Gives back a lock that this statement took, when nothing was written under it.
+    pub fn release(&self, mode: Mode) {
+        // SAFETY: releases nothing that is not held.
+        unsafe { pg_sys::LockRelease(&self.tag(), Lock::mode(mode), false) };
+    }
+}
+
+/// Milliseconds that this session waits for a lock, if it set a limit.
+pub fn timeout_millis() -> Option<u64> {
+    // SAFETY: a plain variable of this backend.
+    u64::try_from(unsafe { pg_sys::LockTimeout }).ok().filter(|millis| *millis > 0)
+}
+
+/// Raises 25001 where what the calling statement does would not be committed at its end: its locks would stay as long as
+/// somebody's transaction. A superuser may.
+pub fn prevent_in_transaction_block(what: &str) {
+    // SAFETY: plain reads of this backend.
+    if unsafe { pg_sys::IsInTransactionBlock(true) && !pg_sys::superuser() } {
+        raise(
+            Fault::new(Code::ActiveTransaction, format!("{what} cannot run inside a transaction block"))
+                .detail("Its locks would last as long as the transaction, and hold up others.")
+                .hint("Call it as a statement by itself, without BEGIN."),
+        );
+    }
+}

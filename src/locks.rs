@@ -1,0 +1,126 @@
+//! Locks that nobody can hold for long against those who decide: an approval, or a change of rules, ends the transaction that
+//! holds it up.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
+
+use skill_core::{Code, Fault};
+use skill_pg::error::{check_for_interrupts, warning};
+use skill_pg::lock::{Lock, Mode, timeout_millis};
+use skill_pg::spi::{self, As, See};
+use skill_pg::xact::End;
+use skill_pg::{arg, error};
+
+/// How long those who decide wait before they end what they wait for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Seconds for which a call of seal_audit(), adopt_log() or maintain() may keep others from the same.
+const LONGEST_MAINTENANCE: i32 = 60;
+
+thread_local! {
+    static TAKEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Takes the lock on `key` among the things of a table, until the end of the transaction. A reviewer, an administrator and
+/// a superuser wait a second; then sessions of nobody above them that still hold it, in a transaction older than that,
+/// are terminated. `what` completes "another transaction is changing ...".
+pub fn take(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Lock, Fault> {
+    TAKEN.set(true);
+    let lock = Lock::new(table, key);
+    if lock.try_take(mode) {
+        return Ok(lock);
+    }
+    let rank = rank();
+    let limit = timeout_millis().map(Duration::from_millis);
+    let patience = limit.map_or(PATIENCE, |limit| limit.min(PATIENCE));
+    let started = Instant::now();
+    while rank > 0 && started.elapsed() < patience {
+        std::thread::sleep(Duration::from_millis(5));
+        check_for_interrupts();
+        if lock.try_take(mode) {
+            return Ok(lock);
+        }
+    }
+    if rank > 0 && started.elapsed() >= PATIENCE {
+        end_holders(&lock, rank, 1, what);
+    }
+    if !error::lock_timed_out(|| lock.take(mode)) {
+        return Ok(lock);
+    }
+    let fault = Fault::new(Code::LockNotAvailable, format!("another transaction is changing {what}"))
+        .hint("Try again, or raise lock_timeout.");
+    Err(match holders(&lock) {
+        Some(holders) => fault.detail(format!("It is held by {holders}.")),
+        None => fault,
+    })
+}
+
+/// As [`take`], but without waiting, and against transactions that are older than a minute only; false when others hold it.
+pub fn try_take(table: &CStr, key: &[&str], what: &str) -> bool {
+    let lock = Lock::new(table, key);
+    if lock.try_take(Mode::Exclusive) {
+        return true;
+    }
+    let rank = rank();
+    if rank == 0 || !end_holders(&lock, rank, LONGEST_MAINTENANCE, what) {
+        return false;
+    }
+    let started = Instant::now();
+    while !lock.try_take(Mode::Exclusive) {
+        if started.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        check_for_interrupts();
+    }
+    true
+}
+
+/// Who holds the lock on `key`, for a message.
+pub fn holder(table: &CStr, key: &[&str]) -> Option<String> {
+    holders(&Lock::new(table, key))
+}
+
+/// 3 for superusers, 2 for administrators, 1 for reviewers, 0 for all others, who end nobody.
+pub fn rank() -> i32 {
+    const SQL: &str = "SELECT CASE WHEN r.rolsuper THEN 3 WHEN pg_has_role('skill_system_admin', 'USAGE') THEN 2 \
+         WHEN pg_has_role('skill_system_reviewer', 'USAGE') THEN 1 ELSE 0 END FROM pg_roles r WHERE r.rolname = current_user";
+    spi::one(SQL, As::Caller, See::Latest, &[]).unwrap_or(0)
+}
+
+/// Terminates the sessions that hold the lock in a transaction older than `age` seconds; tells whether there were any.
+fn end_holders(lock: &Lock, rank: i32, age: i32, what: &str) -> bool {
+    const SQL: &str = include_str!("locks_end_holders.sql");
+    let ended: Vec<(i32, String)> =
+        spi::collect(SQL, As::Owner, See::Latest, &[arg(lock.table), arg(i64::from(lock.object)), arg(rank), arg(age)]);
+    for (pid, role) in &ended {
+        warning(format!("terminated process {pid} of role \"{role}\", whose open transaction held up {what}"));
+    }
+    !ended.is_empty()
+}
+
+fn holders(lock: &Lock) -> Option<String> {
+    const SQL: &str = "SELECT string_agg(CASE WHEN l.pid IS NULL THEN 'a prepared transaction' \
+             ELSE format('process %s of role \"%s\", open since %s', l.pid, a.usename, date_trunc('second', a.xact_start)) END, ', ') \
+         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.locktype = 'object' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+             AND l.classid = $1 AND l.objid::bigint = $2 AND l.granted";
+    spi::one(SQL, As::Owner, See::Latest, &[arg(lock.table), arg(i64::from(lock.object))])
+}
+
+/// Called at the ends of transactions. A prepared transaction would keep its locks, and nobody could end it.
+pub fn at_transaction_end(end: End) {
+    if end == End::BeforePrepare && TAKEN.get() && rank() < 3 {
+        error::raise(
+            Fault::new(
+                Code::NotInPrerequisiteState,
+                "cannot PREPARE a transaction that changed policies, skills, rules or filings",
+            )
+            .detail("It would hold up those who decide about them until somebody ends it.")
+            .hint("COMMIT it."),
+        );
+    }
+    if matches!(end, End::Committed | End::Prepared | End::Aborted) {
+        TAKEN.set(false);
+    }
+}

@@ -1,0 +1,52 @@
+//! `delete_rows()`: the right to DELETE from a table would also be the right to lock it against all tenants.
+
+use serde_json::{Map, Value};
+use skill_core::input::invalid;
+use skill_core::{Code, Fault};
+use skill_pg::spi::{self, As, Once, See};
+use skill_pg::{Answer, Call, Oid, arg, pg_function, sys};
+
+use crate::args::{json, missing};
+
+/// Tables whose rows administrators maintain with INSERT, UPDATE and this function.
+const TABLES: &[&str] = &[
+    "policy_profiles",
+    "checklist_templates",
+    "entity_type_definitions",
+    "validation_presets",
+    "entity_field_definitions",
+    "entity_relationship_rules",
+    "rrc_field_mappings",
+    "agents",
+    "skill_artifacts",
+    "skill_personas",
+    "skill_code_blocks",
+    "agent_definitions",
+];
+
+pg_function!(delete_rows);
+/// `delete_rows(table_name, key)` → how many.
+fn delete_rows(call: &Call) -> Answer {
+    sys::prevent_if_read_only(c"delete_rows()");
+    let table: Oid = call.get::<Option<_>>(0).ok_or_else(|| missing("table_name"))?;
+    let key = json(call, 1, "key")?.ok_or_else(|| missing("key"))?;
+    let key: &Map<String, Value> = key.as_object().filter(|key| !key.is_empty()).ok_or_else(|| {
+        invalid("key must be an object with at least one column").hint("For example '{\"name\": \"dev\"}'.")
+    })?;
+    let name = sys::relation_name(table).filter(|name| sys::find_table(&sys::c_string(name)) == Some(table));
+    let Some(name) = name.filter(|name| TABLES.contains(&name.as_str())) else {
+        return Err(Fault::new(Code::InvalidParameterValue, "not a table whose rows administrators delete")
+            .hint(format!("They are {}.", TABLES.join(", "))));
+    };
+    const COLUMN: &str = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1 AND attname = $2 AND attnum > 0 AND NOT attisdropped)";
+    for column in key.keys() {
+        if spi::one(COLUMN, As::Caller, See::Latest, &[arg(table), arg(column.as_str())]) != Some(true) {
+            return Err(Fault::new(Code::UndefinedObject, format!("column \"{column}\" of {name} does not exist")));
+        }
+    }
+    let sql = format!(
+        "DELETE FROM skill_system.{name} t WHERE t.tenant_id = skill_system.current_tenant() AND to_jsonb(t) @> $1"
+    );
+    let deleted = spi::execute(Once(&sql), As::Owner, See::OwnWrites, &[call.arg(1)]);
+    Ok(call.answer(deleted as i64))
+}
