@@ -122,10 +122,15 @@ class Cluster:
         self.settings = ("fsync=off", *settings)
         self.environment = {}
         self.copied = copied
+        # Bytes of address space that each process of the server may have; none: as many as it gets.
+        self.address_space = None
 
     def _tool(self, action, *arguments):
+        limited = []
+        if self.address_space:
+            limited = ["bash", "-c", 'ulimit -S -v "$0"; exec "$@"', str(self.address_space // 1024)]
         done = subprocess.run(
-            [TOOL, action, self.directory, *arguments],
+            [*limited, TOOL, action, self.directory, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

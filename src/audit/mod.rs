@@ -23,7 +23,8 @@ use crate::settings;
 pub use append::{append, append_by, append_by_for, append_for, append_system};
 pub use identity::{has_identity, log_id};
 pub use record::{
-    LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest, missing, signing_with, take_written,
+    LEAF_HASH, PROBLEM, RECORD_DIGEST, TOO_LARGE, explain_problem, leaf_digest, missing, signing_with, take_written,
+    verified,
 };
 
 pub const MODULE: Module = Module {

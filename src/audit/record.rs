@@ -4,10 +4,11 @@ use const_format::concatcp;
 use std::cell::{Cell, RefCell};
 
 use skill_core::audit::keyring::{Keyring, MacKey};
+use skill_core::audit::skr1::EncodeError;
 use skill_core::audit::{Record, check_claims, damaged_leaf_hash, leaf_hash, sign, verify};
-use skill_core::jsonb;
+use skill_core::jsonb::{self, JsonbError};
 use skill_core::ledger::tree::{self, Hash};
-use skill_core::limits::Bounds;
+use skill_core::limits::{Bounds, LimitError};
 use skill_core::{Code, Fault};
 use skill_pg::insert::{Columns, Inserter, Refused, TableRow};
 use skill_pg::{
@@ -58,6 +59,20 @@ thread_local! {
     /// Signs instead of the active key.
     static SIGNER: RefCell<Option<String>> = const { RefCell::new(None) };
     static WRITTEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Memory that is kept for the next record.
+const KEPT: usize = 1 << 20;
+
+fn with_buffer<T>(body: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.clear();
+        let result = body(buffer);
+        if buffer.capacity() > KEPT {
+            *buffer = Vec::new();
+        }
+        result
+    })
 }
 
 /// A record was written since the last call: what is sealed elsewhere must be sealed here, too, once this transaction
@@ -165,8 +180,7 @@ impl Signed {
         let current_user = (current != session).then(|| sys::role_name(current));
         let mut signature = Vec::with_capacity(160);
         let key_id = signing_key(&ring, |key| {
-            BUFFER.with_borrow_mut(|buffer| {
-                buffer.clear();
+            with_buffer(|buffer| {
                 Record {
                     id: &id,
                     tenant_id,
@@ -273,13 +287,24 @@ impl<'c> Values<'c> {
         Some(Values { record, event_data: call.jsonb(4)?, signature: call.text(13)? })
     }
 
-    /// The signed bytes. The table cannot hold what could not be signed, so an error means damage.
-    fn encode(&self, out: &mut Vec<u8>, log_id: &[u8; 16]) -> Result<(), Fault> {
-        out.clear();
-        self.record.encode::<Fault>(out, log_id, Bounds::RECORDED.with_text(settings::max_record_bytes()), |writer| {
-            Ok(jsonb::encode_into(self.event_data, writer)?)
-        })
+    /// The signed bytes. The table cannot hold what could not be signed, so an error means damage, or that less is accepted
+    /// now than when the record was written.
+    fn encode(&self, out: &mut Vec<u8>, log_id: &[u8; 16], bounds: Bounds) -> Result<(), JsonbError> {
+        self.record.encode(out, log_id, bounds, |writer| jsonb::encode_into(self.event_data, writer))
     }
+}
+
+/// What `audit_problem()` reports of a record that is larger than is read now.
+pub const TOO_LARGE: &str = "record_too_large";
+
+/// The bounds of what is verified: those of all records ever written, up to the size that is read now.
+pub fn verified() -> Bounds {
+    Bounds::RECORDED.with_text(settings::max_record_bytes())
+}
+
+/// Seen before it is read. The binary form of short numbers has four times the length of their text.
+fn is_too_large(call: &Call) -> bool {
+    call.size(4).is_some_and(|size| size > 4 * settings::max_record_bytes())
 }
 
 pg_function!(audit_problem, of any size);
@@ -288,12 +313,16 @@ fn audit_problem(call: &Call) -> Answer {
     let Some(log_id) = call.get::<Option<Uuid>>(0) else {
         return Ok(call.null());
     };
+    if is_too_large(call) {
+        return Ok(call.answer(TOO_LARGE));
+    }
     let id = call.get::<Option<Uuid>>(1);
     let Some(values) = id.as_ref().and_then(|id| Values::read(call, id.as_bytes())) else {
         return Ok(call.answer("value_missing"));
     };
     let ring = keys::keyring()?;
-    let problem = BUFFER.with_borrow_mut(|buffer| match values.encode(buffer, log_id.as_bytes()) {
+    let problem = with_buffer(|buffer| match values.encode(buffer, log_id.as_bytes(), verified()) {
+        Err(JsonbError::Encode(EncodeError::Limit(LimitError::TooLarge(_)))) => Some(TOO_LARGE),
         Err(_) => Some("event_data_damaged"),
         Ok(()) => verify(&ring, values.record.key_id, values.signature, buffer).err().map(|problem| problem.code()),
     });
@@ -306,8 +335,10 @@ fn audit_leaf_hash(call: &Call) -> Answer {
     let (Some(log_id), Some(id)) = (call.get::<Option<Uuid>>(0), call.get::<Option<Uuid>>(1)) else {
         return Ok(call.null());
     };
-    let hash = BUFFER.with_borrow_mut(|buffer| {
-        match Values::read(call, id.as_bytes()).filter(|values| values.encode(buffer, log_id.as_bytes()).is_ok()) {
+    // Whatever the bounds are now: a record has one leaf.
+    let encoded = |values: &Values, buffer: &mut Vec<u8>| values.encode(buffer, log_id.as_bytes(), Bounds::RECORDED);
+    let hash = with_buffer(|buffer| {
+        match Values::read(call, id.as_bytes()).filter(|values| encoded(values, buffer).is_ok()) {
             Some(values) => leaf_hash(buffer, values.signature),
             // Even a damaged record has its leaf, so that it cannot hold up those after it.
             None => damaged_leaf_hash(log_id.as_bytes(), id.as_bytes()),
@@ -322,14 +353,17 @@ fn audit_record_digest(call: &Call) -> Answer {
     let (Some(log_id), Some(id)) = (call.get::<Option<Uuid>>(0), call.get::<Option<Uuid>>(1)) else {
         return Ok(call.null());
     };
+    if is_too_large(call) {
+        return Ok(call.null());
+    }
     // The nonce is new for each verification, so nobody can have chosen records that cancel out.
     let (Some(nonce), Some(values)) = (call.bytes(14), Values::read(call, id.as_bytes())) else {
         return Ok(call.null());
     };
     let ring = keys::keyring()?;
     progress::advance(1, |done| format!("verify_audit: {done} records"));
-    let digest = BUFFER.with_borrow_mut(|buffer| {
-        values.encode(buffer, log_id.as_bytes()).ok()?;
+    let digest = with_buffer(|buffer| {
+        values.encode(buffer, log_id.as_bytes(), verified()).ok()?;
         verify(&ring, values.record.key_id, values.signature, buffer).ok()?;
         Some(leaf_digest(nonce, id.as_bytes(), &leaf_hash(buffer, values.signature)))
     });
@@ -357,6 +391,9 @@ pub const RECORD_DIGEST: &str = concatcp!("skill_system.audit_record_digest", RE
 
 /// In words what `audit_problem()` reports.
 pub fn explain_problem(code: &str) -> &'static str {
+    if code == TOO_LARGE {
+        return "the record is larger than skill_system.max_record_size and was not read: verify it with a larger one";
+    }
     use skill_core::audit::Problem::{KeyIdDiffers, KeyUnknown, SignatureMalformed, SignatureMismatch};
     [SignatureMalformed, KeyIdDiffers, KeyUnknown, SignatureMismatch]
         .into_iter()

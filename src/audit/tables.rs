@@ -271,7 +271,7 @@ fn capture_change(call: &Call) -> Answer {
                     .detail("It was dropped or renamed after audit_table() had chosen it.")
                     .hint("Call audit_table() again."));
             }
-            if let Some(change) = statement.changes.change(&trigger)? {
+            if let Some(change) = statement.changes.change(&trigger, settings::max_record_bytes())? {
                 let records = match &mut statement.records {
                     Some(records) => records,
                     none => none.insert(Appender::open()?),

@@ -7,17 +7,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use const_format::concatcp;
 use serde_json::json;
+use skill_core::jsonb::{self, JsonbError};
 use skill_core::ledger::checkpoint::Checkpoint;
 use skill_core::ledger::tree::{self, Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, FromRow, Timestamptz, Uuid, arg, columns, pg_function, sys};
+use skill_pg::{Answer, Call, FromRow, Row, Timestamptz, Uuid, arg, columns, pg_function, sys};
 
 use super::proof::{self, Stored};
 use super::retention;
 use super::state::{self, State};
 use super::tiles::{ID, LeafFinder, StoredTiles, hash_in, read_ids};
+use crate::audit;
 
 pg_function!(audit_export);
 /// `audit_export(since, until)`: manifest, one line a leaf, manifest.
@@ -104,12 +106,11 @@ fn leaves_of(since: Timestamptz, until: Timestamptz, size: u64) -> Result<Range<
 const FIRST_OF_OUR_ERA: Timestamptz = Timestamptz(-63_082_281_600_000_000);
 
 columns! {
-    /// A record as the export writes it; values that are missing from a damaged one are null.
+    /// A record as the export writes it, without `event_data`; values that are missing from a damaged one are null.
     struct Record {
         id: Uuid = "id",
         tenant_id: Option<String> = "tenant_id",
         event_type: Option<String> = "event_type",
-        event_data: Option<String> = "event_data::text",
         actor_id: Option<String> = "actor_id",
         actor_type: Option<String> = "actor_type",
         created_at: Option<String> = "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
@@ -157,70 +158,96 @@ impl Writer {
             let ids = ids.get(slots).ok_or_else(|| {
                 Fault::new(Code::DataCorrupted, format!("row {n} of audit_map is missing or too short"))
             })?;
-            let found = self.records(ids);
-            let tile = self.tiles.tile(0, n)?;
-            for (leaf, id) in (at..end).zip(ids.chunks_exact(ID)) {
-                match found.get(id) {
-                    Some(record) => {
-                        self.records += 1;
-                        self.line.clear();
-                        self.line.extend_from_slice(format!("{{\"leaf\":{leaf},").as_bytes());
-                        self.line.extend_from_slice(record);
-                        emit(std::str::from_utf8(&self.line).unwrap_or_default());
-                    }
-                    None => {
-                        self.missing += 1;
-                        let hash = STANDARD.encode(hash_in(&tile, leaf).unwrap_or_default());
-                        let id = uuid::Uuid::from_slice(id).unwrap_or_default();
-                        emit(&json!({"leaf": leaf, "id": id.to_string(), "missing": true, "hash": hash}).to_string());
-                    }
-                }
-            }
+            self.tile(at, ids, emit)?;
             at = end;
         }
         Ok(())
     }
 
-    /// The records with these ids, each as the rest of its line.
-    fn records(&mut self, ids: &[u8]) -> HashMap<[u8; ID], Vec<u8>> {
+    /// The leaves of a tile from `first` on, with these ids. One record at a time is read as text.
+    fn tile(&mut self, first: u64, ids: &[u8], emit: &mut impl FnMut(&str)) -> Result<(), Fault> {
+        let tile = self.tiles.tile(0, first / TILE_WIDTH as u64)?;
         let wanted: Vec<Uuid> =
             ids.chunks_exact(ID).filter_map(|id| id.try_into().ok()).map(Uuid::from_bytes).collect();
-        const SQL: &str = concatcp!("SELECT ", Record::COLUMNS, " FROM skill_system.audit_logs WHERE id = ANY ($1)");
+        const SQL: &str =
+            concatcp!("SELECT ", Record::COLUMNS, ", event_data FROM skill_system.audit_logs WHERE id = ANY ($1)");
         spi::with_rows(SQL, As::Caller, See::Statement, &[arg(wanted), arg(FIRST_OF_OUR_ERA)], |rows| {
-            rows.iter().map(Record::from_row).map(|record| (*record.id.as_bytes(), record.members())).collect()
+            let found: HashMap<[u8; ID], &Row> = rows.iter().map(|row| (*row.get::<Uuid>(1).as_bytes(), row)).collect();
+            for (leaf, id) in (first..).zip(ids.chunks_exact(ID)) {
+                let row = found.get(id);
+                if row.is_some_and(|row| row.scratch(|row| self.record(leaf, row, emit))) {
+                    continue;
+                }
+                let why = if row.is_some() { "too_large" } else { "missing" };
+                self.missing += u64::from(row.is_none());
+                let hash = STANDARD.encode(hash_in(&tile, leaf).unwrap_or_default());
+                let id = uuid::Uuid::from_slice(id).unwrap_or_default();
+                emit(&json!({"leaf": leaf, "id": id.to_string(), why: true, "hash": hash}).to_string());
+            }
+            Ok(())
         })
+    }
+
+    /// Writes a record, unless it is too large.
+    fn record(&mut self, leaf: u64, row: &Row, emit: &mut impl FnMut(&str)) -> bool {
+        let bounds = audit::verified();
+        if row.size(EVENT_DATA).is_some_and(|size| size > 4 * bounds.text) {
+            return false;
+        }
+        let event_data = row.jsonb(EVENT_DATA);
+        // A damaged value is written as null, which gives another leaf.
+        let event_data = match event_data.map(|root| jsonb::measure(root, bounds)) {
+            Some(Err(JsonbError::Encode(_))) => return false,
+            Some(Err(JsonbError::Damaged)) | None => None,
+            Some(Ok(_)) => event_data,
+        };
+        self.records += 1;
+        self.line.clear();
+        self.line.extend_from_slice(format!("{{\"leaf\":{leaf},").as_bytes());
+        Record::from_row(row).write(event_data, &mut self.line);
+        emit(std::str::from_utf8(&self.line).unwrap_or_default());
+        if self.line.capacity() > KEPT_LINE {
+            self.line = Vec::new();
+        }
+        true
     }
 }
 
+/// Position of `event_data`, behind the columns of [`Record`].
+const EVENT_DATA: i32 = 13;
+/// Memory that is kept for the next line.
+const KEPT_LINE: usize = 1 << 20;
+
 impl Record {
     /// The members in their order, after `"leaf"`.
-    fn members(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512);
-        let mut member = |name: &str, value: Option<&str>, quoted: bool| {
-            out.extend_from_slice(if name == "id" { b"\"" } else { b",\"" });
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":");
+    fn write(&self, event_data: Option<&[u8]>, out: &mut Vec<u8>) {
+        let quoted = |out: &mut Vec<u8>, name: &str, value: Option<&str>| {
+            out.extend_from_slice(format!(",\"{name}\":").as_bytes());
             match value {
                 None => out.extend_from_slice(b"null"),
                 // Cannot fail: the target is memory.
-                Some(text) if quoted => drop(serde_json::to_writer(&mut out, text)),
-                Some(text) => out.extend_from_slice(text.as_bytes()),
+                Some(text) => drop(serde_json::to_writer(out, text)),
             }
         };
-        member("id", Some(&self.id.to_string()), true);
-        member("tenant_id", self.tenant_id.as_deref(), true);
-        member("event_type", self.event_type.as_deref(), true);
-        member("event_data", self.event_data.as_deref(), false);
-        member("actor_id", self.actor_id.as_deref(), true);
-        member("actor_type", self.actor_type.as_deref(), true);
-        member("created_at", self.created_at.as_deref(), true);
-        member("recorded_at", self.recorded_at.as_deref(), true);
-        member("transaction_id", self.transaction_id.map(|id| id.to_string()).as_deref(), false);
-        member("session_user_name", self.session_user_name.as_deref(), true);
-        member("current_user_name", self.current_user_name.as_deref(), true);
-        member("key_id", self.key_id.as_deref(), true);
-        member("signature", self.signature.as_deref(), true);
+        out.extend_from_slice(format!("\"id\":\"{}\"", self.id).as_bytes());
+        quoted(out, "tenant_id", self.tenant_id.as_deref());
+        quoted(out, "event_type", self.event_type.as_deref());
+        out.extend_from_slice(b",\"event_data\":");
+        let start = out.len();
+        if event_data.is_none_or(|root| jsonb::write_text(root, out).is_err()) {
+            out.truncate(start);
+            out.extend_from_slice(b"null");
+        }
+        quoted(out, "actor_id", self.actor_id.as_deref());
+        quoted(out, "actor_type", self.actor_type.as_deref());
+        quoted(out, "created_at", self.created_at.as_deref());
+        quoted(out, "recorded_at", self.recorded_at.as_deref());
+        let transaction_id = self.transaction_id.map_or("null".to_owned(), |id| id.to_string());
+        out.extend_from_slice(format!(",\"transaction_id\":{transaction_id}").as_bytes());
+        quoted(out, "session_user_name", self.session_user_name.as_deref());
+        quoted(out, "current_user_name", self.current_user_name.as_deref());
+        quoted(out, "key_id", self.key_id.as_deref());
+        quoted(out, "signature", self.signature.as_deref());
         out.push(b'}');
-        out
     }
 }

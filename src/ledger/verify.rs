@@ -20,7 +20,7 @@ use super::retention::retired_leaves;
 use super::rotation::unannounced_keys;
 use super::state::{self, State};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
-use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, explain_problem, leaf_digest, protection};
+use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, TOO_LARGE, explain_problem, leaf_digest, protection};
 
 /// The phases, in order, as `progress` counts them.
 const PHASES: [&str; 4] = ["records", "leaves", "tree", "indexes"];
@@ -44,7 +44,8 @@ fn verify_audit(call: &Call) -> Answer {
         )
         .detail(format!("The sealed tree has {size} leaves.")));
     }
-    let mut verification = Verification { rows: call.row_set(), log_id: state::log_id(), state, covered: 0 };
+    let mut verification =
+        Verification { rows: call.row_set(), log_id: state::log_id(), state, covered: 0, too_large: Vec::new() };
     match from_leaf {
         Some(leaf) => verification.since_leaf(leaf as u64)?,
         None if always => verification.everything()?,
@@ -61,6 +62,8 @@ struct Verification<'c> {
     log_id: Option<Uuid>,
     state: Option<State>,
     covered: i64,
+    /// Records that were too large to be read.
+    too_large: Vec<Option<Uuid>>,
 }
 
 /// Sums over records.
@@ -85,6 +88,28 @@ impl Verification<'_> {
     /// A problem of a record: partition, id and created_at are the first columns of the row.
     fn problem_of(&mut self, row: &Row, problem: &str, detail: &str) {
         self.rows.push(&[row.arg(1), row.arg(2), row.arg(3), arg(problem), arg(detail)]);
+    }
+
+    /// What `audit_problem()` found of a record; what was too large to be read is reported once.
+    fn problem_code_of(&mut self, row: &Row, problem: &str) {
+        let id = row.get::<Option<Uuid>>(2);
+        if problem != TOO_LARGE || !self.too_large.contains(&id) {
+            self.problem_of(row, problem, explain_problem(problem));
+        }
+        if problem == TOO_LARGE {
+            self.too_large.push(id);
+        }
+    }
+
+    /// Why a record does not hash to its leaf: it is another one, or cannot be read.
+    fn mismatch_of(&mut self, row: &Row, leaf: u64) {
+        const SQL: &str = concatcp!("SELECT ", PROBLEM, " FROM skill_system.audit_logs a WHERE a.id = $2");
+        let problem = spi::one::<String>(SQL, As::Caller, See::Statement, &[arg(self.log_id), row.arg(2)]);
+        if problem.as_deref() == Some(TOO_LARGE) {
+            return self.problem_code_of(row, TOO_LARGE);
+        }
+        let detail = format!("the record is not the one that was sealed as leaf {leaf}");
+        self.problem_of(row, "leaf_mismatch", &detail);
     }
 
     fn problem(&mut self, problem: &str, detail: &str) {
@@ -185,8 +210,7 @@ impl Verification<'_> {
         );
         let log_id = self.log_id;
         spi::stream(SQL, &[arg(log_id)], |row| {
-            let problem: &str = row.get(4);
-            self.problem_of(row, problem, explain_problem(problem));
+            self.problem_code_of(row, row.get(4));
             Ok(())
         })
     }
@@ -347,8 +371,7 @@ impl Verification<'_> {
                 for (place, (leaf, _, hash)) in leaves.iter().enumerate().filter(|(_, (_, other, _))| *other == id) {
                     seen[place] += 1;
                     if row.bytes(4) != Some(hash) {
-                        let detail = format!("the record is not the one that was sealed as leaf {leaf}");
-                        self.problem_of(row, "leaf_mismatch", &detail);
+                        self.mismatch_of(row, *leaf);
                     }
                     if seen[place] == 2 {
                         self.problem_of(row, "record_twice", &format!("leaf {leaf} has more than one record"));
@@ -407,7 +430,7 @@ impl Verification<'_> {
             spi::stream(SQL, &args, |row| {
                 self.covered += 1;
                 if let Some(problem) = row.text(4) {
-                    self.problem_of(row, problem, explain_problem(problem));
+                    self.problem_code_of(row, problem);
                 }
                 Ok(())
             })
@@ -431,7 +454,7 @@ impl Verification<'_> {
             progress::advance(1, |done| format!("verify_audit: {done} records"));
             self.covered += 1;
             if let Some(problem) = row.text(4) {
-                self.problem_of(row, problem, explain_problem(problem));
+                self.problem_code_of(row, problem);
             }
             if self.state.is_none() || row.get::<Option<bool>>(5) == Some(true) {
                 return Ok(());

@@ -24,6 +24,8 @@ pub enum Code {
     InsufficientPrivilege,
     /// `42704` undefined_object
     UndefinedObject,
+    /// `53200` out_of_memory
+    OutOfMemory,
     /// `53400` configuration_limit_exceeded
     ConfigurationLimitExceeded,
     /// `54000` program_limit_exceeded
@@ -67,6 +69,7 @@ impl Code {
             Code::TriggerProtocolViolated => "39P01",
             Code::InsufficientPrivilege => "42501",
             Code::UndefinedObject => "42704",
+            Code::OutOfMemory => "53200",
             Code::ConfigurationLimitExceeded => "53400",
             Code::ProgramLimitExceeded => "54000",
             Code::NotInPrerequisiteState => "55000",

@@ -88,26 +88,36 @@ pub fn measure(root: &[u8], bounds: Bounds) -> Result<usize, JsonbError> {
     Ok(meter.text_length())
 }
 
-/// SHA-256 and length of the value's text, as `::text` gives it, without building that.
-pub fn text_digest(root: &[u8]) -> Result<([u8; 32], u64), JsonbError> {
-    let mut text = TextHasher { sha256: Sha256::new(), length: 0, open: Vec::new(), after_key: false };
-    encode_into(root, &mut text)?;
-    Ok((text.sha256.finalize().into(), text.length))
+/// `sha256:` with the digest, and the length of the value's text, as `::text` gives it, without building that.
+pub fn text_digest(root: &[u8]) -> Result<(String, u64), JsonbError> {
+    let (mut sha256, mut length) = (Sha256::new(), 0);
+    let mut hash = |bytes: &[u8]| {
+        sha256.update(bytes);
+        length += bytes.len() as u64;
+    };
+    encode_into(root, &mut TextWriter { write: &mut hash, open: Vec::new(), after_key: false })?;
+    Ok((format!("sha256:{}", hex::encode(sha256.finalize())), length))
 }
 
-/// Hashes the text of a value, as the server prints it.
-struct TextHasher {
-    sha256: Sha256,
-    length: u64,
+/// Appends the value's text, as `::text` gives it.
+pub fn write_text(root: &[u8], out: &mut Vec<u8>) -> Result<(), JsonbError> {
+    encode_into(
+        root,
+        &mut TextWriter { write: &mut |bytes| out.extend_from_slice(bytes), open: Vec::new(), after_key: false },
+    )
+}
+
+/// The text of a value, as the server prints it.
+struct TextWriter<'w> {
+    write: &'w mut dyn FnMut(&[u8]),
     /// The brackets that will close what is open, and whether something precedes the next value.
     open: Vec<(u8, bool)>,
     after_key: bool,
 }
 
-impl TextHasher {
+impl TextWriter<'_> {
     fn add(&mut self, bytes: &[u8]) {
-        self.sha256.update(bytes);
-        self.length += bytes.len() as u64;
+        (self.write)(bytes);
     }
 
     /// What separates the next value or key from the one before.
@@ -133,9 +143,8 @@ impl TextHasher {
         self.add(b"\"");
         let mut rest = text;
         while let Some(at) = rest.iter().position(|b| matches!(b, 0..=0x1F | b'"' | b'\\')) {
-            let (plain, special) = rest.split_at(at);
-            self.add(plain);
-            match special[0] {
+            self.add(&rest[..at]);
+            match rest[at] {
                 b'"' => self.add(b"\\\""),
                 b'\\' => self.add(b"\\\\"),
                 0x08 => self.add(b"\\b"),
@@ -145,14 +154,14 @@ impl TextHasher {
                 b'\r' => self.add(b"\\r"),
                 control => self.add(format!("\\u{control:04x}").as_bytes()),
             }
-            rest = &special[1..];
+            rest = &rest[at + 1..];
         }
         self.add(rest);
         self.add(b"\"");
     }
 }
 
-impl JsonEvents<LimitError> for TextHasher {
+impl JsonEvents<LimitError> for TextWriter<'_> {
     fn null(&mut self) -> Result<(), LimitError> {
         self.value(b"null")
     }
@@ -713,8 +722,10 @@ mod tests {
             let mut bytes = Vec::new();
             members(map, &mut ObjectWriter::new(&mut bytes, map.len()));
             let text = printed(&value);
-            let expected: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-            prop_assert_eq!(text_digest(&bytes), Ok((expected, text.len() as u64)));
+            prop_assert_eq!(text_digest(&bytes), Ok((crate::input::sha256(text.as_bytes()), text.len() as u64)));
+            let mut written = Vec::new();
+            write_text(&bytes, &mut written).unwrap();
+            prop_assert_eq!(String::from_utf8(written).unwrap(), text.clone());
             prop_assert!(measure(&bytes, Bounds::STORED).unwrap() >= text.len());
         }
 

@@ -226,7 +226,7 @@ impl JsonEvents<LimitError> for Meter {
 }
 
 /// Length of a text as a JSON string of the server (escape_json).
-fn quoted_length(text: &[u8]) -> usize {
+pub fn quoted_length(text: &[u8]) -> usize {
     let escapes = |b: &u8| match b {
         b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0C | b'\r' => 1,
         0..=0x1F => 5,

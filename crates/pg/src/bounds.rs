@@ -5,7 +5,7 @@ use pgrx::pg_sys::Oid;
 use skill_core::limits::{self, Bounds, check_size};
 use skill_core::{Fault, jsonb};
 
-use super::datum::varlena_bytes;
+use super::datum::{raw_size, varlena_bytes};
 use super::value::{Date, Timestamptz};
 
 /// A value that is out of bounds: `most` bytes, and what holds for JSON.
@@ -44,15 +44,6 @@ pub(crate) fn check_time(what: &str, datum: pg_sys::Datum, oid: Oid) -> Result<(
         pg_sys::DATEOID => limits::check_day(what, Date(datum.value() as i32).unix_days()),
         _ => limits::check_time(what, Timestamptz(datum.value() as i64).unix_micros()).map(drop),
     }
-}
-
-/// Bytes of a varlena behind its header, without reading what is compressed or stored elsewhere.
-///
-/// # Safety
-/// `datum` is a varlena, not NULL.
-pub(crate) unsafe fn raw_size(datum: pg_sys::Datum) -> usize {
-    // SAFETY: the caller's.
-    unsafe { pg_sys::toast_raw_datum_size(datum).saturating_sub(pg_sys::VARHDRSZ) }
 }
 
 /// A varlena as it lies in a row: perhaps compressed, perhaps only where to find it.

@@ -13,8 +13,9 @@ use skill_core::{Code, Fault};
 
 use super::arg::{Arg, ToSql};
 use super::bounds;
-use super::datum::{in_memory, type_name};
+use super::datum::{in_memory, raw_size, type_name};
 use super::error::{self, current_function, raise};
+use super::memory;
 use super::sys;
 use super::value::{Field, Jsonb, Place, read};
 
@@ -154,8 +155,9 @@ pub unsafe fn enter(
     if !has_utf8_encoding() {
         raise(Fault::new(Code::NotInPrerequisiteState, format!("function {name}: database encoding must be UTF8")));
     }
-    let bounds = if bounded { call.check_arguments() } else { Ok(()) };
-    let answer = bounds.and_then(|()| body(&call)).map(|returned| {
+    let ready = memory::check().and_then(|()| if bounded { call.check_arguments() } else { Ok(()) });
+    let answer = ready.and_then(|()| body(&call)).and_then(|returned| memory::check().map(|()| returned));
+    let answer = answer.map(|returned| {
         if returned.serial != call.serial {
             raise(Fault::new(Code::Internal, format!("function {name} returned the answer of another call")));
         }
@@ -302,7 +304,7 @@ impl Call {
             let Some(datum) = self.datum(n) else { continue };
             // SAFETY: an argument that is not NULL, of its declared type; it and the memory live as long as the call.
             unsafe { bounds::check(datum, *oid, most, self.memory) }
-                .map_err(|fault| fault.detail(format!("It is argument {} of {}().", n + 1, current_function())))?;
+                .map_err(|fault| fault.detail(format!("It is argument {} of {}().", n + 1, self.name())))?;
         }
         Ok(())
     }
@@ -326,6 +328,13 @@ impl Call {
     /// The bytes of a jsonb argument behind its header.
     pub fn jsonb(&self, n: usize) -> Option<&[u8]> {
         self.get::<Option<Jsonb>>(n).map(|jsonb| jsonb.0)
+    }
+
+    /// Bytes of an argument behind its header, before it is read; `None` for NULL, and for what has no header.
+    pub fn size(&self, n: usize) -> Option<usize> {
+        let datum = self.datum(n)?;
+        // SAFETY: an argument that is not NULL, of its declared type.
+        unsafe { (pg_sys::get_typlen(self.declared(n)) == -1).then(|| raw_size(datum)) }
     }
 
     /// The elements of a text[] argument.

@@ -5,6 +5,9 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 
+use super::error::OrRaise;
+use super::memory;
+
 /// Name of a type, as SQL writes it.
 pub(crate) fn type_name(oid: Oid) -> String {
     // SAFETY: a palloc'd, NUL-terminated name, copied at once; an unknown type has the name ???.
@@ -50,19 +53,41 @@ pub(crate) unsafe fn in_memory<T>(memory: pg_sys::MemoryContext, body: impl FnOn
     }
 }
 
-/// The bytes of a varlena behind its header; a copy in `memory` where it is compressed or stored elsewhere.
+/// Bytes of a varlena behind its header, without reading what is compressed or stored elsewhere.
 ///
 /// # Safety
-/// `datum` is a varlena, not NULL, and lives, as `memory` does, as long as `'a`.
-pub(crate) unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum, memory: pg_sys::MemoryContext) -> &'a [u8] {
+/// `datum` is a varlena, not NULL.
+pub(crate) unsafe fn raw_size(datum: pg_sys::Datum) -> usize {
+    // SAFETY: the caller's.
+    unsafe { pg_sys::toast_raw_datum_size(datum).saturating_sub(pg_sys::VARHDRSZ) }
+}
+
+/// The bytes of a varlena behind its header; a copy in `context` where it is compressed or stored elsewhere.
+///
+/// # Safety
+/// `datum` is a varlena, not NULL, and lives, as `context` does, as long as `'a`.
+pub(crate) unsafe fn detoasted<'a>(datum: pg_sys::Datum, context: pg_sys::MemoryContext) -> &'a [u8] {
     // SAFETY: the caller's.
     unsafe {
         let mut varlena = datum.cast_mut_ptr();
         // Most values are neither, which is cheaper to see here than to ask the server.
         if pgrx::varatt_is_4b_c(varlena) || pgrx::varatt_is_1b_e(varlena) {
-            varlena = in_memory(memory, || pg_sys::pg_detoast_datum_packed(varlena));
+            varlena = in_memory(context, || pg_sys::pg_detoast_datum_packed(varlena));
         }
         std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))
+    }
+}
+
+/// As [`detoasted`], for bytes that may be copied. Raises 53200 when there is no memory for that.
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum, context: pg_sys::MemoryContext) -> &'a [u8] {
+    // SAFETY: the caller's.
+    unsafe {
+        let bytes = detoasted(datum, context);
+        memory::probe(bytes.len()).or_raise();
+        bytes
     }
 }
 
@@ -78,7 +103,7 @@ pub(crate) unsafe fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum, by_value: bo
         let memory = pg_sys::CurrentMemoryContext;
         match length {
             _ if by_value => a.value() == b.value(),
-            -1 => varlena_bytes(a, memory) == varlena_bytes(b, memory),
+            -1 => detoasted(a, memory) == detoasted(b, memory),
             -2 => CStr::from_ptr(a.cast_mut_ptr()) == CStr::from_ptr(b.cast_mut_ptr()),
             n => plain(a, n as usize) == plain(b, n as usize),
         }

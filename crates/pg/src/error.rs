@@ -57,6 +57,7 @@ pub fn report(fault: Fault, level: PgLogLevel) {
         Code::SerializationFailure => Sql::ERRCODE_T_R_SERIALIZATION_FAILURE,
         Code::InsufficientPrivilege => Sql::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Code::UndefinedObject => Sql::ERRCODE_UNDEFINED_OBJECT,
+        Code::OutOfMemory => Sql::ERRCODE_OUT_OF_MEMORY,
         Code::ConfigurationLimitExceeded => Sql::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
         Code::ProgramLimitExceeded => Sql::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Code::TriggerProtocolViolated => Sql::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,

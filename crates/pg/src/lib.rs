@@ -21,6 +21,7 @@ pub mod insert;
 #[cfg(doctest)]
 mod lifetimes;
 pub mod lock;
+mod memory;
 pub mod one_off;
 pub mod per_database;
 pub mod progress;

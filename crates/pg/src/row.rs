@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
 use super::arg::Arg;
+use super::datum::{in_memory, raw_size};
 use super::error::{current_function, raise};
 use super::sys;
 use super::value::{Field, Jsonb, Place, read};
@@ -23,6 +24,24 @@ impl Row<'_> {
     /// Tuple and descriptor belong together; both, and the memory, live as long as the row.
     pub(crate) unsafe fn new(tuple: pg_sys::HeapTuple, desc: pg_sys::TupleDesc, memory: pg_sys::MemoryContext) -> Self {
         Row { tuple, desc, memory, result: PhantomData }
+    }
+
+    /// Runs `body` with the row; what is read of it, and what the server allocates meanwhile, ends with `body`.
+    pub fn scratch<T>(&self, body: impl FnOnce(&Row<'_>) -> T) -> T {
+        // SAFETY: a new memory context below that of the row, deleted when nothing refers to it any more. An error leaves by
+        // unwinding, and its parent's end deletes it.
+        unsafe {
+            let scratch = pg_sys::AllocSetContextCreateInternal(
+                self.memory,
+                c"skill_system row".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            let result = in_memory(scratch, || body(&Row::new(self.tuple, self.desc, scratch)));
+            pg_sys::MemoryContextDelete(scratch);
+            result
+        }
     }
 
     fn column(&self, n: i32) -> (Option<pg_sys::Datum>, pg_sys::Oid) {
@@ -60,6 +79,13 @@ impl Row<'_> {
     /// The bytes of column `n`, a jsonb, behind its header.
     pub fn jsonb(&self, n: i32) -> Option<&[u8]> {
         self.get::<Option<Jsonb>>(n).map(|jsonb| jsonb.0)
+    }
+
+    /// Bytes of column `n` behind its header, before it is read; `None` for NULL. For types with a header only.
+    pub fn size(&self, n: i32) -> Option<usize> {
+        let (datum, oid) = self.column(n);
+        // SAFETY: a catalogue look-up, and a value of the column's type.
+        unsafe { datum.filter(|_| pg_sys::get_typlen(oid) == -1).map(|datum| raw_size(datum)) }
     }
 
     /// Column `n` with its type, to be passed on.

@@ -6,11 +6,13 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
-use skill_core::jsonb::{JsonbError, ObjectWriter, key_order};
+use skill_core::input::sha256;
+use skill_core::jsonb::{self, JsonbError, ObjectWriter, key_order};
+use skill_core::limits::{Bounds, MAX_JSON_DEPTH, quoted_length};
 use skill_core::{Code, Fault};
 
 use super::arg::arg;
-use super::datum::{in_memory, same_bytes, varlena_bytes};
+use super::datum::{detoasted, in_memory, raw_size, same_bytes, varlena_bytes};
 use super::spi::{self, As, See, with_plain_text};
 use super::sys;
 use super::trigger::{Event, Trigger};
@@ -119,15 +121,16 @@ impl ChangeWriter {
         self.columns.iter().any(|column| column.name.as_bytes() == name.as_bytes())
     }
 
-    /// The change of one firing as the bytes of a jsonb: `{"table", "key", "old", "new"}`, and `old_key` where the key changed;
-    /// `None` when neither the key nor any of the columns did.
-    pub fn change(&mut self, trigger: &Trigger) -> Result<Option<&[u8]>, Fault> {
-        if self.follows_settings { with_plain_text(|| self.write(trigger)) } else { self.write(trigger) }
+    /// The change of one firing as the bytes of a jsonb of at most `most` bytes of text: `{"table", "key", "old", "new"}`, with
+    /// `old_key` where the key changed and `digests` of the values that are too large or too deep for a record; `None` when
+    /// neither the key nor any of the columns did.
+    pub fn change(&mut self, trigger: &Trigger, most: usize) -> Result<Option<&[u8]>, Fault> {
+        if self.follows_settings { with_plain_text(|| self.write(trigger, most)) } else { self.write(trigger, most) }
             .map(|is_change| is_change.then_some(self.buffer.as_slice()))
     }
 
     /// Writes the change into the buffer; false when there is none.
-    fn write(&mut self, trigger: &Trigger) -> Result<bool, Fault> {
+    fn write(&mut self, trigger: &Trigger, most: usize) -> Result<bool, Fault> {
         // SAFETY: tuples and descriptor belong to one firing of the trigger, and have the columns that are read.
         let (old, new) = unsafe {
             let desc = (*trigger.relation()).rd_att;
@@ -148,25 +151,43 @@ impl ChangeWriter {
                 return Ok(false);
             }
         }
-        self.buffer.clear();
-        let members = [
+        // In the order of the keys of a jsonb.
+        let mut room = Room { text: most.saturating_sub(OVERHEAD) };
+        let mut members = Vec::with_capacity(3);
+        for (name, columns, row) in [
             ("key", &self.key, new.as_ref().or(old.as_ref())),
             ("new", &self.columns, new.as_ref()),
             ("old", &self.columns, old.as_ref()),
-        ];
-        let members = || members.iter().filter_map(|(name, columns, row)| row.map(|row| (*name, *columns, row)));
-        let mut record = ObjectWriter::new(&mut self.buffer, members().count() + 1 + usize::from(moved.is_some()));
-        members().for_each(|(name, ..)| record.string(name.as_bytes()));
-        record.string(b"table");
-        if moved.is_some() {
-            record.string(b"old_key");
+        ] {
+            if let Some(row) = row {
+                members.push((name, row.parts(columns, &mut room)?));
+            }
         }
-        for (_, columns, row) in members() {
-            record.object(columns.len(), |object| row.write(columns, object))?;
+        let old_key = moved.map(|old| old.parts(&self.key, &mut room)).transpose()?;
+        let old_key = old_key.map(|parts| ("old_key", parts));
+        let digested = || members.iter().chain(&old_key).filter(|(_, parts)| parts.iter().any(Part::is_digest));
+        let has_digests = usize::from(digested().next().is_some());
+        self.buffer.clear();
+        let count = members.len() + 1 + has_digests + usize::from(old_key.is_some());
+        let mut record = ObjectWriter::new(&mut self.buffer, count);
+        members.iter().for_each(|(name, _)| record.string(name.as_bytes()));
+        record.string(b"table");
+        if has_digests > 0 {
+            record.string(b"digests");
+        }
+        old_key.iter().for_each(|(name, _)| record.string(name.as_bytes()));
+        for (_, parts) in &members {
+            write_values(parts, &mut record)?;
         }
         record.string(self.table.as_bytes());
-        if let Some(old) = moved {
-            record.object(self.key.len(), |object| old.write(&self.key, object))?;
+        if has_digests > 0 {
+            record.object(digested().count(), |object| {
+                digested().for_each(|(name, _)| object.string(name.as_bytes()));
+                digested().try_for_each(|(_, parts)| write_digests(parts, object))
+            })?;
+        }
+        if let Some((_, parts)) = &old_key {
+            write_values(parts, &mut record)?;
         }
         Ok(true)
     }
@@ -176,6 +197,87 @@ impl ChangeWriter {
 fn deferrable_key(relation: pg_sys::Oid) -> Vec<(i16,)> {
     const SQL: &str = "SELECT k FROM pg_index, unnest(indkey::int2[]) k WHERE indrelid = $1 AND indisprimary";
     spi::collect(SQL, As::Caller, See::Statement, &[arg(relation)])
+}
+
+/// Text of a record for its table, keys and punctuation.
+const OVERHEAD: usize = 64 << 10;
+/// Levels of a record around the values of a row.
+const LEVELS: usize = 2;
+
+/// How much text still fits into the record.
+struct Room {
+    text: usize,
+}
+
+impl Room {
+    fn take(&mut self, text: usize) -> bool {
+        let fits = text <= self.text;
+        if fits {
+            self.text -= text;
+        }
+        fits
+    }
+}
+
+/// What a record keeps of one column.
+enum Part<'c> {
+    Value(&'c Captured, Option<pg_sys::Datum>),
+    /// As `to_jsonb` has it.
+    Converted(&'c Captured, &'c [u8]),
+    /// SHA-256 and length of the text of a text or json value and of `to_jsonb(...)::text` of others; of the server's bytes of
+    /// values of other types that are too large for that, which are those of a bytea.
+    Digest(&'c Captured, String, u64),
+}
+
+impl Part<'_> {
+    fn column(&self) -> &Captured {
+        match self {
+            Part::Value(column, _) | Part::Converted(column, _) | Part::Digest(column, ..) => column,
+        }
+    }
+
+    fn is_digest(&self) -> bool {
+        matches!(self, Part::Digest(..))
+    }
+}
+
+/// The values that are kept, in the order of keys.
+fn write_values(parts: &[Part<'_>], record: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
+    let kept = || parts.iter().filter(|part| !part.is_digest());
+    record.object(kept().count(), |object| {
+        kept().for_each(|part| object.string(part.column().name.as_bytes()));
+        kept().try_for_each(|part| match part {
+            // SAFETY: a value of the column, not NULL.
+            Part::Value(column, Some(datum)) => unsafe { write_value(column, *datum, object) },
+            Part::Converted(_, root) => object.jsonb(root),
+            Part::Value(_, None) | Part::Digest(..) => {
+                object.null();
+                Ok(())
+            }
+        })
+    })
+}
+
+/// The digests of the others.
+fn write_digests(parts: &[Part<'_>], object: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
+    let digests = || {
+        parts.iter().filter_map(|part| match part {
+            Part::Digest(column, hash, length) => Some((column, hash, *length)),
+            _ => None,
+        })
+    };
+    object.object(digests().count(), |object| {
+        digests().for_each(|(column, ..)| object.string(column.name.as_bytes()));
+        digests().try_for_each(|(_, hash, length)| {
+            object.object(2, |digest| {
+                digest.string(b"length");
+                digest.string(b"content_sha256");
+                digest.integer(i64::try_from(length).unwrap_or(i64::MAX));
+                digest.string(hash.as_bytes());
+                Ok(())
+            })
+        })
+    })
 }
 
 impl Captured {
@@ -301,16 +403,60 @@ impl Values {
         unsafe { same_bytes(self.datums[at], other.datums[at], column.by_value, column.length) }
     }
 
-    /// `columns` in the order of keys.
-    fn write(&self, columns: &[Captured], object: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
-        columns.iter().for_each(|column| object.string(column.name.as_bytes()));
-        columns.iter().try_for_each(|column| {
-            if self.nulls[column.position] {
-                object.null();
-                return Ok(());
+    /// What a record with so much room keeps of `columns`.
+    fn parts<'c>(&self, columns: &'c [Captured], room: &mut Room) -> Result<Vec<Part<'c>>, JsonbError> {
+        let part = |column: &'c Captured| {
+            let value = (!self.nulls[column.position]).then_some(self.datums[column.position]);
+            match value {
+                // SAFETY: a value of the column, not NULL.
+                Some(datum) if column.length == -1 => unsafe { part(column, datum, room) },
+                _ => Ok(Part::Value(column, value)),
             }
-            // SAFETY: a value of the column, not NULL.
-            unsafe { write_value(column, self.datums[column.position], object) }
+        };
+        columns.iter().map(part).collect()
+    }
+}
+
+/// What a record keeps of a varlena.
+///
+/// # Safety
+/// `datum` is a value of the column, not NULL.
+unsafe fn part<'c>(column: &'c Captured, datum: pg_sys::Datum, room: &mut Room) -> Result<Part<'c>, JsonbError> {
+    /// Values up to this size are converted before they are measured.
+    const CONVERTED: usize = 1 << 20;
+    let within = |room: &Room| Bounds { depth: MAX_JSON_DEPTH - LEVELS, ..Bounds::STORED.with_text(room.text) };
+    // SAFETY: the caller's; what is detoasted lies in the current context, and is only read.
+    unsafe {
+        let size = raw_size(datum);
+        let bytes = || detoasted(datum, pg_sys::CurrentMemoryContext);
+        let digest_of = |bytes: &[u8]| Part::Digest(column, sha256(bytes), bytes.len() as u64);
+        Ok(match column.type_oid {
+            _ if !column.convert.is_null() => {
+                if size > CONVERTED {
+                    return Ok(digest_of(bytes()));
+                }
+                let value = pg_sys::FunctionCall1Coll(column.convert, pg_sys::InvalidOid, datum);
+                let root = detoasted(value, pg_sys::CurrentMemoryContext);
+                match jsonb::measure(root, within(room)) {
+                    Ok(text) if room.take(text) => Part::Converted(column, root),
+                    _ => {
+                        let (hash, length) = jsonb::text_digest(root)?;
+                        Part::Digest(column, hash, length)
+                    }
+                }
+            }
+            pg_sys::JSONBOID => match jsonb::measure(bytes(), within(room)) {
+                Ok(text) if room.take(text) => Part::Value(column, Some(datum)),
+                Err(JsonbError::Damaged) => return Err(JsonbError::Damaged),
+                _ => {
+                    let (hash, length) = jsonb::text_digest(bytes())?;
+                    Part::Digest(column, hash, length)
+                }
+            },
+            _ => {
+                let text = if size > room.text { usize::MAX } else { quoted_length(bytes()) };
+                if room.take(text) { Part::Value(column, Some(datum)) } else { digest_of(bytes()) }
+            }
         })
     }
 }

@@ -20,6 +20,8 @@ use crate::rows::VALUE_MISSING;
 
 /// Separate runs of retired leaves, or ranges named by retirement records, that are kept in mind.
 const MAX_RANGES: usize = 100_000;
+const TOO_LARGE: &str =
+    "the record was larger than skill_system.max_record_size when it was exported, and is not checked";
 /// Tenant and kind of the record that announces a retirement.
 const RETIREMENT: (&str, &str) = ("default", "audit.partition_retired");
 
@@ -193,7 +195,12 @@ struct Piece {
 struct Gone {
     leaf: u64,
     id: String,
+    /// The record is gone.
+    #[serde(default)]
     missing: bool,
+    /// The record is there, and larger than the server reads.
+    #[serde(default)]
+    too_large: bool,
     hash: String,
 }
 
@@ -242,21 +249,27 @@ impl Worker<'_> {
         }
         let mut kind = "";
         members(line, |key, _| {
-            kind =
-                ["missing", "retired", "skill_system_export_end"].into_iter().find(|kind| *kind == key).unwrap_or(kind);
+            kind = ["missing", "too_large", "retired", "skill_system_export_end"]
+                .into_iter()
+                .find(|kind| *kind == key)
+                .unwrap_or(kind);
             Ok(())
         })
         .map_err(|e| e.to_string())?;
         let wrong = |e: serde_json::Error| e.to_string();
         match kind {
-            "missing" => {
+            "missing" | "too_large" => {
                 let gone: Gone = serde_json::from_str(line).map_err(wrong)?;
                 let id = uuid::Uuid::parse_str(&gone.id).map_err(|e| format!("id: {e}"))?.into_bytes();
-                let (true, Some(hash)) = (gone.missing, hash(&gone.hash)) else {
-                    return Err("missing is not true, or hash is not a hash".into());
+                let (true, Some(hash)) = (gone.missing != gone.too_large, hash(&gone.hash)) else {
+                    return Err("missing or too_large is not true, or hash is not a hash".into());
                 };
-                self.piece.missing += 1;
-                self.finding("record_missing", gone.leaf, id, "the record was sealed and is gone");
+                if gone.missing {
+                    self.piece.missing += 1;
+                    self.finding("record_missing", gone.leaf, id, "the record was sealed and is gone");
+                } else {
+                    self.finding("record_too_large", gone.leaf, id, TOO_LARGE);
+                }
                 self.leaf(gone.leaf, id, &hash)
             }
             "retired" => {
@@ -281,6 +294,13 @@ impl Worker<'_> {
         }
     }
 
+    /// A line of which only the beginning was read. Without the record's hash, the root cannot be computed.
+    fn too_long(&mut self, head: &[u8]) {
+        let (leaf, id) = record::leaf_and_id(head);
+        let line = Some(self.piece.lines);
+        self.piece.findings.push(Finding { code: "record_too_large", line, leaf, id, detail: pieces::TOO_LONG.into() });
+    }
+
     fn record(&mut self, record: Line<'_>) -> Result<(), String> {
         let leaf = record.leaf.ok_or("leaf is missing")?;
         self.piece.records += 1;
@@ -303,8 +323,16 @@ impl Worker<'_> {
     }
 }
 
-fn work(bytes: &[u8], log_id: &[u8; 16], keyring: Option<&Keyring>) -> Piece {
+fn work(bytes: pieces::Piece<'_>, log_id: &[u8; 16], keyring: Option<&Keyring>) -> Piece {
     let mut worker = Worker { log_id, keyring, piece: Piece::default(), open: None, buffer: Vec::with_capacity(4096) };
+    let bytes = match bytes {
+        pieces::Piece::Lines(bytes) => bytes,
+        pieces::Piece::TooLong(head) => {
+            worker.piece.lines = 1;
+            worker.too_long(head);
+            return worker.piece;
+        }
+    };
     let (valid, cut) = match std::str::from_utf8(bytes) {
         Ok(text) => (text, false),
         Err(error) => (std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(), true),

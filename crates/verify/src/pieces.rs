@@ -11,31 +11,61 @@ const PIECE: usize = 256 * 1024;
 /// Longest line: the server signs no larger record.
 pub const MAX_LINE: usize = 256 * 1024 * 1024;
 
+/// Said of a record whose line is longer.
+pub const TOO_LONG: &str = "its line is longer than 268435456 bytes and was not read";
+/// Bytes of a line that is too long which are kept: enough to name it.
+const HEAD: usize = 256;
+
+/// What is worked on at once.
+pub enum Piece<'a> {
+    /// Whole lines.
+    Lines(&'a [u8]),
+    /// The beginning of one line that is longer than [`MAX_LINE`]. The rest was passed over.
+    TooLong(&'a [u8]),
+}
+
 /// Cuts the input after line ends.
 struct Cutter<R> {
     input: R,
     /// The beginning of a line whose end is not read yet.
     begun: Vec<u8>,
+    /// The piece is the beginning of a line that is too long.
+    too_long: bool,
 }
 
 impl<R: Read> Cutter<R> {
-    /// Puts the next lines into `piece`; false at the end of the input.
+    fn piece<'a>(&self, bytes: &'a [u8]) -> Piece<'a> {
+        if self.too_long { Piece::TooLong(bytes) } else { Piece::Lines(bytes) }
+    }
+
+    /// Puts the next lines into `piece`, or the beginning of one that is too long; false at the end of the input.
     fn next(&mut self, piece: &mut Vec<u8>) -> Result<bool, Unusable> {
         piece.clear();
         piece.append(&mut self.begun);
+        self.too_long = false;
         loop {
+            if piece.len() > MAX_LINE {
+                self.too_long = true;
+                *piece = piece[..HEAD].to_vec();
+            }
             let searched = piece.len();
             let read = self.input.by_ref().take(PIECE as u64).read_to_end(piece);
             if read.map_err(|e| Unusable(format!("the input cannot be read: {e}")))? == 0 {
                 return Ok(!piece.is_empty());
             }
+            if self.too_long {
+                let end = memchr::memchr(b'\n', &piece[searched..]).map(|end| searched + end + 1);
+                self.begun.extend_from_slice(&piece[end.unwrap_or(piece.len())..]);
+                piece.truncate(HEAD);
+                if end.is_some() {
+                    return Ok(true);
+                }
+                continue;
+            }
             if let Some(end) = memchr::memrchr(b'\n', &piece[searched..]) {
                 self.begun.extend_from_slice(&piece[searched + end + 1..]);
                 piece.truncate(searched + end + 1);
                 return Ok(true);
-            }
-            if piece.len() > MAX_LINE {
-                return Err(Unusable(format!("a line is longer than {MAX_LINE} bytes")));
             }
         }
     }
@@ -58,14 +88,14 @@ pub fn first_line(input: &mut impl BufRead) -> Result<Option<String>, Unusable> 
 pub fn run<T: Send>(
     input: impl Read + Send,
     threads: usize,
-    work: impl Fn(&[u8]) -> T + Sync,
+    work: impl Fn(Piece<'_>) -> T + Sync,
     mut merge: impl FnMut(T, usize) -> Result<(), Unusable>,
 ) -> Result<(), Unusable> {
-    let mut cutter = Cutter { input, begun: Vec::new() };
+    let mut cutter = Cutter { input, begun: Vec::new(), too_long: false };
     if threads <= 1 {
         let mut piece = Vec::new();
         while cutter.next(&mut piece)? {
-            merge(work(&piece), piece.len())?;
+            merge(work(cutter.piece(&piece)), piece.len())?;
         }
         return Ok(());
     }
@@ -82,7 +112,7 @@ pub fn run<T: Send>(
                 let mut piece = Vec::new();
                 loop {
                     let (done, result) = sync_channel(1);
-                    {
+                    let too_long = {
                         let Ok(mut source) = source.lock() else { return };
                         let (cutter, open) = &mut *source;
                         let Some(queue) = open else { return };
@@ -99,9 +129,11 @@ pub fn run<T: Send>(
                             *open = None;
                             return;
                         }
-                    }
+                        cutter.too_long
+                    };
+                    let work_on = if too_long { Piece::TooLong(&piece) } else { Piece::Lines(&piece) };
                     // Nobody waits for it once something else has failed.
-                    let _ = done.send(Ok((work(&piece), piece.len())));
+                    let _ = done.send(Ok((work(work_on), piece.len())));
                 }
             });
         }
@@ -125,7 +157,11 @@ mod tests {
             out.extend(piece);
             Ok(())
         };
-        run(input, threads, |piece| piece.to_vec(), merge).unwrap();
+        let work = |piece: Piece| match piece {
+            Piece::Lines(lines) => lines.to_vec(),
+            Piece::TooLong(_) => unreachable!("no such line is given"),
+        };
+        run(input, threads, work, merge).unwrap();
         out
     }
 
@@ -145,6 +181,28 @@ mod tests {
             for threads in [1, 2, 5] {
                 prop_assert!(lines(&input, threads) == input);
             }
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over() {
+        for (end, last) in [(&b"\nc\nd"[..], &b"c\nd"[..]), (&b""[..], &b""[..])] {
+            let mut told = Vec::new();
+            let work = |piece: Piece| match piece {
+                Piece::Lines(lines) => (lines.to_vec(), false),
+                Piece::TooLong(head) => (head.to_vec(), true),
+            };
+            let long = std::io::repeat(b'x').take((MAX_LINE + 2 * PIECE) as u64);
+            let input = (&b"a\nb\n{\"leaf\":7,"[..]).chain(long).chain(end);
+            run(input, 1, work, |piece, _| {
+                told.push(piece);
+                Ok(())
+            })
+            .unwrap();
+            let (lines, long): (Vec<_>, Vec<_>) = told.into_iter().partition(|(_, too_long)| !too_long);
+            let lines: Vec<u8> = lines.into_iter().flat_map(|(lines, _)| lines).collect();
+            assert!(lines == [b"a\nb\n", last].concat(), "{} bytes", lines.len());
+            assert!(long.len() == 1 && long[0].0.starts_with(b"{\"leaf\":7,xxx") && long[0].0.len() == HEAD);
         }
     }
 

@@ -9,6 +9,7 @@ use skill_core::ledger::tree::Hash;
 use skill_core::limits::Bounds;
 
 use crate::json::{JsonError, Parser, members};
+use crate::pieces::MAX_LINE;
 
 /// The columns of a record in the order of an export line, after the leaf.
 const COLUMNS: [&str; 13] = [
@@ -96,6 +97,15 @@ fn number<const N: usize>(at: &mut Parser<'_>, name: &[u8; N]) -> Option<u64> {
     plain.then(|| digits.bytes().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
 }
 
+/// Leaf and id at the beginning of an export line.
+pub fn leaf_and_id(head: &[u8]) -> (Option<u64>, Option<[u8; 16]>) {
+    let valid = head.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let mut at = Parser::new(valid);
+    let leaf = number(&mut at, b"{\"leaf\":");
+    let id = at.take(b",\"id\":\"").then(|| at.fixed(36)).flatten();
+    (leaf, id.and_then(|id| uuid::Uuid::try_parse_ascii(id.as_bytes()).ok()).map(uuid::Uuid::into_bytes))
+}
+
 /// Reads a record of an export as the server writes it, byte for byte; nothing for any other text. `buffer` gets the signed bytes.
 pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> Option<Line<'a>> {
     let mut at = Parser::new(line);
@@ -113,7 +123,7 @@ pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> O
     buffer.clear();
     let mut encoder = RecordEncoder::begin(buffer, log_id, &id, &tenant_id, &event_type);
     let start = at.position();
-    encoder.event_data(Bounds::RECORDED, |writer| at.encode_into(writer)).ok()?;
+    encoder.event_data(Bounds::RECORDED.with_text(MAX_LINE), |writer| at.encode_into(writer)).ok()?;
     let event_data = line.get(start..at.position())?;
     let actor_id = nullable(&mut at, b",\"actor_id\":")?;
     let actor_type = nullable(&mut at, b",\"actor_type\":")?;
@@ -312,8 +322,9 @@ impl<'a> Values<'a> {
             current_user: &self.current_user,
             key_id: &self.key_id,
         };
-        match record.encode(buffer, log_id, Bounds::RECORDED, |writer| Parser::new(self.event_data).encode_into(writer))
-        {
+        match record.encode(buffer, log_id, Bounds::RECORDED.with_text(MAX_LINE), |writer| {
+            Parser::new(self.event_data).encode_into(writer)
+        }) {
             Ok(()) => {}
             Err(JsonError::Encode(error)) if error != EncodeError::DuplicateKey => return Ok(None),
             Err(error) => return Err(format!("event_data: {error}")),

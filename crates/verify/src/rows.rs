@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use serde_json::json;
 use skill_core::audit::keyring::Keyring;
 
-use crate::pieces;
+use crate::pieces::{self, Piece, TOO_LONG};
 use crate::record;
 use crate::report::{Finding, Outcome, Progress, Report, Unusable};
 
@@ -26,8 +26,12 @@ pub fn check(
     report: &mut Report<impl Write>,
 ) -> Result<Outcome, Unusable> {
     let (mut lines, mut records) = (0, 0);
-    let work = |piece: &[u8]| {
+    let work = |piece: Piece| {
         let (mut checked, mut buffer) = (Checked::default(), Vec::new());
+        let Piece::Lines(piece) = piece else {
+            let finding = Finding { line: Some(1), ..Finding::new("record_too_large", TOO_LONG) };
+            return Checked { lines: 1, records: 1, findings: vec![finding] };
+        };
         for line in piece.split_inclusive(|b| *b == b'\n') {
             checked.lines += 1;
             if line.trim_ascii().is_empty() {
