@@ -10,7 +10,7 @@ use skill_pg::error::{check_for_interrupts, warning};
 use skill_pg::lock::{Lock, Mode, timeout_millis};
 use skill_pg::spi::{self, As, See};
 use skill_pg::xact::End;
-use skill_pg::{arg, error};
+use skill_pg::{arg, error, sys};
 
 /// How long those who decide wait before they end what they wait for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -79,6 +79,11 @@ pub fn try_take(table: &CStr, key: &[&str], what: &str) -> bool {
 /// Who holds the lock on `key`, for a message.
 pub fn holder(table: &CStr, key: &[&str]) -> Option<String> {
     holders(&Lock::new(table, key))
+}
+
+/// The caller decides: a member of skill_system_reviewer or skill_system_admin, or a superuser.
+pub fn decides() -> bool {
+    sys::caller_has_rights_of(c"skill_system_reviewer") || sys::caller_has_rights_of(c"skill_system_admin")
 }
 
 /// 3 for superusers, 2 for administrators, 1 for reviewers, 0 for all others, who end nobody.

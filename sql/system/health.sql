@@ -18,9 +18,9 @@ CREATE FUNCTION skill_system.delete_rows(table_name regclass, key jsonb) RETURNS
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_delete_rows';
 COMMENT ON FUNCTION skill_system.delete_rows(regclass, jsonb) IS
 'Deletes the rows of the session''s tenant whose columns have the values in key, from one of the tables that administrators maintain: '
-'policies, templates, entity types and their parts, agents and what belongs to them. Returns how many. Administrators have no DELETE right, '
-'because it would let them lock the table against all tenants. Raises 22023 for another table or an empty key, 42704 for an unknown column. '
-'Example: SELECT skill_system.delete_rows(''skill_system.policy_profiles'', ''{"name": "dev"}'');';
+'policies, templates, entity types and their parts, agents and what belongs to them. Returns how many. Administrators have no DELETE '
+'right, because it would let them lock the table against all tenants. Raises 22023 for another table or an empty key, 42704 for an unknown '
+'column. Example: SELECT skill_system.delete_rows(''skill_system.policy_profiles'', ''{"name": "dev"}'');';
 
 GRANT EXECUTE ON FUNCTION skill_system.delete_rows(regclass, jsonb) TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.version_info()

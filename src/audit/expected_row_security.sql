@@ -7,7 +7,8 @@ wanted(relation, policy, command, condition, new_rows, roles) AS (
     SELECT oid, 'auditor', 'r'::"char", 'true', NULL, to_regrole('skill_system_auditor')::oid FROM relation
     UNION ALL
     SELECT oid, 'tenant', CASE WHEN relname IN ('audit_logs', 'audit_kept') THEN 'r'::"char" ELSE '*' END,
-        '(tenant_id = ( SELECT skill_system.current_tenant() AS current_tenant))', NULL, 0 FROM relation WHERE has_tenant AND NOT relispartition
+        '(tenant_id = ( SELECT skill_system.current_tenant() AS current_tenant))', NULL, 0
+    FROM relation WHERE has_tenant AND NOT relispartition
     UNION ALL
     SELECT oid, 'append', 'a'::"char", NULL, 'true', 0 FROM relation WHERE relname = 'audit_logs')
 SELECT format('row security of %s is off', r.relname), format('ALTER TABLE skill_system.%I ENABLE ROW LEVEL SECURITY', r.relname)

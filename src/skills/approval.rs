@@ -43,7 +43,7 @@ pub fn has_approver() -> bool {
 
 /// The caller may approve: a member of skill_system_reviewer or skill_system_admin, or a superuser.
 pub fn may_approve() -> bool {
-    sys::caller_has_rights_of(c"skill_system_reviewer") || sys::caller_has_rights_of(c"skill_system_admin")
+    locks::decides()
 }
 
 /// The caller may change a status, of a skill or of a version: drafts are everybody's, what was decided is not.

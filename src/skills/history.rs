@@ -10,10 +10,9 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::xact::End;
 use skill_pg::{arg, sys};
 
-use super::approval;
 use super::model::{Head, NAMESPACES, Version};
 use crate::versioned::Change;
-use crate::{audit, settings};
+use crate::{audit, locks, settings};
 
 /// One change, with what its row of history and its audit record hold.
 struct Entry {
@@ -53,7 +52,7 @@ pub fn record_history(
         change: change.clone(),
         subtransaction: sys::subtransaction(),
     };
-    if approval::may_approve() {
+    if locks::decides() {
         return write(&entry);
     }
     PENDING.with_borrow_mut(|pending| pending.push(entry));

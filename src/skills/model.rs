@@ -11,7 +11,6 @@ use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Call, FromRow, Returned, Row, Uuid, arg};
 
-use super::approval;
 use crate::args::stored;
 use crate::locks;
 use crate::versioned::Namespaces;
@@ -211,7 +210,7 @@ pub fn lock_row(reference: Reference) -> Result<Option<Head>, Fault> {
 
 /// Locks a namespace for a change. An agent's open transaction holds up other registrations there, and nobody who approves.
 pub fn lock_namespace(namespace: &str) -> Result<(), Fault> {
-    if approval::may_approve() { NAMESPACES.lock(namespace) } else { NAMESPACES.lock_registrations(namespace) }
+    if locks::decides() { NAMESPACES.lock(namespace) } else { NAMESPACES.lock_registrations(namespace) }
 }
 
 /// Finds and locks a skill that is not deleted, and its namespace before it.

@@ -13,7 +13,7 @@ CONSTRUCTOR = r"\b(?:invalid|refused|denied|malformed|wrong|warning|notice|repor
 PRIMARY = re.compile(rf"(?:\bFault::new\(\s*(?:\w+::)*\w+,|{CONSTRUCTOR}|\bFault \{{\s*message:|#\[error\(){LITERAL}")
 SENTENCE = re.compile(rf"\.(?:detail|hint)\({LITERAL}")
 # health(): the finding, then what to do.
-CHECK = re.compile(rf"\bCheck::(?:error|warning)\([\w\s]+,(?:{LITERAL})?[^;]*?,\s*{STRING}\s*,?\s*\)")
+CHECK = re.compile(rf"\bCheck::(?:error|warning)\((?:{LITERAL})?[^;]*?,\s*{STRING}\s*,?\s*\)")
 RAISE = re.compile(r"\bRAISE (?:EXCEPTION|WARNING|NOTICE) (?:USING )?(?:MESSAGE = )?(?:format\()?'((?:[^']|'')*)'")
 DIALECT = re.compile(
     r"\b(?:is|are|was|be) no \w|\bthere (?:is|are|was) (?:no|already)\b|\bis there already\b|\bwhoever\b|\banew\b|\bmends?\b"
@@ -105,9 +105,9 @@ def test_the_sources_have_messages():
         'warning(format!("There is no X."))',
         'malformed("Bad.")',
         'Fault { message: "You broke.".into(), ..f }',
-        'Check::error(NAME, "There is no Y.", "Do this.")',
-        'Check::warning(NAME, format!("{x} is missing"), "no end")',
-        'Check::error(NAME, summary, "no end")',
+        'Check::error("There is no Y.", "Do this.")',
+        'Check::warning(format!("{x} is missing"), "no end")',
+        'Check::error(summary, "no end")',
         "RAISE EXCEPTION 'There is no table.'",
     ],
 )

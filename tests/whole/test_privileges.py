@@ -419,7 +419,7 @@ ALLOWED = {
         "SELECT skill_system.create_policy('mine')",
         "SELECT * FROM skill_system.install_starter_policies()",
         "UPDATE skill_system.policy_profiles SET ask_effects = '{{mail.send}}' WHERE name = 'dev'",
-        "DELETE FROM skill_system.policy_profiles WHERE name = 'locked'",
+        "SELECT skill_system.delete_rows('skill_system.policy_profiles', '{{\"name\": \"locked\"}}')",
         (
             "INSERT INTO skill_system.policy_profiles (name, allowed_effects) "
             "VALUES ('mine too', '{{db.read}}') RETURNING id"
