@@ -11,7 +11,8 @@ CREATE FUNCTION skill_system.repair() RETURNS TABLE (object text, result text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_repair' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.repair() IS
 'Brings back what CREATE EXTENSION created and somebody changed: roles, functions, views, indexes, triggers, row security, rights, '
-'attached partitions, what pg_dump saves, the identity of the log; drops what does not belong there. One row for each change, with done or why it '
+'attached partitions, what pg_dump saves, the identity of the log; drops what does not belong there. One row for each change, with done '
+'or why it '
 'failed. Never touches rows, columns or tables: restore those from a backup. The next seal records the change. Superusers only. Example: '
 'SELECT * FROM skill_system.repair();';
 

@@ -37,7 +37,8 @@ COMMENT ON FUNCTION skill_system.skill_store_store(text, text, jsonb, text) IS
 'metadata_bag; it replaces the previous metadata. The status is that of metadata, else of the header "# Status:", else Draft. Approved '
 'becomes Draft, in the body too, for a caller that may not approve, and with skill_system.signed_approvals on for a body without a '
 'signature that counts, see accept_store_signatures(). For a caller that may not approve, what was approved or disabled stays served, and '
-'the new version waits, unless skill_system.single_user_store is on. Raises SK409 (StorageConflictError) for a name that cannot be stored or a pinned skill, 22023 for '
+'the new version waits, unless skill_system.single_user_store is on. Raises SK409 (StorageConflictError) for a name that cannot be '
+'stored or a pinned skill, 22023 for '
 'metadata that cannot be read, 54000 for a body above 16 MiB. Example: SELECT skill_system.skill_store_store(''hello'', E''# Skill: '
 'hello\n# Status: Draft\n'', ''{"author": "alice"}'');';
 

@@ -120,7 +120,8 @@ CREATE TABLE skill_system.skill_versions (
 );
 CREATE INDEX skill_versions_revision ON skill_system.skill_versions (tenant_id, skill_id, revision);
 COMMENT ON TABLE skill_system.skill_versions IS
-'Every version of every skill, body and all. Only the status of a row ever changes, and review_id with it. Registering the same content again returns the same '
+'Every version of every skill, body and all. Only the status of a row ever changes, and review_id with it. Registering the same content '
+'again returns the same '
 'version. Read with export_skill(), skill_store_load() or the view skills (current versions).';
 COMMENT ON COLUMN skill_system.skill_versions.id IS 'UUID of the version; runs.skill_version_id is this.';
 COMMENT ON COLUMN skill_system.skill_versions.tenant_id IS 'Tenant of the skill.';

@@ -157,7 +157,8 @@ CREATE FUNCTION skill_system.skill_changes(since_token text DEFAULT NULL, namesp
 COMMENT ON FUNCTION skill_system.skill_changes(text, text, integer) IS
 'What changed since a token, in the order of the commits of each namespace; NULL is the beginning. Each row has the token to continue '
 'from, so a consumer that stores the token of the last row it processed sees every change exactly once; only no rows mean that nothing '
-'has changed, for an answer with 16 MiB of tokens ends before max_rows. Raises 22023 for an invalid token, for one that is ahead of this database (it was restored, or is a lagging standby) and for '
+'has changed, for an answer with 16 MiB of tokens ends before max_rows. Raises 22023 for an invalid token, for one that is ahead of this '
+'database (it was restored, or is a lagging standby) and for '
 'max_rows outside of 1 to 10000. Example: SELECT action, skill_name, version, token FROM skill_system.skill_changes(''{"default":41}'', '
 '''default'');';
 
