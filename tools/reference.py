@@ -33,6 +33,7 @@ WHEN = {
     "39P01": "a trigger function of the extension is called in another way than the extension installs it",
     "42501": "`enforce_policy()` blocks, or the role lacks the right",
     "42704": "no such policy, run, column or sealed record",
+    "53200": "one statement needs more memory than the server gets; the session goes on",
     "53400": "a denial could not be recorded: no free worker, or it could not write",
     "54000": "too much: rules, inherited policies, events in one call, bytes",
     "55000": "not in this state: an append-only table, a run that has ended, a stale filing, a log that nothing has"
