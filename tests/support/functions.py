@@ -1,5 +1,6 @@
 """Every function of the schema, and values for its arguments."""
 
+
 def arguments(db):
     return db.execute("""SELECT p.oid::regprocedure::text, p.proname::text, p.proretset,
         coalesce(array_agg(format_type(a.type, NULL) ORDER BY a.n) FILTER (WHERE a.type IS NOT NULL), '{}'),

@@ -44,7 +44,9 @@ def test_no_table_takes_it(stage, value):
         with pytest.raises(psycopg.errors.ProgramLimitExceeded), stage.transaction():
             # Before any other column is looked at.
             if table == "skill_system.audit_logs":
-                stage.execute("INSERT INTO skill_system.audit_logs (event_type, event_data) SELECT 'x', value FROM given")
+                stage.execute(
+                    "INSERT INTO skill_system.audit_logs (event_type, event_data) SELECT 'x', value FROM given"
+                )
             else:
                 stage.execute(f"INSERT INTO {table} ({column}) SELECT value FROM given")
     stage.execute("DROP TABLE given")
@@ -59,11 +61,18 @@ def test_no_function_takes_it(stage):
             with pytest.raises(psycopg.errors.ProgramLimitExceeded) as refused, stage.transaction(force_rollback=True):
                 stage.execute(f"SELECT * FROM skill_system.{name}({given})")
             # A function in SQL is refused by the table.
-            assert refused.value.diag.message_detail.startswith(("It is argument ", "It is the value of column ")), signature
+            assert refused.value.diag.message_detail.startswith(("It is argument ", "It is the value of column ")), (
+                signature
+            )
 
 
 def test_what_is_just_in_bounds_goes_through_everything(stage, database, tmp_path):
-    for value in (DEEP.format(64), NESTED.format(64), "'[1e308, -1.7e308]'", "jsonb_build_object('x', repeat(chr(1), 2796000))"):
+    for value in (
+        DEEP.format(64),
+        NESTED.format(64),
+        "'[1e308, -1.7e308]'",
+        "jsonb_build_object('x', repeat(chr(1), 2796000))",
+    ):
         stage.execute(f"SELECT skill_system.append_audit('edge', {value})")
     stage.execute("SELECT skill_system.seal_audit()")
     assert stage.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
@@ -107,7 +116,10 @@ def test_the_memory_of_an_export_is_that_of_one_record(connect, fresh_database):
     db.execute("SELECT skill_system.seal_audit()")
     reader = connect(dbname=db.info.dbname)
     pid = reader.execute("SELECT pg_backend_pid()").fetchone()[0]
-    for statement in ("SELECT count(*) FROM skill_system.audit_export()", "SELECT count(*) FROM skill_system.verify_audit()"):
+    for statement in (
+        "SELECT count(*) FROM skill_system.audit_export()",
+        "SELECT count(*) FROM skill_system.verify_audit()",
+    ):
         reader.execute(statement)
     peak = next(line for line in open(f"/proc/{pid}/status") if line.startswith("VmHWM"))
     assert int(peak.split()[1]) < 400 << 10, peak
@@ -124,7 +136,9 @@ def test_audited_rows_are_written_however_large(connect, fresh_database):
     db.execute("INSERT INTO docs VALUES (2, 'x', jsonb_build_object('t', repeat(chr(1), 20000000)))")
     inserted, updated, third = (
         row[0]
-        for row in db.execute("SELECT event_data FROM skill_system.audit_logs WHERE event_type LIKE 'row.%' ORDER BY id")
+        for row in db.execute(
+            "SELECT event_data FROM skill_system.audit_logs WHERE event_type LIKE 'row.%' ORDER BY id"
+        )
     )
 
     def digest(data):
@@ -133,7 +147,12 @@ def test_audited_rows_are_written_however_large(connect, fresh_database):
     deep, bytes_, text = b"[" * 300 + b"]" * 300, bytes(30000000), b"x" * 40000000
     assert inserted["new"] == {"id": 1}
     number = b"1" + b"0" * 100000
-    assert inserted["digests"]["new"] == {"body": digest(text), "d": digest(deep), "b": digest(bytes_), "n": digest(number)}
+    assert inserted["digests"]["new"] == {
+        "body": digest(text),
+        "d": digest(deep),
+        "b": digest(bytes_),
+        "n": digest(number),
+    }
     assert updated["new"] == {"id": 1, "body": "short"} and updated["digests"]["old"]["body"] == digest(text)
     assert third["new"] == {"id": 2, "body": "x", "b": None, "n": None}
     assert third["digests"]["new"]["d"] == digest(b'{"t": "' + b"\\u0001" * 20000000 + b'"}')

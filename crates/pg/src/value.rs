@@ -7,8 +7,8 @@ use pgrx::pg_sys::Oid;
 
 use skill_core::{Code, Fault};
 
-use super::datum::{Layout, in_memory, is_text, type_name, varlena_bytes};
-use super::error::{current_function, raise};
+use super::datum::{Layout, in_memory, is_text, raw_size, type_name, varlena_bytes};
+use super::error::{OrRaise, current_function, raise};
 
 pub use pgrx::Uuid;
 
@@ -374,6 +374,7 @@ impl<'a, T: Element<'a>> FromSql<'a> for Vec<Option<T>> {
         unsafe {
             let element = T::ARRAYS.iter().find(|(array, _)| *array == oid).map_or(pg_sys::InvalidOid, |(_, e)| *e);
             let layout = Layout::of(element);
+            super::memory::probe(raw_size(datum)).or_raise();
             in_memory(memory, || {
                 let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
                 let (mut items, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
