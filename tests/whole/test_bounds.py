@@ -6,8 +6,8 @@ import subprocess
 import psycopg
 import pytest
 
-from functions import arguments, prepare
 from cluster import skill_verify_program
+from functions import arguments, prepare
 
 DEEP = "(repeat('[', {0}) || repeat(']', {0}))::jsonb"
 NESTED = "(repeat('{{\"a\":', {0}) || '1' || repeat('}}', {0}))::jsonb"
