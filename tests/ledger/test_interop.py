@@ -291,7 +291,10 @@ def log(fresh_database):
                 "SELECT sealed, tree_size, root_hash FROM skill_system.seal_audit()"
             ).fetchone()
             assert (sealed, tree_size) == (size - before, size)
-            checkpoints[size] = (root, connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0] + "\n")
+            checkpoints[size] = (
+                root,
+                connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0] + "\n",
+            )
             before = size
         log_id = connection.execute("SELECT log_id::text FROM skill_system.audit_state").fetchone()[0]
         columns = ", ".join(f"a.{name}::text" for name in (*skr1.COLUMNS, "signature"))

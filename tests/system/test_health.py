@@ -19,7 +19,10 @@ BREAKAGES = {
     "a right on a column": (f"REVOKE INSERT (event_type) ON {S}.audit_logs FROM skill_system_agent", "privileges"),
     "a right on the schema": (f"REVOKE USAGE ON SCHEMA {S} FROM skill_system_admin", "privileges"),
     "a right on a type": (f"REVOKE USAGE ON TYPE {S}.policy_decision FROM skill_system_agent", "privileges"),
-    "a right on a sequence": (f"REVOKE ALL ON SEQUENCE {S}.policy_profiles_id_seq FROM skill_system_admin", "privileges"),
+    "a right on a sequence": (
+        f"REVOKE ALL ON SEQUENCE {S}.policy_profiles_id_seq FROM skill_system_admin",
+        "privileges",
+    ),
     "a right on a month": (f"REVOKE SELECT ON {S}.audit_logs_default FROM skill_system_auditor", "privileges"),
     "all to everybody": (f"GRANT ALL ON {S}.audit_logs TO PUBLIC", "privileges"),
     "reading to everybody": (f"GRANT SELECT ON {S}.runs TO PUBLIC", "privileges"),
@@ -49,7 +52,10 @@ BREAKAGES = {
     "a trigger off": (f"ALTER TABLE {S}.runs DISABLE TRIGGER USER", "objects"),
     "the signing trigger off": (f"ALTER TABLE {S}.audit_logs DISABLE TRIGGER audit_logs_sign", "audit_protection"),
     "a trigger dropped": (f"DROP TRIGGER audit_map_no_change ON {S}.audit_map", "audit_protection"),
-    "a trigger for the origin only": (f"ALTER TABLE {S}.audit_map ENABLE TRIGGER audit_map_no_change", "audit_protection"),
+    "a trigger for the origin only": (
+        f"ALTER TABLE {S}.audit_map ENABLE TRIGGER audit_map_no_change",
+        "audit_protection",
+    ),
     "a trigger of a stranger": (
         "CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
         f"CREATE TRIGGER a BEFORE INSERT ON {S}.audit_logs FOR EACH ROW EXECUTE FUNCTION public.swallow()",
@@ -131,7 +137,9 @@ def broken(whole, connect_to):
 
 
 def unhealthy(connection):
-    found = connection.execute('SELECT "check", detail, hint FROM skill_system.health() WHERE status <> \'ok\'').fetchall()
+    found = connection.execute(
+        "SELECT \"check\", detail, hint FROM skill_system.health() WHERE status <> 'ok'"
+    ).fetchall()
     # The session itself, and the server, are as the test needs them.
     return {check: (detail, hint) for check, detail, hint in found if check != "utility_guard"}
 
@@ -203,7 +211,9 @@ def test_maintain_does_what_it_can(broken):
     assert done["audit_partitions"] == (0, "failed in module audit: no DDL today (P0001)")
     assert done["audit_seal"][0] >= 1 and done["audit_sweep"][0] == 0 and done["run_retention"][0] == 0
     broken.execute("DROP EVENT TRIGGER nd")
-    assert broken.execute("SELECT affected FROM skill_system.maintain() WHERE task = 'audit_partitions'").fetchone() == (1,)
+    assert broken.execute(
+        "SELECT affected FROM skill_system.maintain() WHERE task = 'audit_partitions'"
+    ).fetchone() == (1,)
 
 
 def test_maintain_makes_months_while_people_work(connect, database, roles):
@@ -226,8 +236,13 @@ def test_a_month_moves_out_of_the_default_partition(connect, fresh_database):
     connection = connect(dbname=fresh_database())
     ids = [connection.execute("SELECT skill_system.append_audit('early', '{}')").fetchone()[0] for _ in range(3)]
     connection.execute("SELECT FROM skill_system.seal_audit()")
-    assert "create_audit_partition" in unhealthy(connection)["audit_partitions"][1] or "maintain()" in unhealthy(connection)["audit_partitions"][1]
-    detail = connection.execute("SELECT detail FROM skill_system.maintain() WHERE task = 'audit_partitions'").fetchone()[0]
+    assert (
+        "create_audit_partition" in unhealthy(connection)["audit_partitions"][1]
+        or "maintain()" in unhealthy(connection)["audit_partitions"][1]
+    )
+    detail = connection.execute(
+        "SELECT detail FROM skill_system.maintain() WHERE task = 'audit_partitions'"
+    ).fetchone()[0]
     assert "records of audit_logs_default" in detail
     assert connection.execute("SELECT count(*) FROM skill_system.audit_logs_default").fetchone() == (0,)
     found = connection.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'early'").fetchall()

@@ -166,7 +166,13 @@ def joined_literals(text):
 def test_no_macro_only_builds_sql():
     """A macro whose body is concat! of strings is a constant in disguise (const_format has concatcp)."""
     assert [f"{name(path)}: {found}" for path in sources() for found in TEXT_MACRO.findall(code(path))] == []
-    for body in ('concat!("a", $x)', '"a"', 'concatcp!("SELECT ", $x)', '{ concat!("a") }', "const_format::concatcp!($x)"):
+    for body in (
+        'concat!("a", $x)',
+        '"a"',
+        'concatcp!("SELECT ", $x)',
+        '{ concat!("a") }',
+        "const_format::concatcp!($x)",
+    ):
         assert TEXT_MACRO.search("macro_rules! m {\n    ($x:expr) => {\n        %s\n    };\n}" % body), body
 
 

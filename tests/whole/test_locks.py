@@ -1,0 +1,102 @@
+"""No open transaction of an agent, or of another tenant, holds up those who decide; no copy of a log goes on unasked."""
+
+import pytest
+from psycopg import errors, sql
+
+SKILL = "---\nname: {0}\ndescription: Does {0}. Use when asked.\n---\nx\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def skill(db, roles):
+    db.execute("SELECT skill_system.append_audit('first', '{}')")
+    db.execute("SELECT skill_system.register_skill(%s)", [SKILL.format("evil-skill")])
+
+
+@pytest.fixture
+def decide(connect):
+    """What a role does, waiting three seconds for a lock at most."""
+
+    def run(role, statement, *arguments):
+        connection = connect(role)
+        connection.execute("SET lock_timeout = '3s'")
+        return connection.execute(statement, arguments)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        f"SELECT skill_system.register_skill('{SKILL.format('decoy')}')".replace("\n", "' || chr(10) || '"),
+        "SELECT skill_system.propose_rule('R', 'd', '2026-01-01', '{}', 'manual')",
+        "SELECT skill_system.append_audit('x', '{}')",
+        f"SELECT skill_system.register_skill('{SKILL.format('evil-skill')}y')".replace("\n", "' || chr(10) || '"),
+    ],
+    ids=["a new skill", "a proposal", "a record", "a version of the same skill"],
+)
+def test_an_agent_holds_up_nobody_who_decides(held, connect, decide, db):
+    agent = connect("test_agent")
+    agent.execute("BEGIN")
+    agent.execute(held)
+    version = db.execute(
+        "SELECT current_version FROM skill_system.skill_heads WHERE skill_name = 'evil-skill'"
+    ).fetchone()[0]
+    for status in ("disabled", "draft"):
+        decide("test_admin", "SELECT skill_system.set_skill_status('evil-skill', %s, version => %s)", status, version)
+    decide("test_admin", "SELECT skill_system.publish_rule('R2', 'd', '2026-01-01', '{}', 'manual')")
+    decide("test_admin", "SELECT skill_system.create_policy(gen_random_uuid()::text)")
+
+
+def test_tenants_change_policies_side_by_side(connect, decide):
+    with connect() as admin:
+        admin.execute("DROP ROLE IF EXISTS other_admin")
+        admin.execute("CREATE ROLE other_admin LOGIN IN ROLE skill_system_admin")
+        admin.execute("ALTER ROLE other_admin SET skill_system.tenant = 'other'")
+    other = connect("other_admin")
+    other.execute("BEGIN")
+    other.execute("UPDATE skill_system.policy_profiles SET mode = 'observe' WHERE false")
+    decide("test_admin", "SELECT skill_system.create_policy('beside')")
+
+
+def test_nobody_but_the_owner_locks_tables(connect, db):
+    tables = db.execute(
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('r', 'p')"
+    ).fetchall()
+    for role in ("test_agent", "test_reviewer", "test_auditor", "test_admin"):
+        connection = connect(role)
+        for (table,) in tables:
+            for mode in ("ACCESS EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE"):
+                with pytest.raises(errors.InsufficientPrivilege), connection.transaction():
+                    connection.execute(f"LOCK TABLE {table} IN {mode} MODE")
+
+
+@pytest.mark.parametrize("call", ["seal_audit()", "maintain()", "adopt_log('x')"])
+def test_maintenance_is_no_part_of_a_transaction(call, connect):
+    connection = connect("test_admin")
+    with pytest.raises(errors.ActiveSqlTransaction), connection.transaction():
+        connection.execute(f"SELECT FROM skill_system.{call}")
+
+
+def test_a_prepared_transaction_keeps_no_lock(connect, db):
+    agent = connect("test_agent")
+    agent.execute("BEGIN")
+    agent.execute("SELECT skill_system.propose_rule('P', 'd', '2026-01-01', '{}', 'manual')")
+    with pytest.raises((errors.ObjectNotInPrerequisiteState, errors.ConfigurationLimitExceeded)):
+        agent.execute("PREPARE TRANSACTION 'x'")
+
+
+def test_a_copy_of_a_log_that_was_never_sealed_stops(fresh_database, connect):
+    name = fresh_database()
+    with connect(dbname=name) as connection:
+        connection.execute("SELECT skill_system.append_audit('x', '{}')")
+    copy = f"{name}_copy"
+    with connect(dbname="postgres") as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(copy), sql.Identifier(name)))
+    connection = connect(dbname=copy)
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="its records are from elsewhere"):
+        connection.execute("SELECT FROM skill_system.seal_audit()")
+    connection.execute("SELECT FROM skill_system.adopt_log('the copy is the log')")
+    connection.execute("SELECT FROM skill_system.seal_audit()")
+    connection.close()
+    with connect(dbname="postgres") as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(copy)))
