@@ -38,7 +38,7 @@ WHEN = {
     "54000": "too much: rules, inherited policies, events in one call, bytes",
     "55000": "not in this state: an append-only table, a run that has ended, a stale filing, a log that nothing has"
     " sealed yet or that was sealed in another server",
-    "55P03": "another transaction is changing the same policies, rules, skill or filing, or uses the partition that is to be made or removed",
+    "55P03": "another transaction changes the same policies, rules, skill or filing, or uses the partition",
     "F0000": "the keyring is missing, not private or broken; nothing can be signed until it is fixed",
     "P0004": "`assert_allows()`, `assert_denies()` or `assert_integrity()` failed",
     "SK403": "an approval does not hold: no signature, a wrong one, one by an unknown key",

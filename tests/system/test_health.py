@@ -200,7 +200,8 @@ def test_maintain_does_what_it_can(broken):
     )
     broken.execute("SELECT skill_system.append_audit('y', '{}')")
     month = broken.execute(
-        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'skill_system.audit_logs'::regclass ORDER BY 1 DESC LIMIT 1 OFFSET 1"
+        "SELECT inhrelid::regclass::text FROM pg_inherits "
+        "WHERE inhparent = 'skill_system.audit_logs'::regclass ORDER BY 1 DESC LIMIT 1 OFFSET 1"
     ).fetchone()[0]
     broken.execute(f"DROP TABLE {month}")
     broken.execute("CREATE EVENT TRIGGER nd ON ddl_command_start EXECUTE FUNCTION public.noddl()")
