@@ -19,7 +19,7 @@ CREATE TABLE skill_system.audit_seal_state (
     written_by            bigint      NOT NULL,
     CHECK ((target IS NULL) = (position_transaction IS NULL) AND (target IS NULL) = (position_id IS NULL))
 )
--- One row that changes every second: its statistics help no plan, and writing them costs more WAL than the seals.
+-- One row that changes every second: statistics of it help no plan.
 WITH (autovacuum_analyze_threshold = 2000000000, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE skill_system.audit_seal_state IS
 'How far the audit trail is sealed, and by which server. One row, created by the first seal_audit(). Read it with SELECT tree_size, '
