@@ -15,7 +15,7 @@ install: all
 installcheck:
 	@tools/installcheck
 
-# Formatters, linters, lengths of lines, licences: what needs no server.
+# Formatters, linters, lengths of lines, licences: what needs no running server.
 check:
 	@tools/check
 

@@ -9,8 +9,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 STRING = r'"((?:[^"\\]|\\[\s\S])*)"'
 LITERAL = rf"\s*(?:format!\(\s*)?{STRING}"
-PRIMARY = re.compile(rf"(?:\bFault::new\(\s*(?:\w+::)*\w+,|\binvalid\(|\brefused\(|#\[error\(){LITERAL}")
+CONSTRUCTOR = r"\b(?:invalid|refused|denied|malformed|wrong|warning|notice|report_warning)\("
+PRIMARY = re.compile(rf"(?:\bFault::new\(\s*(?:\w+::)*\w+,|{CONSTRUCTOR}|\bFault \{{\s*message:|#\[error\(){LITERAL}")
 SENTENCE = re.compile(rf"\.(?:detail|hint)\({LITERAL}")
+# health(): the finding, then what to do.
+CHECK = re.compile(rf"\bCheck::(?:error|warning)\([\w\s]+,(?:{LITERAL})?[^;]*?,\s*{STRING}\s*,?\s*\)")
+RAISE = re.compile(r"\bRAISE (?:EXCEPTION|WARNING|NOTICE) (?:USING )?(?:MESSAGE = )?(?:format\()?'((?:[^']|'')*)'")
 DIALECT = re.compile(
     r"\b(?:is|are|was|be) no \w|\bthere (?:is|are|was) (?:no|already)\b|\bis there already\b|\bwhoever\b|\banew\b|\bmends?\b"
     r"|\bbelongs? into\b|\bbesides?\b",
@@ -58,13 +62,17 @@ def problems_of_sentence(message):
 
 
 def problems(code):
-    for form, check in [(PRIMARY, problems_of_primary), (SENTENCE, problems_of_sentence)]:
-        for match in form.finditer(code):
-            message = unescape(match[1])
-            yield from (f"{problem}: {message}" for problem in check(message))
+    found = [(match[1], problems_of_primary) for match in (*PRIMARY.finditer(code), *RAISE.finditer(code))]
+    found += [(match[1], problems_of_sentence) for match in SENTENCE.finditer(code)]
+    for match in CHECK.finditer(code):
+        found += [(match[1] or "", problems_of_primary), (match[2], problems_of_sentence)]
+    for literal, check in found:
+        message = unescape(literal)
+        yield from (f"{problem}: {message}" for problem in check(message))
 
 
 def sources():
+    yield from sorted((ROOT / "sql").rglob("*.sql"))
     for folder in ["crates", "src"]:
         for path in sorted((ROOT / folder).rglob("*.rs")):
             if not {"tests", "examples"} & set(path.relative_to(ROOT).parts) and path.name != "tests.rs":
@@ -93,6 +101,14 @@ def test_the_sources_have_messages():
         'x.detail("not a sentence.")',
         'x.hint("No end")',
         'x.hint(format!("You \\\n   should."))',
+        'denied("You have no right.")',
+        'warning(format!("There is no X."))',
+        'malformed("Bad.")',
+        'Fault { message: "You broke.".into(), ..f }',
+        'Check::error(NAME, "There is no Y.", "Do this.")',
+        'Check::warning(NAME, format!("{x} is missing"), "no end")',
+        'Check::error(NAME, summary, "no end")',
+        "RAISE EXCEPTION 'There is no table.'",
     ],
 )
 def test_bad_forms_are_found(code):
