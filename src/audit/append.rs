@@ -1,7 +1,7 @@
 //! Appending records, for the functions of all modules.
 
 use skill_core::Fault;
-use skill_core::audit::MAX_ACTOR_ID;
+use skill_core::audit::actor_id;
 use skill_pg::{Arg, Uuid, arg, spi};
 
 use super::bypass::{self, Bypass};
@@ -42,10 +42,9 @@ pub fn append_for(
 /// Appends one record for each of several things that a person did, for the current tenant. A name too long for the column
 /// is left out; the server's own columns say who was logged in.
 pub fn append_by(event_type: &str, events: impl IntoIterator<Item = serde_json::Value>, by: &str) -> Result<(), Fault> {
-    let actor_id = Some(by).filter(|by| by.chars().count() <= MAX_ACTOR_ID);
-    let (tenant, records) = (settings::tenant(), Appender::open()?);
+    let (tenant, actor, records) = (settings::tenant(), actor_id(by), Appender::open()?);
     for event in events {
-        records.append(&tenant, event_type, arg(event), actor_id, Some("user"))?;
+        records.append(&tenant, event_type, arg(event), actor, Some("user"))?;
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! The end of a run, and the protection of ended runs.
 
 use skill_core::Fault;
+use skill_core::audit::actor_id;
 use skill_core::runs::{RunError, Status};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, EnumLabel, Event, Timing, Trigger, arg, pg_function};
 
-use super::{audit_actor, object_arg, parse_status, run_id_arg};
+use super::{object_arg, parse_status, run_id_arg};
 use crate::{audit, settings};
 
 pg_function!(finish_run);
@@ -39,7 +40,7 @@ fn finish_run(call: &Call) -> Answer {
         let action = format!("finish as {}", status.as_str());
         return Err(RunError::Final { run_id, status: before, action }.into());
     }
-    let actor = audit_actor(agent_id.as_deref());
+    let actor = agent_id.as_deref().and_then(actor_id);
     let actor_type = if actor.is_some() { "agent" } else { "system" };
     // Agents write any number into a payload; only plausible ones are added up.
     spi::each(
