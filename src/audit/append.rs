@@ -1,7 +1,7 @@
 //! Appending records, for the functions of all modules.
 
 use skill_core::Fault;
-use skill_core::audit::MAX_ACTOR_ID;
+use skill_core::audit::actor_id;
 use skill_pg::{Arg, Uuid, arg, spi};
 
 use super::record::Appender;
@@ -49,10 +49,9 @@ pub fn append_by_for(
     events: impl IntoIterator<Item = serde_json::Value>,
     by: &str,
 ) -> Result<(), Fault> {
-    let actor_id = Some(by).filter(|by| by.chars().count() <= MAX_ACTOR_ID);
-    let records = Appender::open()?;
+    let (actor, records) = (actor_id(by), Appender::open()?);
     for event in events {
-        records.append(tenant, event_type, arg(event), actor_id, Some("user"))?;
+        records.append(tenant, event_type, arg(event), actor, Some("user"))?;
     }
     Ok(())
 }

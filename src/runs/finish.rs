@@ -2,13 +2,14 @@
 
 use serde_json::json;
 use skill_core::Fault;
+use skill_core::audit::actor_id;
 use skill_core::jsonb::Found;
 use skill_core::limits::check_past;
 use skill_core::runs::{RunError, Status};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, EnumLabel, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
-use super::{audit_actor, audit_run_of, object_arg, parse_status, run_id_arg, unix_micros};
+use super::{audit_run_of, object_arg, parse_status, run_id_arg, unix_micros};
 use crate::audit::bypass::{self, Bypass};
 use crate::{audit, settings};
 
@@ -46,7 +47,7 @@ fn finish_run(call: &Call) -> Answer {
         let action = format!("finish as {}", status.as_str());
         return Err(RunError::Final { run_id, status: before, action }.into());
     }
-    let actor = audit_actor(agent_id.as_deref());
+    let actor = agent_id.as_deref().and_then(actor_id);
     let actor_type = if actor.is_some() { "agent" } else { "system" };
     // Agents write any number into a payload; only plausible ones are added up.
     let args = [arg(run_id), arg(status.as_str()), arg(error), metrics];

@@ -7,7 +7,7 @@ mod otlp;
 mod retention;
 
 use skill_core::Fault;
-use skill_core::audit::MAX_ACTOR_ID;
+use skill_core::audit::actor_id;
 use skill_core::jsonb::Member;
 use skill_core::runs::{RunError, Status};
 use skill_pg::spi::{self, As, See};
@@ -50,11 +50,6 @@ fn parse_status(word: Option<&str>) -> Result<Status, RunError> {
     Status::parse(word.ok_or(RunError::Missing { what: "status" })?)
 }
 
-/// The agent as the actor of an audit record, unless its name is too long.
-fn audit_actor(agent_id: Option<&str>) -> Option<&str> {
-    agent_id.filter(|name| name.len() <= MAX_ACTOR_ID || name.chars().count() <= MAX_ACTOR_ID)
-}
-
 /// Writes an audit record about a run on behalf of its agent.
 fn audit_run(event_type: &str, record: Arg, agent_id: Option<&str>) -> Result<(), Fault> {
     audit_run_of(&settings::tenant(), event_type, record, agent_id)
@@ -62,7 +57,7 @@ fn audit_run(event_type: &str, record: Arg, agent_id: Option<&str>) -> Result<()
 
 /// As [`audit_run`], about a run of this tenant.
 fn audit_run_of(tenant: &str, event_type: &str, record: Arg, agent_id: Option<&str>) -> Result<(), Fault> {
-    let actor = audit_actor(agent_id);
+    let actor = agent_id.and_then(actor_id);
     let actor_type = if actor.is_some() { "agent" } else { "system" };
     audit::append_for(tenant, event_type, record, actor, Some(actor_type)).map(drop)
 }

@@ -173,7 +173,7 @@ def test_no_macro_only_builds_sql():
         '{ concat!("a") }',
         "const_format::concatcp!($x)",
     ):
-        assert TEXT_MACRO.search("macro_rules! m {\n    ($x:expr) => {\n        %s\n    };\n}" % body), body
+        assert TEXT_MACRO.search(f"macro_rules! m {{\n    ($x:expr) => {{\n        {body}\n    }};\n}}"), body
 
 
 TEXT_MACRO = re.compile(r"macro_rules! (\w+) \{\s*\([^{]*\) => [\s{(]*(?:\w+::)*(?:concat!|concatcp!|\")")

@@ -174,6 +174,11 @@ pub fn verify(keyring: &Keyring, key_id: &str, signature: &str, encoded: &[u8]) 
     if key.verify(&[CONTEXT, encoded], &mac) { Ok(()) } else { Err(Problem::SignatureMismatch) }
 }
 
+/// The name as an `actor_id`, unless it is too long for that column.
+pub fn actor_id(name: &str) -> Option<&str> {
+    Some(name).filter(|name| name.len() <= MAX_ACTOR_ID || name.chars().count() <= MAX_ACTOR_ID)
+}
+
 /// Refuses values that do not fit the columns, which are as long as AEGIS's.
 pub fn check_claims(event_type: &str, actor_id: Option<&str>, actor_type: Option<&str>) -> Result<(), Fault> {
     let fits = |column: &str, value: &str, most: usize| {
