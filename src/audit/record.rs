@@ -7,8 +7,8 @@ use skill_core::audit::keyring::{Keyring, MacKey};
 use skill_core::audit::skr1::EncodeError;
 use skill_core::audit::{Record, check_claims, damaged_leaf_hash, leaf_hash, sign, verify};
 use skill_core::jsonb::{self, JsonbError};
-use skill_core::ledger::tree::{self, Hash};
 use skill_core::limits::{Bounds, LimitError};
+use skill_core::tree::{self, Hash};
 use skill_core::{Code, Fault};
 use skill_pg::insert::{Columns, Inserter, Refused, TableRow};
 use skill_pg::{

@@ -1,7 +1,7 @@
 //! Going on in another server, or in this one at another time.
 
 use skill_core::ledger::checkpoint::Checkpoint;
-use skill_core::ledger::tree::{self, Appender, TILE_WIDTH, Tiles};
+use skill_core::tree::{self, Appender, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::lock;

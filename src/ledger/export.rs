@@ -9,7 +9,7 @@ use const_format::concatcp;
 use serde_json::json;
 use skill_core::jsonb::{self, JsonbError};
 use skill_core::ledger::checkpoint::Checkpoint;
-use skill_core::ledger::tree::{self, Hash, TILE_WIDTH, Tiles};
+use skill_core::tree::{self, Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, See};

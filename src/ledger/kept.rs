@@ -5,7 +5,7 @@
 
 use const_format::concatcp;
 use serde_json::Value;
-use skill_core::ledger::tree::TILE_WIDTH;
+use skill_core::tree::TILE_WIDTH;
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};

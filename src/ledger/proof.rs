@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use skill_core::ledger::checkpoint::{Checkpoint, Proof, VerifierKey, verifier_key};
-use skill_core::ledger::tree::{self, Hash};
+use skill_core::tree::{self, Hash};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Uuid, arg, fault_point, pg_function, sys};

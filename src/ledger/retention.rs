@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use const_format::concatcp;
 use serde_json::{Value, json};
-use skill_core::ledger::tree::{Appender, Hash, TILE_WIDTH};
+use skill_core::tree::{Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, Once, See};

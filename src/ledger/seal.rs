@@ -6,7 +6,7 @@
 use const_format::concatcp;
 use serde_json::json;
 use skill_core::ledger::snapshot::Snapshot;
-use skill_core::ledger::tree::{Appender, EMPTY_ROOT, TILE_WIDTH};
+use skill_core::tree::{Appender, EMPTY_ROOT, TILE_WIDTH};
 use skill_core::{Code, Fault};
 use skill_pg::lock;
 use skill_pg::spi::{self, As, Once, See};

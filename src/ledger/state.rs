@@ -2,7 +2,7 @@
 
 use const_format::concatcp;
 use skill_core::ledger::snapshot::Snapshot;
-use skill_core::ledger::tree::Hash;
+use skill_core::tree::Hash;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Oid, Timestamptz, Uuid, arg, columns, sys};
@@ -125,7 +125,7 @@ impl State {
         Ok(Some(State {
             incarnation: 1,
             size: 0,
-            root: skill_core::ledger::tree::EMPTY_ROOT,
+            root: skill_core::tree::EMPTY_ROOT,
             snapshot: Snapshot::empty(),
             target: None,
             foreign_below: 0,

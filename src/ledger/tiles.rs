@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use skill_core::ledger::tree::{Hash, TILE_WIDTH, Tiles};
+use skill_core::tree::{Hash, TILE_WIDTH, Tiles};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Row, Uuid, arg, pg_function};

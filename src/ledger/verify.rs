@@ -9,7 +9,7 @@ use std::ops::Range;
 use const_format::concatcp;
 use skill_core::ledger::checkpoint::Checkpoint;
 use skill_core::ledger::snapshot::Snapshot;
-use skill_core::ledger::tree::{self, Appender, Hash, TILE_WIDTH};
+use skill_core::tree::{self, Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 use skill_pg::error::{check_for_interrupts, info};
 use skill_pg::spi::{self, As, Once, See};

@@ -186,7 +186,7 @@ def test_a_module_has_one_name_on_every_layer():
     for layer in ("sql", "tests"):
         there = {path.name for path in (ROOT / layer).iterdir() if path.is_dir()}
         assert [f"{layer}/{module}" for module in listed - there] == []
-    in_core = {path.name for path in CRATES["skill_core"].iterdir() if path.is_dir()}
+    in_core = {module[0] for module in Crate(CRATES["skill_core"]).files if len(module) > 1}
     assert in_core - SHARED - listed == set(), "crates/core/src"
 
 
@@ -283,3 +283,29 @@ def test_no_circle_of_imports(crate):
     for module in files.files:
         graph[module] = files.imports(module)
     assert [", ".join("::".join(module) or "lib" for module in circle) for circle in circles(dict(graph))] == []
+
+
+def used_modules(crate):
+    """Module to the modules that it imports, at the top of the crate."""
+    files = Crate(CRATES[crate])
+    used = defaultdict(set)
+    for module in files.files:
+        if module:
+            used[module[0]] |= {found[0] for found in files.imports(module) if found and found[0] != module[0]}
+    return dict(used)
+
+
+@pytest.mark.parametrize("crate", CRATES)
+def test_no_circle_of_modules(crate):
+    assert circles({module: {*used} for module, used in used_modules(crate).items()}) == []
+
+
+def test_modules_use_what_the_architecture_lists():
+    rows = re.findall(r"^\| (\w+) \| [^|]+ \| ([^|]+) \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
+    listed = {module: set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", used))) for module, used in rows if module != "Module"}
+    modules = {path.name for path in (ROOT / "sql").iterdir() if path.is_dir()}
+    assert listed.keys() >= modules
+    for crate in ("skill_core", "skill_system"):
+        for module, used in used_modules(crate).items():
+            if module in modules:
+                assert used & modules <= listed[module], f"{crate}: {module}"

@@ -17,5 +17,7 @@ pub mod policy;
 pub mod runs;
 pub mod skills;
 pub mod text_array;
+pub mod tree;
+pub mod unicode;
 
 pub use error::{Code, Fault};

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use skill_core::ledger::checkpoint::{self, Checkpoint, CheckpointError, MAX_TEXT, Proof, VerifierKey};
-use skill_core::ledger::tree::{Hash, verify_consistency, verify_inclusion};
+use skill_core::tree::{Hash, verify_consistency, verify_inclusion};
 
 use crate::export::log_id;
 use crate::record;

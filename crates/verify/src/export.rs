@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use skill_core::audit::keyring::Keyring;
 use skill_core::ledger::checkpoint::{Checkpoint, CheckpointError, VerifierKey};
-use skill_core::ledger::tree::{Hash, RangeHasher};
+use skill_core::tree::{Hash, RangeHasher};
 
 use crate::json::members;
 use crate::pieces;

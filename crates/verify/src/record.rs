@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use skill_core::audit::keyring::Keyring;
 use skill_core::audit::skr1::EncodeError;
 use skill_core::audit::{self, Record, RecordEncoder};
-use skill_core::ledger::tree::Hash;
 use skill_core::limits::Bounds;
+use skill_core::tree::Hash;
 
 use crate::json::{JsonError, Parser, members};
 use crate::pieces::MAX_LINE;

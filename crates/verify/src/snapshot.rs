@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use skill_core::compliance::snapshot::{Statement, VERSION_MEMBER, digest};
 use skill_core::input::{canonical, sha256};
 use skill_core::ledger::checkpoint::{Checkpoint, CheckpointError, Proof, VerifierKey};
-use skill_core::ledger::tree::verify_inclusion;
+use skill_core::tree::verify_inclusion;
 
 use crate::checkpoints::end;
 use crate::export::log_id;

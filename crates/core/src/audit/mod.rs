@@ -7,9 +7,9 @@ pub mod skr1;
 use crate::audit::keyring::{Keyring, MacKey};
 use crate::audit::skr1::{EncodeError, Encoder, JsonWriter};
 use crate::error::{Code, Fault};
-use crate::ledger::tree::{self, Hash};
 use crate::limits::Bounds;
-use crate::skills::unicode::{folded, is_invisible};
+use crate::tree::{self, Hash};
+use crate::unicode::{folded, is_invisible};
 
 /// Separates these MACs from any other use of the key.
 const CONTEXT: &[u8] = b"skill_system/row-mac/v1\0";

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::audit::keyring::SigningKey;
 use crate::error::{Code, Fault};
-use crate::ledger::tree::{Hash, MAX_PROOF, MAX_SIZE};
+use crate::tree::{Hash, MAX_PROOF, MAX_SIZE};
 
 /// Longest checkpoint or proof that is read, in bytes.
 pub const MAX_TEXT: usize = 64 * 1024;

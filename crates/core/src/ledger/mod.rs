@@ -1,5 +1,4 @@
-//! The ledger: the Merkle tree over signed records, its signed checkpoints, and which records a seal takes.
+//! The ledger: signed checkpoints of the Merkle tree over the records, and which records a seal takes.
 
 pub mod checkpoint;
 pub mod snapshot;
-pub mod tree;

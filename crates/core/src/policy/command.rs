@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::effect::Effect;
-use crate::skills::unicode::suspicious_char;
+use crate::unicode::suspicious_char;
 
 /// One entry of `allowed_exec`.
 #[derive(Debug, Clone)]

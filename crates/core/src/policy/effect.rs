@@ -34,7 +34,7 @@ pub use self::malformed::{MAX_EFFECT_BYTES, Malformed};
 use self::scope::{Kind, Scope, Start};
 use self::segments::{Segment, Segments};
 use crate::error::shorten;
-use crate::skills::unicode::suspicious_char;
+use crate::unicode::suspicious_char;
 
 /// Maximum number of effects in one call.
 pub const MAX_EFFECTS: usize = 1000;

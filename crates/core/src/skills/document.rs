@@ -7,9 +7,9 @@ use super::frontmatter::{self, Fields, Missing, Parts, Refusal};
 use super::manifest::{self, Manifest};
 use super::slug::fits;
 pub use super::slug::{MAX_DESCRIPTION, MAX_NAME};
-use super::unicode::{SuspiciousChar, nfkc, suspicious_char, without_flags};
 use super::values::{gather, outside_parentheses, words};
 use crate::error::{Code, Fault, shorten};
+use crate::unicode::{SuspiciousChar, nfkc, suspicious_char, without_flags};
 
 /// Longest compatibility, in characters (agentskills.io).
 pub const MAX_COMPATIBILITY: usize = 500;

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::unicode::{folded, suspicious_char};
 use super::version::File;
 use crate::error::{Code, Fault, shorten};
 use crate::input::invalid;
+use crate::unicode::{folded, suspicious_char};
 
 /// Most files of a skill, its SKILL.md included (SEP-2640).
 pub const MAX_FILES: usize = 512;

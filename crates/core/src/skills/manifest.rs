@@ -6,10 +6,10 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 
 use super::findings::{Findings, Mode, Severity};
-use super::unicode::suspicious_char;
 use crate::error::shorten;
 use crate::policy::MAX_EFFECTS;
 use crate::policy::effect::Effect;
+use crate::unicode::suspicious_char;
 
 /// Largest manifest, in bytes.
 pub const MAX_BYTES: usize = 262_144;

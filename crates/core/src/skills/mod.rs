@@ -21,7 +21,6 @@ pub mod requirement;
 pub mod search;
 pub mod slug;
 pub mod store;
-pub mod unicode;
 pub mod values;
 pub mod version;
 

@@ -11,8 +11,8 @@ use skill_core::audit::keyring::{Keyring, RANDOM_BYTES};
 use skill_core::audit::skr1::{self, EncodeError};
 use skill_core::audit::{self, Record};
 use skill_core::ledger::checkpoint::{Checkpoint, Proof, verifier_key};
-use skill_core::ledger::tree::{self, Appender, Hash, Tiles};
 use skill_core::limits::Bounds;
+use skill_core::tree::{self, Appender, Hash, Tiles};
 use skill_core::{Code, Fault};
 
 pub const LOG_ID: [u8; 16] = [1, 0x98, 0xc0, 0xde, 0, 0, 0x70, 0, 0x80, 0, 0, 0, 0, 0, 0, 1];
