@@ -98,7 +98,8 @@ def skills():
     )
     for thousand in thousands:
         psql(
-            "SELECT count(skill_system.set_skill_status('bench/' || name, 'approved', (SELECT v.version FROM skill_system.skill_version_list('bench/' || name) v LIMIT 1))) FROM bench.skill_sources WHERE kind "
+            "SELECT count(skill_system.set_skill_status('bench/' || name, 'approved', (SELECT v.version FROM "
+            "skill_system.skill_version_list('bench/' || name) v LIMIT 1))) FROM bench.skill_sources WHERE kind "
             f"= 'scan' AND name LIKE '{thousand}%'"
         )
     # The table and indexes of skills-runtime-sdk 0.1.12, with the same content.
@@ -184,7 +185,8 @@ def skills():
     for _ in range(5):
         psql(
             "SELECT skill_system.set_skill_status('bench/skill-00001', 'disabled'); SELECT "
-            "skill_system.set_skill_status('bench/skill-00001', 'approved', (SELECT version FROM skill_system.skill_version_list('bench/skill-00001') LIMIT 1))"
+            "skill_system.set_skill_status('bench/skill-00001', 'approved', (SELECT version FROM "
+            "skill_system.skill_version_list('bench/skill-00001') LIMIT 1))"
         )
         cold.append(
             float(

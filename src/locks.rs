@@ -25,6 +25,9 @@ thread_local! {
 /// a superuser wait a second; then sessions of nobody above them that still hold it, in a transaction older than that,
 /// are terminated. `what` completes "another transaction is changing ...".
 pub fn take(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Lock, Fault> {
+    if sys::in_recovery() {
+        return Err(Fault::new(Code::ReadOnlyTransaction, format!("cannot change {what} during recovery")));
+    }
     TAKEN.set(true);
     let lock = Lock::new(table, key);
     if lock.try_take(mode) {

@@ -15,7 +15,7 @@ COMMENT ON FUNCTION skill_system.health() IS
 'skill_system.health() WHERE status <> ''ok'';';
 
 CREATE FUNCTION skill_system.delete_rows(table_name regclass, key jsonb) RETURNS bigint
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_delete_rows';
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_delete_rows' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.delete_rows(regclass, jsonb) IS
 'Deletes the rows of the session''s tenant whose columns have the values in key, from one of the tables that administrators maintain: '
 'policies, templates, entity types and their parts, agents and what belongs to them. Returns how many. Administrators have no DELETE '

@@ -134,6 +134,12 @@ UNION ALL
 SELECT NULL, format('function %s does not belong to the extension any more', f.signature) FROM function f, extension e
 WHERE f.known AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid
     AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e')
+-- 30: without it, partitions and children that are created later stay without triggers.
+UNION ALL
+SELECT NULL, 'event trigger skill_system_protect_children is missing, disabled or changed'
+WHERE NOT EXISTS (SELECT FROM pg_event_trigger t JOIN function f ON f.oid = t.evtfoid
+    WHERE t.evtname = 'skill_system_protect_children' AND t.evtevent = 'ddl_command_end' AND t.evtenabled = 'A'
+        AND f.proname = 'protect_children')
 UNION ALL
 SELECT NULL, 'the extension does not exist' WHERE NOT EXISTS (SELECT FROM extension)
 ORDER BY 1 NULLS LAST, 2

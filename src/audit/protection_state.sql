@@ -42,6 +42,9 @@ SELECT 'internal triggers ' || a.name, string_agg(format('%s %s %s', t.tgenabled
     ORDER BY t.tgfoid::regproc::text COLLATE "C", t.tgtype, t.tgenabled)
 FROM audit_table a JOIN pg_trigger t ON t.tgrelid = a.oid WHERE t.tgisinternal GROUP BY a.name
 UNION ALL
+SELECT format('event trigger %I', evtname), format('%s %s %s %s', evtenabled, evtevent, evtfoid::regprocedure, evttags)
+    FROM pg_event_trigger WHERE evtname = 'skill_system_protect_children'
+UNION ALL
 SELECT format('rule %s.%I', a.name, r.rulename), format('%s %s', r.ev_enabled, pg_get_ruledef(r.oid)) FROM audit_table a
     JOIN pg_rewrite r ON r.ev_class = a.oid
 UNION ALL

@@ -33,4 +33,6 @@ SELECT md5(string_agg(int4send(n) || v, '')) FROM (
               WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'skill_system')
                   AND deptype = 'e'
     UNION ALL SELECT 15, string_agg(tidsend(ctid) || xidsend(xmin), '' ORDER BY ctid) FROM pg_db_role_setting
+    UNION ALL SELECT 16, string_agg(tidsend(ctid) || xidsend(xmin), '' ORDER BY ctid) FROM pg_event_trigger
+              WHERE evtname = 'skill_system_protect_children'
 ) AS versions

@@ -24,6 +24,7 @@ fn repair(call: &Call) -> Answer {
     repair.functions();
     repair.views_and_indexes();
     repair.triggers();
+    repair.event_triggers();
     repair.run_found(include_str!("repair_definitions.sql"));
     repair.run_found(include_str!("repair_partitions.sql"));
     repair.run_found(include_str!("repair_additions.sql"));
@@ -102,6 +103,20 @@ impl Repair<'_> {
                 if spi::one(WHOLE, As::Caller, See::Latest, &[arg(&name)]) != Some(true) {
                     self.run(&name, &statement.replacen("CREATE VIEW", "CREATE OR REPLACE VIEW", 1));
                 }
+            }
+        }
+    }
+
+    fn event_triggers(&mut self) {
+        const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1)";
+        for statement in self.statements("CREATE EVENT TRIGGER ") {
+            let name = name_after(&statement, "CREATE EVENT TRIGGER ");
+            if spi::one(EXISTS, As::Caller, See::Latest, &[arg(&name)]) != Some(true) {
+                self.run(&format!("event trigger {name}"), &statement);
+                self.run(
+                    &format!("event trigger {name}"),
+                    &format!("ALTER EXTENSION skill_system ADD EVENT TRIGGER {name}"),
+                );
             }
         }
     }

@@ -28,3 +28,6 @@ SELECT format('trigger %s of %s enabled', t.tgname, t.tgrelid::regclass),
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN space s ON c.relnamespace = s.oid JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE NOT t.tgisinternal AND t.tgenabled IN ('D', 'R') AND p.pronamespace = s.oid
     AND p.proname NOT IN ('sign_audit_row', 'refuse_change')
+UNION ALL
+SELECT 'event trigger ' || evtname, format('ALTER EVENT TRIGGER %I ENABLE ALWAYS', evtname)
+FROM pg_event_trigger WHERE evtname = 'skill_system_protect_children' AND evtenabled <> 'A'

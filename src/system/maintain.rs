@@ -3,7 +3,7 @@
 use skill_core::{Code, Fault};
 use skill_pg::spi;
 use skill_pg::xact::attempt;
-use skill_pg::{Answer, Call, arg, lock, pg_function};
+use skill_pg::{Answer, Call, arg, lock, pg_function, sys};
 
 use crate::locks;
 use crate::module::{self, Batch, Task};
@@ -11,6 +11,7 @@ use crate::module::{self, Batch, Task};
 pg_function!(maintain);
 /// `maintain(max_rows)`
 fn maintain(call: &Call) -> Answer {
+    sys::prevent_if_read_only(c"maintain()");
     lock::prevent_in_transaction_block("maintain()");
     let rows = call
         .get::<Option<i32>>(0)

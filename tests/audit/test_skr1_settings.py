@@ -72,7 +72,7 @@ def random_json(depth):
 def random_row():
     deep = RANDOM.random()
     if deep < 0.01:
-        levels = RANDOM.randrange(100, 200)
+        levels = RANDOM.randrange(20, 60)
         data = "[" * levels + random_json(2) + "]" * levels
     elif deep < 0.03:
         data = json.dumps(

@@ -575,7 +575,11 @@ def test_evidence_ends_with_the_approval(db, texas, connect):
     agent.execute("SELECT skill_system.submit_checklist(%s)", [checklist])
     agent.execute(add, [checklist, "in time"])
     with reviewer.transaction():
-        reviewer.execute("SELECT skill_system.review_checklist(%s, 'approved')", [checklist])
+        reviewer.execute(
+            "SELECT skill_system.review_checklist(id, 'approved', expected_version => version) "
+            "FROM skill_system.filing_checklists WHERE id = %s",
+            [checklist],
+        )
         late = Later(agent, add, [checklist, "late"])
         assert late.waits(db)
     assert late.end().error.sqlstate == "55000"

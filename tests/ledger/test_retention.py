@@ -523,7 +523,7 @@ TAMPERING = {
     ),
     "an inner hash": (
         "audit_seal_state",
-        "UPDATE skill_system.audit_seal_state SET root_hash = sha256('')",
+        "UPDATE skill_system.audit_seal_state SET root_hash = sha256(''), written_by = pg_current_xact_id()::text::bigint",
         "root of the sealed tree",
     ),
     "a checkpoint": (

@@ -249,6 +249,8 @@ CALLS = [
     "SELECT skill_system.stuck_after()",
     "SELECT pg_catalog.jsonb_typeof(skill_system.run_otlp((SELECT pg_catalog.max(id) FROM skill_system.runs)))",
     "SELECT * FROM skill_system.maintain()",
+    "SELECT skill_system.delete_rows('skill_system.agents', '{\"id\": \"none\"}')",
+    "SELECT * FROM skill_system.repair()",
     "SELECT * FROM skill_system.import_legacy('legacy')",
     "SELECT sealed IS NULL FROM skill_system.seal_audit()",
     "SELECT skill_system.create_audit_partition('2024-03-01')",

@@ -302,7 +302,9 @@ def test_no_circle_of_modules(crate):
 
 def test_modules_use_what_the_architecture_lists():
     rows = re.findall(r"^\| (\w+) \| [^|]+ \| ([^|]+) \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
-    listed = {module: set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", used))) for module, used in rows if module != "Module"}
+    listed = {
+        module: set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", used))) for module, used in rows if module != "Module"
+    }
     modules = {path.name for path in (ROOT / "sql").iterdir() if path.is_dir()}
     assert listed.keys() >= modules
     for crate in ("skill_core", "skill_system"):

@@ -121,7 +121,8 @@ SELECT * FROM skill_system.submit_checklist(:'c1');
 SELECT * FROM skill_system.update_checklist_item(:'c1', 3, 'complete');
 SELECT * FROM skill_system.update_checklist_item(:'c1', 0, 'done');
 SELECT * FROM skill_system.update_checklist_item('00000000-0000-0000-0000-000000000000', 0, 'complete');
-SELECT * FROM skill_system.review_checklist(:'c1', 'approved', expected_version => (SELECT version FROM skill_system.filing_checklists WHERE id = :'c1'));
+SELECT * FROM skill_system.review_checklist(:'c1', 'approved',
+    expected_version => (SELECT version FROM skill_system.filing_checklists WHERE id = :'c1'));
 SELECT status, version FROM skill_system.update_checklist_item(:'c1', 1, 'complete');
 
 -- Evidence.
@@ -144,7 +145,8 @@ SELECT status, version FROM skill_system.submit_checklist(:'c1', 'rule37-agent')
 SELECT status FROM skill_system.update_checklist_item(:'c1', 1, 'pending');
 SELECT status FROM skill_system.review_checklist(:'c1', 'in_review', 'j.doe');
 SELECT status FROM skill_system.review_checklist(:'c1', 'perhaps', 'j.doe');
-SELECT status FROM skill_system.review_checklist(:'c1', 'approved', 'j.doe', 'plat checked', (SELECT version FROM skill_system.filing_checklists WHERE id = :'c1'));
+SELECT status FROM skill_system.review_checklist(:'c1', 'approved', 'j.doe', 'plat checked',
+    (SELECT version FROM skill_system.filing_checklists WHERE id = :'c1'));
 SELECT status, version, stale_snapshots FROM skill_system.propose_rule('SWR_37', 'spacing', CURRENT_DATE + 10,
     '{"min_distance_ft": 330, "between_wells_ft": 933}', 'rule_monitor_agent', draft => true);
 SELECT id AS draft FROM skill_system.rule_versions WHERE rule_identifier = 'SWR_37' AND version = 3 \gset
@@ -179,7 +181,8 @@ SELECT status FROM skill_system.update_checklist_item(:'c2', 0, 'complete');
 SELECT status FROM skill_system.update_checklist_item(:'c2', 1, 'complete');
 SELECT status FROM skill_system.submit_checklist(:'c2');
 SELECT status FROM skill_system.review_checklist(:'c2', 'approved');
-SELECT status FROM skill_system.review_checklist(:'c2', 'approved', expected_version => (SELECT version FROM skill_system.filing_checklists WHERE id = :'c2'));
+SELECT status FROM skill_system.review_checklist(:'c2', 'approved',
+    expected_version => (SELECT version FROM skill_system.filing_checklists WHERE id = :'c2'));
 SELECT skill_system.refresh_snapshot(:'s2') IS NOT NULL AS refreshed;
 SELECT skill_system.refresh_snapshot(:'s2');
 SELECT status FROM skill_system.filing_checklists WHERE id = :'c2';

@@ -78,7 +78,8 @@ SELECT skill, operation, skill_name, version, semver FROM skill_system.run_skill
 SELECT skill_system.skill_store_static_capabilities();
 SELECT skill_system.skill_store_store('hello', E'# Skill: hello\n# Status: Draft\n# Description: Says hi\nt:\n    '
     'emit(text="hi")\ndefault: t\n') - '{changed_at,changed_by}'::text[];
-SELECT skill_system.skill_store_update_status('hello', 'Approved', version => left(skill_system.skill_store_load('hello') ->> 'content_hash', 12)) - '{changed_at,changed_by}'::text[];
+SELECT skill_system.skill_store_update_status('hello', 'Approved',
+    version => left(skill_system.skill_store_load('hello') ->> 'content_hash', 12)) - '{changed_at,changed_by}'::text[];
 SELECT skill_system.skill_store_load('hello') ->> 'source';
 SELECT skill_system.skill_store_update_status('hello', 'Bogus');
 SELECT skill_system.skill_store_load('hello', 'ffffffffffff');
