@@ -711,7 +711,7 @@ def _(t, fresh):
             "SELECT proof FROM skill_system.audit_consistency_proof(%s)", [fresh.size]
         ).fetchone()[0]
         t.verifier(
-            "not_consistent",
+            "other_root",
             1,
             "compare",
             "old",

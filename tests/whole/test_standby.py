@@ -106,6 +106,9 @@ def test_a_standby(pair):
     standby.execute("SELECT pg_promote()")
     standby.execute("SELECT skill_system.append_audit('promoted', '{}')")
     standby.execute("SELECT skill_system.log_run('s', 'o', 'ok')")
+    # Its former primary may have gone on, so that somebody has to say which is the log.
+    assert standby.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == [("sealed_elsewhere",)]
+    standby.execute("SELECT skill_system.adopt_log('fail-over')")
     assert standby.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
     standby.close()
     primary.close()
