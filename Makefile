@@ -23,9 +23,10 @@ check:
 dev:
 	@tools/dev
 
-# One test: make t T=policy (a regression test), make t T=tests/runs/test_runs.py::test_name (pytest).
+# One test: make t T=policy (a regression test), make t T=tests/runs/test_runs.py::test_name (pytest). T is one argument, as
+# a test's name may hold blanks and brackets; tools/t takes more.
 t:
-	@tools/t $(T)
+	@tools/t '$(subst ','\'',$(value T))'
 
 # Everything, in throw-away clusters. This is what CI runs.
 test:
@@ -54,7 +55,7 @@ chaos:
 docs:
 	@tools/docs
 
-# In a cluster of its own. BENCH="audit policy" chooses sections.
+# In a separate cluster. BENCH="audit policy" chooses sections.
 bench:
 	@tools/bench $(BENCH)
 

@@ -71,10 +71,14 @@ version() { sed -n "s/^default_version = '\(.*\)'$/\1/p" "$root/skill_system.con
 
 # A rustup installation is not always in the path of a root shell or of CI.
 find_cargo() {
+    local pinned
     if ! have cargo && [ -x "$HOME/.cargo/bin/cargo" ]; then PATH=$HOME/.cargo/bin:$PATH; fi
     have cargo || return 1
-    # Where rustup can neither find nor fetch the version of rust-toolchain.toml, its default one serves if it is new enough.
-    if ! (cd "$root" && cargo --version) >/dev/null 2>&1; then export RUSTUP_TOOLCHAIN=stable; fi
+    # rustup fetches the version of rust-toolchain.toml when it is missing; a cargo without rustup knows no other than itself.
+    if ! (cd "$root" && cargo --version) >/dev/null 2>&1; then
+        pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' "$root/rust-toolchain.toml")
+        die "cargo does not start: rustup could not fetch Rust $pinned, which rust-toolchain.toml names; run: rustup toolchain install $pinned"
+    fi
 }
 
 # A Rust version that satisfies Cargo.toml.
