@@ -155,6 +155,20 @@ DESTRUCTIVE = {
     ),
     *("set_skill_status", "skill_store_update_status", "review_checklist", "review_rule", "define_skill", "finish_run"),
 }
+# Where a call may stand.
+PLACES = [
+    "SELECT {} FROM generate_series(1, 3)",
+    "SELECT {} IS NULL FROM public.many LIMIT 5",
+    "SELECT * FROM {} WITH ORDINALITY LIMIT 1",
+    "SELECT * FROM public.many, LATERAL {} AS f LIMIT 3",
+    "SELECT * FROM ROWS FROM ({}, generate_series(1, 4)) AS f",
+    "SELECT n FROM public.many WHERE n < 4 ORDER BY ({})::text",
+    "EXPLAIN (ANALYZE) SELECT {}",
+    "DECLARE fuzz SCROLL CURSOR FOR SELECT * FROM {}; FETCH 2 FROM fuzz; FETCH BACKWARD 1 FROM fuzz; CLOSE fuzz",
+    "DEALLOCATE ALL; PREPARE fuzz AS SELECT {}; EXECUTE fuzz; EXECUTE fuzz",
+    "CREATE TEMP TABLE fuzz AS SELECT {} AS x; TABLE fuzz; DROP TABLE fuzz",
+    "DO $do$ BEGIN PERFORM {}; EXCEPTION WHEN OTHERS THEN IF sqlstate LIKE 'XX%' THEN RAISE; END IF; END $do$",
+]
 REGCLASSES = [
     *("'public.victim'", "'public.rows'", "'public.victim_view'", "'public.victim_seq'", "'public.victim_pkey'", "0"),
     *(
@@ -420,12 +434,9 @@ class Fuzzer:
             if at < required or not self.one_in(3):
                 given.append(f"{'VARIADIC ' if variadic and at == len(types) - 1 else ''}{names[at]} => {value}")
         call = f"skill_system.{name}({', '.join(given)})"
-        shape = self.random.randrange(10)
-        if shape == 0 or is_trigger:
-            return f"SELECT {call} FROM generate_series(1, 3)"
-        if shape == 1:
-            return f"SELECT {call} IS NULL FROM public.many LIMIT 5"
-        return f"SELECT * FROM {call}"
+        if is_trigger:
+            return f"SELECT {call}"
+        return self.random.choice(PLACES).replace("{}", call) if self.one_in(3) else f"SELECT * FROM {call}"
 
     def write(self):
         table, _, columns, types = self.random.choice(self.tables)
@@ -437,9 +448,9 @@ class Fuzzer:
         names, kinds = [columns[at] for at in chosen], [types[at] for at in chosen]
         values = self.values(names, kinds)
         shape = self.random.randrange(8)
+        self.lasting = shape != 1
         if shape == 0:
             return f"SELECT * FROM {table} LIMIT 500"
-        self.lasting = shape != 1
         if shape == 1:
             return f"DELETE FROM {table} WHERE random() < 0.05"
         if shape < 5:
