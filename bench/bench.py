@@ -178,6 +178,7 @@ def main():
         "runs": runs,
         "skills": skills.skills,
         "seal": ledger.seal,
+        "wal": ledger.wal,
         "latency": ledger.latency,
         "verify": ledger.verify,
         "scale": ledger.scale,

@@ -14,6 +14,7 @@ from measure import BIN, DATA, REPEATS, alternate, psql, show
 
 ROOT = Path(__file__).resolve().parents[1]
 LATENCY_SECONDS = int(os.environ.get("BENCH_LATENCY_SECONDS", "60"))
+WAL_SECONDS = int(os.environ.get("BENCH_WAL_SECONDS", "300"))
 ROWS = int(os.environ.get("BENCH_ROWS", "10000000"))
 
 
@@ -72,6 +73,23 @@ def seal():
     )
     print(f"    seal data: {size / rows:.1f} bytes a record; target <= 90: {'met' if size / rows <= 90 else 'MISSED'}")
     psql("DROP DATABASE bench_seal", "postgres")
+
+
+def wal():
+    """One record a second, each sealed within a second: bytes of WAL a record, from a checkpoint on."""
+    log("bench_wal", "1s")
+    append("bench_wal", 5000)
+    psql("VACUUM ANALYZE", "bench_wal")
+    psql("CHECKPOINT", "postgres")
+    start = psql("SELECT pg_current_wal_lsn()", "postgres")
+    for _ in range(WAL_SECONDS):
+        append("bench_wal", 1)
+        time.sleep(1)
+    written = psql(f"SELECT pg_current_wal_lsn() - '{start}'", "postgres")
+    print(
+        f"\nWAL at one record a second for {WAL_SECONDS} s: {int(written) / WAL_SECONDS:,.0f} bytes a record",
+        flush=True,
+    )
 
 
 def latency():

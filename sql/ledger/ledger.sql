@@ -17,6 +17,9 @@ CREATE TABLE skill_system.audit_seal_state (
     sealed_at             timestamptz NOT NULL,
     sealed_log_id         uuid        NOT NULL,
     written_by            bigint      NOT NULL,
+    tail_ids              bytea       NOT NULL DEFAULT '',
+    tail_hashes           bytea       NOT NULL DEFAULT '' CHECK (
+        pg_catalog.octet_length(tail_hashes) <= 480 AND pg_catalog.octet_length(tail_hashes) = 2 * pg_catalog.octet_length(tail_ids)),
     CHECK ((target IS NULL) = (position_transaction IS NULL) AND (target IS NULL) = (position_id IS NULL))
 )
 -- One row that changes every second: statistics of it help no plan.
@@ -46,6 +49,9 @@ COMMENT ON COLUMN skill_system.audit_seal_state.sealed_at IS 'When the tree last
 COMMENT ON COLUMN skill_system.audit_seal_state.sealed_log_id IS 'The log that is sealed; the same as in audit_state.';
 COMMENT ON COLUMN skill_system.audit_seal_state.written_by IS
 'Transaction that wrote this row: another xmin means that it was restored, and nothing is sealed before adopt_log().';
+COMMENT ON COLUMN skill_system.audit_seal_state.tail_ids IS
+'Ids of the last leaves, fewer than 16, that are not in audit_map yet: a seal of few records writes this row only.';
+COMMENT ON COLUMN skill_system.audit_seal_state.tail_hashes IS 'Hashes of the leaves of tail_ids, which are not in audit_tiles yet.';
 
 CREATE TABLE skill_system.audit_tiles (
     level  smallint NOT NULL CHECK (level BETWEEN 0 AND 7),
@@ -56,8 +62,8 @@ CREATE TABLE skill_system.audit_tiles (
 WITH (autovacuum_analyze_threshold = 10000, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE skill_system.audit_tiles ALTER COLUMN hashes SET STORAGE EXTERNAL;
 COMMENT ON TABLE skill_system.audit_tiles IS
-'The Merkle tree in tiles of 256 hashes (C2SP tlog-tiles, height 8). The last tile of a level may have fewer; it only ever grows. Read '
-'tiles with audit_tile().';
+'The Merkle tree in tiles of 256 hashes (C2SP tlog-tiles, height 8). The last tile of a level may have fewer; it only ever grows. The last '
+'leaves, fewer than 16, are in audit_seal_state. Read tiles with audit_tile().';
 COMMENT ON COLUMN skill_system.audit_tiles.level IS
 'Level of the tile: 0 holds the leaf hashes, each hash of the next level covers one full tile.';
 COMMENT ON COLUMN skill_system.audit_tiles.n IS 'Number of the tile in its level, from 0.';
@@ -72,7 +78,8 @@ WITH (autovacuum_analyze_threshold = 10000, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE skill_system.audit_map ALTER COLUMN ids SET STORAGE EXTERNAL;
 CREATE INDEX audit_map_span_idx ON skill_system.audit_map USING gist (span);
 COMMENT ON TABLE skill_system.audit_map IS
-'Maps leaves to records: for each tile of level 0 the ids of its records. Read it with audit_leaf_index() and audit_leaves().';
+'Maps leaves to records: for each tile of level 0 the ids of its records; of the last ones see audit_seal_state. Read it with '
+'audit_leaf_index() and audit_leaves().';
 COMMENT ON COLUMN skill_system.audit_map.n IS 'Number of the tile: its first leaf is 256 n.';
 COMMENT ON COLUMN skill_system.audit_map.ids IS 'The ids of the records in the order of the leaves, 16 bytes each.';
 COMMENT ON COLUMN skill_system.audit_map.span IS

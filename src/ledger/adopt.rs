@@ -83,7 +83,7 @@ fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
         bypass::with(Bypass::Sealing, || {
             let mut leaves = Leaves::resume(state.size)?;
             leaves.push_unmapped("true", &[])?;
-            (state.size, state.root) = leaves.finish()?;
+            leaves.finish(&mut state)?;
             state.expect_foreign();
             (state.snapshot, state.target) = (snapshot, None);
             (state.place, state.sealed_at) = (Place::here_for_writing()?, sys::clock_timestamp());

@@ -13,8 +13,8 @@ use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Arg, Call, Interval, Oid, Timestamptz, Uuid, arg, fault_point, pg_function, sys};
 
 use super::growth;
-use super::state::{self, State};
-use super::tiles::{self, ID, LeafFinder, StoredTiles};
+use super::state::{self, State, Tail};
+use super::tiles::{self, HASH, ID, LeafFinder, StoredTiles};
 use crate::audit::bypass::{self, Bypass};
 use crate::audit::{self, LEAF_HASH, protection};
 use crate::locks;
@@ -137,7 +137,7 @@ impl Run {
             if has_grown {
                 self.state.sealed_at = sys::clock_timestamp();
             }
-            (self.state.size, self.state.root) = leaves.finish()?;
+            leaves.finish(&mut self.state)?;
             fault_point::reached("tiles_written");
             self.state.write();
             growth::tree_grew();
@@ -241,7 +241,7 @@ pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
             bypass::with(Bypass::Sealing, || {
                 let mut leaves = Leaves::resume(state.size)?;
                 let ids = leaves.push_unmapped(LATE, &late.args())?;
-                (state.size, state.root) = leaves.finish()?;
+                leaves.finish(&mut state)?;
                 state.expect_foreign();
                 state.sealed_at = sys::clock_timestamp();
                 state.write();
@@ -405,13 +405,30 @@ impl Leaves {
         Ok(())
     }
 
-    /// Writes what is not written yet; the size and the root.
-    pub fn finish(self) -> Result<(u64, [u8; tiles::HASH]), Fault> {
-        if self.size > self.resumed_at && !self.ids.is_empty() {
-            tiles::write_ids(self.size / TILE_WIDTH as u64, &self.ids);
+    /// Writes what is not written yet, and what the state has of the tree: size, root and tail.
+    pub fn finish(self, state: &mut State) -> Result<(), Fault> {
+        let (ids, n) = (self.ids, self.size / TILE_WIDTH as u64);
+        let kept = ids.len() / ID / Tail::LEAVES * Tail::LEAVES;
+        let has_grown = Tail::start(self.size) > Tail::start(self.resumed_at);
+        if has_grown && kept > 0 {
+            tiles::write_ids(n, &ids[..kept * ID]);
         }
         fault_point::reached("map_written");
-        self.appender.finish(&mut write)
+        let mut tail = (self.size > self.resumed_at).then(Tail::default);
+        (state.size, state.root) = self.appender.finish(&mut |level, n, hashes| {
+            if level > 0 {
+                return write(level, n, hashes);
+            }
+            tail = Some(Tail::of(&ids, hashes));
+            if has_grown && kept > 0 {
+                tiles::write_tile(level, n, &hashes[..kept * HASH]);
+            }
+            Ok(())
+        })?;
+        if let Some(tail) = tail {
+            state.tail = tail;
+        }
+        Ok(())
     }
 }
 

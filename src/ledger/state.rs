@@ -7,7 +7,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Oid, Timestamptz, Uuid, arg, columns, sys};
 
-use super::tiles::ID;
+use super::tiles::{HASH, ID};
 
 /// What tells this log from any other, as the active snapshot sees it; `None` before the first record.
 pub fn log_id() -> Option<Uuid> {
@@ -66,7 +66,35 @@ columns! {
         fingerprint: Option<Vec<u8>> = "fingerprint::bytea",
         sealed_at: Timestamptz = "sealed_at::timestamptz",
         written_by: i64 = "written_by::bigint",
+        tail_ids: Vec<u8> = "tail_ids::bytea",
+        tail_hashes: Vec<u8> = "tail_hashes::bytea",
         xmin: i64 = "xmin::text::bigint",
+    }
+}
+
+/// The last leaves of the tree, fewer than [`Tail::LEAVES`]. They lie in the row of the state, which every seal writes
+/// anyway: the last tile grows in steps of as many, instead of being written again for each record.
+#[derive(Debug, Clone, Default)]
+pub struct Tail {
+    /// 16 bytes each.
+    pub ids: Vec<u8>,
+    /// 32 bytes each.
+    pub hashes: Vec<u8>,
+}
+
+impl Tail {
+    /// A tile holds a multiple of it.
+    pub const LEAVES: usize = 16;
+
+    /// The last leaves of a tile that has these ids and hashes so far.
+    pub fn of(ids: &[u8], hashes: &[u8]) -> Self {
+        let kept = ids.len() / ID / Self::LEAVES * Self::LEAVES;
+        Tail { ids: ids[kept * ID..].to_vec(), hashes: hashes[kept * HASH..].to_vec() }
+    }
+
+    /// Leaves before the tail of a tree of this size.
+    pub fn start(size: u64) -> u64 {
+        size - size % Self::LEAVES as u64
     }
 }
 
@@ -91,6 +119,8 @@ pub struct State {
     pub fingerprint: Option<Vec<u8>>,
     /// When the tree last grew.
     pub sealed_at: Timestamptz,
+    /// The last leaves, which the tiles and the map do not have yet.
+    pub tail: Tail,
     /// Why the row is not the one that the last seal, or the first record, left here.
     strange: Option<String>,
     /// It takes adopt_log() to go on under another incarnation.
@@ -132,6 +162,7 @@ impl State {
             place: Place { system_identifier, database, timeline },
             fingerprint: None,
             sealed_at: sys::clock_timestamp(),
+            tail: Tail::default(),
             strange,
             lost,
         }))
@@ -176,6 +207,7 @@ impl State {
             },
             fingerprint: stored.fingerprint,
             sealed_at: stored.sealed_at,
+            tail: Tail { ids: stored.tail_ids, hashes: stored.tail_hashes },
             strange: strange("audit_seal_state", stored.written_by, stored.xmin),
             lost: false,
         })
@@ -211,6 +243,8 @@ impl State {
                 arg(self.fingerprint.as_deref()),
                 arg(self.sealed_at),
                 arg(i64::from(sys::current_transaction_id())),
+                arg(self.tail.ids.as_slice()),
+                arg(self.tail.hashes.as_slice()),
             ],
         );
     }

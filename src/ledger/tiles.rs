@@ -1,4 +1,5 @@
-//! The tree and the map as they lie in `audit_tiles` and `audit_map`.
+//! The tree and the map as they lie in `audit_tiles` and `audit_map`; the last leaves lie in `audit_seal_state`. One
+//! statement reads both, so that they fit each other.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -57,7 +58,10 @@ impl StoredTiles {
 
 /// One tile; `None` when it does not exist.
 pub fn read_tile(level: u8, n: u64) -> Result<Option<Rc<[u8]>>, Fault> {
-    const SQL: &str = "SELECT hashes FROM skill_system.audit_tiles WHERE level = $1 AND n = $2";
+    const SQL: &str = "SELECT string_agg(hashes, '' ORDER BY part) FROM ( \
+             SELECT 1 AS part, hashes FROM skill_system.audit_tiles WHERE level = $1 AND n = $2 \
+             UNION ALL SELECT 2, tail_hashes FROM skill_system.audit_seal_state \
+             WHERE $1 = 0 AND tree_size / 256 = $2 AND tail_hashes <> '') AS parts";
     match spi::one::<Vec<u8>>(SQL, As::Caller, See::Statement, &[arg(i16::from(level)), arg(n as i64)]) {
         Some(tile) if tile.is_empty() || tile.len() % HASH != 0 || tile.len() > HASH * TILE_WIDTH => {
             Err(Fault::new(Code::DataCorrupted, format!("tile {n} of level {level} has {} bytes", tile.len())))
@@ -90,7 +94,9 @@ pub fn write_tile(level: u8, n: u64, hashes: &[u8]) {
 
 /// The ids of level-0 tile `n`, 16 bytes each; empty when there are none.
 pub fn read_ids(n: u64) -> Vec<u8> {
-    const SQL: &str = "SELECT ids FROM skill_system.audit_map WHERE n = $1";
+    const SQL: &str = "SELECT string_agg(ids, '' ORDER BY part) FROM ( \
+             SELECT 1 AS part, ids FROM skill_system.audit_map WHERE n = $1 \
+             UNION ALL SELECT 2, tail_ids FROM skill_system.audit_seal_state WHERE tree_size / 256 = $1) AS parts";
     spi::one(SQL, As::Caller, See::Statement, &[arg(n as i64)]).unwrap_or_default()
 }
 
@@ -116,11 +122,12 @@ fn id_key(id: &[u8]) -> i64 {
 
 /// The leaf of the record with this id.
 pub fn leaf_of(id: &[u8; ID]) -> Option<u64> {
-    const SQL: &str = "SELECT n, ids FROM skill_system.audit_map WHERE span @> $1";
+    const SQL: &str = "SELECT n * 256, ids FROM skill_system.audit_map WHERE span @> $1 \
+         UNION ALL SELECT tree_size - octet_length(tail_ids) / 16, tail_ids FROM skill_system.audit_seal_state";
     spi::with_rows(SQL, As::Caller, See::Statement, &[arg(id_key(id))], |rows| {
         let find = |row: &Row| {
             let slot = row.get::<&[u8]>(2).chunks_exact(ID).position(|other| other == id)?;
-            Some(row.get::<i64>(1) as u64 * TILE_WIDTH as u64 + slot as u64)
+            Some(row.get::<i64>(1) as u64 + slot as u64)
         };
         rows.iter().rev().find_map(find)
     })
@@ -190,20 +197,23 @@ fn audit_leaves(call: &Call) -> Answer {
     }
     let end = count.map_or(i64::MAX, |count| first.saturating_add(count));
     let mut rows = call.row_set();
+    let mut push = |row: &Row| {
+        let (start, ids, hashes): (i64, &[u8], &[u8]) = (row.get(1), row.get(2), row.get(3));
+        let leaves = ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH));
+        for (leaf, (id, hash)) in (start..).zip(leaves).filter(|(leaf, _)| (first..end).contains(leaf)) {
+            let id = <[u8; ID]>::try_from(id).unwrap_or_default();
+            rows.push(&[arg(leaf), arg(id), arg(hash)]);
+        }
+        Ok(())
+    };
     spi::stream(
-        "SELECT m.n, m.ids, t.hashes FROM skill_system.audit_map m \
+        "SELECT m.n * 256, m.ids, t.hashes FROM skill_system.audit_map m \
          JOIN skill_system.audit_tiles t ON t.level = 0 AND t.n = m.n WHERE m.n >= $1 AND m.n <= $2 ORDER BY m.n",
         &[arg(first / TILE_WIDTH as i64), arg(end / TILE_WIDTH as i64)],
-        |row| {
-            let start = row.get::<i64>(1) * TILE_WIDTH as i64;
-            let (ids, hashes): (&[u8], &[u8]) = (row.get(2), row.get(3));
-            let leaves = ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH));
-            for (leaf, (id, hash)) in (start..).zip(leaves).filter(|(leaf, _)| (first..end).contains(leaf)) {
-                let id = <[u8; ID]>::try_from(id).unwrap_or_default();
-                rows.push(&[arg(leaf), arg(id), arg(hash)]);
-            }
-            Ok(())
-        },
+        &mut push,
     )?;
+    const TAIL: &str =
+        "SELECT tree_size - octet_length(tail_ids) / 16, tail_ids, tail_hashes FROM skill_system.audit_seal_state";
+    spi::stream(TAIL, &[], &mut push)?;
     Ok(rows.finish())
 }

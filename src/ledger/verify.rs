@@ -18,7 +18,7 @@ use skill_pg::{Answer, Arg, Call, Oid, Row, RowSet, Timestamptz, Uuid, arg, pg_f
 use super::proof;
 use super::retention::retired_leaves;
 use super::rotation::unannounced_keys;
-use super::state::{self, State};
+use super::state::{self, State, Tail};
 use super::tiles::{HASH, ID, LeafFinder, StoredTiles, read_ids, read_tile};
 use crate::audit::{LEAF_HASH, PROBLEM, RECORD_DIGEST, TOO_LARGE, explain_problem, leaf_digest, protection};
 
@@ -244,36 +244,22 @@ impl Verification<'_> {
             return Ok((0, 0));
         };
         progress::start(1, state.size as i64);
-        let retired = retired_leaves()?;
-        let mut appender = Appender::resume(0, &StoredTiles::default())?;
-        let (mut leaf, mut leaves, mut digest) = (0u64, 0i64, 0i128);
-        let mut damage = Vec::new();
+        let mut tree = Rebuilt::new(*nonce)?;
         const SQL: &str = "SELECT m.n, m.ids, t.hashes FROM skill_system.audit_map m \
              FULL JOIN skill_system.audit_tiles t ON t.n = m.n AND t.level = 0 \
              WHERE t.level = 0 OR t.level IS NULL ORDER BY coalesce(m.n, t.n)";
+        let stored = Tail::start(state.size);
         spi::stream(SQL, &[], |row| {
             let (ids, hashes) = (row.bytes(2).unwrap_or_default(), row.bytes(3).unwrap_or_default());
-            let expected = (state.size - leaf.min(state.size)).min(TILE_WIDTH as u64) as usize;
-            let n = leaf / TILE_WIDTH as u64;
-            let found = (ids.len() / ID, hashes.len() / HASH);
-            if row.get::<Option<i64>>(1) != Some(n as i64) || found != (expected, expected) {
-                damage.push(format!(
-                    "tile or map row {n}: {} ids and {} hashes instead of {expected} each",
-                    found.0, found.1
-                ));
-            }
-            for (id, hash) in ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH)) {
-                let (Ok(id), Ok(hash)) = (<&[u8; ID]>::try_from(id), <&Hash>::try_from(hash)) else { continue };
-                if !retired.iter().any(|range| range.contains(&leaf)) {
-                    leaves += 1;
-                    digest += i128::from(leaf_digest(nonce, id, hash));
-                }
-                appender.push(hash, &mut |level, n, hashes| same_tile(level, n, hashes, &mut damage))?;
-                leaf += 1;
-            }
+            let n = tree.leaf / TILE_WIDTH as u64;
+            let expected = stored.saturating_sub(tree.leaf).min(TILE_WIDTH as u64);
+            let is_next = row.get::<Option<i64>>(1) == Some(n as i64);
+            tree.add(&format!("tile or map row {n}"), is_next, expected, ids, hashes)?;
             progress::advance(TILE_WIDTH as i64, |done| format!("verify_audit: {done} of {} leaves", state.size));
             Ok(())
         })?;
+        tree.add("the tail of audit_seal_state", true, state.size - stored, &state.tail.ids, &state.tail.hashes)?;
+        let Rebuilt { appender, leaves, digest, mut damage, .. } = tree;
         let (size, root) = appender.finish(&mut |level, n, hashes| same_tile(level, n, hashes, &mut damage))?;
         for what in &damage {
             self.problem("tile_damaged", what);
@@ -305,7 +291,8 @@ impl Verification<'_> {
 
     /// Tiles beyond the end of the tree.
     fn surplus(&mut self, state: &State) {
-        let expected: i64 = (0..8).map(|level| (state.size >> (8 * level)).div_ceil(TILE_WIDTH as u64) as i64).sum();
+        let stored = |level: u32| if level == 0 { Tail::start(state.size) } else { state.size >> (8 * level) };
+        let expected: i64 = (0..8).map(|level| stored(level).div_ceil(TILE_WIDTH as u64) as i64).sum();
         const SQL: &str = "SELECT count(*) FROM skill_system.audit_tiles";
         let found = spi::one::<i64>(SQL, As::Caller, See::Statement, &[]).unwrap_or(0);
         if found != expected {
@@ -515,6 +502,45 @@ impl Verification<'_> {
         };
         if let Some(how) = moved {
             self.problem("sealed_elsewhere", &how);
+        }
+        Ok(())
+    }
+}
+
+/// A tree that is hashed again from its leaves.
+struct Rebuilt {
+    appender: Appender,
+    retired: Vec<Range<u64>>,
+    nonce: [u8; 32],
+    /// Leaves so far.
+    leaf: u64,
+    /// The same without retired ones, and the sum over them.
+    leaves: i64,
+    digest: i128,
+    damage: Vec<String>,
+}
+
+impl Rebuilt {
+    fn new(nonce: [u8; 32]) -> Result<Self, Fault> {
+        let appender = Appender::resume(0, &StoredTiles::default())?;
+        Ok(Rebuilt { appender, retired: retired_leaves()?, nonce, leaf: 0, leaves: 0, digest: 0, damage: Vec::new() })
+    }
+
+    /// The next leaves, as they lie in `place`, which should have `expected`.
+    fn add(&mut self, place: &str, is_next: bool, expected: u64, ids: &[u8], hashes: &[u8]) -> Result<(), Fault> {
+        let found = (ids.len() / ID, hashes.len() / HASH);
+        if !is_next || found != (expected as usize, expected as usize) {
+            self.damage.push(format!("{place}: {} ids and {} hashes instead of {expected} each", found.0, found.1));
+        }
+        for (id, hash) in ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH)) {
+            let (Ok(id), Ok(hash)) = (<&[u8; ID]>::try_from(id), <&Hash>::try_from(hash)) else { continue };
+            if !self.retired.iter().any(|range| range.contains(&self.leaf)) {
+                self.leaves += 1;
+                self.digest += i128::from(leaf_digest(&self.nonce, id, hash));
+            }
+            let damage = &mut self.damage;
+            self.appender.push(hash, &mut |level, n, hashes| same_tile(level, n, hashes, damage))?;
+            self.leaf += 1;
         }
         Ok(())
     }

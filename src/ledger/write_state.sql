@@ -1,7 +1,7 @@
 INSERT INTO skill_system.audit_seal_state (
     incarnation, tree_size, root_hash, snapshot, target, position_transaction, position_id, foreign_below,
-    system_identifier, database_oid, timeline, fingerprint, sealed_at, written_by, sealed_log_id)
-VALUES ($1, $2, $3, $4::pg_snapshot, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+    system_identifier, database_oid, timeline, fingerprint, sealed_at, written_by, tail_ids, tail_hashes, sealed_log_id)
+VALUES ($1, $2, $3, $4::pg_snapshot, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
     (SELECT log_id FROM skill_system.audit_state))
 ON CONFLICT (only_one) DO UPDATE SET
     incarnation = EXCLUDED.incarnation,
@@ -18,4 +18,6 @@ ON CONFLICT (only_one) DO UPDATE SET
     fingerprint = EXCLUDED.fingerprint,
     sealed_at = EXCLUDED.sealed_at,
     written_by = EXCLUDED.written_by,
+    tail_ids = EXCLUDED.tail_ids,
+    tail_hashes = EXCLUDED.tail_hashes,
     sealed_log_id = EXCLUDED.sealed_log_id

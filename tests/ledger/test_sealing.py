@@ -563,6 +563,64 @@ def test_forged_transaction_ids_are_swept_up(log, forged):
 # ---- storage
 
 
+def test_a_seal_of_one_record_writes_no_tile(log):
+    """Most seals write the row of the state, which has the last leaves, and no tile of up to 8 kB."""
+    connection, _ = log
+    append(connection)
+    seal(connection)
+    writers = set()
+    for _ in range(64):
+        record = append(connection)
+        seal(connection)
+        # Read from both places.
+        leaf, leaf_hash = connection.execute(
+            "SELECT leaf_index, leaf_hash FROM skill_system.audit_leaves() WHERE record_id = %s", [record]
+        ).fetchone()
+        assert connection.execute("SELECT skill_system.audit_leaf_index(%s)", [record]).fetchone()[0] == leaf
+        tile = connection.execute("SELECT skill_system.audit_tile(0, %s)", [leaf // 256]).fetchone()[0]
+        assert len(tile) == 32 * (leaf % 256 + 1) and tile[-32:] == leaf_hash
+        writers.update(
+            connection.execute(
+                "SELECT xmin::text FROM skill_system.audit_tiles UNION SELECT xmin::text FROM skill_system.audit_map"
+            ).fetchall()
+        )
+    tiles = connection.execute("SELECT octet_length(hashes) / 32 FROM skill_system.audit_tiles").fetchall()
+    size, tail = connection.execute(
+        "SELECT tree_size, octet_length(tail_ids) / 16 FROM skill_system.audit_seal_state"
+    ).fetchone()
+    assert tiles == [(size - size % 16,)] and tail == size % 16
+    assert len(writers) == size // 16
+    exactly_once(connection)
+    assert problems(connection) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("tail_hashes = overlay(tail_hashes PLACING sha256('') FROM 1)", "root_mismatch"),
+        ("tail_ids = overlay(tail_ids PLACING uuid_send(gen_random_uuid()) FROM 1)", "record_missing"),
+        ("tail_ids = '', tail_hashes = ''", "tile_damaged"),
+        (
+            "tail_ids = tail_ids || substring(tail_ids FROM 1 FOR 16), "
+            "tail_hashes = tail_hashes || substring(tail_hashes FROM 1 FOR 32)",
+            "tile_damaged",
+        ),
+        ("tree_size = tree_size - 1", "root_mismatch"),
+    ],
+)
+def test_tampering_with_the_last_leaves_is_found(log, change, problem):
+    connection, _ = log
+    for _ in range(20):
+        append(connection)
+    seal(connection)
+    assert problems(connection) == []
+    connection.execute("BEGIN")
+    behind_the_triggers(connection, "audit_seal_state", f"UPDATE skill_system.audit_seal_state SET {change}")
+    assert problem in [row[0] for row in problems(connection, "problem")]
+    connection.execute("ROLLBACK")
+    assert problems(connection) == []
+
+
 def test_seal_data_takes_at_most_90_bytes_a_record(log):
     connection, _ = log
 
