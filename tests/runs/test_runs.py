@@ -651,3 +651,26 @@ def test_stuck_runs_follow_the_setting(db, connect):
     assert run in [row[0] for row in session.execute("SELECT id FROM skill_system.stuck_runs")]
     session.execute("SELECT skill_system.log_event(%s, 'alive')", [run])
     assert run not in [row[0] for row in session.execute("SELECT id FROM skill_system.stuck_runs")]
+
+
+def test_a_run_reads_as_little_in_a_table_without_statistics(fresh_database, connect):
+    """The plans of a session that begins with empty tables: each look-up of the run is by its key."""
+    db = connect(dbname=fresh_database())
+    runs = 300
+    db.execute("SELECT skill_system.install_starter_policies()")
+    db.execute("BEGIN")
+    db.execute(
+        "SELECT count(skill_system.log_run('a-skill', 'run', 'ok', 1, policy_name => 'dev', idempotency_key => n::text)) "
+        "FROM generate_series(1, %s) n",
+        [runs],
+    )
+    run = db.execute("SELECT skill_system.start_run('several steps')").fetchone()[0]
+    db.execute("SELECT count(skill_system.log_step(%s, 'a', 'b', 'ok', 1)) FROM generate_series(1, %s)", [run, runs])
+    read = dict(
+        db.execute(
+            "SELECT relname, coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0) FROM pg_stat_xact_user_tables "
+            "WHERE schemaname = 'skill_system'"
+        ).fetchall()
+    )
+    db.execute("COMMIT")
+    assert read["runs"] <= 3 * runs and sum(read.values()) <= 10 * runs, read
