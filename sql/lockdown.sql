@@ -163,6 +163,30 @@ DO $$
 DECLARE
     object record;
 BEGIN
+    -- What \df+ and \d+ show: a line that says what it is for, the rest, and the example. Comments with line breaks stay.
+    FOR object IN
+        SELECT o.name, pg_catalog.regexp_replace(
+                   pg_catalog.regexp_replace(d.description, '^(.+?[.]) (?=[A-Za-z])', E'\\1\n'), ' (?=Examples?: )', E'\n') AS comment
+        FROM (
+            SELECT p.tableoid AS class, p.oid, pg_catalog.format('FUNCTION %s', p.oid::regprocedure) AS name
+            FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'skill_system'::regnamespace
+            UNION ALL
+            SELECT c.tableoid, c.oid, pg_catalog.format('%s %s', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, c.oid::regclass)
+            FROM pg_catalog.pg_class c WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+        ) o
+        JOIN pg_catalog.pg_description d ON d.classoid = o.class AND d.objoid = o.oid AND d.objsubid = 0
+        WHERE pg_catalog.strpos(d.description, E'\n') = 0
+        ORDER BY o.class, o.oid
+    LOOP
+        EXECUTE pg_catalog.format('COMMENT ON %s IS %L', object.name, object.comment);
+    END LOOP;
+END
+$$;
+
+DO $$
+DECLARE
+    object record;
+BEGIN
     -- pg_dump dumps the rows of all tables and the state of their sequences, in the order of creation.
     FOR object IN
         SELECT c.oid::regclass AS name

@@ -1,4 +1,4 @@
-//! `skill_system`: policy, run log and signed audit trail for AI agents, inside PostgreSQL.
+//! `skill_system`: policies, runs, skills, compliance and a signed audit trail for AI agents, inside PostgreSQL.
 //!
 //! Thin functions, one folder per module. Logic that needs no server is in `crates/core`, tables and views are in `sql/`,
 //! and everything that touches the server's memory is in `crates/pg`.

@@ -150,7 +150,8 @@ CREATE FUNCTION skill_system.seal_audit(max_rows integer DEFAULT NULL)
 COMMENT ON FUNCTION skill_system.seal_audit(integer) IS
 'Adds every committed audit record that is not sealed yet to the Merkle tree, at most max_rows when given; call it again for the rest. '
 'Writers never wait for it. sealed is the number of records sealed, unsealed and oldest_unsealed_age describe the rest, blocked_by is the '
-'open transaction whose records have to wait, or tells that another session is sealing now (unsealed is NULL then). With '
+'open transaction whose records have to wait. A seal under way is waited for, 5 seconds or lock_timeout; after that, and at once with '
+'max_rows, blocked_by tells which session is sealing and unsealed is NULL. With '
 'shared_preload_libraries a background worker seals every skill_system.seal_interval. Raises 25006 on a standby, 55000 when the log was '
 'sealed by another server: see adopt_log(). Example: SELECT * FROM skill_system.seal_audit();';
 

@@ -110,6 +110,25 @@ $$;
 REVOKE ALL ON SCHEMA skill_system FROM PUBLIC;
 GRANT USAGE ON SCHEMA skill_system
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+COMMENT ON SCHEMA skill_system IS 'Governs AI agents. Start here: SELECT * FROM skill_system.help();';
+
+-- Comments of somebody else stay.
+DO $$
+DECLARE
+    role record;
+BEGIN
+    FOR role IN
+        SELECT * FROM (VALUES
+            ('skill_system_agent', 'skill_system: programs that act: check policies, log runs, register skills, work on filings'),
+            ('skill_system_reviewer', 'skill_system: people who decide: approve skills, filings and rules'),
+            ('skill_system_auditor', 'skill_system: reads everything of all tenants, verifies and seals the audit trail'),
+            ('skill_system_admin', 'skill_system: changes policies, rules and templates, maintains the log')) AS r(name, comment)
+        WHERE pg_catalog.shobj_description(r.name::regrole, 'pg_authid') IS NULL
+    LOOP
+        EXECUTE pg_catalog.format('COMMENT ON ROLE %I IS %L', role.name, role.comment);
+    END LOOP;
+END
+$$;
 
 CREATE FUNCTION skill_system.current_tenant() RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_current_tenant';

@@ -3,11 +3,14 @@
 //! What is new is the difference of two snapshots: records of transactions that the last one did not see and this one
 //! does. So nobody waits for anybody, no record is lost that commits late, and none is taken twice.
 
+use std::time::{Duration, Instant};
+
 use const_format::concatcp;
 use serde_json::json;
 use skill_core::ledger::snapshot::Snapshot;
 use skill_core::tree::{Appender, EMPTY_ROOT, TILE_WIDTH};
 use skill_core::{Code, Fault};
+use skill_pg::error::check_for_interrupts;
 use skill_pg::lock;
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Arg, Call, Interval, Oid, Timestamptz, Uuid, arg, fault_point, pg_function, sys};
@@ -21,6 +24,9 @@ use crate::locks;
 
 /// An idle log is sealed this often all the same, in microseconds: a stretch without any leaf could hide a removal.
 const HEARTBEAT: i64 = 60_000_000;
+
+/// How long seal_audit() waits for a seal under way; a smaller lock_timeout counts.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// What one step of sealing did.
 #[derive(Debug)]
@@ -447,7 +453,7 @@ fn seal_audit(call: &Call) -> Answer {
             .hint("Leave it out to seal everything."));
     }
     let (mut sealed, mut left, mut blocked_by) = (0, (Some(0), None), None);
-    let (size, root) = match seal_step(max_rows.map(i64::from))? {
+    let (size, root) = match seal_when_free(max_rows.map(i64::from))? {
         Step::Sealed { sealed: added, state, snapshot } => {
             sealed = added;
             let (count, age) = unsealed(&state, &snapshot);
@@ -468,6 +474,20 @@ fn seal_audit(call: &Call) -> Answer {
     let mut rows = call.row_set();
     rows.push(&[arg(sealed as i64), arg(size as i64), arg(&root), arg(unsealed), arg(age), arg(blocked_by)]);
     Ok(rows.finish())
+}
+
+/// As [`seal_step`]; a call without max_rows waits for the worker's seal, as it is to leave nothing unsealed.
+fn seal_when_free(max_rows: Option<i64>) -> Result<Step, Fault> {
+    let limit = lock::timeout_millis().map_or(BUSY_WAIT, |limit| BUSY_WAIT.min(Duration::from_millis(limit)));
+    let started = Instant::now();
+    loop {
+        let step = seal_step(max_rows)?;
+        if !matches!(step, Step::Busy(_)) || max_rows.is_some() || started.elapsed() >= limit {
+            return Ok(step);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        check_for_interrupts();
+    }
 }
 
 /// How many committed records a seal in several steps has still before it, and how old the oldest is.

@@ -176,7 +176,13 @@ def test_two_sealers_at_once(log):
     other = again()
     connection.execute("BEGIN")
     assert seal(connection)[0] == 1
+    began = time.monotonic()
+    sealed, size, _, by = seal(other, 10)
+    assert time.monotonic() - began < 2
+    assert (sealed, size) == (0, before) and by.startswith("another session is sealing: process ")
+    other.execute("SET lock_timeout = '100ms'")
     sealed, size, _, by = seal(other)
+    other.execute("RESET lock_timeout")
     assert (sealed, size) == (0, before) and by.startswith("another session is sealing: process ")
     # Nor does anything else go on with a tree that is being made.
     other.execute("SELECT * FROM skill_system.maintain()")
@@ -283,6 +289,21 @@ def test_sealing_inside_a_transaction(log, level):
     assert problems(connection) == []
 
 
+def test_a_seal_waits_for_the_one_under_way(log):
+    connection, again = log
+    seal_all(connection)
+    append(connection)
+    other = again()
+    connection.execute("BEGIN")
+    seal(connection)
+    append(connection)
+    later = threading.Timer(0.5, lambda: connection.execute("COMMIT"))
+    later.start()
+    sealed, _, unsealed, by = seal(other)
+    later.join()
+    assert (sealed, unsealed, by) == (1, 0, None)
+
+
 def test_a_seal_in_a_prepared_transaction(prepared):
     connection, again = prepared
     first, other, outside = append(connection), again(), Outside()
@@ -290,6 +311,7 @@ def test_a_seal_in_a_prepared_transaction(prepared):
     seal(connection)
     second = append(connection)
     connection.execute("PREPARE TRANSACTION 'seal'")
+    other.execute("SET lock_timeout = '100ms'")
     assert seal(other)[3] == "another session is sealing: a prepared transaction"
     connection.execute("ROLLBACK PREPARED 'seal'")
     exactly_once(connection, [first], [second])

@@ -235,6 +235,8 @@ CALLS = [
     "INSERT INTO public.watched VALUES (1, 'x') RETURNING id",
     "UPDATE public.watched SET note = 'y' RETURNING note",
     "SELECT library IS NULL FROM skill_system.version_info()",
+    "SELECT pg_catalog.count(task) FROM skill_system.help()",
+    "SELECT task, call FROM skill_system.help('log_run')",
     'SELECT "check", status FROM skill_system.health()',
     "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'dev', idempotency_key => 'k') IS NULL",
     "SELECT skill_system.log_run('skill', 'op', 'ok', 5, policy_name => 'dev', idempotency_key => 'k') IS NULL",
