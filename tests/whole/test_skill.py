@@ -12,7 +12,17 @@ TEXT = (Path(__file__).resolve().parents[2] / "SKILL.md").read_text()
 # What somebody else prepared: the policy, a skill that is approved, a template.
 PREPARE = """
 SELECT skill_system.install_starter_policies();
-SELECT skill_system.register_skill(E'---\\nname: well-report\\ndescription: Writes the monthly report of a well.\\n---\\nDo.\\n');
+SELECT skill_system.register_skill($md$---
+name: well-report
+description: Writes the monthly report of a well.
+---
+Do.
+
+```skill-manifest
+{"schema_version": "2.0", "id": "well-report", "version": "1.0.0", "effects": ["db.read"],
+ "operations": {"write": {"description": "x"}}, "requires": []}
+```
+$md$);
 SELECT skill_system.set_skill_status('well-report', 'approved',
     (SELECT version FROM skill_system.skill_version_list('well-report')));
 SELECT skill_system.create_template('rule_37', '[{"label": "Plat"}]', '[0]', rule_domains => '{spacing}');
