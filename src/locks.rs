@@ -13,41 +13,41 @@ use skill_pg::xact::End;
 use skill_pg::{arg, error, sys};
 
 /// How long those who decide wait before they end what they wait for.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Seconds for which a call of seal_audit(), adopt_log() or maintain() may keep others from the same.
 const LONGEST_MAINTENANCE: i32 = 60;
 
 thread_local! {
-    static TAKEN: Cell<bool> = const { Cell::new(false) };
+    static ANY_ACQUIRED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Takes the lock on `key` among the things of a table, until the end of the transaction. A reviewer, an administrator and
+/// Takes the lock on `key`, which names objects of a table, until the end of the transaction. A reviewer, an administrator and
 /// a superuser wait a second; then sessions of nobody above them that still hold it, in a transaction older than that,
 /// are terminated. `what` completes "another transaction is changing ...".
-pub fn take(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Lock, Fault> {
+pub fn acquire(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Lock, Fault> {
     if sys::in_recovery() {
         return Err(Fault::new(Code::ReadOnlyTransaction, format!("cannot change {what} during recovery")));
     }
-    TAKEN.set(true);
+    ANY_ACQUIRED.set(true);
     let lock = Lock::new(table, key);
-    if lock.try_take(mode) {
+    if lock.try_acquire(mode) {
         return Ok(lock);
     }
     let rank = rank();
     let limit = timeout_millis().map(Duration::from_millis);
-    let patience = limit.map_or(PATIENCE, |limit| limit.min(PATIENCE));
+    let max_wait = limit.map_or(MAX_WAIT, |limit| limit.min(MAX_WAIT));
     let started = Instant::now();
-    while rank > 0 && started.elapsed() < patience {
+    while rank > 0 && started.elapsed() < max_wait {
         std::thread::sleep(Duration::from_millis(5));
         check_for_interrupts();
-        if lock.try_take(mode) {
+        if lock.try_acquire(mode) {
             return Ok(lock);
         }
     }
-    if rank > 0 && started.elapsed() >= PATIENCE {
+    if rank > 0 && started.elapsed() >= MAX_WAIT {
         end_holders(&lock, rank, 1, what);
     }
-    if !error::lock_timed_out(|| lock.take(mode)) {
+    if !error::lock_timed_out(|| lock.acquire(mode)) {
         return Ok(lock);
     }
     let fault = Fault::new(Code::LockNotAvailable, format!("another transaction is changing {what}"))
@@ -58,10 +58,10 @@ pub fn take(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Lock, 
     })
 }
 
-/// As [`take`], but without waiting, and against transactions that are older than a minute only; false when others hold it.
-pub fn try_take(table: &CStr, key: &[&str], what: &str) -> bool {
+/// As [`acquire`], but without waiting, and against transactions that are older than a minute only; false when others hold it.
+pub fn try_acquire(table: &CStr, key: &[&str], what: &str) -> bool {
     let lock = Lock::new(table, key);
-    if lock.try_take(Mode::Exclusive) {
+    if lock.try_acquire(Mode::Exclusive) {
         return true;
     }
     let rank = rank();
@@ -69,8 +69,8 @@ pub fn try_take(table: &CStr, key: &[&str], what: &str) -> bool {
         return false;
     }
     let started = Instant::now();
-    while !lock.try_take(Mode::Exclusive) {
-        if started.elapsed() > PATIENCE {
+    while !lock.try_acquire(Mode::Exclusive) {
+        if started.elapsed() > MAX_WAIT {
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -118,7 +118,7 @@ fn holders(lock: &Lock) -> Option<String> {
 
 /// Called at the ends of transactions. A prepared transaction would keep its locks, and nobody could end it.
 pub fn at_transaction_end(end: End) {
-    if end == End::BeforePrepare && TAKEN.get() && rank() < 3 {
+    if end == End::BeforePrepare && ANY_ACQUIRED.get() && rank() < 3 {
         error::raise(
             Fault::new(
                 Code::NotInPrerequisiteState,
@@ -129,6 +129,6 @@ pub fn at_transaction_end(end: End) {
         );
     }
     if matches!(end, End::Committed | End::Prepared | End::Aborted) {
-        TAKEN.set(false);
+        ANY_ACQUIRED.set(false);
     }
 }

@@ -267,7 +267,7 @@ COMMENT ON COLUMN skill_system.run_stats.output_tokens IS 'Sum of gen_ai.usage.o
 COMMENT ON COLUMN skill_system.run_stats.cost_usd IS 'Sum of cost_usd in the metrics of the steps.';
 
 CREATE VIEW skill_system.runs_in_progress WITH (security_invoker = true) AS
--- What claims to be of the future is no activity yet, and nothing that is stored makes the difference fail.
+-- What claims to be of the future does not count as activity yet, and nothing that is stored makes the difference fail.
 SELECT r.tenant_id, r.id, r.goal, r.agent_id, r.status, r.started_at, r.created_at, e.steps, a.last_activity_at,
        CASE WHEN pg_catalog.isfinite(a.last_activity_at) THEN pg_catalog.now() - a.last_activity_at END AS silent_for
 FROM skill_system.runs r

@@ -13,7 +13,7 @@ BEGIN
 END
 $$;
 
--- The owner of the schema can drop what is in it, and whoever may create in it can shadow it.
+-- The owner of the schema can drop what is in it, and a role that may create in it can shadow it.
 DO $$
 DECLARE
     place record;

@@ -45,7 +45,7 @@ pub fn log_id_or_new() -> Result<[u8; 16], Fault> {
         return Ok(id);
     }
     // One first writer; the others wait for its commit and then read what it created.
-    let first = locks::take(c"audit_state", &[], Mode::Exclusive, "the identity of the log")?;
+    let first = locks::acquire(c"audit_state", &[], Mode::Exclusive, "the identity of the log")?;
     if let Some(id) = log_id() {
         // Kept to the end of what may be a long transaction, it would hold up the others that wait.
         first.release(Mode::Exclusive);

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 /// How long a command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 /// How often the file is looked at for a change.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 struct Loaded {
     ring: Rc<Keyring>,
@@ -41,9 +41,9 @@ thread_local! {
 
 /// The keyring, read again when its file or the setting changed.
 pub fn keyring() -> Result<Rc<Keyring>, Fault> {
-    if let Some(ring) = LOADED
-        .with_borrow(|loaded| loaded.as_ref().filter(|l| l.looked_at.elapsed() < LOOK_AGAIN).map(|l| l.ring.clone()))
-    {
+    if let Some(ring) = LOADED.with_borrow(|loaded| {
+        loaded.as_ref().filter(|l| l.looked_at.elapsed() < RECHECK_INTERVAL).map(|l| l.ring.clone())
+    }) {
         return Ok(ring);
     }
     let command = settings::keyring_command();

@@ -16,9 +16,9 @@ use super::append::append_for;
 use crate::settings;
 
 /// How long a denial waits for its turn.
-const TURN: Duration = Duration::from_secs(10);
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it then waits for a free background worker.
-const PATIENCE: Duration = Duration::from_secs(5);
+const WORKER_START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Workers that record denials at the same time, in all databases.
 const MAX_WORKERS: u16 = 3;
 /// And those of one tenant, so that there is a place for another.
@@ -74,21 +74,23 @@ pub fn commit_elsewhere(denial: &Denial) -> Result<Uuid, Fault> {
 }
 
 fn request(denial: &Denial) -> Result<[u8; 16], Fault> {
-    // Few at a time: whoever floods, others get their turn, and workers are left for other work.
-    let deadline = Instant::now() + TURN;
+    // Few at a time: when one session floods, others get their turn, and workers are left for other work.
+    let deadline = Instant::now() + TURN_TIMEOUT;
     let too_many = || {
         not_recorded("Too many denials wait to be recorded.")
             .hint("Try again; find out which sessions are denied most.")
     };
     let _tenant =
-        Turn::take((WORKER, denial.database, &denial.tenant), MAX_OF_TENANT, deadline).ok_or_else(too_many)?;
-    let _worker = Turn::take(WORKER, MAX_WORKERS, deadline).ok_or_else(too_many)?;
-    let answer = one_off::request(WORKER, "skill_system_denial", &json(denial), PATIENCE).map_err(|why| match why {
-        Failure::NoMemory => not_recorded("The server has no shared memory segment left."),
-        Failure::NoWorker => not_recorded("No background worker was free.").hint("Raise max_worker_processes."),
-        Failure::ShuttingDown => not_recorded("The server is shutting down."),
-        Failure::NoAnswer => not_recorded("The recording process ended early; the server's log has the reason."),
-    })?;
+        Turn::acquire((WORKER, denial.database, &denial.tenant), MAX_OF_TENANT, deadline).ok_or_else(too_many)?;
+    let _worker = Turn::acquire(WORKER, MAX_WORKERS, deadline).ok_or_else(too_many)?;
+    let answer = one_off::request(WORKER, "skill_system_denial", &json(denial), WORKER_START_TIMEOUT).map_err(
+        |why| match why {
+            Failure::NoMemory => not_recorded("The server has no shared memory segment left."),
+            Failure::NoWorker => not_recorded("No background worker was free.").hint("Raise max_worker_processes."),
+            Failure::ShuttingDown => not_recorded("The server is shutting down."),
+            Failure::NoAnswer => not_recorded("The recording process ended early; the server's log has the reason."),
+        },
+    )?;
     match serde_json::from_slice::<Answer>(&answer) {
         Ok(answer) => answer.map_err(|why| not_recorded(format!("{why}."))),
         Err(error) => Err(not_recorded(format!("The answer of the recording process is damaged: {error}."))),
@@ -98,7 +100,7 @@ fn request(denial: &Denial) -> Result<[u8; 16], Fault> {
 pg_worker!(skill_system_denial, record_denial);
 /// The worker.
 fn record_denial(argument: Argument) {
-    one_off::serve(argument, |request| {
+    one_off::answer_request(argument, |request| {
         let denial: Denial = serde_json::from_slice(request).ok()?;
         // Not as the role that is denied, which could end the worker, or keep it from its work by its settings.
         background::connect(Some(denial.database.into()), WORKER);

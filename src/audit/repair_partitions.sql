@@ -1,4 +1,4 @@
--- Months that were detached, and the trigger that each month has of its own.
+-- Months that were detached, and the trigger that each month needs.
 WITH log AS (SELECT to_regclass('skill_system.audit_logs')::oid AS oid),
 month AS (
     SELECT c.oid, c.relname, EXISTS (SELECT FROM pg_inherits i, log WHERE i.inhrelid = c.oid AND i.inhparent = log.oid) AS attached,

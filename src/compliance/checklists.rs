@@ -3,7 +3,7 @@
 use serde_json::json;
 use skill_core::compliance::artifacts::ArtifactInput;
 use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, TRANSITIONS};
-use skill_core::input::{invalid, optional, required, word};
+use skill_core::input::{invalid, optional, parse_choice, required};
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
@@ -155,7 +155,7 @@ pg_function!(update_checklist_item);
 fn update_checklist_item(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
     let index: i32 = call.get::<Option<_>>(1).ok_or_else(|| missing("item_index"))?;
-    let status = word("status", call.text(2), &ITEM_STATUSES)?;
+    let status = parse_choice("status", call.text(2), &ITEM_STATUSES)?;
     let note = optional("note", call.text(4), 10_000)?;
     let data = json_argument(call, 5, "data")?;
     let by = actor(call, 6, "actor_id")?;
@@ -209,7 +209,7 @@ pg_function!(review_checklist);
 /// `review_checklist(checklist_id, decision, actor_id, reason, expected_version)`
 fn review_checklist(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let decision = word("decision", call.text(1), &logic::DECISIONS)?;
+    let decision = parse_choice("decision", call.text(1), &logic::DECISIONS)?;
     let by = actor(call, 2, "actor_id")?;
     let comment = optional("reason", call.text(3), 10_000)?;
     let expected: Option<i32> = call.get(4);

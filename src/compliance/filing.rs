@@ -45,7 +45,7 @@ impl FromRow for Checklist {
 
 /// Locks a checklist of the session's tenant.
 pub fn lock_checklist(id: Uuid) -> Result<Checklist, Fault> {
-    locks::take(c"filing_checklists", &[&id.to_string()], Mode::Exclusive, &format!("checklist {id}"))?;
+    locks::acquire(c"filing_checklists", &[&id.to_string()], Mode::Exclusive, &format!("checklist {id}"))?;
     let found = spi::first::<Checklist>(
         "SELECT c.id, c.status::text, c.version, c.items::text, c.metadata::text, t.min_required_items::text, \
              to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), t.rule_domains, \

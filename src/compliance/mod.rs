@@ -52,7 +52,7 @@ fn at_transaction_end(end: End) {
     match end {
         End::BeforeCommit => {
             if let Some((tenant, before)) = FROZEN.take() {
-                locks::take(c"rule_books", &[&tenant], Mode::Shared, "the rules of this tenant").or_raise();
+                locks::acquire(c"rule_books", &[&tenant], Mode::Shared, "the rules of this tenant").or_raise();
                 if revision(&tenant) != before {
                     skill_pg::error::raise(
                         Fault::new(
@@ -83,7 +83,7 @@ fn lock_rules(mode: Mode) -> Result<(), Fault> {
         });
         return Ok(());
     }
-    locks::take(c"rule_books", &[&settings::tenant()], mode, "the rules of this tenant")?;
+    locks::acquire(c"rule_books", &[&settings::tenant()], mode, "the rules of this tenant")?;
     let sql = match mode {
         Mode::Shared => "SELECT FROM skill_system.rule_books WHERE tenant_id = skill_system.current_tenant() FOR SHARE",
         Mode::Exclusive => {

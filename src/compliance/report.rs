@@ -164,13 +164,13 @@ impl FromRow for CellRow {
 
 fn read_cell(row: &Row) -> Cell {
     let known = stored(row.get(9));
-    let word = |value: &Value| value.as_str().map(str::to_owned);
+    let as_string = |value: &Value| value.as_str().map(str::to_owned);
     let evidence = |value: &Value| Evidence {
-        id: word(&value["id"]).unwrap_or_default(),
-        name: word(&value["name"]).unwrap_or_default(),
-        media_type: word(&value["media_type"]),
-        path: word(&value["path"]),
-        digest: word(&value["digest"]).unwrap_or_default(),
+        id: as_string(&value["id"]).unwrap_or_default(),
+        name: as_string(&value["name"]).unwrap_or_default(),
+        media_type: as_string(&value["media_type"]),
+        path: as_string(&value["path"]),
+        digest: as_string(&value["digest"]).unwrap_or_default(),
     };
     Cell {
         entity_id: row.get(1),
@@ -182,7 +182,7 @@ fn read_cell(row: &Row) -> Cell {
         assessed_at: row.get(7),
         checklist_id: row.get(8),
         evidence: known["evidence"].as_array().map(|all| all.iter().map(evidence).collect()).unwrap_or_default(),
-        rules: known["rules"].as_array().map(|all| all.iter().filter_map(word).collect()).unwrap_or_default(),
+        rules: known["rules"].as_array().map(|all| all.iter().filter_map(as_string).collect()).unwrap_or_default(),
     }
 }
 

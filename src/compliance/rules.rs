@@ -4,7 +4,7 @@ use const_format::concatcp;
 use serde_json::{Value, json};
 use skill_core::compliance::rules::{DECISIONS, RuleInput, check_status, difference};
 use skill_core::error::shorten;
-use skill_core::input::{optional, sha256, word};
+use skill_core::input::{optional, parse_choice, sha256};
 use skill_core::limits::check_day;
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
@@ -51,7 +51,7 @@ fn require_read_committed() -> Result<(), Fault> {
 /// publishes another rule waits for it.
 fn lock_versions(identifier: &str) -> Result<(), Fault> {
     let what = format!("the rule \"{}\"", shorten(identifier));
-    locks::take(c"rule_versions", &[&settings::tenant(), identifier], Mode::Exclusive, &what).map(|_| ())
+    locks::acquire(c"rule_versions", &[&settings::tenant(), identifier], Mode::Exclusive, &what).map(|_| ())
 }
 
 /// Ends the version in force, if any, on the day its successor begins.
@@ -232,7 +232,7 @@ pg_function!(review_rule);
 /// `review_rule(rule_version_id, decision, actor_id, reason)`
 fn review_rule(call: &Call) -> Answer {
     let id = uuid(call, 0, "rule_version_id")?;
-    let decision = word("decision", call.text(1), &DECISIONS)?;
+    let decision = parse_choice("decision", call.text(1), &DECISIONS)?;
     let by = actor(call, 2, "actor_id")?;
     let comment = optional("reason", call.text(3), 10_000)?;
     if decision == "approved" {

@@ -4,7 +4,7 @@ use crate::audit;
 use crate::settings;
 use serde_json::{Value, json};
 use skill_core::error::shorten;
-use skill_core::input::{optional, required, word};
+use skill_core::input::{optional, parse_choice, required};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Timing, Trigger, arg, pg_function};
@@ -140,7 +140,7 @@ fn set_cell(
     domain: &str,
     details: Option<&Value>,
 ) -> Result<Option<String>, Fault> {
-    let status = word("status", call.text(4), &["compliant", "action_needed", "in_review", "not_applicable"])?;
+    let status = parse_choice("status", call.text(4), &["compliant", "action_needed", "in_review", "not_applicable"])?;
     let name = optional("entity_name", call.text(6), 500)?;
     let field = optional("entity_field", call.text(7), 255)?;
     let district = optional("entity_district", call.text(8), 10)?;

@@ -55,7 +55,7 @@ pub fn begin(what: &std::ffi::CStr) -> Result<(), Fault> {
         )
         .hint("Call it as an administrator of the default tenant."));
     }
-    locks::take(c"audit_kept", &[], Mode::Exclusive, "legal holds, retirements or keys of the log").map(|_| ())
+    locks::acquire(c"audit_kept", &[], Mode::Exclusive, "legal holds, retirements or keys of the log").map(|_| ())
 }
 
 /// A text that a person must give.

@@ -176,8 +176,9 @@ fn audit_inclusion_proof(call: &Call) -> Answer {
 pg_function!(audit_consistency_proof);
 /// `audit_consistency_proof(old_size, new_size)` → both roots and what leads from one to the other.
 fn audit_consistency_proof(call: &Call) -> Answer {
+    let (old, new): (Option<i64>, Option<i64>) = (call.get(0), call.get(1));
     let state = spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?;
-    let (old, new) = (call.get::<Option<i64>>(0), call.get::<Option<i64>>(1).unwrap_or(state.size as i64));
+    let new = new.unwrap_or(state.size as i64);
     let Some(old) = old.filter(|old| (0..=new).contains(old) && new <= state.size as i64) else {
         return Err(Fault::new(Code::InvalidParameterValue, "the sizes must be 0 <= old_size <= new_size")
             .detail(format!("The sealed tree has {} leaves.", state.size)));

@@ -20,7 +20,7 @@ const ROTATED: &str = "audit.key_rotated";
 const CREATED: &str = "audit.keyring_created";
 
 /// The keys that the log knows, oldest first; none in an empty log.
-fn known(kept: &[Kept]) -> Vec<String> {
+fn known_key_ids(kept: &[Kept]) -> Vec<String> {
     let mut known: Vec<String> = first_key(kept).into_iter().collect();
     for record in
         kept.iter().filter(|record| record.proven && (record.event_type == ROTATED || record.event_type == CREATED))
@@ -46,7 +46,7 @@ fn first_key(kept: &[Kept]) -> Option<String> {
 
 /// Those of the keys that the log does not know, in order; none as long as it has no record.
 pub fn unannounced_keys(used: &[String]) -> Result<Vec<String>, Fault> {
-    let known = known(&kept::all()?);
+    let known = known_key_ids(&kept::all()?);
     let mut found: Vec<String> =
         if known.is_empty() { Vec::new() } else { used.iter().filter(|key| !known.contains(key)).cloned().collect() };
     found.sort();
@@ -54,7 +54,7 @@ pub fn unannounced_keys(used: &[String]) -> Result<Vec<String>, Fault> {
 }
 
 /// Keys that have signed records and are not among these; none as long as there are none.
-fn unknown(known: &[String]) -> Vec<String> {
+fn unknown_key_ids(known: &[String]) -> Vec<String> {
     if known.is_empty() {
         return Vec::new();
     }
@@ -66,7 +66,7 @@ fn unknown(known: &[String]) -> Vec<String> {
 /// What is wrong with the announcements of the keyring's keys, for `health()`.
 pub fn key_warning(ring: &Keyring) -> Option<String> {
     let kept = kept::all().ok()?;
-    let known = known(&kept);
+    let known = known_key_ids(&kept);
     let active = &ring.active().id;
     if !known.is_empty() && !known.contains(active) {
         return Some(format!("{active} signs, but no record announces it"));
@@ -78,7 +78,7 @@ pub fn key_warning(ring: &Keyring) -> Option<String> {
 /// The keyring has no key that the log knows.
 fn keyring_is_foreign() -> bool {
     let Ok(ring) = keys::keyring() else { return false };
-    let known = kept::all().map(|kept| known(&kept)).unwrap_or_default();
+    let known = kept::all().map(|kept| known_key_ids(&kept)).unwrap_or_default();
     !known.is_empty() && !known.iter().any(|id| ring.get(id).is_some())
 }
 
@@ -125,7 +125,7 @@ fn rotate_audit_key(call: &Call) -> Answer {
     keys::forget();
     let ring = keys::keyring()?;
     let active = &ring.active().id;
-    let known = spi::with_latest_snapshot(kept::all).map(|kept| known(&kept))?;
+    let known = spi::with_latest_snapshot(kept::all).map(|kept| known_key_ids(&kept))?;
     let trusted = |id: &String| if known.is_empty() { id == active } else { known.contains(id) };
     // The active one, or else the newest that the keyring still has.
     let signer = Some(active).filter(|id| trusted(id)).or_else(|| known.iter().rfind(|id| ring.get(id).is_some()));
@@ -133,7 +133,7 @@ fn rotate_audit_key(call: &Call) -> Answer {
         Fault::new(Code::NotInPrerequisiteState, "the keyring has no key that the log knows, so no new key can be announced")
             .hint("Add the old keys again; or, when they are lost, let a superuser start again with SELECT skill_system.create_keyring();")
     })?;
-    let used = spi::with_latest_snapshot(|| unknown(&known));
+    let used = spi::with_latest_snapshot(|| unknown_key_ids(&known));
     // A key that the log does not know yet is announced before another one is created.
     let data = if signer == active { announcement(&keys::rotate()?, &used)? } else { announcement(&ring, &used)? };
     let next = data["active_key_id"].as_str().unwrap_or_default().to_owned();

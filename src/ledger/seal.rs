@@ -71,7 +71,7 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
 /// Keeps others from changing the state of the seal; false when another session does.
 pub fn try_lock() -> bool {
     sys::hold_extension();
-    locks::try_take(c"audit_seal_state", &[], "the sealing of the audit log")
+    locks::try_acquire(c"audit_seal_state", &[], "the sealing of the audit log")
 }
 
 fn sealing_session() -> String {

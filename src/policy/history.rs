@@ -53,11 +53,11 @@ fn lock_policies(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeStatement, ANY)])?;
     const ALL: &str = "the policies of all tenants";
     if sees_one_tenant() {
-        locks::take(c"policy_profiles", &[], Mode::Shared, ALL)?;
+        locks::acquire(c"policy_profiles", &[], Mode::Shared, ALL)?;
         let what = "the policies of this tenant";
-        locks::take(c"policy_profiles", &[&settings::tenant()], Mode::Exclusive, what)?;
+        locks::acquire(c"policy_profiles", &[&settings::tenant()], Mode::Exclusive, what)?;
     } else {
-        locks::take(c"policy_profiles", &[], Mode::Exclusive, ALL)?;
+        locks::acquire(c"policy_profiles", &[], Mode::Exclusive, ALL)?;
     }
     Ok(trigger.done())
 }

@@ -172,7 +172,7 @@ pg_function!(revoke_skill_approver);
 fn revoke_skill_approver(call: &Call) -> Answer {
     let key_id = call.text(0).ok_or_else(|| missing("key_id"))?;
     let what = format!("approver's key \"{}\"", shorten(key_id));
-    locks::take(c"skill_approvers", &[&settings::tenant(), key_id], Mode::Exclusive, &what)?;
+    locks::acquire(c"skill_approvers", &[&settings::tenant(), key_id], Mode::Exclusive, &what)?;
     let revoked = spi::one::<bool>(
         "SELECT revoked_at IS NOT NULL FROM skill_system.skill_approvers \
          WHERE tenant_id = skill_system.current_tenant() AND key_id = $1 FOR UPDATE",

@@ -151,8 +151,8 @@ fn describe(problem: &Problem) -> String {
     format!(
         "{}: {} -> {}{range}: {}",
         problem.problem,
-        logic::shown(&problem.by),
-        logic::shown(&problem.skill),
+        logic::format_key(&problem.by),
+        logic::format_key(&problem.skill),
         problem.detail
     )
 }
@@ -191,7 +191,7 @@ fn resolve_dependencies(call: &Call) -> Answer {
             arg(&chosen.key.1),
             arg(&chosen.candidate.version),
             arg(chosen.candidate.semver.as_ref().map(ToString::to_string)),
-            arg(chosen.required_by.as_ref().map(logic::shown)),
+            arg(chosen.required_by.as_ref().map(logic::format_key)),
             arg(stored.ids.get(&chosen.key).copied()),
             arg(chosen.candidate.id),
         ]);
@@ -246,8 +246,8 @@ fn check_dependencies(call: &Call) -> Answer {
     for problem in &problems {
         rows.push(&[
             arg(problem.problem),
-            arg(logic::shown(&problem.by)),
-            arg(logic::shown(&problem.skill)),
+            arg(logic::format_key(&problem.by)),
+            arg(logic::format_key(&problem.skill)),
             arg(problem.range.as_deref()),
             arg(&problem.detail),
         ]);

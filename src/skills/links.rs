@@ -19,7 +19,7 @@ pub struct LinkedVersion {
 const MAX_REMEMBERED: usize = 1000;
 
 thread_local! {
-    /// By tenant and by the name that the caller gave; `None` is no skill.
+    /// By tenant and by the name that the caller gave; `None` where no skill has it.
     static LINKS: Cached<(String, String), Option<LinkedVersion>> =
         const { Cached::new(c"skill_heads", MAX_REMEMBERED) };
 }

@@ -199,7 +199,7 @@ pub fn find_now(reference: Reference) -> Option<Head> {
 pub fn lock_row(reference: Reference) -> Result<Option<Head>, Fault> {
     let Some(seen) = find_now(reference) else { return Ok(None) };
     let what = format!("the skill \"{}\"", shorten(&seen.skill_name));
-    locks::take(c"skill_heads", &[&seen.id.to_string()], Mode::Exclusive, &what)?;
+    locks::acquire(c"skill_heads", &[&seen.id.to_string()], Mode::Exclusive, &what)?;
     Ok(match &reference {
         Reference::Id(id) => spi::first(LOCK_BY_ID, As::Owner, See::OwnWrites, &[arg(*id.as_bytes())]),
         Reference::Name(namespace, name) => {

@@ -61,14 +61,14 @@ impl Namespaces {
     /// The lock of a tenant's namespace, for one that exists.
     pub fn lock_of(&self, tenant: &str, namespace: &str) -> Result<(), Fault> {
         let what = format!("the namespace \"{}\"", shorten(namespace));
-        locks::take(self.table, &[tenant, namespace], Mode::Exclusive, &what).map(|_| ())
+        locks::acquire(self.table, &[tenant, namespace], Mode::Exclusive, &what).map(|_| ())
     }
 
     /// Keeps other registrations in the namespace out, to the end of the transaction, but nobody who decides about what is
     /// registered. Its revisions are counted when the transaction commits.
     pub fn lock_registrations(&self, namespace: &str) -> Result<(), Fault> {
         let what = format!("the namespace \"{}\"", shorten(namespace));
-        locks::take(self.table, &[&settings::tenant(), namespace, "registrations"], Mode::Exclusive, &what)?;
+        locks::acquire(self.table, &[&settings::tenant(), namespace, "registrations"], Mode::Exclusive, &what)?;
         let exists = || spi::one::<bool>(self.exists, As::Owner, See::OwnWrites, &[arg(namespace)]) == Some(true);
         if exists() {
             return Ok(());

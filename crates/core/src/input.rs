@@ -59,7 +59,7 @@ pub fn optional<'a>(what: &str, value: Option<&'a str>, most: usize) -> Result<O
 }
 
 /// One of the given words.
-pub fn word<'a>(what: &str, value: Option<&'a str>, words: &[&str]) -> Result<&'a str, Fault> {
+pub fn parse_choice<'a>(what: &str, value: Option<&'a str>, words: &[&str]) -> Result<&'a str, Fault> {
     let value = value.ok_or_else(|| invalid(format!("{what} must not be NULL")))?;
     if words.contains(&value) {
         return Ok(value);

@@ -1,4 +1,4 @@
-//! Lets whoever waits cancel a long loop: the server's check for interrupts, which this crate does not know.
+//! Lets a waiting caller cancel a long loop: the server's check for interrupts, which this crate does not know.
 
 use std::sync::OnceLock;
 

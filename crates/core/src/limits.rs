@@ -237,7 +237,7 @@ pub fn quoted_length(text: &[u8]) -> usize {
 
 /// Refuses a parsed JSON value that is out of bounds.
 pub fn check_value(value: &serde_json::Value, bounds: Bounds) -> Result<(), LimitError> {
-    fn tell(value: &serde_json::Value, meter: &mut Meter) -> Result<(), LimitError> {
+    fn measure_value(value: &serde_json::Value, meter: &mut Meter) -> Result<(), LimitError> {
         use serde_json::Value;
         match value {
             Value::Null => meter.null(),
@@ -246,20 +246,20 @@ pub fn check_value(value: &serde_json::Value, bounds: Bounds) -> Result<(), Limi
             Value::String(text) => meter.string(text.as_bytes()),
             Value::Array(items) => {
                 meter.begin_array()?;
-                items.iter().try_for_each(|item| tell(item, meter))?;
+                items.iter().try_for_each(|item| measure_value(item, meter))?;
                 meter.end()
             }
             Value::Object(members) => {
                 meter.begin_object()?;
                 for (key, value) in members {
                     meter.key(key.as_bytes())?;
-                    tell(value, meter)?;
+                    measure_value(value, meter)?;
                 }
                 meter.end()
             }
         }
     }
-    tell(value, &mut Meter::new(bounds))
+    measure_value(value, &mut Meter::new(bounds))
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl<'a> Arg<'a> {
     ///
     /// # Safety
     /// It is of type `oid` and lives as long as `'a`.
-    pub(crate) unsafe fn given(datum: Option<pg_sys::Datum>, oid: Oid) -> Self {
+    pub(crate) unsafe fn from_datum(datum: Option<pg_sys::Datum>, oid: Oid) -> Self {
         Arg { oid, content: datum.map_or(Content::Null, |datum| Content::Given(datum, PhantomData)) }
     }
 

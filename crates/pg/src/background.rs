@@ -59,7 +59,7 @@ impl Argument {
     }
 
     /// As a number.
-    pub fn word(self) -> usize {
+    pub fn as_usize(self) -> usize {
         self.0.value()
     }
 

@@ -50,21 +50,21 @@ pub(crate) fn register() {
     }
     xact::listen(|end| {
         if end.is_rollback() {
-            tell(Change::Rollback);
+            call_listeners(Change::Rollback);
         }
         if !matches!(end, End::SubCommitted(..) | End::SubAborted(_)) {
-            tell(Change::TransactionEnd);
+            call_listeners(Change::TransactionEnd);
         }
     });
 }
 
-fn tell(change: Change) {
+fn call_listeners(change: Change) {
     LISTENERS.with_borrow(|all| all.iter().for_each(|listener| listener(change)));
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
-    tell(Change::Relation(relation));
+    call_listeners(Change::Relation(relation));
 }
 
 #[pgrx::pg_guard]

@@ -345,7 +345,7 @@ impl Call {
     /// Argument `n` with its declared type, to be passed on to a statement.
     pub fn arg(&self, n: usize) -> Arg<'_> {
         // SAFETY: declared with this type; arguments live as long as the call.
-        unsafe { Arg::given(self.datum(n), self.declared(n)) }
+        unsafe { Arg::from_datum(self.datum(n), self.declared(n)) }
     }
 
     /// Name of the function in the catalogue.

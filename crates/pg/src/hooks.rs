@@ -97,7 +97,7 @@ pub struct NewTrigger<'a> {
 pub struct NewPolicy<'a> {
     /// A permissive policy FOR SELECT that shows all rows.
     pub shows_all: bool,
-    /// For whom; `None` is no role's name, PUBLIC for example.
+    /// For whom; `None` where that is not a role, PUBLIC for example.
     pub roles: Vec<Option<&'a CStr>>,
 }
 
@@ -347,37 +347,37 @@ unsafe fn object<'a>(
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn check_utility(node: *mut pg_sys::Node) {
     let Some(hooks) = HOOKS.get() else { return };
-    let mut tell = |target: Option<Target>, change: Change| match target {
+    let mut on_change = |target: Option<Target>, change: Change| match target {
         Some(target) => (hooks.change)(&target, &change),
         None => Ok(()),
     };
     // SAFETY: the server passed the node; it outlives the call.
     unsafe {
         match (*node).type_ {
-            NodeTag::T_AlterTableStmt => describe_alter_table(&*node.cast(), &mut tell),
+            NodeTag::T_AlterTableStmt => describe_alter_table(&*node.cast(), &mut on_change),
             NodeTag::T_CreateStmt
             | NodeTag::T_CreateForeignTableStmt
             | NodeTag::T_CreateTrigStmt
             | NodeTag::T_RuleStmt
             | NodeTag::T_CreatePolicyStmt
-            | NodeTag::T_AlterPolicyStmt => describe_part_of_table(node, &mut tell),
-            _ => describe_other(node, &mut tell),
+            | NodeTag::T_AlterPolicyStmt => describe_part_of_table(node, &mut on_change),
+            _ => describe_other(node, &mut on_change),
         }
     }
     .or_raise();
 }
 
-type Tell<'t> = &'t mut dyn FnMut(Option<Target>, Change) -> Result<(), Fault>;
+type OnChange<'t> = &'t mut dyn FnMut(Option<Target>, Change) -> Result<(), Fault>;
 
 /// # Safety
 /// A node, and what it points to, lives as long as the call.
-unsafe fn describe_part_of_table(node: *mut pg_sys::Node, tell: Tell) -> Result<(), Fault> {
+unsafe fn describe_part_of_table(node: *mut pg_sys::Node, on_change: OnChange) -> Result<(), Fault> {
     // SAFETY: a node starts with its tag, and the tag tells which structure it is.
     unsafe {
         match (*node).type_ {
             NodeTag::T_CreateStmt | NodeTag::T_CreateForeignTableStmt => {
                 items::<pg_sys::RangeVar>((*node.cast::<pg_sys::CreateStmt>()).inhRelations)
-                    .try_for_each(|parent| tell(table(parent), Change::AddChild))
+                    .try_for_each(|parent| on_change(table(parent), Change::AddChild))
             }
             NodeTag::T_CreateTrigStmt => {
                 let statement = &*node.cast::<pg_sys::CreateTrigStmt>();
@@ -389,9 +389,9 @@ unsafe fn describe_part_of_table(node: *mut pg_sys::Node, tell: Tell) -> Result<
                         && statement.transitionRels.is_null()
                         && statement.events == pg_sys::TRIGGER_TYPE_TRUNCATE as i16,
                 };
-                tell(table(statement.relation), Change::CreateTrigger(trigger))
+                on_change(table(statement.relation), Change::CreateTrigger(trigger))
             }
-            NodeTag::T_RuleStmt => tell(table((*node.cast::<pg_sys::RuleStmt>()).relation), Change::CreateRule),
+            NodeTag::T_RuleStmt => on_change(table((*node.cast::<pg_sys::RuleStmt>()).relation), Change::CreateRule),
             NodeTag::T_CreatePolicyStmt => {
                 let statement = &*node.cast::<pg_sys::CreatePolicyStmt>();
                 let policy = NewPolicy {
@@ -401,10 +401,10 @@ unsafe fn describe_part_of_table(node: *mut pg_sys::Node, tell: Tell) -> Result<
                         && is_true(statement.qual),
                     roles: items::<pg_sys::RoleSpec>(statement.roles).map(|role| text((*role).rolename)).collect(),
                 };
-                tell(table(statement.table), Change::CreatePolicy(policy))
+                on_change(table(statement.table), Change::CreatePolicy(policy))
             }
             NodeTag::T_AlterPolicyStmt => {
-                tell(table((*node.cast::<pg_sys::AlterPolicyStmt>()).table), Change::AlterPolicy)
+                on_change(table((*node.cast::<pg_sys::AlterPolicyStmt>()).table), Change::AlterPolicy)
             }
             _ => Ok(()),
         }
@@ -413,34 +413,34 @@ unsafe fn describe_part_of_table(node: *mut pg_sys::Node, tell: Tell) -> Result<
 
 /// # Safety
 /// As [`describe_part_of_table`].
-unsafe fn describe_other(node: *mut pg_sys::Node, tell: Tell) -> Result<(), Fault> {
+unsafe fn describe_other(node: *mut pg_sys::Node, on_change: OnChange) -> Result<(), Fault> {
     // SAFETY: as `describe_part_of_table`.
     unsafe {
         match (*node).type_ {
             NodeTag::T_CreateFunctionStmt => {
                 let names = (*node.cast::<pg_sys::CreateFunctionStmt>()).funcname;
-                tell(new_function(names), Change::CreateFunction)
+                on_change(new_function(names), Change::CreateFunction)
             }
             NodeTag::T_DefineStmt => {
                 let statement = &*node.cast::<pg_sys::DefineStmt>();
                 if statement.kind != ObjectType::OBJECT_AGGREGATE {
                     return Ok(());
                 }
-                tell(new_function(statement.defnames), Change::CreateFunction)
+                on_change(new_function(statement.defnames), Change::CreateFunction)
             }
             NodeTag::T_AlterFunctionStmt => {
                 let named = (*node.cast::<pg_sys::AlterFunctionStmt>()).func;
-                tell(function(named.cast()), Change::AlterFunction)
+                on_change(function(named.cast()), Change::AlterFunction)
             }
             NodeTag::T_RenameStmt => {
                 let statement = &*node.cast::<pg_sys::RenameStmt>();
                 let named = object(statement.renameType, statement.relation, statement.object, statement.subname);
-                tell(named, Change::Rename)
+                on_change(named, Change::Rename)
             }
             NodeTag::T_AlterObjectSchemaStmt => {
                 let statement = &*node.cast::<pg_sys::AlterObjectSchemaStmt>();
                 let named = object(statement.objectType, statement.relation, statement.object, std::ptr::null());
-                tell(named, Change::SetSchema)
+                on_change(named, Change::SetSchema)
             }
             NodeTag::T_AlterOwnerStmt => {
                 let statement = &*node.cast::<pg_sys::AlterOwnerStmt>();
@@ -450,16 +450,16 @@ unsafe fn describe_other(node: *mut pg_sys::Node, tell: Tell) -> Result<(), Faul
                     std::ptr::null_mut()
                 };
                 let named = object(statement.objectType, statement.relation, statement.object, schema);
-                tell(named, Change::ChangeOwner)
+                on_change(named, Change::ChangeOwner)
             }
             NodeTag::T_AlterExtensionContentsStmt => {
                 let name = (*node.cast::<pg_sys::AlterExtensionContentsStmt>()).extname;
-                tell(text(name).map(Target::Extension), Change::AlterContents)
+                on_change(text(name).map(Target::Extension), Change::AlterContents)
             }
             NodeTag::T_ReassignOwnedStmt => {
                 items::<pg_sys::RoleSpec>((*node.cast::<pg_sys::ReassignOwnedStmt>()).roles).try_for_each(|role| {
                     let role = pg_sys::get_rolespec_oid(role, true);
-                    tell(Some(Target::BelongingTo(role)), Change::ChangeOwner)
+                    on_change(Some(Target::BelongingTo(role)), Change::ChangeOwner)
                 })
             }
             _ => Ok(()),
@@ -469,7 +469,7 @@ unsafe fn describe_other(node: *mut pg_sys::Node, tell: Tell) -> Result<(), Faul
 
 /// # Safety
 /// What the statement points to lives as long as the call.
-unsafe fn describe_alter_table(statement: &pg_sys::AlterTableStmt, tell: Tell) -> Result<(), Fault> {
+unsafe fn describe_alter_table(statement: &pg_sys::AlterTableStmt, on_change: OnChange) -> Result<(), Fault> {
     // SAFETY: the parser's structures; the definition of a subcommand is of the kind that belongs to it.
     unsafe {
         for command in items::<pg_sys::AlterTableCmd>(statement.cmds) {
@@ -479,11 +479,11 @@ unsafe fn describe_alter_table(statement: &pg_sys::AlterTableStmt, tell: Tell) -
                 AlterTableType::AT_AttachPartition => table((*command.def.cast::<pg_sys::PartitionCmd>()).name),
                 _ => None,
             };
-            tell(other, Change::JoinHierarchy)?;
+            on_change(other, Change::JoinHierarchy)?;
             let is_primary_key = command.subtype == AlterTableType::AT_AddConstraint
                 && (*command.def.cast::<pg_sys::Constraint>()).contype == pg_sys::ConstrType::CONSTR_PRIMARY;
             let change = if is_primary_key { Change::AddPrimaryKey } else { Change::Alter(command.subtype) };
-            tell(table(statement.relation), change)?;
+            on_change(table(statement.relation), change)?;
         }
     }
     Ok(())

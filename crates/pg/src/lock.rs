@@ -55,20 +55,20 @@ impl Lock {
         mode as pg_sys::LOCKMODE
     }
 
-    fn acquire(&self, mode: Mode, wait: bool) -> bool {
+    fn lock(&self, mode: Mode, wait: bool) -> bool {
         // SAFETY: a complete tag; inside a transaction, whose end releases the lock.
         let result = unsafe { pg_sys::LockAcquire(&self.tag(), Lock::mode(mode), false, !wait) };
         result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }
 
     /// Takes the lock until the end of the transaction; false when others hold it.
-    pub fn try_take(&self, mode: Mode) -> bool {
-        self.acquire(mode, false)
+    pub fn try_acquire(&self, mode: Mode) -> bool {
+        self.lock(mode, false)
     }
 
     /// Takes the lock until the end of the transaction, and waits for it.
-    pub fn take(&self, mode: Mode) {
-        self.acquire(mode, true);
+    pub fn acquire(&self, mode: Mode) {
+        self.lock(mode, true);
     }
 
     /// Gives back a lock that this statement took, when nothing was written under it.

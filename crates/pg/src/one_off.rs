@@ -51,7 +51,7 @@ impl Segment {
     }
 
     /// The address of what is stored at `at`, and the bytes from there to the end.
-    fn place(&self, at: usize) -> (*mut u8, usize) {
+    fn part_from(&self, at: usize) -> (*mut u8, usize) {
         // SAFETY: mapped as long as `self`; `at` is below the length, see `request`.
         unsafe {
             (pg_sys::dsm_segment_address(self.0).cast::<u8>().add(at), pg_sys::dsm_segment_map_length(self.0) - at)
@@ -59,22 +59,22 @@ impl Segment {
     }
 
     fn put(&self, at: usize, bytes: &[u8], limit: usize) {
-        let (place, room) = self.place(at);
-        assert!(size_of::<u32>() + bytes.len() <= room.min(limit), "the segment is too small");
+        let (start, length_left) = self.part_from(at);
+        assert!(size_of::<u32>() + bytes.len() <= length_left.min(limit), "the segment is too small");
         // SAFETY: checked. One process at a time uses the segment: the session until the worker starts and after it has ended.
         unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.add(size_of::<u32>()), bytes.len());
-            place.cast::<u32>().write_unaligned(bytes.len() as u32);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.add(size_of::<u32>()), bytes.len());
+            start.cast::<u32>().write_unaligned(bytes.len() as u32);
         }
     }
 
     /// A copy, because the memory is shared; empty when nothing was put there.
     fn get(&self, at: usize) -> Vec<u8> {
-        let (place, room) = self.place(at);
-        // SAFETY: the length is checked against the room; see `put` for who else has access.
+        let (start, length_left) = self.part_from(at);
+        // SAFETY: the length is checked against the rest of the segment; see `put` for who else has access.
         unsafe {
-            let length = place.cast::<u32>().read_unaligned() as usize;
-            std::slice::from_raw_parts(place.add(size_of::<u32>()), length.min(room - size_of::<u32>())).to_vec()
+            let length = start.cast::<u32>().read_unaligned() as usize;
+            std::slice::from_raw_parts(start.add(size_of::<u32>()), length.min(length_left - size_of::<u32>())).to_vec()
         }
     }
 }
@@ -88,9 +88,9 @@ impl Drop for Segment {
     }
 }
 
-/// Has a worker of this name, whose entry point is `function`, answer a request; waits at most `patience` for a free one.
+/// Has a worker of this name, whose entry point is `function`, answer a request; waits at most `start_timeout` for a free one.
 /// When the wait for the answer is cancelled the worker goes on.
-pub fn request(name: &str, function: &str, request: &[u8], patience: Duration) -> Result<Vec<u8>, Failure> {
+pub fn request(name: &str, function: &str, request: &[u8], start_timeout: Duration) -> Result<Vec<u8>, Failure> {
     let segment = Segment::new(REQUEST + size_of::<u32>() + request.len()).ok_or(Failure::NoMemory)?;
     segment.put(REQUEST, request, usize::MAX);
     // SAFETY: mapped.
@@ -110,7 +110,7 @@ pub fn request(name: &str, function: &str, request: &[u8], patience: Duration) -
         }
         // SAFETY: pinned above, and no worker has the handle.
         unsafe { pg_sys::dsm_unpin_segment(handle) };
-        if started.elapsed() > patience {
+        if started.elapsed() > start_timeout {
             return Err(Failure::NoWorker);
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -122,9 +122,9 @@ pub fn request(name: &str, function: &str, request: &[u8], patience: Duration) -
 }
 
 /// In the entry point of such a worker: `answer` gets the request, connects and answers.
-pub fn serve(argument: Argument, answer: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
+pub fn answer_request(argument: Argument, answer: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
     // Signals are still blocked, so nothing comes between.
-    let Some(segment) = Segment::attach(argument.word() as pg_sys::dsm_handle) else { return };
+    let Some(segment) = Segment::attach(argument.as_usize() as pg_sys::dsm_handle) else { return };
     background::begin();
     if let Some(answer) = answer(&segment.get(REQUEST)) {
         segment.put(ANSWER, &answer, REQUEST);

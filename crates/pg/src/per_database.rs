@@ -53,7 +53,7 @@ const MAX_ERROR: usize = 400;
 /// The longest pause after errors.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the launcher waits for one look into a database before it starts the next.
-const LOOK: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A database that has, or asked for, a worker.
 #[derive(Clone, Copy)]
@@ -238,7 +238,7 @@ pub fn launch(_argument: Argument) {
     let known = loop {
         match databases(kind) {
             Some(known) => break known,
-            None => background::wait(Some(LOOK)),
+            None => background::wait(Some(PROBE_TIMEOUT)),
         }
     };
     for (database, name) in known {
@@ -256,7 +256,7 @@ pub fn launch(_argument: Argument) {
                     forget_dropped(&mut plans, &known);
                     start_due(kind, &mut plans, &known)
                 }
-                None => Some(LOOK),
+                None => Some(PROBE_TIMEOUT),
             },
         };
         background::wait(pause);
@@ -378,7 +378,8 @@ fn start(kind: &Kind, database: pg_sys::Oid, name: &str) -> bool {
     let started = Instant::now();
     loop {
         let at_work = TABLE.exclusive().find(database).is_none_or(|entry| entry.at_work);
-        if at_work || started.elapsed() > LOOK || matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)) {
+        if at_work || started.elapsed() > PROBE_TIMEOUT || matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped))
+        {
             return true;
         }
         background::wait(Some(Duration::from_millis(100)));
@@ -392,7 +393,7 @@ pub fn run(argument: Argument) {
     let Some(kind) = KIND.get() else { return };
     let database = argument.oid();
     let name = kind.worker.0;
-    if !arrive(database) {
+    if !register_process(database) {
         return;
     }
     background::begin();
@@ -442,7 +443,7 @@ pub fn run(argument: Argument) {
 }
 
 /// Puts this process into the table; false when another one is there.
-fn arrive(database: pg_sys::Oid) -> bool {
+fn register_process(database: pg_sys::Oid) -> bool {
     let mut table = TABLE.exclusive();
     match table.find(database) {
         Some(entry) if entry.pid == 0 => {

@@ -92,7 +92,7 @@ impl Row<'_> {
     pub fn arg(&self, n: i32) -> Arg<'_> {
         let (datum, oid) = self.column(n);
         // SAFETY: the type is that of the column; the tuple lives as long as the row.
-        unsafe { Arg::given(datum, oid) }
+        unsafe { Arg::from_datum(datum, oid) }
     }
 
     /// Columns 1 to `count`, to be passed on.

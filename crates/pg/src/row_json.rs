@@ -152,7 +152,7 @@ impl ChangeWriter {
             }
         }
         // In the order of the keys of a jsonb.
-        let mut room = Room { text: most.saturating_sub(OVERHEAD) };
+        let mut budget = Budget { text: most.saturating_sub(OVERHEAD) };
         let mut members = Vec::with_capacity(3);
         for (name, columns, row) in [
             ("key", &self.key, new.as_ref().or(old.as_ref())),
@@ -160,10 +160,10 @@ impl ChangeWriter {
             ("old", &self.columns, old.as_ref()),
         ] {
             if let Some(row) = row {
-                members.push((name, row.parts(columns, &mut room)?));
+                members.push((name, row.parts(columns, &mut budget)?));
             }
         }
-        let old_key = moved.map(|old| old.parts(&self.key, &mut room)).transpose()?;
+        let old_key = moved.map(|old| old.parts(&self.key, &mut budget)).transpose()?;
         let old_key = old_key.map(|parts| ("old_key", parts));
         let digested = || members.iter().chain(&old_key).filter(|(_, parts)| parts.iter().any(Part::is_digest));
         let has_digests = usize::from(digested().next().is_some());
@@ -205,12 +205,12 @@ const OVERHEAD: usize = 64 << 10;
 const LEVELS: usize = 2;
 
 /// How much text still fits into the record.
-struct Room {
+struct Budget {
     text: usize,
 }
 
-impl Room {
-    fn take(&mut self, text: usize) -> bool {
+impl Budget {
+    fn reserve(&mut self, text: usize) -> bool {
         let fits = text <= self.text;
         if fits {
             self.text -= text;
@@ -403,13 +403,13 @@ impl Values {
         unsafe { same_bytes(self.datums[at], other.datums[at], column.by_value, column.length) }
     }
 
-    /// What a record with so much room keeps of `columns`.
-    fn parts<'c>(&self, columns: &'c [Captured], room: &mut Room) -> Result<Vec<Part<'c>>, JsonbError> {
+    /// What a record within the budget keeps of `columns`.
+    fn parts<'c>(&self, columns: &'c [Captured], budget: &mut Budget) -> Result<Vec<Part<'c>>, JsonbError> {
         let part = |column: &'c Captured| {
             let value = (!self.nulls[column.position]).then_some(self.datums[column.position]);
             match value {
                 // SAFETY: a value of the column, not NULL.
-                Some(datum) if column.length == -1 => unsafe { part(column, datum, room) },
+                Some(datum) if column.length == -1 => unsafe { part(column, datum, budget) },
                 _ => Ok(Part::Value(column, value)),
             }
         };
@@ -421,10 +421,10 @@ impl Values {
 ///
 /// # Safety
 /// `datum` is a value of the column, not NULL.
-unsafe fn part<'c>(column: &'c Captured, datum: pg_sys::Datum, room: &mut Room) -> Result<Part<'c>, JsonbError> {
+unsafe fn part<'c>(column: &'c Captured, datum: pg_sys::Datum, budget: &mut Budget) -> Result<Part<'c>, JsonbError> {
     /// Values up to this size are converted before they are measured.
     const CONVERTED: usize = 1 << 20;
-    let within = |room: &Room| Bounds { depth: MAX_JSON_DEPTH - LEVELS, ..Bounds::STORED.with_text(room.text) };
+    let within = |budget: &Budget| Bounds { depth: MAX_JSON_DEPTH - LEVELS, ..Bounds::STORED.with_text(budget.text) };
     // SAFETY: the caller's; what is detoasted lies in the current context, and is only read.
     unsafe {
         let size = raw_size(datum);
@@ -437,16 +437,16 @@ unsafe fn part<'c>(column: &'c Captured, datum: pg_sys::Datum, room: &mut Room) 
                 }
                 let value = pg_sys::FunctionCall1Coll(column.convert, pg_sys::InvalidOid, datum);
                 let root = detoasted(value, pg_sys::CurrentMemoryContext);
-                match jsonb::measure(root, within(room)) {
-                    Ok(text) if room.take(text) => Part::Converted(column, root),
+                match jsonb::measure(root, within(budget)) {
+                    Ok(text) if budget.reserve(text) => Part::Converted(column, root),
                     _ => {
                         let (hash, length) = jsonb::text_digest(root)?;
                         Part::Digest(column, hash, length)
                     }
                 }
             }
-            pg_sys::JSONBOID => match jsonb::measure(bytes(), within(room)) {
-                Ok(text) if room.take(text) => Part::Value(column, Some(datum)),
+            pg_sys::JSONBOID => match jsonb::measure(bytes(), within(budget)) {
+                Ok(text) if budget.reserve(text) => Part::Value(column, Some(datum)),
                 Err(JsonbError::Damaged) => return Err(JsonbError::Damaged),
                 _ => {
                     let (hash, length) = jsonb::text_digest(bytes())?;
@@ -454,8 +454,8 @@ unsafe fn part<'c>(column: &'c Captured, datum: pg_sys::Datum, room: &mut Room) 
                 }
             },
             _ => {
-                let text = if size > room.text { usize::MAX } else { quoted_length(bytes()) };
-                if room.take(text) { Part::Value(column, Some(datum)) } else { digest_of(bytes()) }
+                let text = if size > budget.text { usize::MAX } else { quoted_length(bytes()) };
+                if budget.reserve(text) { Part::Value(column, Some(datum)) } else { digest_of(bytes()) }
             }
         })
     }

@@ -204,7 +204,7 @@ pub(crate) fn restore_caller(before: Option<pg_sys::Oid>) {
     CALLER.set(before);
 }
 
-/// The caller is a superuser or has the rights of a role of this name, whoever's rights are in force.
+/// The caller is a superuser or has the rights of a role of this name, whichever role's rights are in force.
 pub fn caller_has_rights_of(role: &CStr) -> bool {
     let caller = caller();
     // SAFETY: catalogue look-ups inside a transaction.

@@ -285,7 +285,7 @@ impl<'c> Trigger<'c> {
     pub fn new_arg(&self, name: &CStr) -> Arg<'_> {
         let (datum, oid) = self.datum(self.new_row(), name);
         // SAFETY: the type is that of the column; the row lives as long as the call.
-        unsafe { Arg::given(datum, oid) }
+        unsafe { Arg::from_datum(datum, oid) }
     }
 
     fn value<'t, T: Field<'t>>(&'t self, tuple: pg_sys::HeapTuple, name: &CStr) -> T {

@@ -1,4 +1,4 @@
-//! A turn of a session among all that wait for the same: what takes few at a time stays fair, whoever asks most.
+//! A turn of a session among all that wait for the same: what takes few at a time stays fair, whichever session asks most.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub struct Turn(pg_sys::LOCKTAG);
 impl Turn {
     /// One of `places` turns for `what`, if one becomes free in time. Interrupts wait meanwhile: a session that is cancelled
     /// must not lose what it waits for.
-    pub fn take(what: impl Hash, places: u16, deadline: Instant) -> Option<Self> {
+    pub fn acquire(what: impl Hash, places: u16, deadline: Instant) -> Option<Self> {
         let mut hasher = DefaultHasher::new();
         what.hash(&mut hasher);
         let hash = hasher.finish();

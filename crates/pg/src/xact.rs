@@ -54,7 +54,7 @@ pub fn listen(listener: fn(End)) {
     LISTENERS.with_borrow_mut(|all| all.push(listener));
 }
 
-fn tell(end: End) {
+fn call_listeners(end: End) {
     let count = LISTENERS.with_borrow(Vec::len);
     for i in 0..count {
         LISTENERS.with_borrow(|all| all[i])(end);
@@ -64,7 +64,7 @@ fn tell(end: End) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
     use pg_sys::XactEvent as E;
-    tell(match event {
+    call_listeners(match event {
         E::XACT_EVENT_PRE_COMMIT => End::BeforeCommit,
         E::XACT_EVENT_PRE_PREPARE => End::BeforePrepare,
         E::XACT_EVENT_COMMIT => End::Committed,
@@ -84,8 +84,8 @@ unsafe extern "C-unwind" fn subtransaction(
     _argument: *mut std::ffi::c_void,
 ) {
     match event {
-        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => tell(End::SubAborted(mine)),
-        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => tell(End::SubCommitted(mine, parent)),
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => call_listeners(End::SubAborted(mine)),
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => call_listeners(End::SubCommitted(mine, parent)),
         _ => {}
     }
 }

@@ -505,7 +505,7 @@ impl<W: Write> Merger<'_, W> {
                 );
                 let finding =
                     Finding { leaf: Some(retirement.leaf), id: Some(retirement.id), ..Finding::new("retired", what) };
-                self.report.note(&finding)?;
+                self.report.record_finding(&finding)?;
             }
         }
         let mut all: Vec<_> = self.retirements.iter().flat_map(before).collect();
@@ -517,7 +517,7 @@ impl<W: Write> Merger<'_, W> {
                     "leaves [{from},{to}) are reported as retired; look whether a record {} among the leaves [{},{}) names them",
                     RETIREMENT.1, manifest.end, manifest.size
                 );
-                self.report.note(&Finding { leaf, ..Finding::new("retirement_not_in_export", what) })?;
+                self.report.record_finding(&Finding { leaf, ..Finding::new("retirement_not_in_export", what) })?;
             } else {
                 let what = format!(
                     "leaves [{from},{to}) are reported as retired, and no record {} behind them names them",

@@ -76,7 +76,7 @@ impl<'a> Parser<'a> {
 
     /// Passes over exactly these bytes, if they come next.
     #[inline]
-    pub fn take<const N: usize>(&mut self, expected: &[u8; N]) -> bool {
+    pub fn skip_if<const N: usize>(&mut self, expected: &[u8; N]) -> bool {
         // The length is known when this is compiled, so a few wide comparisons do.
         let found = self.rest().first_chunk() == Some(expected);
         if found {
@@ -181,7 +181,7 @@ impl<'a> Parser<'a> {
     fn unicode(&mut self) -> Result<char> {
         let first = self.hex4()?;
         let code = match first {
-            0xD800..=0xDBFF if self.take(b"\\u") => match self.hex4()? {
+            0xD800..=0xDBFF if self.skip_if(b"\\u") => match self.hex4()? {
                 second @ 0xDC00..=0xDFFF => 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00),
                 _ => return malformed("half of a surrogate pair"),
             },
@@ -225,8 +225,8 @@ impl<'a> Parser<'a> {
         self.slice(start, self.at)
     }
 
-    fn word<const N: usize>(&mut self, word: &[u8; N]) -> Result<()> {
-        if self.take(word) { Ok(()) } else { malformed("an unknown word") }
+    fn expect_literal<const N: usize>(&mut self, literal: &[u8; N]) -> Result<()> {
+        if self.skip_if(literal) { Ok(()) } else { malformed("an unknown word") }
     }
 
     /// Comma or the closing bracket; true when there is more.
@@ -256,7 +256,7 @@ impl<'a> Parser<'a> {
     fn key(&mut self) -> Result<Cow<'a, str>> {
         let key = self.string()?;
         self.blanks();
-        if !self.take(b":") {
+        if !self.skip_if(b":") {
             return malformed("a colon is missing");
         }
         self.blanks();
@@ -287,15 +287,15 @@ impl<'a> Parser<'a> {
                 writer.end()?;
             }
             b't' => {
-                self.word(b"true")?;
+                self.expect_literal(b"true")?;
                 writer.bool(true)?;
             }
             b'f' => {
-                self.word(b"false")?;
+                self.expect_literal(b"false")?;
                 writer.bool(false)?;
             }
             b'n' => {
-                self.word(b"null")?;
+                self.expect_literal(b"null")?;
                 writer.null()?;
             }
             _ => writer.number(self.number()?.as_bytes())?,
@@ -326,9 +326,9 @@ impl<'a> Parser<'a> {
                 }
                 Ok(())
             }
-            b't' => self.word(b"true"),
-            b'f' => self.word(b"false"),
-            b'n' => self.word(b"null"),
+            b't' => self.expect_literal(b"true"),
+            b'f' => self.expect_literal(b"false"),
+            b'n' => self.expect_literal(b"null"),
             _ => self.number().map(|_| ()),
         }
     }

@@ -75,23 +75,23 @@ pub fn from_row<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> R
 }
 
 fn text<'a, const N: usize>(at: &mut Parser<'a>, name: &[u8; N]) -> Option<Cow<'a, str>> {
-    if at.take(name) { at.string().ok() } else { None }
+    if at.skip_if(name) { at.string().ok() } else { None }
 }
 
 fn nullable<'a, const N: usize>(at: &mut Parser<'a>, name: &[u8; N]) -> Option<Option<Cow<'a, str>>> {
-    if !at.take(name) {
+    if !at.skip_if(name) {
         return None;
     }
-    if at.take(b"null") { Some(None) } else { at.string().ok().map(Some) }
+    if at.skip_if(b"null") { Some(None) } else { at.string().ok().map(Some) }
 }
 
 fn time<const N: usize>(at: &mut Parser<'_>, name: &[u8; N]) -> Option<i64> {
-    let micros = if at.take(name) { server_time(at.fixed(27)?.as_bytes())? } else { return None };
-    at.take(b"\"").then_some(micros)
+    let micros = if at.skip_if(name) { server_time(at.fixed(27)?.as_bytes())? } else { return None };
+    at.skip_if(b"\"").then_some(micros)
 }
 
 fn number<const N: usize>(at: &mut Parser<'_>, name: &[u8; N]) -> Option<u64> {
-    let digits = if at.take(name) { at.digits() } else { "" };
+    let digits = if at.skip_if(name) { at.digits() } else { "" };
     // Eighteen digits always fit; "007" is another text for the same number.
     let plain = digits == "0" || (!digits.is_empty() && digits.len() < 19 && !digits.starts_with('0'));
     plain.then(|| digits.bytes().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
@@ -102,7 +102,7 @@ pub fn leaf_and_id(head: &[u8]) -> (Option<u64>, Option<[u8; 16]>) {
     let valid = head.utf8_chunks().next().map_or("", |chunk| chunk.valid());
     let mut at = Parser::new(valid);
     let leaf = number(&mut at, b"{\"leaf\":");
-    let id = at.take(b",\"id\":\"").then(|| at.fixed(36)).flatten();
+    let id = at.skip_if(b",\"id\":\"").then(|| at.fixed(36)).flatten();
     (leaf, id.and_then(|id| uuid::Uuid::try_parse_ascii(id.as_bytes()).ok()).map(uuid::Uuid::into_bytes))
 }
 
@@ -110,14 +110,14 @@ pub fn leaf_and_id(head: &[u8]) -> (Option<u64>, Option<[u8; 16]>) {
 pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> Option<Line<'a>> {
     let mut at = Parser::new(line);
     let leaf = number(&mut at, b"{\"leaf\":")?;
-    let id = at.take(b",\"id\":\"").then(|| at.fixed(36))??;
+    let id = at.skip_if(b",\"id\":\"").then(|| at.fixed(36))??;
     if id.bytes().any(|b| b.is_ascii_uppercase()) {
         return None;
     }
     let id = uuid::Uuid::try_parse_ascii(id.as_bytes()).ok()?.into_bytes();
     let tenant_id = text(&mut at, b"\",\"tenant_id\":")?;
     let event_type = text(&mut at, b",\"event_type\":")?;
-    if !at.take(b",\"event_data\":") {
+    if !at.skip_if(b",\"event_data\":") {
         return None;
     }
     buffer.clear();
@@ -134,7 +134,7 @@ pub fn in_order<'a>(line: &'a str, log_id: &[u8; 16], buffer: &mut Vec<u8>) -> O
     let current_user = text(&mut at, b",\"current_user_name\":")?;
     let key_id = text(&mut at, b",\"key_id\":")?;
     let signature = text(&mut at, b",\"signature\":")?;
-    if !at.take(b"}") || !at.at_end() {
+    if !at.skip_if(b"}") || !at.at_end() {
         return None;
     }
     encoder.finish(&Record {

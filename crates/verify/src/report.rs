@@ -85,7 +85,7 @@ impl<W: Write> Report<W> {
     }
 
     /// Nothing wrong, but something the verifier cannot see for itself.
-    pub fn note(&mut self, finding: &Finding) -> Result<(), Unusable> {
+    pub fn record_finding(&mut self, finding: &Finding) -> Result<(), Unusable> {
         self.write_finding("note", finding)
     }
 

@@ -170,7 +170,7 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
             records.len() - proven,
             records.len()
         );
-        report.note(&Finding::new("unproven", what))?;
+        report.record_finding(&Finding::new("unproven", what))?;
     }
     let status = checklist["status"].as_str().unwrap_or("?").to_owned();
     let sentence = format!(

@@ -33,7 +33,7 @@ fn call(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     })
 }
 
-/// A directory of its own for each test.
+/// A separate directory for each test.
 struct Directory(PathBuf);
 
 impl Directory {

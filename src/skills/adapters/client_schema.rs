@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use serde_json::{Map, Value, json};
 use skill_core::error::shorten;
-use skill_core::input::{invalid, required, word};
+use skill_core::input::{invalid, parse_choice, required};
 use skill_core::skills::Status;
 use skill_core::skills::contract;
 use skill_core::skills::metadata::{ParsedBody, SkillMetadata};
@@ -50,7 +50,7 @@ fn quote(name: &str) -> String {
 pg_function!(create_client_schema);
 /// `create_client_schema(client, schema_name)`
 fn create_client_schema(call: &Call) -> Answer {
-    word("client", call.text(0), &["skills_runtime"])?;
+    parse_choice("client", call.text(0), &["skills_runtime"])?;
     let schema = required("schema_name", call.text(1), 63)?;
     if schema.len() > 63 {
         return Err(invalid("the name of a schema has at most 63 bytes"));
@@ -117,7 +117,7 @@ fn denied(message: impl Into<String>) -> Fault {
 }
 
 /// The columns of a row that were given, as JSON. Sizes and times are the registry's.
-fn given(trigger: &Trigger) -> Result<Map<String, Value>, Fault> {
+fn given_columns(trigger: &Trigger) -> Result<Map<String, Value>, Fault> {
     let mut row = Map::new();
     for (name, kind) in COLUMNS {
         let key = name.to_string_lossy().into_owned();
@@ -163,8 +163,8 @@ fn write_client_skill(call: &Call) -> Answer {
         );
     }
     let skill_id = match trigger.event() {
-        Event::Insert => insert(&given(&trigger)?)?,
-        Event::Update => update(&trigger, &given(&trigger)?)?,
+        Event::Insert => insert(&given_columns(&trigger)?)?,
+        Event::Update => update(&trigger, &given_columns(&trigger)?)?,
         Event::Delete | Event::Truncate => {
             if !sys::has_rights_of_named(c"skill_system_admin") {
                 return Err(denied("only administrators delete skills"));

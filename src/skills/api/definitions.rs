@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use skill_core::input::{canonical, optional, word};
+use skill_core::input::{canonical, optional, parse_choice};
 use skill_core::skills::Status;
 use skill_core::skills::agents as logic;
 use skill_core::skills::metadata::SkillMetadata;
@@ -33,7 +33,7 @@ pg_function!(define_skill);
 fn define_skill(call: &Call) -> Answer {
     let reference = Reference::parse(call.text(0))?;
     let domain_tags = call.text_array(4).map(|tags| logic::check_tags(&tags)).transpose()?;
-    let context_mode = call.text(5).map(|mode| word("context_mode", Some(mode), &CONTEXT_MODES)).transpose()?;
+    let context_mode = call.text(5).map(|mode| parse_choice("context_mode", Some(mode), &CONTEXT_MODES)).transpose()?;
     let definition = Definition {
         tier1_manifest: tier(call, 1, "tier1_manifest")?,
         tier2_definition: tier(call, 2, "tier2_definition")?,

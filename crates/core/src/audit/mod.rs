@@ -16,7 +16,7 @@ const CONTEXT: &[u8] = b"skill_system/row-mac/v1\0";
 /// SKR1 schema of `audit_logs`; a new column means a new number.
 pub const SCHEMA: u16 = 1;
 
-/// Maximum length of `event_type`, in characters (AEGIS, seed 001).
+/// Maximum length of `event_type`, in characters (as in AEGIS).
 pub const MAX_EVENT_TYPE: usize = 100;
 /// Maximum length of `actor_id`, in characters.
 pub const MAX_ACTOR_ID: usize = 100;

@@ -1,7 +1,7 @@
 //! Artifacts: the evidence for an item of a checklist.
 
 use crate::error::{Code, Fault};
-use crate::input::{invalid, optional, required, sha256, word};
+use crate::input::{invalid, optional, parse_choice, required, sha256};
 
 /// Largest text of an artifact, in bytes.
 pub const MAX_CONTENT: usize = 4 << 20;
@@ -38,7 +38,7 @@ pub struct Artifact<'a> {
 impl<'a> ArtifactInput<'a> {
     /// Checks every member and computes the digest and size of content.
     pub fn check(&self) -> Result<Artifact<'a>, Fault> {
-        let artifact_type = word("artifact_type", self.artifact_type, &TYPES)?;
+        let artifact_type = parse_choice("artifact_type", self.artifact_type, &TYPES)?;
         let name = required("name", self.name, 500)?;
         let content_type = optional("content_type", self.content_type, 100)?;
         if content_type.is_some_and(|kind| !kind.contains('/')) {
@@ -47,7 +47,7 @@ impl<'a> ArtifactInput<'a> {
             );
         }
         let file_path = optional("file_path", self.file_path, 1000)?;
-        let generated_by = word("actor_type", self.generated_by, &GENERATORS)?;
+        let generated_by = parse_choice("actor_type", self.generated_by, &GENERATORS)?;
         let (content_sha256, size_bytes) = match (self.content, file_path) {
             (Some(content), _) => self.measure_content(content)?,
             (None, Some(_)) => self.declared_file()?,

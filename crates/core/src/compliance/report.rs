@@ -6,7 +6,7 @@ use minijinja::{AutoEscape, Environment, State, UndefinedBehavior};
 use serde_json::Value;
 
 use crate::error::{Code, Fault};
-use crate::input::word;
+use crate::input::parse_choice;
 
 /// Formats of a report.
 pub const FORMATS: [&str; 3] = ["html", "markdown", "json"];
@@ -76,7 +76,7 @@ fn time_line(data: &mut Value) {
 }
 
 pub fn render(format: Option<&str>, mut data: Value) -> Result<String, Fault> {
-    let format = word("format", format, &FORMATS)?;
+    let format = parse_choice("format", format, &FORMATS)?;
     if format == "json" {
         return Ok(data.to_string());
     }

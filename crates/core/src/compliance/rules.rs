@@ -4,7 +4,7 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 use crate::error::{Code, Fault, shorten};
-use crate::input::{canonical, invalid, optional, required, word};
+use crate::input::{canonical, invalid, optional, parse_choice, required};
 
 const SOURCES: [&str; 4] = ["rrc_ingestion", "rule_monitor_agent", "manual", "docket_hearing"];
 const TYPES: [&str; 3] = ["statewide", "field_specific", "notice"];
@@ -52,8 +52,8 @@ impl<'a> RuleInput<'a> {
             rule_identifier,
             rule_domain,
             content: canonical(data),
-            source: word("source", self.source, &SOURCES)?,
-            rule_type: word("rule_type", self.rule_type, &TYPES)?,
+            source: parse_choice("source", self.source, &SOURCES)?,
+            rule_type: parse_choice("rule_type", self.rule_type, &TYPES)?,
             source_reference: optional("source_reference", self.source_reference, 500)?,
             change_summary: optional("change_summary", self.change_summary, 10_000)?,
             graph_node_id: optional("graph_node_id", self.graph_node_id, 255)?,

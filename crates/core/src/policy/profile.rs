@@ -138,7 +138,7 @@ impl From<PolicyError> for Fault {
 impl Profile {
     /// The content that is hashed and kept in `policy_versions`: JSON, keys in
     /// byte order, no blanks, rules sorted and without repeats, inherited
-    /// profiles by the hash of their own content.
+    /// profiles by the hash of their content.
     pub fn canonical(&self, hash_of: &HashMap<String, String>) -> String {
         fn sorted(list: &[String]) -> BTreeSet<&str> {
             list.iter().map(String::as_str).collect()

@@ -28,7 +28,7 @@ pub const MAX_FILES: usize = 4096;
 /// Where the files of a bundle are.
 pub const DIRECTORIES: [&str; 2] = ["actions", "references"];
 /// Largest limit that a caller may set, in bytes.
-const MOST: u64 = 16 << 20;
+const MAX_LIMIT: u64 = 16 << 20;
 
 /// How much a bundle may hold.
 #[derive(Debug, Clone, Copy)]
@@ -53,19 +53,19 @@ impl Limits {
         files: Option<i32>,
         single_file: Option<i32>,
     ) -> Result<Self, Fault> {
-        let given = |what: &str, value: Option<i32>, otherwise: u64| match value {
-            None => Ok(otherwise.min(MOST)),
+        let limit = |what: &str, value: Option<i32>, otherwise: u64| match value {
+            None => Ok(otherwise.min(MAX_LIMIT)),
             Some(value) => u64::try_from(value)
                 .ok()
-                .filter(|value| (1..=MOST).contains(value))
-                .ok_or_else(|| invalid(format!("{what} must be 1 to {MOST}"))),
+                .filter(|value| (1..=MAX_LIMIT).contains(value))
+                .ok_or_else(|| invalid(format!("{what} must be 1 to {MAX_LIMIT}"))),
         };
-        let bytes = given("max_bytes", bytes, MAX_BYTES)?;
+        let bytes = limit("max_bytes", bytes, MAX_BYTES)?;
         Ok(Limits {
             bytes,
-            extracted: given("max_extracted_bytes", extracted, bytes * 16)?,
-            files: given("max_files", files, MAX_FILES as u64)?,
-            single_file: given("max_single_file_bytes", single_file, bytes * 8)?,
+            extracted: limit("max_extracted_bytes", extracted, bytes * 16)?,
+            files: limit("max_files", files, MAX_FILES as u64)?,
+            single_file: limit("max_single_file_bytes", single_file, bytes * 8)?,
         })
     }
 }

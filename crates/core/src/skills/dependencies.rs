@@ -237,7 +237,7 @@ fn key(relation: &Relation) -> Key {
 }
 
 /// `namespace/name`
-pub fn shown(key: &Key) -> String {
+pub fn format_key(key: &Key) -> String {
     format!("{}/{}", key.0, key.1)
 }
 
@@ -326,7 +326,7 @@ fn unmet(node: &Node, relation: &Relation, other: &Node) -> Option<Problem> {
         Some(candidate) if relation.admits(candidate) => return None,
         Some(candidate) if other.candidates.iter().any(|candidate| relation.admits(candidate)) => {
             let why = if other.fixed { "was asked for" } else { "is what others require" };
-            ("version", format!("{} {why}.", candidate.shown()))
+            ("version", format!("{} {why}.", candidate.display_version()))
         }
         _ => ("version", format!("Available: {}.", listed(&other.candidates))),
     };
@@ -343,7 +343,7 @@ fn conflicts<S: Source>(graph: &Graph<S>, node: &Node, reached: &HashSet<usize>)
         let other = &graph.nodes[*other];
         match &other.chosen {
             Some(candidate) if relation.admits(candidate) && other.key != node.key => {
-                let detail = format!("{} is needed too.", candidate.shown());
+                let detail = format!("{} is needed too.", candidate.display_version());
                 problems.push(relation.problem("conflict", node, other, detail));
             }
             _ => {}
@@ -354,12 +354,12 @@ fn conflicts<S: Source>(graph: &Graph<S>, node: &Node, reached: &HashSet<usize>)
 
 fn cycle_problem<S>(graph: &Graph<S>, cycle: &[usize]) -> Problem {
     let keys: Vec<&Key> = cycle.iter().map(|node| &graph.nodes[*node].key).collect();
-    let mut path: Vec<String> = keys.iter().map(|key| shown(key)).collect();
+    let mut path: Vec<String> = keys.iter().map(|key| format_key(key)).collect();
     if path.len() > MAX_PATH {
         let left_out = path.len() - MAX_PATH;
         path.splice(MAX_PATH / 2..MAX_PATH / 2 + left_out, [format!("({left_out} more)")]);
     }
-    path.push(shown(keys[0]));
+    path.push(format_key(keys[0]));
     Problem {
         problem: "cycle",
         by: keys[keys.len() - 1].clone(),

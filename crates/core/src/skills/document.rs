@@ -68,8 +68,13 @@ impl Document {
     /// The skill, or the error that says why it is none.
     pub fn into_skill(self) -> Result<Skill, Fault> {
         let Some(skill) = self.skill else {
-            let lines: Vec<String> =
-                self.findings.iter().filter(|finding| finding.severity == Severity::Error).take(20).map(said).collect();
+            let lines: Vec<String> = self
+                .findings
+                .iter()
+                .filter(|finding| finding.severity == Severity::Error)
+                .take(20)
+                .map(format_finding)
+                .collect();
             let first = self
                 .findings
                 .iter()
@@ -83,7 +88,7 @@ impl Document {
     }
 }
 
-fn said(finding: &Finding) -> String {
+fn format_finding(finding: &Finding) -> String {
     let line = finding.line.map(|line| format!("line {line}: ")).unwrap_or_default();
     let field = finding.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
     format!("{line}{field}{} ({})", finding.message, finding.code)
@@ -96,12 +101,12 @@ pub fn read(source: &str, mode: Mode) -> Document {
 /// As [`read`], with the name that clients take from the directory where the front matter has none.
 pub fn read_named(source: &str, mode: Mode, directory: Option<&str>) -> Document {
     let mut findings = Findings::default();
-    let skill = take(source, mode, directory, &mut findings);
+    let skill = parse_inner(source, mode, directory, &mut findings);
     let skill = skill.filter(|_| !findings.any_error());
     Document { findings: findings.into_vec(), skill }
 }
 
-fn take(source: &str, mode: Mode, directory: Option<&str>, findings: &mut Findings) -> Option<Skill> {
+fn parse_inner(source: &str, mode: Mode, directory: Option<&str>, findings: &mut Findings) -> Option<Skill> {
     let parts = split(source, findings)?;
     check_encoding(source, parts.bom, mode, findings);
     let body_line = 1 + source[..source.len() - parts.body.len()].matches('\n').count();

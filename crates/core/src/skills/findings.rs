@@ -1,7 +1,7 @@
 //! What reading a document reports: errors, warnings and notes.
 
 use crate::error::Fault;
-use crate::input::word;
+use crate::input::parse_choice;
 
 const MAX_FINDINGS: usize = 200;
 
@@ -17,7 +17,7 @@ pub enum Mode {
 impl Mode {
     /// From an argument of SQL.
     pub fn from_argument(text: Option<&str>) -> Result<Self, Fault> {
-        Ok(if word("mode", text, &["strict", "lenient"])? == "strict" { Mode::Strict } else { Mode::Lenient })
+        Ok(if parse_choice("mode", text, &["strict", "lenient"])? == "strict" { Mode::Strict } else { Mode::Lenient })
     }
 
     /// An error in strict mode, a warning in lenient mode.

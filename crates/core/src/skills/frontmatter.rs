@@ -71,7 +71,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// A mapping of the front matter, and the line on which each of its own keys stands.
+/// A mapping of the front matter, and the line on which each of its direct keys stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields {
     /// Every scalar is a JSON string.
@@ -106,7 +106,7 @@ pub fn parse(yaml: &str) -> Result<Fields, Refusal> {
         if matches!(event, Event::Scalar(_, ScalarStyle::Plain, ..)) && has_comment(&text, &span.end) {
             builder.fields.comments.push(span.end.line());
         }
-        builder.take(event, line).map_err(|(code, message)| Refusal { code, line, message: message.into_owned() })?;
+        builder.accept(event, line).map_err(|(code, message)| Refusal { code, line, message: message.into_owned() })?;
     }
     if builder.documents == 0 || builder.fields.values.is_empty() {
         return Err(Refusal { code: "yaml_mapping", line: 1, message: "the front matter is empty".into() });
@@ -136,7 +136,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn take(&mut self, event: Event, line: usize) -> Result<(), Reason> {
+    fn accept(&mut self, event: Event, line: usize) -> Result<(), Reason> {
         check_properties(&event)?;
         match event {
             Event::DocumentStart(_) => {
@@ -271,7 +271,7 @@ fn is_key(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-/// A value that is no YAML as it stands, and text in quotes.
+/// A value that is not YAML as it stands, and text in quotes.
 fn needs_quotes(value: &str) -> bool {
     let first = value.lines().next().unwrap_or_default();
     match value.chars().next() {

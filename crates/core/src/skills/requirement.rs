@@ -119,7 +119,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    pub fn shown(&self) -> String {
+    pub fn display_version(&self) -> String {
         match &self.semver {
             Some(semver) => format!("{semver} ({})", self.version),
             None => self.version.clone(),
@@ -153,7 +153,7 @@ pub fn listed(candidates: &[Candidate]) -> String {
         }
         .then(b.revision.cmp(&a.revision))
     });
-    let mut text = sorted.iter().take(10).map(|candidate| candidate.shown()).collect::<Vec<_>>().join(", ");
+    let mut text = sorted.iter().take(10).map(|candidate| candidate.display_version()).collect::<Vec<_>>().join(", ");
     if sorted.len() > 10 {
         text.push_str(&format!(" and {} more", sorted.len() - 10));
     }

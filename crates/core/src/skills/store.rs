@@ -74,10 +74,10 @@ pub fn header(body: &str) -> Option<Header<'_>> {
     let begin = BEGIN.as_ref()?.find(body)?;
     let start = begin.end() - begin.as_str().chars().next_back()?.len_utf8();
     let value = lines(&body[start..]).next().map(|(_, end, _)| body[start..start + end].trim_matches(is_space))?;
-    let (said, token) = value.split_once(is_space).unwrap_or((value, ""));
+    let (status, token) = value.split_once(is_space).unwrap_or((value, ""));
     let status = [Status::Draft, Status::Approved, Status::Disabled]
         .into_iter()
-        .find(|status| said.eq_ignore_ascii_case(status.as_str()))?;
+        .find(|known| status.eq_ignore_ascii_case(known.as_str()))?;
     Some(Header { status, token: Some(token.trim_matches(is_space)).filter(|token| !token.is_empty()) })
 }
 
@@ -134,8 +134,8 @@ pub fn canonical(body: &str) -> String {
         };
         let rest = rest.trim_start_matches(is_space);
         ["status", "tags"].iter().any(|key| {
-            let said = rest.get(..key.len());
-            said.is_some_and(|said| said.eq_ignore_ascii_case(key))
+            let prefix = rest.get(..key.len());
+            prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(key))
                 && rest[key.len()..].trim_start_matches(is_space).starts_with(':')
         })
     };
@@ -196,11 +196,11 @@ pub struct Decision<'a> {
     pub status: Status,
 }
 
-/// Decides what `store()` writes: `said` is `metadata.status`, `signed` whether the body has a valid signature, `secured`
+/// Decides what `store()` writes: `in_metadata` is `metadata.status`, `signed` whether the body has a valid signature, `secured`
 /// whether an approval needs one, `may_approve` whether the caller may approve at all.
-pub fn decide(body: &str, said: Option<Status>, signed: bool, secured: bool, may_approve: bool) -> Decision<'_> {
+pub fn decide(body: &str, in_metadata: Option<Status>, signed: bool, secured: bool, may_approve: bool) -> Decision<'_> {
     let in_body = header(body).map(|header| header.status);
-    let wanted = said.or(in_body).unwrap_or(Status::Draft);
+    let wanted = in_metadata.or(in_body).unwrap_or(Status::Draft);
     let refused = wanted == Status::Approved && (!may_approve || (secured && !signed));
     let status = if refused { Status::Draft } else { wanted };
     // Without secured mode a runtime takes the body's word, so who may not approve cannot bring a body that says Approved.

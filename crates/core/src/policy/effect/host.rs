@@ -227,7 +227,7 @@ fn ipv4(name: &str, length: Option<&str>) -> Result<Option<Network>, Malformed> 
     }
     let parts: Vec<&str> = name.split('.').collect();
     let fixed = parts.iter().take_while(|part| is_number(part)).count();
-    // A name may end with a wildcard, but not with a number, and numbers with wildcards are no part of a name.
+    // A name may end with a wildcard, but not with a number, and numbers with wildcards are not part of a name.
     if is_wild(last)
         && (parts.iter().any(|part| !is_number(part) && !is_wild(part)) || !parts.iter().any(|p| is_number(p)))
     {

@@ -49,7 +49,7 @@ pub enum Malformed {
     /// Not `host[:port]`.
     #[error("a net scope must be a host name, an address or a range of addresses, with an optional port")]
     Host,
-    /// Numbers that are no IPv4 address.
+    /// Numbers that are not an IPv4 address.
     #[error("its host ends with a number but is not an IPv4 address")]
     Address,
     /// `010`, which is 8 or 10.

@@ -196,7 +196,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn take(&mut self, event: Event) -> Result<(), Reason> {
+    fn accept(&mut self, event: Event) -> Result<(), Reason> {
         match event {
             Event::DocumentStart(_) if self.root.is_some() => Err("a second document follows"),
             Event::SequenceStart(_, Some(_)) | Event::MappingStart(_, Some(_)) => Err("tags are not read"),
@@ -290,7 +290,7 @@ pub fn parse_yaml(text: &str) -> Result<Result<Config, Issue>, Fault> {
             Ok(found) => found,
             Err(error) => return Ok(Err(unreadable_at(error.marker().line(), error.info()))),
         };
-        if let Err(reason) = builder.take(event) {
+        if let Err(reason) = builder.accept(event) {
             return Ok(Err(unreadable_at(span.start.line(), reason)));
         }
     }
