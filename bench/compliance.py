@@ -89,7 +89,7 @@ def compliance():
         )
 
     variants = {
-        "hand-written SQL, seed's tables": page("bench.compliance_status"),
+        "hand-written SQL, AEGIS's tables": page("bench.compliance_status"),
         "compliance_matrix()": "\\set county random(1, 508)\n"
         "SELECT * FROM skill_system.compliance_matrix('42-' || lpad((:county)::text, 3, "
         "'0'));",
@@ -108,7 +108,7 @@ def compliance():
         return (time.monotonic() - started) * 1000
 
     variants = {
-        "hand-written PL/pgSQL, seed's tables, no audit": "SELECT bench.publish_rule('SWR_37', '{\"min_distance_to_line_ft\": VALUE}')",
+        "hand-written PL/pgSQL, AEGIS's tables, no audit": "SELECT bench.publish_rule('SWR_37', '{\"min_distance_to_line_ft\": VALUE}')",
         "publish_rule()": "SELECT skill_system.publish_rule('SWR_37', 'spacing', CURRENT_DATE, '{\"min_distance_to_line_ft\": VALUE}', "
         "'manual')",
     }
@@ -127,7 +127,10 @@ def compliance():
     medians = {
         name: 1000 / tps
         for name, tps in alternate(
-            {"hand-written SQL, seed's tables": hand, "stale_filings()": "SELECT * FROM skill_system.stale_filings();"},
+            {
+                "hand-written SQL, AEGIS's tables": hand,
+                "stale_filings()": "SELECT * FROM skill_system.stale_filings();",
+            },
             lambda script: pgbench(script, 1),
         ).items()
     }
@@ -135,4 +138,4 @@ def compliance():
     print(f"    target <= 5 ms: {'met' if medians['stale_filings()'] <= 5 else 'MISSED'}")
     for call in ("compliance_report()", "compliance_report('json')", "oscal_assessment_results(max_rows => 10000)"):
         taken, most = memory(f"SELECT length(skill_system.{call}::text)")
-        print(f"\n{call} over 400,000 cells: {taken:.2f} s, {most:.0f} MB of its own")
+        print(f"\n{call} over 400,000 cells: {taken:.2f} s, {most:.0f} MB")

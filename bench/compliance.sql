@@ -1,4 +1,4 @@
--- AEGIS's tables (seed 001) as a service would use them, with the same rows, for the section compliance of make bench.
+-- AEGIS's tables as a service would use them, with the same rows, for the section compliance of make bench.
 CREATE TABLE bench.compliance_status AS SELECT * FROM skill_system.compliance_status;
 ALTER TABLE bench.compliance_status ADD PRIMARY KEY (id);
 CREATE UNIQUE INDEX ON bench.compliance_status (tenant_id, entity_id, compliance_domain);

@@ -114,7 +114,7 @@ def roles(db):
 
 
 class Cluster:
-    """A cluster in a directory with its Unix socket. A killed process is no power failure, so fsync is off."""
+    """A cluster in a directory with its Unix socket. A killed process is not a power failure, so fsync is off."""
 
     def __init__(self, directory, settings, copied=True):
         self.directory = directory

@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("policy", "runs", "audit", "ledger", "compliance", "skills", "system")
+MODULES = list(dict.fromkeys(re.findall(r"^(\w+)/", (ROOT / "sql/ORDER").read_text(), re.M)))
 ROLES = {
     "agent": "For programs that act: checks policies, logs runs and events, appends audit records, registers and loads"
     " skills, begins filings, works on them and files what is approved, proposes rules. The only role that writes runs.",

@@ -792,7 +792,7 @@ def _(t, log):
         t.found(connection, "seal_missing")
         with pytest.raises(errors.ObjectNotInPrerequisiteState):
             log.export(connection)
-    # No seal is no success.
+    # Without a seal it did not succeed.
     t.verifier("", 2, "export", "empty", "--key", log.key, empty="", keep=" of nothing: exit status 2")
 
 
@@ -1364,7 +1364,7 @@ def _(t, log):
         )
     statement(t, log, "DROP TABLE skill_system.audit_logs_2041_01", "record_missing")
     with log.rolled_back() as connection:
-        # A retirement that nobody agreed to, signed with the stolen key: it is no leaf.
+        # A retirement that nobody agreed to, signed with the stolen key: it is not a leaf.
         record = values(connection, victim(connection))
         record[0], record[RECORD.index("event_type")], record[RECORD.index("event_data")] = (
             "01a1fe1c-509a-711b-9572-85a8c450d751",

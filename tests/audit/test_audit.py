@@ -601,7 +601,7 @@ def test_a_rotated_key_signs_what_is_new_and_old_records_still_verify(keyed):
             "SELECT key_id, key_present, key_active FROM skill_system.audit_status() ORDER BY first_recorded_at"
         ).fetchall()
         assert status == [(old["kid"], False, False), ("k2", True, True)]
-        # Another key under the old name is no replacement.
+        # Another key under the old name does not replace it.
         write_keyring(
             path,
             ring_text(

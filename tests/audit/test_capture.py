@@ -31,7 +31,7 @@ def records(db, table):
 
 @pytest.fixture
 def owner(db, roles, connect):
-    """An ordinary role with no right in the extension, and a schema of its own."""
+    """An ordinary role with no right in the extension, and a schema that it owns."""
     if db.execute("SELECT FROM pg_roles WHERE rolname = 'test_owner'").fetchone() is None:
         db.execute("CREATE ROLE test_owner LOGIN")
     db.execute("CREATE SCHEMA stage AUTHORIZATION test_owner")

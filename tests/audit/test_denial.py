@@ -107,7 +107,7 @@ def test_enforce_policy_records_its_denials(db, connect):
     rows = denials(db, "policy.denied")[before:]
     assert len(rows) == len(refused)
     assert max(len(json.dumps(row[0])) for row in rows) < 300_000
-    # What is allowed, and what is only observed, is no denial.
+    # What is allowed, and what is only observed, is not a denial.
     agent.execute("SELECT skill_system.enforce_policy('dev', array['db.read'])")
     assert len(denials(db, "policy.denied")) == before + len(refused)
     assert clean(db)

@@ -139,7 +139,7 @@ def test_the_server_agrees(vectors, new_cluster):
 
 
 def test_skill_verify_agrees(vectors):
-    """Also on the member names by which serde_json marks its own: such an object is no number."""
+    """Also on the member names by which serde_json marks its own: such an object is not a number."""
     program = skill_verify_program()
 
     def line(vector, data=None):

@@ -5,7 +5,7 @@ seal every 200 ms and this program kills processes, restarts servers, creates pa
 servers: by dump and restore, and by promotion of a standby, each with adopt_log(). Nothing that was acknowledged may be
 missing or sealed twice, no checkpoint held outside may come to be untrue, and verification may never complain.
 
-A killed process is no power failure, so fsync is off. CHAOS_SEED repeats the choices, as far as the timing lets it."""
+A killed process is not a power failure, so fsync is off. CHAOS_SEED repeats the choices, as far as the timing lets it."""
 
 import os
 import random

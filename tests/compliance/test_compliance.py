@@ -519,7 +519,7 @@ def test_a_signed_filing_has_only_records_of_the_module(db, texas, connect):
                 "INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES (%s, %s)",
                 [event_type, Jsonb(data)],
             )
-    # A record of another type may name the filing, and is no evidence of it.
+    # A record of another type may name the filing, and is not evidence of it.
     agent.execute("SELECT skill_system.append_audit('review', %s, 'j.doe', 'user')", [Jsonb(data)])
     agent.execute("SELECT skill_system.log_denial('review.denied', %s, 'j.doe', 'user')", [Jsonb(data)])
     document = reviewer.execute("SELECT skill_system.compliance_snapshot(%s)", [checklist]).fetchone()[0]
@@ -822,7 +822,7 @@ def test_the_signed_document(db, texas):
     records = len(parsed["payload"]["audit"])
     assert records >= 8 and f"{records} proven" in done.stdout
     assert verify(document).returncode == 3
-    # Another order of the keys and other blanks are no change; anything else is.
+    # Another order of the keys and other blanks do not change it; anything else is.
     assert verify(json.dumps(parsed, indent=3, sort_keys=True), "--key", key).returncode == 0
     rng = random.Random(1)
 

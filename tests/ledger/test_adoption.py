@@ -97,7 +97,7 @@ def goes_on(connection, ids, outside, program, tmp_path):
 
 
 def pass_transaction_ids(connection, beyond):
-    """Uses transaction ids up to that one: each block with an exception handler that writes takes one of its own."""
+    """Uses transaction ids up to that one: each block with an exception handler that writes takes one."""
     connection.execute("CREATE TABLE IF NOT EXISTS public.burnt (n int)")
 
     def now():
@@ -310,7 +310,7 @@ def test_recovery_to_a_point_in_time(loss, new_cluster, copies, program, tmp_pat
     cluster = new_cluster("fsync=off", "archive_mode=on", "archive_command='cp %p ../archive/%f'", "wal_level=replica")
     as_server("mkdir", "-p", cluster.directory / "archive")
     db = governed(cluster)
-    # The keyring is made with the first record, and belongs into the backup.
+    # The keyring is made with the first record, and belongs in the backup.
     append(db)
     base = copies(cluster).backup(cluster)
     ids, outside = append_and_seal(db)

@@ -7,7 +7,7 @@ proof and the
                  theirs.
 pymerkle (PyPI)  a Merkle tree library: `pymerkle_accepts` takes an inclusion proof, `pymerkle_root` builds the tree
 itself from the
-                 entries. Its consistency proofs have a form of their own and cannot be made from those of RFC 6962.
+                 entries. Its consistency proofs have another form and cannot be made from those of RFC 6962.
 ct-merkle        (crate) takes inclusion and consistency proofs in the tests of crates/core/src/tree.rs.
 cryptography     (PyPI, below sigstore) checks the Ed25519 signatures.
 

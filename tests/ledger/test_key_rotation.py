@@ -16,7 +16,7 @@ from ledger import includes, problems
 
 
 class Server:
-    """A cluster of its own with two databases, which share the keyring."""
+    """A separate cluster with two databases, which share the keyring."""
 
     def __init__(self, cluster):
         self.cluster = cluster

@@ -311,7 +311,7 @@ def test_who_may_and_who_counts_as_second(log, connect):
     with connect(dbname=log.name) as superuser:
         superuser.execute("SET SESSION AUTHORIZATION test_second_admin")
         log.refused(superuser, "SET SESSION AUTHORIZATION", errors.InsufficientPrivilege)
-    # A role that is no administrator does not become one through another role's function.
+    # A role that is not an administrator does not become one through another role's function.
     log.db.execute(
         "CREATE FUNCTION public.lent() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT step "
         "FROM skill_system.retire_audit_partition('2024-03-01', 'schedule 4.2')$$"

@@ -1,7 +1,7 @@
 """kill -9 at each step of sealing, adopting and signing, 200 times while others write: no lost leaf, no second history.
 
 The session kills itself with SIGKILL at a fault point, so the postmaster ends all sessions and recovers from the log. A
-killed process is no power failure: what the server has handed to the kernel stays, so fsync is off here."""
+killed process is not a power failure: what the server has handed to the kernel stays, so fsync is off here."""
 
 import json
 import os

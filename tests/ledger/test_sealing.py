@@ -477,7 +477,7 @@ def test_a_checkpoint_is_one_text_for_one_tree(log):
     assert connection.execute(
         "SELECT incarnation, tree_size, root_hash, note FROM skill_system.audit_checkpoints"
     ).fetchall() == [(1, size, root, note)]
-    # A record of its own is no obstacle, a seal of its own is one, also when it was rolled back to a savepoint.
+    # A record of the same transaction is not an obstacle, a seal of it is one, also when it was rolled back to a savepoint.
     connection.execute("BEGIN")
     append(connection)
     assert connection.execute("SELECT skill_system.audit_checkpoint()").fetchone()[0] + "\n" == note

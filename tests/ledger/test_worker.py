@@ -121,7 +121,7 @@ def test_a_sealer_is_in_nobodys_way(new_cluster):
         admin.execute("ALTER DATABASE renamed RENAME TO governed")
         sealer(admin, "governed")
     assert [name for name in sealers(admin) if name.startswith("copy")] == []
-    # One with a record of its own; one that is busy in the middle of a statement; WITH (FORCE).
+    # One that has written a record; one that is busy in the middle of a statement; WITH (FORCE).
     with cluster.connect(dbname="copy0") as copy:
         copy.execute("SELECT skill_system.append_audit('x', '{}')")
     sealer(admin, "copy0")

@@ -48,7 +48,7 @@ def owner(db):
 
 @pytest.fixture
 def schema(db, owner, connect):
-    """An old schema with rows, whose owner is no superuser; each test has it in a tenant of its own."""
+    """An old schema with rows, whose owner is not a superuser; each test has it in a separate tenant."""
     name = "old_skills"
     db.execute(f"CREATE SCHEMA {name} AUTHORIZATION {owner}")
     as_owner = connect(owner)

@@ -1,4 +1,4 @@
-"""Runs with real clients: the router and files of the skill-system-postgres skill (seed 000), OpenTelemetry's own
+"""Runs with real clients: the router and files of the skill-system-postgres skill, OpenTelemetry's own
 parser, several sessions."""
 
 import base64

@@ -1,4 +1,4 @@
-"""Skills for agents: the tables of AEGIS (seed 001), three tiers, one injection per conversation, and what is named and
+"""Skills for agents: the tables of AEGIS, three tiers, one injection per conversation, and what is named and
 not there."""
 
 import hashlib
@@ -976,7 +976,7 @@ def test_of_many_sessions_one_injects(db, roles, connect):
 
 @pytest.fixture
 def sound(fresh_database, connect, roles):
-    """A database of its own, in which everything that is named is there."""
+    """A separate database, in which everything that is named is there."""
     connection = connect(dbname=fresh_database())
     _, root = define(connection, "rrc_rule37")
     define(connection, "texas:rrc/extra")

@@ -61,7 +61,7 @@ def test_the_corpus_is_whole():
         for mode in ("strict", "lenient")
         for finding in wanted.get(mode, wanted["strict"])
     }
-    # Each kind of finding has its file; two take a file too large for the corpus, one an argument; they have tests of their own.
+    # Each kind of finding has its file; two take a file too large for the corpus, one an argument; they have separate tests.
     code = ROOT / "crates" / "core" / "src"
     written = {
         word

@@ -1,5 +1,5 @@
 """What other systems read, judged by what they are: skills-ref, FastMCP, the index builder of
-skill-system-postgres (seed 000)."""
+skill-system-postgres."""
 
 import asyncio
 import hashlib

@@ -342,7 +342,7 @@ def test_roles(library, roles, connect):
             search(connect("search_nobody"), "haiku")
     finally:
         db.execute("DROP ROLE search_nobody")
-    # An auditor sees the rows of all tenants, and still finds only those of its own.
+    # An auditor sees the rows of all tenants, and still finds only those of its tenant.
     register_described(db, "emu", "An emu.")
     connection = connect("test_auditor")
     assert search(connection, "emu") == ["emu"]

@@ -1,4 +1,4 @@
-"""The client API of skillscript's SkillStore (seed 002): its contract, who may approve, the store's token, two sessions
+"""The client API of skillscript's SkillStore: its contract, who may approve, the store's token, two sessions
 at once, vectors of other programs."""
 
 import base64
@@ -33,7 +33,7 @@ CLASSES = {
 
 
 class Store:
-    """The contract's methods over a connection; a namespace of its own unless one is given."""
+    """The contract's methods over a connection; a fresh namespace unless one is given."""
 
     def __init__(self, connection, namespace=None):
         self.connection, self.namespace = connection, namespace or f"ns-{uuid.uuid4().hex}"
@@ -258,7 +258,7 @@ def test_versions_are_in_the_order_of_seconds_and_then_as_they_came(store):
     assert listed == sorted(listed, key=lambda info: (info["changed_at"], came.index(info["version"])))
     assert listed[-1]["version"] == came[1] and len(listed) == 4 and "previous_status" not in listed[-1]
     time.sleep(1.1)
-    # The same again is no change.
+    # The same again changes nothing.
     revision = len(store.history())
     assert store.store("a", bodies[1])["changed_at"] == listed[-1]["changed_at"] and len(store.history()) == revision
 
@@ -822,7 +822,7 @@ def test_many_writers_lose_nothing(connect, store):
     assert revisions == list(range(1, len(revisions) + 1))
 
 
-# --- Vectors of skillscript's own program (seed 002) ---
+# --- Vectors of skillscript's own program ---
 
 
 @pytest.fixture(scope="module")

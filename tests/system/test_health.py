@@ -28,7 +28,7 @@ BREAKAGES = {
     "reading to everybody": (f"GRANT SELECT ON {S}.runs TO PUBLIC", "privileges"),
     "a function to everybody": (f"GRANT EXECUTE ON FUNCTION {S}.create_keyring() TO PUBLIC", "privileges"),
     "locks by DELETE": (f"GRANT DELETE ON {S}.policy_profiles TO skill_system_admin", "privileges"),
-    "writing to a stranger": (f"GRANT INSERT ON {S}.audit_state TO pg_monitor", "privileges"),
+    "writing to another role": (f"GRANT INSERT ON {S}.audit_state TO pg_monitor", "privileges"),
     "a policy that leaks": (f"CREATE POLICY leak ON {S}.runs USING (true)", "row_security"),
     "a policy that hides": (f"CREATE POLICY hide ON {S}.runs AS RESTRICTIVE USING (false)", "row_security"),
     "a policy altered": (f"ALTER POLICY tenant ON {S}.runs USING (true)", "row_security"),
@@ -56,7 +56,7 @@ BREAKAGES = {
         f"ALTER TABLE {S}.audit_map ENABLE TRIGGER audit_map_no_change",
         "audit_protection",
     ),
-    "a trigger of a stranger": (
+    "a trigger of another role": (
         "CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
         f"CREATE TRIGGER a BEFORE INSERT ON {S}.audit_logs FOR EACH ROW EXECUTE FUNCTION public.swallow()",
         "audit_protection",

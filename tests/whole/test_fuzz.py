@@ -165,7 +165,7 @@ def check_all(cluster, db, states, directory):
     """Everything is readable, verified and exported, by a new session; the server's log reports no crash."""
     log = server_log(cluster.directory)
     assert re.findall(r"^.*(?:PANIC|TRAP:|terminated by signal|panicked at|stack overflow).*$", log, re.M) == []
-    # Whoever decides ends the transactions that hold them up, and reports it.
+    # A caller that decides ends the transactions that hold them up, and reports it.
     assert states["57P01"] <= log.count("terminated process")
     with cluster.connect(dbname="fuzz") as connection:
         assert connection.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall() == []

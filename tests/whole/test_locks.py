@@ -55,7 +55,7 @@ def test_tenants_change_policies_side_by_side(connect, decide):
     other = connect("other_admin")
     other.execute("BEGIN")
     other.execute("UPDATE skill_system.policy_profiles SET mode = 'observe' WHERE false")
-    decide("test_admin", "SELECT skill_system.create_policy('beside')")
+    decide("test_admin", "SELECT skill_system.create_policy('other')")
 
 
 def test_nobody_but_the_owner_locks_tables(connect, db):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import dialect
+
 ROOT = Path(__file__).resolve().parents[2]
 
 STRING = r'"((?:[^"\\]|\\[\s\S])*)"'
@@ -15,11 +17,8 @@ SENTENCE = re.compile(rf"\.(?:detail|hint)\({LITERAL}")
 # health(): the finding, then what to do.
 CHECK = re.compile(rf"\bCheck::(?:error|warning)\((?:{LITERAL})?[^;]*?,\s*{STRING}\s*,?\s*\)")
 RAISE = re.compile(r"\bRAISE (?:EXCEPTION|WARNING|NOTICE) (?:USING )?(?:MESSAGE = )?(?:format\()?'((?:[^']|'')*)'")
-DIALECT = re.compile(
-    r"\b(?:is|are|was|be) no \w|\bthere (?:is|are|was) (?:no|already)\b|\bis there already\b|\bwhoever\b|\banew\b|\bmends?\b"
-    r"|\bbelongs? into\b|\bbesides?\b",
-    re.I,
-)
+# In a message "there is no X" is "X does not exist".
+THERE = re.compile(r"\bthere (?:is|are|was) (?:no|already)\b|\bis there already\b", re.I)
 YOU = re.compile(r"\byou(?:r|rs)?\b", re.I)
 
 
@@ -44,7 +43,7 @@ def problems_of_primary(message):
         yield "ends with a full stop"
     if YOU.search(message):
         yield "addresses the reader"
-    if DIALECT.search(message):
+    if dialect.found(message) or THERE.search(message):
         yield "is not plain English"
 
 
@@ -57,7 +56,7 @@ def problems_of_sentence(message):
         yield "does not end as a sentence"
     if YOU.search(message):
         yield "addresses the reader"
-    if DIALECT.search(message):
+    if dialect.found(message) or THERE.search(message):
         yield "is not plain English"
 
 

@@ -352,7 +352,7 @@ def test_what_a_role_must_not_do(stocked, nobody, connect, role):
         for statement in FORBIDDEN[role]:
             statement = statement.format(database=stocked.info.dbname)
             sets = " SET " in f" {statement.upper()}" or "set_config" in statement
-            # A session of its own for each setting, as loading the library would hide what comes after.
+            # A separate session for each setting, as loading the library would hide what comes after.
             if connection is None or sets:
                 connection = connect(role)
                 if load and role != "test_nobody":
