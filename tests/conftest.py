@@ -183,6 +183,8 @@ def pytest_unconfigure(config):
 
 # The files that take longest, for pytest-xdist to begin with; the order of the others does not matter.
 LONGEST = (
+    "test_memory.py",
+    "test_fuzz.py",
     "test_attacks.py",
     "test_seal_crash.py",
     "test_crash.py",

@@ -75,7 +75,7 @@ class Session:
 
     def __init__(self, cluster, seed):
         self.cluster, self.random = cluster, random.Random(seed)
-        self.connections, self.states, self.wrong = {}, Counter(), []
+        self.connections, self.calls, self.states, self.wrong = {}, 0, Counter(), []
 
     def connection(self, callers):
         pool = callers if callers and self.random.random() < 0.9 else ROLES
@@ -128,12 +128,14 @@ class Session:
         if not lasting or forged or self.random.random() < 0.6:
             self.run(connection, "BEGIN")
             for statement in statements:
+                self.calls += 1
                 if self.run(connection, statement) != "00000":
                     break
             if not connection.broken:
                 self.run(connection, "COMMIT" if lasting and not forged and self.random.random() < 0.3 else "ROLLBACK")
         else:
             for statement in statements:
+                self.calls += 1
                 self.run(connection, statement)
                 if connection.broken:
                     break
@@ -146,9 +148,9 @@ def fuzz(cluster, db, calls):
 
     def work(session, fuzzer):
         looked = 0
-        while len(session.wrong) < 20 and (done := sum(session.states.values())) < calls // THREADS:
-            if done > looked + 5000:
-                looked = done
+        while len(session.wrong) < 20 and session.calls < calls // THREADS:
+            if session.calls > looked + 5000:
+                looked = session.calls
                 fuzzer.look(db)
             session.step(fuzzer)
         for connection in session.connections.values():
@@ -210,7 +212,7 @@ def test_hostile_values_everywhere(new_cluster, tmp_path, stack):
     report = "\n".join(str(found) for found in wrong)
     assert not wrong, f"FUZZ_SEED={SEED}, {sum(states.values())} statements, {dict(states.most_common())}\n{report}"
     assert db.execute("SELECT pg_backend_pid(), pg_postmaster_start_time()").fetchone() == before, SEED
-    # Most statements get behind the first check, or at least to the function.
-    assert states["00000"] > sum(states.values()) / 5 and states["42501"] < sum(states.values()) / 2, states
+    # Else hardly any gets behind the first check.
+    assert states["00000"] > sum(states.values()) / 3 and states["42501"] < sum(states.values()) / 2, states
     check_all(cluster, db, states, tmp_path)
     print(f"FUZZ_SEED={SEED}", dict(states.most_common()))
