@@ -87,15 +87,14 @@ impl<'a> Effect<'a> {
             Some((name, scope)) => (name, Some(scope)),
             None => (text, None),
         };
-        if scope::has_blank(name) || scope.is_some_and(|scope| scope.starts_with(' ')) {
+        let legal = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'*');
+        let is_legal = name.bytes().all(legal);
+        if (!is_legal && scope::has_blank(name)) || scope.is_some_and(|scope| scope.starts_with(' ')) {
             return Err(Malformed::Blank);
         }
-        if name.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(Malformed::UpperCase);
-        }
-        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.' | b'*');
-        if !name.bytes().all(legal) {
-            return Err(Malformed::Name);
+        if !is_legal {
+            let has_upper_case = name.bytes().any(|b| b.is_ascii_uppercase());
+            return Err(if has_upper_case { Malformed::UpperCase } else { Malformed::Name });
         }
         let name = Segments::parse(name.split('.')).map_err(|e| match e {
             Malformed::ScopeSegment => Malformed::Name,
@@ -123,13 +122,12 @@ impl<'a> Effect<'a> {
     /// The other spellings of a requested effect, parsed from `text`, that a rule which denies or asks is compared with
     /// instead; none when the effect itself is the only one.
     pub fn spellings(&self, text: &str) -> Result<Vec<Effect<'static>>, Malformed> {
-        let (Some(kind), Some((name, scope))) = (Kind::of(&self.name), text.split_once(':')) else {
+        let Some(kind) = Kind::of(&self.name).filter(|kind| self.scope.is_some() && *kind != Kind::Net) else {
             return Ok(Vec::new());
         };
-        let plain = |b: u8| b.is_ascii() && !b.is_ascii_uppercase() && !matches!(b, b'%' | b' ');
-        if kind == Kind::Net || (scope.bytes().all(plain) && !scope.contains("./") && !has_suffix(kind, scope)) {
+        let Some((name, scope)) = text.split_once(':').filter(|(_, scope)| !is_plain(kind, scope)) else {
             return Ok(Vec::new());
-        }
+        };
         let mut scopes = vec![scope.to_owned()];
         scopes.extend(decoded(scope)?);
         if kind == Kind::Proc {
@@ -325,9 +323,17 @@ impl Effect<'_> {
     }
 }
 
-/// A dot at the end, or what a program's name may end with.
-fn has_suffix(kind: Kind, scope: &str) -> bool {
-    scope.ends_with('.') || (kind == Kind::Proc && scope.contains('.'))
+/// The scope has nothing that decoding or folding changes, as a dot at the end of a segment or of a program's name.
+fn is_plain(kind: Kind, scope: &str) -> bool {
+    let mut last = 0;
+    for byte in scope.bytes() {
+        let ends_with_dot = last == b'.' && (byte == b'/' || kind == Kind::Proc);
+        if !byte.is_ascii() || byte.is_ascii_uppercase() || matches!(byte, b'%' | b' ') || ends_with_dot {
+            return false;
+        }
+        last = byte;
+    }
+    last != b'.'
 }
 
 /// A text with percent signs, as a URL's path is decoded; decoded again as long as there is something to decode.

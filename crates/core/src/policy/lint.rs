@@ -7,6 +7,7 @@ use super::decision::Finding;
 use super::effect::{Effect, STANDARD_EFFECTS};
 use super::profile::{PolicyError, Unlisted};
 use super::rules::Rule;
+use super::verdict::Verdict;
 use crate::interrupt;
 
 /// The rules by what they cover.
@@ -23,15 +24,15 @@ impl Policy {
         let rules = &self.rules;
         let lint = Lint {
             policy: self,
-            deny: CoverIndex::new(rules.deny.iter(), |rule| &rule.meant),
-            ask: CoverIndex::new(rules.ask.iter(), |rule| &rule.meant),
-            allow: CoverIndex::new(rules.allow.iter(), |rule| &rule.effect),
+            deny: CoverIndex::new(rules.of(Verdict::Deny), |rule| &rule.meant),
+            ask: CoverIndex::new(rules.of(Verdict::Ask), |rule| &rule.meant),
+            allow: CoverIndex::new(rules.of(Verdict::Allow), |rule| &rule.effect),
         };
         let mut found = Vec::new();
-        for (kind, set) in [("deny", &rules.deny), ("ask", &rules.ask), ("allow", &rules.allow)] {
-            for rule in set.sorted() {
+        for verdict in [Verdict::Deny, Verdict::Ask, Verdict::Allow] {
+            for rule in rules.sorted(verdict) {
                 interrupt::check();
-                found.extend(lint.rule(kind, rule));
+                found.extend(lint.rule(verdict.as_str(), rule));
             }
         }
         for command in &rules.exec {
@@ -109,7 +110,7 @@ impl Lint<'_> {
             || self.allow.covering(effect).next().is_some()
             || self.ask.covering(&folded).next().is_some()
             || (!effect.is_concrete()
-                && rules.allow.iter().chain(rules.ask.iter()).any(|rule| {
+                && rules.of(Verdict::Allow).chain(rules.of(Verdict::Ask)).any(|rule| {
                     interrupt::check();
                     rule.effect.overlaps(effect)
                 }))

@@ -13,14 +13,16 @@ mod lint;
 mod profile;
 pub mod request;
 mod rules;
+mod verdict;
 
-pub use decision::{Decision, Explanation, Finding, Verdict, Why};
+pub use decision::{Decision, Explanation, Finding, Why};
 pub use effect::MAX_EFFECTS;
 pub use lint::lint_broken;
 pub use profile::{
     Hashed, MAX_ANCESTORS, MAX_NAME_BYTES, MAX_RULES, Mode, PolicyError, Profile, Unlisted, digest, hash_all,
 };
 pub use rules::Rule;
+pub use verdict::Verdict;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -29,7 +31,7 @@ use serde_json::json;
 use self::command::{programs_in, runs_programs};
 use self::effect::Effect;
 use self::profile::resolve;
-use self::rules::{RuleSet, Rules};
+use self::rules::{Rules, name_of};
 use crate::error::shorten;
 use crate::interrupt;
 
@@ -95,15 +97,16 @@ impl Policy {
             Err(why) => return (Verdict::Deny, Why::Malformed(why)),
         };
         let spellings = if spellings.is_empty() { std::slice::from_ref(&effect) } else { &spellings };
-        if let Some(rule) = self.rules.deny.overlapping(text, spellings) {
+        let rules = self.rules.for_name(name_of(text));
+        if let Some(rule) = rules.deny.overlapping(spellings) {
             return (Verdict::Deny, Why::Rule(rule));
         }
-        let ask = self.rules.ask.overlapping(text, spellings);
-        let allow = self.rules.allow.covering(text, &effect);
+        let ask = rules.ask.overlapping(spellings);
+        let allow = rules.allow.covering(&effect);
         match (ask, allow) {
             // What an ask rule means in addition to what it names is only taken from what is allowed.
             (Some(rule), Some(_)) => (Verdict::Ask, Why::Rule(rule)),
-            (Some(rule), None) if self.rules.ask.names(text, &effect) => (Verdict::Ask, Why::Rule(rule)),
+            (Some(rule), None) if rules.ask.names(&effect) => (Verdict::Ask, Why::Rule(rule)),
             (_, Some(rule)) => (Verdict::Allow, Why::Rule(rule)),
             (_, None) => (self.unlisted_verdict(), Why::Unlisted),
         }
@@ -267,12 +270,13 @@ impl Policy {
 
     /// Every rule in force: kind (`effect`, `exec`, `write_root`), verdict, rule, profile it came from.
     pub fn effective(&self) -> Vec<(&'static str, Verdict, String, String)> {
-        let sets =
-            [(Verdict::Deny, &self.rules.deny), (Verdict::Ask, &self.rules.ask), (Verdict::Allow, &self.rules.allow)];
         let mut rows = Vec::new();
-        for (verdict, set) in sets {
+        for verdict in [Verdict::Deny, Verdict::Ask, Verdict::Allow] {
             rows.extend(
-                set.sorted().into_iter().map(|r| ("effect", verdict, r.text.to_string(), r.source.to_string())),
+                self.rules
+                    .sorted(verdict)
+                    .into_iter()
+                    .map(|r| ("effect", verdict, r.text.to_string(), r.source.to_string())),
             );
         }
         rows.push(("effect", self.unlisted_verdict(), "everything else".into(), self.name.clone()));
@@ -288,10 +292,10 @@ impl Policy {
 
     /// The policy as `runs.effective_policy` keeps it.
     pub fn to_json(&self) -> serde_json::Value {
-        let texts = |set: &RuleSet| set.sorted().into_iter().map(|r| r.text.to_string()).collect::<BTreeSet<_>>();
+        let texts = |verdict| self.rules.of(verdict).map(|r| r.text.to_string()).collect::<BTreeSet<_>>();
         json!({
             "policy": self.name, "version": self.version, "hash": self.hash, "mode": self.mode, "unlisted": self.unlisted,
-            "denied_effects": texts(&self.rules.deny), "ask_effects": texts(&self.rules.ask), "allowed_effects": texts(&self.rules.allow),
+            "denied_effects": texts(Verdict::Deny), "ask_effects": texts(Verdict::Ask), "allowed_effects": texts(Verdict::Allow),
             "allowed_exec": self.rules.exec.iter().map(|c| c.text.to_string()).collect::<BTreeSet<_>>(),
             "allowed_write_roots": self.rules.write_roots.iter().map(|r| r.text.to_string()).collect::<BTreeSet<_>>(),
         })

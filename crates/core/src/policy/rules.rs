@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::command::Command;
 use super::effect::{BadEffect, Effect, Malformed};
 use super::profile::{MAX_NAME_BYTES, MAX_RULES, PolicyError, Profile};
+use super::verdict::Verdict;
 use crate::error::shorten;
 use crate::interrupt;
 
@@ -21,35 +22,53 @@ pub struct Rule {
     pub(super) meant: Effect<'static>,
 }
 
-/// Rules of one verdict, found by the name of the effect.
-#[derive(Debug, Clone, Default)]
-pub(super) struct RuleSet {
-    by_name: HashMap<Box<str>, Vec<Rule>>,
-    with_wildcard: Vec<Rule>,
-}
-
 /// The name of an effect or a rule.
-fn name_of(text: &str) -> &str {
+pub(super) fn name_of(text: &str) -> &str {
     text.split_once(':').map_or(text, |(name, _)| name)
 }
 
-impl RuleSet {
-    fn push(&mut self, rule: Rule) {
-        if rule.effect.has_concrete_name() {
-            self.by_name.entry(name_of(&rule.text).into()).or_default().push(rule);
-        } else {
-            self.with_wildcard.push(rule);
+/// Something for each verdict.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ByVerdict<T> {
+    pub(super) deny: T,
+    pub(super) ask: T,
+    pub(super) allow: T,
+}
+
+impl<T> ByVerdict<T> {
+    fn of(&self, verdict: Verdict) -> &T {
+        match verdict {
+            Verdict::Deny => &self.deny,
+            Verdict::Ask => &self.ask,
+            Verdict::Allow => &self.allow,
         }
     }
+}
 
-    fn named(&self, text: &str) -> &[Rule] {
-        self.by_name.get(name_of(text)).map_or(&[], Vec::as_slice)
+impl ByVerdict<Vec<Rule>> {
+    fn push(&mut self, verdict: Verdict, rule: Rule) {
+        let list = match verdict {
+            Verdict::Deny => &mut self.deny,
+            Verdict::Ask => &mut self.ask,
+            Verdict::Allow => &mut self.allow,
+        };
+        list.push(rule);
     }
+}
 
+/// The rules of one verdict that may concern an effect.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidates<'p> {
+    /// Those with its name.
+    named: &'p [Rule],
+    with_wildcard: &'p [Rule],
+}
+
+impl<'p> Candidates<'p> {
     /// A rule that, as it is meant, overlaps one of the spellings.
-    pub(super) fn overlapping(&self, text: &str, spellings: &[Effect<'_>]) -> Option<&Rule> {
+    pub(super) fn overlapping(self, spellings: &[Effect<'_>]) -> Option<&'p Rule> {
         spellings.iter().find_map(|effect| {
-            self.named(text)
+            self.named
                 .iter()
                 .find(|rule| rule.meant.overlaps_scope(effect))
                 .or_else(|| self.with_wildcard.iter().find(|rule| rule.meant.overlaps(effect)))
@@ -57,48 +76,69 @@ impl RuleSet {
     }
 
     /// Whether a rule overlaps the effect as it stands.
-    pub(super) fn names(&self, text: &str, effect: &Effect<'_>) -> bool {
-        self.named(text).iter().any(|rule| rule.effect.overlaps_scope(effect))
+    pub(super) fn names(self, effect: &Effect<'_>) -> bool {
+        self.named.iter().any(|rule| rule.effect.overlaps_scope(effect))
             || self.with_wildcard.iter().any(|rule| rule.effect.overlaps(effect))
     }
 
-    pub(super) fn covering(&self, text: &str, effect: &Effect<'_>) -> Option<&Rule> {
-        self.named(text)
+    pub(super) fn covering(self, effect: &Effect<'_>) -> Option<&'p Rule> {
+        self.named
             .iter()
             .find(|rule| rule.effect.covers_scope(effect))
             .or_else(|| self.with_wildcard.iter().find(|rule| rule.effect.covers(effect)))
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Rule> {
-        self.by_name.values().flatten().chain(&self.with_wildcard)
-    }
-
-    pub(super) fn sorted(&self) -> Vec<&Rule> {
-        let mut all: Vec<&Rule> = self.iter().collect();
-        all.sort_by(|a, b| (&a.text, &a.source).cmp(&(&b.text, &b.source)));
-        all
     }
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
-    pub(super) deny: RuleSet,
-    pub(super) ask: RuleSet,
-    pub(super) allow: RuleSet,
+    /// By the name of the effect; those of all verdicts together, because a decision looks at all.
+    by_name: HashMap<Box<str>, ByVerdict<Vec<Rule>>>,
+    with_wildcard: ByVerdict<Vec<Rule>>,
     pub(super) exec: Vec<Command>,
     pub(super) write_roots: Vec<Rule>,
     count: usize,
 }
 
 impl Rules {
+    /// What may decide on an effect with this name.
+    pub(super) fn for_name(&self, name: &str) -> ByVerdict<Candidates<'_>> {
+        let named = self.by_name.get(name);
+        let of = |verdict| Candidates {
+            named: named.map_or(&[], |rules| rules.of(verdict).as_slice()),
+            with_wildcard: self.with_wildcard.of(verdict),
+        };
+        ByVerdict { deny: of(Verdict::Deny), ask: of(Verdict::Ask), allow: of(Verdict::Allow) }
+    }
+
+    pub(super) fn of(&self, verdict: Verdict) -> impl Iterator<Item = &Rule> {
+        self.by_name.values().flat_map(move |rules| rules.of(verdict)).chain(self.with_wildcard.of(verdict))
+    }
+
+    pub(super) fn sorted(&self, verdict: Verdict) -> Vec<&Rule> {
+        let mut all: Vec<&Rule> = self.of(verdict).collect();
+        all.sort_by(|a, b| (&a.text, &a.source).cmp(&(&b.text, &b.source)));
+        all
+    }
+
+    fn push(&mut self, verdict: Verdict, rule: Rule) {
+        if !rule.effect.has_concrete_name() {
+            return self.with_wildcard.push(verdict, rule);
+        }
+        let name = name_of(&rule.text);
+        match self.by_name.get_mut(name) {
+            Some(rules) => rules.push(verdict, rule),
+            None => self.by_name.entry(name.into()).or_default().push(verdict, rule),
+        }
+    }
+
     pub(super) fn add(&mut self, profile: &Profile) -> Result<(), PolicyError> {
         let source: Rc<str> = profile.name.as_str().into();
         let columns = [
-            ("denied_effects", &profile.denied_effects),
-            ("ask_effects", &profile.ask_effects),
-            ("allowed_effects", &profile.allowed_effects),
+            (Verdict::Deny, "denied_effects", &profile.denied_effects),
+            (Verdict::Ask, "ask_effects", &profile.ask_effects),
+            (Verdict::Allow, "allowed_effects", &profile.allowed_effects),
         ];
-        self.count += columns.iter().map(|(_, list)| list.len()).sum::<usize>()
+        self.count += columns.iter().map(|(.., list)| list.len()).sum::<usize>()
             + profile.allowed_exec.len()
             + profile.allowed_write_roots.len();
         if self.count > MAX_RULES {
@@ -109,17 +149,12 @@ impl Rules {
             column,
             bad: BadEffect::new(text, why),
         };
-        for (column, list) in columns {
+        for (verdict, column, list) in columns {
             for text in list {
                 interrupt::check();
                 let effect = Effect::parse_rule(text).map_err(|why| bad_rule(column, text, why))?.into_owned();
-                let meant = if column == "allowed_effects" { effect.clone() } else { effect.clone().widened() };
-                let rule = Rule { text: text.as_str().into(), source: source.clone(), effect, meant };
-                match column {
-                    "denied_effects" => self.deny.push(rule),
-                    "ask_effects" => self.ask.push(rule),
-                    _ => self.allow.push(rule),
-                }
+                let meant = if verdict == Verdict::Allow { effect.clone() } else { effect.clone().widened() };
+                self.push(verdict, Rule { text: text.as_str().into(), source: source.clone(), effect, meant });
             }
         }
         for text in &profile.allowed_exec {

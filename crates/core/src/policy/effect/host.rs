@@ -191,8 +191,8 @@ fn prefix_length(text: Option<&str>, all: u8) -> Result<u8, Malformed> {
 
 /// Lower case, without the root's dot, in the form that is looked up (IDNA).
 fn canonical_name(name: &str) -> Result<Cow<'_, str>, Malformed> {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.' | b'*');
-    let name = if name.bytes().all(plain) && !name.contains("xn--") {
+    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*');
+    let name = if name.bytes().all(plain) && !(name.contains('-') && name.contains("xn--")) {
         Cow::Borrowed(name)
     } else {
         let ascii = Uts46::new()

@@ -136,6 +136,7 @@ impl<'a> Scope<'a> {
             b'/' => (Start::Root, text),
             letter => (Start::Drive(letter.to_ascii_lowercase()), &text[2..]),
         };
+        let has_blank = has_blank(text);
         let mut parts: Vec<&str> = Vec::with_capacity(8);
         for part in text.split('/') {
             match part {
@@ -150,7 +151,7 @@ impl<'a> Scope<'a> {
                     return Err(Malformed::Path);
                 }
                 // What stands there is not seen, and Windows drops it.
-                _ if part.starts_with(char::is_whitespace) || part.ends_with(char::is_whitespace) => {
+                _ if has_blank && (part.starts_with(char::is_whitespace) || part.ends_with(char::is_whitespace)) => {
                     return Err(Malformed::BlankAtEdge);
                 }
                 _ => parts.push(part),
