@@ -259,6 +259,51 @@ def test_spelling_where_pg_trgm_is(library, database, connect):
     assert search(db, "reserch") == []
 
 
+def test_spelling_takes_what_pg_trgm_takes(library):
+    """Skills that cannot be near enough are not compared: the same are found as by a comparison with each."""
+    db = library
+    db.execute("CREATE EXTENSION pg_trgm SCHEMA public")
+    try:
+        for query in (
+            "reserch",
+            "pfd forms",
+            "fil a pdf from",
+            "TAX retrun",
+            "merge-pdf",
+            "x",
+            "a",
+            "café",
+            "--",
+            "po em",
+        ):
+            found = {row[0] for row in rows(db, query, "skill_name, matched", None, {}) if "spelling" in (row[1] or [])}
+            near = db.execute(
+                "SELECT skill_name FROM skill_system.skill_heads WHERE enabled AND greatest(similarity(%(query)s, skill_name), "
+                "word_similarity(%(query)s, skill_name || ' ' || left(description, 200))) >= 0.3",
+                {"query": query},
+            ).fetchall()
+            assert found == {row[0] for row in near}, query
+    finally:
+        db.execute("DROP EXTENSION pg_trgm")
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("powerpoint presentation of my notes", "slides"),
+        ("notes about powerpoint", "slides"),
+        ("decks and notes and more notes", "slides"),
+        ("audit my notes", "notes-audit"),
+        ("notes", "notes-audit"),
+    ],
+)
+def test_a_rare_word_outranks_a_frequent_one(fresh_database, connect, query, first):
+    db = connect(dbname=fresh_database())
+    register_described(db, "notes-audit", "Audits notes.", manifest=False)
+    register_described(db, "slides", "Makes PowerPoint decks from notes.", manifest=False)
+    assert search(db, query)[0] == first
+
+
 def test_drafts_disabled_switched_off_and_deleted(db, library):
     register_described(db, "zebra-draft", "A zebra nobody has approved.", approve=False)
     register_described(db, "zebra-disabled", "A zebra that was taken back.")

@@ -1,5 +1,8 @@
 //! Prompt block, Agent Skills discovery index and archive, and the index of AEGIS.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use const_format::concatcp;
 use serde_json::json;
 use skill_core::Code;
@@ -50,6 +53,28 @@ fn archive(version_id: Uuid) -> Result<Vec<u8>, Fault> {
     bundle::archive(&files)
 }
 
+thread_local! {
+    /// Digests of archives, by version, which never changes.
+    static DIGESTS: RefCell<HashMap<Uuid, String>> = RefCell::default();
+}
+
+/// Most digests that a session keeps.
+const MAX_DIGESTS: usize = 10_000;
+
+fn archive_digest(version_id: Uuid) -> Result<String, Fault> {
+    if let Some(digest) = DIGESTS.with_borrow(|digests| digests.get(&version_id).cloned()) {
+        return Ok(digest);
+    }
+    let digest = sha256(&archive(version_id)?);
+    DIGESTS.with_borrow_mut(|digests| {
+        if digests.len() >= MAX_DIGESTS {
+            digests.clear();
+        }
+        digests.insert(version_id, digest.clone());
+    });
+    Ok(digest)
+}
+
 pg_function!(export_skill_archive);
 /// `export_skill_archive(skill, version)`
 fn export_skill_archive(call: &Call) -> Answer {
@@ -88,7 +113,7 @@ fn skills_discovery_index(call: &Call) -> Answer {
         check_for_interrupts();
         let (kind, url, digest) = match bundled {
             None => ("skill-md", format!("{base_url}/{name}/{MAIN}"), format!("sha256:{content_hash}")),
-            Some(version_id) => ("archive", format!("{base_url}/{name}.zip"), sha256(&archive(version_id)?)),
+            Some(version_id) => ("archive", format!("{base_url}/{name}.zip"), archive_digest(version_id)?),
         };
         skills.push(json!({"name": name, "type": kind, "description": description, "url": url, "digest": digest}));
     }

@@ -75,19 +75,12 @@ const BY_NAME: &str = concatcp!(
     BEST_FIRST
 );
 /// A query without signs also finds skills with some of the words, after those with all of them. The words are quoted as a
-/// tsquery wants it, so that any text can be cast.
+/// tsquery wants it, so that any text can be cast. Each skill with how well each word fits, and how many skills there are.
 const BY_TEXT: &str = concatcp!(
-    "WITH q AS (SELECT websearch_to_tsquery('pg_catalog.english', $1) AS strict, \
-         CASE WHEN $1 ~ '\"|(^|\\s)-' THEN ''::tsquery \
-              ELSE coalesce((SELECT string_agg('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery \
-                             FROM unnest(to_tsvector('pg_catalog.english', $1))), ''::tsquery) END AS loose) \
-     SELECT h.id, (CASE WHEN s.document @@ q.strict THEN 1000 ELSE 0 END \
-         + ts_rank(s.document, q.strict || q.loose, 1))::float8 AS fit \
-     FROM q, skill_system.skill_search s \
-     JOIN skill_system.skill_heads h ON h.tenant_id = s.tenant_id AND h.id = s.skill_id WHERE ",
+    "WITH visible AS (SELECT h.tenant_id, h.id, h.skill_name FROM skill_system.skill_heads h WHERE ",
     VISIBLE,
-    " AND s.document @@ (q.strict || q.loose)",
-    BEST_FIRST
+    "), ",
+    include_str!("by_text.sql")
 );
 const BY_TAGS: &str = concatcp!(
     "SELECT h.id, (SELECT count(DISTINCT t) FROM unnest(h.domain_tags) t WHERE t = ANY ($4))::float8 AS fit \
@@ -123,6 +116,22 @@ fn ranking<'a>(name: &'a str, sql: &str, args: &[Arg]) -> Ranking<'a, Id> {
         last = Some(fit);
     }
     Ranking { name, groups }
+}
+
+/// The skills that have the words of the query: rare words count for more, and those with all of them come first.
+fn by_text(args: &[Arg]) -> Ranking<'static, Id> {
+    const ALL_WORDS: f64 = 1000.0;
+    let found = spi::collect::<(Uuid, bool, NonNull<f32>, i64)>(Once(BY_TEXT), As::Caller, See::Statement, args);
+    let total = found.first().map_or(0, |(.., total)| *total);
+    let ranks: Vec<&[f32]> = found.iter().map(|(_, _, ranks, _)| ranks.0.as_slice()).collect();
+    let fits = logic::by_rarity(&ranks, total as usize);
+    let mut fits: Vec<(f64, Id)> = (found.iter().zip(fits))
+        .map(|((id, has_all, ..), fit)| (fit + if *has_all { ALL_WORDS } else { 0.0 }, *id.as_bytes()))
+        .collect();
+    fits.sort_by(|a, b| b.0.total_cmp(&a.0));
+    fits.truncate(MAX_RANKED);
+    let groups = fits.chunk_by(|a, b| a.0 == b.0).map(|group| group.iter().map(|(_, id)| *id).collect());
+    Ranking { name: "text", groups: groups.collect() }
 }
 
 /// The skills that are nearest to an embedding, by the exact cosine.
@@ -194,9 +203,15 @@ impl Trigrams {
     /// The skills whose name or description has the query misspelt.
     fn ranking(mut self, query: &str, args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> {
         let mut found: Vec<(f32, String, Id)> = Vec::new();
+        let wanted = logic::Trigrams::new(query);
         spi::stream(BY_SPELLING, args, |row| {
+            let text = row.get::<&str>(3);
+            // Most have next to nothing in common with it.
+            if wanted.most_similar(text) < MIN_SIMILARITY {
+                return Ok(());
+            }
             let name = row.get::<String>(2);
-            let fit = self.similarity.of(query, &name).max(self.word_similarity.of(query, row.get(3)));
+            let fit = self.similarity.of(query, &name).max(self.word_similarity.of(query, text));
             if fit >= MIN_SIMILARITY {
                 found.push((fit, name, *row.get::<Uuid>(1).as_bytes()));
             }
@@ -218,7 +233,7 @@ fn rankings(
     let mut all = Vec::new();
     if query.is_some() {
         all.push(ranking("name", BY_NAME, args));
-        all.push(ranking("text", BY_TEXT, args));
+        all.push(by_text(args));
     }
     if tagged {
         // The words of a query find tags by their text already.

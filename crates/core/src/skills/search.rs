@@ -1,6 +1,6 @@
 //! Search: several rankings become one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use crate::error::Fault;
@@ -65,6 +65,64 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
         other += b * b;
     }
     product / (one * other).sqrt()
+}
+
+/// How well each document fits, given how well each word of the query fits it, 0 where the word is not in it. A word counts the
+/// more the fewer of all `total` documents have it (the inverse document frequency of BM25).
+pub fn by_rarity(ranks: &[&[f32]], total: usize) -> Vec<f64> {
+    let words = ranks.first().map_or(0, |ranks| ranks.len());
+    let weight = |word: usize| {
+        let having = ranks.iter().filter(|ranks| ranks.get(word).is_some_and(|rank| *rank > 0.0)).count() as f64;
+        (1.0 + ((total as f64 - having).max(0.0) + 0.5) / (having + 0.5)).ln()
+    };
+    let weights: Vec<f64> = (0..words).map(weight).collect();
+    ranks.iter().map(|ranks| ranks.iter().zip(&weights).map(|(rank, weight)| f64::from(*rank) * weight).sum()).collect()
+}
+
+/// The trigrams of a query as pg_trgm makes them, to tell which texts need not be compared with it.
+pub struct Trigrams {
+    /// `None` where the letters are not ASCII, whose words depend on the server's locale.
+    of_query: Option<HashSet<[u8; 3]>>,
+}
+
+impl Trigrams {
+    pub fn new(query: &str) -> Self {
+        let of_query = query.is_ascii().then(|| {
+            let mut all = HashSet::new();
+            each_trigram(query, |trigram| {
+                all.insert(trigram);
+            });
+            all
+        });
+        Trigrams { of_query }
+    }
+
+    /// Neither similarity() nor word_similarity() of the query and the text is more than this: the share of the query's
+    /// trigrams that the text has. Other letters than ASCII's separate words here, which only adds trigrams.
+    pub fn most_similar(&self, text: &str) -> f32 {
+        let Some(wanted) = self.of_query.as_ref().filter(|wanted| !wanted.is_empty()) else { return 1.0 };
+        let mut found = HashSet::with_capacity(wanted.len());
+        each_trigram(text, |trigram| {
+            if wanted.contains(&trigram) {
+                found.insert(trigram);
+            }
+        });
+        found.len() as f32 / wanted.len() as f32
+    }
+}
+
+/// The trigrams of each word, with two blanks before and one after it.
+fn each_trigram(text: &str, mut take: impl FnMut([u8; 3])) {
+    let mut window = [b' '; 3];
+    for byte in text.bytes().chain([b' ']) {
+        let letter = if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b' ' };
+        // Between words nothing is taken.
+        if letter == b' ' && window[2] == b' ' {
+            continue;
+        }
+        window = if window[2] == b' ' { [b' ', b' ', letter] } else { [window[1], window[2], letter] };
+        take(window);
+    }
 }
 
 /// One ranking: the best first. What is equally good stands together and has the same rank.
@@ -151,6 +209,35 @@ mod tests {
         assert!((cosine(&[1.0, 2.0], &[-2.0, -4.0]) + 1.0).abs() < 1e-12);
         // Large and tiny numbers neither overflow nor vanish.
         assert!((cosine(&[f32::MAX, f32::MAX], &[f32::MIN_POSITIVE, f32::MIN_POSITIVE]) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn rare_words_count_for_more() {
+        // Both have the first word, the first better; only the second has the other.
+        let fits = by_rarity(&[&[0.67, 0.0], &[0.24, 0.24]], 2);
+        assert!(fits[1] > fits[0]);
+        // A word that all have still orders them, and one word alone counts as it fits.
+        let fits = by_rarity(&[&[0.6], &[0.2]], 2);
+        assert!(fits[0] > fits[1] && fits[1] > 0.0);
+        assert!(by_rarity(&[], 5).is_empty());
+    }
+
+    #[test]
+    fn trigrams_as_pg_trgm_makes_them() {
+        let of = |text| {
+            let mut all = Vec::new();
+            each_trigram(text, |trigram| all.push(String::from_utf8(trigram.to_vec()).unwrap()));
+            all
+        };
+        assert_eq!(of("Cat-nap"), ["  c", " ca", "cat", "at ", "  n", " na", "nap", "ap "]);
+        assert_eq!(of(" -- "), [""; 0]);
+        let pdf = Trigrams::new("pdf");
+        assert_eq!(pdf.most_similar("Fill in PDF forms"), 1.0);
+        assert_eq!(pdf.most_similar("pda"), 0.5);
+        assert_eq!(pdf.most_similar("haiku"), 0.0);
+        // Whatever depends on the locale is left to the server.
+        assert_eq!(Trigrams::new("caf\u{e9}").most_similar("haiku"), 1.0);
+        assert_eq!(Trigrams::new("--").most_similar("haiku"), 1.0);
     }
 
     proptest! {
