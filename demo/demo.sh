@@ -24,10 +24,6 @@ quietly() { # what it does, command
     say "$what: $((SECONDS - begin)) s"
 }
 
-build() {
-    tools/build
-    cargo build --profile "$profile" -p skill-verify
-}
 python() { # the agent's library, which the chapter on skills uses
     python_packages "$work/demo-venv" "$root/demo/requirements.txt"
 }
@@ -36,7 +32,8 @@ python() { # the agent's library, which the chapter on skills uses
 if ! tools/deps > "$work/demo.log" 2>&1; then cat "$work/demo.log" >&2; exit 1; fi
 find_cargo
 say "building; the first time takes some minutes"
-quietly "extension and skill-verify" build
+# In one call: what the two share is built once.
+quietly "extension and skill-verify" tools/build -p skill_system -p skill-verify
 quietly "Python packages of the agent" python
 PG_CONFIG=$(tools/private-server)
 need_server
