@@ -362,6 +362,20 @@ def test_an_old_snapshot_freezes_nothing(db, texas, connect):
     ).fetchone() == (2,)
 
 
+def test_a_snapshot_that_would_be_too_large_is_refused(db, texas):
+    checklist = begin(db)
+    add = (
+        "SELECT count(skill_system.add_artifact(%s, 0, 'plat_draft', 'plat.md', '# Plat', "
+        "metadata => jsonb_build_object('x', repeat('x', 1000000)))) FROM generate_series(1, %s)"
+    )
+    db.execute(add, [checklist, 5])
+    length = db.execute("SELECT length(skill_system.compliance_snapshot(%s)::text)", [checklist]).fetchone()[0]
+    assert length > 5_000_000
+    db.execute(add, [checklist, 70])
+    with pytest.raises(errors.ProgramLimitExceeded, match="the snapshot would have 75"):
+        db.execute("SELECT skill_system.compliance_snapshot(%s)", [checklist])
+
+
 def test_two_filings_of_one_cell(db, texas, connect):
     one, two = connect(), connect()
     with one.transaction():
