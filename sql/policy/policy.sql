@@ -95,8 +95,8 @@ COMMENT ON FUNCTION skill_system.check_policy(text, text[]) IS
 COMMENT ON FUNCTION skill_system.check_policy(text, jsonb) IS
 'check_policy() for a JSON array of effects. Example: SELECT * FROM skill_system.check_policy(''dev'', manifest->''effects'') FROM ...;';
 COMMENT ON FUNCTION skill_system.check_policy(text, text) IS
-'check_policy() for a plain literal: JSON array or array literal. Examples: SELECT * FROM skill_system.check_policy(''dev'', '
-'''["db.read"]''); SELECT * FROM skill_system.check_policy(''dev'', ''{db.read}'');';
+'check_policy() for a plain literal: one effect, JSON array or array literal. Examples: SELECT * FROM skill_system.check_policy(''dev'', '
+'''db.read''); SELECT * FROM skill_system.check_policy(''dev'', ''{db.read, fs.read}'');';
 
 CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects text[]) RETURNS skill_system.policy_decision
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_enforce_policy_array';
@@ -112,7 +112,8 @@ COMMENT ON FUNCTION skill_system.enforce_policy(text, text[]) IS
 COMMENT ON FUNCTION skill_system.enforce_policy(text, jsonb) IS
 'enforce_policy() for a JSON array of effects. Example: SELECT skill_system.enforce_policy(''dev'', ''["db.read"]''::jsonb);';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS
-'enforce_policy() for a plain literal: JSON array or array literal. Example: SELECT skill_system.enforce_policy(''dev'', ''{db.read}'');';
+'enforce_policy() for a plain literal: one effect, JSON array or array literal. Example: SELECT skill_system.enforce_policy(''dev'', '
+'''db.read'');';
 
 CREATE FUNCTION skill_system.check_exec(policy_name text, argv text[]) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_exec';
@@ -130,10 +131,22 @@ COMMENT ON FUNCTION skill_system.check_write(text, text) IS
 
 CREATE FUNCTION skill_system.explain_policy(policy_name text, effects text[])
     RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, reason text)
-    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_explain_policy' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_explain_policy_array' SET search_path = pg_catalog, pg_temp;
+CREATE FUNCTION skill_system.explain_policy(policy_name text, effects jsonb)
+    RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, reason text)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_explain_policy_jsonb' SET search_path = pg_catalog, pg_temp;
+CREATE FUNCTION skill_system.explain_policy(policy_name text, effects text)
+    RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, reason text)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_explain_policy_text' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.explain_policy(text, text[]) IS
 'One row per effect: the verdict, the rule that won, the profile it came from, and the reason in words. Raises 42704 for an unknown '
-'policy. Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{fs.write:/etc/passwd}'');';
+'policy. Example: SELECT * FROM skill_system.explain_policy(''dev'', array[''fs.write:/etc/passwd'']);';
+COMMENT ON FUNCTION skill_system.explain_policy(text, jsonb) IS
+'explain_policy() for a JSON array of effects; 22023 for anything else. Example: SELECT * FROM skill_system.explain_policy(''dev'', '
+'''["db.read"]''::jsonb);';
+COMMENT ON FUNCTION skill_system.explain_policy(text, text) IS
+'explain_policy() for a plain literal: one effect, JSON array or array literal; 22023 for anything else. Example: SELECT * FROM '
+'skill_system.explain_policy(''dev'', ''fs.write:/etc/passwd'');';
 CREATE FUNCTION skill_system.effective_policy(policy_name text)
     RETURNS TABLE (kind text, verdict text, rule text, source_profile text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_effective_policy' SET search_path = pg_catalog, pg_temp;
@@ -244,7 +257,8 @@ GRANT EXECUTE ON FUNCTION
     skill_system.check_policy(text, text[]), skill_system.check_policy(text, jsonb), skill_system.check_policy(text, text),
     skill_system.enforce_policy(text, text[]), skill_system.enforce_policy(text, jsonb), skill_system.enforce_policy(text, text),
     skill_system.check_exec(text, text[]), skill_system.check_write(text, text),
-    skill_system.explain_policy(text, text[]), skill_system.effective_policy(text), skill_system.lint_policy(text),
+    skill_system.explain_policy(text, text[]), skill_system.explain_policy(text, jsonb), skill_system.explain_policy(text, text),
+    skill_system.effective_policy(text), skill_system.lint_policy(text),
     skill_system.assert_allows(text, text[]), skill_system.assert_denies(text, text[]), skill_system.effect_problem(text)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT EXECUTE ON FUNCTION

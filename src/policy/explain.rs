@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use skill_core::error::shorten;
-use skill_core::policy::request::{effects_argument, format_effects};
+use skill_core::policy::request::{self, effects_argument, format_effects};
 use skill_core::policy::{Finding, PolicyError, Verdict, lint_broken};
 use skill_core::{Code, Fault};
 use skill_pg::error::{warning, warning_with};
@@ -25,11 +25,23 @@ fn requested_effects(call: &Call) -> Result<Vec<String>, Fault> {
     effects_argument(call.get(1))
 }
 
-pg_function!(explain_policy);
+pg_function!(explain_policy_array);
+fn explain_policy_array(call: &Call) -> Answer {
+    explain(call, requested_effects)
+}
+pg_function!(explain_policy_jsonb);
+fn explain_policy_jsonb(call: &Call) -> Answer {
+    explain(call, |call| request::readable(request::from_jsonb(call.jsonb(1))))
+}
+pg_function!(explain_policy_text);
+fn explain_policy_text(call: &Call) -> Answer {
+    explain(call, |call| request::readable(request::from_literal(call.text(1))))
+}
+
 /// `explain_policy(policy_name, effects)`
-fn explain_policy(call: &Call) -> Answer {
+fn explain(call: &Call, effects: fn(&Call) -> Result<Vec<String>, Fault>) -> Answer {
     let (_, compiled) = existing_policy(call)?;
-    let effects = requested_effects(call)?;
+    let effects = effects(call)?;
     let mut rows = call.row_set();
     match &*compiled {
         Ok(policy) => {

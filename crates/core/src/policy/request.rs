@@ -35,11 +35,14 @@ pub fn from_jsonb(root: Option<&[u8]>) -> Effects<'_> {
     }
 }
 
-/// Effects given as text: an array literal or JSON.
+/// Effects given as text: an array literal, JSON, or a single effect as people type it.
 pub fn from_literal<'a>(text: Option<&str>) -> Effects<'a> {
     let Some(text) = text else {
         return Err((Vec::new(), "the effects are NULL".into()));
     };
+    if is_one_effect(text) {
+        return Ok(vec![Cow::Owned(text.to_owned())]);
+    }
     if !text.trim_start().starts_with('{') {
         return effects_from_json(text).map(|list| list.into_iter().map(Into::into).collect());
     }
@@ -52,8 +55,12 @@ pub fn from_literal<'a>(text: Option<&str>) -> Effects<'a> {
     }
 }
 
-/// Reads the effects of a request: JSON array, or PostgreSQL array literal is
-/// left to the caller. `Err` carries the strings that could be read and the reason.
+/// Not a JSON value: a client that sends null or a number sends no effect.
+fn is_one_effect(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic()) && !matches!(text.trim_end(), "null" | "true" | "false")
+}
+
+/// Reads the effects of a request from a JSON array. `Err` carries the strings that could be read and the reason.
 pub fn effects_from_json(text: &str) -> Result<Vec<String>, (Vec<String>, String)> {
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|_| (Vec::new(), "the effects are not valid JSON".to_owned()))?;
@@ -92,6 +99,12 @@ pub fn effects_argument(effects: Option<Vec<Option<String>>>) -> Result<Vec<Stri
     }
 }
 
+/// The same for effects that were read from one value.
+pub fn readable(effects: Effects<'_>) -> Result<Vec<String>, Fault> {
+    let effects = effects.map_err(|(_, reason)| Fault::new(Code::InvalidParameterValue, reason))?;
+    effects_argument(Some(effects.into_iter().map(|effect| Some(effect.into_owned())).collect()))
+}
+
 /// At most ten effects, for an error message.
 pub fn format_effects(effects: &[String]) -> String {
     const MAX_SHOWN: usize = 10;
@@ -128,12 +141,19 @@ mod tests {
         assert_eq!(from_literal(Some(" {a,\"b c\"}")), Ok(texts(&["a", "b c"])));
         assert_eq!(from_literal(Some("[\"a\"]")), Ok(texts(&["a"])));
         assert_eq!(from_literal(Some("{}")), Ok(vec![]));
+        for one in ["db.read", "fs.write:/srv/a b,c", "Nothing that is valid", "nullx"] {
+            assert_eq!(from_literal(Some(one)), Ok(texts(&[one])));
+        }
         for (text, readable, reason) in [
             (Some("{a,NULL}"), vec!["a"], "element 2 of the effects is NULL"),
             (Some("{a,}"), vec![], "the effects are not a valid array literal"),
             (Some("[1, \"a\"]"), vec!["a"], "element 1 of the effects is not a string"),
             (Some("\"a\""), vec![], "the effects are not a JSON array"),
-            (Some("a"), vec![], "the effects are not valid JSON"),
+            (Some("null "), vec![], "the effects are not a JSON array"),
+            (Some("true"), vec![], "the effects are not a JSON array"),
+            (Some("1"), vec![], "the effects are not a JSON array"),
+            (Some(" a"), vec![], "the effects are not valid JSON"),
+            (Some(""), vec![], "the effects are not valid JSON"),
             (None, vec![], "the effects are NULL"),
         ] {
             let readable = readable.into_iter().map(str::to_owned).collect();
