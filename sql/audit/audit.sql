@@ -214,7 +214,9 @@ COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
 'From now on every row inserted into, updated in or deleted from the table is written to the audit trail as row.inserted, row.updated or '
 'row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that '
 'changes neither them nor the key is not. Partitions and inheritance children are audited too, also those that come later. Call it again '
-'to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. The caller must own the tables. Example: SELECT '
+'to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. Values of types that are not the server''s, and arrays and rows '
+'with such parts, are recorded as text, because their casts to json would run code of the types'' owners. The caller must own the tables. '
+'Example: SELECT '
 'skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
 
 CREATE FUNCTION skill_system.protect_children() RETURNS event_trigger

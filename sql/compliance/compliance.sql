@@ -178,7 +178,8 @@ COMMENT ON FUNCTION skill_system.compliance_snapshot(uuid) IS
 'Everything about one filing as one signed JSON document: the entity, the checklist with its items and reviews, the digests of its '
 'evidence, the frozen rules, and its audit records, each with its proof where a checkpoint covers it (call seal_audit() and '
 'audit_checkpoint() before). skill-verify snapshot checks it without a database. Raises 42704 for an unknown checklist, 54000 for more '
-'than 64 MiB, F0000 without a signing key. Example: psql -Atc "SELECT skill_system.compliance_snapshot(''01900000-0000-7000-8000-000000000001'')" > filing.json';
+'than 64 MiB, F0000 without a signing key. Example: psql -Atc "SELECT skill_system.'
+'compliance_snapshot(''01900000-0000-7000-8000-000000000001'')" > filing.json';
 
 GRANT SELECT ON skill_system.compliance_status, skill_system.compliance_cells, skill_system.compliance_counts
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

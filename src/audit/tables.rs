@@ -8,7 +8,7 @@ use skill_core::{Code, Fault};
 use skill_pg::row_json::ChangeWriter;
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::xact::End;
-use skill_pg::{Answer, Arg, Call, Event, Oid, Timing, Trigger, arg, event_trigger, pg_function, sys};
+use skill_pg::{Answer, Arg, Call, Event, Oid, Timing, Trigger, adds_child, arg, event_trigger, pg_function, sys};
 
 use super::append::append;
 use super::bypass::{self, Bypass};
@@ -142,8 +142,9 @@ pg_function!(protect_children);
 /// Event trigger after statements that may add a partition or an inheritance child: it gets the triggers of its parent.
 fn protect_children(call: &Call) -> Answer {
     let done = event_trigger(call)?;
-    // What is done here are such statements.
-    if PROTECTING.get() {
+    // Other statements about such tables, as those of a restore, which bring the triggers themselves. What is done here are
+    // such statements, too.
+    if PROTECTING.get() || !adds_child(call) {
         return Ok(done);
     }
     let mut parents: Vec<(Oid, String, Vec<u8>)> = Vec::new();

@@ -273,6 +273,10 @@ def transaction_now(connection):
     return int(connection.execute("SELECT pg_current_xact_id()::text").fetchone()[0])
 
 
+# Arrays of types that are not the server's are their text: to_jsonb() would run casts that others made.
+AS_JSON = "(to_jsonb(e) || jsonb_build_object('ma', e.ma::text))::text"
+
+
 @pytest.mark.parametrize(
     "zone, style", [("UTC", "ISO"), ("Asia/Kathmandu", "German"), ("America/St_Johns", "SQL, DMY")]
 )
@@ -288,7 +292,7 @@ def test_captured_rows_are_those_of_to_jsonb(connect, fresh_database, zone, styl
         since = transaction_now(connection)
         number = connection.execute(f"INSERT INTO everything {row} RETURNING id").fetchone()[0]
         # The comparison is on the texts, where 1.50 and 1.5 differ.
-        expected = reader.execute("SELECT to_jsonb(e)::text FROM everything e WHERE id = %s", [number]).fetchone()[0]
+        expected = reader.execute(f"SELECT {AS_JSON} FROM everything e WHERE id = %s", [number]).fetchone()[0]
         kinds = connection.execute(
             "SELECT event_type, (event_data -> 'new')::text, event_data -> 'key', event_data ? 'old', "
             "event_data ->> 'table' FROM skill_system.audit_logs "
@@ -297,11 +301,11 @@ def test_captured_rows_are_those_of_to_jsonb(connect, fresh_database, zone, styl
         ).fetchall()
         assert kinds == [("row.inserted", expected, {"id": json.loads(expected)["id"]}, False, "public.everything")]
     since = transaction_now(connection)
-    before = [row[0] for row in reader.execute("SELECT to_jsonb(e)::text FROM everything e ORDER BY id")]
+    before = [row[0] for row in reader.execute(f"SELECT {AS_JSON} FROM everything e ORDER BY id")]
     connection.execute("UPDATE everything SET t = t")
     assert captured(connection, since) == [], "an update that changes nothing is recorded"
     connection.execute("UPDATE everything SET id = id + 100, t = coalesce(t, '') || '!'")
-    after = [row[0] for row in reader.execute("SELECT to_jsonb(e)::text FROM everything e ORDER BY id")]
+    after = [row[0] for row in reader.execute(f"SELECT {AS_JSON} FROM everything e ORDER BY id")]
     pairs = connection.execute(
         "SELECT (event_data -> 'old')::text, (event_data -> 'new')::text FROM skill_system.audit_logs "
         "WHERE transaction_id >= %s AND event_type = 'row.updated' "

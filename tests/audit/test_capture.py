@@ -218,6 +218,64 @@ def test_other_tables_are_left_alone(db, owner):
     refused(owner, "42501", "SELECT skill_system.make_append_only('stage.p')")
 
 
+def test_casts_of_others_are_not_run(db, owner):
+    """to_jsonb() runs the casts to json of a type's owner, with the rights of the session that writes the row."""
+    owner.execute(
+        "CREATE TYPE stage.state AS ENUM ('open', 'closed'); CREATE TYPE stage.pair AS (a stage.state, b int); "
+        "CREATE DOMAIN stage.always AS stage.state; CREATE TYPE stage.span AS RANGE (subtype = int); "
+        "CREATE FUNCTION stage.forge(stage.state) RETURNS json LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'run as %', current_user; END $$; "
+        "CREATE FUNCTION stage.forge(stage.span) RETURNS json LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'run as %', current_user; END $$; "
+    )
+    db.execute(
+        "CREATE TABLE stage.t (id stage.state PRIMARY KEY, d stage.always, l stage.state[], p stage.pair, "
+        "pl stage.pair[], s stage.span, m stage.span_multirange) "
+    )
+    db.execute("SELECT skill_system.audit_table('stage.t')")
+    # Also those made after the choice.
+    owner.execute(
+        "CREATE CAST (stage.state AS json) WITH FUNCTION stage.forge(stage.state); "
+        "CREATE CAST (stage.span AS json) WITH FUNCTION stage.forge(stage.span)"
+    )
+    refused(db, "P0001", "SELECT to_jsonb('open'::stage.state)")
+    db.execute(
+        "INSERT INTO stage.t VALUES ('open', 'closed', '{open,NULL}', '(open,1)', '{\"(open,1)\"}', '[1,2)', '{[1,2)}')"
+    )
+    db.execute("UPDATE stage.t SET id = 'closed'")
+    row = {"d": "closed", "l": "{open,NULL}", "p": "(open,1)", "pl": '{"(open,1)"}', "s": "[1,2)", "m": "{[1,2)}"}
+    inserted, updated = records(db, "stage.t")
+    assert inserted == ("row.inserted", {"key": {"id": "open"}, "new": {"id": "open"} | row})
+    assert updated[1]["old_key"] == {"id": "open"} and updated[1]["key"] == {"id": "closed"}
+
+
+def test_other_statements_add_no_triggers(db, owner):
+    """A restore creates partitions, then each of the triggers: none of its statements may do the work of a later one."""
+    for call, kind in (("make_append_only", "no_change"), ("audit_table", "audit")):
+        name = f"stage.{kind}"
+        db.execute(f"CREATE TABLE {name} (id int) PARTITION BY LIST (id)")
+        db.execute(f"CREATE TABLE {name}_1 PARTITION OF {name} DEFAULT")
+        db.execute(f"CREATE TABLE {name}_up (id int)")
+        db.execute(f"CREATE TABLE {name}_down () INHERITS ({name}_up)")
+        for table in (name, f"{name}_up"):
+            db.execute(f"SELECT skill_system.{call}('{table}')")
+        made = (
+            "SELECT tgrelid::regclass::text, tgname::text, pg_get_triggerdef(oid), tgparentid <> 0 FROM pg_trigger "
+            f"WHERE tgrelid::regclass::text LIKE '{name}%' AND tgname LIKE 'skill_system%' ORDER BY 1, 2"
+        )
+        before = db.execute(made).fetchall()
+        assert len(before) == 8
+        for table, trigger, _, is_cloned in reversed(before):
+            if not is_cloned:
+                db.execute(f"DROP TRIGGER {trigger} ON {table}")
+        assert db.execute(made).fetchall() == []
+        for table, trigger, definition, is_cloned in before:
+            if not is_cloned:
+                db.execute(definition)
+            db.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}")
+        assert db.execute(made).fetchall() == before
+
+
 # ---- the writer's settings
 
 

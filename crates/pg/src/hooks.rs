@@ -258,7 +258,7 @@ unsafe extern "C-unwind" fn check_drop(class: Oid, object: Oid) {
 ///
 /// # Safety
 /// A valid list of pointers to T, or none; it outlives `'a`.
-unsafe fn items<'a, T: 'a>(list: *const pg_sys::List) -> impl Iterator<Item = *mut T> + 'a {
+pub(crate) unsafe fn items<'a, T: 'a>(list: *const pg_sys::List) -> impl Iterator<Item = *mut T> + 'a {
     let cells = if list.is_null() {
         &[][..]
     } else {

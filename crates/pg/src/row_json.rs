@@ -1,7 +1,8 @@
 //! A changed row as jsonb, built from the tuple without SQL.
 //!
 //! Values come out as `to_jsonb()` would have them in a session with `spi::with_plain_text`, whatever the writer's settings
-//! are: the common types are built here, all others are given to it.
+//! are: the common types are built here, all others are given to it. It would run the casts to json that their owners made,
+//! with the writer's rights, so values of types that are not the server's are given to it as text.
 
 use std::ffi::{CStr, CString};
 
@@ -44,8 +45,10 @@ struct Captured {
     type_oid: pg_sys::Oid,
     length: i16,
     by_value: bool,
-    /// `to_jsonb` prepared for the type, where it is not one of the common ones.
+    /// `to_jsonb` prepared for the type, where it is not one of the common ones; for text where there is an `output`.
     convert: *mut pg_sys::FmgrInfo,
+    /// The type's output function, where `to_jsonb` might run a cast that somebody made.
+    output: *mut pg_sys::FmgrInfo,
 }
 
 /// A memory context, created when it is needed.
@@ -318,7 +321,15 @@ impl Captured {
                     | pg_sys::TIMESTAMPOID
                     | pg_sys::TIMESTAMPTZOID
             );
-            let convert = if common { std::ptr::null_mut() } else { to_jsonb_for(attribute, memory.get()) };
+            let (mut convert, mut output) = (std::ptr::null_mut(), std::ptr::null_mut());
+            if !common && has_foreign_part(type_oid, 0) {
+                output = output_of(type_oid, memory.get());
+                convert = to_jsonb_for(pg_sys::TEXTOID, -1, pg_sys::DEFAULT_COLLATION_OID, -1, false, memory.get());
+            } else if !common {
+                let &pg_sys::FormData_pg_attribute { atttypid, atttypmod, attcollation, attlen, attbyval, .. } =
+                    attribute;
+                convert = to_jsonb_for(atttypid, atttypmod, attcollation, attlen, attbyval, memory.get());
+            }
             Some(Captured {
                 position,
                 name: CStr::from_ptr(attribute.attname.data.as_ptr()).to_owned(),
@@ -327,17 +338,79 @@ impl Captured {
                 length: attribute.attlen,
                 by_value: attribute.attbyval,
                 convert,
+                output,
             })
+        }
+    }
+
+    /// The value as a jsonb, by `convert`.
+    ///
+    /// # Safety
+    /// `datum` is a value of the column, which is not one of the common types.
+    unsafe fn converted(&self, datum: pg_sys::Datum) -> pg_sys::Datum {
+        // SAFETY: the caller's; both functions were prepared for the type.
+        unsafe {
+            let value = if self.output.is_null() {
+                datum
+            } else {
+                pg_sys::Datum::from(pg_sys::cstring_to_text(pg_sys::OutputFunctionCall(self.output, datum)))
+            };
+            pg_sys::FunctionCall1Coll(self.convert, pg_sys::InvalidOid, value)
         }
     }
 }
 
-/// `to_jsonb` as if it had been called with an expression of the column's type.
+/// A type that is not the server's, or an array or row with such a part: anybody who owns it may have made a cast to json, or
+/// make one while this runs.
+///
+/// # Safety
+/// A type that exists.
+unsafe fn has_foreign_part(type_oid: pg_sys::Oid, depth: usize) -> bool {
+    const DEEPEST: usize = 32;
+    // SAFETY: the caller's; the descriptor is held while it is read.
+    unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        let element = pg_sys::get_element_type(base);
+        if depth > DEEPEST {
+            true
+        } else if element != pg_sys::InvalidOid {
+            has_foreign_part(element, depth + 1)
+        } else if base != pg_sys::RECORDOID && pg_sys::type_is_rowtype(base) {
+            let desc = pg_sys::lookup_rowtype_tupdesc_copy(base, -1);
+            (0..(*desc).natts as usize)
+                .map(|i| &*sys::attribute(desc, i))
+                .any(|part| !part.attisdropped && has_foreign_part(part.atttypid, depth + 1))
+        } else {
+            base.to_u32() >= pg_sys::FirstNormalObjectId
+        }
+    }
+}
+
+/// # Safety
+/// A type that exists; `memory` lives as long as the result.
+unsafe fn output_of(type_oid: pg_sys::Oid, memory: pg_sys::MemoryContext) -> *mut pg_sys::FmgrInfo {
+    let (mut function, mut is_varlena) = (pg_sys::InvalidOid, false);
+    // SAFETY: the caller's.
+    unsafe {
+        pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena);
+        in_memory(memory, || {
+            let flinfo = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast::<pg_sys::FmgrInfo>();
+            pg_sys::fmgr_info(function, flinfo);
+            flinfo
+        })
+    }
+}
+
+/// `to_jsonb` as if it had been called with an expression of the type.
 ///
 /// # Safety
 /// `memory` lives as long as the result.
 unsafe fn to_jsonb_for(
-    attribute: &pg_sys::FormData_pg_attribute,
+    type_oid: pg_sys::Oid,
+    modifier: i32,
+    collation: pg_sys::Oid,
+    length: i16,
+    by_value: bool,
     memory: pg_sys::MemoryContext,
 ) -> *mut pg_sys::FmgrInfo {
     // SAFETY: the caller's; the nodes are those that the parser would build.
@@ -346,13 +419,13 @@ unsafe fn to_jsonb_for(
             let flinfo = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast::<pg_sys::FmgrInfo>();
             pg_sys::fmgr_info(pg_sys::Oid::from(TO_JSONB), flinfo);
             let value = pg_sys::makeConst(
-                attribute.atttypid,
-                attribute.atttypmod,
-                attribute.attcollation,
-                attribute.attlen as i32,
+                type_oid,
+                modifier,
+                collation,
+                i32::from(length),
                 pg_sys::Datum::from(0),
                 true,
-                attribute.attbyval,
+                by_value,
             );
             let arguments = pg_sys::lappend(std::ptr::null_mut(), value.cast());
             let expression = pg_sys::makeFuncExpr(
@@ -435,7 +508,7 @@ unsafe fn part<'c>(column: &'c Captured, datum: pg_sys::Datum, budget: &mut Budg
                 if size > CONVERTED {
                     return Ok(digest_of(bytes()));
                 }
-                let value = pg_sys::FunctionCall1Coll(column.convert, pg_sys::InvalidOid, datum);
+                let value = column.converted(datum);
                 let root = detoasted(value, pg_sys::CurrentMemoryContext);
                 match jsonb::measure(root, within(budget)) {
                     Ok(text) if budget.reserve(text) => Part::Converted(column, root),
@@ -473,7 +546,7 @@ unsafe fn write_value(
         let bytes = |datum| varlena_bytes(datum, pg_sys::CurrentMemoryContext);
         match column.type_oid {
             _ if !column.convert.is_null() => {
-                let value = pg_sys::FunctionCall1Coll(column.convert, pg_sys::InvalidOid, datum);
+                let value = column.converted(datum);
                 object.jsonb(bytes(value))?;
             }
             pg_sys::BOOLOID => object.bool(datum.value() != 0),

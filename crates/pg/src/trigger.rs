@@ -12,6 +12,7 @@ use super::bounds;
 use super::call::{Call, Returned};
 use super::datum::{in_memory, same_bytes, type_name};
 use super::error::{current_function, raise};
+use super::hooks::items;
 use super::insert::{Columns, TableRow};
 use super::row::Row;
 use super::sys;
@@ -84,6 +85,34 @@ pub fn event_trigger(call: &Call) -> Result<Returned, Fault> {
         ));
     }
     Ok(call.tuple(std::ptr::null_mut()))
+}
+
+/// The statement for which an event trigger is called adds a partition or an inheritance child to a table.
+pub fn adds_child(call: &Call) -> bool {
+    // SAFETY: only what `event_trigger` accepts is read; the parse tree is of the kind that its tag says.
+    unsafe {
+        if event_trigger(call).is_err() {
+            return false;
+        }
+        let tree = (*call.context().cast::<pg_sys::EventTriggerData>()).parsetree;
+        if tree.is_null() {
+            return false;
+        }
+        match (*tree).type_ {
+            pg_sys::NodeTag::T_CreateStmt => !(*tree.cast::<pg_sys::CreateStmt>()).inhRelations.is_null(),
+            pg_sys::NodeTag::T_CreateForeignTableStmt => {
+                !(*tree.cast::<pg_sys::CreateForeignTableStmt>()).base.inhRelations.is_null()
+            }
+            pg_sys::NodeTag::T_AlterTableStmt => {
+                use pg_sys::AlterTableType as At;
+                items::<pg_sys::AlterTableCmd>((*tree.cast::<pg_sys::AlterTableStmt>()).cmds)
+                    .any(|command| matches!((*command).subtype, At::AT_AddInherit | At::AT_AttachPartition))
+            }
+            // Its parts come as one event.
+            pg_sys::NodeTag::T_CreateSchemaStmt => true,
+            _ => false,
+        }
+    }
 }
 
 /// One firing of a trigger.
