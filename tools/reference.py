@@ -52,7 +52,8 @@ HEAD = "<!-- Written by `make docs` from the catalogue. Change the comments in s
 
 FUNCTIONS = """
 SELECT p.proname AS name, p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS hidden,
-    pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result, replace(obj_description(p.oid, 'pg_proc'), E'\n', ' ') AS comment,
+    pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result,
+    replace(obj_description(p.oid, 'pg_proc'), E'\n', ' ') AS comment,
     (SELECT array_agg(r ORDER BY n) FROM unnest('{agent,reviewer,auditor,admin}'::text[]) WITH ORDINALITY AS roles(r, n)
         WHERE has_function_privilege('skill_system_' || r, p.oid, 'EXECUTE')) AS roles
 FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'

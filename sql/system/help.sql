@@ -47,7 +47,7 @@ CREATE FUNCTION skill_system.help(topic text DEFAULT NULL) RETURNS TABLE (task t
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     WITH wanted AS (
-        SELECT btrim(regexp_replace(lower(topic), '^\s*skill_system\.|\(.*$', '', 'g')) AS name
+        SELECT btrim(regexp_replace(lower(left(topic, 200)), '^\s*skill_system\.|\(.*$', '', 'g')) AS name
     ), object AS (
         SELECT p.proname AS name, obj_description(p.oid, 'pg_proc') AS comment,
                format('%s(%s)', p.oid::regproc, pg_get_function_arguments(p.oid)) AS whole,
