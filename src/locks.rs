@@ -3,10 +3,10 @@
 
 use std::cell::Cell;
 use std::ffi::CStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use skill_core::{Code, Fault};
-use skill_pg::error::{check_for_interrupts, warning};
+use skill_pg::error::warning;
 use skill_pg::lock::{Lock, Mode, timeout_millis};
 use skill_pg::spi::{self, As, See};
 use skill_pg::xact::End;
@@ -36,16 +36,13 @@ pub fn acquire(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Loc
     let rank = rank();
     let limit = timeout_millis().map(Duration::from_millis);
     let max_wait = limit.map_or(MAX_WAIT, |limit| limit.min(MAX_WAIT));
-    let started = Instant::now();
-    while rank > 0 && started.elapsed() < max_wait {
-        std::thread::sleep(Duration::from_millis(5));
-        check_for_interrupts();
-        if lock.try_acquire(mode) {
+    if rank > 0 {
+        if lock.try_acquire_for(mode, max_wait) {
             return Ok(lock);
         }
-    }
-    if rank > 0 && started.elapsed() >= MAX_WAIT {
-        end_holders(&lock, rank, 1, what);
+        if max_wait == MAX_WAIT {
+            end_holders(&lock, rank, 1, what);
+        }
     }
     if !error::lock_timed_out(|| lock.acquire(mode)) {
         return Ok(lock);
@@ -58,25 +55,16 @@ pub fn acquire(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Loc
     })
 }
 
-/// As [`acquire`], but without waiting, and against transactions that are older than a minute only; false when others hold it.
-pub fn try_acquire(table: &CStr, key: &[&str], what: &str) -> bool {
+/// As [`acquire`], but waits for `wait` at most, and ends transactions that are older than a minute only; false when others
+/// hold it.
+pub fn try_acquire(table: &CStr, key: &[&str], wait: Duration, what: &str) -> bool {
     let lock = Lock::new(table, key);
     if lock.try_acquire(Mode::Exclusive) {
         return true;
     }
     let rank = rank();
-    if rank == 0 || !end_holders(&lock, rank, LONGEST_MAINTENANCE, what) {
-        return false;
-    }
-    let started = Instant::now();
-    while !lock.try_acquire(Mode::Exclusive) {
-        if started.elapsed() > MAX_WAIT {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-        check_for_interrupts();
-    }
-    true
+    let ended = rank > 0 && end_holders(&lock, rank, LONGEST_MAINTENANCE, what);
+    lock.try_acquire_for(Mode::Exclusive, if ended { wait.max(MAX_WAIT) } else { wait })
 }
 
 /// Who holds the lock on `key`, for a message.

@@ -8,7 +8,7 @@ use skill_core::{Code, Fault};
 use skill_pg::row_json::ChangeWriter;
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::xact::End;
-use skill_pg::{Answer, Arg, Call, Event, Oid, Timing, Trigger, adds_child, arg, event_trigger, pg_function, sys};
+use skill_pg::{Answer, Arg, Call, Event, EventTrigger, Oid, Timing, Trigger, arg, pg_function, sys};
 
 use super::append::append;
 use super::bypass::{self, Bypass};
@@ -141,11 +141,11 @@ thread_local! {
 pg_function!(protect_children);
 /// Event trigger after statements that may add a partition or an inheritance child: it gets the triggers of its parent.
 fn protect_children(call: &Call) -> Answer {
-    let done = event_trigger(call)?;
+    let event = EventTrigger::new(call)?;
     // Other statements about such tables, as those of a restore, which bring the triggers themselves. What is done here are
     // such statements, too.
-    if PROTECTING.get() || !adds_child(call) {
-        return Ok(done);
+    if PROTECTING.get() || !event.adds_child() {
+        return Ok(event.finish());
     }
     let mut parents: Vec<(Oid, String, Vec<u8>)> = Vec::new();
     spi::each(include_str!("protected_parents.sql"), As::Caller, See::OwnWrites, &[], |row| {
@@ -165,7 +165,7 @@ fn protect_children(call: &Call) -> Answer {
         kind.apply(&kind.tree(parent), &literals.join(", "), false, rights);
         PROTECTING.set(false);
     }
-    Ok(done)
+    Ok(event.finish())
 }
 
 /// Ends what an error left set.

@@ -9,7 +9,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, arg, fault_point, pg_function, sys};
 
 use super::proof::{nothing_sealed, origin, verifier_keys};
-use super::seal::{Leaves, try_lock};
+use super::seal::{Leaves, busy_wait, try_lock};
 use super::state::{self, Place, State};
 use super::tiles::{HASH, StoredTiles};
 use super::{growth, sealer};
@@ -32,7 +32,7 @@ fn adopt_log(call: &Call) -> Answer {
     };
     lock::prevent_in_transaction_block("adopt_log()");
     sys::prevent_if_read_only(c"adopt_log()");
-    if !try_lock() {
+    if !try_lock(busy_wait()) {
         return Err(not_now("another session is sealing").hint("Try again."));
     }
     let row = spi::with_latest_snapshot(|| adopt(reason, call.text(1)))?;

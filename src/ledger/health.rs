@@ -85,7 +85,7 @@ pub fn checkpoints() -> Check {
 
 /// Seals what is not sealed yet.
 pub fn seal(_batch: &Batch) -> Result<Task, Fault> {
-    let (affected, detail) = match seal::seal_step(None) {
+    let (affected, detail) = match seal::seal_step(None, seal::busy_wait()) {
         Ok(Step::Sealed { sealed, state, .. }) => (sealed as i64, format!("the tree has {} leaves", state.size)),
         Ok(Step::Empty) => (0, "nothing has been recorded yet".into()),
         Ok(Step::Busy(who)) => (0, who),

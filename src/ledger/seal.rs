@@ -3,14 +3,13 @@
 //! What is new is the difference of two snapshots: records of transactions that the last one did not see and this one
 //! does. So nobody waits for anybody, no record is lost that commits late, and none is taken twice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use const_format::concatcp;
 use serde_json::json;
 use skill_core::ledger::snapshot::Snapshot;
 use skill_core::tree::{Appender, EMPTY_ROOT, TILE_WIDTH};
 use skill_core::{Code, Fault};
-use skill_pg::error::check_for_interrupts;
 use skill_pg::lock;
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Arg, Call, Interval, Oid, Timestamptz, Uuid, arg, fault_point, pg_function, sys};
@@ -25,8 +24,11 @@ use crate::locks;
 /// An idle log is sealed this often all the same, in microseconds: a stretch without any leaf could hide a removal.
 const HEARTBEAT: i64 = 60_000_000;
 
-/// How long seal_audit() waits for a seal under way; a smaller lock_timeout counts.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// How long those that are to leave nothing unsealed wait for a seal under way; a smaller lock_timeout counts.
+pub fn busy_wait() -> Duration {
+    const LONGEST: Duration = Duration::from_secs(5);
+    lock::timeout_millis().map_or(LONGEST, |limit| LONGEST.min(Duration::from_millis(limit)))
+}
 
 /// What one step of sealing did.
 #[derive(Debug)]
@@ -46,10 +48,10 @@ pub enum Step {
     },
 }
 
-/// Seals in the current transaction, at most `max_rows` records.
-pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
+/// Seals in the current transaction, at most `max_rows` records, once no other session does or `wait` is over.
+pub fn seal_step(max_rows: Option<i64>, wait: Duration) -> Result<Step, Fault> {
     sys::prevent_if_read_only(c"seal_audit()");
-    if !try_lock() {
+    if !try_lock(wait) {
         return Ok(Step::Busy(sealing_session()));
     }
     // From here on nobody else changes the state, so a snapshot taken now sees its last version.
@@ -68,10 +70,10 @@ pub fn seal_step(max_rows: Option<i64>) -> Result<Step, Fault> {
     })
 }
 
-/// Keeps others from changing the state of the seal; false when another session does.
-pub fn try_lock() -> bool {
+/// Keeps others from changing the state of the seal; false when another session still does after `wait`.
+pub fn try_lock(wait: Duration) -> bool {
     sys::hold_extension();
-    locks::try_acquire(c"audit_seal_state", &[], "the sealing of the audit log")
+    locks::try_acquire(c"audit_seal_state", &[], wait, "the sealing of the audit log")
 }
 
 fn sealing_session() -> String {
@@ -230,7 +232,7 @@ fn summarize_index() {
 /// partition only. Returns how many there were; each such find is recorded as audit.sealed_late.
 pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
     sys::prevent_if_read_only(c"sealing");
-    if !try_lock() {
+    if !try_lock(Duration::ZERO) {
         return Ok(0);
     }
     spi::with_latest_snapshot(|| {
@@ -453,7 +455,8 @@ fn seal_audit(call: &Call) -> Answer {
             .hint("Leave it out to seal everything."));
     }
     let (mut sealed, mut left, mut blocked_by) = (0, (Some(0), None), None);
-    let (size, root) = match seal_when_free(max_rows.map(i64::from))? {
+    let wait = if max_rows.is_none() { busy_wait() } else { Duration::ZERO };
+    let (size, root) = match seal_step(max_rows.map(i64::from), wait)? {
         Step::Sealed { sealed: added, state, snapshot } => {
             sealed = added;
             let (count, age) = unsealed(&state, &snapshot);
@@ -474,20 +477,6 @@ fn seal_audit(call: &Call) -> Answer {
     let mut rows = call.row_set();
     rows.push(&[arg(sealed as i64), arg(size as i64), arg(&root), arg(unsealed), arg(age), arg(blocked_by)]);
     Ok(rows.finish())
-}
-
-/// As [`seal_step`]; a call without max_rows waits for the worker's seal, as it is to leave nothing unsealed.
-fn seal_when_free(max_rows: Option<i64>) -> Result<Step, Fault> {
-    let limit = lock::timeout_millis().map_or(BUSY_WAIT, |limit| BUSY_WAIT.min(Duration::from_millis(limit)));
-    let started = Instant::now();
-    loop {
-        let step = seal_step(max_rows)?;
-        if !matches!(step, Step::Busy(_)) || max_rows.is_some() || started.elapsed() >= limit {
-            return Ok(step);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-        check_for_interrupts();
-    }
 }
 
 /// How many committed records a seal in several steps has still before it, and how old the oldest is.

@@ -64,7 +64,7 @@ fn step() -> Result<Next, Fault> {
         SWEPT.set(Some(Instant::now()));
         seal::sweep(true)?;
     }
-    Ok(match seal::seal_step(Some(MAX_RECORDS.into()))? {
+    Ok(match seal::seal_step(Some(MAX_RECORDS.into()), Duration::ZERO)? {
         Step::Sealed { sealed, .. } if sealed >= MAX_RECORDS.into() => Next::Now,
         Step::Sealed { sealed: 1.., .. } => Next::Soon,
         _ => Next::Later,

@@ -1,5 +1,7 @@
 //! `maintain()`: one row for each task that a module registers.
 
+use std::time::Duration;
+
 use skill_core::{Code, Fault};
 use skill_pg::spi;
 use skill_pg::xact::attempt;
@@ -18,7 +20,7 @@ fn maintain(call: &Call) -> Answer {
         .filter(|size| (1..=1_000_000).contains(size))
         .ok_or_else(|| Fault::new(Code::InvalidParameterValue, "max_rows must be between 1 and 1000000"))?;
     // Two at once would create the same partition twice.
-    if !locks::try_acquire(c"audit_state", &["maintain"], "maintain()") {
+    if !locks::try_acquire(c"audit_state", &["maintain"], Duration::ZERO, "maintain()") {
         let holder = locks::holder(c"audit_state", &["maintain"]).unwrap_or_default();
         return Err(Fault::new(Code::LockNotAvailable, "another session is running maintain()")
             .detail(format!("It is {holder}."))

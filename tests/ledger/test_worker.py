@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from cluster import PRELOAD, governed, server_log, until
-from ledger import append
+from ledger import append, behind_the_triggers
 
 SEALERS = "SELECT datname::text, pid FROM pg_stat_activity WHERE backend_type = 'skill_system sealer'"
 
@@ -232,24 +232,35 @@ def test_an_error_is_logged_once_and_shown(new_cluster):
         holder.execute("BEGIN")
         # No step gets past this, because the first thing is to look for the extension.
         holder.execute("LOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE")
-        errors_seen = 0
-        while errors_seen < 3:
-            until(lambda: admin.execute(WAITING).fetchone(), "the sealer does not try again")
-            admin.execute("SELECT pg_cancel_backend(%s)", [pid])
-            until(
-                lambda: admin.execute(
-                    "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'idle'", [pid]
-                ).fetchone(),
-                "the step goes on",
+        steps_seen = set()
+
+        def step_waits():
+            """A step that has not been seen before waits for the lock."""
+            waiting = admin.execute(
+                "SELECT virtualtransaction FROM pg_locks "
+                "WHERE NOT granted AND relation = 'pg_extension'::regclass AND pid = %s",
+                [pid],
             )
-            errors_seen += 1
+            new = {row[0] for row in waiting} - steps_seen
+            steps_seen.update(new)
+            return new
+
+        while len(steps_seen) < 3:
+            until(step_waits, "the sealer does not try again")
+            admin.execute("SELECT pg_cancel_backend(%s)", [pid])
+        until(step_waits, "the sealer does not try again")
         assert server_log(cluster.directory).count(f"skill_system sealer: {text}") == 1
-        # At once, before the next step.
         holder.execute("ROLLBACK")
-        status, detail = health(admin)
-        assert status == "error" and detail == f"process {pid} cannot seal: {text}"
         until(lambda: health(admin)[0] == "ok", "it does not work again")
         assert server_log(cluster.directory).count("skill_system sealer works again") == 1
+        # An error that lasts is shown.
+        behind_the_triggers(
+            admin, "audit_seal_state", "UPDATE skill_system.audit_seal_state SET timeline = timeline + 1"
+        )
+        until(lambda: health(admin)[0] == "error", "the error is not shown")
+        assert health(admin)[1].startswith(f"process {pid} cannot seal: ")
+        admin.execute("SELECT skill_system.adopt_log('the timeline was changed by hand')")
+        until(lambda: health(admin)[0] == "ok", "it does not work again")
         assert sealers(admin) == {"governed": pid}, "an error must not end the process"
 
 

@@ -39,7 +39,7 @@ pub use arg::{Arg, ToSql, arg};
 pub use call::{Answer, Call, Returned, RowSet};
 pub use pgrx::pg_sys::Oid;
 pub use row::{FromRow, Row};
-pub use trigger::{Event, Timing, Trigger, adds_child, event_trigger};
+pub use trigger::{Event, EventTrigger, Timing, Trigger};
 pub use value::{Date, EnumLabel, Field, FromSql, Interval, JsonText, Jsonb, NonNull, Timestamptz, Uuid};
 
 // For the macros.

@@ -3,11 +3,12 @@
 
 use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
-use super::error::raise;
+use super::error::{check_for_interrupts, raise};
 use super::sys;
 
 /// What a lock conflicts with.
@@ -64,6 +65,19 @@ impl Lock {
     /// Takes the lock until the end of the transaction; false when others hold it.
     pub fn try_acquire(&self, mode: Mode) -> bool {
         self.lock(mode, false)
+    }
+
+    /// As [`Self::try_acquire`], but tries for that long.
+    pub fn try_acquire_for(&self, mode: Mode, limit: Duration) -> bool {
+        let started = Instant::now();
+        while !self.try_acquire(mode) {
+            if started.elapsed() >= limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            check_for_interrupts();
+        }
+        true
     }
 
     /// Takes the lock until the end of the transaction, and waits for it.

@@ -74,43 +74,52 @@ impl Timing {
     }
 }
 
-/// What the function of an event trigger returns; 39P01 when it is called as anything else.
-pub fn event_trigger(call: &Call) -> Result<Returned, Fault> {
-    let context = call.context();
-    // SAFETY: a node starts with its tag, which is its type; it lives as long as the call.
-    if context.is_null() || unsafe { (*context).type_ } != pg_sys::NodeTag::T_EventTriggerData {
-        return Err(Fault::new(
-            Code::TriggerProtocolViolated,
-            format!("function \"{}\" was not called by event trigger manager", call.name()),
-        ));
-    }
-    Ok(call.tuple(std::ptr::null_mut()))
+/// One firing of an event trigger.
+pub struct EventTrigger<'c> {
+    call: &'c Call,
 }
 
-/// The statement for which an event trigger is called adds a partition or an inheritance child to a table.
-pub fn adds_child(call: &Call) -> bool {
-    // SAFETY: only what `event_trigger` accepts is read; the parse tree is of the kind that its tag says.
-    unsafe {
-        if event_trigger(call).is_err() {
-            return false;
+impl<'c> EventTrigger<'c> {
+    /// 39P01 when its function is called as anything else.
+    pub fn new(call: &'c Call) -> Result<Self, Fault> {
+        let context = call.context();
+        // SAFETY: a node starts with its tag, which is its type; it lives as long as the call.
+        if context.is_null() || unsafe { (*context).type_ } != pg_sys::NodeTag::T_EventTriggerData {
+            return Err(Fault::new(
+                Code::TriggerProtocolViolated,
+                format!("function \"{}\" was not called by event trigger manager", call.name()),
+            ));
         }
-        let tree = (*call.context().cast::<pg_sys::EventTriggerData>()).parsetree;
-        if tree.is_null() {
-            return false;
-        }
-        match (*tree).type_ {
-            pg_sys::NodeTag::T_CreateStmt => !(*tree.cast::<pg_sys::CreateStmt>()).inhRelations.is_null(),
-            pg_sys::NodeTag::T_CreateForeignTableStmt => {
-                !(*tree.cast::<pg_sys::CreateForeignTableStmt>()).base.inhRelations.is_null()
+        Ok(EventTrigger { call })
+    }
+
+    /// What its function returns.
+    pub fn finish(&self) -> Returned {
+        self.call.tuple(std::ptr::null_mut())
+    }
+
+    /// The statement adds a partition or an inheritance child to a table.
+    pub fn adds_child(&self) -> bool {
+        // SAFETY: `new` has looked at the tag of the context; the parse tree is of the kind that its tag says.
+        unsafe {
+            let tree = (*self.call.context().cast::<pg_sys::EventTriggerData>()).parsetree;
+            if tree.is_null() {
+                return false;
             }
-            pg_sys::NodeTag::T_AlterTableStmt => {
-                use pg_sys::AlterTableType as At;
-                items::<pg_sys::AlterTableCmd>((*tree.cast::<pg_sys::AlterTableStmt>()).cmds)
-                    .any(|command| matches!((*command).subtype, At::AT_AddInherit | At::AT_AttachPartition))
+            match (*tree).type_ {
+                pg_sys::NodeTag::T_CreateStmt => !(*tree.cast::<pg_sys::CreateStmt>()).inhRelations.is_null(),
+                pg_sys::NodeTag::T_CreateForeignTableStmt => {
+                    !(*tree.cast::<pg_sys::CreateForeignTableStmt>()).base.inhRelations.is_null()
+                }
+                pg_sys::NodeTag::T_AlterTableStmt => {
+                    use pg_sys::AlterTableType as At;
+                    items::<pg_sys::AlterTableCmd>((*tree.cast::<pg_sys::AlterTableStmt>()).cmds)
+                        .any(|command| matches!((*command).subtype, At::AT_AddInherit | At::AT_AttachPartition))
+                }
+                // Its parts come as one event.
+                pg_sys::NodeTag::T_CreateSchemaStmt => true,
+                _ => false,
             }
-            // Its parts come as one event.
-            pg_sys::NodeTag::T_CreateSchemaStmt => true,
-            _ => false,
         }
     }
 }
