@@ -130,14 +130,16 @@ CREATE TRIGGER run_events_no_truncate BEFORE TRUNCATE ON skill_system.run_events
 -- of the tables' owner, for the session's tenant: any role that may call them may have
 -- the run written. All others write with the caller's privileges.
 CREATE FUNCTION skill_system.log_run(
-        skill text, operation text, status text, duration_ms bigint DEFAULT NULL, agent_id text DEFAULT NULL,
+        skill text, operation text, status text, duration_ms double precision DEFAULT NULL, agent_id text DEFAULT NULL,
         goal text DEFAULT NULL, policy_name text DEFAULT NULL, error text DEFAULT NULL, metrics jsonb DEFAULT '{}',
         payload jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_run';
-COMMENT ON FUNCTION skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text) IS
+COMMENT ON FUNCTION skill_system.log_run(text, text, text, double precision, text, text, text, text, jsonb, jsonb, text) IS
 'Logs a run of one step in one call, after it ended: the run, its step event and an audit record run.logged. Returns the run''s number. A '
 'skill that is registered (skill is its name, namespace/name, UUID or the id in its manifest, unless several skills share it) is linked '
-'to the served version, or to the one given in payload: {"skill_version": "<12 digits>"}. A call repeated with its idempotency_key, by '
+'to the served version, or to the one given in payload: {"skill_version": "<12 digits>"}. duration_ms is rounded; metrics that run_stats '
+'adds up are gen_ai.usage.input_tokens, gen_ai.usage.output_tokens and cost_usd, as numbers: a WARNING names what looks like one and is '
+'not. A call repeated with its idempotency_key, by '
 'the same role for the same agent_id, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a '
 'text that is empty or longer than 200 characters, metrics or payload that are not objects, an idempotency_key used with other '
 'arguments; 42704 for an unknown policy. Example: SELECT '
@@ -163,10 +165,10 @@ COMMENT ON FUNCTION skill_system.log_event(bigint, text, jsonb, text) IS
 'skill_system.log_event(7, ''approval_asked'', ''{"effect": "net.fetch"}'');';
 
 CREATE FUNCTION skill_system.log_step(
-        run_id bigint, skill text, operation text, status text DEFAULT 'ok', duration_ms bigint DEFAULT NULL,
+        run_id bigint, skill text, operation text, status text DEFAULT 'ok', duration_ms double precision DEFAULT NULL,
         metrics jsonb DEFAULT '{}', payload jsonb DEFAULT '{}') RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_step';
-COMMENT ON FUNCTION skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb) IS
+COMMENT ON FUNCTION skill_system.log_step(bigint, text, text, text, double precision, jsonb, jsonb) IS
 'Logs a step of a run and returns the event''s number: step_completed, or step_started while the status is running or queued. A '
 'registered skill is linked to its version as by log_run(). Raises 42704 for an unknown run, 55000 for one that has ended, 22023 as '
 'log_run(). Example: SELECT skill_system.log_step(7, ''skill-system-memory'', ''search'', ''ok'', 118);';
@@ -194,17 +196,17 @@ COMMENT ON FUNCTION skill_system.stuck_after() IS
 'Silence after which an unfinished run counts as stuck: the setting skill_system.stuck_after. Example: SELECT skill_system.stuck_after();';
 
 -- Values that are not numbers, or out of range, are not counted: nothing that an agent
--- writes into a payload can make this view fail.
-CREATE VIEW skill_system.run_stats WITH (security_invoker = true) AS
+-- writes into a payload can make these views fail.
+CREATE VIEW skill_system.run_steps WITH (security_invoker = true) AS
 WITH raw AS (
-    SELECT e.tenant_id,
+    SELECT e.tenant_id, e.run_id, e.id AS event_id, e.ts AS completed_at,
            e.payload ->> 'skill' AS skill,
            e.payload ->> 'operation' AS operation,
-           (e.ts AT TIME ZONE 'UTC')::date AS day,
            CASE pg_catalog.lower(e.payload ->> 'status')
                WHEN 'ok' THEN true WHEN 'success' THEN true WHEN 'succeeded' THEN true WHEN 'completed' THEN true
                WHEN 'error' THEN false WHEN 'failed' THEN false WHEN 'failure' THEN false
-           END AS good,
+           END AS succeeded,
+           COALESCE((e.payload -> 'metrics') ->> 'gen_ai.response.model', (e.payload -> 'metrics') ->> 'gen_ai.request.model') AS model,
            CASE WHEN pg_catalog.jsonb_typeof(e.payload -> 'duration_ms') = 'number' THEN (e.payload ->> 'duration_ms')::numeric END
                AS duration_ms,
            CASE WHEN pg_catalog.jsonb_typeof((e.payload -> 'metrics') -> 'gen_ai.usage.input_tokens') = 'number'
@@ -215,13 +217,35 @@ WITH raw AS (
                THEN ((e.payload -> 'metrics') ->> 'cost_usd')::numeric END AS cost_usd
     FROM skill_system.run_events e
     WHERE e.event_type = 'step_completed'
-), step AS (
-    SELECT tenant_id, skill, operation, day, good,
-           CASE WHEN duration_ms BETWEEN 0 AND 1e15 THEN duration_ms END AS duration_ms,
-           CASE WHEN input_tokens BETWEEN 0 AND 1e15 THEN input_tokens END AS input_tokens,
-           CASE WHEN output_tokens BETWEEN 0 AND 1e15 THEN output_tokens END AS output_tokens,
-           CASE WHEN cost_usd BETWEEN 0 AND 1e15 THEN cost_usd END AS cost_usd
-    FROM raw
+)
+SELECT s.tenant_id, s.run_id, s.event_id, s.completed_at, r.agent_id, s.model, s.skill, s.operation, s.succeeded,
+       CASE WHEN s.duration_ms BETWEEN 0 AND 1e15 THEN s.duration_ms END AS duration_ms,
+       CASE WHEN s.input_tokens BETWEEN 0 AND 1e15 THEN s.input_tokens END AS input_tokens,
+       CASE WHEN s.output_tokens BETWEEN 0 AND 1e15 THEN s.output_tokens END AS output_tokens,
+       CASE WHEN s.cost_usd BETWEEN 0 AND 1e15 THEN s.cost_usd END AS cost_usd
+FROM raw s LEFT JOIN skill_system.runs r ON r.tenant_id = s.tenant_id AND r.id = s.run_id;
+COMMENT ON VIEW skill_system.run_steps IS
+'Completed steps, one row each, with the numbers that run_stats adds up. Example: SELECT completed_at, agent_id, skill, duration_ms FROM '
+'skill_system.run_steps ORDER BY completed_at DESC LIMIT 20;';
+COMMENT ON COLUMN skill_system.run_steps.tenant_id IS 'Tenant of the run.';
+COMMENT ON COLUMN skill_system.run_steps.run_id IS 'Run of the step.';
+COMMENT ON COLUMN skill_system.run_steps.event_id IS 'Number of its event in run_events.';
+COMMENT ON COLUMN skill_system.run_steps.completed_at IS 'When it was logged.';
+COMMENT ON COLUMN skill_system.run_steps.agent_id IS 'Agent of the run.';
+COMMENT ON COLUMN skill_system.run_steps.model IS 'gen_ai.response.model in the metrics of the step, else gen_ai.request.model.';
+COMMENT ON COLUMN skill_system.run_steps.skill IS 'Skill, from the step''s payload.';
+COMMENT ON COLUMN skill_system.run_steps.operation IS 'Operation of the skill, from the step''s payload.';
+COMMENT ON COLUMN skill_system.run_steps.succeeded IS 'True for status ok, false for error, NULL for cancelled and others.';
+COMMENT ON COLUMN skill_system.run_steps.duration_ms IS 'How long it took, in milliseconds.';
+COMMENT ON COLUMN skill_system.run_steps.input_tokens IS 'gen_ai.usage.input_tokens in its metrics.';
+COMMENT ON COLUMN skill_system.run_steps.output_tokens IS 'gen_ai.usage.output_tokens in its metrics.';
+COMMENT ON COLUMN skill_system.run_steps.cost_usd IS 'cost_usd in its metrics.';
+
+CREATE VIEW skill_system.run_stats WITH (security_invoker = true) AS
+WITH step AS (
+    SELECT s.tenant_id, s.skill, s.operation, (s.completed_at AT TIME ZONE 'UTC')::date AS day, s.succeeded AS good, s.duration_ms,
+           s.input_tokens, s.output_tokens, s.cost_usd
+    FROM skill_system.run_steps s
 ), summed AS (
     SELECT tenant_id, skill, operation, day,
            pg_catalog.count(*) AS count,
@@ -265,6 +289,35 @@ COMMENT ON COLUMN skill_system.run_stats.p99_duration_ms IS '99th percentile of 
 COMMENT ON COLUMN skill_system.run_stats.input_tokens IS 'Sum of gen_ai.usage.input_tokens in the metrics of the steps.';
 COMMENT ON COLUMN skill_system.run_stats.output_tokens IS 'Sum of gen_ai.usage.output_tokens in the metrics of the steps.';
 COMMENT ON COLUMN skill_system.run_stats.cost_usd IS 'Sum of cost_usd in the metrics of the steps.';
+
+CREATE VIEW skill_system.run_stats_by_agent WITH (security_invoker = true) AS
+SELECT s.tenant_id, (s.completed_at AT TIME ZONE 'UTC')::date AS day, s.agent_id, s.model,
+       pg_catalog.count(DISTINCT s.run_id) AS runs,
+       pg_catalog.count(*) AS steps,
+       pg_catalog.count(*) FILTER (WHERE s.succeeded) AS succeeded,
+       pg_catalog.count(*) FILTER (WHERE NOT s.succeeded) AS failed,
+       pg_catalog.sum(s.duration_ms) AS duration_ms,
+       pg_catalog.sum(s.input_tokens) AS input_tokens,
+       pg_catalog.sum(s.output_tokens) AS output_tokens,
+       pg_catalog.sum(s.cost_usd) AS cost_usd
+FROM skill_system.run_steps s
+GROUP BY s.tenant_id, (s.completed_at AT TIME ZONE 'UTC')::date, s.agent_id, s.model;
+COMMENT ON VIEW skill_system.run_stats_by_agent IS
+'Completed steps per agent, model and day (UTC): how many, and at what cost. Example: SELECT day, agent_id, model, cost_usd FROM '
+'skill_system.run_stats_by_agent ORDER BY cost_usd DESC NULLS LAST;';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.tenant_id IS 'Tenant of the runs.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.day IS 'Day of UTC on which the steps were logged.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.agent_id IS 'Agent of the runs; NULL when none was given.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.model IS
+'gen_ai.response.model in the metrics of the steps, else gen_ai.request.model; NULL for steps without.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.runs IS 'Runs that these steps belong to.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.steps IS 'Completed steps, cancelled ones and those without a status included.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.succeeded IS 'Steps with status ok.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.failed IS 'Steps with status error.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.duration_ms IS 'Sum of the durations, in milliseconds.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.input_tokens IS 'Sum of gen_ai.usage.input_tokens in the metrics of the steps.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.output_tokens IS 'Sum of gen_ai.usage.output_tokens in the metrics of the steps.';
+COMMENT ON COLUMN skill_system.run_stats_by_agent.cost_usd IS 'Sum of cost_usd in the metrics of the steps.';
 
 CREATE VIEW skill_system.runs_in_progress WITH (security_invoker = true) AS
 -- What claims to be of the future does not count as activity yet, and nothing that is stored makes the difference fail.
@@ -346,7 +399,8 @@ COMMENT ON FUNCTION skill_system.import_legacy(text) IS
 GRANT USAGE ON TYPE skill_system.run_status
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.runs, skill_system.run_events,
-    skill_system.run_stats, skill_system.runs_in_progress, skill_system.stuck_runs
+    skill_system.run_steps, skill_system.run_stats, skill_system.run_stats_by_agent, skill_system.runs_in_progress,
+    skill_system.stuck_runs
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT INSERT (goal, agent_id, policy_profile_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics, error,
     idempotency_key),
@@ -356,9 +410,9 @@ GRANT INSERT (run_id, ts, level, event_type, payload, skill_version_id) ON skill
 GRANT USAGE ON SEQUENCE skill_system.runs_id_seq, skill_system.run_events_id_seq TO skill_system_agent;
 
 GRANT EXECUTE ON FUNCTION
-    skill_system.log_run(text, text, text, bigint, text, text, text, text, jsonb, jsonb, text),
+    skill_system.log_run(text, text, text, double precision, text, text, text, text, jsonb, jsonb, text),
     skill_system.start_run(text, text, text, jsonb, text), skill_system.log_event(bigint, text, jsonb, text),
-    skill_system.log_step(bigint, text, text, text, bigint, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
+    skill_system.log_step(bigint, text, text, text, double precision, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
     skill_system.finish_run(bigint, text, text, jsonb)
     TO skill_system_agent;
 GRANT EXECUTE ON FUNCTION skill_system.maintain(integer) TO skill_system_admin;

@@ -9,7 +9,7 @@ use skill_core::runs::{RunError, Status};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, EnumLabel, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
-use super::{audit_run_of, object_arg, parse_status, run_id_arg, unix_micros};
+use super::{audit_run_of, metrics_arg, parse_status, run_id_arg, unix_micros};
 use crate::audit::bypass::{self, Bypass};
 use crate::{audit, settings};
 
@@ -22,7 +22,7 @@ fn finish_run(call: &Call) -> Answer {
     let run_id = run_id_arg(call)?;
     let status = parse_status(call.text(1))?;
     let error = call.text(2);
-    let metrics = object_arg(call, 3, "metrics")?;
+    let metrics = metrics_arg(call, 3)?;
     if !status.is_terminal() {
         return Err(RunError::NotTerminal { given: status.as_str() }.into());
     }

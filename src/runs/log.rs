@@ -11,7 +11,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Event, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
-use super::{audit_run, object, object_arg, parse_status, run_id_arg, unix_micros};
+use super::{audit_run, metrics_arg, object, object_arg, parse_status, run_id_arg, unix_micros};
 use crate::audit::bypass::{self, Bypass};
 use crate::policy::{load_valid, policy};
 use crate::skills::{LinkedVersion, linked_version};
@@ -77,7 +77,7 @@ impl<'c> LogRun<'c> {
             goal: call.text(5),
             policy_name: call.text(6),
             error: call.text(7),
-            metrics: object_arg(call, 8, "metrics")?,
+            metrics: metrics_arg(call, 8)?,
             payload: object_arg(call, 9, "payload")?,
             repeatable: None,
         };
@@ -292,7 +292,7 @@ fn log_step(call: &Call) -> Answer {
     let operation = name(call.text(2), "operation")?;
     let status = parse_status(call.text(3))?;
     let duration = duration(call.get(4))?;
-    let metrics = object_arg(call, 5, "metrics")?;
+    let metrics = metrics_arg(call, 5)?;
     let payload = object_arg(call, 6, "payload")?;
     let ran = version_used(skill, call, 6);
     // The lock makes finish_run() wait, so that it adds up every step.

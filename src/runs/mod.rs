@@ -9,7 +9,9 @@ mod retention;
 use skill_core::Fault;
 use skill_core::audit::actor_id;
 use skill_core::jsonb::Member;
+use skill_core::runs::metrics::uncounted;
 use skill_core::runs::{RunError, Status};
+use skill_pg::error::warning_with;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Interval, Jsonb, Timestamptz, arg, pg_function};
 
@@ -34,6 +36,20 @@ fn object_arg<'c>(call: &'c Call, n: usize, what: &'static str) -> Result<Arg<'c
         return Err(RunError::WrongKind { what, wanted: "object" });
     }
     Ok(if header & 0x0fff_ffff == 0 { arg(None::<Jsonb>) } else { call.arg(n) })
+}
+
+/// Argument `n` holds metrics: warns of those that are not added up, though they look so.
+fn metrics_arg<'c>(call: &'c Call, n: usize) -> Result<Arg<'c>, RunError> {
+    let metrics = object_arg(call, n, "metrics")?;
+    let uncounted = call.jsonb(n).map(uncounted).unwrap_or_default();
+    if !uncounted.is_empty() {
+        warning_with(
+            "some metrics are recorded, but not added up".into(),
+            format!("{}.", uncounted.join("; ")),
+            "Give JSON numbers under the names gen_ai.usage.input_tokens, gen_ai.usage.output_tokens and cost_usd.",
+        );
+    }
+    Ok(metrics)
 }
 
 /// A jsonb object with these members.

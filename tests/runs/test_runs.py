@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -674,3 +675,89 @@ def test_a_run_reads_as_little_in_a_table_without_statistics(fresh_database, con
     )
     db.execute("COMMIT")
     assert read["runs"] <= 3 * runs and sum(read.values()) <= 10 * runs, read
+
+
+def test_durations_are_numbers_of_any_kind(db):
+    for given, kept in (
+        ("118", 118),
+        ("117.5", 118),
+        ("extract(epoch FROM interval '1.2345 s') * 1000", 1235),
+        ("'12'", 12),
+        ("7::smallint", 7),
+        ("NULL", None),
+    ):
+        run = one(db, f"SELECT skill_system.log_run('s', 'op', 'ok', {given})")
+        found = one(db, "SELECT payload -> 'duration_ms' FROM skill_system.run_events WHERE run_id = %s", run)
+        assert found == kept
+    run = one(db, "SELECT skill_system.start_run('durations')")
+    step = one(db, "SELECT skill_system.log_step(%s, 's', 'op', 'ok', 0.4::numeric)", run)
+    assert one(db, "SELECT payload -> 'duration_ms' FROM skill_system.run_events WHERE id = %s", step) == 0
+    for given in ("'NaN'", "'Infinity'", "-0.5", "1e300", "-9223372036854775808"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="duration_ms must be between"):
+            db.execute(f"SELECT skill_system.log_run('s', 'op', 'ok', {given})")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"cost_usd": "0.1"}, ['"cost_usd" is not a JSON number']),
+        ({"cost_usd": None}, ['"cost_usd" is not a JSON number']),
+        ({"gen_ai.usage.output_tokens": [5]}, ['"gen_ai.usage.output_tokens" is not a JSON number']),
+        (
+            {"cost": 0.1, "input_tokens": 5},
+            ['"input_tokens" is not counted, "gen_ai.usage.input_tokens" is', '"cost" is not counted, "cost_usd" is'],
+        ),
+        ({"completion_tokens": 5}, ['"completion_tokens" is not counted, "gen_ai.usage.output_tokens" is']),
+        # Both: somebody keeps the provider's name, too.
+        ({"cost": 0.1, "cost_usd": 0.1, "prompt_tokens": 5, "gen_ai.usage.input_tokens": 5}, []),
+        ({"gen_ai.request.model": "m", "temperature": 0.2, "steps": "many"}, []),
+        ({}, []),
+    ],
+)
+def test_metrics_that_do_not_count_are_named(db, metrics, told):
+    seen = []
+
+    def handler(diagnostic):
+        seen.append((diagnostic.severity_nonlocalized, diagnostic.message_detail))
+
+    db.add_notice_handler(handler)
+    try:
+        given = json.dumps(metrics)
+        run = one(db, "SELECT skill_system.start_run('metrics')")
+        db.execute("SELECT skill_system.log_run('s', 'op', 'ok', metrics => %s)", [given])
+        db.execute("SELECT skill_system.log_step(%s, 's', 'op', metrics => %s)", [run, given])
+        db.execute("SELECT skill_system.finish_run(%s, 'ok', metrics => %s)", [run, given])
+    finally:
+        db.remove_notice_handler(handler)
+    expected = [("WARNING", "; ".join(told) + ".")] * 3 if told else []
+    assert seen == expected
+
+
+def test_cost_per_agent_and_model(db):
+    for agent, model, cost in (("c1", "m1", 0.5), ("c1", "m1", 0.25), ("c1", "m2", 1), ("c2", None, None)):
+        metrics = {"gen_ai.request.model": "asked", "gen_ai.response.model": model} if model else {}
+        if cost:
+            metrics |= {"cost_usd": cost, "gen_ai.usage.input_tokens": 100}
+        db.execute(
+            "SELECT skill_system.log_run('by-agent', 'op', 'ok', 10, agent_id => %s, metrics => %s)",
+            [agent, json.dumps(metrics)],
+        )
+    run = one(db, "SELECT skill_system.start_run('two steps', 'c1')")
+    for status in ("ok", "error"):
+        metrics = '{"gen_ai.request.model": "m2"}'
+        db.execute("SELECT skill_system.log_step(%s, 'by-agent', 'op', %s, 5, %s)", [run, status, metrics])
+    found = db.execute(
+        "SELECT agent_id, model, runs, steps, succeeded, failed, duration_ms, input_tokens, cost_usd::float "
+        "FROM skill_system.run_stats_by_agent WHERE day = (now() AT TIME ZONE 'UTC')::date AND agent_id IN ('c1', 'c2') "
+        "ORDER BY 1, 2"
+    ).fetchall()
+    assert found == [
+        ("c1", "m1", 2, 2, 2, 0, 20, 200, 0.75),
+        ("c1", "m2", 2, 3, 2, 1, 20, 100, 1.0),
+        ("c2", None, 1, 1, 1, 0, 10, None, None),
+    ]
+    assert one(db, "SELECT sum(count) FROM skill_system.run_stats WHERE skill = 'by-agent'") == 6
+    assert one(db, "SELECT count(*) FROM skill_system.run_steps WHERE skill = 'by-agent' AND agent_id = 'c1'") == 5
+    # The run is looked up only where its agent is asked for.
+    plan = db.execute("EXPLAIN SELECT skill, count FROM skill_system.run_stats").fetchall()
+    assert "run_events" in str(plan) and "on runs" not in str(plan)

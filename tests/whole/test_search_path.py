@@ -249,6 +249,8 @@ CALLS = [
     'SELECT skill_system.log_events((SELECT pg_catalog.max(id) FROM skill_system.runs), \'[{"event_type": "x"}]\')',
     "SELECT skill_system.finish_run((SELECT pg_catalog.max(id) FROM skill_system.runs), 'ok')",
     "SELECT count, succeeded, p50_duration_ms FROM skill_system.run_stats",
+    "SELECT steps, succeeded, cost_usd FROM skill_system.run_stats_by_agent",
+    "SELECT skill, duration_ms FROM skill_system.run_steps",
     "SELECT id FROM skill_system.runs_in_progress",
     "SELECT id FROM skill_system.stuck_runs",
     "SELECT skill_system.stuck_after()",

@@ -251,6 +251,7 @@ pub enum Found<'a> {
     Text(&'a str),
     /// An object or an array, as [`strings`] and [`find`] take it.
     Container(&'a [u8]),
+    Number,
     Other,
 }
 
@@ -258,10 +259,7 @@ pub enum Found<'a> {
 pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Found<'a>>; N] {
     let mut found = [None; N];
     let header = u32_at(root, 0).unwrap_or_default();
-    if header & OBJECT == 0 {
-        return found;
-    }
-    let count = (header & COUNT) as usize;
+    let count = if header & OBJECT == 0 { 0 } else { (header & COUNT) as usize };
     let entries = || Entries { root, table: 4, data: 4 + 8 * count, next: 0, offset: 0 };
     let (mut keys, mut values) = (entries(), entries());
     for _ in 0..count {
@@ -276,11 +274,11 @@ pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Fou
         let key = root.get(start..start + length).unwrap_or_default();
         if let Some(wanted) = names.iter().position(|name| name.as_bytes() == key) {
             found[wanted] = Some(match kind {
-                0x0000_0000 => root
-                    .get(at..at + size)
-                    .and_then(|bytes| std::str::from_utf8(bytes).ok())
-                    .map_or(Found::Other, Found::Text),
+                0x0000_0000 => {
+                    std::str::from_utf8(root.get(at..at + size).unwrap_or_default()).map_or(Found::Other, Found::Text)
+                }
                 0x5000_0000 => root.get((at + 3) & !3..at + size).map_or(Found::Other, Found::Container),
+                0x1000_0000 => Found::Number,
                 _ => Found::Other,
             });
         }

@@ -1,6 +1,7 @@
 //! Runs: the values of their status, bounds of their texts, errors.
 
 pub mod legacy;
+pub mod metrics;
 pub mod otlp;
 
 use sha2::{Digest, Sha256};
@@ -79,7 +80,7 @@ impl Status {
 }
 
 /// Errors of the run log.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Error)]
 pub enum RunError {
     /// Neither a status nor a synonym of one.
     #[error("invalid value for status of a run: \"{given}\"")]
@@ -102,7 +103,7 @@ pub enum RunError {
     },
     /// A negative duration, or one beyond [`MAX_DURATION_MS`].
     #[error("duration_ms must be between 0 and {MAX_DURATION_MS}")]
-    BadDuration { given: i64 },
+    BadDuration { given: f64 },
     /// JSON of another kind.
     #[error("{what} must be a JSON {wanted}")]
     WrongKind { what: &'static str, wanted: &'static str },
@@ -143,7 +144,7 @@ impl From<RunError> for Fault {
             RunError::Missing { .. } | RunError::WrongKind { .. } => invalid(message),
             RunError::BadLength { length, .. } => invalid(message).detail(format!("It has {length} characters.")),
             RunError::BadDuration { given } => {
-                invalid(message).detail(format!("It is {given}.")).hint("Give milliseconds, or NULL if unknown.")
+                invalid(message).detail(format!("It is {given:?}.")).hint("Give milliseconds, or NULL if unknown.")
             }
             RunError::TooManyEvents { given } => Fault::new(Code::ProgramLimitExceeded, message)
                 .detail(format!("The array has {given} events."))
@@ -175,11 +176,11 @@ pub fn optional_name<'a>(text: Option<&'a str>, what: &'static str) -> Result<Op
     text.map(|text| name(Some(text), what)).transpose()
 }
 
-/// A duration in milliseconds, or nothing.
-pub fn duration(given: Option<i64>) -> Result<Option<i64>, RunError> {
+/// A duration in milliseconds, rounded to whole ones, or nothing.
+pub fn duration(given: Option<f64>) -> Result<Option<i64>, RunError> {
     match given {
-        Some(given) if !(0..=MAX_DURATION_MS).contains(&given) => Err(RunError::BadDuration { given }),
-        given => Ok(given),
+        Some(given) if !(0.0..=MAX_DURATION_MS as f64).contains(&given) => Err(RunError::BadDuration { given }),
+        given => Ok(given.map(|given| given.round() as i64)),
     }
 }
 
@@ -320,10 +321,11 @@ mod tests {
     #[test]
     fn durations_are_bounded() {
         assert_eq!(duration(None), Ok(None));
-        assert_eq!(duration(Some(0)), Ok(Some(0)));
-        assert_eq!(duration(Some(MAX_DURATION_MS)), Ok(Some(MAX_DURATION_MS)));
-        for given in [-1, i64::MIN, MAX_DURATION_MS + 1, i64::MAX] {
-            assert_eq!(duration(Some(given)), Err(RunError::BadDuration { given }));
+        assert_eq!(duration(Some(-0.0)), Ok(Some(0)));
+        assert_eq!(duration(Some(117.5)), Ok(Some(118)));
+        assert_eq!(duration(Some(MAX_DURATION_MS as f64)), Ok(Some(MAX_DURATION_MS)));
+        for given in [-0.001, f64::MIN, MAX_DURATION_MS as f64 + 1.0, f64::INFINITY, f64::NAN] {
+            assert!(matches!(duration(Some(given)), Err(RunError::BadDuration { .. })));
         }
     }
 
