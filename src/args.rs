@@ -30,11 +30,6 @@ pub fn read_json(value: Arg, what: &str) -> Result<Option<Value>, Fault> {
     text.map(|text| parse_json(what, &text)).transpose()
 }
 
-/// JSON from a column, which was checked when it was written.
-pub fn stored(text: Option<String>) -> Value {
-    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
-}
-
 /// Who acts: the name in argument `n`, or else the role that logged in.
 pub fn actor(call: &Call, n: usize, what: &str) -> Result<String, Fault> {
     Ok(match optional(what, call.text(n), 255)? {

@@ -1,6 +1,6 @@
 //! Checklists: from the template to the filing.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use skill_core::compliance::artifacts::ArtifactInput;
 use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, TRANSITIONS};
 use skill_core::input::{invalid, optional, parse_choice, required};
@@ -12,7 +12,7 @@ use skill_pg::{Answer, Call, Event, NonNull, Returned, Timing, Trigger, Uuid, ar
 use super::filing::{change_status, lock_checklist};
 use super::frozen_rules::{check_not_stale, freeze_rules};
 use super::{lock_rules, time_arg, unknown};
-use crate::args::{actor, json as json_argument, missing, stored, uuid};
+use crate::args::{actor, json as json_argument, missing, uuid};
 use crate::audit;
 
 fn state(call: &Call, id: Uuid, (status, version): (&str, i32)) -> Returned {
@@ -106,7 +106,7 @@ fn create_checklist(call: &Call) -> Answer {
     let by = actor(call, 8, "actor_id")?;
     lock_rules(Mode::Shared)?;
     // The lock keeps the template from changing before this filing uses it.
-    let template = spi::first::<(Uuid, i32, String, Option<NonNull<String>>)>(
+    let template = spi::first::<(Uuid, i32, Value, Option<NonNull<String>>)>(
         "SELECT id, version, items::text, rule_domains FROM skill_system.checklist_templates \
          WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1 FOR SHARE",
         As::Owner,
@@ -133,7 +133,7 @@ fn create_checklist(call: &Call) -> Answer {
             arg(domain),
             arg(template_id),
             arg(deadline),
-            arg(logic::instantiate(&stored(Some(items)))),
+            arg(logic::instantiate(&items)),
             arg(metadata),
             arg(by.as_str()),
             arg(entity_field),
@@ -175,7 +175,7 @@ pg_function!(missing_items);
 /// `missing_items(checklist_id)`
 fn missing_items(call: &Call) -> Answer {
     let id = uuid(call, 0, "checklist_id")?;
-    let found = spi::first::<(String, Option<String>)>(
+    let found = spi::first::<(Value, Option<Value>)>(
         "SELECT c.items::text, t.min_required_items::text FROM skill_system.filing_checklists c \
          LEFT JOIN skill_system.checklist_templates t ON t.tenant_id = c.tenant_id AND t.id = c.template_id \
          WHERE c.tenant_id = skill_system.current_tenant() AND c.id = $1",
@@ -184,7 +184,7 @@ fn missing_items(call: &Call) -> Answer {
         &[arg(id)],
     );
     let (items, required_items) = found.ok_or_else(|| unknown("checklist", id))?;
-    let found = logic::missing(&stored(Some(items)), &stored(required_items));
+    let found = logic::missing(&items, &required_items.unwrap_or_default());
     let mut rows = call.row_set();
     for item in found {
         rows.push(&[arg(item.index), arg(&item.label), arg(&item.status)]);

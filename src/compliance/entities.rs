@@ -1,6 +1,7 @@
 //! Entities: reads their definitions from the tables for `core`.
 
 use crate::settings;
+use serde_json::Value;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function};
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use skill_core::error::shorten;
 use skill_core::input::required;
 use skill_core::{Code, Fault};
 
-use crate::args::{json, missing, stored};
+use crate::args::{json, missing};
 
 /// An entity type of the session's tenant, with its id.
 fn entity_type(call: &Call) -> Result<(Uuid, EntityType), Fault> {
@@ -43,7 +44,7 @@ fn entity_type(call: &Call) -> Result<(Uuid, EntityType), Fault> {
                 input: InputType::parse(row.get(3)),
                 required: row.get(4),
                 preset,
-                options: Field::read_options(Some(&stored(row.get(5)))),
+                options: Field::read_options(row.get::<Option<Value>>(5).as_ref()),
             });
             Ok(())
         },

@@ -8,7 +8,6 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{FromRow, NonNull, Row, Uuid, arg};
 
 use super::unknown;
-use crate::args::stored;
 use crate::{audit, locks};
 
 /// A checklist whose row is locked until the transaction ends.
@@ -32,13 +31,13 @@ impl FromRow for Checklist {
             id: row.get(1),
             status: row.get(2),
             version: row.get(3),
-            items: stored(row.get(4)),
-            metadata: stored(row.get(5)),
-            required_items: stored(row.get(6)),
+            items: row.get(4),
+            metadata: row.get(5),
+            required_items: row.get::<Option<Value>>(6).unwrap_or_default(),
             now: row.get(7),
             rule_domains: row.get::<Option<NonNull<String>>>(8).map(|list| list.0),
             entity_field: row.get(9),
-            entity: stored(row.get(10)),
+            entity: row.get(10),
         }
     }
 }

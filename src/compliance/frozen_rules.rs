@@ -12,7 +12,7 @@ use skill_pg::{Answer, Call, Uuid, arg, pg_function, sys};
 
 use super::filing::{Checklist, change_status, lock_checklist};
 use super::{lock_rules, unknown};
-use crate::args::{actor, stored, uuid};
+use crate::args::{actor, uuid};
 use crate::audit;
 
 /// Freezes for a filing the rules that apply today, by the day of UTC, and are not frozen yet; the caller holds the lock.
@@ -176,7 +176,7 @@ fn snapshot_diff(call: &Call) -> Answer {
         See::Statement,
         &[arg(id)],
         |row| {
-            let (patch, lines) = difference(&stored(row.get(6)), &stored(row.get(7)));
+            let (patch, lines) = difference(&row.get(6), &row.get(7));
             let mut columns = row.args(5);
             columns.extend([arg(patch), arg(lines)]);
             found = Some(call.row(&columns));
@@ -202,7 +202,7 @@ pub fn check_not_stale(checklist: Uuid) -> Result<(), Fault> {
         See::Latest,
         &[arg(checklist)],
         |row| {
-            let (_, lines) = difference(&stored(row.get(4)), &stored(row.get(5)));
+            let (_, lines) = difference(&row.get(4), &row.get(5));
             let how = match lines.len() {
                 0 => "the same parameters".into(),
                 count => lines[..count.min(10)].join(", "),

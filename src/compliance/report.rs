@@ -10,7 +10,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, FromRow, Row, arg, pg_function};
 
-use crate::args::{missing, stored};
+use crate::args::missing;
 
 /// Statuses of a cell that is not done.
 const NOT_DONE: [&str; 3] = ["overdue", "action_needed", "in_review"];
@@ -25,8 +25,8 @@ fn bounded(call: &Call, n: usize, what: &str, most: i32) -> Result<i32, Fault> {
 
 /// The rows of a statement whose only column is a jsonb as text.
 fn list(sql: &'static str, args: &[Arg]) -> Vec<Value> {
-    let found = spi::collect::<(Option<String>,)>(sql, As::Caller, See::Statement, args);
-    found.into_iter().map(|(text,)| stored(text)).collect()
+    let found = spi::collect::<(Option<Value>,)>(sql, As::Caller, See::Statement, args);
+    found.into_iter().map(|(row,)| row.unwrap_or_default()).collect()
 }
 
 pg_function!(compliance_report);
@@ -163,7 +163,7 @@ impl FromRow for CellRow {
 }
 
 fn read_cell(row: &Row) -> Cell {
-    let known = stored(row.get(9));
+    let known = row.get::<Option<Value>>(9).unwrap_or_default();
     let as_string = |value: &Value| value.as_str().map(str::to_owned);
     let evidence = |value: &Value| Evidence {
         id: as_string(&value["id"]).unwrap_or_default(),

@@ -13,7 +13,7 @@ use skill_pg::{Answer, Call, Date, Event, Returned, Timing, Trigger, Uuid, arg, 
 
 use super::frozen_rules::make_stale;
 use super::{lock_rules, unknown};
-use crate::args::{actor, json as json_argument, missing, stored, uuid};
+use crate::args::{actor, json as json_argument, missing, uuid};
 use crate::{audit, locks, settings};
 
 skill_pg::columns! {
@@ -288,13 +288,13 @@ fn set_rule_key(call: &Call) -> Answer {
 }
 
 fn rule_data(id: Uuid) -> Result<Value, Fault> {
-    let text = spi::one::<String>(
+    let data = spi::one::<Value>(
         "SELECT rule_data::text FROM skill_system.rule_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Caller,
         See::Statement,
         &[arg(id)],
     );
-    text.map(|text| stored(Some(text))).ok_or_else(|| unknown("rule version", id))
+    data.ok_or_else(|| unknown("rule version", id))
 }
 
 pg_function!(diff_rules);

@@ -9,7 +9,6 @@ use skill_pg::{Uuid, arg};
 
 use super::approval;
 use super::model::{self, Head, Version};
-use crate::args::stored;
 
 /// The content of a version.
 pub struct Content {
@@ -21,7 +20,7 @@ pub struct Content {
 
 /// Reads a version as the tables' owner.
 pub fn content(version: &Version) -> Result<Content, Fault> {
-    let found = spi::first::<(String, Option<String>, Option<String>)>(
+    let found = spi::first::<(String, Option<Value>, Option<Value>)>(
         "SELECT body, frontmatter::text, manifest::text FROM skill_system.skill_versions \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
@@ -29,12 +28,7 @@ pub fn content(version: &Version) -> Result<Content, Fault> {
         &[arg(version.id)],
     );
     let (body, frontmatter, manifest) = found.ok_or_else(|| no_body(version))?;
-    Ok(Content {
-        body,
-        files: files(version.id, As::Owner, See::OwnWrites),
-        frontmatter: frontmatter.map(|text| stored(Some(text))),
-        manifest: manifest.map(|text| stored(Some(text))),
-    })
+    Ok(Content { body, files: files(version.id, As::Owner, See::OwnWrites), frontmatter, manifest })
 }
 
 fn no_body(version: &Version) -> Fault {

@@ -11,7 +11,6 @@ use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Call, FromRow, Returned, Row, Uuid, arg};
 
-use crate::args::stored;
 use crate::locks;
 use crate::versioned::Namespaces;
 
@@ -272,7 +271,7 @@ pub fn head_metadata(head: &Head) -> SkillMetadata {
         HEAD_JSON,
         "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
     );
-    SkillMetadata::from_json(&stored(spi::one(SQL, As::Owner, See::OwnWrites, &[arg(head.id)])))
+    SkillMetadata::from_json(&spi::one::<Value>(SQL, As::Owner, See::OwnWrites, &[arg(head.id)]).unwrap_or_default())
 }
 
 /// A version brings this metadata.
@@ -287,12 +286,13 @@ pub fn brings(version: &Version, metadata: &Value) -> bool {
 
 /// The metadata that a version brings, as JSON.
 pub fn version_metadata(version: &Version) -> Value {
-    stored(spi::one(
+    spi::one::<Value>(
         "SELECT about::text FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
         See::OwnWrites,
         &[arg(version.id)],
-    ))
+    )
+    .unwrap_or_default()
 }
 
 /// The `effects` column. An effect that is NULL becomes one that no policy allows.

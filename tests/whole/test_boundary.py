@@ -175,7 +175,6 @@ def quote(text):
 # What a function that read the table may end with, when a column of it has another type.
 OF_THE_TYPE = {
     "XX001": "the library compared the type",
-    "39P01": "a trigger compared the columns of its row",
     "55000": "the audit trail compared all columns of its tables",
     "42883": "the server has no such operator or function",
     "42804": "the server: the types do not match",
@@ -293,3 +292,46 @@ def test_import_of_other_columns(attempt, db):
                 # The status is read as text: an invalid status is refused, whatever its type.
                 wanted = "22P02" if column == "status" else "55000"
                 assert attempt(tenant, change, run).startswith(wanted), (table, column, kind)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "statement"),
+    [
+        ("runs", "status", "UPDATE skill_system.runs SET goal = 'other'"),
+        ("policy_profiles", "allowed_effects", "INSERT INTO skill_system.policy_profiles (name) VALUES ('another')"),
+    ],
+)
+def test_own_tables_changed_by_hand(db, table, column, statement):
+    """The error is not the one of a trigger on somebody else's table, which would tell to drop the extension's own."""
+    with db.transaction(force_rollback=True):
+        db.execute("SET LOCAL skill_system.allow_unprotected = on")
+        db.execute("SELECT skill_system.create_policy('of_the_test', '{db.read}')")
+        db.execute("SELECT skill_system.log_run('s', 'op', 'ok')")
+        db.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        db.execute(f"ALTER TABLE skill_system.{table} RENAME COLUMN {column} TO renamed")
+        db.execute(f"ALTER TABLE skill_system.{table} ADD COLUMN {column} integer DEFAULT 1")
+        with pytest.raises(psycopg.Error) as caught:
+            db.execute(statement)
+    error = caught.value
+    assert error.sqlstate == "XX001", (error.sqlstate, str(error))
+    assert "health()" in error.diag.message_hint and "Drop" not in error.diag.message_hint
+
+
+def test_stored_json_that_cannot_be_read(db):
+    """Nothing is what an unreadable value must not be taken for."""
+    with db.transaction(force_rollback=True):
+        db.execute(
+            'SELECT skill_system.create_template(\'test\', \'[{"label": "Plat"}, {"label": "Waiver"}]\', \'[0, 1]\')'
+        )
+        filing = db.execute("SELECT (skill_system.create_checklist('E-1', 'well', 'test')).checklist_id").fetchone()[0]
+        assert len(db.execute("SELECT * FROM skill_system.missing_items(%s)", [filing]).fetchall()) == 2
+        deep = "[" * 300 + "]" * 300
+        db.execute("SET LOCAL session_replication_role = replica")
+        db.execute(
+            "UPDATE skill_system.filing_checklists SET items = %s WHERE id = %s", [f'[{{"label": {deep}}}]', filing]
+        )
+        db.execute("SET LOCAL session_replication_role = origin")
+        with pytest.raises(psycopg.errors.DataCorrupted, match="a stored JSON value cannot be read"), db.transaction():
+            db.execute("SELECT * FROM skill_system.missing_items(%s)", [filing])
+        with pytest.raises(psycopg.errors.DataCorrupted, match="a stored JSON value cannot be read"), db.transaction():
+            db.execute("SELECT skill_system.update_checklist_item(%s, 0, 'complete')", [filing])

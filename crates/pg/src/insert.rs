@@ -101,12 +101,12 @@ impl<'r, const N: usize> TableRow<'r, N> {
         }
     }
 
-    /// Column `n`, counted from 0. Raises 39P01 when it has another type, or is NULL and `T` is no `Option`.
+    /// Column `n`, counted from 0. Raises XX001 (39P01 in a trigger of a foreign table) when it has another type, or is NULL and `T` is no `Option`.
     pub fn get<'s, T: Field<'s>>(&'s self, n: usize) -> T {
         let (name, oid) = self.columns.0[n];
         let datum = (!self.nulls[n]).then_some(self.values[n]);
         // SAFETY: the columns were checked; the tuple and the memory live as long as the row.
-        unsafe { read(datum, oid, self.memory, Place::Attribute(name)) }
+        unsafe { read(datum, oid, self.memory, Place::Attribute(name, (*self.desc).tdtypeid)) }
     }
 
     /// The row as a tuple of the table, with other values in some columns.
@@ -115,7 +115,7 @@ impl<'r, const N: usize> TableRow<'r, N> {
         unsafe {
             in_memory(self.memory, || {
                 for (n, value) in changes {
-                    check_type(value, &self.columns.0[*n]);
+                    check_type(value, &self.columns.0[*n], (*self.desc).tdtypeid);
                     let datum = value.datum();
                     self.nulls[*n] = datum.is_none();
                     self.values[*n] = datum.unwrap_or(pg_sys::Datum::from(0));
@@ -126,9 +126,9 @@ impl<'r, const N: usize> TableRow<'r, N> {
     }
 }
 
-fn check_type(value: &Arg, (name, oid): &(&'static CStr, Oid)) {
+fn check_type(value: &Arg, (name, oid): &(&'static CStr, Oid), row_type: Oid) {
     if value.oid() != *oid && !value.fits(*oid) {
-        super::value::wrong_type(&type_name(value.oid()), *oid, Place::Attribute(name));
+        super::value::wrong_type(&type_name(value.oid()), *oid, Place::Attribute(name, row_type));
     }
 }
 
@@ -269,8 +269,9 @@ impl<const N: usize> Inserter<N> {
         // SAFETY: everything was opened by `open` and is still open; the slot has N columns of the checked types.
         unsafe {
             pg_sys::ExecClearTuple(slot);
+            let row_type = (*(*slot).tts_tupleDescriptor).tdtypeid;
             for (n, value) in values.iter().enumerate() {
-                check_type(value, &self.columns.0[n]);
+                check_type(value, &self.columns.0[n], row_type);
                 let datum = value.datum();
                 *(*slot).tts_isnull.add(n) = datum.is_none();
                 *(*slot).tts_values.add(n) = datum.unwrap_or(pg_sys::Datum::from(0));
@@ -286,7 +287,7 @@ impl<const N: usize> Inserter<N> {
             pg_sys::slot_getsomeattrs_int(slot, 1);
             let datum = (!*(*slot).tts_isnull).then_some(*(*slot).tts_values);
             let (name, oid) = self.columns.0[0];
-            let stored = read(datum, oid, pg_sys::CurrentMemoryContext, Place::Attribute(name));
+            let stored = read(datum, oid, pg_sys::CurrentMemoryContext, Place::Attribute(name, row_type));
             // Nothing of the row is kept, its buffer included: the slot may live longer than the statement.
             pg_sys::ExecClearTuple(slot);
             let scratch = (*estate).es_per_tuple_exprcontext;

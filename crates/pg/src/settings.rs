@@ -28,8 +28,8 @@ pub fn connection_options(prefix: &str) -> Vec<ConnectionOption> {
     // SAFETY: the server's array of settings, whose names are NUL-terminated; nothing in the loop changes it. Connection
     // options exist inside of sessions only, which load libraries in a transaction.
     unsafe {
-        for i in 0..guc_count() {
-            let setting = &**guc_array().add(i);
+        for setting in all() {
+            let setting = &*setting;
             let name = CStr::from_ptr(setting.name);
             let has_prefix =
                 name.to_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
@@ -49,22 +49,19 @@ pub fn connection_options(prefix: &str) -> Vec<ConnectionOption> {
     found
 }
 
-fn guc_count() -> usize {
-    // SAFETY: no preconditions.
-    unsafe { pg_sys::GetNumConfigOptions() as usize }
-}
-
-#[cfg(feature = "pg15")]
-fn guc_array() -> *mut *mut pg_sys::config_generic {
-    // SAFETY: no preconditions.
-    unsafe { pg_sys::get_guc_variables() }
-}
-
-#[cfg(not(feature = "pg15"))]
-fn guc_array() -> *mut *mut pg_sys::config_generic {
-    let mut count = 0;
-    // SAFETY: no preconditions; the array is a copy in the current memory context.
-    unsafe { pg_sys::get_guc_variables(&mut count) }
+/// All settings of this process.
+fn all() -> Vec<*mut pg_sys::config_generic> {
+    // SAFETY: the server's array of as many pointers as it says; only the pointers are copied.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let (variables, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
+        #[cfg(not(feature = "pg15"))]
+        let (variables, count) = {
+            let mut count = 0;
+            (pg_sys::get_guc_variables(&mut count), count)
+        };
+        std::slice::from_raw_parts(variables, count as usize).to_vec()
+    }
 }
 
 /// Sets a value that survives ROLLBACK and reaches parallel workers.

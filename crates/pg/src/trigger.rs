@@ -254,7 +254,7 @@ impl<'c> Trigger<'c> {
     fn column_for(&self, name: &CStr, value: &Arg) -> i32 {
         let (number, oid) = self.column(name);
         if value.oid() != oid && !value.fits(oid) {
-            wrong_type(&type_name(value.oid()), oid, Place::Attribute(name));
+            wrong_type(&type_name(value.oid()), oid, self.place(name));
         }
         number
     }
@@ -329,7 +329,7 @@ impl<'c> Trigger<'c> {
     fn value<'t, T: Field<'t>>(&'t self, tuple: pg_sys::HeapTuple, name: &CStr) -> T {
         let (datum, oid) = self.datum(tuple, name);
         // SAFETY: the type is that of the column; the row and the memory live as long as the call.
-        unsafe { read(datum, oid, self.call.memory(), Place::Attribute(name)) }
+        unsafe { read(datum, oid, self.call.memory(), self.place(name)) }
     }
 
     fn datum(&self, tuple: pg_sys::HeapTuple, name: &CStr) -> (Option<pg_sys::Datum>, Oid) {
@@ -337,11 +337,7 @@ impl<'c> Trigger<'c> {
         if tuple.is_null() {
             raise(Fault::new(
                 Code::Internal,
-                format!(
-                    "function {}: row of {} does not exist in this event",
-                    current_function(),
-                    Place::Attribute(name)
-                ),
+                format!("function {}: row of {} does not exist in this event", current_function(), self.place(name)),
             ));
         }
         let mut null = false;
@@ -350,9 +346,14 @@ impl<'c> Trigger<'c> {
         ((!null).then_some(datum), oid)
     }
 
+    fn place<'n>(&self, name: &'n CStr) -> Place<'n> {
+        // SAFETY: the relation's descriptor.
+        Place::Attribute(name, unsafe { (*(*self.data.tg_relation).rd_att).tdtypeid })
+    }
+
     /// Number and type of a column.
     fn column(&self, name: &CStr) -> (i32, Oid) {
-        self.find_column(name).unwrap_or_else(|| missing_column(Place::Attribute(name)))
+        self.find_column(name).unwrap_or_else(|| missing_column(self.place(name)))
     }
 
     fn find_column(&self, name: &CStr) -> Option<(i32, Oid)> {

@@ -143,7 +143,8 @@ impl<'a, T: FromSql<'a>> Field<'a> for Option<T> {
 pub(crate) enum Place<'a> {
     Argument(usize),
     Column(i32),
-    Attribute(&'a CStr),
+    /// Of a table, whose row type it is.
+    Attribute(&'a CStr, Oid),
 }
 
 impl std::fmt::Display for Place<'_> {
@@ -151,7 +152,7 @@ impl std::fmt::Display for Place<'_> {
         match self {
             Place::Argument(n) => write!(f, "argument {}", n + 1),
             Place::Column(n) => write!(f, "result column {n}"),
-            Place::Attribute(name) => write!(f, "column \"{}\"", name.to_string_lossy()),
+            Place::Attribute(name, _) => write!(f, "column \"{}\"", name.to_string_lossy()),
         }
     }
 }
@@ -180,17 +181,24 @@ pub(crate) unsafe fn read<'a, T: Field<'a>>(
 }
 
 impl Place<'_> {
-    /// The fault of a value there: a trigger may be anybody's, everything else is as the extension declared it.
+    /// A column of a table that is not the extension's.
+    fn is_foreign(&self) -> bool {
+        let Place::Attribute(_, row_type) = self else { return false };
+        // SAFETY: catalogue look-ups inside a transaction; both return InvalidOid for what does not exist.
+        unsafe { pg_sys::get_rel_namespace(pg_sys::get_typ_typrelid(*row_type)) != super::sys::schema() }
+    }
+
+    /// The fault of a value there: a trigger may be on any table, everything else is as the extension declared it.
     fn fault(&self, message: String) -> Fault {
         let message = format!("function {}: {message}", current_function());
-        match self {
-            Place::Attribute(_) => Fault::new(Code::TriggerProtocolViolated, message)
+        if self.is_foreign() {
+            return Fault::new(Code::TriggerProtocolViolated, message)
                 .detail("The function is made for triggers of a table of the extension.")
-                .hint("Drop the trigger that calls it."),
-            _ => Fault::new(Code::DataCorrupted, message).hint(
-                "The installed objects do not fit the library: compare SELECT * FROM skill_system.version_info();",
-            ),
+                .hint("Drop the trigger that calls it.");
         }
+        Fault::new(Code::DataCorrupted, message)
+            .detail("The installed objects, or what was written past the extension, do not fit the library.")
+            .hint("SELECT * FROM skill_system.health() WHERE status <> 'ok'; names what was changed.")
     }
 }
 
@@ -236,6 +244,26 @@ by_value! {
         | pg_sys::REGNAMESPACEOID | pg_sys::REGTYPEOID, datum => Oid::from(datum.value() as u32);
     Timestamptz, "timestamp with time zone", pg_sys::TIMESTAMPTZOID, datum => Timestamptz(datum.value() as i64);
     Date, "date", pg_sys::DATEOID, datum => Date(datum.value() as i32);
+}
+
+/// JSON that a statement selects as text.
+impl FromSql<'_> for serde_json::Value {
+    const NAME: &'static str = "text";
+
+    fn accepts(oid: Oid) -> bool {
+        oid == pg_sys::TEXTOID
+    }
+
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self {
+        // SAFETY: the caller's.
+        let text = unsafe { <&str as FromSql>::from_datum(datum, oid, memory) };
+        serde_json::from_str(text).unwrap_or_else(|error| {
+            let message = format!("function {}: a stored JSON value cannot be read", current_function());
+            raise(
+                Fault::new(Code::DataCorrupted, message).detail(format!("It was written past the extension: {error}.")),
+            )
+        })
+    }
 }
 
 impl FromSql<'_> for Uuid {

@@ -17,7 +17,6 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Uuid, arg, pg_function};
 
 use super::served::{FROM, Filter, SELECT};
-use crate::args::stored;
 use crate::skills::content;
 use crate::skills::model::head_and_version;
 
@@ -132,7 +131,7 @@ fn skills_index(call: &Call) -> Answer {
     let mut index = SkillsIndex::default();
     spi::stream(SQL, &[arg(namespace)], |row| {
         if filter.allows(row) {
-            index.add(row.get(1), &stored(row.get(4)), row.get(5));
+            index.add(row.get(1), &row.get(4), row.get(5));
         }
         Ok(())
     })?;

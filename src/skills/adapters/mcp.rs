@@ -12,7 +12,6 @@ use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Call, Row, arg, pg_function};
 
 use super::served::{FROM, Filter, SELECT};
-use crate::args::stored;
 
 /// How long a client may keep an answer: changes are rare, but a skill that was switched off should be gone soon.
 const TTL_MS: u32 = 60_000;
@@ -30,13 +29,13 @@ const ENTRY: &str = concatcp!(
 /// An entry from a row of [`ENTRY`], or `None` where its front matter is not one that clients accept.
 fn entry(namespace: &str, row: &Row) -> Option<Value> {
     let name: &str = row.get(1);
-    let frontmatter = logic::conforming(stored(row.get(4)), name, row.get(2))?;
+    let frontmatter = logic::conforming(row.get::<Option<Value>>(4).unwrap_or_default(), name, row.get(2))?;
     let resource = |path: &str, sha256: &str, size: i64| {
         let uri = logic::uri(namespace, name, path);
         json!({"uri": uri, "digest": format!("sha256:{sha256}"), "size": size})
     };
     let mut resources = vec![resource(MAIN, row.get(5), row.get::<i32>(6).into())];
-    for file in stored(row.get(7)).as_array().into_iter().flatten() {
+    for file in row.get::<Option<Value>>(7).unwrap_or_default().as_array().into_iter().flatten() {
         resources.push(resource(
             file[0].as_str().unwrap_or_default(),
             file[1].as_str().unwrap_or_default(),

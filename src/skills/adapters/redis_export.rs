@@ -14,7 +14,7 @@ use skill_pg::{Answer, Call, Row, RowSet, Uuid, arg, pg_function};
 
 use super::bundles::zip;
 use super::runtime_sdk::client_time;
-use crate::args::{missing, stored};
+use crate::args::missing;
 use crate::skills::content;
 
 /// The hash fields with the columns that they are filled from.
@@ -52,7 +52,7 @@ impl CachedSkill {
             namespace: row.get(1),
             skill_name: row.get(2),
             version_id: row.get(3),
-            row: stored(row.get(4)).as_object().cloned().unwrap_or_default(),
+            row: row.get::<Value>(4).as_object().cloned().unwrap_or_default(),
         }
     }
 

@@ -13,7 +13,7 @@ use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Arg, Call, Oid, Row, RowSet, Uuid, arg, pg_function};
 
-use crate::args::{self, missing, stored};
+use crate::args::{self, missing};
 
 fn locator(id: Uuid) -> String {
     format!("{OWN_SOURCE}#{id}")
@@ -135,7 +135,7 @@ struct Scanned {
 
 impl Scanned {
     fn read(row: &Row) -> Self {
-        Scanned { locator: row.get(1), row: stored(row.get(2)).as_object().cloned().unwrap_or_default() }
+        Scanned { locator: row.get(1), row: row.get::<Value>(2).as_object().cloned().unwrap_or_default() }
     }
 
     fn name(&self) -> &str {

@@ -14,7 +14,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Oid, Uuid, arg, pg_function, sys};
 
-use crate::args::{self, missing, stored};
+use crate::args::{self, missing};
 use crate::settings;
 use crate::skills::approval;
 use crate::skills::content;
@@ -84,7 +84,7 @@ fn approved_with(key_id: &str, body: &str) -> Option<String> {
 fn version_info(state: &State, previous: Option<Status>) -> Value {
     const SQL: &str = concatcp!("SELECT (", VERSIONS, ")::text");
     let args = [arg(&state.skill_name), arg(state.skill_id), arg(state.version_id)];
-    let mut list = stored(spi::one(SQL, As::Owner, See::OwnWrites, &args));
+    let mut list = spi::one::<Value>(SQL, As::Owner, See::OwnWrites, &args).unwrap_or_default();
     let mut info = list.get_mut(0).map(Value::take).unwrap_or_default();
     if let Some(members) = info.as_object_mut() {
         members.remove("previous_status");
