@@ -23,6 +23,8 @@ pub struct Module {
     pub health: &'static [(&'static str, HealthCheck)],
     /// Rows of `maintain()`, in the order of the modules.
     pub maintenance: &'static [(&'static str, MaintenanceTask)],
+    /// Tables whose rows administrators maintain with INSERT, UPDATE and `delete_rows()`.
+    pub maintained_tables: &'static [&'static str],
 }
 
 /// Looks whether something is in order.
@@ -41,6 +43,7 @@ impl Module {
             transaction_ends: &[],
             health: &[],
             maintenance: &[],
+            maintained_tables: &[],
         }
     }
 }

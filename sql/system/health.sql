@@ -10,8 +10,7 @@ COMMENT ON FUNCTION skill_system.version_info() IS
 CREATE FUNCTION skill_system.health() RETURNS TABLE ("check" text, status text, detail text, hint text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_health' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.health() IS
-'One row per check: versions, keyring, roles, audit_protection, utility_guard, audit_partitions, audit_seal, sealer, row_security, '
-'dump_marking, stuck_runs, skills_integrity. status is ok, warning or error; hint is how to fix it. Example: SELECT * FROM '
+'One row per check of the installation and its modules. status is ok, warning or error; hint is how to fix it. Example: SELECT * FROM '
 'skill_system.health() WHERE status <> ''ok'';';
 
 CREATE FUNCTION skill_system.delete_rows(table_name regclass, key jsonb) RETURNS bigint

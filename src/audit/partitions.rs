@@ -1,10 +1,12 @@
 //! The months of `audit_logs`, created ahead.
 
+use serde_json::json;
 use skill_core::limits::check_day;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Call, Date, Oid, arg, pg_function, sys};
 
+use super::append::append_system;
 use super::bypass::{self, Bypass};
 use crate::module::{Batch, Check, Task};
 
@@ -44,12 +46,12 @@ fn create_audit_partition(call: &Call) -> Answer {
         .detail("Waiting for them would hold up all others who use it.")
         .hint("Try again when long and prepared transactions have ended; maintain() does."));
     }
-    Ok(call.answer(create(&name, &lower, &upper)))
+    Ok(call.answer(create(&name, &lower, &upper)?))
 }
 
 /// Creates the partition `name`; the bounds are written by the server. Records of the month in the default partition go
 /// there: each keeps its signature and its leaf.
-fn create(name: &str, lower: &str, upper: &str) -> Option<Oid> {
+fn create(name: &str, lower: &str, upper: &str) -> Result<Option<Oid>, Fault> {
     let table = format!("skill_system.{name}");
     let of_month = format!("WHERE created_at >= '{lower}' AND created_at < '{upper}'");
     let statements = [
@@ -75,15 +77,17 @@ fn create(name: &str, lower: &str, upper: &str) -> Option<Oid> {
         ),
     ];
     let delete = format!("DELETE FROM skill_system.audit_logs_default {of_month}");
-    let (attach, before) = statements.split_last()?;
-    for (bypass, sql) in before
-        .iter()
-        .map(|sql| (Bypass::Definition, sql))
-        .chain([(Bypass::Moving, &delete), (Bypass::Definition, attach)])
-    {
-        bypass::with(bypass, || spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]));
+    let [before @ .., attach] = &statements;
+    let execute = |bypass, sql: &str| bypass::with(bypass, || spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]));
+    for sql in before {
+        execute(Bypass::Definition, sql);
     }
-    spi::one(Once(&format!("SELECT '{table}'::regclass::oid")), As::Caller, See::OwnWrites, &[])
+    let moved = execute(Bypass::Moving, &delete);
+    execute(Bypass::Definition, attach);
+    if moved > 0 {
+        append_system("audit.records_moved", json!({"partition": name, "records": moved}))?;
+    }
+    Ok(spi::one(Once(&format!("SELECT '{table}'::regclass::oid")), As::Caller, See::OwnWrites, &[]))
 }
 
 /// The next month has its partition, and no month is in the default one.
@@ -101,7 +105,7 @@ pub fn check() -> Check {
     match spi::one::<String>(MONTHS, As::Owner, See::Statement, &[]) {
         None => Check::ok("next month has its partition, and audit_logs_default is empty"),
         Some(months) => Check::warning(
-            format!("audit_logs_default holds records of {months}, which can never be retired there"),
+            format!("audit_logs_default holds records of {months}, which cannot be retired there"),
             "SELECT skill_system.create_audit_partition('YYYY-MM-01'); moves a month while nobody uses the default partition; \
              maintain() tries it for this month.",
         ),

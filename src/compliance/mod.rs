@@ -28,6 +28,14 @@ use crate::{locks, settings};
 pub const MODULE: Module = Module {
     event_types: &["filing.", "rule.", "compliance."],
     transaction_ends: &[at_transaction_end],
+    maintained_tables: &[
+        "checklist_templates",
+        "entity_type_definitions",
+        "validation_presets",
+        "entity_field_definitions",
+        "entity_relationship_rules",
+        "rrc_field_mappings",
+    ],
     ..Module::new("compliance")
 };
 

@@ -91,8 +91,11 @@ impl Month {
             return Ok(());
         }
         Err(Fault::new(Code::UndefinedObject, format!("the audit trail has no partition for {}", self.name))
-            .detail("Records in audit_logs_default stay: only whole months are retired.")
-            .hint("SELECT * FROM skill_system.audit_retirements; lists what was retired before."))
+            .detail("Only partitions are retired; records of a month that has none are in audit_logs_default.")
+            .hint(
+                "SELECT skill_system.create_audit_partition('YYYY-MM-01'); moves them; SELECT * FROM \
+                 skill_system.audit_retirements; lists what was retired before.",
+            ))
     }
 }
 

@@ -21,6 +21,7 @@ pub use decide::{decision_row, enforce_effects, load_valid};
 pub const MODULE: Module = Module {
     event_types: &["policy."],
     caches: &[|change| POLICIES.with(|cache| cache.notice(change))],
+    maintained_tables: &["policy_profiles"],
     ..Module::new("policy")
 };
 

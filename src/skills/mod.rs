@@ -27,5 +27,6 @@ pub const MODULE: Module = Module {
     caches: &[links::notice],
     transaction_ends: &[history::at_transaction_end],
     health: &[("skills_integrity", api::integrity::health)],
+    maintained_tables: &["agents", "skill_artifacts", "skill_personas", "skill_code_blocks", "agent_definitions"],
     ..Module::new("skills")
 };

@@ -7,22 +7,7 @@ use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Call, Oid, arg, pg_function, sys};
 
 use crate::args::{json, missing};
-
-/// Tables whose rows administrators maintain with INSERT, UPDATE and this function.
-const TABLES: &[&str] = &[
-    "policy_profiles",
-    "checklist_templates",
-    "entity_type_definitions",
-    "validation_presets",
-    "entity_field_definitions",
-    "entity_relationship_rules",
-    "rrc_field_mappings",
-    "agents",
-    "skill_artifacts",
-    "skill_personas",
-    "skill_code_blocks",
-    "agent_definitions",
-];
+use crate::module;
 
 pg_function!(delete_rows);
 /// `delete_rows(table_name, key)` → how many.
@@ -34,9 +19,10 @@ fn delete_rows(call: &Call) -> Answer {
         invalid("key must be an object with at least one column").hint("For example '{\"name\": \"dev\"}'.")
     })?;
     let name = sys::relation_name(table).filter(|name| sys::find_table(&sys::c_string(name)) == Some(table));
-    let Some(name) = name.filter(|name| TABLES.contains(&name.as_str())) else {
+    let tables: Vec<&str> = module::all().iter().flat_map(|module| module.maintained_tables).copied().collect();
+    let Some(name) = name.filter(|name| tables.contains(&name.as_str())) else {
         return Err(Fault::new(Code::InvalidParameterValue, "not a table whose rows administrators delete")
-            .hint(format!("They are {}.", TABLES.join(", "))));
+            .hint(format!("They are {}.", tables.join(", "))));
     };
     const COLUMN: &str = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1 AND attname = $2 AND attnum > 0 AND NOT attisdropped)";
     for column in key.keys() {

@@ -1,5 +1,6 @@
 """health() names what is broken, cannot fail itself, and its hints heal: forty breakages."""
 
+import re
 import time
 
 import psycopg
@@ -246,6 +247,10 @@ def test_a_month_moves_out_of_the_default_partition(connect, fresh_database):
     ).fetchone()[0]
     assert "records of audit_logs_default" in detail
     assert connection.execute("SELECT count(*) FROM skill_system.audit_logs_default").fetchone() == (0,)
+    moved = connection.execute(
+        "SELECT event_data->'partition', event_data->'records' FROM skill_system.audit_logs WHERE event_type = 'audit.records_moved'"
+    ).fetchone()
+    assert re.fullmatch(r"audit_logs_\d{4}_\d\d", moved[0]) and moved[1] >= 3
     found = connection.execute("SELECT id FROM skill_system.audit_logs WHERE event_type = 'early'").fetchall()
     assert {id for (id,) in found} == set(ids)
     assert "audit_partitions" not in unhealthy(connection)

@@ -27,6 +27,7 @@ pub mod per_database;
 pub mod progress;
 pub mod row;
 pub mod row_json;
+mod schema;
 pub mod settings;
 pub mod spi;
 pub mod sys;

@@ -12,6 +12,7 @@ use skill_core::{Code, Fault};
 use super::error::{check_for_interrupts, raise};
 
 pub use super::error::c_string;
+pub use super::schema::schema;
 use super::value::Timestamptz;
 
 /// The innermost savepoint, or the transaction itself.
@@ -242,13 +243,6 @@ pub fn has_rights_of_named(role: &CStr) -> bool {
     // SAFETY: a catalogue look-up inside a transaction.
     let role = unsafe { pg_sys::get_role_oid(role.as_ptr(), true) };
     has_rights_of(role)
-}
-
-/// The schema of this extension; `InvalidOid` when there is none.
-pub fn schema() -> pg_sys::Oid {
-    // SAFETY: a catalogue look-up inside a transaction; the schema of the extension cannot be renamed
-    // (relocatable = false).
-    unsafe { pg_sys::get_namespace_oid(c"skill_system".as_ptr(), true) }
 }
 
 /// The oid of a relation of this extension's schema, if it exists.

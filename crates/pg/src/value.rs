@@ -9,6 +9,7 @@ use skill_core::{Code, Fault};
 
 use super::datum::{Layout, in_memory, is_text, raw_size, type_name, varlena_bytes};
 use super::error::{OrRaise, current_function, raise};
+use super::schema::schema;
 
 pub use pgrx::Uuid;
 
@@ -185,7 +186,7 @@ impl Place<'_> {
     fn is_foreign(&self) -> bool {
         let Place::Attribute(_, row_type) = self else { return false };
         // SAFETY: catalogue look-ups inside a transaction; both return InvalidOid for what does not exist.
-        unsafe { pg_sys::get_rel_namespace(pg_sys::get_typ_typrelid(*row_type)) != super::sys::schema() }
+        unsafe { pg_sys::get_rel_namespace(pg_sys::get_typ_typrelid(*row_type)) != schema() }
     }
 
     /// The fault of a value there: a trigger may be on any table, everything else is as the extension declared it.
