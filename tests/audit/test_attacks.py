@@ -1493,8 +1493,8 @@ def _(t, log):
     verify("counts_differ", 1, lines[:-1] + [json.dumps(last | {"records": last["records"] - 1})])
     # The end is cut off, with the last leaves or without.
     for cut in (lines[:-1], lines[:-9]):
-        assert skill_verify("export", "file", "--key", log.key, file="\n".join(cut) + "\n")[0] == 2
-    t.said("detected", "`skill-verify export` of a file without its end: exit status 2")
+        assert skill_verify("export", "file", "--key", log.key, file="\n".join(cut) + "\n")[0] == 3
+    t.said("detected", "`skill-verify export` of a file without its end: exit status 3")
 
 
 @attack(50, "A verifier that trusts the key inside the bundle")

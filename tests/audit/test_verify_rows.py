@@ -1,6 +1,7 @@
 """skill-verify agrees with the server on exported records, and finds what was changed in them."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def verify(db):
 
 
 def test_true_records_pass(verify, tmp_path):
-    assert verify(tmp_path, verify.lines) == (0, f"{len(verify.lines)} records, 0 problems\n", "")
+    status, output, error = verify(tmp_path, verify.lines)
+    assert (status, error) == (0, "") and output.startswith(f"OK: {len(verify.lines)} records with true signatures\n")
+    assert re.search(r"\n  time span  20\d\d-\S+Z to 20\d\d-\S+Z\n", output), output
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,8 @@ def test_a_changed_value_is_found(verify, tmp_path, column, value):
         status == 1
         and "line 1: " in output
         and "signature_mismatch" in output
-        and output.endswith("3 records, 1 problems\n")
+        and output.startswith("TAMPERED: ")
+        and "\n  problems   1\n  records    3\n" in output
     )
 
 
@@ -87,7 +91,7 @@ def test_another_log_or_key_is_found(verify, tmp_path):
 
 def test_unusable_input_is_status_2_or_named(verify, tmp_path):
     status, output, _ = verify(tmp_path, ["{", "[]", "{}"])
-    assert status == 1 and output.endswith("3 records, 3 problems\n")
+    assert status == 1 and "\n  problems  3\n  records   3\n" in output
     status, _, error = verify(tmp_path, [], keyring="{}")
     assert status == 2 and "keyring" in error
 
@@ -124,9 +128,9 @@ def test_an_export_of_the_server_passes(ledger, db, tmp_path):
     export = ledger.file("export", "\n".join(ledger.lines) + "\n")
     (tmp_path / "keyring.json").write_text(db.execute("SELECT pg_read_file('skill_system_keyring.json')").fetchone()[0])
     status, output = ledger("export", export, "--keyring", tmp_path / "keyring.json")
-    assert status == 0 and output.startswith(f"{len(ledger.lines) - 2} records, 0 missing, 0 retired in leaves [0,"), (
-        output
-    )
+    assert status == 0 and output.startswith("OK: every leaf was recomputed from its record"), output
+    assert f"\n  records     {len(ledger.lines) - 2}, 0 missing, 0 retired\n  leaves      [0," in output, output
+    assert "\n  signatures  checked with the keyring\n" in output, output
     status, output = ledger("export", export, "--json", key=None)
     assert status == 3 and json.loads(output)["records"] == len(ledger.lines) - 2
     part = db.execute(
@@ -134,7 +138,7 @@ def test_an_export_of_the_server_passes(ledger, db, tmp_path):
         "FROM skill_system.audit_logs WHERE event_type = 'later')) line"
     ).fetchone()[0]
     status, output = ledger("export", ledger.file("part", part + "\n"))
-    assert status == 0 and output.startswith("300 records"), output
+    assert status == 0 and "\n  records     300, 0 missing" in output, output
 
 
 def test_a_changed_export_of_the_server_is_found(ledger):

@@ -11,12 +11,14 @@ use skill_core::audit::keyring::Keyring;
 use skill_core::ledger::checkpoint::{Checkpoint, CheckpointError, VerifierKey};
 use skill_core::tree::{Hash, RangeHasher};
 
+use crate::checkpoints::lacking;
 use crate::json::members;
 use crate::pieces;
 use crate::ranges::{retired_ranges, uncovered};
 use crate::record::{self, Line};
-use crate::report::{Finding, Outcome, Progress, Report, Unusable};
+use crate::report::{Finding, Outcome, Progress, Report, Unusable, key_line};
 use crate::rows::VALUE_MISSING;
+use crate::time::{Span, utc};
 
 /// Separate runs of retired leaves, or ranges named by retirement records, that are kept in mind.
 const MAX_RANGES: usize = 100_000;
@@ -183,6 +185,7 @@ struct Piece {
     records: u64,
     missing: u64,
     retired: u64,
+    span: Option<Span>,
     parts: Vec<Part>,
     findings: Vec<Finding>,
     retirements: Vec<Retirement>,
@@ -307,6 +310,7 @@ impl Worker<'_> {
         match &record.whole {
             None => self.finding("value_missing", leaf, record.id, VALUE_MISSING),
             Some(whole) => {
+                self.piece.span = Span::join(self.piece.span, Some(Span::of(whole.created_at)));
                 if let Some(Err((code, detail))) = self.keyring.map(|ring| whole.verify(ring, &self.buffer)) {
                     self.finding(code, leaf, record.id, detail);
                 }
@@ -369,6 +373,7 @@ struct Merger<'a, W> {
     next: u64,
     lines: u64,
     counts: [u64; 3],
+    span: Option<Span>,
     last_ids: Vec<u128>,
     runs: Vec<(u64, u64)>,
     retirements: Vec<Retirement>,
@@ -408,6 +413,7 @@ impl<W: Write> Merger<'_, W> {
         for (sum, more) in self.counts.iter_mut().zip([piece.records, piece.missing, piece.retired]) {
             *sum = sum.saturating_add(more);
         }
+        self.span = Span::join(self.span, piece.span);
         self.lines += piece.lines;
         piece.failed.map_or(Ok(()), |what| Err(malformed(self.lines, what)))
     }
@@ -444,12 +450,10 @@ impl<W: Write> Merger<'_, W> {
         Ok(())
     }
 
-    /// Checks that need the whole file.
-    fn finish(mut self) -> Result<[u64; 3], Unusable> {
+    /// Checks that need the whole file. False when its end is missing.
+    fn finish(&mut self) -> Result<bool, Unusable> {
         let manifest = self.manifest;
-        let Some(mut end) = self.end.take() else {
-            return Err(Unusable("the export ends before its last line".into()));
-        };
+        let Some(mut end) = self.end.take() else { return Ok(false) };
         let marked = end.remove("skill_system_export_end") == Some(json!(1));
         let said = ["records", "missing", "retired"].map(|name| end.remove(name));
         end.insert("skill_system_export".into(), json!(1));
@@ -482,7 +486,7 @@ impl<W: Write> Merger<'_, W> {
             }
         }
         self.retired()?;
-        Ok(self.counts)
+        Ok(true)
     }
 
     fn retired(&mut self) -> Result<(), Unusable> {
@@ -552,6 +556,7 @@ pub fn check(
         next: manifest.start,
         lines: 1,
         counts: [0; 3],
+        span: None,
         last_ids: Vec::new(),
         runs: Vec::new(),
         retirements: Vec::new(),
@@ -566,26 +571,31 @@ pub fn check(
             merger.add(piece)
         },
     )?;
-    let [records, missing, retired] = merger.finish()?;
+    let whole = merger.finish()?;
+    let Merger { counts: [records, missing, retired], span, .. } = merger;
     drop(progress);
-    let outcome = match (report.problems, keys) {
-        (1.., _) => Outcome::Problems,
-        (0, []) => Outcome::Unauthenticated,
-        _ => Outcome::Valid,
-    };
-    let Manifest { start, end, size, origin, .. } = &manifest;
-    let sentence = format!(
-        "{records} records, {missing} missing, {retired} retired in leaves [{start},{end}) of {size} of {origin}: {} problems{}",
-        report.problems,
-        match outcome {
-            Outcome::Valid => "; every leaf was recomputed and the root is the signed one",
-            Outcome::Problems => "",
-            Outcome::Unauthenticated => "; but no --key was given, so the root is not authenticated",
-        }
-    );
+    let Manifest { start, end, size, origin, root, checkpoint, .. } = &manifest;
+    let mut table = vec![
+        ("log", origin.clone()),
+        ("records", format!("{records}, {missing} missing, {retired} retired")),
+        ("leaves", format!("[{start},{end}) of {size}")),
+    ];
+    table.extend(span.map(Span::line));
+    let signatures = if keyring.is_some() { "checked with the keyring" } else { "not checked: no --keyring" };
+    table.extend([
+        ("checkpoint", format!("{size} leaves, root {}", BASE64.encode(root))),
+        key_line(keys, checkpoint),
+        ("signatures", signatures.to_owned()),
+    ]);
     let facts = json!({
-        "origin": origin, "start": start, "end": end, "size": size, "root": BASE64.encode(manifest.root),
+        "origin": origin, "start": start, "end": end, "size": size, "root": BASE64.encode(root),
+        "first_at": span.map(|span| utc(span.first)), "last_at": span.map(|span| utc(span.last)),
         "records": records, "missing": missing, "retired": retired, "signatures_checked": keyring.is_some(),
     });
-    report.result(outcome, &sentence, facts)
+    let mut lacking = lacking(keys).to_vec();
+    if !whole {
+        lacking.push("the export ends before its last line");
+    }
+    let sentence = "every leaf was recomputed from its record, and they lead to the root that was signed";
+    report.finish(sentence, &lacking, table, facts)
 }

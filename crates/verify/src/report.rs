@@ -1,13 +1,21 @@
-//! What is reported, to a person or to a program.
+//! What is reported, to a person or to a program: a verdict first, then what was found, then a table.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use skill_core::ledger::checkpoint::{Checkpoint, VerifierKey};
 
 /// The input or the call cannot be used: exit status 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable(pub String);
+
+impl Unusable {
+    /// The same, with the file that it is about.
+    pub fn of(self, file: &str) -> Unusable {
+        Unusable(format!("{}: {}", if file == "-" { "standard input" } else { file }, self.0))
+    }
+}
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +23,8 @@ pub enum Outcome {
     /// All is as it was signed.
     Valid,
     Problems,
-    /// Nothing contradicts itself, and no key authenticates it.
-    Unauthenticated,
+    /// Nothing contradicts itself, but something that a verdict needs is missing.
+    Incomplete,
 }
 
 impl Outcome {
@@ -24,18 +32,29 @@ impl Outcome {
         match self {
             Outcome::Valid => 0,
             Outcome::Problems => 1,
-            Outcome::Unauthenticated => 3,
+            Outcome::Incomplete => 3,
         }
     }
 
-    fn as_str(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
-            Outcome::Valid => "true",
-            Outcome::Problems => "problems",
-            Outcome::Unauthenticated => "not authenticated: no key was given",
+            Outcome::Valid => "OK",
+            Outcome::Problems => "TAMPERED",
+            Outcome::Incomplete => "INCOMPLETE",
+        }
+    }
+
+    fn colour(self) -> u8 {
+        match self {
+            Outcome::Valid => 32,
+            Outcome::Problems => 31,
+            Outcome::Incomplete => 33,
         }
     }
 }
+
+/// Why nothing is authenticated.
+pub const NO_KEY: &str = "no --key was given, so it is not authenticated";
 
 /// Something that is not as it should be, or that somebody must look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +73,16 @@ impl Finding {
     pub fn new(code: &'static str, detail: impl Into<String>) -> Finding {
         Finding { code, line: None, leaf: None, id: None, detail: detail.into() }
     }
+
+    /// For a person, on one line.
+    pub fn sentence(&self) -> String {
+        let Finding { code, line, leaf, id, detail } = self;
+        let mut place = Vec::new();
+        place.extend(line.map(|line| format!("line {line}: ")));
+        place.extend(leaf.map(|leaf| format!("leaf {leaf}: ")));
+        place.extend(id.map(|id| format!("record {}: ", uuid::Uuid::from_bytes(id))));
+        harmless(&format!("{}{code}: {detail}", place.concat()))
+    }
 }
 
 /// Escapes control characters, so that the input cannot control the terminal.
@@ -61,39 +90,88 @@ pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// Writes findings as they come and the result at the end.
+/// "1 problem", "2 problems".
+pub fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Lines of the table: what, and its value.
+pub type Table = Vec<(&'static str, String)>;
+
+/// The key that signed, of those that were given.
+pub fn key_line(keys: &[VerifierKey], note: &str) -> (&'static str, String) {
+    let signed = |key: &&VerifierKey| Checkpoint::verify(note, std::slice::from_ref(*key)).is_ok();
+    let what = match keys.iter().find(signed) {
+        Some(key) => key.fingerprint(),
+        None if keys.is_empty() => "none given".to_owned(),
+        None => "none of those given signed this".to_owned(),
+    };
+    ("key", what)
+}
+
+/// Most findings that are kept for the page of `export --html`.
+const MAX_KEPT: usize = 1000;
+
+/// Writes findings as they come and the result at the end. The first problem decides the verdict, so it comes first
+/// although nothing is held back.
 pub struct Report<W> {
     out: W,
     json: bool,
+    colour: bool,
     /// How many problems there were.
     pub problems: u64,
+    begun: bool,
+    notes: Vec<Finding>,
+    /// The first problems and the verdict, for the page.
+    pub kept: Vec<String>,
+    /// Only the verdict is written, without the table.
+    brief: bool,
 }
 
 fn told(result: std::io::Result<()>) -> Result<(), Unusable> {
-    result.map_err(|e| Unusable(format!("the report cannot be written: {e}")))
+    result.map_err(|e| Unusable(format!("could not write the report: {e}")))
 }
 
 impl<W: Write> Report<W> {
     /// To standard output or a test; `json` is one object a line.
     pub fn new(out: W, json: bool) -> Report<W> {
-        Report { out, json, problems: 0 }
+        let colour = !json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Report { out, json, colour, problems: 0, begun: false, notes: Vec::new(), kept: Vec::new(), brief: false }
+    }
+
+    fn begin(&mut self, outcome: Outcome, sentence: &str) -> Result<(), Unusable> {
+        self.begun = true;
+        let (on, off) =
+            if self.colour { (format!("\x1b[1;{}m", outcome.colour()), "\x1b[0m") } else { (String::new(), "") };
+        told(writeln!(self.out, "{on}{}{off}: {}", outcome.word(), harmless(sentence)))?;
+        std::mem::take(&mut self.notes).iter().try_for_each(|note| self.write_finding("note", note))
     }
 
     pub fn problem(&mut self, finding: &Finding) -> Result<(), Unusable> {
         self.problems += 1;
+        if self.kept.len() < MAX_KEPT {
+            self.kept.push(finding.sentence());
+        }
+        if !self.begun && !self.json {
+            self.begin(Outcome::Problems, "it is not what was signed")?;
+        }
         self.write_finding("problem", finding)
     }
 
     /// Nothing wrong, but something the verifier cannot see for itself.
     pub fn record_finding(&mut self, finding: &Finding) -> Result<(), Unusable> {
-        self.write_finding("note", finding)
+        if self.begun || self.json {
+            return self.write_finding("note", finding);
+        }
+        self.notes.push(finding.clone());
+        Ok(())
     }
 
     fn write_finding(&mut self, kind: &str, finding: &Finding) -> Result<(), Unusable> {
         let Finding { code, line, leaf, id, detail } = finding;
-        let id = id.map(|id| uuid::Uuid::from_bytes(id).to_string());
         told(if self.json {
             let mut object = json!({ "kind": kind, "code": code, "detail": detail });
+            let id = id.map(|id| uuid::Uuid::from_bytes(id).to_string());
             for (name, value) in
                 [("line", line.map(Value::from)), ("leaf", leaf.map(Value::from)), ("id", id.map(Value::from))]
             {
@@ -103,28 +181,67 @@ impl<W: Write> Report<W> {
             }
             writeln!(self.out, "{object}")
         } else {
-            let mut place = Vec::new();
-            place.extend(line.map(|line| format!("line {line}: ")));
-            place.extend(leaf.map(|leaf| format!("leaf {leaf}: ")));
-            place.extend(id.map(|id| format!("record {id}: ")));
             let mark = if kind == "note" { "note: " } else { "" };
-            writeln!(self.out, "{mark}{}{code}: {}", place.concat(), harmless(detail))
+            writeln!(self.out, "{mark}{}", finding.sentence())
         })
     }
 
-    /// The last line. `sentence` is for a person, `facts` for a program.
-    pub fn result(&mut self, outcome: Outcome, sentence: &str, facts: Value) -> Result<Outcome, Unusable> {
-        told(if self.json {
-            let mut object = json!({ "kind": "result", "result": outcome.as_str(), "problems": self.problems });
+    /// The end: OK with `sentence`, unless there were problems or something is `lacking`. `facts` are for a program.
+    pub fn finish(
+        &mut self,
+        sentence: &str,
+        lacking: &[&str],
+        table: Table,
+        facts: Value,
+    ) -> Result<Outcome, Unusable> {
+        let (outcome, sentence) = match (self.problems, lacking) {
+            (1.., _) => (Outcome::Problems, String::new()),
+            (0, []) => (Outcome::Valid, sentence.to_owned()),
+            (0, lacking) => (Outcome::Incomplete, lacking.join("; ")),
+        };
+        if self.json {
+            let mut object = json!({ "kind": "result", "verdict": outcome.word(), "problems": self.problems });
             if let (Value::Object(object), Value::Object(facts)) = (&mut object, facts) {
                 object.extend(facts);
             }
-            writeln!(self.out, "{object}")
+            if outcome == Outcome::Incomplete {
+                object["lacking"] = sentence.into();
+            }
+            told(writeln!(self.out, "{object}"))?;
         } else {
-            writeln!(self.out, "{}", harmless(sentence))
-        })?;
+            if !self.begun {
+                self.begin(outcome, &sentence)?;
+            }
+            if !self.brief {
+                self.write_table(outcome, &table)?;
+            }
+        }
         told(self.out.flush())?;
         Ok(outcome)
+    }
+
+    fn write_table(&mut self, outcome: Outcome, table: &Table) -> Result<(), Unusable> {
+        let problems = (outcome == Outcome::Problems).then(|| ("problems", self.problems.to_string()));
+        let rows: Vec<_> = problems.iter().chain(table).collect();
+        let width = rows.iter().map(|(what, _)| what.len()).max().unwrap_or_default();
+        for (what, value) in rows {
+            told(writeln!(self.out, "  {what:width$}  {}", harmless(value)))?;
+        }
+        Ok(())
+    }
+
+    /// The next round of a loop: from now on only its verdict.
+    pub fn again(&mut self) {
+        (self.problems, self.begun, self.brief) = (0, false, true);
+    }
+
+    /// Reading stopped. What was found before decides: nothing, and the input is unusable; a problem, and it stays one.
+    pub fn stopped(&mut self, error: Unusable) -> Result<Outcome, Unusable> {
+        if self.problems == 0 {
+            return Err(error);
+        }
+        let facts = json!({ "stopped": error.0 });
+        self.finish("", &[], vec![("stopped", error.0)], facts)
     }
 }
 

@@ -7,12 +7,14 @@ use skill_core::audit::keyring::Keyring;
 
 use crate::pieces::{self, Piece, TOO_LONG};
 use crate::record;
-use crate::report::{Finding, Outcome, Progress, Report, Unusable};
+use crate::report::{Finding, Outcome, Progress, Report, Unusable, count};
+use crate::time::Span;
 
 #[derive(Default)]
 struct Checked {
     lines: u64,
     records: u64,
+    span: Option<Span>,
     findings: Vec<Finding>,
 }
 
@@ -25,12 +27,12 @@ pub fn check(
     mut progress: Progress,
     report: &mut Report<impl Write>,
 ) -> Result<Outcome, Unusable> {
-    let (mut lines, mut records) = (0, 0);
+    let (mut lines, mut records, mut span) = (0, 0, None);
     let work = |piece: Piece| {
         let (mut checked, mut buffer) = (Checked::default(), Vec::new());
         let Piece::Lines(piece) = piece else {
             let finding = Finding { line: Some(1), ..Finding::new("record_too_large", TOO_LONG) };
-            return Checked { lines: 1, records: 1, findings: vec![finding] };
+            return Checked { lines: 1, records: 1, span: None, findings: vec![finding] };
         };
         for line in piece.split_inclusive(|b| *b == b'\n') {
             checked.lines += 1;
@@ -50,6 +52,7 @@ pub fn check(
                 Err(wrong) => Some(finding("malformed", None, &wrong)),
                 Ok(record::Line { id, whole: None, .. }) => Some(finding("value_missing", Some(id), VALUE_MISSING)),
                 Ok(record::Line { id, whole: Some(whole), .. }) => {
+                    checked.span = Span::join(checked.span, Some(Span::of(whole.created_at)));
                     whole.verify(keyring, &buffer).err().map(|(code, detail)| finding(code, Some(id), detail))
                 }
             });
@@ -63,12 +66,15 @@ pub fn check(
         }
         lines += checked.lines;
         records += checked.records;
+        span = Span::join(span, checked.span);
         progress.add(bytes, checked.records);
         Ok(())
     })?;
     drop(progress);
-    let outcome = if report.problems > 0 { Outcome::Problems } else { Outcome::Valid };
-    report.result(outcome, &format!("{records} records, {} problems", report.problems), json!({ "records": records }))
+    let mut table = vec![("records", records.to_string()), ("log id", uuid::Uuid::from_bytes(*log_id).to_string())];
+    table.extend(span.map(Span::line));
+    let sentence = format!("{} with true signatures", count(records, "record"));
+    report.finish(&sentence, &[], table, json!({ "records": records }))
 }
 
 /// Said of a row with a NULL or an infinite time where every record has a value.

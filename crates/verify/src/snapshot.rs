@@ -8,11 +8,11 @@ use skill_core::input::{canonical, sha256};
 use skill_core::ledger::checkpoint::{Checkpoint, CheckpointError, Proof, VerifierKey};
 use skill_core::tree::verify_inclusion;
 
-use crate::checkpoints::end;
+use crate::checkpoints::lacking;
 use crate::export::log_id;
 use crate::json::{JsonError, Parser, members};
 use crate::record;
-use crate::report::{Finding, Outcome, Report, Unusable};
+use crate::report::{Finding, Outcome, Report, Unusable, count};
 
 pub const MAX_DOCUMENT: usize = 256 << 20;
 
@@ -136,7 +136,7 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
         Err(error @ CheckpointError::Malformed) => return Err(Unusable(error.to_string())),
         Err(error) => {
             report.problem(&Finding::new("snapshot_not_signed", error.to_string()))?;
-            return end(report, keys, String::new(), Value::Null);
+            return report.finish("", lacking(keys), Vec::new(), Value::Null);
         }
     };
     let origin = statement.origin.as_str();
@@ -173,17 +173,27 @@ pub fn check(document: &str, keys: &[VerifierKey], report: &mut Report<impl Writ
         report.record_finding(&Finding::new("unproven", what))?;
     }
     let status = checklist["status"].as_str().unwrap_or("?").to_owned();
+    let (entity, domain) = (checklist["entity_id"].as_str(), checklist["compliance_domain"].as_str());
+    let (entity, domain) = (entity.unwrap_or("?"), domain.unwrap_or("?"));
+    let signer = keys.iter().find(|key| Statement::read(&note, std::slice::from_ref(*key)).is_ok());
+    let table = vec![
+        ("filing", filing.id.clone()),
+        ("entity", format!("{entity}, {domain}")),
+        ("status", status.clone()),
+        ("frozen rules", rules.len().to_string()),
+        ("records", format!("{}, {proven} proven to be in the log", records.len())),
+        ("log", origin.to_owned()),
+        ("key", signer.map_or("none given".to_owned(), VerifierKey::fingerprint)),
+    ];
     let sentence = format!(
-        "filing {} of {} in {} is {status}: {} frozen rules, {} audit records, {proven} proven to be in {origin}",
+        "filing {} of {entity} in {domain} is {status}: {}, {}, {proven} proven to be in {origin}",
         filing.id,
-        checklist["entity_id"].as_str().unwrap_or("?"),
-        checklist["compliance_domain"].as_str().unwrap_or("?"),
-        rules.len(),
-        records.len(),
+        count(rules.len() as u64, "frozen rule"),
+        count(records.len() as u64, "audit record"),
     );
     let facts = json!({
         "origin": origin, "checklist_id": filing.id, "status": status, "entity_id": checklist["entity_id"], "rules": rules.len(),
         "records": records.len(), "proven": proven,
     });
-    end(report, keys, sentence, facts)
+    report.finish(&sentence, lacking(keys), table, facts)
 }

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::audit::keyring::SigningKey;
 use crate::error::{Code, Fault};
+use crate::input::sha256;
 use crate::tree::{Hash, MAX_PROOF, MAX_SIZE};
 
 /// Longest checkpoint or proof that is read, in bytes.
@@ -65,20 +66,32 @@ pub struct Checkpoint {
 
 /// A public key for one origin: `<origin>+<hash>+<base64>`.
 #[derive(Clone)]
-pub struct VerifierKey(StandardVerifier);
+pub struct VerifierKey {
+    verifier: StandardVerifier,
+    public: Vec<u8>,
+}
 
 impl VerifierKey {
     pub fn parse(text: &str) -> Result<VerifierKey, CheckpointError> {
-        StandardVerifier::new(tidy(text).trim_end()).map(VerifierKey).map_err(|error| match error {
-            VerifierError::Format | VerifierError::Alg | VerifierError::Id => {
-                CheckpointError::MalformedKey(text.chars().take(200).collect())
-            }
-        })
+        let malformed = || CheckpointError::MalformedKey(text.chars().take(200).collect());
+        let tidy = tidy(text);
+        let verifier = StandardVerifier::new(tidy.trim_end()).map_err(|error| match error {
+            VerifierError::Format | VerifierError::Alg | VerifierError::Id => malformed(),
+        })?;
+        let public = tidy.trim_end().splitn(3, '+').nth(2).and_then(|key| BASE64.decode(key).ok());
+        // The first byte is the algorithm.
+        let public = public.and_then(|key| Some(key.get(1..)?.to_vec())).ok_or_else(malformed)?;
+        Ok(VerifierKey { verifier, public })
     }
 
     /// The origin it is for.
     pub fn origin(&self) -> &str {
-        self.0.name()
+        self.verifier.name()
+    }
+
+    /// `SHA256:` and the hex digest of the 32 bytes of the public key, to be read out over a telephone.
+    pub fn fingerprint(&self) -> String {
+        sha256(&self.public).replacen("sha256", "SHA256", 1)
     }
 }
 
@@ -139,7 +152,7 @@ pub(crate) fn sign_text(origin: &str, text: &str, key: &SigningKey) -> Result<St
 /// One of the keys signed the note for its origin.
 pub(crate) fn verify_text(note: &Note, origin: &str, keys: &[VerifierKey]) -> Result<(), CheckpointError> {
     let mut known: Vec<Box<dyn Verifier>> = Vec::new();
-    for VerifierKey(key) in keys.iter().filter(|key| key.origin() == origin) {
+    for VerifierKey { verifier: key, .. } in keys.iter().filter(|key| key.origin() == origin) {
         // The list takes the same key twice for two keys that cannot be told apart.
         if known.iter().all(|other| other.key_id() != key.key_id()) {
             known.push(Box::new(key.clone()));
@@ -344,7 +357,10 @@ mod tests {
     #[test]
     fn keys_are_read_strictly() {
         let text = verifier_key(ORIGIN, &ring(7).signing().unwrap().public());
-        assert_eq!(VerifierKey::parse(&text).unwrap().origin(), ORIGIN);
+        let key = VerifierKey::parse(&text).unwrap();
+        assert_eq!(key.origin(), ORIGIN);
+        let public = ring(7).signing().unwrap().public();
+        assert_eq!(key.fingerprint(), format!("SHA256:{}", &sha256(public.as_bytes())[7..]));
         for bad in ["", "a", "a+b+c", &text[1..], &text[..text.len() - 4], &text.replacen('+', "+0", 1)] {
             assert!(VerifierKey::parse(bad).is_err(), "{bad}");
         }
