@@ -282,6 +282,18 @@ def test_the_reference_names_everything(db):
     assert [name for (name,) in settings if f"`{name}`" not in reference] == []
 
 
+def test_the_page_of_skill_verify_has_what_its_help_has(skill_verify):
+    told = subprocess.run([skill_verify, "--help"], capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs/skill-verify.md").read_text()
+    calls = re.findall(r"^  (skill-verify .*)$", told, re.M)
+    assert len(calls) == 8 and [call for call in calls if f"\n{call}\n" not in page] == []
+    options = set(re.findall(r"--[a-z-]+", told))
+    assert len(options) == 13 and [option for option in options if f"`{option}" not in page] == []
+    assert re.findall(r"^  (\w*) +(\d)  ", told, re.M) == [
+        (verdict, status) for status, verdict in re.findall(r"^\| (\d) \|(?: `(\w+)`)? \|", page, re.M)
+    ]
+
+
 def test_lines_are_not_too_long():
     """Tables and the generated pages are as wide as they are."""
     for page in WRITTEN:

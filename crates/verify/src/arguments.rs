@@ -10,10 +10,9 @@ use crate::report::Unusable;
 pub const HELP: &str = "\
 skill-verify checks what skill_system recorded, without a database.
 
-  skill-verify export FILE --key KEY... [--keyring KEYRING] [--html PAGE]
+  skill-verify export FILE --key KEY... [--keyring KEYRING]
       An export of the audit trail. Every leaf is recomputed from the values of its record, up to
-      the root of the signed checkpoint. With --keyring also the signature of every record. With
-      --html the records as a page to search in, which verifies each record's proof again.
+      the root of the signed checkpoint. With --keyring also the signature of every record.
   skill-verify proof FILE --record RECORD --key KEY...
       A tlog-proof. RECORD is a file with the record as JSON: a line of an export, or to_jsonb(row).
   skill-verify checkpoint FILE --key KEY...
@@ -40,7 +39,6 @@ FILE, OLD, NEW, CHECKPOINT and RECORD may be - for standard input.
   --key KEY        Public key of the log as <origin>+<hash>+<base64>, or a file with one a line. May be
                    given several times. Get it from the log's owner, never from what you verify.
   --keyring FILE   The server's keyring, a JSON Web Key set. Secret: keep it where the server keeps it.
-  --html PAGE      Writes an HTML page that needs no network, of at most 200,000 records.
   --threads N      Threads for export and rows; by default one per core.
   --json           One JSON object per line: {\"kind\":\"problem\"|\"note\"|\"result\", ...}.
   --help, --version
@@ -70,7 +68,6 @@ pub struct Options {
     pub record: Option<String>,
     pub proof: Option<String>,
     pub state: Option<String>,
-    pub html: Option<String>,
     pub psql: Option<String>,
     pub once: bool,
     pub every: Option<u64>,
@@ -88,7 +85,7 @@ struct Command {
 }
 
 const COMMANDS: [Command; 7] = [
-    Command { name: "export", files: &["FILE"], options: &["--key", "--keyring", "--threads", "--html"], needs: &[] },
+    Command { name: "export", files: &["FILE"], options: &["--key", "--keyring", "--threads"], needs: &[] },
     Command { name: "proof", files: &["FILE"], options: &["--key", "--record"], needs: &["--record"] },
     Command { name: "checkpoint", files: &["FILE"], options: &["--key"], needs: &[] },
     Command { name: "compare", files: &["OLD", "NEW"], options: &["--key", "--proof"], needs: &[] },
@@ -155,7 +152,6 @@ pub fn read(mut given: lexopt::Parser) -> Result<Option<Options>, Unusable> {
             Long("record") => once("--record", &mut options.record, given.value()?)?,
             Long("proof") => once("--proof", &mut options.proof, given.value()?)?,
             Long("state") => once("--state", &mut options.state, given.value()?)?,
-            Long("html") => once("--html", &mut options.html, given.value()?)?,
             Long("psql") => once("--psql", &mut options.psql, given.value()?)?,
             Value(word) => words.push(word.string()?),
             _ => return Err(word.unexpected().into()),
@@ -215,7 +211,7 @@ impl Options {
         Ok(())
     }
 
-    fn given(&self) -> [(&'static str, bool); 11] {
+    fn given(&self) -> [(&'static str, bool); 10] {
         [
             ("--key", !self.keys.is_empty()),
             ("--keyring", self.keyring.is_some()),
@@ -223,7 +219,6 @@ impl Options {
             ("--record", self.record.is_some()),
             ("--proof", self.proof.is_some()),
             ("--state", self.state.is_some()),
-            ("--html", self.html.is_some()),
             ("--psql", self.psql.is_some()),
             ("--once", self.once),
             ("--every", self.every.is_some()),

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use skill_core::ledger::checkpoint::{self, Checkpoint, CheckpointError, MAX_TEXT, Proof, VerifierKey};
 use skill_core::tree::{Hash, verify_consistency, verify_inclusion};
 
-use crate::export::log_id;
+use crate::manifest::log_id;
 use crate::record;
-use crate::report::{Finding, NO_KEY, Outcome, Report, Table, Unusable, key_line};
+use crate::report::{Finding, Outcome, Report, Table, Unusable, key_line, lacking};
 use crate::time::utc;
 
 /// A small file that was read, with the name that the caller gave it.
@@ -70,11 +70,6 @@ fn believed(
             Ok(None)
         }
     }
-}
-
-/// What the verdict lacks.
-pub fn lacking(keys: &[VerifierKey]) -> &'static [&'static str] {
-    if keys.is_empty() { &[NO_KEY] } else { &[] }
 }
 
 fn facts(checkpoint: &Checkpoint) -> Value {

@@ -4,6 +4,7 @@ mod arguments;
 mod checkpoints;
 mod export;
 mod json;
+mod manifest;
 mod pieces;
 mod psql;
 mod ranges;

@@ -56,6 +56,11 @@ impl Outcome {
 /// Why nothing is authenticated.
 pub const NO_KEY: &str = "no --key was given, so it is not authenticated";
 
+/// What the verdict lacks.
+pub fn lacking(keys: &[VerifierKey]) -> &'static [&'static str] {
+    if keys.is_empty() { &[NO_KEY] } else { &[] }
+}
+
 /// Something that is not as it should be, or that somebody must look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {

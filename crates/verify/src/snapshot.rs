@@ -8,11 +8,10 @@ use skill_core::input::{canonical, sha256};
 use skill_core::ledger::checkpoint::{Checkpoint, CheckpointError, Proof, VerifierKey};
 use skill_core::tree::verify_inclusion;
 
-use crate::checkpoints::lacking;
-use crate::export::log_id;
 use crate::json::{JsonError, Parser, members};
+use crate::manifest::log_id;
 use crate::record;
-use crate::report::{Finding, Outcome, Report, Unusable, count};
+use crate::report::{Finding, Outcome, Report, Unusable, count, lacking};
 
 pub const MAX_DOCUMENT: usize = 256 << 20;
 
