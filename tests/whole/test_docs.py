@@ -288,7 +288,7 @@ def test_the_page_of_skill_verify_has_what_its_help_has(skill_verify):
     calls = re.findall(r"^  (skill-verify .*)$", told, re.M)
     assert len(calls) == 8 and [call for call in calls if f"\n{call}\n" not in page] == []
     options = set(re.findall(r"--[a-z-]+", told))
-    assert len(options) == 13 and [option for option in options if f"`{option}" not in page] == []
+    assert len(options) == 14 and [option for option in options if f"`{option}" not in page] == []
     assert re.findall(r"^  (\w*) +(\d)  ", told, re.M) == [
         (verdict, status) for status, verdict in re.findall(r"^\| (\d) \|(?: `(\w+)`)? \|", page, re.M)
     ]

@@ -10,9 +10,10 @@ use crate::report::Unusable;
 pub const HELP: &str = "\
 skill-verify checks what skill_system recorded, without a database.
 
-  skill-verify export FILE --key KEY... [--keyring KEYRING]
+  skill-verify export FILE --key KEY... [--keyring KEYRING] [--html PAGE]
       An export of the audit trail. Every leaf is recomputed from the values of its record, up to
-      the root of the signed checkpoint. With --keyring also the signature of every record.
+      the root of the signed checkpoint. With --keyring also the signature of every record. With
+      --html the records as a page to search in, which verifies each record's proof again.
   skill-verify proof FILE --record RECORD --key KEY...
       A tlog-proof. RECORD is a file with the record as JSON: a line of an export, or to_jsonb(row).
   skill-verify checkpoint FILE --key KEY...
@@ -39,6 +40,7 @@ FILE, OLD, NEW, CHECKPOINT and RECORD may be - for standard input.
   --key KEY        Public key of the log as <origin>+<hash>+<base64>, or a file with one a line. May be
                    given several times. Get it from the log's owner, never from what you verify.
   --keyring FILE   The server's keyring, a JSON Web Key set. Secret: keep it where the server keeps it.
+  --html PAGE      Writes an HTML page that needs no network, of at most 200,000 records.
   --threads N      Threads for export and rows; by default one per core.
   --json           One JSON object per line: {\"kind\":\"problem\"|\"note\"|\"result\", ...}.
   --help, --version
@@ -68,6 +70,7 @@ pub struct Options {
     pub record: Option<String>,
     pub proof: Option<String>,
     pub state: Option<String>,
+    pub html: Option<String>,
     pub psql: Option<String>,
     pub once: bool,
     pub every: Option<u64>,
@@ -85,7 +88,7 @@ struct Command {
 }
 
 const COMMANDS: [Command; 7] = [
-    Command { name: "export", files: &["FILE"], options: &["--key", "--keyring", "--threads"], needs: &[] },
+    Command { name: "export", files: &["FILE"], options: &["--key", "--keyring", "--threads", "--html"], needs: &[] },
     Command { name: "proof", files: &["FILE"], options: &["--key", "--record"], needs: &["--record"] },
     Command { name: "checkpoint", files: &["FILE"], options: &["--key"], needs: &[] },
     Command { name: "compare", files: &["OLD", "NEW"], options: &["--key", "--proof"], needs: &[] },
@@ -152,6 +155,7 @@ pub fn read(mut given: lexopt::Parser) -> Result<Option<Options>, Unusable> {
             Long("record") => once("--record", &mut options.record, given.value()?)?,
             Long("proof") => once("--proof", &mut options.proof, given.value()?)?,
             Long("state") => once("--state", &mut options.state, given.value()?)?,
+            Long("html") => once("--html", &mut options.html, given.value()?)?,
             Long("psql") => once("--psql", &mut options.psql, given.value()?)?,
             Value(word) => words.push(word.string()?),
             _ => return Err(word.unexpected().into()),
@@ -207,11 +211,14 @@ impl Options {
         if self.once && self.every.is_some() {
             return Err(usage("--once and --every contradict each other"));
         }
+        if self.html.is_some() && words.iter().any(|file| file == "-") {
+            return Err(usage("--html reads the export twice: standard input will not do"));
+        }
         (self.command, self.files) = (word, words);
         Ok(())
     }
 
-    fn given(&self) -> [(&'static str, bool); 10] {
+    fn given(&self) -> [(&'static str, bool); 11] {
         [
             ("--key", !self.keys.is_empty()),
             ("--keyring", self.keyring.is_some()),
@@ -219,6 +226,7 @@ impl Options {
             ("--record", self.record.is_some()),
             ("--proof", self.proof.is_some()),
             ("--state", self.state.is_some()),
+            ("--html", self.html.is_some()),
             ("--psql", self.psql.is_some()),
             ("--once", self.once),
             ("--every", self.every.is_some()),

@@ -4,14 +4,13 @@ use std::io::{BufRead, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use skill_core::audit::keyring::Keyring;
 use skill_core::ledger::checkpoint::VerifierKey;
 use skill_core::tree::{Hash, RangeHasher};
 
-use crate::json::members;
-use crate::manifest::{Manifest, Members, hash, hashes, malformed, object};
+use crate::entry::{self, Entry};
+use crate::manifest::{Manifest, Members, malformed};
 use crate::pieces;
 use crate::ranges::{retired_ranges, uncovered};
 use crate::record::{self, Line};
@@ -56,29 +55,6 @@ struct Piece {
     failed: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Gone {
-    leaf: u64,
-    id: String,
-    /// The record is gone.
-    #[serde(default)]
-    missing: bool,
-    /// The record is there, and larger than the server reads.
-    #[serde(default)]
-    too_large: bool,
-    hash: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Run {
-    leaf: u64,
-    count: u64,
-    retired: bool,
-    hashes: Vec<String>,
-}
-
 struct Worker<'a> {
     log_id: &'a [u8; 16],
     keyring: Option<&'a Keyring>,
@@ -110,51 +86,26 @@ impl Worker<'_> {
     }
 
     fn line(&mut self, line: &str) -> Result<(), String> {
-        if let Some(record) = record::in_order(line, self.log_id, &mut self.buffer) {
-            return self.record(record);
-        }
-        let mut kind = "";
-        members(line, |key, _| {
-            kind = ["missing", "too_large", "retired", "skill_system_export_end"]
-                .into_iter()
-                .find(|kind| *kind == key)
-                .unwrap_or(kind);
-            Ok(())
-        })
-        .map_err(|e| e.to_string())?;
-        let wrong = |e: serde_json::Error| e.to_string();
-        match kind {
-            "missing" | "too_large" => {
-                let gone: Gone = serde_json::from_str(line).map_err(wrong)?;
-                let id = uuid::Uuid::parse_str(&gone.id).map_err(|e| format!("id: {e}"))?.into_bytes();
-                let (true, Some(hash)) = (gone.missing != gone.too_large, hash(&gone.hash)) else {
-                    return Err("missing or too_large is not true, or hash is not a hash".into());
-                };
-                if gone.missing {
+        match entry::read(line, self.log_id, &mut self.buffer)? {
+            Entry::Record(record) => self.record(record),
+            Entry::Gone { leaf, id, hash, missing } => {
+                if missing {
                     self.piece.missing += 1;
-                    self.finding("record_missing", gone.leaf, id, "the record was sealed and is gone");
+                    self.finding("record_missing", leaf, id, "the record was sealed and is gone");
                 } else {
-                    self.finding("record_too_large", gone.leaf, id, TOO_LARGE);
+                    self.finding("record_too_large", leaf, id, TOO_LARGE);
                 }
-                self.leaf(gone.leaf, id, &hash)
+                self.leaf(leaf, id, &hash)
             }
-            "retired" => {
-                let run: Run = serde_json::from_str(line).map_err(wrong)?;
-                let (true, true, Some(cover)) = (run.retired, run.count > 0, hashes(&run.hashes)) else {
-                    return Err("retired is not true, count is 0, or hashes has a member that is not a hash".into());
-                };
+            Entry::Retired { first, count, cover } => {
                 self.close();
-                self.piece.retired = self.piece.retired.saturating_add(run.count);
-                self.piece.parts.push(Part::Retired { first: run.leaf, count: run.count, cover });
+                self.piece.retired = self.piece.retired.saturating_add(count);
+                self.piece.parts.push(Part::Retired { first, count, cover });
                 Ok(())
             }
-            "" => {
-                let record = record::in_any_order(line, self.log_id, &mut self.buffer, true)?;
-                self.record(record)
-            }
-            _ => {
+            Entry::End(members) => {
                 self.close();
-                self.piece.parts.push(Part::End(object(line)?));
+                self.piece.parts.push(Part::End(members));
                 Ok(())
             }
         }

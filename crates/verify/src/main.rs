@@ -2,9 +2,11 @@
 
 mod arguments;
 mod checkpoints;
+mod entry;
 mod export;
 mod json;
 mod manifest;
+mod page;
 mod pieces;
 mod psql;
 mod ranges;
@@ -41,7 +43,16 @@ fn main() -> ExitCode {
 
 fn start(options: Options) -> Result<Outcome, Unusable> {
     let mut report = Report::new(BufWriter::new(std::io::stdout().lock()), options.json);
-    run(&options, &mut report).or_else(|error| report.stopped(error))
+    let outcome = run(&options, &mut report).or_else(|error| report.stopped(error))?;
+    if let (Some(page), Some(found), Some(file)) = (&options.html, report.finished(), options.files.first()) {
+        match page::write(file, page, found, &options.keys) {
+            Err(Unusable(what)) if outcome == Outcome::Problems => {
+                eprintln!("skill-verify: {}", report::harmless(&what));
+            }
+            written => written?,
+        }
+    }
+    Ok(outcome)
 }
 
 fn run(options: &Options, report: &mut Report<impl Write>) -> Result<Outcome, Unusable> {

@@ -53,6 +53,7 @@ impl Outcome {
     }
 }
 
+const CHANGED: &str = "it is not what was signed";
 /// Why nothing is authenticated.
 pub const NO_KEY: &str = "no --key was given, so it is not authenticated";
 
@@ -114,6 +115,16 @@ pub fn key_line(keys: &[VerifierKey], note: &str) -> (&'static str, String) {
     ("key", what)
 }
 
+/// What was reported, once more for a page.
+pub struct Finished {
+    pub outcome: Outcome,
+    pub sentence: String,
+    pub table: Table,
+    pub problems: u64,
+    /// The first of them.
+    pub findings: Vec<String>,
+}
+
 /// Most findings that are kept for the page of `export --html`.
 const MAX_KEPT: usize = 1000;
 
@@ -127,8 +138,8 @@ pub struct Report<W> {
     pub problems: u64,
     begun: bool,
     notes: Vec<Finding>,
-    /// The first problems and the verdict, for the page.
-    pub kept: Vec<String>,
+    kept: Vec<String>,
+    finished: Option<Finished>,
     /// Only the verdict is written, without the table.
     brief: bool,
 }
@@ -141,7 +152,17 @@ impl<W: Write> Report<W> {
     /// To standard output or a test; `json` is one object a line.
     pub fn new(out: W, json: bool) -> Report<W> {
         let colour = !json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Report { out, json, colour, problems: 0, begun: false, notes: Vec::new(), kept: Vec::new(), brief: false }
+        Report {
+            out,
+            json,
+            colour,
+            problems: 0,
+            begun: false,
+            notes: Vec::new(),
+            kept: Vec::new(),
+            finished: None,
+            brief: false,
+        }
     }
 
     fn begin(&mut self, outcome: Outcome, sentence: &str) -> Result<(), Unusable> {
@@ -158,7 +179,7 @@ impl<W: Write> Report<W> {
             self.kept.push(finding.sentence());
         }
         if !self.begun && !self.json {
-            self.begin(Outcome::Problems, "it is not what was signed")?;
+            self.begin(Outcome::Problems, CHANGED)?;
         }
         self.write_finding("problem", finding)
     }
@@ -200,7 +221,7 @@ impl<W: Write> Report<W> {
         facts: Value,
     ) -> Result<Outcome, Unusable> {
         let (outcome, sentence) = match (self.problems, lacking) {
-            (1.., _) => (Outcome::Problems, String::new()),
+            (1.., _) => (Outcome::Problems, CHANGED.to_owned()),
             (0, []) => (Outcome::Valid, sentence.to_owned()),
             (0, lacking) => (Outcome::Incomplete, lacking.join("; ")),
         };
@@ -210,7 +231,7 @@ impl<W: Write> Report<W> {
                 object.extend(facts);
             }
             if outcome == Outcome::Incomplete {
-                object["lacking"] = sentence.into();
+                object["lacking"] = sentence.as_str().into();
             }
             told(writeln!(self.out, "{object}"))?;
         } else {
@@ -222,7 +243,14 @@ impl<W: Write> Report<W> {
             }
         }
         told(self.out.flush())?;
+        let (problems, findings) = (self.problems, std::mem::take(&mut self.kept));
+        self.finished = Some(Finished { outcome, sentence, table, problems, findings });
         Ok(outcome)
+    }
+
+    /// What `finish` was given.
+    pub fn finished(&self) -> Option<&Finished> {
+        self.finished.as_ref()
     }
 
     fn write_table(&mut self, outcome: Outcome, table: &Table) -> Result<(), Unusable> {

@@ -89,6 +89,11 @@ impl VerifierKey {
         self.verifier.name()
     }
 
+    /// The 32 bytes of Ed25519.
+    pub fn public(&self) -> &[u8] {
+        &self.public
+    }
+
     /// `SHA256:` and the hex digest of the 32 bytes of the public key, to be read out over a telephone.
     pub fn fingerprint(&self) -> String {
         sha256(&self.public).replacen("sha256", "SHA256", 1)
