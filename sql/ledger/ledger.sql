@@ -205,8 +205,8 @@ CREATE FUNCTION skill_system.audit_export(since timestamptz DEFAULT '-infinity',
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_export';
 COMMENT ON FUNCTION skill_system.audit_export(timestamptz, timestamptz) IS
 'The sealed records of a time range (created_at) as JSON Lines with what proves them: a manifest first and last, one line a leaf between. '
-'skill-verify export checks it without a database. Signs a checkpoint first where writing is allowed. Example: psql -Atc "SELECT * FROM '
-'skill_system.audit_export()" > audit.jsonl';
+'skill-verify export checks it without a database. Signs a checkpoint first where writing is allowed. FETCH_COUNT keeps psql from holding '
+'all of it. Example: psql -XAt -v FETCH_COUNT=100 -c "SELECT * FROM skill_system.audit_export()" > audit.jsonl';
 
 GRANT SELECT ON skill_system.audit_seal_state, skill_system.audit_tiles, skill_system.audit_map, skill_system.audit_checkpoints
     TO skill_system_auditor;

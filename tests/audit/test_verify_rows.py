@@ -1,13 +1,14 @@
 """skill-verify agrees with the server on exported records, and finds what was changed in them."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from cluster import skill_verify_program
+from cluster import bindir, skill_verify_program
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,3 +181,34 @@ def test_checkpoints_of_the_server_pass(ledger, tmp_path):
     assert state.read_text() == ledger.new.read_text() + "\n"
     status, output = ledger("watch", ledger.old, "--state", state)
     assert status == 1 and "older" in output and state.read_text() == ledger.new.read_text() + "\n"
+
+
+def test_the_documented_export_takes_little_memory(connect, fresh_database, tmp_path):
+    """As the pages call psql, it holds 100 records and not all of them."""
+    db = connect(dbname=fresh_database())
+    db.execute(
+        "SELECT count(skill_system.append_audit('made', jsonb_build_object('n', g, 'x', repeat(md5(g::text), 100)))) "
+        "FROM generate_series(1, 12000) g"
+    )
+    db.execute("SELECT skill_system.seal_audit()")
+    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/ledger.md", "docs/tour/ledger.md")]
+    calls = {call for page in pages for call in re.findall(r"^(psql .*audit_export\(\).*) > audit\.jsonl$", page, re.M)}
+    calls.update(
+        re.findall(r"Example: (psql .*audit_export\(\).*) > audit", (ROOT / "sql/ledger/ledger.sql").read_text())
+    )
+    assert len(calls) == 1
+    [command] = calls
+    export = tmp_path / "audit.jsonl"
+    environment = os.environ | {"PGDATABASE": db.info.dbname, "PATH": f"{bindir()}:{os.environ['PATH']}"}
+
+    def within(command):
+        """The exit status with 20 MB of memory in addition to the program itself."""
+        with export.open("wb") as out:
+            done = subprocess.run(["sh", "-c", f"ulimit -d 20000; {command}"], stdout=out, stderr=out, env=environment)
+        return done.returncode
+
+    assert within(command.replace("-v FETCH_COUNT=100 ", "")) != 0 and b"out of memory" in export.read_bytes()
+    assert within(command) == 0 and export.stat().st_size > 40_000_000
+    key = db.execute("SELECT verifier_key FROM skill_system.audit_public_key()").fetchone()[0]
+    done = subprocess.run([skill_verify_program(), "export", export, "--key", key], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("OK: "), done.stdout
