@@ -262,5 +262,10 @@ def test_what_cannot_be_written(log):
     assert status == 2 and "--html reads the export twice: standard input will not do" in error
     status, error = call(log / "whole", "--html", log / "no" / "x")
     assert status == 2 and "could not write the page: No such file" in error
+    # A page is there whole or not at all.
+    (log / "folder").mkdir()
+    before = sorted(log.iterdir())
+    status, error = call(log / "whole", "--html", log / "folder")
+    assert status == 2 and "could not write the page: Is a directory" in error and sorted(log.iterdir()) == before
     (log / "broken").write_text("x\n")
     assert call(log / "broken", "--html", log / "none")[0] == 2 and not (log / "none").exists()

@@ -122,13 +122,25 @@ fn failed(error: std::io::Error) -> Unusable {
     Unusable(format!("could not write the page: {error}"))
 }
 
-/// Reads the export a second time; what was `found` the first time stands at the head of the page.
+/// Reads the export a second time; what was `found` the first time stands at the head of the page, which is there whole
+/// or not at all.
 pub fn write(file: &str, page: &str, found: &Finished, keys: &[VerifierKey]) -> Result<(), Unusable> {
+    let temporary = format!("{page}.new.{}", std::process::id());
+    let out = File::create_new(&temporary).map_err(|e| failed(e).of(page))?;
+    let written = write_to(out, file, found, keys)
+        .and_then(|()| std::fs::rename(&temporary, page).map_err(|e| failed(e).of(page)));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_to(out: File, file: &str, found: &Finished, keys: &[VerifierKey]) -> Result<(), Unusable> {
     let mut input = BufReader::new(File::open(file).map_err(|e| Unusable(e.to_string()).of(file))?);
     let first = pieces::first_line(&mut input)?.unwrap_or_default();
     let manifest = Manifest::parse(&first).map_err(|what| Unusable(what).of(file))?;
-    let mut out = BufWriter::new(File::create(page).map_err(|e| failed(e).of(page))?);
-    out.write_all(head().as_bytes()).map_err(|e| failed(e).of(page))?;
+    let mut out = BufWriter::new(out);
+    out.write_all(head().as_bytes()).map_err(failed)?;
     let mut page = Page { out, open: None, chunks: Vec::new(), retired: Vec::new(), buffer: Vec::new() };
     let (mut lines, mut bytes, mut line) = (0, 0, String::new());
     loop {
