@@ -67,6 +67,53 @@ def test_it_stops_at_statement_timeout(db, hostile_type):
     assert calls > 5 and slow == []
 
 
+FENCED = "E'---\\nname: x\\ndescription: d\\n---\\n' || "
+MANIFEST = 'E\'```skill-manifest\\n{"schema_version": "2.0", "id": "x", "effects": []}\\n```\\n\''
+# Documents of many megabytes, which the server writes, so that only the function takes time.
+LARGE = {
+    "fences": f"{FENCED}repeat(E'```\\n', 2000000)",
+    "lines": f"{FENCED}repeat(E'x\\n', 2000000)",
+    "carriage returns": f"{FENCED}repeat(E'x\\r\\n', 2000000)",
+    "manifests": f"{FENCED}repeat({MANIFEST}, 150000)",
+    "letters": f"{FENCED}repeat('é', 4000000)",
+    "headers": r"E'# Skill: x\n' || repeat(E'# Status\n', 1000000)",
+    "open comment": f"{FENCED}repeat(E'<!--\\n', 1500000)",
+}
+READERS = [
+    "skill_system.validate_skill({})",
+    "skill_system.register_skill({})",
+    "skill_system.skill_store_store('x', {})",
+    "skill_system.append_audit({}, '{{}}')",
+]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_large_document_is_given_up_in_time(db, reader):
+    late = []
+    for label, document in LARGE.items():
+        base = elapsed(db, f"SELECT length({document})", [])
+        took = min(elapsed(db, f"SELECT * FROM {reader.format(document)}", []) for _ in range(2))
+        if took > base + 1:
+            late.append((label, round(took - base, 2)))
+    assert late == []
+
+
+def test_large_records_are_given_up_in_time(fresh_database, connect):
+    db = connect(dbname=fresh_database())
+    for data in (
+        "jsonb_build_object('a', repeat('\"', 7900000))",
+        "jsonb_build_object('a', repeat(E'\\x01', 2700000))",
+        "(SELECT jsonb_build_object('a', jsonb_agg(g)) FROM generate_series(1, 1000000) g)",
+        "(SELECT jsonb_object_agg('k' || g, g) FROM generate_series(1, 500000) g)",
+    ):
+        for _ in range(2):
+            db.execute(f"SELECT skill_system.append_audit('x', {data})")
+    db.execute("SELECT FROM skill_system.seal_audit()")
+    for call in ("audit_export()", "verify_audit()", "audit_checkpoint()"):
+        took = min(elapsed(db, f"SELECT * FROM skill_system.{call}", []) for _ in range(2))
+        assert took < 1.2, (call, took)
+
+
 def elapsed(db, statement, arguments):
     db.execute("BEGIN")
     db.execute("SET LOCAL statement_timeout = '200ms'")

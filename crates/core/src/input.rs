@@ -4,6 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Fault};
+use crate::interrupt;
 use crate::limits::{Bounds, LimitError, MAX_JSON_DEPTH, check_value};
 
 /// Largest JSON argument, in bytes of its text.
@@ -44,7 +45,7 @@ pub fn parse_json(what: &str, text: &str) -> Result<Value, Fault> {
 /// A text of 1 to `most` characters.
 pub fn required<'a>(what: &str, value: Option<&'a str>, most: usize) -> Result<&'a str, Fault> {
     let value = value.ok_or_else(|| invalid(format!("{what} must not be NULL")))?;
-    let length = if value.len() <= most { value.len() } else { value.chars().count() };
+    let length = if value.len() <= most { value.len() } else { interrupt::each(value.chars()).count() };
     if value.trim().is_empty() || length > most {
         return Err(
             invalid(format!("{what} must have 1 to {most} characters")).detail(format!("It has {length} characters."))
@@ -71,6 +72,7 @@ pub fn parse_choice<'a>(what: &str, value: Option<&'a str>, words: &[&str]) -> R
 /// Compact JSON with the keys of objects in byte order.
 pub fn canonical(value: &Value) -> String {
     fn write(value: &Value, out: &mut String) {
+        interrupt::check();
         match value {
             Value::Object(members) => {
                 let mut keys: Vec<_> = members.keys().collect();

@@ -16,3 +16,8 @@ pub fn check() {
         check();
     }
 }
+
+/// The same items, with a check at each: for loops that an iterator runs.
+pub fn each<I: IntoIterator>(items: I) -> impl Iterator<Item = I::Item> {
+    items.into_iter().inspect(|_| check())
+}

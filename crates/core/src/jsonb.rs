@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::audit::skr1::EncodeError;
 use crate::error::{Code, Fault};
+use crate::interrupt;
 use crate::limits::{Bounds, JsonEvents, LimitError, Meter};
 
 /// Why a value could not be encoded.
@@ -63,6 +64,7 @@ where
     // Not by recursion: the server's own values may be deeper than the stack of a thread.
     let mut open = vec![Level::begin(root, 0, events)?];
     while let Some(level) = open.last_mut() {
+        interrupt::check();
         if level.left == 0 {
             events.end()?;
             open.pop();
@@ -143,6 +145,7 @@ impl TextWriter<'_> {
         self.add(b"\"");
         let mut rest = text;
         while let Some(at) = rest.iter().position(|b| matches!(b, 0..=0x1F | b'"' | b'\\')) {
+            interrupt::check();
             self.add(&rest[..at]);
             match rest[at] {
                 b'"' => self.add(b"\\\""),
@@ -227,7 +230,7 @@ pub fn strings(root: &[u8]) -> Result<Vec<&str>, (Vec<String>, StringsError)> {
     let count = (header & COUNT) as usize;
     let mut entries = Entries { root, table: 4, data: 4 + 4 * count, next: 0, offset: 0 };
     let (mut found, mut reason) = (Vec::new(), None);
-    for i in 0..count {
+    for i in interrupt::each(0..count) {
         let text = match entries.step() {
             Ok((0, start, length)) => root.get(start..start + length).and_then(|bytes| std::str::from_utf8(bytes).ok()),
             _ => None,
@@ -262,12 +265,12 @@ pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Fou
     let count = if header & OBJECT == 0 { 0 } else { (header & COUNT) as usize };
     let entries = || Entries { root, table: 4, data: 4 + 8 * count, next: 0, offset: 0 };
     let (mut keys, mut values) = (entries(), entries());
-    for _ in 0..count {
+    for _ in interrupt::each(0..count) {
         if values.step().is_err() {
             return found;
         }
     }
-    for _ in 0..count {
+    for _ in interrupt::each(0..count) {
         let (Ok((_, start, length)), Ok((kind, at, size))) = (keys.step(), values.step()) else {
             return found;
         };
@@ -343,7 +346,7 @@ impl<'a> Level<'a> {
         let entries = || Entries { root, table, data, next: 0, offset: 0 };
         let mut values = entries();
         if is_object {
-            for _ in 0..left {
+            for _ in interrupt::each(0..left) {
                 values.step()?;
             }
             events.begin_object()?;

@@ -6,6 +6,7 @@
 use thiserror::Error;
 
 use crate::error::{Code, Fault};
+use crate::interrupt;
 
 /// Deepest nesting of a JSON value. Readers of the documents that it becomes part of stop at 128 levels.
 pub const MAX_JSON_DEPTH: usize = 64;
@@ -239,6 +240,7 @@ pub fn quoted_length(text: &[u8]) -> usize {
 pub fn check_value(value: &serde_json::Value, bounds: Bounds) -> Result<(), LimitError> {
     fn measure_value(value: &serde_json::Value, meter: &mut Meter) -> Result<(), LimitError> {
         use serde_json::Value;
+        interrupt::check();
         match value {
             Value::Null => meter.null(),
             Value::Bool(b) => meter.bool(*b),

@@ -1,11 +1,14 @@
 //! Reads the text form of a `text[]`, without raising: the server's own parser reports an error for
 //! what is not an array, and `check_policy()` must answer every request.
 
+use crate::interrupt;
+
 /// The elements of a one-dimensional array literal; `None` if it is not a valid one.
 pub fn parse(literal: &str) -> Option<Vec<Option<String>>> {
     let mut rest = literal.trim().strip_prefix('{')?.strip_suffix('}')?.chars().peekable();
     let mut list = Vec::new();
     loop {
+        interrupt::check();
         skip_spaces(&mut rest);
         let Some(&first) = rest.peek() else {
             return list.is_empty().then_some(list);
@@ -32,6 +35,7 @@ fn quoted(rest: &mut Rest<'_>) -> Option<String> {
     rest.next();
     let mut item = String::new();
     loop {
+        interrupt::check();
         match rest.next()? {
             '"' => break,
             '\\' => item.push(rest.next()?),
@@ -46,6 +50,7 @@ fn quoted(rest: &mut Rest<'_>) -> Option<String> {
 fn unquoted(rest: &mut Rest<'_>) -> Option<Option<String>> {
     let mut item = String::new();
     while let Some(c) = rest.next_if(|c| *c != ',') {
+        interrupt::check();
         match c {
             '{' | '}' | '"' => return None,
             '\\' => item.push(rest.next()?),

@@ -7,6 +7,7 @@ pub mod skr1;
 use crate::audit::keyring::{Keyring, MacKey};
 use crate::audit::skr1::{EncodeError, Encoder, JsonWriter};
 use crate::error::{Code, Fault};
+use crate::interrupt;
 use crate::limits::Bounds;
 use crate::tree::{self, Hash};
 use crate::unicode::{folded, is_invisible};
@@ -182,7 +183,7 @@ pub fn actor_id(name: &str) -> Option<&str> {
 /// Refuses values that do not fit the columns, which are as long as AEGIS's.
 pub fn check_claims(event_type: &str, actor_id: Option<&str>, actor_type: Option<&str>) -> Result<(), Fault> {
     let fits = |column: &str, value: &str, most: usize| {
-        if value.is_empty() || value.chars().count() > most {
+        if value.is_empty() || value.len() > 4 * most || value.chars().count() > most {
             return Err(Fault::new(
                 Code::InvalidParameterValue,
                 format!("{column} must be 1 to {most} characters long"),
@@ -199,8 +200,9 @@ pub fn check_claims(event_type: &str, actor_id: Option<&str>, actor_type: Option
 /// The one of `prefixes` with which an event type begins for its readers: case, compatibility forms, blanks and what is
 /// not seen do not matter.
 pub fn reserved_prefix<'p>(event_type: &str, prefixes: impl IntoIterator<Item = &'p str>) -> Option<&'p str> {
-    let seen: String =
-        event_type.chars().filter(|c| !c.is_whitespace() && !c.is_control() && !is_invisible(*c)).collect();
+    let is_seen = |c: &char| !c.is_whitespace() && !c.is_control() && !is_invisible(*c);
+    // No event type is longer, and no prefix.
+    let seen: String = interrupt::each(event_type.chars()).filter(is_seen).take(MAX_EVENT_TYPE).collect();
     let seen = folded(&seen);
     prefixes.into_iter().find(|prefix| seen.starts_with(prefix))
 }

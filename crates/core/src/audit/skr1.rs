@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::error::{Code, Fault};
+use crate::interrupt;
 use crate::limits::{Bounds, JsonEvents, LimitError, Meter};
 
 /// A JSON field whose encoding is longer is signed by its digest.
@@ -245,12 +246,15 @@ impl JsonWriter<'_> {
         let members = &members[from..];
         ranges.clear();
         ranges.extend(members.iter().enumerate().map(|(i, m)| (*m, members.get(i + 1).map_or(end, |next| next.start))));
-        ranges.sort_unstable_by(|(a, _), (b, _)| a.cmp(b, self.out));
+        ranges.sort_unstable_by(|(a, _), (b, _)| {
+            interrupt::check();
+            a.cmp(b, self.out)
+        });
         if ranges.windows(2).any(|pair| pair[0].0.cmp(&pair[1].0, self.out) == Ordering::Equal) {
             return Err(EncodeError::DuplicateKey);
         }
         sorted.clear();
-        for (member, end) in ranges {
+        for (member, end) in interrupt::each(ranges) {
             sorted.extend_from_slice(&self.out[member.start..*end]);
         }
         self.out[start..end].copy_from_slice(sorted);
@@ -333,6 +337,7 @@ impl JsonEvents<EncodeError> for JsonWriter<'_> {
 
 /// Tells the writer a parsed JSON value. Numbers are as exact as the parser kept them.
 pub fn encode_into(value: &Value, writer: &mut JsonWriter<'_>) -> Result<(), EncodeError> {
+    interrupt::check();
     match value {
         Value::Null => writer.null(),
         Value::Bool(b) => writer.bool(*b),

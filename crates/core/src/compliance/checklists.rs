@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Code, Fault};
 use crate::input::{canonical, invalid, required};
+use crate::interrupt;
 
 /// Most items of a template.
 const MAX_ITEMS: usize = 500;
@@ -160,7 +161,7 @@ pub fn check_template(items: &Value, required_items: &Value) -> Result<(), Fault
             invalid(format!("items must have 1 to {MAX_ITEMS} elements")).detail(format!("It has {}.", items.len()))
         );
     }
-    for (i, item) in items.iter().enumerate() {
+    for (i, item) in interrupt::each(items).enumerate() {
         let label = item.as_object().and_then(|item| item.get("label")).and_then(Value::as_str);
         required("label", label, 500).map_err(|fault| {
             invalid(format!("item {i} is malformed"))

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::error::Fault;
 use crate::error::shorten;
 use crate::input::invalid;
+use crate::interrupt;
 
 /// Longest pattern of a preset, in bytes.
 const MAX_PATTERN: usize = 1000;
@@ -273,7 +274,7 @@ impl EntityType {
             }
         }
         let known: BTreeSet<&str> = self.fields.iter().map(|field| field.key.as_str()).chain([RELATIONSHIPS]).collect();
-        for key in object.keys().filter(|key| !known.contains(key.as_str())) {
+        for key in interrupt::each(object.keys()).filter(|key| !known.contains(key.as_str())) {
             let message = format!("{} has no field {}", self.name, shorten(key));
             problems.push(Problem { field: key.clone(), code: "unknown_field", message });
         }
@@ -294,7 +295,7 @@ impl EntityType {
         let mut problem = |other: &str, code, message| {
             problems.push(Problem { field: format!("{RELATIONSHIPS}.{other}"), code, message })
         };
-        for (other, ids) in given {
+        for (other, ids) in interrupt::each(given) {
             let Some(relation) = self.relations.iter().find(|relation| &relation.other == other) else {
                 problem(
                     other,
@@ -362,7 +363,7 @@ impl EntityType {
     ) -> Result<(Value, Value, Vec<String>), Fault> {
         let record = record.as_object().ok_or_else(|| invalid("record must be a JSON object"))?;
         let (mut entity, mut unmapped) = (Map::new(), Map::new());
-        for (name, value) in record {
+        for (name, value) in interrupt::each(record) {
             let keys = mappings.get(name).map(Vec::as_slice).unwrap_or_default();
             let mut fields = self.fields.iter().filter(|field| keys.contains(&field.key)).peekable();
             if fields.peek().is_none() {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Code, Fault};
 use crate::input::parse_choice;
+use crate::interrupt;
 
 /// Formats of a report.
 pub const FORMATS: [&str; 3] = ["html", "markdown", "json"];
@@ -16,7 +17,7 @@ pub const MAX_ROWS: i32 = 1000;
 /// Escapes a value for Markdown, so that it is plain text whatever it contains.
 fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
+    for c in interrupt::each(text.chars()) {
         match c {
             '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '#' | '+' | '!' | '|' | '~' | '$' | '@'
             | ':' | '/' => {

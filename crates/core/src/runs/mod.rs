@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::error::{Code, Fault};
+use crate::interrupt;
 
 /// Longest `skill`, `operation`, `agent_id`, `event_type` and `idempotency_key`, in characters.
 pub const MAX_NAME: usize = 200;
@@ -224,12 +225,12 @@ pub fn check_events(events: &serde_json::Value) -> Result<Events, RunError> {
         return Err(RunError::TooManyEvents { given: events.len() });
     }
     let mut found = Events { count: events.len(), has_step: false, has_time: false };
-    for (i, event) in events.iter().enumerate() {
+    for (i, event) in interrupt::each(events).enumerate() {
         let bad = |why: String| RunError::BadEvent { number: i + 1, why };
         let Value::Object(event) = event else {
             return Err(bad("It is not an object.".into()));
         };
-        for (key, value) in event {
+        for (key, value) in interrupt::each(event) {
             match (key.as_str(), value) {
                 ("event_type" | "level", Value::String(text)) if name(Some(text), "").is_ok() => {}
                 ("event_type" | "level", _) => {

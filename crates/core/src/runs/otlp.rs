@@ -6,6 +6,8 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::interrupt;
+
 /// A row of `runs`. Times are microseconds since 1970 UTC.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
@@ -127,7 +129,7 @@ fn step_span(step: &Event, run: &Run, trace: &str, root: &str) -> Value {
         attributes.add_all("skill_system.step.", metrics);
     }
     if let Value::Object(payload) = &step.payload {
-        for (key, value) in payload {
+        for (key, value) in interrupt::each(payload) {
             if !["skill", "operation", "metrics", "duration_ms"].contains(&key.as_str()) {
                 attributes.add(format!("skill_system.payload.{key}"), value);
             }
@@ -176,7 +178,7 @@ impl Attributes {
     fn add_all(&mut self, prefix: &str, object: &Value) {
         match object {
             Value::Object(members) => {
-                for (key, value) in members {
+                for (key, value) in interrupt::each(members) {
                     let key = if key.contains('.') { key.clone() } else { format!("{prefix}{key}") };
                     self.add(key, value);
                 }
@@ -188,6 +190,7 @@ impl Attributes {
 
 /// AnyValue of opentelemetry/proto/common/v1; 64-bit integers are strings in proto JSON.
 fn any_value(value: &Value) -> Value {
+    interrupt::check();
     match value {
         Value::Null => json!({}),
         Value::Bool(flag) => json!({"boolValue": flag}),

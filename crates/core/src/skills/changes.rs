@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::names::MAX_NAME;
 use crate::error::{Fault, shorten};
 use crate::input::invalid;
+use crate::interrupt;
 
 /// The last revision that was read of each namespace; 0 where it has none. Written as a JSON object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,7 +25,7 @@ impl Token {
         // As many namespaces as there are, and nothing nested.
         let members: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|_| bad())?;
         let mut revisions = BTreeMap::new();
-        for (namespace, revision) in members {
+        for (namespace, revision) in interrupt::each(members) {
             let revision = revision.as_i64().filter(|revision| *revision >= 0).ok_or_else(bad)?;
             if namespace.is_empty() || namespace.chars().count() > MAX_NAME {
                 return Err(bad());

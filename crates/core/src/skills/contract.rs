@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Code, Fault, shorten};
 use crate::input::invalid;
+use crate::interrupt;
 
 /// What the locators of the registry's own skills begin with.
 pub const OWN_SOURCE: &str = "skill_system.skills";
@@ -56,7 +57,7 @@ pub fn mentions(text: &str) -> Result<Vec<Mention<'_>>, Fault> {
     }
     let mut found: Vec<Mention> = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    for captures in MENTION.iter().flat_map(|pattern| pattern.captures_iter(text)) {
+    for captures in interrupt::each(MENTION.iter().flat_map(|pattern| pattern.captures_iter(text))) {
         let (Some(all), Some(namespace), Some(name)) = (captures.get(0), captures.get(1), captures.get(2)) else {
             continue;
         };

@@ -9,6 +9,7 @@ use super::slug::fits;
 pub use super::slug::{MAX_DESCRIPTION, MAX_NAME};
 use super::values::{gather, outside_parentheses, words};
 use crate::error::{Code, Fault, shorten};
+use crate::interrupt;
 use crate::unicode::{SuspiciousChar, nfkc, suspicious_char, without_flags};
 
 /// Longest compatibility, in characters (agentskills.io).
@@ -154,7 +155,8 @@ fn check_encoding(source: &str, bom: bool, mode: Mode, findings: &mut Findings) 
         );
     }
     if source.contains("\r\n") {
-        let mixed = source.bytes().filter(|b| *b == b'\n').count() != source.matches("\r\n").count();
+        let mixed =
+            interrupt::each(source.split_inclusive('\n')).any(|line| line.ends_with('\n') && !line.ends_with("\r\n"));
         let message =
             if mixed { "lines end with CR LF and with LF" } else { "lines end with CR LF; the bytes are kept" };
         findings.add(if mixed { Severity::Warning } else { Severity::Note }, "line_ends", None, None, message);
@@ -180,7 +182,7 @@ fn check_front_matter_chars(yaml: &str, fields: Option<&Fields>, mode: Mode, fin
     let mut seen = Vec::new();
     if let Some(fields) = fields {
         // An escape in quotes writes what the text itself does not show.
-        for (key, value) in &fields.values {
+        for (key, value) in interrupt::each(&fields.values) {
             let mut all = key.clone();
             gather(value, &mut all);
             let line = fields.line(key).map_or(1, |line| line + 1);
@@ -196,7 +198,7 @@ fn check_front_matter_chars(yaml: &str, fields: Option<&Fields>, mode: Mode, fin
 
 fn check_body(body: &str, first: usize, findings: &mut Findings) {
     report_suspicious_chars(body, first, None, findings, |_| Severity::Warning);
-    let lines = body.lines().count();
+    let lines = interrupt::each(body.lines()).count();
     if body.trim().is_empty() {
         findings.add(Severity::Warning, "body_empty", None, None, "the body is empty");
     } else if lines > ADVISED_LINES {
@@ -277,7 +279,7 @@ fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
                     "the value was read as if it were in quotes",
                 );
             }
-            for (key, line) in &mut fields.lines {
+            for (key, line) in interrupt::each(&mut fields.lines) {
                 if let Some(i) = yaml
                     .lines()
                     .position(|text| text.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with(':')))
@@ -309,6 +311,7 @@ fn report_suspicious_chars(
     let (mut line, mut before) = (first, '\n');
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
+        interrupt::check();
         let joins = matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
         let found = match c {
             '\r' if chars.peek() == Some(&'\n') => None,
@@ -385,7 +388,7 @@ fn line_of(fields: &Fields, key: &str) -> Option<usize> {
 }
 
 fn check_unknown_fields(fields: &Fields, mode: Mode, findings: &mut Findings) {
-    for (key, _) in &fields.values {
+    for (key, _) in interrupt::each(&fields.values) {
         if !FIELDS.contains(&key.as_str()) {
             let known = CLIENT_FIELDS.contains(&key.as_str());
             let severity = if known && mode == Mode::Lenient { Severity::Note } else { mode.soft() };

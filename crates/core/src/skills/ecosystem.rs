@@ -10,6 +10,7 @@ use super::names::is_namespace;
 pub use super::slug::{fits, is_slug};
 use crate::error::Fault;
 use crate::input::invalid;
+use crate::interrupt;
 
 /// The name of the file that a skill's URI ends with.
 pub const MAIN: &str = "SKILL.md";
@@ -39,7 +40,7 @@ pub fn conforming(frontmatter: Value, name: &str, description: &str) -> Option<V
 /// HTML's five, so that no text can end the element it stands in.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
+    for c in interrupt::each(text.chars()) {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -73,7 +74,7 @@ pub fn prompt(skills: impl Iterator<Item = (String, String, String)>) -> String 
 /// A path with everything but the unreserved characters and `/` in percent form.
 pub fn percent(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
-    for b in path.bytes() {
+    for b in interrupt::each(path.bytes()) {
         match b {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(b as char),
             b => out.push_str(&format!("%{b:02X}")),

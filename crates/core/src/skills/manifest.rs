@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use super::findings::{Findings, Mode, Severity};
 use crate::error::shorten;
+use crate::interrupt;
 use crate::policy::MAX_EFFECTS;
 use crate::policy::effect::Effect;
 use crate::unicode::suspicious_char;
@@ -48,7 +49,7 @@ pub fn blocks(text: &str) -> Vec<Block<'_>> {
     let mut open: Option<(u8, usize, usize)> = None;
     let mut comment = false;
     let mut offset = 0;
-    for (i, line) in text.split_inclusive('\n').enumerate() {
+    for (i, line) in interrupt::each(text.split_inclusive('\n')).enumerate() {
         let start = offset;
         offset += line.len();
         let stripped = line.trim_start_matches(' ');
@@ -145,7 +146,7 @@ pub fn read(body: &str, first: usize, mode: Mode, findings: &mut Findings) -> Op
     let blocks = blocks(body);
     let (block, language) = counting(&blocks)?;
     let line = first + block.line - 1;
-    for again in blocks.iter().filter(|block| block.language == language).skip(1) {
+    for again in interrupt::each(&blocks).filter(|block| block.language == language).skip(1) {
         findings.add(
             Severity::Warning,
             "manifest_repeated",

@@ -4,6 +4,8 @@
 //! ASCII is escaped. So neither psql, nor the client's encoding, nor a body that is not text can change what arrives. Redis
 //! takes lines of up to 64 KiB; a larger value comes in pieces.
 
+use crate::interrupt;
+
 /// Longest line, in bytes.
 const MAX_LINE: usize = 60 << 10;
 /// Longest key prefix, in bytes.
@@ -11,7 +13,7 @@ pub const MAX_PREFIX: usize = 200;
 
 fn quote(bytes: &[u8], out: &mut String) {
     out.push('"');
-    for &byte in bytes {
+    for &byte in interrupt::each(bytes) {
         match byte {
             b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
             b'\n' => out.push_str("\\n"),

@@ -4,7 +4,6 @@
 //! runtime's does, in odd spellings too; the writer changes one line and nothing else.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
@@ -13,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::Status;
 use crate::error::{Code, Fault, shorten};
 use crate::input::{invalid, optional};
+use crate::interrupt;
 
 /// Namespace of callers that name none.
 pub const NAMESPACE: &str = "skillscript";
@@ -60,19 +60,25 @@ pub struct Header<'a> {
     pub token: Option<&'a str>,
 }
 
-/// White space and line ends of JavaScript, for a class.
-const SPACE: &str = r"\t\n\x0B\x0C\r \u{A0}\u{1680}\u{2000}-\u{200A}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}";
-const LINE_END: &str = r"\n\r\u{2028}\u{2029}";
+/// What JavaScript takes for a line end.
+fn is_line_end(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}')
+}
+
+/// Where the value of the first `# Status:` header begins: `^\s*#\s*Status\s*:\s*(.+?)\s*$` as JavaScript reads it.
+fn status_value(body: &str) -> Option<usize> {
+    interrupt::each(body.match_indices('#')).find_map(|(at, _)| {
+        let before = body[..at].trim_end_matches(|c| is_space(c) && !is_line_end(c));
+        let rest = body[at + 1..].trim_start_matches(is_space).strip_prefix("Status")?;
+        let value = rest.trim_start_matches(is_space).strip_prefix(':')?.trim_start_matches(is_space);
+        let begins_line = before.is_empty() || before.ends_with(is_line_end);
+        (begins_line && !value.is_empty()).then(|| body.len() - value.len())
+    })
+}
 
 /// Reads the first `# Status:` header; `None` where there is none, or where it says something else.
 pub fn header(body: &str) -> Option<Header<'_>> {
-    // ^\s*#\s*Status\s*:\s*(.+?)\s*$ as JavaScript reads it, up to the first character of the value: without a group,
-    // a body of 16 MiB takes no time to speak of.
-    static BEGIN: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(&format!("(?:\\A|[{LINE_END}])[{SPACE}]*#[{SPACE}]*Status[{SPACE}]*:[{SPACE}]*[^{SPACE}]")).ok()
-    });
-    let begin = BEGIN.as_ref()?.find(body)?;
-    let start = begin.end() - begin.as_str().chars().next_back()?.len_utf8();
+    let start = status_value(body)?;
     let value = lines(&body[start..]).next().map(|(_, end, _)| body[start..start + end].trim_matches(is_space))?;
     let (status, token) = value.split_once(is_space).unwrap_or((value, ""));
     let status = [Status::Draft, Status::Approved, Status::Disabled]
@@ -85,14 +91,13 @@ pub fn header(body: &str) -> Option<Header<'_>> {
 fn lines(body: &str) -> impl Iterator<Item = (usize, usize, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
+        interrupt::check();
         if at >= body.len() {
             return None;
         }
         let start = at;
-        let (length, end) = body[start..]
-            .char_indices()
-            .find(|(_, c)| matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}'))
-            .map_or((body.len() - start, 0), |(i, c)| {
+        let (length, end) =
+            body[start..].char_indices().find(|(_, c)| is_line_end(*c)).map_or((body.len() - start, 0), |(i, c)| {
                 (i, if body[start + i..].starts_with("\r\n") { 2 } else { c.len_utf8() })
             });
         at = start + length + end;
@@ -139,7 +144,7 @@ pub fn canonical(body: &str) -> String {
                 && rest[key.len()..].trim_start_matches(is_space).starts_with(':')
         })
     };
-    body.split('\n').filter(|line| !is_left_out(line)).collect::<Vec<_>>().join("\n")
+    interrupt::each(body.split('\n')).filter(|line| !is_left_out(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// Why a body is not an approved one.

@@ -2,11 +2,14 @@
 
 use serde_json::Value;
 
+use crate::interrupt;
+
 /// A list of texts, also as JSON, or a text of words between commas and blanks; where they may have blanks, commas go
 /// before these. Without repeats.
 pub fn words(value: Option<&Value>, with_blanks: bool) -> Vec<String> {
     let mut list: Vec<String> = Vec::new();
     let mut add = |word: &str| {
+        interrupt::check();
         if !word.is_empty() && !list.iter().any(|there| there == word) {
             list.push(word.to_owned());
         }

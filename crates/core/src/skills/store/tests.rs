@@ -2,6 +2,10 @@ use super::*;
 use proptest::prelude::*;
 use serde_json::json;
 
+/// White space and line ends of JavaScript, for a class.
+const SPACE: &str = r"\t\n\x0B\x0C\r \u{A0}\u{1680}\u{2000}-\u{200A}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}";
+const LINE_END: &str = r"\n\r\u{2028}\u{2029}";
+
 fn says(body: &str) -> Option<(Status, Option<&str>)> {
     header(body).map(|header| (header.status, header.token))
 }
