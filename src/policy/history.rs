@@ -36,6 +36,7 @@ fn check_policy_row(call: &Call) -> Answer {
         denied_effects: list(c"denied_effects"),
         allowed_exec: list(c"allowed_exec"),
         allowed_write_roots: list(c"allowed_write_roots"),
+        inherits: list(c"inherits"),
         ..Profile::default()
     }
     .validate()?;

@@ -48,6 +48,49 @@ def test_the_table_of_the_page(db, create):
         assert found == expected, (deny, effect, reason)
 
 
+def test_no_element_of_inherits_is_null_or_empty(db, create):
+    create("base")
+    for inherits in ([None], [""], ["base", None]):
+        with pytest.raises(errors.InvalidParameterValue, match="inherits"):
+            create("p", inherits=inherits)
+
+
+def test_lint_names_what_allows_everything(db, create):
+    for number, (column, rule, code) in enumerate(
+        (
+            ("allow", "**", "wide"),
+            ("allow", "*.**", "wide"),
+            ("allow", "*.*", "wide"),
+            ("allow", "*", "narrow"),
+            ("allow", "proc.exec:tmux", "runs_programs"),
+            ("allowed_exec", "/**", "wide"),
+            ("allowed_exec", "busybox", "runs_programs"),
+            ("allowed_exec", "git", "runs_programs"),
+            ("allowed_exec", "/lib64/ld-linux-x86-64.so.2", "runs_programs"),
+        )
+    ):
+        rules = {"allow": "{proc.exec}", column: [rule]}
+        assert [severity for severity, _ in create(f"w{number}", **rules)] == ["WARNING"], rule
+        assert codes(db, f"w{number}") == [(code, rule)]
+    assert create("git", allow="{proc.exec:git}", allowed_exec="{git status, git log --oneline}") == []
+
+
+def test_programs_that_run_others_with_some_arguments(db, create):
+    create(allow="{proc.exec}", deny="{proc.exec:rm}", allowed_exec="{git,tar,rsync,env,taskset}")
+    for command, allowed in (
+        (["git", "commit", "-m", "rm"], True),
+        (["git", "-c", "core.pager=rm x", "log"], False),
+        (["tar", "-xf", "rm.tar"], True),
+        (["tar", "--to-command=rm", "-xf", "a.tar"], False),
+        (["rsync", "-a", "rm", "b"], True),
+        (["rsync", "-ae", "rm", "a", "b"], False),
+        (["env", "-Srm x"], False),
+        (["taskset", "1", "rm"], False),
+    ):
+        found = db.execute("SELECT allowed FROM skill_system.check_exec('p', %s::text[])", [command]).fetchone()[0]
+        assert found is allowed, command
+
+
 def test_an_empty_root_is_refused_and_one_that_is_the_root_is_named(db, create):
     for roots in (["", "/srv/app"], [" "], ["."], ["srv"], [None]):
         with pytest.raises(errors.InvalidParameterValue):
@@ -86,7 +129,7 @@ def test_a_program_denied_by_name_is_denied_by_path_and_through_others(db, creat
     ):
         found = db.execute("SELECT decision FROM skill_system.check_exec('p', %s)", [argv]).fetchone()[0]
         assert found == decision, argv
-    assert codes(db) == [("runs_programs", "env"), ("runs_programs", "sh"), ("runs_programs", "xargs **")]
+    assert codes(db) == [("runs_programs", program) for program in ("env", "git", "sh", "xargs **")]
 
 
 def test_lint_names_what_covers_less_than_it_reads(db, create):

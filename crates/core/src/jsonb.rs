@@ -265,10 +265,8 @@ pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Fou
     let count = if header & OBJECT == 0 { 0 } else { (header & COUNT) as usize };
     let entries = || Entries { root, table: 4, data: 4 + 8 * count, next: 0, offset: 0 };
     let (mut keys, mut values) = (entries(), entries());
-    for _ in interrupt::each(0..count) {
-        if values.step().is_err() {
-            return found;
-        }
+    if interrupt::each(0..count).any(|_| values.step().is_err()) {
+        return found;
     }
     for _ in interrupt::each(0..count) {
         let (Ok((_, start, length)), Ok((kind, at, size))) = (keys.step(), values.step()) else {
@@ -346,9 +344,7 @@ impl<'a> Level<'a> {
         let entries = || Entries { root, table, data, next: 0, offset: 0 };
         let mut values = entries();
         if is_object {
-            for _ in interrupt::each(0..left) {
-                values.step()?;
-            }
+            interrupt::each(0..left).try_for_each(|_| values.step().map(drop))?;
             events.begin_object()?;
         } else if header & ARRAY != 0 {
             events.begin_array()?;

@@ -91,10 +91,15 @@ pub fn nfkc(text: &str) -> String {
     text.nfkc().collect()
 }
 
+/// The text without case. Lower, upper and lower again, each character by itself: upper case makes one of ß and ss, of ς and σ,
+/// and has none for ẞ, which lower case makes ß first.
+pub fn case_folded(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(char::to_lowercase).flat_map(char::to_uppercase).flat_map(char::to_lowercase)
+}
+
 /// One form for all spellings that a file system or a reader may take for the same: case and compatibility forms.
 pub fn folded(text: &str) -> String {
-    // Upper case first: it is what makes one of ß and ss, of ς and σ.
-    nfkc(&nfkc(text).to_uppercase().to_lowercase())
+    case_folded(&nfkc(text)).nfkc().collect()
 }
 
 #[cfg(test)]
@@ -132,6 +137,12 @@ mod tests {
         for (a, b) in [
             ("README.md", "readme.MD"),
             ("Straße", "STRASSE"),
+            ("STRAẞE", "strasse"),
+            ("ŉ", "ʼN"),
+            ("\u{212a}elvin", "kelvin"),
+            ("ſ", "S"),
+            ("ᏸ", "Ᏸ"),
+            ("Ե\u{582}", "և"),
             ("ﬁle", "file"),
             ("e\u{301}", "\u{e9}"),
             ("ｆｕｌｌ", "full"),
@@ -140,5 +151,9 @@ mod tests {
             assert_eq!(folded(a), folded(b));
         }
         assert_ne!(folded("a"), folded("b"));
+        for c in ('\0'..=char::MAX).filter(|c| c.is_alphabetic()) {
+            let other = [c.to_lowercase().collect::<String>(), c.to_uppercase().collect()];
+            assert!(other.iter().all(|other| folded(other) == folded(&c.to_string())), "{c}");
+        }
     }
 }

@@ -22,83 +22,6 @@ enum Program {
     Path(Effect<'static>),
 }
 
-/// Programs that run another one, which their arguments or their input names.
-const LAUNCHERS: [&str; 56] = [
-    "ash",
-    "awk",
-    "bash",
-    "bun",
-    "busybox",
-    "chroot",
-    "cmd",
-    "csh",
-    "dash",
-    "deno",
-    "doas",
-    "docker",
-    "env",
-    "exec",
-    "expect",
-    "find",
-    "fish",
-    "flock",
-    "gawk",
-    "ionice",
-    "ksh",
-    "ld.so",
-    "lua",
-    "mawk",
-    "mksh",
-    "nice",
-    "node",
-    "nohup",
-    "nsenter",
-    "osascript",
-    "parallel",
-    "perl",
-    "php",
-    "pkexec",
-    "podman",
-    "powershell",
-    "pwsh",
-    "python",
-    "rbash",
-    "ruby",
-    "runuser",
-    "script",
-    "setsid",
-    "sh",
-    "ssh",
-    "start",
-    "stdbuf",
-    "strace",
-    "su",
-    "sudo",
-    "tcsh",
-    "time",
-    "timeout",
-    "unshare",
-    "watch",
-    "xargs",
-];
-
-/// Whether a program, by name or path, runs others. A version may end its name: python3.12.
-pub(super) fn runs_programs(program: &str) -> bool {
-    let name = program.rsplit(['/', '\\']).next().unwrap_or_default().to_lowercase();
-    let name = [".exe", ".com", ".bat"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
-    let base = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    [name, base].iter().any(|name| LAUNCHERS.contains(name) || *name == "zsh" || *name == "systemd-run")
-}
-
-/// The programs that the arguments of such a program may name: whole arguments, and the words in them.
-pub(super) fn programs_in<'a>(arguments: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
-    let in_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
-    arguments.iter().flat_map(move |argument| {
-        let words = argument.split(move |c| !in_name(c)).map(|word| word.trim_start_matches('-'));
-        std::iter::once(*argument).chain(words).filter(|word| !word.is_empty())
-    })
-}
-
 impl Command {
     pub(super) fn parse(text: &str, source: &Rc<str>) -> Option<Self> {
         let unseen = |c: char| c.is_control() || suspicious_char(c).is_some() || (c.is_whitespace() && c != ' ');
@@ -133,6 +56,11 @@ impl Command {
             program,
             arguments: (count > 0).then_some((arguments, any)),
         })
+    }
+
+    /// Every path is meant.
+    pub(super) fn is_every_path(&self) -> bool {
+        matches!(&self.program, Program::Path(path) if path.is_root())
     }
 
     /// The program as it is written.

@@ -20,6 +20,8 @@
 //!   port; no port means every port;
 //! - `db`: `relation` or `schema.relation`, lower case; without a schema it means
 //!   that relation in any schema;
+//! - `git`: the name of a branch, a tag or a repository;
+//! - `mail`: one address;
 //! - anything else: segments between `/`; one that starts with `/` is a path.
 
 mod host;
@@ -31,7 +33,7 @@ use std::fmt;
 
 use self::host::Host;
 pub use self::malformed::{MAX_EFFECT_BYTES, Malformed};
-use self::scope::{Kind, Scope, Start};
+use self::scope::{Kind, Scope, Start, is_absolute, without_streams};
 use self::segments::{Segment, Segments};
 use crate::error::shorten;
 use crate::unicode::suspicious_char;
@@ -130,6 +132,18 @@ impl<'a> Effect<'a> {
         };
         let mut scopes = vec![scope.to_owned()];
         scopes.extend(decoded(scope)?);
+        match kind {
+            Kind::Fs | Kind::Proc | Kind::Other if is_absolute(scope) => {
+                let files: Vec<String> = scopes.iter().filter_map(|scope| without_streams(scope)).collect();
+                scopes.extend(files);
+            }
+            Kind::Mail => {
+                // The mailbox of an address with a detail: local+detail@domain.
+                let mailboxes: Vec<String> = scopes.iter().filter_map(|scope| mailbox(scope)).collect();
+                scopes.extend(mailboxes);
+            }
+            _ => {}
+        }
         if kind == Kind::Proc {
             // The program of a command line.
             let programs: Vec<String> =
@@ -299,12 +313,17 @@ impl Effect<'_> {
             if segments.head.is_empty())
     }
 
+    /// It is nothing but wildcards.
+    pub(super) fn is_wildcards(&self) -> bool {
+        self.scope.is_none() && self.name.only_wildcards()
+    }
+
     /// It has a scope of wildcards alone that is not all there is: one label, or no path.
     pub(super) fn is_narrow(&self) -> bool {
         match &self.scope {
             Some(Scope::Host { host: Host::Name(labels), .. }) => labels.only_wildcards(),
             Some(Scope::Segments { start: Start::Relative, segments }) => {
-                self.root() != Some("db") && segments.only_wildcards()
+                !matches!(self.root(), Some("db" | "mail")) && segments.only_wildcards()
             }
             _ => false,
         }
@@ -325,8 +344,15 @@ impl Effect<'_> {
 
 /// The scope has nothing that decoding or folding changes, as a dot at the end of a segment or of a program's name.
 fn is_plain(kind: Kind, scope: &str) -> bool {
+    if kind == Kind::Mail && scope.contains('+') {
+        return false;
+    }
     let mut last = 0;
-    for byte in scope.bytes() {
+    for (i, byte) in scope.bytes().enumerate() {
+        // The colon of a drive is the second character.
+        if byte == b':' && !(i == 1 && scope.as_bytes()[0].is_ascii_alphabetic()) {
+            return false;
+        }
         let ends_with_dot = last == b'.' && (byte == b'/' || kind == Kind::Proc);
         if !byte.is_ascii() || byte.is_ascii_uppercase() || matches!(byte, b'%' | b' ') || ends_with_dot {
             return false;
@@ -334,6 +360,12 @@ fn is_plain(kind: Kind, scope: &str) -> bool {
         last = byte;
     }
     last != b'.'
+}
+
+fn mailbox(address: &str) -> Option<String> {
+    let (local, domain) = address.rsplit_once('@')?;
+    let (mailbox, _) = local.split_once('+').filter(|(mailbox, _)| !mailbox.is_empty())?;
+    Some(format!("{mailbox}@{domain}"))
 }
 
 /// A text with percent signs, as a URL's path is decoded; decoded again as long as there is something to decode.

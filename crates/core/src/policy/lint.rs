@@ -1,12 +1,13 @@
 //! Linting: rules without effect, or probably not as intended.
 
 use super::Policy;
-use super::command::{Command, runs_programs};
+use super::command::Command;
 use super::cover::CoverIndex;
 use super::decision::Finding;
 use super::effect::{Effect, STANDARD_EFFECTS};
 use super::profile::{PolicyError, Unlisted};
 use super::rules::Rule;
+use super::runners::runs_programs;
 use super::verdict::Verdict;
 use crate::interrupt;
 
@@ -56,7 +57,9 @@ impl Lint<'_> {
             glob_letters(&rule.text).map(|message| about(rule, "warning", "glob_character", message, LETTERS));
         let mut found: Vec<Finding> = letters.into_iter().chain(unknown(rule)).collect();
         match kind {
-            "allow" => found.extend(self.redundant(rule).into_iter().chain(narrow(rule)).chain(wide(rule))),
+            "allow" => found.extend(
+                self.redundant(rule).into_iter().chain(narrow(rule)).chain(wide(rule)).chain(self.runner(rule)),
+            ),
             _ => found.extend(self.partial(kind, rule)),
         }
         found
@@ -99,6 +102,15 @@ impl Lint<'_> {
             .then(|| about(rule, "warning", "partial", format!("the {kind} rule does not cover {left}"), hint))
     }
 
+    /// It allows a program that runs others, and no list restricts its arguments.
+    fn runner(&self, rule: &Rule) -> Option<Finding> {
+        let scope = rule.text.split_once(':')?.1;
+        (self.policy.rules.exec.is_empty() && rule.effect.root() == Some("proc") && runs_programs(scope)).then(|| {
+            let hint = "List it with fixed arguments in allowed_exec, and use check_exec().";
+            about(rule, "warning", "runs_programs", RUNS.into(), hint)
+        })
+    }
+
     /// Some action of the effect is neither denied nor unlisted.
     fn may_happen(&self, effect: &Effect<'_>) -> bool {
         let rules = &self.policy.rules;
@@ -137,9 +149,13 @@ impl Lint<'_> {
         } else if runs_programs(command.program()) && command.takes_arguments() {
             found.push(finding(
                 "runs_programs",
-                "it runs other programs, which its arguments or its input name".into(),
+                RUNS.into(),
                 "Allow the programs themselves, or this one with fixed arguments.",
             ));
+        }
+        if command.is_every_path() {
+            let message = "it is every path, so every program may run".into();
+            found.push(finding("wide", message, "Write the programs or directories that are meant."));
         }
         found.extend(glob_letters(&command.text).map(|message| finding("glob_character", message, LETTERS)));
         found
@@ -166,6 +182,7 @@ impl Lint<'_> {
     }
 }
 
+const RUNS: &str = "it runs other programs, which its arguments or its input name";
 const LETTERS: &str = "Write one rule for each, with * for a whole segment and a final ** for any number.";
 
 /// Signs that mean something in other pattern languages.
@@ -187,6 +204,10 @@ fn narrow(rule: &Rule) -> Option<Finding> {
         let message = "no request has this path: a link of /proc or /dev leads to another place".into();
         return Some(about(rule, "warning", "never_matches", message, "Write the path of the file itself."));
     }
+    if &*rule.text == "*" {
+        let message = "the allow rule covers only names of one segment, which no standard effect has".into();
+        return Some(about(rule, "warning", "narrow", message, "Write the effects that are meant."));
+    }
     let scope = rule.text.split_once(':')?.1;
     if rule.effect.is_narrow() {
         let message = match rule.effect.root() {
@@ -201,8 +222,15 @@ fn narrow(rule: &Rule) -> Option<Finding> {
     })
 }
 
-/// An allow rule that is the root without looking like it.
+/// An allow rule that is every effect, or the root without looking like it.
 fn wide(rule: &Rule) -> Option<Finding> {
+    if rule.effect.is_wildcards() && &*rule.text != "*" {
+        let message = match &*rule.text {
+            "**" | "*.**" => "it covers every effect",
+            _ => "it covers every effect whose name has as many segments",
+        };
+        return Some(about(rule, "warning", "wide", message.into(), "Write the effects that are meant."));
+    }
     let scope = rule.text.split_once(':')?.1;
     (rule.effect.is_root() && scope.contains("..")).then(|| {
         let message = "its path is the root, so it covers every file".into();

@@ -13,6 +13,7 @@ mod lint;
 mod profile;
 pub mod request;
 mod rules;
+mod runners;
 mod verdict;
 
 pub use decision::{Decision, Explanation, Finding, Why};
@@ -28,10 +29,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::json;
 
-use self::command::{programs_in, runs_programs};
 use self::effect::Effect;
 use self::profile::resolve;
 use self::rules::{Rules, name_of};
+use self::runners::{programs_in, runs_arguments};
 use crate::error::shorten;
 use crate::interrupt;
 
@@ -194,7 +195,7 @@ impl Policy {
         let path = Effect::parse(&as_path).ok();
         let listed = || self.rules.exec.iter().any(|command| command.matches(argv, path.as_ref()));
         let decision = self.decide_listed(&effect, "allowed_exec", listed);
-        if decision.verdict == Verdict::Deny || !runs_programs(program) {
+        if decision.verdict == Verdict::Deny || !runs_arguments(program, &argv[1..]) {
             return decision;
         }
         let mut asked = None;

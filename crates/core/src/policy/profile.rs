@@ -88,6 +88,9 @@ pub enum PolicyError {
     /// A column has neither of its two values.
     #[error("invalid value for {column}: \"{given}\"")]
     BadChoice { column: &'static str, given: String, words: [&'static str; 2] },
+    /// An element of `inherits` is NULL or empty.
+    #[error("element {element} of inherits of policy \"{policy}\" is NULL or empty")]
+    BadParent { policy: String, element: usize },
     /// It inherits from a profile that does not exist.
     #[error("policy \"{policy}\" inherits from \"{parent}\", which does not exist")]
     UnknownParent { policy: String, parent: String },
@@ -121,6 +124,9 @@ impl From<PolicyError> for Fault {
             }
             PolicyError::BadChoice { words, .. } => {
                 Fault::new(Code::InvalidParameterValue, message).hint(format!("Write {} or {}.", words[0], words[1]))
+            }
+            PolicyError::BadParent { .. } => {
+                Fault::new(Code::InvalidParameterValue, message).hint("Write the names of policies.")
             }
             PolicyError::UnknownParent { .. } => {
                 Fault::new(Code::UndefinedObject, message).hint("Create the inherited policy first, or correct its name.")

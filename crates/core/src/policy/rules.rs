@@ -195,6 +195,9 @@ impl Profile {
         {
             return Err(PolicyError::BadName { name: shorten(&self.name) });
         }
+        if let Some(at) = self.inherits.iter().position(String::is_empty) {
+            return Err(PolicyError::BadParent { policy: shorten(&self.name), element: at + 1 });
+        }
         Rules::default().add(self)
     }
 }

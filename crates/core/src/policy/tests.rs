@@ -171,10 +171,21 @@ fn lint_of_commands_and_roots() {
         listed(&["proc.exec"], &["proc.exec:/usr/bin/**"], &["/usr/bin/*"], &[]),
         [("inert_exec", "/usr/bin/*".into())]
     );
-    for launcher in ["env", "sh", "/bin/bash", "xargs **", "python3.12", "find *", "/usr/bin/sudo", "busybox"] {
+    let launchers = "env sh /bin/bash python3.12 /usr/bin/sudo busybox /lib64/ld-linux-x86-64.so.2 taskset chrt command toybox setarch \
+        linux64 prlimit numactl fakeroot firejail proot gosu entr sem tmux screen dbus-run-session xvfb-run nc ncat nc.openbsd socat \
+        tar gtar git rsync npx uvx kubectl gdb vim vim.tiny pypy3 less C:/Windows/cmd.exe";
+    for launcher in launchers.split_whitespace().chain(["xargs **", "find *", "git log **", "tar -x *"]) {
         assert_eq!(listed(&["proc.exec"], &[], &[launcher], &[]), [("runs_programs", launcher.into())]);
     }
-    assert_eq!(listed(&["proc.exec"], &[], &["python3 report.py", "git", "npm test"], &[]), []);
+    assert_eq!(listed(&["proc.exec"], &[], &["python3 report.py", "git status", "npm test", "ls"], &[]), []);
+    assert_eq!(listed(&["proc.exec"], &[], &["/**"], &[]), [("wide", "/**".into())]);
+    assert_eq!(listed(&["proc.exec:tmux"], &[], &[], &[]), [("runs_programs", "proc.exec:tmux".into())]);
+    assert_eq!(listed(&["proc.exec:git"], &[], &["git status"], &[]), []);
+    for rule in ["**", "*.**", "*.*"] {
+        assert_eq!(listed(&[rule], &[], &[], &[]), [("wide", rule.into())]);
+    }
+    assert_eq!(listed(&["*"], &[], &[], &[]), [("narrow", "*".into())]);
+    assert_eq!(listed(&[], &["**"], &[], &[]), []);
     assert_eq!(listed(&["fs.write"], &[], &[], &["/"]), [("wide", "/".into())]);
     assert_eq!(listed(&["fs.write"], &[], &[], &["/srv/app/../.."]), [("wide", "/srv/app/../..".into())]);
     assert_eq!(listed(&["fs.write"], &[], &[], &["C:/"]), [("wide", "C:/".into())]);
@@ -190,10 +201,13 @@ fn lint_of_commands_and_roots() {
         ("exec", ""),
         ("exec", "a\u{200b}b"),
         ("exec", "a\u{a0}b"),
+        ("inherits", ""),
     ] {
         let mut bad = profile("p", &[], &[], &[]);
         if column == "root" {
             bad.allowed_write_roots.push(text.into())
+        } else if column == "inherits" {
+            bad.inherits.push(text.into())
         } else {
             bad.allowed_exec.push(text.into())
         }
@@ -204,7 +218,10 @@ fn lint_of_commands_and_roots() {
 #[test]
 fn programs_that_run_programs() {
     let mut p = profile("p", &["proc.exec"], &["proc.exec:curl"], &["proc.exec:rm", "proc.exec:/opt/x/**"]);
-    p.allowed_exec = ["env", "sh", "xargs **", "busybox", "git"].map(String::from).to_vec();
+    p.allowed_exec = "env sh xargs busybox git tar rsync vim gdb kubectl nc socat taskset /lib64/* npx less"
+        .split(' ')
+        .map(String::from)
+        .collect();
     let p = Policy::compile("p", &[p]).unwrap();
     for (argv, verdict) in [
         (&["env", "rm", "-rf", "/x"][..], Verdict::Deny),
@@ -217,6 +234,26 @@ fn programs_that_run_programs() {
         (&["env", "ls"], Verdict::Allow),
         (&["sh", "-c", "ls /form"], Verdict::Allow),
         (&["git", "commit", "-m", "rm"], Verdict::Allow),
+        (&["git", "-c", "core.pager=rm -rf x", "log"], Verdict::Deny),
+        (&["git", "rebase", "--exec=rm x"], Verdict::Deny),
+        (&["env", "-Srm x"], Verdict::Deny),
+        (&["env", "-S", "rm"], Verdict::Deny),
+        (&["/lib64/ld-linux-x86-64.so.2", "/bin/rm"], Verdict::Deny),
+        (&["taskset", "1", "rm"], Verdict::Deny),
+        (&["tar", "-xf", "rm.tar"], Verdict::Allow),
+        (&["tar", "--to-command=rm", "-xf", "a.tar"], Verdict::Deny),
+        (&["rsync", "-avze", "rm", "a", "b"], Verdict::Deny),
+        (&["rsync", "-a", "rm", "b"], Verdict::Allow),
+        (&["vim", "-c", "!rm x"], Verdict::Deny),
+        (&["vim", "+!rm", "x"], Verdict::Deny),
+        (&["vim", "rm"], Verdict::Allow),
+        (&["gdb", "-ex", "shell rm"], Verdict::Deny),
+        (&["kubectl", "exec", "pod", "--", "rm"], Verdict::Deny),
+        (&["kubectl", "get", "rm"], Verdict::Allow),
+        (&["nc", "-lve", "/bin/rm"], Verdict::Deny),
+        (&["socat", "-", "EXEC:rm"], Verdict::Deny),
+        (&["npx", "rm"], Verdict::Deny),
+        (&["less", "rm"], Verdict::Allow),
     ] {
         assert_eq!(p.check_exec(argv).verdict, verdict, "{argv:?}");
     }

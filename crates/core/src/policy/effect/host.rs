@@ -27,6 +27,8 @@ pub(super) struct Network {
 const MAPPED: u128 = 0xffff << 32;
 /// `64:ff9b::/96`, where NAT64 maps IPv4 to.
 const NAT64: u128 = 0x0064_ff9b << 96;
+/// `::ffff:0:0:0/96`, the IPv4 addresses of stateless translation (RFC 2765).
+const TRANSLATED: u128 = 0xffff << 48;
 
 impl Network {
     fn new(bits: u128, length: u8) -> Result<Self, Malformed> {
@@ -45,7 +47,7 @@ impl Network {
         let bits = address.to_bits();
         let (prefix, last) = (bits >> 32 << 32, bits as u32);
         // Addresses that stand for one of IPv4. `::` and `::1` do not.
-        if length >= 96 && (prefix == NAT64 || (prefix == 0 && last > 1)) {
+        if length >= 96 && (prefix == NAT64 || prefix == TRANSLATED || (prefix == 0 && last > 1)) {
             return Network::v4(last, length - 96);
         }
         Network::new(bits, length)
@@ -65,6 +67,47 @@ impl Network {
 
     fn contains(self, other: Network) -> bool {
         self.length <= other.length && other.first(self.length) == self.bits
+    }
+
+    /// The IPv4 addresses that these addresses of IPv6 lead to, through tunnels and translators.
+    fn carried(self) -> impl Iterator<Item = Network> {
+        /// Prefix, its length, where the IPv4 address begins, and what it is XORed with.
+        const CARRIERS: [(u128, u8, u8, u32); 4] = [
+            // 6to4 (RFC 3056); the server and the client of Teredo (RFC 4380)
+            (0x2002 << 112, 16, 16, 0),
+            (0x2001 << 112, 32, 32, 0),
+            (0x2001 << 112, 32, 96, u32::MAX),
+            (NAT64, 96, 96, 0),
+        ];
+        let carriers = CARRIERS.into_iter().filter(move |(bits, length, ..)| {
+            let prefix = Network { bits: *bits, length: *length };
+            prefix.contains(self) || self.contains(prefix)
+        });
+        let isatap = self.length == 128 && matches!((self.bits >> 32) as u32, 0x5efe | 0x0200_5efe);
+        carriers
+            .map(move |(.., at, mask)| self.ipv4_at(at, mask))
+            .chain(isatap.then(|| self.ipv4_at(96, 0)))
+            .chain(self.translated_locally().into_iter().flatten())
+    }
+
+    /// As [`carried`](Self::carried), by translators with a prefix of 48, 56, 64 or 96 bits below `64:ff9b:1::/48` (RFC 8215),
+    /// which put the address around an octet of zeros (RFC 6052).
+    fn translated_locally(self) -> Option<[Network; 4]> {
+        let local = Network { bits: 0x0064_ff9b_0001 << 80, length: 48 };
+        let bits = |at: u8, count: u8| self.bits << at >> 1 >> (127 - count);
+        let place = |at: u8| match 64 - at {
+            // Of a range nothing is known.
+            _ if self.length < 128 => Network { bits: MAPPED, length: 96 },
+            before => Network { bits: MAPPED | bits(at, before) << (32 - before) | bits(72, 32 - before), length: 128 },
+        };
+        local.contains(self).then(|| [place(48), place(56), place(64), self.ipv4_at(96, 0)])
+    }
+
+    fn ipv4_at(self, at: u8, mask: u32) -> Network {
+        let address = (self.bits >> (96 - at)) as u32 ^ mask;
+        let length = 96 + self.length.saturating_sub(at).min(32);
+        let bits = Network { bits: MAPPED | u128::from(address), length }.first(length);
+        Network { bits, length }
     }
 }
 
@@ -90,7 +133,7 @@ impl<'a> Host<'a> {
         let port = match port {
             None => None,
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                Some(digits.parse().map_err(|_| Malformed::Host)?)
+                Some(digits.parse().ok().filter(|port| *port != 0).ok_or(Malformed::Host)?)
             }
             Some(_) => return Err(Malformed::Host),
         };
@@ -138,13 +181,14 @@ impl<'a> Host<'a> {
         Ok(Host::Name(Segments { lead, ..Segments::parse(rest.split('.'))? }))
     }
 
-    /// What a rule that denies means: a `*` at the beginning stands for one label or more.
+    /// What a rule that denies means: a `*` at the beginning or the end stands for one label or more.
     pub(super) fn widened(self) -> Self {
         match self {
             Host::Name(labels) if labels.only_wildcards() => Host::Every,
             Host::Name(labels) => {
                 let lead = labels.lead || labels.head.first() == Some(&Segment::One);
-                Host::Name(Segments { lead, ..labels })
+                let any = labels.any || labels.ends_with_wildcard();
+                Host::Name(Segments { lead, any, ..labels })
             }
             other => other,
         }
@@ -160,11 +204,14 @@ impl<'a> Host<'a> {
         }
     }
 
+    /// `other` is what is asked for: IPv6 that leads to IPv4 meets a rule about that, and not the other way round.
     pub(super) fn overlaps(&self, other: &Host<'_>) -> bool {
         match (self, other) {
             (Host::Every, _) | (_, Host::Every) => true,
             (Host::Name(a), Host::Name(b)) => a.overlaps(b),
-            (Host::Network(a), Host::Network(b)) => a.contains(*b) || b.contains(*a),
+            (Host::Network(a), Host::Network(b)) => {
+                a.contains(*b) || b.contains(*a) || (!b.is_v4() && b.carried().any(|b| a.contains(b) || b.contains(*a)))
+            }
             // Who asks for `*.*.*.*` may mean addresses.
             (Host::Name(name), Host::Network(_)) | (Host::Network(_), Host::Name(name)) => name.only_wildcards(),
         }
@@ -204,6 +251,10 @@ fn canonical_name(name: &str) -> Result<Cow<'_, str>, Malformed> {
         }
         Cow::Owned(ascii)
     };
+    let label = |label: &str| label.len() < 64 && !label.starts_with('-') && !label.ends_with('-');
+    if (name.contains('-') || name.len() > 63) && !name.split('.').all(label) {
+        return Err(Malformed::Host);
+    }
     match name.ends_with('.') {
         false if name.is_empty() => Err(Malformed::Host),
         false => Ok(name),

@@ -47,7 +47,7 @@ pub enum Malformed {
     #[error("its path has a backslash, or .. leads above its start")]
     Path,
     /// Not `host[:port]`.
-    #[error("a net scope must be a host name, an address or a range of addresses, with an optional port")]
+    #[error("a net scope must be a host name, an address or a range of addresses, with an optional port of 1 to 65535")]
     Host,
     /// Numbers that are not an IPv4 address.
     #[error("its host ends with a number but is not an IPv4 address")]
@@ -64,6 +64,15 @@ pub enum Malformed {
     /// `%2a`
     #[error("its path is malformed once its percent signs are decoded")]
     Encoded,
+    /// `HEAD`, `main~1`, `src:main`
+    #[error("its git scope is not the name of one branch, tag or repository")]
+    Ref,
+    /// `rm;ls`
+    #[error("its program has quotes, or characters that mean something to a shell")]
+    Program,
+    /// Not `local@domain`.
+    #[error("a mail scope must be one address, local@domain, without quotes and comments")]
+    Mail,
     /// More than `schema.relation`.
     #[error("a db scope must be relation or schema.relation")]
     Relation,
@@ -81,6 +90,12 @@ impl Malformed {
                 "Write a host without scheme, user or path, for example net.fetch:api.github.com, net.fetch:**.github.com, \
                  net.fetch:10.0.0.0/8 or net.fetch:[fd00::/8]:443."
             }
+            Malformed::Ref => {
+                "Write its name alone, for example git.write:main: without +, ^, ~ and source:, and not HEAD or @, which name \
+                 whatever is checked out."
+            }
+            Malformed::Program => "Write the program alone, for example proc.exec:git or proc.exec:/usr/bin/git.",
+            Malformed::Mail => "Write one address, for example mail.send:boss@example.com or mail.send:*@example.com.",
             Malformed::Relation => "Write a relation, for example db.write:public.orders or db.write:public.*.",
             Malformed::UpperCase => "Write it in lower case; only a path or a host may have upper case.",
             Malformed::Blank => "Remove it: only a path may have blanks.",

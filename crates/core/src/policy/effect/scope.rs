@@ -7,6 +7,7 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 use super::host::Host;
 use super::malformed::Malformed;
 use super::segments::{Segment, Segments};
+use crate::unicode::case_folded;
 
 /// What the scopes of a name are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub(super) enum Kind {
     Fs,
     Proc,
     Git,
+    Mail,
     Other,
 }
 
@@ -27,6 +29,7 @@ impl Kind {
             "fs" => Some(Kind::Fs),
             "proc" => Some(Kind::Proc),
             "git" => Some(Kind::Git),
+            "mail" => Some(Kind::Mail),
             _ => Some(Kind::Other),
         }
     }
@@ -94,9 +97,42 @@ impl<'a> Scope<'a> {
     fn composed(kind: Kind, text: &'a str) -> Result<Self, Malformed> {
         match kind {
             Kind::Db => Self::relation(text),
+            Kind::Mail => Self::address(text),
             Kind::Fs if !is_absolute(text) => Err(Malformed::RelativePath),
-            _ => Self::path(text),
+            _ => {
+                let path = Self::path(text)?;
+                match kind {
+                    Kind::Git if !is_absolute(text) && !is_ref(text) => Err(Malformed::Ref),
+                    Kind::Proc if !is_program(text) => Err(Malformed::Program),
+                    _ => Ok(path),
+                }
+            }
         }
+    }
+
+    /// `local@domain`, as the segments domain and local part. `*` stands for every local part or every domain, or both.
+    fn address(text: &str) -> Result<Scope<'static>, Malformed> {
+        let every = |part: &str| matches!(part, "*" | "**");
+        let (local, domain) = match text.rsplit_once('@') {
+            Some(parts) => parts,
+            None if every(text) => ("*", "*"),
+            None => return Err(Malformed::Mail),
+        };
+        // A quoted local part, a comment, a route or a list would be a second spelling.
+        let legal =
+            |c: char| c.is_alphanumeric() || "!#$&'*+-=^_`{|}~?".contains(c) || (!c.is_ascii() && !c.is_whitespace());
+        let is_atom = |atom: &str| !atom.is_empty() && !atom.contains('*') && atom.chars().all(legal);
+        let mut head = match domain {
+            _ if every(domain) => vec![Segment::One],
+            _ if domain.contains('*') => return Err(Malformed::WildcardPlace),
+            _ => vec![Segment::Literal(mail_domain(domain)?.into())],
+        };
+        head.push(match local {
+            _ if every(local) => Segment::One,
+            _ if local.split('.').all(is_atom) => Segment::Literal(local.to_owned().into()),
+            _ => return Err(Malformed::Mail),
+        });
+        Ok(Scope::Segments { start: Start::Relative, segments: Segments { lead: false, head, any: false } })
     }
 
     fn relation(text: &'a str) -> Result<Self, Malformed> {
@@ -200,13 +236,13 @@ impl<'a> Scope<'a> {
         if segments.only_wildcards()
             && match kind {
                 Kind::Fs => start == Start::Root,
-                Kind::Db => true,
+                Kind::Db | Kind::Mail => true,
                 _ => !is_path,
             }
         {
             return None;
         }
-        segments.any |= kind != Kind::Db && (is_path || segments.ends_with_wildcard());
+        segments.any |= !matches!(kind, Kind::Db | Kind::Mail) && (is_path || segments.ends_with_wildcard());
         let by_name = !is_path && matches!(kind, Kind::Proc | Kind::Git);
         segments.lead |= by_name;
         Some(Scope::Segments { start: if by_name { Start::Anywhere } else { start }, segments })
@@ -236,6 +272,43 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// The name of one branch, tag or repository: git-check-ref-format(1) without what names a ref by another one, as `HEAD`,
+/// `main~1` and `src:main` do.
+fn is_ref(text: &str) -> bool {
+    let last = text.rsplit('/').next().unwrap_or_default();
+    !(text.contains(['~', '^', ':'])
+        || text.contains("..")
+        || text.contains("@{")
+        || text.starts_with(['+', '-'])
+        || last == "@"
+        || last.eq_ignore_ascii_case("head")
+        || last.ends_with("_HEAD"))
+}
+
+/// A program, and not a line for a shell, nor one in quotes.
+fn is_program(text: &str) -> bool {
+    const SHELL: &[char] = &['"', '\'', '`', ';', '|', '&', '<', '>', '$'];
+    let in_name = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || "._+-@%/*".contains(c);
+    if is_absolute(text) { !text.contains(SHELL) } else { text.chars().all(in_name) }
+}
+
+/// The domain of a mail address in the form that is looked up.
+fn mail_domain(text: &str) -> Result<String, Malformed> {
+    match Host::parse(text).map_err(|_| Malformed::Mail)? {
+        (Host::Name(labels), None) => Ok(labels.first_literals().join(".")),
+        _ => Err(Malformed::Mail),
+    }
+}
+
+/// A path whose segments end before a colon, behind which Windows names a stream of the file; `None` where none has one.
+pub(super) fn without_streams(path: &str) -> Option<String> {
+    let (start, rest) = path.split_at(if is_absolute(path) && !path.starts_with('/') { 2 } else { 0 });
+    rest.contains(':').then(|| {
+        let cut = |segment: &str| segment.split(':').next().unwrap_or_default().to_owned();
+        format!("{start}{}", rest.split('/').map(cut).collect::<Vec<_>>().join("/"))
+    })
+}
+
 pub(super) fn is_absolute(path: &str) -> bool {
     let b = path.as_bytes();
     b.first() == Some(&b'/') || (b.len() >= 3 && b[0].is_ascii_alphabetic() && b[1] == b':' && b[2] == b'/')
@@ -263,6 +336,17 @@ fn folded(segments: Segments<'_>, kind: Kind) -> Segments<'_> {
     {
         *last = name.to_owned().into();
     }
+    if kind == Kind::Git {
+        let place = |segment: Option<&Segment<'_>>| segment.and_then(Segment::literal).map(str::to_owned);
+        let prefix = match place(segments.head.first()).as_deref() {
+            Some("refs") => segments.head.len().min(2),
+            Some("heads" | "tags" | "remotes") => 1,
+            _ => 0,
+        };
+        if prefix < segments.head.len() || segments.any {
+            segments.head.drain(..prefix);
+        }
+    }
     segments
 }
 
@@ -275,9 +359,8 @@ fn fold(text: Cow<'_, str>) -> Cow<'_, str> {
     let folded: String = if ascii {
         text.to_ascii_lowercase()
     } else {
-        // Upper case first: it is what makes one of ß and ss, of ς and σ.
         let seen = |c: &char| !matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
-        text.to_uppercase().to_lowercase().chars().filter(seen).nfc().collect()
+        case_folded(&text).filter(seen).nfc().collect()
     };
     match folded.trim_end_matches('.') {
         "" => text,
