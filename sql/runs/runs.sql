@@ -23,9 +23,7 @@ CREATE TABLE skill_system.runs (
     created_by        text                    NOT NULL DEFAULT CURRENT_USER,
     closed_at         timestamptz,
     request_digest    bytea,
-    PRIMARY KEY (tenant_id, id),
-    FOREIGN KEY (tenant_id, policy_profile_id) REFERENCES skill_system.policy_profiles (tenant_id, id)
-        ON DELETE SET NULL (policy_profile_id)
+    PRIMARY KEY (tenant_id, id)
 );
 CREATE INDEX idx_runs_agent_id ON skill_system.runs (tenant_id, agent_id) WHERE agent_id IS NOT NULL;
 -- The status first: sharing the tenant with the primary key, it would be taken for the foreign key's look-up in a table without statistics.
@@ -40,7 +38,8 @@ COMMENT ON COLUMN skill_system.runs.id IS 'Number of the run.';
 COMMENT ON COLUMN skill_system.runs.goal IS 'What it is for, in words.';
 COMMENT ON COLUMN skill_system.runs.agent_id IS 'Which agent ran, as claimed by the writer.';
 COMMENT ON COLUMN skill_system.runs.policy_profile_id IS
-'Policy in force; NULL when none was given or it was deleted. effective_policy keeps its content.';
+'Number of the policy in force, which may be deleted meanwhile; NULL when none was given. effective_policy keeps its content. No foreign '
+'key: an open transaction that writes a run would hold up who renames or deletes the policy.';
 COMMENT ON COLUMN skill_system.runs.task_spec_id IS 'Task of version 1 of the skill-system-postgres skill; not used by this extension.';
 COMMENT ON COLUMN skill_system.runs.status IS 'queued, running, succeeded, failed or cancelled.';
 COMMENT ON COLUMN skill_system.runs.started_at IS 'When it began, as claimed by the writer.';
@@ -116,9 +115,7 @@ CREATE TRIGGER run_events_guard BEFORE INSERT ON skill_system.run_events FOR EAC
 -- Not for the rows that a restore brings back.
 CREATE TRIGGER runs_record_insert AFTER INSERT ON skill_system.runs
     FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.record_run();
--- Not when the foreign key clears a deleted policy.
-CREATE TRIGGER runs_record_update AFTER UPDATE OF id, goal, agent_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics,
-    error, created_at, idempotency_key, tenant_id, skill_version_id, created_by, closed_at, request_digest ON skill_system.runs
+CREATE TRIGGER runs_record_update AFTER UPDATE ON skill_system.runs
     FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION skill_system.record_run();
 CREATE TRIGGER run_events_no_change BEFORE UPDATE OR DELETE ON skill_system.run_events
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();

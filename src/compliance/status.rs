@@ -1,11 +1,11 @@
 //! The status matrix, which follows the checklists.
 
-use crate::audit;
-use crate::settings;
+use crate::{audit, locks, settings};
 use serde_json::{Value, json};
 use skill_core::error::shorten;
 use skill_core::input::{optional, parse_choice, required};
 use skill_core::{Code, Fault};
+use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Timing, Trigger, arg, pg_function};
 
@@ -13,8 +13,8 @@ use super::time_arg;
 use crate::args::{actor, json as json_argument};
 
 /// Works out one cell from the newest checklist of the entity in the domain.
-fn assess(tenant: &str, entity: &str, domain: &str) {
-    if !lock_cell(tenant, entity, domain) {
+fn assess(tenant: &str, entity: &str, domain: &str) -> Result<(), Fault> {
+    if !lock_cell(tenant, entity, domain)? {
         // Another session may create the cell at the same time; what was read before waiting for it is stale.
         write_cell(tenant, entity, domain);
     }
@@ -28,6 +28,7 @@ fn assess(tenant: &str, entity: &str, domain: &str) {
             &[arg(tenant), arg(entity), arg(domain)],
         );
     }
+    Ok(())
 }
 
 /// Sets the cell to the state of the newest checklist; false when there is none.
@@ -37,14 +38,16 @@ fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
 }
 
 /// Locks a cell, so that the next statement sees what other transactions did to it. False when it does not exist yet.
-fn lock_cell(tenant: &str, entity: &str, domain: &str) -> bool {
+fn lock_cell(tenant: &str, entity: &str, domain: &str) -> Result<bool, Fault> {
+    let what = format!("the status of \"{}\" in {domain}", shorten(entity));
+    locks::acquire(c"compliance_status", &[tenant, entity, domain], Mode::Exclusive, &what)?;
     let found = spi::execute(
         "SELECT FROM skill_system.compliance_status WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 FOR NO KEY UPDATE",
         As::Owner,
         See::OwnWrites,
         &[arg(tenant), arg(entity), arg(domain)],
     );
-    found > 0
+    Ok(found > 0)
 }
 
 pg_function!(assess_checklist);
@@ -57,7 +60,7 @@ fn assess_checklist(call: &Call) -> Answer {
             Event::Insert => trigger.new_value::<&str>(column),
             _ => trigger.old(column),
         });
-    assess(tenant, entity, domain);
+    assess(tenant, entity, domain)?;
     Ok(trigger.done())
 }
 
@@ -115,7 +118,7 @@ fn assess_compliance(call: &Call) -> Answer {
         }
         for (domain,) in domains {
             let (before, _) = cell(entity, &domain);
-            assess(tenant, entity, &domain);
+            assess(tenant, entity, &domain)?;
             changes.push((domain.clone(), before, cell(entity, &domain).0));
         }
     }
@@ -159,7 +162,7 @@ fn set_cell(
         call.arg(9),
     ];
     let tenant = settings::tenant();
-    if !lock_cell(&tenant, entity, domain) {
+    if !lock_cell(&tenant, entity, domain)? {
         required("entity_type", entity_type, 50)?;
         let created = spi::execute(
             "INSERT INTO skill_system.compliance_status (entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details) \
@@ -172,7 +175,7 @@ fn set_cell(
             return Ok(None);
         }
         // Another session created it meanwhile.
-        lock_cell(&tenant, entity, domain);
+        lock_cell(&tenant, entity, domain)?;
     }
     let (before, decided) = cell(entity, domain);
     if decided {

@@ -1,11 +1,11 @@
 //! The end of a run, and the protection of ended runs.
 
 use serde_json::json;
-use skill_core::Fault;
 use skill_core::audit::actor_id;
 use skill_core::jsonb::Found;
 use skill_core::limits::check_past;
 use skill_core::runs::{RunError, Status};
+use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, EnumLabel, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
@@ -60,8 +60,8 @@ fn finish_run(call: &Call) -> Answer {
 }
 
 pg_function!(guard_run);
-/// BEFORE UPDATE on `runs`, and BEFORE INSERT for times that are not of today. Refuses changes of a run that has ended,
-/// except that the foreign key clears a deleted policy, and times that cannot be; sets `closed_at`.
+/// BEFORE UPDATE on `runs`, and BEFORE INSERT for times that are not of today. Refuses changes of a run that has ended, and times that
+/// cannot be; sets `closed_at`.
 fn guard_run(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
     let changed = match trigger.event() {
@@ -95,9 +95,7 @@ fn guard_run(call: &Call) -> Answer {
 }
 
 fn check_final(trigger: &Trigger, status: String, changed: &[String]) -> Result<(), Fault> {
-    let policy_taken_away =
-        changed == ["policy_profile_id"] && trigger.new_value::<Option<i64>>(c"policy_profile_id").is_none();
-    if changed.is_empty() || policy_taken_away {
+    if changed.is_empty() {
         return Ok(());
     }
     let action = format!("change {}", changed.join(", "));
@@ -110,6 +108,9 @@ fn record_run(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::AfterRow, &[Event::Insert, Event::Update])])?;
     if bypass::is_active(Bypass::RunLog) {
         return Ok(trigger.done());
+    }
+    if trigger.event() == Event::Insert {
+        check_policy_exists(&trigger)?;
     }
     let text = |column| {
         let value: Option<&str> = trigger.new_value(column);
@@ -132,6 +133,20 @@ fn record_run(call: &Call) -> Answer {
     let agent_id: Option<&str> = trigger.new_value(c"agent_id");
     audit_run_of(trigger.new_value(c"tenant_id"), event_type, arg(record), agent_id)?;
     Ok(trigger.done())
+}
+
+/// The policy that a run is under is one of its tenant. Without a lock: it may be deleted at any time.
+fn check_policy_exists(trigger: &Trigger) -> Result<(), Fault> {
+    let Some(id) = trigger.new_value::<Option<i64>>(c"policy_profile_id") else {
+        return Ok(());
+    };
+    let tenant: &str = trigger.new_value(c"tenant_id");
+    const SQL: &str = "SELECT EXISTS (SELECT FROM skill_system.policy_profiles WHERE tenant_id = $1 AND id = $2)";
+    match spi::one::<bool>(SQL, As::Owner, See::Latest, &[arg(tenant), arg(id)]) {
+        Some(true) => Ok(()),
+        _ => Err(Fault::new(Code::UndefinedObject, format!("policy {id} does not exist"))
+            .hint("SELECT id, name FROM skill_system.policy_profiles;")),
+    }
 }
 
 /// Name of the policy that a run claims to be under.

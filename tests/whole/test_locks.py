@@ -47,6 +47,53 @@ def test_an_agent_holds_up_nobody_who_decides(held, connect, decide, db):
     decide("test_admin", "SELECT skill_system.create_policy(gen_random_uuid()::text)")
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        "skill_system.start_run('g', policy_name => 'held')",
+        "skill_system.log_run('s', 'o', 'ok', policy_name => 'held')",
+        "skill_system.enforce_policy('held', '{db.read}')",
+    ],
+)
+def test_an_open_run_holds_up_no_change_of_its_policy(held, connect, decide, db):
+    db.execute("DELETE FROM skill_system.policy_profiles")
+    db.execute("SELECT skill_system.create_policy('held', allow => '{db.read}')")
+    agent = connect("test_agent")
+    agent.execute("BEGIN")
+    agent.execute(f"SELECT {held}")
+    decide("test_admin", "UPDATE skill_system.policy_profiles SET denied_effects = '{db.write}' WHERE name = 'held'")
+    decide("test_admin", "UPDATE skill_system.policy_profiles SET name = 'renamed' WHERE name = 'held'")
+    decide("postgres", "DELETE FROM skill_system.policy_profiles WHERE name = 'renamed'")
+    agent.execute("COMMIT")
+
+
+def test_a_run_names_a_policy_of_its_tenant(connect, db):
+    agent = connect("test_agent")
+    with pytest.raises(errors.UndefinedObject):
+        agent.execute("INSERT INTO skill_system.runs (goal, policy_profile_id) VALUES ('x', 9999999)")
+
+
+@pytest.mark.parametrize("holder", ["test_reviewer", "test_admin"])
+@pytest.mark.parametrize(
+    ("entity", "before"), [("one", True), ("other", False)], ids=["a cell that exists", "a new cell"]
+)
+def test_an_open_assessment_holds_up_no_reviewer(holder, entity, before, connect, decide, db):
+    call = f"SELECT skill_system.assess_compliance('default', '{entity}', 'well', 'air', status => %s)"
+    db.execute("DELETE FROM skill_system.compliance_status")
+    if before:
+        db.execute(call, ["compliant"])
+    first = connect(holder)
+    first.execute("BEGIN")
+    first.execute(call, ["in_review"])
+    if holder == "test_admin":
+        # Nobody ends the session of somebody above: the wait is bounded, and the error names the holder.
+        with pytest.raises(errors.LockNotAvailable, match='the status of "') as error:
+            decide("test_reviewer", call, "compliant")
+        assert 'of role "test_admin"' in error.value.diag.message_detail
+    else:
+        decide("test_reviewer", call, "compliant")
+
+
 def test_tenants_change_policies_side_by_side(connect, decide):
     with connect() as admin:
         admin.execute("DROP ROLE IF EXISTS other_admin")

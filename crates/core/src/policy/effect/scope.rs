@@ -275,21 +275,23 @@ impl<'a> Scope<'a> {
 /// The name of one branch, tag or repository: git-check-ref-format(1) without what names a ref by another one, as `HEAD`,
 /// `main~1` and `src:main` do.
 fn is_ref(text: &str) -> bool {
+    let pairs = std::iter::once(b'/').chain(text.bytes()).zip(text.bytes());
+    let mut parts = pairs.map(|pair| !matches!(pair, (_, b'~' | b'^' | b':') | (b'.', b'.') | (b'@', b'{')));
     let last = text.rsplit('/').next().unwrap_or_default();
-    !(text.contains(['~', '^', ':'])
-        || text.contains("..")
-        || text.contains("@{")
-        || text.starts_with(['+', '-'])
-        || last == "@"
-        || last.eq_ignore_ascii_case("head")
-        || last.ends_with("_HEAD"))
+    parts.all(|good| good)
+        && !text.starts_with(['+', '-'])
+        && last != "@"
+        && !last.eq_ignore_ascii_case("head")
+        && !last.ends_with("_HEAD")
 }
 
 /// A program, and not a line for a shell, nor one in quotes.
 fn is_program(text: &str) -> bool {
-    const SHELL: &[char] = &['"', '\'', '`', ';', '|', '&', '<', '>', '$'];
-    let in_name = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || "._+-@%/*".contains(c);
-    if is_absolute(text) { !text.contains(SHELL) } else { text.chars().all(in_name) }
+    let for_shell = |b: u8| matches!(b, b'"' | b'\'' | b'`' | b';' | b'|' | b'&' | b'<' | b'>' | b'$');
+    let in_name = |b: u8| {
+        b.is_ascii_alphanumeric() || !b.is_ascii() || matches!(b, b'.' | b'_' | b'+' | b'-' | b'@' | b'%' | b'/' | b'*')
+    };
+    if is_absolute(text) { !text.bytes().any(for_shell) } else { text.bytes().all(in_name) }
 }
 
 /// The domain of a mail address in the form that is looked up.
