@@ -87,9 +87,17 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', object.name);
     END LOOP;
 
-    -- What one role stores, others must be able to read. The name puts it before the triggers that read the row.
+    -- What one role stores, others must be able to read. The name puts it before the triggers that read the row. Its arguments are the
+    -- columns of B-tree indexes whose type has no bound.
     FOR object IN
-        SELECT c.oid::regclass AS name
+        SELECT c.oid::regclass AS name, (
+            SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_literal(a.attname), ', ' ORDER BY pg_catalog.quote_literal(a.attname))
+            FROM pg_catalog.pg_index x
+            JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+            JOIN pg_catalog.pg_am m ON m.oid = i.relam AND m.amname = 'btree'
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (x.indkey::int2[])
+            WHERE x.indrelid = c.oid AND a.atttypid = 'text'::regtype AND a.attname <> 'tenant_id'
+        ) AS indexed
         FROM pg_catalog.pg_class c
         WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
             AND c.relname <> ALL (without_tenant || ARRAY['audit_logs', 'audit_kept'])
@@ -97,7 +105,7 @@ BEGIN
         ORDER BY c.oid
     LOOP
         EXECUTE pg_catalog.format('CREATE TRIGGER a_bounds BEFORE INSERT OR UPDATE ON %s FOR EACH ROW '
-            'EXECUTE FUNCTION skill_system.check_bounds()', object.name);
+            'EXECUTE FUNCTION skill_system.check_bounds(%s)', object.name, object.indexed);
     END LOOP;
 
     FOR object IN

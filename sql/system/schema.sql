@@ -146,7 +146,8 @@ CREATE FUNCTION skill_system.check_bounds() RETURNS trigger
 COMMENT ON FUNCTION skill_system.check_bounds() IS
 'Trigger function of every table of the extension but the audit trail, which has bounds in its signing trigger: rejects values of more '
 'than 32 MiB, and JSON of more than 16 MiB as text, 64 levels, 1048576 members and elements, or with numbers that a double cannot hold, '
-'with 54000; infinite times and days, and those of other years than 1 to 9999, with 22023. To restore rows that are older than these '
+'with 54000; infinite times and days, those of other years than 1 to 9999, and texts of more than 1024 bytes in the columns that its '
+'arguments name, which are those of indexes, with 22023. To restore rows that are older than these '
 'bounds, set skill_system.allow_unprotected.';
 
 GRANT EXECUTE ON FUNCTION skill_system.current_tenant(), skill_system.uuid_v7()

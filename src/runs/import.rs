@@ -50,6 +50,19 @@ const COLUMNS: &[(&str, &[&str], &str)] = &[
     ("artifacts", &["created_at"], "timestamp with time zone"),
 ];
 
+/// Columns that every version of the schema has, and those of them that the tables here require a value of.
+const REQUIRED: &[(&str, &[&str], &[&str])] = &[
+    (
+        "policy_profiles",
+        &["id", "name", "created_at"],
+        &["allowed_effects", "allowed_exec", "allowed_write_roots", "metadata"],
+    ),
+    ("runs", &["id", "status", "created_at"], &["started_at", "ended_at", "effective_policy", "metrics", "error"]),
+    ("run_events", &["id", "run_id", "ts", "level", "event_type"], &["payload"]),
+    ("artifacts", &["id", "run_id", "created_at"], &[]),
+    ("task_specs", &["id"], &[]),
+];
+
 pg_function!(import_legacy);
 /// `import_legacy(schema_name)`
 fn import_legacy(call: &Call) -> Answer {
@@ -159,6 +172,7 @@ impl OldSchema {
         let columns = spi::collect::<Column>(COLUMNS_SQL, As::Caller, See::Latest, &args);
         let mut found = OldSchema { old: sys::quote_identifier(schema), owner, columns, runs_have_specs: false };
         found.runs_have_specs = found.has("task_specs", "id") && found.has("runs", "task_spec_id");
+        found.check_columns()?;
         found.check_types().map(|()| found)
     }
 
@@ -168,6 +182,44 @@ impl OldSchema {
 
     fn columns_of(&self, table: &str) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(move |column| column.table == table)
+    }
+
+    fn check_columns(&self) -> Result<(), Fault> {
+        for (table, required, others) in REQUIRED {
+            let is_imported = self.has(table, "id") || TABLES.contains(table);
+            let missing = required.iter().chain(*others).find(|column| !self.has(table, column));
+            if let Some(column) = missing.filter(|_| is_imported) {
+                return Err(refused(format!("column {table}.{column} does not exist in schema {}", self.old))
+                    .detail("The tables of the old schema must have the columns that the skill system gave them.")
+                    .hint("Add it with ALTER TABLE, with values for its rows."));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses rows without a value that the tables here require.
+    fn check_values(&self) -> Result<(), Fault> {
+        for (table, required, _) in REQUIRED.iter().filter(|(table, ..)| self.has(table, "id")) {
+            for column in *required {
+                let sql = format!(
+                    "SELECT coalesce('with id ' || t.id, 'at ' || t.ctid) FROM ONLY {}.{table} t WHERE t.{column} IS NULL LIMIT 1",
+                    self.old
+                );
+                let mut row = None;
+                self.read(&sql, |found| {
+                    row = found.get::<Option<String>>(1);
+                    Ok(())
+                })?;
+                if let Some(row) = row {
+                    return Err(refused(format!(
+                        "column {table}.{column} of schema {} is NULL in the row {row}",
+                        self.old
+                    ))
+                    .hint("Set a value in the old schema, or delete the row there."));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What another type holds could often be cast, and would mean something else.
@@ -235,6 +287,7 @@ impl OldSchema {
     }
 
     fn import(&self) -> Result<Vec<Imported>, Fault> {
+        self.check_values()?;
         let mut results = vec![self.import_profiles()?, self.import_runs()?, self.import_events()?];
         self.advance_sequences()?;
         results.extend(self.import_task_specs()?);

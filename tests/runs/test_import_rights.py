@@ -154,3 +154,26 @@ def test_whose_tables(db, schema, connect):
             db.execute("GRANT EXECUTE ON FUNCTION skill_system.import_legacy(text) TO importer")
             db.execute("SET LOCAL ROLE importer")
             db.execute("SELECT skill_system.import_legacy(%s)", [name])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("ALTER TABLE {s}.policy_profiles DROP name", "column policy_profiles.name does not exist in schema {s}"),
+        ("ALTER TABLE {s}.runs DROP metrics", "column runs.metrics does not exist in schema {s}"),
+        ("ALTER TABLE {s}.run_events DROP payload", "column run_events.payload does not exist in schema {s}"),
+        ("ALTER TABLE {s}.artifacts DROP run_id", "column artifacts.run_id does not exist in schema {s}"),
+        (
+            "INSERT INTO {s}.policy_profiles (id) VALUES (77)",
+            "policy_profiles.name of schema {s} is NULL in the row with id 77",
+        ),
+        ("UPDATE {s}.policy_profiles SET id = NULL", r"policy_profiles.id of schema {s} is NULL in the row at \(0,2\)"),
+        ("UPDATE {s}.runs SET created_at = NULL", "runs.created_at of schema {s} is NULL in the row with id 1"),
+        ("UPDATE {s}.run_events SET run_id = NULL", "run_events.run_id of schema {s} is NULL in the row with id 1"),
+    ],
+)
+def test_missing_columns_and_values_are_named(db, schema, change, message):
+    name, as_owner = schema
+    as_owner.execute(change.format(s=name))
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match=message.format(s=name)):
+        db.execute("SELECT skill_system.import_legacy(%s)", [name])

@@ -29,6 +29,36 @@ def stage(db):
     return prepare(db)
 
 
+def test_every_text_in_an_index_has_a_bound(stage, connect):
+    """Incompressible text of 4 kB does not fit into a B-tree: the error names the column."""
+    columns = stage.execute(
+        "SELECT DISTINCT c.relname::text, a.attname::text FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid"
+        " JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (x.indkey::int2[])"
+        " WHERE c.relnamespace = 'skill_system'::regnamespace AND NOT c.relispartition AND m.amname = 'btree'"
+        " AND a.atttypid = 'text'::regtype AND a.attname <> 'tenant_id' ORDER BY 1, 2"
+    ).fetchall()
+    arguments = dict(
+        stage.execute(
+            "SELECT tgrelid::regclass::text, string_to_array(rtrim(encode(tgargs, 'escape'), E'\\\\000'), E'\\\\000')"
+            " FROM pg_trigger WHERE tgname = 'a_bounds'"
+        ).fetchall()
+    )
+    assert ("runs", "agent_id") in columns and len(columns) > 10
+    for table, column in columns:
+        assert column in arguments[f"skill_system.{table}"], (table, column)
+    agent = connect("test_agent")
+    long = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 128) g)"
+    for column in ("agent_id", "idempotency_key"):
+        for value, accepted in ((f"left({long}, 1024)", True), (f"left({long}, 1025)", False), (long, False)):
+            statement = f"INSERT INTO skill_system.runs (goal, {column}) VALUES ('x', {value})"
+            if accepted:
+                agent.execute(statement)
+                continue
+            with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"{column} must have at most 1024 bytes"):
+                agent.execute(statement)
+
+
 @pytest.mark.parametrize("value", OUT_OF_BOUNDS.values(), ids=OUT_OF_BOUNDS)
 def test_no_table_takes_it(stage, value):
     if "6000000" in value:

@@ -18,6 +18,8 @@ pub const MAX_JSON_VALUES: usize = 1 << 20;
 pub const MAX_NUMBER: usize = 400;
 /// Largest argument of a function and value of a column, in bytes: SKILL.md and its files, encoded as base64 in JSON.
 pub const MAX_VALUE: usize = 32 << 20;
+/// Longest text of a column that is part of a B-tree index, in bytes: two of them and a tenant fit into its pages.
+pub const MAX_INDEXED: usize = 1024;
 /// What skill_system.max_record_size can be set to, in bytes of `event_data` as text; [`MAX_JSON_TEXT`] is the default.
 pub const RECORD_SIZES: std::ops::RangeInclusive<usize> = 1 << 20..=128 << 20;
 /// First point in time: 0001-01-01 00:00 UTC, in microseconds since 1970.
