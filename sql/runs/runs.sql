@@ -105,8 +105,8 @@ CREATE TRIGGER runs_final BEFORE UPDATE ON skill_system.runs
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_run();
 -- The conditions keep the calls away from the ordinary rows, whose times are the server's.
 CREATE TRIGGER runs_times BEFORE INSERT ON skill_system.runs FOR EACH ROW
-    WHEN (NEW.started_at NOT BETWEEN pg_catalog.now() - interval '1 day' AND pg_catalog.now() + interval '1 minute'
-        OR NEW.ended_at NOT BETWEEN pg_catalog.now() - interval '1 day' AND pg_catalog.now() + interval '1 minute')
+    WHEN (NEW.started_at < pg_catalog.now() - interval '1 day' OR NEW.started_at > pg_catalog.now() + interval '1 minute'
+        OR NEW.ended_at < pg_catalog.now() - interval '1 day' OR NEW.ended_at > pg_catalog.now() + interval '1 minute')
     EXECUTE FUNCTION skill_system.guard_run();
 CREATE TRIGGER run_events_guard BEFORE INSERT ON skill_system.run_events FOR EACH ROW
     WHEN (NEW.event_type LIKE 'step\_%'
@@ -390,8 +390,8 @@ COMMENT ON FUNCTION skill_system.import_legacy(text) IS
 'metadata->''import_refused''; task specs and artifacts become events of their runs. Safe to repeat: existing rows are skipped. The schema '
 'and its tables must belong to one role, with whose rights they are read: the code of casts, indexes or types does not get those of the '
 'caller. Raises 42501 when the caller does not have the rights of that role, 42704 when the schema does not contain these tables, 55000 '
-'when a table is not an ordinary one, a column has another type or an id is in use by a different row. Superusers only. Example: SELECT * '
-'FROM skill_system.import_legacy(''skill_system_legacy'');';
+'when a table is not an ordinary one, a column has another type or an id is in use by a different row, 22023 when an id or a sequence is '
+'beyond 9007199254740991. Superusers only. Example: SELECT * FROM skill_system.import_legacy(''skill_system_legacy'');';
 
 GRANT USAGE ON TYPE skill_system.run_status
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

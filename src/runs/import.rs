@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use skill_core::error::shorten;
 use skill_core::policy::Profile;
 use skill_core::runs::RunError;
-use skill_core::runs::legacy::keep_valid_rules;
+use skill_core::runs::legacy::{MAX_IMPORTED_ID, keep_valid_rules};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Arg, Call, Oid, Row, arg, pg_function, sys};
@@ -286,8 +286,29 @@ impl OldSchema {
         columns.collect::<Vec<_>>().join(", ")
     }
 
+    /// The last id that the old sequence gave, or 0.
+    fn last_value(&self, table: &str) -> Result<i64, Fault> {
+        let name = sys::quote_literal(&format!("{}.{table}", self.old));
+        self.number(&format!("SELECT pg_sequence_last_value(pg_get_serial_sequence({name}, 'id')::regclass)"))
+    }
+
+    /// The sequences go on after what is imported: they must not be at their end then.
+    fn check_ids(&self) -> Result<(), Fault> {
+        for table in TABLES {
+            let highest = self.number(&format!("SELECT max(id) FROM ONLY {}.{table}", self.old))?;
+            let last = self.last_value(table)?;
+            if let Some(id) = [highest, last].into_iter().find(|id| *id > MAX_IMPORTED_ID) {
+                return Err(Fault::new(Code::InvalidParameterValue, format!("id {id} of {table} is too large"))
+                    .detail(format!("New ids follow the imported ones, which may be up to {MAX_IMPORTED_ID}."))
+                    .hint("Give the row another id in the old schema, and set the sequence of its table back with setval()."));
+            }
+        }
+        Ok(())
+    }
+
     fn import(&self) -> Result<Vec<Imported>, Fault> {
         self.check_values()?;
+        self.check_ids()?;
         let mut results = vec![self.import_profiles()?, self.import_runs()?, self.import_events()?];
         self.advance_sequences()?;
         results.extend(self.import_task_specs()?);
@@ -397,13 +418,11 @@ impl OldSchema {
     /// Moves the sequence past every id that was ever used in the old schema; never backwards.
     fn advance_sequences(&self) -> Result<(), Fault> {
         for table in TABLES {
-            let name = sys::quote_literal(&format!("{}.{table}", self.old));
-            let last =
-                self.number(&format!("SELECT pg_sequence_last_value(pg_get_serial_sequence({name}, 'id')::regclass)"))?;
+            let last = self.last_value(table)?;
             execute(
                 &format!(
                     "SELECT setval('skill_system.{table}_id_seq', top) FROM (SELECT greatest( \
-                         (SELECT max(id) FROM skill_system.{table}), nullif($1, 0)) AS top) t \
+                         (SELECT max(id) FROM skill_system.{table} WHERE id <= {MAX_IMPORTED_ID}), nullif($1, 0)) AS top) t \
                      WHERE top > coalesce(pg_sequence_last_value('skill_system.{table}_id_seq'), 0)"
                 ),
                 &[arg(last)],

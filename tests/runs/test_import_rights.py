@@ -177,3 +177,33 @@ def test_missing_columns_and_values_are_named(db, schema, change, message):
     as_owner.execute(change.format(s=name))
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match=message.format(s=name)):
         db.execute("SELECT skill_system.import_legacy(%s)", [name])
+
+
+@pytest.mark.parametrize("table", ["policy_profiles", "runs", "run_events"])
+@pytest.mark.parametrize("where", ["row", "sequence"])
+@pytest.mark.parametrize("number", [2**63 - 1, 2**53])
+def test_an_id_after_which_none_comes_is_refused(db, schema, table, where, number):
+    name, as_owner = schema
+    if where == "row":
+        as_owner.execute(f"UPDATE {name}.{table} SET id = %s", [number])
+    else:
+        as_owner.execute(f"CREATE SEQUENCE {name}.ids OWNED BY {name}.{table}.id")
+        as_owner.execute(f"SELECT setval('{name}.ids', %s)", [number])
+    with pytest.raises(errors.InvalidParameterValue) as caught:
+        db.execute("SELECT * FROM skill_system.import_legacy(%s)", [name])
+    assert caught.value.diag.message_primary == f"id {number} of {table} is too large"
+
+
+def test_new_ids_follow_the_highest_that_is_imported(db, schema):
+    name, as_owner = schema
+    highest = 2**53 - 1
+    for table in ("policy_profiles", "runs", "run_events"):
+        as_owner.execute(f"UPDATE {name}.{table} SET id = %s", [highest])
+    for table in ("run_events", "artifacts"):
+        as_owner.execute(f"UPDATE {name}.{table} SET run_id = %s", [highest])
+    # Rows that somebody numbered, before the import, do not count.
+    db.execute("INSERT INTO skill_system.runs (id, goal) VALUES (9223372036854775807, 'x')")
+    db.execute("SELECT * FROM skill_system.import_legacy(%s)", [name])
+    assert db.execute("SELECT skill_system.log_run('s', 'o', 'ok')").fetchone() == (highest + 1,)
+    for table in ("policy_profiles", "run_events"):
+        assert db.execute(f"SELECT nextval('skill_system.{table}_id_seq') > %s", [highest]).fetchone() == (True,)

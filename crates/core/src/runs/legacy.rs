@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use crate::error::Fault;
 use crate::policy::Profile;
 
+/// The highest id that is imported: what a double holds exactly, and far from the end of the sequences of new ids.
+pub const MAX_IMPORTED_ID: i64 = (1 << 53) - 1;
+
 /// Sorts the rules of a legacy profile's list: those that a profile may have are returned, the others are added to
 /// `refused` with the reason. `put` places a list where it belongs in a profile.
 pub fn keep_valid_rules(
