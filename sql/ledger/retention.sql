@@ -110,7 +110,8 @@ CREATE FUNCTION skill_system.set_legal_hold(since timestamptz, until timestamptz
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_set_legal_hold' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.set_legal_hold(timestamptz, timestamptz, text) IS
 'From now on no partition with a moment since <= t < until can be retired; until NULL means no end, since ''-infinity'' from the '
-'beginning. Returns the hold''s id. Example: SELECT skill_system.set_legal_hold(''2026-01-01'', NULL, ''matter 17/2026'');';
+'beginning. Returns the hold''s id. Raises 22023 for times that are not in the years 1 to 9999, an end before the begin or no reason. '
+'Example: SELECT skill_system.set_legal_hold(''2026-01-01'', NULL, ''matter 17/2026'');';
 
 CREATE FUNCTION skill_system.release_legal_hold(hold_id bigint, reason text) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_release_legal_hold' SET search_path = pg_catalog, pg_temp;

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use const_format::concatcp;
 use serde_json::{Value, json};
+use skill_core::limits::check_time;
 use skill_core::tree::{Appender, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
@@ -159,6 +160,11 @@ fn set_legal_hold(call: &Call) -> Answer {
     let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = (call.get(0), call.get(1));
     let since = since.ok_or_else(|| invalid("since must not be NULL"))?;
     let until = until.unwrap_or(Timestamptz::INFINITY);
+    for (what, time) in [("since", since), ("until", until)] {
+        if time.is_finite() {
+            check_time(what, time.unix_micros())?;
+        }
+    }
     let reason = given_text("reason", call.text(2))?;
     if since >= until {
         return Err(invalid("since must be before until"));
@@ -172,7 +178,7 @@ fn set_legal_hold(call: &Call) -> Answer {
     Ok(call.answer(id))
 }
 
-/// A bound of a hold; NULL is none, and so is a time before year 1.
+/// A bound of a hold; NULL is none, and so is the first day of year 1, which other time zones have in the year before.
 fn moment(time: Timestamptz) -> Option<String> {
     const SQL: &str = "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
          WHERE isfinite($1) AND $1 >= '0001-01-02 00:00:00+00'";

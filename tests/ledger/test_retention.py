@@ -679,12 +679,12 @@ HOLDS = [
     ("-infinity", "infinity", True),
     ("2024-03-10", "2024-03-11", True),
     ("-infinity", "2024-03-01 00:00:00.000001+00", True),
-    ("0044-03-15 BC", "2024-04-01+00", True),
+    ("0001-03-15", "2024-04-01+00", True),
     ("2000-01-01", "2030-01-01", True),
-    ("2000-01-01", "12000-01-01", True),
+    ("2000-01-01", "9999-12-31", True),
     ("2024-04-01 00:00:00+00", None, False),
     ("-infinity", "2024-03-01 00:00:00+00", False),
-    ("0044-03-15 BC", "2024-02-01+00", False),
+    ("0001-01-01 00:00:00+00", "2024-02-01+00", False),
 ]
 
 
@@ -708,6 +708,22 @@ def test_a_hold_keeps_each_month_that_it_touches(log):
     log.refused(log.second, f"legal hold {late}")
     log.first.execute("SELECT skill_system.release_legal_hold(%s, 'closed')", [late])
     assert log.retire(log.second)[0] == "retired"
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "what"),
+    [
+        ("4713-01-01 BC", None, "since"),
+        ("0001-12-31 23:59+00 BC", "2024-01-01", "since"),
+        ("10000-01-01 00:00+00", None, "since"),
+        ("2024-01-01", "294276-12-31", "until"),
+        ("-infinity", "10000-01-01 00:00+00", "until"),
+    ],
+)
+def test_a_hold_has_times_of_the_years_1_to_9999(log, since, until, what):
+    with pytest.raises(errors.InvalidParameterValue) as caught:
+        log.first.execute("SELECT skill_system.set_legal_hold(%s, %s, 'x')", [since, until])
+    assert caught.value.diag.message_primary == f"{what} must be a time in the years 1 to 9999"
 
 
 def test_holds_are_recorded(log, connect):
