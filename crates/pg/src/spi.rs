@@ -1,7 +1,8 @@
 //! SQL from the extension: cached plans, a fixed search_path, the owner's rights where needed.
 //!
 //! Every statement runs with `search_path = pg_catalog, pg_temp`, so no object in a caller's schema can shadow an operator
-//! or a function.
+//! or a function, and with `quote_all_identifiers = off`, so that a name has one spelling. What compares deparsed
+//! expressions or values as text does so in [`with_plain_text`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -376,6 +377,14 @@ impl Pinned {
         unsafe {
             let nest = pg_sys::NewGUCNestLevel();
             set_option(c"search_path", c"pg_catalog, pg_temp", pg_sys::GucAction::GUC_ACTION_SAVE);
+            // Names are compared as text in many statements.
+            if pg_sys::quote_all_identifiers {
+                set_option(c"quote_all_identifiers", c"off", pg_sys::GucAction::GUC_ACTION_SAVE);
+            }
+            // The literals of the statements have backslashes that mean themselves.
+            if !pg_sys::standard_conforming_strings {
+                set_option(c"standard_conforming_strings", c"on", pg_sys::GucAction::GUC_ACTION_SAVE);
+            }
             let caller = become_user.map(sys::keep_caller);
             let user = become_user.map(|owner| {
                 let (mut user, mut context) = (pg_sys::InvalidOid, 0);
@@ -410,14 +419,17 @@ impl Drop for Pinned {
 
 /// Runs `body` with fixed values of the settings that affect how the server writes values and names as text.
 pub fn with_plain_text<T>(body: impl FnOnce() -> T) -> T {
-    const PLAIN: [(&CStr, &CStr); 8] = [
+    const PLAIN: [(&CStr, &CStr); 11] = [
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"TimeZone", c"UTC"),
         (c"DateStyle", c"ISO, YMD"),
         (c"IntervalStyle", c"postgres"),
         (c"extra_float_digits", c"1"),
         (c"bytea_output", c"hex"),
+        (c"xmlbinary", c"base64"),
         (c"lc_monetary", c"C"),
+        (c"lc_numeric", c"C"),
+        (c"lc_time", c"C"),
         (c"quote_all_identifiers", c"off"),
     ];
     with_settings(&PLAIN, body)
