@@ -200,8 +200,9 @@ CREATE FUNCTION skill_system.make_append_only(table_name regclass) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_make_append_only' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.make_append_only(regclass) IS
 'Protects a table: UPDATE, DELETE and TRUNCATE are rejected from now on, also on its partitions and inheritance children, those that '
-'come later included, and under session_replication_role = replica. The caller must own them. Example: SELECT '
-'skill_system.make_append_only(''public.invoices'');';
+'come later and those that are detached included, and under session_replication_role = replica. The caller must own them. The owner of a '
+'partitioned table gets EXECUTE on refuse_change(), which creating a partition needs. Raises 22023 for a table of the extension. Example: '
+'SELECT skill_system.make_append_only(''public.invoices'');';
 
 CREATE FUNCTION skill_system.capture_change() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_capture_change';
@@ -213,17 +214,21 @@ CREATE FUNCTION skill_system.audit_table(table_name regclass, columns text[] DEF
 COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
 'From now on every row inserted into, updated in or deleted from the table is written to the audit trail as row.inserted, row.updated or '
 'row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that '
-'changes neither them nor the key is not. Partitions and inheritance children are audited too, also those that come later. Call it again '
-'to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. Values of types that are not the server''s, and arrays and rows '
+'changes neither them nor the key is not. Partitions and inheritance children are audited too, also those that come later or are detached; '
+'the owner of a partitioned table gets EXECUTE on capture_change(), which creating a partition needs. Rows that a restore brings are not '
+'recorded again. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. Raises 22023 for a table of the '
+'extension. Values of types that are not the server''s, and arrays and rows '
 'with such parts, are recorded as text, because their casts to json would run code of the types'' owners. The caller must own the tables. '
 'Example: SELECT '
 'skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
 
+-- Without a search_path, so that a name in DETACH PARTITION means what it means to the statement.
 CREATE FUNCTION skill_system.protect_children() RETURNS event_trigger
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_protect_children' SET search_path = pg_catalog, pg_temp;
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_protect_children';
 COMMENT ON FUNCTION skill_system.protect_children() IS
 'Function of the event trigger skill_system_protect_children: a partition or an inheritance child of a table under audit_table() or '
-'make_append_only() gets its triggers when it is created or attached.';
+'make_append_only() gets its triggers when it is created or attached, and keeps them when it is detached; the owner of a partitioned '
+'table may use their functions, without which the server lets nobody create partitions.';
 CREATE EVENT TRIGGER skill_system_protect_children ON ddl_command_end
     WHEN TAG IN ('CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER FOREIGN TABLE')
     EXECUTE FUNCTION skill_system.protect_children();

@@ -39,6 +39,18 @@ pub fn has_identity() -> bool {
     log_id().is_some()
 }
 
+/// The log began here, or was adopted here. False before the first record, and for what a restore has brought so far.
+pub fn is_of_this_server() -> bool {
+    const SQL: &str = "SELECT coalesce( \
+         (SELECT xmin::text::bigint = written_by & 4294967295 AND system_identifier = $1 AND database_oid = $2 \
+          FROM skill_system.audit_seal_state), \
+         (SELECT xmin::text::bigint = written_by & 4294967295 AND system_identifier = $1 AND database_oid = $2 \
+          FROM skill_system.audit_state), false)";
+    sys::cluster_identity().is_some_and(|(system, database, _)| {
+        spi::one(SQL, As::Owner, See::OwnWrites, &[arg(system as i64), arg(database)]) == Some(true)
+    })
+}
+
 /// The identity, created now if this is the first record, together with the keyring.
 pub fn log_id_or_new() -> Result<[u8; 16], Fault> {
     if let Some(id) = log_id() {

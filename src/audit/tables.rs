@@ -12,6 +12,7 @@ use skill_pg::{Answer, Arg, Call, Event, EventTrigger, Oid, Timing, Trigger, arg
 
 use super::append::append;
 use super::bypass::{self, Bypass};
+use super::identity;
 use super::record::Appender;
 use crate::settings;
 
@@ -69,6 +70,7 @@ skill_pg::columns! {
         is_partition: bool = "c.relispartition AND c.oid <> $1",
         has_row_trigger: bool = "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $2)",
         has_truncate_trigger: bool = "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $3)",
+        is_own: bool = "c.relnamespace = to_regnamespace('skill_system')",
     }
 }
 
@@ -87,11 +89,17 @@ impl Kind {
         spi::collect(SQL, As::Caller, See::OwnWrites, &[arg(table), arg(self.row_trigger), arg(self.truncate_trigger)])
     }
 
+    /// Partitions and children that come later are protected as those that exist.
+    fn protect(&self, tree: &[Table], arguments: &str) {
+        self.apply(tree, arguments, true, As::Caller);
+        grant_to_owners();
+    }
+
     /// Creates the triggers on a table and all below it, with `arguments` as SQL; where they exist, only with `replace`.
     fn apply(&self, tree: &[Table], arguments: &str, replace: bool, rights: As) {
         let run = |sql: String| spi::execute(Once(&sql), rights, See::OwnWrites, &[]);
         let Kind { function, row_trigger, row_events, truncate_trigger, truncate_event } = self;
-        for Table { name, is_partition, has_row_trigger, has_truncate_trigger } in tree {
+        for Table { name, is_partition, has_row_trigger, has_truncate_trigger, .. } in tree {
             let mut triggers = Vec::new();
             if replace || !has_truncate_trigger {
                 triggers.push((truncate_trigger, format!("{truncate_event} ON {name} FOR EACH STATEMENT"), ""));
@@ -122,6 +130,13 @@ fn chosen_tree(kind: &Kind, table: Option<Oid>) -> Result<Vec<Table>, Fault> {
     if tree.is_empty() {
         return Err(invalid("not a table").hint("Give an ordinary or partitioned table."));
     }
+    if let Some(own) = tree.iter().find(|table| table.is_own) {
+        return Err(invalid(&format!("{} is a table of the extension", own.name))
+            .detail(
+                "The extension protects and records its tables itself; a dump would not hold more triggers on them.",
+            )
+            .hint("Give another table."));
+    }
     Ok(tree)
 }
 
@@ -129,7 +144,7 @@ pg_function!(make_append_only);
 /// `make_append_only(table_name)`
 fn make_append_only(call: &Call) -> Answer {
     let tree = chosen_tree(&APPEND_ONLY, call.get(0))?;
-    APPEND_ONLY.apply(&tree, "", true, As::Caller);
+    APPEND_ONLY.protect(&tree, "");
     append("table.append_only", json!({"table": tree[0].name}), None, None)?;
     Ok(call.void())
 }
@@ -138,20 +153,43 @@ thread_local! {
     static PROTECTING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// A role that creates a partition needs EXECUTE on the functions of the triggers that this gets from its parent: the owner
+/// of a protected partitioned table has it. Nobody else needs it: with it, any role could create a table and fill the audit
+/// trail by it.
+fn grant_to_owners() {
+    let rights = rights_of_owner();
+    let missing: Vec<(String, String)> = spi::collect(OWNER_GRANTS, rights, See::OwnWrites, &[]);
+    for (_, grant) in missing {
+        bypass::with(Bypass::Definition, || spi::execute(Once(&grant), rights, See::OwnWrites, &[]));
+    }
+}
+
+/// The rights that such owners lack, and the statements that grant them.
+pub const OWNER_GRANTS: &str = include_str!("owner_grants.sql");
+
+/// Those of the extension's owner, who is a superuser as a rule: who adds a child need not have the right to use the
+/// triggers' functions.
+fn rights_of_owner() -> As {
+    if sys::is_superuser(sys::owner()) { As::Owner } else { As::Caller }
+}
+
 pg_function!(protect_children);
-/// Event trigger after statements that may add a partition or an inheritance child: it gets the triggers of its parent.
+/// Event trigger after statements that may add a partition or an inheritance child, which gets the triggers of its parent;
+/// that detach a partition, which keeps them; or that give such a table to another role.
 fn protect_children(call: &Call) -> Answer {
     let event = EventTrigger::new(call)?;
     // Other statements about such tables, as those of a restore, which bring the triggers themselves. What is done here are
     // such statements, too.
-    if PROTECTING.get() || !event.adds_child() {
+    let change = event.table_change();
+    if PROTECTING.get() || !(change.adds_child || change.changes_owner || change.detached.is_some()) {
         return Ok(event.finish());
     }
     let mut parents: Vec<(Oid, String, Vec<u8>)> = Vec::new();
-    spi::each(include_str!("protected_parents.sql"), As::Caller, See::OwnWrites, &[], |row| {
+    spi::each(include_str!("protected_parents.sql"), As::Caller, See::OwnWrites, &[arg(change.detached)], |row| {
         parents.push((row.get(1), row.get(2), row.bytes(3).unwrap_or_default().to_vec()));
         Ok(())
     })?;
+    PROTECTING.set(true);
     for (parent, trigger, arguments) in parents {
         let kind = [APPEND_ONLY, AUDITED].into_iter().find(|kind| kind.row_trigger == trigger);
         let Some(kind) = kind else { continue };
@@ -159,12 +197,10 @@ fn protect_children(call: &Call) -> Answer {
         let arguments: Vec<_> = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
         let literals: Vec<_> =
             arguments[..arguments.len() - 1].iter().map(|argument| sys::quote_literal(argument)).collect();
-        // As the owner, who is a superuser as a rule: who adds a child need not have the right to use the triggers' functions.
-        let rights = if sys::is_superuser(sys::owner()) { As::Owner } else { As::Caller };
-        PROTECTING.set(true);
-        kind.apply(&kind.tree(parent), &literals.join(", "), false, rights);
-        PROTECTING.set(false);
+        kind.apply(&kind.tree(parent), &literals.join(", "), false, rights_of_owner());
     }
+    grant_to_owners();
+    PROTECTING.set(false);
     Ok(event.finish())
 }
 
@@ -182,11 +218,6 @@ fn audit_table(call: &Call) -> Answer {
     let list = |n| call.text_array(n).map(|names| names.into_iter().flatten().collect::<Vec<_>>());
     let (only, ignored) = (list(1), list(2).unwrap_or_default());
     let tree = chosen_tree(&AUDITED, table)?;
-    // Each record would call for another one, without end.
-    if tree.iter().any(|table| table.name.starts_with("skill_system.audit_logs")) {
-        return Err(Fault::new(Code::InvalidParameterValue, "the audit trail cannot record its own rows")
-            .hint("It is append-only and signed as it is; give another table."));
-    }
     let name = &tree[0].name;
     let chosen = choose_columns(name, arg(table), only.as_deref(), &ignored)?;
     // The trigger keeps what is left out, so that columns added later are audited too.
@@ -195,7 +226,7 @@ fn audit_table(call: &Call) -> Answer {
         None => std::iter::once("except").chain(ignored).collect(),
     };
     let literals: Vec<_> = arguments.iter().map(|text| sys::quote_literal(text)).collect();
-    AUDITED.apply(&tree, &literals.join(", "), true, As::Caller);
+    AUDITED.protect(&tree, &literals.join(", "));
     append("table.audited", json!({"table": name, "columns": chosen}), None, None)?;
     Ok(call.void())
 }
@@ -229,6 +260,8 @@ struct Statement {
     changes: ChangeWriter,
     /// A column that is to be audited and does not exist.
     lost: Option<String>,
+    /// The log that comes with the rows has recorded them already.
+    restored: bool,
     records: Option<Appender>,
 }
 
@@ -242,7 +275,8 @@ impl Statement {
         let includes = |column: &[u8]| listed.iter().any(|name| name.as_bytes() == column) == only;
         let changes = ChangeWriter::new(trigger, includes);
         let lost = listed.iter().find(|name| only && !changes.has_column(name)).cloned();
-        Statement { changes, lost, records: None }
+        let restored = sys::is_restore() && sys::has_rights_of(sys::owner()) && !identity::is_of_this_server();
+        Statement { changes, lost, restored, records: None }
     }
 }
 
@@ -271,6 +305,9 @@ fn capture_change(call: &Call) -> Answer {
                 return Err(Fault::new(Code::NotInPrerequisiteState, message)
                     .detail("It was dropped or renamed after audit_table() had chosen it.")
                     .hint("Call audit_table() again."));
+            }
+            if statement.restored {
+                return Ok(trigger.done());
             }
             if let Some(change) = statement.changes.change(&trigger, settings::max_record_bytes())? {
                 let records = match &mut statement.records {

@@ -120,9 +120,9 @@ CHILD = [
 WAYS = [(how, "PARTITION BY LIST (id)") for how in LATE] + [(how, "") for how in CHILD]
 
 
-def run(db, owner, script, partitioned, when):
-    """Creates the child; a partition as a role that may use the functions of the triggers, which PostgreSQL asks for."""
-    session = db if partitioned or when == "replica" else owner
+def run(db, owner, script, when):
+    """Creates the child, as the owner of the table, who has no right in the extension."""
+    session = db if when == "replica" else owner
     if when == "replica":
         session.execute("SET session_replication_role = replica")
     session.execute(script.format(parent="t"))
@@ -135,10 +135,10 @@ def run(db, owner, script, partitioned, when):
 def test_audited_children(db, owner, how, partitioned, when):
     owner.execute(f"CREATE TABLE stage.t (id int, v int) {partitioned}")
     if when == "before":
-        run(db, owner, how, partitioned, when)
+        run(db, owner, how, when)
     db.execute("SELECT skill_system.audit_table('stage.t', columns => '{v}')")
     if when != "before":
-        run(db, owner, how, partitioned, when)
+        run(db, owner, how, when)
     through = "t" if partitioned else "late"
     db.execute(f"INSERT INTO stage.{through} (id, v) VALUES (2, 1)")
     db.execute("UPDATE stage.t SET v = 6")
@@ -163,10 +163,10 @@ def test_audited_children(db, owner, how, partitioned, when):
 def test_append_only_children(db, owner, how, partitioned, when):
     owner.execute(f"CREATE TABLE stage.t (id int, v int) {partitioned}")
     if when == "before":
-        run(db, owner, how, partitioned, when)
+        run(db, owner, how, when)
     db.execute("SELECT skill_system.make_append_only('stage.t')")
     if when != "before":
-        run(db, owner, how, partitioned, when)
+        run(db, owner, how, when)
     db.execute(f"INSERT INTO stage.{'t' if partitioned else 'late'} (id, v) VALUES (2, 2)")
     for role in ("origin", "replica"):
         db.execute(f"SET session_replication_role = {role}")
@@ -181,6 +181,103 @@ def test_append_only_children(db, owner, how, partitioned, when):
             refused(db, "55000", statement)
     db.execute("RESET session_replication_role")
     assert db.execute("SELECT v FROM stage.t").fetchall() == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("call", "function"), [("audit_table", "capture_change"), ("make_append_only", "refuse_change")]
+)
+def test_each_owner_of_a_protected_table_creates_partitions(db, owner, connect, call, function):
+    """The server asks the creator of a partition for EXECUTE on the functions of the triggers that it gets."""
+    for name in ("test_heir", "test_stranger"):
+        if db.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
+            db.execute(f"CREATE ROLE {name} LOGIN")
+    db.execute("GRANT ALL ON SCHEMA stage TO test_heir; GRANT test_heir TO test_owner")
+    heir, stranger = connect("test_heir"), connect("test_stranger")
+    owner.execute("CREATE TABLE stage.t (id int, v int) PARTITION BY LIST (id)")
+    refused(heir, "42501", "CREATE TABLE stage.no PARTITION OF stage.t FOR VALUES IN (0)")
+    db.execute(f"SELECT skill_system.{call}('stage.t')")
+    owner.execute("CREATE TABLE stage.t1 PARTITION OF stage.t FOR VALUES IN (1)")
+    owner.execute(
+        "CREATE TABLE stage.t2 (LIKE stage.t); ALTER TABLE stage.t ATTACH PARTITION stage.t2 FOR VALUES IN (2)"
+    )
+    # A part of it that another role divides further, the whole in another role's hands, and in many hands at once.
+    owner.execute("CREATE TABLE stage.t3 PARTITION OF stage.t FOR VALUES IN (3) PARTITION BY LIST (v)")
+    owner.execute("ALTER TABLE stage.t3 OWNER TO test_heir")
+    heir.execute("CREATE TABLE stage.t31 PARTITION OF stage.t3 DEFAULT")
+    db.execute(f"REVOKE EXECUTE ON FUNCTION skill_system.{function}() FROM test_heir")
+    owner.execute("ALTER TABLE stage.t OWNER TO test_heir")
+    heir.execute("CREATE TABLE stage.t4 PARTITION OF stage.t FOR VALUES IN (4)")
+    db.execute(f"REVOKE EXECUTE ON FUNCTION skill_system.{function}() FROM test_owner, test_heir")
+    db.execute("REASSIGN OWNED BY test_heir TO test_owner")
+    missing = "SELECT detail FROM skill_system.health() WHERE \"check\" = 'privileges' AND status = 'error'"
+    wanted = f"EXECUTE on skill_system.{function}() for test_owner, who owns a protected table"
+    assert db.execute(missing).fetchall() == [(f"missing: {wanted}",)]
+    assert db.execute("SELECT * FROM skill_system.repair()").fetchall() == [(wanted, "done")]
+    assert db.execute(missing).fetchall() == []
+    owner.execute("CREATE TABLE stage.t5 PARTITION OF stage.t FOR VALUES IN (5)")
+    # The trigger is of no use to others: with the right to it, any role could fill the audit trail.
+    refused(
+        stranger,
+        "42501",
+        "CREATE TEMP TABLE mine (a int); CREATE TRIGGER t AFTER INSERT ON mine FOR EACH ROW "
+        f"EXECUTE FUNCTION skill_system.{function}()",
+    )
+    for role in ("test_owner", "test_heir"):
+        db.execute(f"REVOKE EXECUTE ON FUNCTION skill_system.{function}() FROM {role}")
+
+
+DETACHED = {
+    "plainly": ("CREATE TABLE stage.late PARTITION OF stage.t FOR VALUES IN (2)", "DETACH PARTITION stage.late"),
+    "at the same time": (
+        "CREATE TABLE stage.late PARTITION OF stage.t FOR VALUES IN (2)",
+        "DETACH PARTITION stage.late CONCURRENTLY",
+    ),
+    "by its name alone": ("CREATE TABLE stage.late PARTITION OF stage.t DEFAULT", "DETACH PARTITION late"),
+    "with partitions": (
+        "CREATE TABLE stage.sub PARTITION OF stage.t FOR VALUES IN (2) PARTITION BY LIST (v); "
+        "CREATE TABLE stage.late PARTITION OF stage.sub DEFAULT",
+        "DETACH PARTITION stage.sub",
+    ),
+    "attached before": (
+        "CREATE TABLE stage.late (LIKE stage.t); ALTER TABLE stage.t ATTACH PARTITION stage.late FOR VALUES IN (2)",
+        "DETACH PARTITION stage.late",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DETACHED)
+def test_a_detached_partition_stays_protected(db, owner, how):
+    create, detach = DETACHED[how]
+    owner.execute("SET search_path = stage; CREATE TABLE t (id int, v int) PARTITION BY LIST (id)")
+    for when in ("before", "after"):
+        if when == "after":
+            db.execute("SELECT skill_system.audit_table('stage.t', columns => '{v}')")
+            db.execute("SELECT skill_system.make_append_only('stage.t')")
+        owner.execute(create)
+        owner.execute("INSERT INTO t VALUES (2, 1)")
+        owner.execute(f"ALTER TABLE t {detach}")
+        if when == "before":
+            owner.execute("DELETE FROM late")
+            owner.execute("DROP TABLE IF EXISTS sub, late CASCADE")
+    owner.execute("INSERT INTO late VALUES (2, 7)")
+    for role in ("origin", "replica"):
+        db.execute(f"SET session_replication_role = {role}")
+        for statement in ("DELETE FROM stage.late", "UPDATE stage.late SET v = 3", "TRUNCATE stage.late"):
+            refused(db, "55000", statement)
+    db.execute("RESET session_replication_role")
+    assert [data["new"] for _, data in records(db, "stage.late")] == [{"v": 1}, {"v": 7}]
+    # What is no longer needed can go, as a whole.
+    owner.execute("DROP TABLE late")
+
+
+@pytest.mark.parametrize("setting", ["on", "off"])
+@pytest.mark.parametrize("call", ["audit_table", "make_append_only"])
+@pytest.mark.parametrize("table", ["runs", "policy_profiles", "audit_logs", "audit_logs_default", "audit_state"])
+def test_tables_of_the_extension_are_refused(db, table, call, setting):
+    db.execute(f"SET quote_all_identifiers = {setting}")
+    error = refused(db, "22023", f"SELECT skill_system.{call}('skill_system.{table}')")
+    db.execute("RESET quote_all_identifiers")
+    assert error.diag.message_primary == f"skill_system.{table} is a table of the extension"
 
 
 def test_a_choice_made_again_holds_for_children(db, owner):

@@ -89,6 +89,14 @@ def source(database, db):
         "CREATE TABLE public.invoices (id int); SELECT skill_system.make_append_only('public.invoices'); "
         "INSERT INTO public.invoices VALUES (1)"
     )
+    # Restored after the tables of the extension, and with partitions.
+    db.execute(
+        "CREATE SCHEMA zone; CREATE TABLE zone.p (id int PRIMARY KEY, v int) PARTITION BY LIST (id); "
+        "CREATE TABLE zone.p1 PARTITION OF zone.p DEFAULT; CREATE TABLE zone.up (id int); "
+        "CREATE TABLE zone.down () INHERITS (zone.up); "
+        "SELECT skill_system.audit_table('zone.p', columns => '{v}'), skill_system.make_append_only('zone.p'), "
+        "skill_system.audit_table('zone.up'); INSERT INTO zone.p VALUES (1, 1); INSERT INTO zone.down VALUES (1)"
+    )
     # Sealed and signed, so that the ledger comes along, and records after it.
     db.execute("SELECT * FROM skill_system.seal_audit()")
     db.execute("SELECT skill_system.audit_checkpoint()")
@@ -110,13 +118,14 @@ def contents(connection):
         connection.execute(f"SELECT last_value, is_called FROM skill_system.{name}").fetchone() for name in SEQUENCES
     ]
     found["public"] = connection.execute(
-        "SELECT (SELECT jsonb_agg(w) FROM public.wells w), (SELECT jsonb_agg(i) FROM public.invoices i)"
+        "SELECT (SELECT jsonb_agg(w) FROM public.wells w), (SELECT jsonb_agg(i) FROM public.invoices i), "
+        "(SELECT jsonb_agg(p) FROM zone.p), (SELECT jsonb_agg(u) FROM zone.up u)"
     ).fetchone()
     # What protects a table is as important as what is in it.
     found["triggers"] = connection.execute(
         "SELECT tgrelid::regclass::text, tgname, tgenabled, tgtype, encode(tgargs, 'hex') FROM pg_trigger t "
         "JOIN pg_class c ON c.oid = tgrelid WHERE NOT (tgisinternal AND tgparentid = 0) "
-        "AND c.relnamespace IN ('skill_system'::regnamespace, 'public'::regnamespace) ORDER BY 1, 2"
+        "AND c.relnamespace IN ('skill_system'::regnamespace, 'public'::regnamespace, 'zone'::regnamespace) ORDER BY 1, 2"
     ).fetchall()
     found["tables"] = connection.execute(
         "SELECT relname, relkind, relrowsecurity, relacl::text, relpersistence, "
@@ -172,6 +181,72 @@ def keyring_of(connection):
 def test_a_restored_database_is_the_same_and_goes_on(form, settings, source, db, new_cluster, tmp_path):
     before = contents(db)
     connection = restore(form, source, new_cluster(*settings, copied=False), tmp_path, keyring_of(db))
+    is_the_same_and_goes_on(connection, before)
+
+
+# What restores in two or three steps, each a pg_dump and what takes its output.
+STEPS = {
+    "an archive": ("-Fc", [["pg_restore", "-s"], ["pg_restore", "-a"]]),
+    "its sections": ("-Fc", [["pg_restore", f"--section={part}"] for part in ("pre-data", "data", "post-data")]),
+    "in one transaction": ("-Fc", [["pg_restore", "-s", "-1"], ["pg_restore", "-a", "-1"]]),
+    "with row security": ("-Fc", [["pg_restore", "-s"], ["pg_restore", "-a", "--enable-row-security"]]),
+    "scripts": ("-s", "-a"),
+    "scripts of statements": ("-s", "-a --inserts"),
+}
+
+
+@pytest.mark.parametrize("settings", [(), ("shared_preload_libraries=skill_system",)], ids=["plain", "preloaded"])
+@pytest.mark.parametrize("steps", STEPS)
+def test_the_schema_first_and_the_data_after(steps, settings, source, db, new_cluster, tmp_path):
+    """The audit triggers exist when the rows come: they are recorded in the log that comes with them."""
+    before = contents(db)
+    cluster = new_cluster(*settings, copied=False)
+    ready_for_restore(cluster, keyring_of(db), "restored")
+    dump = tmp_path / "dump"
+    first, then = STEPS[steps]
+    if first == "-Fc":
+        run(f"{bindir()}/pg_dump", "-Fc", "-f", str(dump), source, environment={})
+        for program, *options in then:
+            command = [f"{bindir()}/{program}", "--exit-on-error", *options, "-d", "restored", str(dump)]
+            run(*command, environment=cluster.environment)
+    else:
+        for options in (first, then):
+            run(f"{bindir()}/pg_dump", *options.split(), "-f", str(dump), source, environment={})
+            command = [f"{bindir()}/psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", "restored", "-f", str(dump)]
+            run(*command, environment=cluster.environment)
+    is_the_same_and_goes_on(cluster.connect(dbname="restored"), before)
+
+
+def test_only_the_restore_of_a_log_is_not_recorded(source, db, new_cluster, connect, tmp_path):
+    """The settings of a restore alone hide nothing: not where a log has begun, not from a role that could not restore it."""
+    settings = "SET check_function_bodies = off"
+    count = "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'row.inserted'"
+    with connect() as here:
+        here.execute(settings)
+        before = here.execute(count).fetchone()[0]
+        here.execute("INSERT INTO public.wells VALUES (70)")
+        assert here.execute(count).fetchone()[0] == before + 1
+        here.execute("DELETE FROM public.wells WHERE id = 70")
+    cluster = new_cluster(copied=False)
+    ready_for_restore(cluster, keyring_of(db), "restored")
+    dump = tmp_path / "dump"
+    run(f"{bindir()}/pg_dump", "-Fc", "-f", str(dump), source, environment={})
+    run(f"{bindir()}/pg_restore", "-s", "-d", "restored", str(dump), environment=cluster.environment)
+    with cluster.connect(dbname="restored") as connection:
+        connection.execute("CREATE ROLE clerk; GRANT ALL ON public.wells TO clerk")
+        connection.execute(settings)
+        connection.execute("INSERT INTO public.wells VALUES (1)")
+        assert connection.execute(count).fetchone() == (0,)
+        connection.execute("SET ROLE clerk")
+        connection.execute("INSERT INTO public.wells VALUES (2)")
+        connection.execute("RESET ROLE")
+        assert connection.execute(count).fetchone() == (1,)
+        # Now this is a log, and the other one is not mixed with it.
+        connection.execute("INSERT INTO public.wells VALUES (3)")
+        assert connection.execute(count).fetchone() == (2,)
+
+
+def is_the_same_and_goes_on(connection, before):
     after = contents(connection)
     for part in before:
         assert after[part] == before[part], part

@@ -33,6 +33,8 @@ PINNED_IN_THE_LIBRARY = {
     "start_run",
     "log_event",
     "log_step",
+    # reads a name of the statement that it is called for, which means what it means there
+    "protect_children",
     # trigger functions
     "sign_audit_row",
     "refuse_change",

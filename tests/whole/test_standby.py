@@ -12,6 +12,7 @@ from standby import wait_for_replay
 def test_a_standby(pair):
     cluster, copy = pair
     primary = cluster.connect(dbname="governed")
+    primary.execute("CREATE TABLE IF NOT EXISTS public.plain (id int)")
 
     standby = copy.connect()
     wait_for_replay(primary, standby)
@@ -56,8 +57,8 @@ def test_a_standby(pair):
         "SELECT * FROM skill_system.install_starter_policies()",
         "SELECT skill_system.create_audit_partition('2045-01-01')",
         "SELECT * FROM skill_system.maintain()",
-        "SELECT skill_system.make_append_only('skill_system.runs')",
-        "SELECT skill_system.audit_table('skill_system.runs')",
+        "SELECT skill_system.make_append_only('public.plain')",
+        "SELECT skill_system.audit_table('public.plain')",
         "SELECT * FROM skill_system.seal_audit()",
         "SELECT skill_system.audit_checkpoint()",
         "SELECT * FROM skill_system.adopt_log('why')",

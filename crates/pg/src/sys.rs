@@ -232,6 +232,12 @@ pub fn has_rights_of(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser() || pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
 
+/// The session has the setting with which all scripts of pg_dump and pg_restore begin, whatever their options.
+pub fn is_restore() -> bool {
+    // SAFETY: a plain read of a setting of this session.
+    unsafe { !pg_sys::check_function_bodies }
+}
+
 /// The role is a superuser.
 pub fn is_superuser(role: pg_sys::Oid) -> bool {
     // SAFETY: catalogue look-up inside a transaction.

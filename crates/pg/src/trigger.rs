@@ -98,30 +98,68 @@ impl<'c> EventTrigger<'c> {
         self.call.tuple(std::ptr::null_mut())
     }
 
-    /// The statement adds a partition or an inheritance child to a table.
-    pub fn adds_child(&self) -> bool {
-        // SAFETY: `new` has looked at the tag of the context; the parse tree is of the kind that its tag says.
+    /// What the statement does; the parts of CREATE SCHEMA, which come as one event, are not looked at.
+    pub fn table_change(&self) -> TableChange {
+        let mut change = TableChange::default();
+        // SAFETY: `new` has looked at the tag of the context; the parse tree and its parts are of the kinds that their tags
+        // tell.
         unsafe {
             let tree = (*self.call.context().cast::<pg_sys::EventTriggerData>()).parsetree;
             if tree.is_null() {
-                return false;
+                return change;
             }
             match (*tree).type_ {
-                pg_sys::NodeTag::T_CreateStmt => !(*tree.cast::<pg_sys::CreateStmt>()).inhRelations.is_null(),
+                pg_sys::NodeTag::T_CreateStmt => {
+                    change.adds_child = !(*tree.cast::<pg_sys::CreateStmt>()).inhRelations.is_null();
+                }
                 pg_sys::NodeTag::T_CreateForeignTableStmt => {
-                    !(*tree.cast::<pg_sys::CreateForeignTableStmt>()).base.inhRelations.is_null()
+                    change.adds_child = !(*tree.cast::<pg_sys::CreateForeignTableStmt>()).base.inhRelations.is_null();
                 }
                 pg_sys::NodeTag::T_AlterTableStmt => {
                     use pg_sys::AlterTableType as At;
-                    items::<pg_sys::AlterTableCmd>((*tree.cast::<pg_sys::AlterTableStmt>()).cmds)
-                        .any(|command| matches!((*command).subtype, At::AT_AddInherit | At::AT_AttachPartition))
+                    for command in items::<pg_sys::AlterTableCmd>((*tree.cast::<pg_sys::AlterTableStmt>()).cmds) {
+                        match (*command).subtype {
+                            At::AT_AddInherit | At::AT_AttachPartition => change.adds_child = true,
+                            At::AT_DetachPartition | At::AT_DetachPartitionFinalize => {
+                                change.detached = find_table((*(*command).def.cast::<pg_sys::PartitionCmd>()).name);
+                            }
+                            At::AT_ChangeOwner => change.changes_owner = true,
+                            _ => {}
+                        }
+                    }
                 }
-                // Its parts come as one event.
-                pg_sys::NodeTag::T_CreateSchemaStmt => true,
-                _ => false,
+                pg_sys::NodeTag::T_CreateSchemaStmt => change.adds_child = true,
+                _ => {}
             }
         }
+        change
     }
+}
+
+/// What a statement does to the hierarchies and owners of tables.
+#[derive(Default)]
+pub struct TableChange {
+    /// It may add a partition or an inheritance child.
+    pub adds_child: bool,
+    /// A partition that it detached.
+    pub detached: Option<Oid>,
+    /// It may give a table to another role.
+    pub changes_owner: bool,
+}
+
+/// SAFETY: a name of a parse tree, inside a transaction.
+unsafe fn find_table(name: *mut pg_sys::RangeVar) -> Option<Oid> {
+    // SAFETY: the caller's; no lock is needed of what the statement has locked.
+    let oid = unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            name,
+            pg_sys::NoLock as pg_sys::LOCKMODE,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
+    };
+    (oid != Oid::INVALID).then_some(oid)
 }
 
 /// One firing of a trigger.
