@@ -37,7 +37,7 @@ CREATE TABLE skill_system.filing_checklists (
     entity_name       varchar(500),
     compliance_domain varchar(50)  NOT NULL,
     template_id       uuid,
-    status            varchar(20)  NOT NULL DEFAULT 'draft' CHECK (status IN
+    status            varchar(20)  NOT NULL DEFAULT 'draft' CHECK (status::text IN
         ('draft', 'in_progress', 'ready_for_review', 'in_review', 'approved', 'rejected', 'filed', 'exception')),
     deadline          timestamptz,
     items             jsonb        NOT NULL CHECK (pg_catalog.jsonb_typeof(items) = 'array'),
@@ -83,13 +83,14 @@ CREATE TABLE skill_system.checklist_artifacts (
     id             uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
     checklist_id   uuid         NOT NULL,
     item_index     integer      NOT NULL CHECK (item_index >= 0),
-    artifact_type  varchar(50)  NOT NULL CHECK (artifact_type IN ('document', 'pdf', 'plat_draft', 'data_export', 'waiver', 'form_draft')),
+    artifact_type  varchar(50)  NOT NULL
+        CHECK (artifact_type::text IN ('document', 'pdf', 'plat_draft', 'data_export', 'waiver', 'form_draft')),
     name           varchar(500) NOT NULL,
     content_type   varchar(100),
     content        text,
     file_path      varchar(1000),
     metadata       jsonb        NOT NULL DEFAULT '{}',
-    generated_by   varchar(50)  CHECK (generated_by IN ('agent', 'user', 'system')),
+    generated_by   varchar(50)  CHECK (generated_by::text IN ('agent', 'user', 'system')),
     created_at     timestamptz  NOT NULL DEFAULT pg_catalog.now(),
     tenant_id      text         NOT NULL DEFAULT skill_system.current_tenant(),
     content_sha256 text         NOT NULL CHECK (content_sha256 ~ '^sha256:[0-9a-f]{64}$'),

@@ -9,7 +9,8 @@ CREATE TABLE skill_system.compliance_status (
     entity_field      varchar(255),
     entity_district   varchar(10),
     compliance_domain varchar(50)  NOT NULL,
-    status            varchar(20)  NOT NULL CHECK (status IN ('compliant', 'action_needed', 'overdue', 'not_applicable', 'in_review')),
+    status            varchar(20)  NOT NULL
+        CHECK (status::text IN ('compliant', 'action_needed', 'overdue', 'not_applicable', 'in_review')),
     deadline          timestamptz,
     checklist_id      uuid,
     details           jsonb        NOT NULL DEFAULT '{}',

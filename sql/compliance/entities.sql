@@ -57,7 +57,7 @@ CREATE TABLE skill_system.entity_field_definitions (
     tenant_id         text         NOT NULL DEFAULT skill_system.current_tenant(),
     field_key         varchar(64)  NOT NULL CHECK (field_key ~ '^[a-z][a-z0-9_]*$' AND field_key <> 'relationships'),
     label             varchar(128) NOT NULL,
-    input_type        varchar(32)  NOT NULL CHECK (input_type IN
+    input_type        varchar(32)  NOT NULL CHECK (input_type::text IN
         ('text', 'textarea', 'number', 'integer', 'boolean', 'date', 'datetime', 'select', 'multiselect', 'json')),
     required          boolean      NOT NULL DEFAULT false,
     validation_preset varchar(64),
@@ -67,7 +67,7 @@ CREATE TABLE skill_system.entity_field_definitions (
     created_at        timestamptz  NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (tenant_id, field_id),
     UNIQUE (tenant_id, type_id, field_key),
-    CHECK (input_type NOT IN ('select', 'multiselect') OR coalesce(pg_catalog.jsonb_array_length(options), 0) > 0),
+    CHECK (input_type::text NOT IN ('select', 'multiselect') OR coalesce(pg_catalog.jsonb_array_length(options), 0) > 0),
     FOREIGN KEY (tenant_id, type_id) REFERENCES skill_system.entity_type_definitions (tenant_id, type_id) ON DELETE CASCADE,
     -- Without the foreign key a missing preset would silently disable the check.
     FOREIGN KEY (tenant_id, validation_preset) REFERENCES skill_system.validation_presets (tenant_id, preset_key)
@@ -98,7 +98,7 @@ CREATE TABLE skill_system.entity_relationship_rules (
     parent_type_id uuid         NOT NULL,
     child_type_id  uuid         NOT NULL,
     cardinality    varchar(16)  NOT NULL DEFAULT 'one_to_many'
-        CHECK (cardinality IN ('one_to_one', 'one_to_many', 'many_to_one', 'many_to_many')),
+        CHECK (cardinality::text IN ('one_to_one', 'one_to_many', 'many_to_one', 'many_to_many')),
     required       boolean      NOT NULL DEFAULT false,
     display_label  varchar(128),
     created_at     timestamptz  NOT NULL DEFAULT pg_catalog.now(),

@@ -30,20 +30,20 @@ COMMENT ON COLUMN skill_system.rule_identifiers.rule_key IS 'Number of the rule,
 CREATE TABLE skill_system.rule_versions (
     id               uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
     tenant_id        text         NOT NULL DEFAULT skill_system.current_tenant(),
-    rule_type        varchar(50)  NOT NULL CHECK (rule_type IN ('statewide', 'field_specific', 'notice')),
+    rule_type        varchar(50)  NOT NULL CHECK (rule_type::text IN ('statewide', 'field_specific', 'notice')),
     rule_domain      varchar(50)  NOT NULL,
     rule_identifier  varchar(255) NOT NULL,
     version          integer      NOT NULL CHECK (version > 0),
     effective_date   date         NOT NULL CHECK (pg_catalog.isfinite(effective_date)),
     superseded_date  date         CHECK (superseded_date >= effective_date),
-    source           varchar(50)  NOT NULL CHECK (source IN ('rrc_ingestion', 'rule_monitor_agent', 'manual', 'docket_hearing')),
+    source           varchar(50)  NOT NULL CHECK (source::text IN ('rrc_ingestion', 'rule_monitor_agent', 'manual', 'docket_hearing')),
     source_reference varchar(500),
     rule_data        jsonb        NOT NULL CHECK (pg_catalog.jsonb_typeof(rule_data) = 'object'),
     graph_node_id    varchar(255),
     change_summary   text,
     detected_at      timestamptz  DEFAULT pg_catalog.now(),
     detected_by      varchar(100),
-    status           varchar(20)  DEFAULT 'active' NOT NULL CHECK (status IN ('active', 'superseded', 'pending_review', 'draft')),
+    status           varchar(20)  DEFAULT 'active' NOT NULL CHECK (status::text IN ('active', 'superseded', 'pending_review', 'draft')),
     content_sha256   text         NOT NULL,
     approved_by      text,
     approved_at      timestamptz,
@@ -56,7 +56,7 @@ CREATE TABLE skill_system.rule_versions (
     CONSTRAINT rule_versions_one_in_force EXCLUDE USING gist (
         pg_catalog.int8range(rule_key, rule_key, '[]') WITH =,
         pg_catalog.daterange(effective_date, superseded_date) WITH &&
-    ) WHERE (status IN ('active', 'superseded'))
+    ) WHERE (status::text IN ('active', 'superseded'))
 );
 CREATE INDEX idx_rule_versions_active ON skill_system.rule_versions (tenant_id, rule_identifier, status) WHERE status = 'active';
 CREATE INDEX idx_rule_versions_domain ON skill_system.rule_versions (tenant_id, rule_domain);

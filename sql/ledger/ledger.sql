@@ -56,7 +56,8 @@ COMMENT ON COLUMN skill_system.audit_seal_state.tail_hashes IS 'Hashes of the le
 CREATE TABLE skill_system.audit_tiles (
     level  smallint NOT NULL CHECK (level BETWEEN 0 AND 7),
     n      bigint   NOT NULL CHECK (n >= 0),
-    hashes bytea    NOT NULL CHECK (pg_catalog.octet_length(hashes) BETWEEN 32 AND 8192 AND pg_catalog.octet_length(hashes) % 32 = 0),
+    hashes bytea    NOT NULL CHECK (pg_catalog.octet_length(hashes) >= 32 AND pg_catalog.octet_length(hashes) <= 8192
+        AND pg_catalog.octet_length(hashes) % 32 = 0),
     PRIMARY KEY (level, n)
 )
 WITH (autovacuum_analyze_threshold = 10000, autovacuum_vacuum_threshold = 1000);
@@ -71,7 +72,8 @@ COMMENT ON COLUMN skill_system.audit_tiles.hashes IS 'The SHA-256 hashes, 32 byt
 
 CREATE TABLE skill_system.audit_map (
     n    bigint    NOT NULL PRIMARY KEY CHECK (n >= 0),
-    ids  bytea     NOT NULL CHECK (pg_catalog.octet_length(ids) BETWEEN 16 AND 4096 AND pg_catalog.octet_length(ids) % 16 = 0),
+    ids  bytea     NOT NULL CHECK (pg_catalog.octet_length(ids) >= 16 AND pg_catalog.octet_length(ids) <= 4096
+        AND pg_catalog.octet_length(ids) % 16 = 0),
     span int8range NOT NULL
 )
 WITH (autovacuum_analyze_threshold = 10000, autovacuum_vacuum_threshold = 1000);

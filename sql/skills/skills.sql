@@ -42,7 +42,8 @@ CREATE TABLE skill_system.skill_heads (
     tier1_manifest      jsonb,
     tier2_definition    jsonb,
     tier3_artifact_refs jsonb,
-    context_mode        varchar(20)  NOT NULL DEFAULT 'reason_alongside' CHECK (context_mode IN ('reason_alongside', 'compute_and_return')),
+    context_mode        varchar(20)  NOT NULL DEFAULT 'reason_alongside'
+        CHECK (context_mode::text IN ('reason_alongside', 'compute_and_return')),
     current_version_id  uuid         NOT NULL,
     current_version     text         NOT NULL,
     semver              text,

@@ -77,7 +77,9 @@ BEGIN
                    CASE WHEN r.rolcreatedb THEN 'NOCREATEDB' END, CASE WHEN r.rolcanlogin THEN 'NOLOGIN' END,
                    CASE WHEN r.rolreplication THEN 'NOREPLICATION' END, CASE WHEN r.rolbypassrls THEN 'NOBYPASSRLS' END) AS excess,
                (SELECT o.rolname FROM pg_catalog.pg_roles o
-                WHERE o.oid <> r.oid AND (o.rolname = ANY (names) OR o.rolsuper) AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
+                WHERE o.oid <> r.oid AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
+                    AND (o.rolname = ANY (names) OR o.rolsuper OR o.rolcreaterole OR o.rolcreatedb OR o.rolreplication OR o.rolbypassrls
+                         OR o.rolname LIKE 'pg\_%')
                 ORDER BY o.rolname LIMIT 1) AS higher,
                (SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I', pg_catalog.pg_get_userbyid(m.member)), ', ')
                 FROM pg_catalog.pg_auth_members m WHERE m.roleid = r.oid) AS members

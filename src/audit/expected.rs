@@ -7,6 +7,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Arg, arg};
 
 use super::protection::SCRIPTS;
+use super::{structure, tables};
 use crate::module::Check;
 
 const REPAIR: &str = "As a superuser: SELECT * FROM skill_system.repair();";
@@ -17,48 +18,51 @@ pub fn grants() -> Arg<'static> {
     arg(json!(all))
 }
 
-/// Kind and name of each relation that the script creates: `table`, `view` or `index`.
-fn relations() -> Arg<'static> {
-    let statements = SCRIPTS.iter().flat_map(|script| shipped::statements(script, false));
-    let all: Vec<_> = statements.filter_map(|statement| relation(&statement)).collect();
-    arg(json!(all))
-}
+/// What is wrong with the group roles, and what to run against it.
+pub const ROLES: &str = include_str!("repair_roles.sql");
 
-fn relation(statement: &str) -> Option<[String; 2]> {
-    let rest = statement.strip_prefix("CREATE ")?;
-    let (kind, name) = match rest.split_once(' ')? {
-        ("TABLE", rest) => ("table", rest.strip_prefix("skill_system.")?),
-        ("VIEW", rest) => ("view", rest.strip_prefix("skill_system.")?),
-        ("INDEX", rest) => ("index", rest),
-        ("UNIQUE", rest) => ("index", rest.strip_prefix("INDEX ")?),
-        _ => return None,
-    };
-    Some([kind.to_owned(), name.split([' ', '(']).next()?.to_owned()])
-}
-
-fn listed(sql: &'static str, args: &[Arg]) -> Option<String> {
-    spi::one::<String>(sql, As::Caller, See::Statement, args)
-}
-
-/// Tables, views and indexes exist.
-pub fn objects() -> Check {
-    let wrong = listed(include_str!("expected_objects.sql"), &[relations()]);
-    match wrong {
-        None => Check::ok("all tables, views, indexes and triggers exist"),
-        Some(wrong) => Check::error(
-            wrong,
-            "As a superuser: SELECT * FROM skill_system.repair(); creates views, indexes and triggers again. Rename a renamed \
-             table back; restore a dropped one from a backup.",
-        ),
+/// The group roles exist and have no rights that the extension did not give them.
+pub fn roles() -> Check {
+    let found: Vec<(String, String)> = spi::collect(ROLES, As::Caller, See::Statement, &[]);
+    if found.is_empty() {
+        return Check::ok("all four group roles exist, and have no attributes or rights of other roles");
     }
+    let wrong: Vec<String> = found.into_iter().map(|(what, _)| what).collect();
+    Check::error(wrong.join("; "), REPAIR)
 }
+
+/// Everything that the script created is as it created it.
+pub fn objects() -> Check {
+    const SQL: &str = include_str!("expected_objects.sql");
+    let mut wrong = structure::problems();
+    wrong.extend(spi::collect::<(String,)>(SQL, As::Caller, See::Statement, &[]).into_iter().map(|(what,)| what));
+    let late = structure::late_sequences().into_iter();
+    wrong.extend(late.map(|(sequence, _)| format!("{sequence} would give numbers that rows have")));
+    if wrong.is_empty() {
+        return Check::ok("all objects are as the extension created them");
+    }
+    let more = wrong.len().saturating_sub(MAX_LISTED);
+    wrong.truncate(MAX_LISTED);
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    Check::error(
+        wrong.join("; ") + &rest,
+        "As a superuser: SELECT * FROM skill_system.repair(); creates what is missing, and drops triggers, rules and \
+         constraints that do not belong there. It touches no rows: restore dropped tables and columns from a backup, and \
+         drop columns and tables that were added, or move them to another schema.",
+    )
+}
+
+/// Differences that one row of `health()` lists.
+const MAX_LISTED: usize = 40;
 
 /// The rights that differ, as `object`, `column`, `privilege`, `role`, `is_missing` and what to run.
 pub const PRIVILEGES: &str = include_str!("expected_privileges.sql");
 
 /// Nobody lacks a right of the script, and nobody has more.
 pub fn privileges() -> Check {
-    let found: Vec<(String, bool, String)> = spi::collect(PRIVILEGES, As::Caller, See::Statement, &[grants()]);
+    let mut found: Vec<(String, bool, String)> = spi::collect(PRIVILEGES, As::Caller, See::Statement, &[grants()]);
+    let owners: Vec<(String, String)> = spi::collect(tables::OWNER_GRANTS, As::Caller, See::Statement, &[]);
+    found.extend(owners.into_iter().map(|(what, grant)| (what, true, grant)));
     let name = |missing: bool| {
         let which: Vec<&str> =
             found.iter().filter(|(_, is, _)| *is == missing).map(|(what, ..)| what.as_str()).collect();

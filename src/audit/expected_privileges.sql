@@ -26,7 +26,7 @@ acl AS (
     UNION ALL
     SELECT 'schema', s.oid, '', s.nspowner, s.nspacl, NULL FROM space s),
 actual AS (
-    SELECT a.kind, a.oid, a."column", x.grantee, x.privilege_type AS privilege, a.relkind,
+    SELECT a.kind, a.oid, a."column", x.grantee, x.privilege_type AS privilege, x.is_grantable, a.relkind,
         CASE a.kind WHEN 'function' THEN a.oid::regprocedure::text WHEN 'type' THEN a.oid::regtype::text WHEN 'schema' THEN 'skill_system'
             ELSE a.oid::regclass::text END AS object
     FROM acl a CROSS JOIN LATERAL aclexplode(a.acl) x WHERE x.grantee <> a.owner),
@@ -36,7 +36,9 @@ SELECT format('%s%s on %s for %s', w.privilege, CASE WHEN w."column" <> '' THEN 
     format('GRANT %s%s ON %s%s TO %I', w.privilege, CASE WHEN w."column" <> '' THEN format(' (%I)', w."column") END,
         CASE WHEN w.kind = 'relation' AND c.relkind = 'S' THEN 'SEQUENCE ' ELSE k.word END, w.object, w.role) AS statement
 FROM wanted w JOIN class k ON k.kind = w.kind LEFT JOIN pg_class c ON w.kind = 'relation' AND c.oid = w.oid
-WHERE w.oid IS NOT NULL AND NOT EXISTS (
+WHERE w.oid IS NOT NULL
+    AND (w."column" = '' OR EXISTS (SELECT FROM pg_attribute t WHERE t.attrelid = w.oid AND t.attname = w."column"))
+    AND NOT EXISTS (
     SELECT FROM actual a WHERE a.kind = w.kind AND a.oid = w.oid AND a."column" = w."column" AND a.grantee = w.grantee
         AND a.privilege = w.privilege)
 UNION ALL
@@ -46,9 +48,21 @@ SELECT format('%s%s on %s for %s', a.privilege, CASE WHEN a."column" <> '' THEN 
     format('REVOKE %s%s ON %s%s FROM %s CASCADE', a.privilege, CASE WHEN a."column" <> '' THEN format(' (%I)', a."column") END,
         CASE WHEN a.relkind = 'S' THEN 'SEQUENCE ' ELSE k.word END, a.object, coalesce(quote_ident(r.rolname), 'PUBLIC'))
 FROM actual a JOIN class k ON k.kind = a.kind LEFT JOIN pg_roles r ON r.oid = a.grantee
--- Who else may read is the administrators' choice; row security binds them too.
-WHERE (a.grantee = 0 OR r.rolname LIKE 'skill\_system\_%' OR a.kind = 'relation' AND a.privilege NOT IN ('SELECT', 'USAGE'))
+-- Who else may read, and do what the extension's roles do, is the administrators' choice; row security binds them too. Nobody else
+-- creates objects in the schema, or calls what is for superusers.
+WHERE (a.grantee = 0 OR r.rolname LIKE 'skill\_system\_%' OR a.kind = 'relation' AND a.privilege NOT IN ('SELECT', 'USAGE')
+        OR a.kind = 'schema' AND a.privilege = 'CREATE'
+        OR a.kind = 'function' AND NOT EXISTS (SELECT FROM wanted w WHERE w.kind = a.kind AND w.oid = a.oid))
     AND NOT EXISTS (
         SELECT FROM wanted w WHERE w.kind = a.kind AND w.oid = a.oid AND w."column" = a."column" AND w.grantee = a.grantee
             AND w.privilege = a.privilege)
+UNION ALL
+SELECT format('grant option for %s%s on %s for %s', a.privilege, CASE WHEN a."column" <> '' THEN ' (' || a."column" || ')' END, a.object,
+        r.rolname),
+    false,
+    format('REVOKE GRANT OPTION FOR %s%s ON %s%s FROM %I CASCADE', a.privilege,
+        CASE WHEN a."column" <> '' THEN format(' (%I)', a."column") END,
+        CASE WHEN a.relkind = 'S' THEN 'SEQUENCE ' ELSE k.word END, a.object, r.rolname)
+FROM actual a JOIN class k ON k.kind = a.kind JOIN pg_roles r ON r.oid = a.grantee
+WHERE a.is_grantable AND r.rolname LIKE 'skill\_system\_%'
 ORDER BY 2 DESC, 1

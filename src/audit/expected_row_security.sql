@@ -2,7 +2,10 @@
 WITH relation AS (
     SELECT c.oid, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, EXISTS (
         SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped) AS has_tenant
-    FROM pg_class c WHERE c.relnamespace = to_regnamespace('skill_system') AND c.relkind IN ('r', 'p')),
+    FROM pg_class c WHERE c.relnamespace = to_regnamespace('skill_system') AND c.relkind IN ('r', 'p')
+        -- A table of somebody else's is reported as that.
+        AND (c.relispartition OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+            AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'))),
 wanted(relation, policy, command, condition, new_rows, roles) AS (
     SELECT oid, 'auditor', 'r'::"char", 'true', NULL, to_regrole('skill_system_auditor')::oid FROM relation
     UNION ALL

@@ -12,6 +12,7 @@ pub mod protection;
 mod record;
 mod recorder;
 mod repair;
+mod structure;
 mod tables;
 
 use skill_pg::spi::{self, As, See};
@@ -38,6 +39,7 @@ pub const MODULE: Module = Module {
     health: &[
         ("audit_protection", protection::check),
         ("utility_guard", guard::check),
+        ("roles", expected::roles),
         ("objects", expected::objects),
         ("privileges", expected::privileges),
         ("row_security", expected::row_security),

@@ -7,30 +7,36 @@ use skill_pg::xact::attempt;
 use skill_pg::{Answer, Call, RowSet, Uuid, arg, pg_function, sys};
 
 use super::bypass::{self, Bypass};
-use super::protection::{self, SCRIPTS};
-use super::{expected, identity};
+use super::protection::SCRIPTS;
+use super::{expected, identity, structure, tables};
 
 pg_function!(repair);
 /// `repair()` → what was done, and what could not be done.
 fn repair(call: &Call) -> Answer {
     sys::prevent_if_read_only(c"repair()");
+    spi::with_plain_text(|| repair_all(call))
+}
+
+fn repair_all(call: &Call) -> Answer {
     if !sys::is_superuser(sys::current_user()) {
         return Err(Fault::new(Code::InsufficientPrivilege, "only a superuser can repair the extension"));
     }
     let scripts = SCRIPTS.iter().flat_map(|script| shipped::statements(script, true)).collect();
     let mut repair = Repair { rows: call.row_set(), scripts };
-    repair.run_found(include_str!("repair_roles.sql"));
+    repair.run_found(expected::ROLES);
+    repair.renames();
     repair.identity();
     repair.functions();
-    repair.views_and_indexes();
-    repair.triggers();
+    repair.run_all(structure::repairs());
+    repair.views();
     repair.event_triggers();
     repair.run_found(include_str!("repair_definitions.sql"));
     repair.run_found(include_str!("repair_partitions.sql"));
     repair.run_found(include_str!("repair_additions.sql"));
-    repair.members();
     repair.row_security();
+    repair.surplus_functions();
     repair.privileges();
+    repair.run_all(structure::late_sequences());
     // Only a script of an extension may call pg_extension_config_dump().
     repair.run_found(include_str!("repair_dump_marking.sql"));
     Ok(repair.rows.finish())
@@ -58,10 +64,23 @@ impl Repair<'_> {
         self.report(what, done);
     }
 
-    /// Runs what a query finds: in words, and as a statement.
-    fn run_found(&mut self, sql: &'static str) {
-        for (what, statement) in spi::collect::<(String, String)>(sql, As::Caller, See::Latest, &[]) {
+    /// Runs statements, each with what it is about.
+    fn run_all(&mut self, found: Vec<(String, String)>) {
+        for (what, statement) in found {
             self.run(&what, &statement);
+        }
+    }
+
+    /// Runs what a query finds.
+    fn run_found(&mut self, sql: &'static str) {
+        self.run_all(spi::collect(sql, As::Caller, See::Latest, &[]));
+    }
+
+    /// Before anything is created again: what others refer to is the renamed object. The parts of a table are compared once
+    /// it has its name.
+    fn renames(&mut self) {
+        for _ in 0..2 {
+            self.run_all(structure::renames());
         }
     }
 
@@ -81,11 +100,10 @@ impl Repair<'_> {
     }
 
     fn functions(&mut self) {
-        let problems: Vec<String> = protection::problems().iter().map(ToString::to_string).collect();
+        let wrong: Vec<String> = structure::to_create("function").into_iter().map(|(name, _)| name).collect();
         for statement in self.statements("CREATE FUNCTION skill_system.") {
             let name = name_after(&statement, "skill_system.");
-            let (altered, missing) = (format!("function {name}("), format!("function {name}:"));
-            if problems.iter().any(|problem| problem.contains(&altered) || problem.contains(&missing)) {
+            if wrong.iter().any(|wrong| wrong.split('(').next() == Some(&name)) {
                 let sql = statement
                     .replacen("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
                     .replace("'MODULE_PATHNAME'", "'$libdir/skill_system'");
@@ -94,15 +112,20 @@ impl Repair<'_> {
         }
     }
 
-    fn views_and_indexes(&mut self) {
-        const WHOLE: &str = "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = 'skill_system'::regnamespace \
-             AND relname = $1 AND (relkind = 'i' OR reloptions @> ARRAY['security_invoker=true']))";
-        for begin in ["CREATE VIEW skill_system.", "CREATE INDEX ", "CREATE UNIQUE INDEX "] {
-            for statement in self.statements(begin) {
-                let name = name_after(&statement, begin);
-                if spi::one(WHOLE, As::Caller, See::Latest, &[arg(&name)]) != Some(true) {
-                    self.run(&name, &statement.replacen("CREATE VIEW", "CREATE OR REPLACE VIEW", 1));
-                }
+    fn views(&mut self) {
+        const LENDS_RIGHTS: &str = "SELECT relname::text, false FROM pg_class WHERE relkind = 'v' \
+             AND relnamespace = 'skill_system'::regnamespace AND NOT coalesce(reloptions @> ARRAY['security_invoker=true'], false)";
+        let mut wrong = structure::to_create("view");
+        wrong.extend(spi::collect::<(String, bool)>(LENDS_RIGHTS, As::Caller, See::Latest, &[]));
+        for statement in self.statements("CREATE VIEW skill_system.") {
+            let name = name_after(&statement, "CREATE VIEW skill_system.");
+            let Some((_, is_missing)) = wrong.iter().find(|(wrong, _)| *wrong == name) else { continue };
+            self.run(&format!("view {name}"), &statement.replacen("CREATE VIEW", "CREATE OR REPLACE VIEW", 1));
+            if *is_missing {
+                self.run(
+                    &format!("view {name}"),
+                    &format!("ALTER EXTENSION skill_system ADD VIEW skill_system.{name}"),
+                );
             }
         }
     }
@@ -121,43 +144,14 @@ impl Repair<'_> {
         }
     }
 
-    fn triggers(&mut self) {
-        const WHOLE: &str = "SELECT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
-             WHERE t.tgrelid = to_regclass('skill_system.' || quote_ident($1)) AND t.tgname = $2 \
-                 AND t.tgenabled IN ('A', 'O') AND p.pronamespace = 'skill_system'::regnamespace)";
-        let mut created = false;
-        for statement in self.statements("CREATE TRIGGER ") {
-            let (name, table) = (name_after(&statement, "CREATE TRIGGER "), table_of(&statement));
-            if spi::one(WHOLE, As::Caller, See::Latest, &[arg(&table), arg(&name)]) != Some(true) {
-                let sql = statement.replacen("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER", 1);
-                self.run(&format!("trigger {name} of {table}"), &sql);
-                created = true;
+    /// What somebody added does not stay in the schema, where it could shadow what belongs there.
+    fn surplus_functions(&mut self) {
+        for (function, is_member) in structure::surplus_functions() {
+            let name = format!("function skill_system.{function}");
+            if is_member {
+                self.run(&name, &format!("ALTER EXTENSION skill_system DROP {name}"));
             }
-        }
-        if created {
-            self.lockdown();
-        }
-    }
-
-    /// What was created again belongs to the extension; what somebody added does not stay in its schema.
-    fn members(&mut self) {
-        let names = self.statements("CREATE FUNCTION skill_system.");
-        let names: Vec<String> = names.iter().map(|statement| name_after(statement, "skill_system.")).collect();
-        let found: Vec<(String, bool)> = spi::collect(
-            "SELECT p.oid::regprocedure::text, p.proname = ANY ($1) FROM pg_proc p \
-             WHERE p.pronamespace = 'skill_system'::regnamespace \
-                 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid \
-                     AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')",
-            As::Caller,
-            See::Latest,
-            &[arg(names.as_slice())],
-        );
-        for (function, is_shipped) in found {
-            let sql = match is_shipped {
-                true => format!("ALTER EXTENSION skill_system ADD FUNCTION {function}"),
-                false => format!("DROP FUNCTION {function}"),
-            };
-            self.run(&format!("function {function}"), &sql);
+            self.run(&name, &format!("DROP {name}"));
         }
     }
 
@@ -195,6 +189,7 @@ impl Repair<'_> {
         for (what, _, sql) in found {
             self.run(&what, &sql);
         }
+        self.run_found(tables::OWNER_GRANTS);
     }
 }
 

@@ -12,7 +12,7 @@ fn health(call: &Call) -> Answer {
     let checks =
         module::all().iter().flat_map(|module| module.health.iter().map(|(name, check)| (module.name, name, check)));
     for (module, name, check) in checks {
-        let Check { status, detail, hint } = attempt(|| Ok(check())).unwrap_or_else(|fault| {
+        let Check { status, detail, hint } = attempt(|| Ok(spi::with_plain_text(check))).unwrap_or_else(|fault| {
             let hint = "SELECT * FROM skill_system.repair(); restores what can be restored.";
             Check::error(format!("the check of module {module} failed: {}", fault.message), hint)
         });
@@ -23,23 +23,6 @@ fn health(call: &Call) -> Answer {
 
 fn read_text(sql: &'static str) -> Option<String> {
     spi::one::<String>(sql, As::Caller, See::Statement, &[])
-}
-
-pub fn roles() -> Check {
-    let wrong = read_text(
-        "SELECT string_agg(wanted || CASE WHEN r.rolname IS NULL THEN ' is missing' \
-             WHEN r.rolsuper THEN ' is superuser' ELSE ' bypasses row security' END, ', ' ORDER BY n) \
-         FROM unnest(ARRAY['skill_system_agent', 'skill_system_reviewer', 'skill_system_auditor', 'skill_system_admin']) \
-             WITH ORDINALITY AS listed(wanted, n) \
-         LEFT JOIN pg_roles r ON r.rolname = wanted WHERE r.rolname IS NULL OR r.rolsuper OR r.rolbypassrls",
-    );
-    match wrong {
-        None => Check::ok("all four group roles exist"),
-        Some(wrong) => Check::error(
-            wrong,
-            "As a superuser: SELECT * FROM skill_system.repair(); it creates the role and takes the attribute away.",
-        ),
-    }
 }
 
 pub fn dump_marking() -> Check {

@@ -17,7 +17,6 @@ pub const MODULE: Module = Module {
     transaction_ends: &[locks::at_transaction_end],
     health: &[
         ("versions", version::check),
-        ("roles", health::roles),
         ("dump_marking", health::dump_marking),
         ("prepared_transactions", health::prepared_transactions),
     ],

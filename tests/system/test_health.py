@@ -1,4 +1,4 @@
-"""health() names what is broken, cannot fail itself, and its hints heal: forty breakages."""
+"""health() names what is broken, cannot fail itself, and its hints heal: a hundred breakages."""
 
 import re
 import time
@@ -38,11 +38,7 @@ BREAKAGES = {
     "the policy of writers dropped": (f"DROP POLICY append ON {S}.audit_logs", "row_security"),
     "row security off": (f"ALTER TABLE {S}.runs DISABLE ROW LEVEL SECURITY", "row_security"),
     "row security forced": (f"ALTER TABLE {S}.audit_kept FORCE ROW LEVEL SECURITY", "row_security"),
-    "a table renamed": (
-        f"ALTER TABLE {S}.agent_definitions RENAME TO x",
-        "objects",
-        f"ALTER TABLE {S}.x RENAME TO agent_definitions",
-    ),
+    "a table renamed": (f"ALTER TABLE {S}.agent_definitions RENAME TO x", "objects"),
     "a view dropped": (f"ALTER EXTENSION {S} DROP VIEW {S}.stuck_runs; DROP VIEW {S}.stuck_runs", "stuck_runs"),
     "a view that lends rights": (f"ALTER VIEW {S}.stuck_runs RESET (security_invoker)", "objects"),
     "an index dropped": (f"DROP INDEX {S}.skill_history_skill", "objects"),
@@ -99,6 +95,135 @@ BREAKAGES = {
         "checkpoints",
         f"SELECT {S}.audit_checkpoint()",
     ),
+}
+
+SWALLOW = "CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
+
+# Each part of what the extension created: gone, changed, renamed, or joined by another one.
+PARTS = {
+    "everybody creates in the schema": (f"GRANT CREATE ON SCHEMA {S} TO PUBLIC", "privileges"),
+    "another role creates in the schema": (f"GRANT CREATE ON SCHEMA {S} TO pg_monitor", "privileges"),
+    "a group creates in the schema": (f"GRANT CREATE ON SCHEMA {S} TO skill_system_agent", "privileges"),
+    "a right that is handed on": (
+        f"GRANT SELECT ON {S}.audit_logs TO skill_system_auditor WITH GRANT OPTION",
+        "privileges",
+    ),
+    "what is for superusers": (f"GRANT EXECUTE ON FUNCTION {S}.create_keyring() TO pg_monitor", "privileges"),
+    "a rule on the history": (f"CREATE RULE r AS ON INSERT TO {S}.policy_versions DO INSTEAD NOTHING", "objects"),
+    "a rule on runs": (f"CREATE RULE r AS ON UPDATE TO {S}.runs DO ALSO NOTHING", "objects"),
+    "a trigger on runs": (
+        f"{SWALLOW} CREATE TRIGGER a BEFORE INSERT ON {S}.runs FOR EACH ROW EXECUTE FUNCTION public.swallow()",
+        "objects",
+    ),
+    "a trigger in the place of another": (
+        f"{SWALLOW} CREATE OR REPLACE TRIGGER a_bounds BEFORE INSERT ON {S}.runs FOR EACH ROW "
+        "EXECUTE FUNCTION public.swallow()",
+        "objects",
+    ),
+    "a trigger with a condition": (
+        f"CREATE OR REPLACE TRIGGER a_bounds BEFORE INSERT OR UPDATE ON {S}.runs FOR EACH ROW WHEN (false) "
+        f"EXECUTE FUNCTION {S}.check_bounds()",
+        "objects",
+    ),
+    "a trigger of the origin": (f"ALTER TABLE {S}.runs ENABLE TRIGGER runs_final", "objects"),
+    "a trigger renamed": (f"ALTER TRIGGER a_bounds ON {S}.runs RENAME TO z_bounds", "objects"),
+    "a key dropped": (f"ALTER TABLE {S}.runs DROP CONSTRAINT runs_pkey CASCADE", "objects"),
+    "a key renamed": (f"ALTER TABLE {S}.runs RENAME CONSTRAINT runs_pkey TO k", "objects"),
+    "a reference dropped": (
+        f"ALTER TABLE {S}.run_events DROP CONSTRAINT run_events_tenant_id_run_id_fkey",
+        "objects",
+    ),
+    "a check dropped": (f"ALTER TABLE {S}.skill_heads DROP CONSTRAINT skill_heads_skill_name_check", "objects"),
+    "a check that lets nothing in": (f"ALTER TABLE {S}.runs ADD CHECK (false) NOT VALID", "objects"),
+    "a reference that lets nothing in": (
+        f"CREATE TABLE public.none (id bigint PRIMARY KEY); "
+        f"ALTER TABLE {S}.runs ADD FOREIGN KEY (id) REFERENCES public.none NOT VALID",
+        "objects",
+    ),
+    "a unique index": (f"CREATE UNIQUE INDEX once ON {S}.runs (goal)", "objects"),
+    "an index with another definition": (
+        f"DROP INDEX {S}.skill_history_skill; CREATE INDEX skill_history_skill ON {S}.skill_history (tenant_id)",
+        "objects",
+    ),
+    "an index renamed": (f"ALTER INDEX {S}.skill_history_skill RENAME TO x", "objects"),
+    "a table out of the extension": (f"ALTER EXTENSION {S} DROP TABLE {S}.runs", "objects"),
+    "a view out of the extension": (f"ALTER EXTENSION {S} DROP VIEW {S}.stuck_runs", "objects"),
+    "a sequence out of the extension": (f"ALTER EXTENSION {S} DROP SEQUENCE {S}.runs_id_seq", "objects"),
+    "a type out of the extension": (f"ALTER EXTENSION {S} DROP TYPE {S}.policy_decision", "objects"),
+    "a table into the extension": (f"CREATE TABLE public.x (); ALTER EXTENSION {S} ADD TABLE public.x", "objects"),
+    "a status renamed": (f"ALTER TYPE {S}.run_status RENAME VALUE 'failed' TO 'fine'", "objects"),
+    "a type renamed": (f"ALTER TYPE {S}.run_status RENAME TO x", "objects"),
+    "a sequence renamed": (f"ALTER SEQUENCE {S}.runs_id_seq RENAME TO x", "objects"),
+    "a view renamed": (f"ALTER VIEW {S}.stuck_runs RENAME TO x", "objects"),
+    "a view with another query": (
+        f"CREATE OR REPLACE VIEW {S}.audit_legal_holds WITH (security_invoker = true) AS SELECT 1::bigint AS hold_id, "
+        "now() AS since, now() AS until, '' AS reason, '' AS set_by, now() AS set_at, now() AS released_at, "
+        "'' AS released_by, '' AS release_reason",
+        "objects",
+    ),
+    "a column that may be NULL": (f"ALTER TABLE {S}.policy_versions ALTER name DROP NOT NULL", "objects"),
+    "a column that must not be NULL": (f"ALTER TABLE {S}.runs ALTER error SET NOT NULL", "objects"),
+    "a default changed": (f"ALTER TABLE {S}.runs ALTER status SET DEFAULT 'succeeded'", "objects"),
+    "a default dropped": (f"ALTER TABLE {S}.runs ALTER tenant_id DROP DEFAULT", "objects"),
+    "a default added": (f"ALTER TABLE {S}.runs ALTER error SET DEFAULT 'x'", "objects"),
+    "a column added": (
+        f"ALTER TABLE {S}.runs ADD x text DEFAULT 'y' NOT NULL",
+        "objects",
+        f"ALTER TABLE {S}.runs DROP x",
+    ),
+    "a column renamed": (f"ALTER TABLE {S}.runs RENAME agent_id TO x", "objects"),
+    "a column of another type": (
+        f"ALTER TABLE {S}.skill_namespaces ADD x text; ALTER TABLE {S}.audit_checkpoints ALTER note TYPE varchar",
+        "objects",
+        f"ALTER TABLE {S}.skill_namespaces DROP x; ALTER TABLE {S}.audit_checkpoints ALTER note TYPE text",
+    ),
+    "a child": (f"CREATE TABLE public.kid () INHERITS ({S}.run_events)", "objects"),
+    "a parent": (
+        f"CREATE TABLE public.up (id bigint NOT NULL); ALTER TABLE {S}.runs INHERIT public.up",
+        "objects",
+    ),
+    "a table added": (f"CREATE TABLE {S}.mine (a int)", "objects", f"DROP TABLE {S}.mine"),
+    "a view added": (f"CREATE VIEW {S}.mine AS SELECT 1 AS a", "objects", f"DROP VIEW {S}.mine"),
+    "a type added": (f"CREATE TYPE {S}.mine AS ENUM ('a')", "objects", f"DROP TYPE {S}.mine"),
+    "a sequence set back": (
+        f"SELECT {S}.log_run('s', 'o', 'ok'), {S}.log_run('s', 'o', 'ok'); ALTER SEQUENCE {S}.runs_id_seq RESTART",
+        "objects",
+    ),
+    "a sequence of policies set back": (f"SELECT setval('{S}.policy_profiles_id_seq', 1, false)", "objects"),
+    "a sequence that ends": (f"ALTER SEQUENCE {S}.run_events_id_seq MAXVALUE 1000 CYCLE", "objects"),
+    "a sequence that goes down": (f"ALTER SEQUENCE {S}.run_events_id_seq INCREMENT BY -1", "objects"),
+    "a function renamed": (f"ALTER FUNCTION {S}.current_tenant() RENAME TO ct", "objects"),
+    "a function renamed, and another one in its place": (
+        f"ALTER FUNCTION {S}.current_tenant() RENAME TO ct; CREATE FUNCTION {S}.current_tenant() RETURNS text "
+        "LANGUAGE c STABLE PARALLEL SAFE AS '$libdir/skill_system', 'skill_current_tenant'",
+        "objects",
+    ),
+    "a function added to the extension": (
+        f"CREATE FUNCTION {S}.uuid_v7(int) RETURNS int LANGUAGE sql RETURN 1; ALTER EXTENSION {S} ADD FUNCTION {S}.uuid_v7(int)",
+        "objects",
+    ),
+    "a function with arguments renamed": (f"ALTER FUNCTION {S}.append_audit RENAME TO aa", "objects"),
+    "a trigger function renamed": (f"ALTER FUNCTION {S}.refuse_change() RENAME TO rc", "objects"),
+    "a function that leaks": (f"ALTER FUNCTION {S}.current_tenant() LEAKPROOF", "objects"),
+    "a function that is not asked again": (f"ALTER FUNCTION {S}.current_tenant() IMMUTABLE", "objects"),
+    "a role that logs in": ("ALTER ROLE skill_system_agent LOGIN", "roles"),
+    "a role that creates roles": ("ALTER ROLE skill_system_agent CREATEROLE", "roles"),
+    "a role in another one of the four": ("GRANT skill_system_admin TO skill_system_agent", "roles"),
+    "a role above a predefined one": (
+        "DROP ROLE IF EXISTS between; CREATE ROLE between; GRANT pg_read_all_data TO between; "
+        "GRANT between TO skill_system_reviewer",
+        "roles",
+    ),
+}
+PARTS |= {
+    f"the predefined role {role}": (f"GRANT {role} TO skill_system_agent", "roles")
+    for role in (
+        "pg_execute_server_program",
+        "pg_read_server_files",
+        "pg_write_server_files",
+        "pg_write_all_data",
+        "pg_read_all_data",
+    )
 }
 
 
@@ -167,6 +292,97 @@ def test_each_breakage_is_named_and_its_hint_heals(breakage, broken):
     broken.execute("SELECT skill_system.append_audit('after', '{}')")
     broken.execute("SELECT FROM skill_system.seal_audit()")
     assert broken.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("quote_all_identifiers", "on"),
+        ("search_path", "skill_system, public, pg_catalog"),
+        ("search_path", ""),
+        ("TimeZone", "America/St_Johns"),
+        ("DateStyle", "German"),
+        ("IntervalStyle", "sql_standard"),
+        ("extra_float_digits", "-15"),
+        ("bytea_output", "escape"),
+        ("xmlbinary", "hex"),
+        ("standard_conforming_strings", "off"),
+        ("lc_monetary", "C.UTF-8"),
+        ("array_nulls", "off"),
+        ("transform_null_equals", "on"),
+    ],
+)
+def test_the_settings_of_the_session_change_no_finding(undone, setting, value):
+    with undone.transaction(force_rollback=True):
+        undone.execute("SELECT set_config(%s, %s, true)", [setting, value])
+        assert findings(undone) == set()
+        assert undone.execute(REPAIR).fetchall() == []
+        undone.execute("ALTER TABLE skill_system.runs DISABLE ROW LEVEL SECURITY")
+        assert [result for _, result in undone.execute(REPAIR).fetchall()] == ["done", "done"]
+        assert findings(undone) == set()
+        assert undone.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall() == []
+
+
+def test_what_no_statement_brings_back_is_named(broken):
+    broken.execute("ALTER TABLE skill_system.run_events DROP COLUMN level")
+    broken.execute("ALTER TYPE skill_system.run_status ADD VALUE 'lost'")
+    broken.execute("CREATE TABLE skill_system.mine (a int)")
+    detail, hint = unhealthy(broken)["objects"]
+    assert detail.split("; ") == [
+        "column level of run_events is missing",
+        "table mine was not created by the extension",
+        "type run_status is 'queued', 'running', 'succeeded', 'failed', 'cancelled', 'lost', "
+        "not 'queued', 'running', 'succeeded', 'failed', 'cancelled'",
+    ]
+    assert "from a backup" in hint
+    broken.execute("CREATE INDEX mine_too ON skill_system.runs (goal)")
+    assert broken.execute(REPAIR).fetchall() == []
+    assert unhealthy(broken)["objects"] == (detail, hint)
+
+
+def test_a_new_column_is_not_taken_for_one_that_was_dropped(broken):
+    broken.execute("ALTER TABLE skill_system.run_events DROP COLUMN level, ADD COLUMN mistake text")
+    assert broken.execute(REPAIR).fetchall() == []
+    assert unhealthy(broken)["objects"][0].split("; ") == [
+        "column level of run_events is missing",
+        "column mistake of run_events was not created by the extension",
+    ]
+
+
+def findings(connection):
+    """But those that come with time: of what the last seal itself recorded, and of checkpoints."""
+    return set(unhealthy(connection)) - {"audit_seal", "checkpoints"}
+
+
+@pytest.fixture(scope="module")
+def undone(whole, connect_to):
+    """A session on a log that is in order, in which each test is a transaction that is rolled back."""
+    name = f"{whole}_undone"
+    with connect_to("postgres") as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(whole)))
+        with connect_to(name) as connection:
+            connection.execute("SELECT FROM skill_system.adopt_log('a copy')")
+            connection.execute("SET skill_system.allow_unprotected = on")
+            assert findings(connection) == set()
+            yield connection
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.mark.parametrize("breakage", PARTS)
+def test_each_part_is_compared_and_brought_back(breakage, undone):
+    statement, check, *heal = PARTS[breakage]
+    with undone.transaction(force_rollback=True):
+        undone.execute(statement)
+        found = unhealthy(undone)
+        assert check in found, found
+        if heal:
+            undone.execute(heal[0])
+        else:
+            done = undone.execute(REPAIR).fetchall()
+            assert done and all(result == "done" for _, result in done), done
+        assert findings(undone) == set()
+        # It works again.
+        undone.execute("SELECT skill_system.append_audit('after', '{}'), skill_system.log_run('s', 'o', 'ok')")
 
 
 def test_a_check_that_fails_is_a_row(broken):

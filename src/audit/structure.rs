@@ -1,0 +1,83 @@
+//! What the extension consists of: every part that the install script creates, compared with the catalogue.
+//!
+//! `structure.tsv` is what `structure.sql` finds in a new database; a test writes it. It holds no oids and nothing that differs
+//! between versions of the server.
+
+use const_format::concatcp;
+use skill_core::runs::legacy::MAX_IMPORTED_ID;
+use skill_pg::spi::{self, As, Once, See};
+use skill_pg::{Arg, arg};
+
+const DIFFERENCE: &str = concatcp!(
+    "WITH wanted AS (SELECT split_part(line, E'\\t', 1) AS kind, split_part(line, E'\\t', 2) AS relation, \
+         split_part(line, E'\\t', 3) AS name, split_part(line, E'\\t', 4) AS state \
+         FROM string_to_table($1, E'\\n') AS line WHERE line <> ''), actual AS (",
+    include_str!("structure.sql"),
+    ")",
+    include_str!("structure_difference.sql")
+);
+
+fn wanted() -> Arg<'static> {
+    arg(include_str!("structure.tsv"))
+}
+
+/// What is missing, changed or does not belong there, in words.
+pub fn problems() -> Vec<String> {
+    const SQL: &str = concatcp!(DIFFERENCE, include_str!("structure_problems.sql"));
+    let found: Vec<(String,)> = spi::collect(SQL, As::Caller, See::Statement, &[wanted()]);
+    found.into_iter().map(|(what,)| what).collect()
+}
+
+/// What was renamed, and the statements that rename it back. Objects come before their parts.
+pub fn renames() -> Vec<(String, String)> {
+    const SQL: &str = concatcp!(DIFFERENCE, include_str!("structure_renames.sql"));
+    spi::collect(SQL, As::Caller, See::Latest, &[wanted()])
+}
+
+/// What can be brought back or dropped by one statement, and this statement.
+pub fn repairs() -> Vec<(String, String)> {
+    const SQL: &str = concatcp!(DIFFERENCE, include_str!("structure_repair.sql"));
+    spi::collect(SQL, As::Caller, See::Latest, &[wanted()])
+}
+
+/// Functions or views that are missing (true) or not as the script creates them; functions with their arguments.
+pub fn to_create(kind: &str) -> Vec<(String, bool)> {
+    const SQL: &str =
+        concatcp!(DIFFERENCE, "SELECT name, actual IS NULL FROM relevant WHERE kind = $2 AND wanted IS NOT NULL");
+    spi::collect(SQL, As::Caller, See::Latest, &[wanted(), arg(kind)])
+}
+
+/// Functions of the schema that the script does not create, and whether they are in the extension.
+pub fn surplus_functions() -> Vec<(String, bool)> {
+    const SQL: &str = concatcp!(
+        DIFFERENCE,
+        "SELECT r.name, EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e') \
+         FROM relevant r JOIN pg_proc p ON p.pronamespace = to_regnamespace('skill_system') \
+             AND format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = r.name \
+         WHERE r.kind = 'function' AND r.wanted IS NULL"
+    );
+    spi::collect(SQL, As::Caller, See::Latest, &[wanted()])
+}
+
+/// Tables whose rows a sequence numbers, and the column.
+const NUMBERED: [(&str, &str); 4] =
+    [("policy_profiles", "id"), ("runs", "id"), ("run_events", "id"), ("rule_identifiers", "rule_key")];
+
+/// Sequences that would give numbers that rows have, and the statements that set them forward.
+pub fn late_sequences() -> Vec<(String, String)> {
+    let late = |(table, column): &(&str, &str)| {
+        // One step for each tenant, by the key. What is higher was numbered by hand.
+        let sql = format!(
+            "WITH RECURSIVE t(tenant) AS ( \
+                 SELECT min(tenant_id) FROM skill_system.{table} \
+                 UNION ALL SELECT (SELECT min(tenant_id) FROM skill_system.{table} x WHERE x.tenant_id > t.tenant) FROM t \
+                 WHERE t.tenant IS NOT NULL), \
+             top(id) AS (SELECT max((SELECT max({column}) FROM skill_system.{table} x \
+                 WHERE x.tenant_id = t.tenant AND x.{column} <= {MAX_IMPORTED_ID})) FROM t) \
+             SELECT 'sequence {table}_{column}_seq', format('SELECT setval(%L, %s)', 'skill_system.{table}_{column}_seq', id) \
+             FROM top WHERE id > coalesce(pg_sequence_last_value('skill_system.{table}_{column}_seq'), 0)"
+        );
+        spi::first::<(String, String)>(Once(&sql), As::Owner, See::Latest, &[])
+    };
+    NUMBERED.iter().filter_map(late).collect()
+}
