@@ -51,9 +51,9 @@ CREATE TABLE skill_system.filing_checklists (
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, template_id) REFERENCES skill_system.checklist_templates (tenant_id, id)
 );
-CREATE INDEX idx_filing_checklists_entity ON skill_system.filing_checklists (tenant_id, entity_id, compliance_domain);
-CREATE INDEX idx_filing_checklists_status ON skill_system.filing_checklists (tenant_id, status);
-CREATE INDEX idx_filing_checklists_template ON skill_system.filing_checklists (tenant_id, template_id);
+CREATE INDEX idx_filing_checklists_entity ON skill_system.filing_checklists (entity_id, compliance_domain, tenant_id);
+CREATE INDEX idx_filing_checklists_status ON skill_system.filing_checklists (status, tenant_id);
+CREATE INDEX idx_filing_checklists_template ON skill_system.filing_checklists (template_id, tenant_id);
 COMMENT ON TABLE skill_system.filing_checklists IS
 'Open and completed filings: one checklist per entity, domain and filing. Written by create_checklist(), update_checklist_item(), '
 'submit_checklist(), review_checklist(), file_checklist() and mark_exception(); checklist_transitions() shows which status may follow '
@@ -143,11 +143,11 @@ CREATE TABLE skill_system.filing_rule_snapshots (
     FOREIGN KEY (tenant_id, rule_version_id) REFERENCES skill_system.rule_versions (tenant_id, id),
     FOREIGN KEY (tenant_id, superseded_by) REFERENCES skill_system.rule_versions (tenant_id, id)
 );
-CREATE INDEX idx_filing_rule_snapshots_checklist ON skill_system.filing_rule_snapshots (tenant_id, checklist_id);
+CREATE INDEX idx_filing_rule_snapshots_checklist ON skill_system.filing_rule_snapshots (checklist_id, tenant_id);
 -- The stale snapshots that still need a decision, in the order of stale_filings().
 CREATE INDEX idx_filing_rule_snapshots_stale ON skill_system.filing_rule_snapshots (tenant_id, id)
     WHERE is_current = false AND NOT acknowledged AND replaced_by IS NULL;
-CREATE INDEX idx_filing_rule_snapshots_rule ON skill_system.filing_rule_snapshots (tenant_id, rule_version_id);
+CREATE INDEX idx_filing_rule_snapshots_rule ON skill_system.filing_rule_snapshots (rule_version_id, tenant_id);
 COMMENT ON TABLE skill_system.filing_rule_snapshots IS
 'The rules a filing is checked against, frozen when the filing began. publish_rule() marks them stale; acknowledge_stale() or '
 'refresh_snapshot() settles that. Read stale_filings() and snapshot_diff().';

@@ -16,13 +16,13 @@ CREATE TABLE skill_system.compliance_status (
     details           jsonb        NOT NULL DEFAULT '{}',
     last_assessed_at  timestamptz  NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (tenant_id, id),
-    UNIQUE (tenant_id, entity_id, compliance_domain),
+    CONSTRAINT compliance_status_tenant_id_entity_id_compliance_domain_key UNIQUE (entity_id, compliance_domain, tenant_id),
     FOREIGN KEY (tenant_id, checklist_id) REFERENCES skill_system.filing_checklists (tenant_id, id) ON DELETE SET NULL (checklist_id)
 );
-CREATE INDEX idx_compliance_status_tenant ON skill_system.compliance_status (tenant_id, status);
-CREATE INDEX idx_compliance_status_domain ON skill_system.compliance_status (tenant_id, compliance_domain);
-CREATE INDEX idx_compliance_status_deadline ON skill_system.compliance_status (tenant_id, deadline);
-CREATE INDEX idx_compliance_status_checklist ON skill_system.compliance_status (tenant_id, checklist_id);
+CREATE INDEX idx_compliance_status_tenant ON skill_system.compliance_status (status, tenant_id);
+CREATE INDEX idx_compliance_status_domain ON skill_system.compliance_status (compliance_domain, tenant_id);
+CREATE INDEX idx_compliance_status_deadline ON skill_system.compliance_status (deadline, tenant_id);
+CREATE INDEX idx_compliance_status_checklist ON skill_system.compliance_status (checklist_id, tenant_id);
 COMMENT ON TABLE skill_system.compliance_status IS
 'One row per entity and compliance domain. Maintained by triggers on filing_checklists and by assess_compliance(). Read the views '
 'compliance_cells and compliance_counts, or compliance_matrix(): they compute overdue from the current time.';

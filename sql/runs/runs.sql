@@ -25,7 +25,7 @@ CREATE TABLE skill_system.runs (
     request_digest    bytea,
     PRIMARY KEY (tenant_id, id)
 );
-CREATE INDEX idx_runs_agent_id ON skill_system.runs (tenant_id, agent_id) WHERE agent_id IS NOT NULL;
+CREATE INDEX idx_runs_agent_id ON skill_system.runs (agent_id, tenant_id) WHERE agent_id IS NOT NULL;
 -- The status first: sharing the tenant with the primary key, it would be taken for the foreign key's look-up in a table without statistics.
 CREATE INDEX idx_runs_status ON skill_system.runs (status, tenant_id);
 CREATE UNIQUE INDEX idx_runs_idempotency_key ON skill_system.runs (tenant_id, idempotency_key, created_by, agent_id) NULLS NOT DISTINCT

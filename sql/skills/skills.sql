@@ -54,9 +54,9 @@ CREATE TABLE skill_system.skill_heads (
     CHECK (NOT enabled OR (status OPERATOR(pg_catalog.=) 'approved' AND deleted_at IS NULL)),
     FOREIGN KEY (tenant_id, namespace) REFERENCES skill_system.skill_namespaces (tenant_id, namespace)
 );
-CREATE UNIQUE INDEX skill_heads_name ON skill_system.skill_heads (tenant_id, namespace, skill_name) WHERE deleted_at IS NULL;
-CREATE INDEX skill_heads_enabled ON skill_system.skill_heads (tenant_id, namespace) WHERE enabled;
-CREATE INDEX skill_heads_manifest_id ON skill_system.skill_heads (tenant_id, manifest_id)
+CREATE UNIQUE INDEX skill_heads_name ON skill_system.skill_heads (namespace, skill_name, tenant_id) WHERE deleted_at IS NULL;
+CREATE INDEX skill_heads_enabled ON skill_system.skill_heads (namespace, tenant_id) WHERE enabled;
+CREATE INDEX skill_heads_manifest_id ON skill_system.skill_heads (manifest_id, tenant_id)
     WHERE deleted_at IS NULL AND manifest_id IS NOT NULL;
 CREATE INDEX skill_heads_tags ON skill_system.skill_heads USING gin (domain_tags);
 COMMENT ON TABLE skill_system.skill_heads IS
@@ -116,10 +116,10 @@ CREATE TABLE skill_system.skill_versions (
     created_by     text        NOT NULL,
     review_id      uuid        NOT NULL DEFAULT skill_system.uuid_v7(),
     PRIMARY KEY (tenant_id, id),
-    UNIQUE (tenant_id, skill_id, version),
+    CONSTRAINT skill_versions_tenant_id_skill_id_version_key UNIQUE (skill_id, version, tenant_id),
     FOREIGN KEY (tenant_id, skill_id) REFERENCES skill_system.skill_heads (tenant_id, id) ON DELETE CASCADE
 );
-CREATE INDEX skill_versions_revision ON skill_system.skill_versions (tenant_id, skill_id, revision);
+CREATE INDEX skill_versions_revision ON skill_system.skill_versions (skill_id, revision, tenant_id);
 COMMENT ON TABLE skill_system.skill_versions IS
 'Every version of every skill, body and all. Only the status of a row ever changes, and review_id with it. Registering the same content '
 'again returns the same '
