@@ -56,9 +56,7 @@ impl Repair<'_> {
 
     fn run(&mut self, what: &str, sql: &str) {
         let done = attempt(|| {
-            spi::with_settings(&[(c"lock_timeout", c"5s")], || {
-                bypass::with(Bypass::Definition, || spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]));
-            });
+            execute(sql);
             Ok(())
         });
         self.report(what, done);
@@ -79,6 +77,7 @@ impl Repair<'_> {
     /// Before anything is created again: what others refer to is the renamed object. The parts of a table are compared once
     /// it has its name.
     fn renames(&mut self) {
+        self.run_all(structure::impostors());
         for _ in 0..2 {
             self.run_all(structure::renames());
         }
@@ -108,7 +107,15 @@ impl Repair<'_> {
                     .replacen("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
                     .replace("'MODULE_PATHNAME'", "'$libdir/skill_system'");
                 self.run(&format!("function {name}"), &sql);
+                self.comments(&format!("FUNCTION skill_system.{name}("));
             }
+        }
+    }
+
+    /// Without its comment, lockdown.sql does not accept an object that was created again.
+    fn comments(&mut self, object: &str) {
+        for statement in self.statements(&format!("COMMENT ON {object}")) {
+            self.run(&format!("comment of {}", object.trim_end_matches('(')), &statement);
         }
     }
 
@@ -155,31 +162,35 @@ impl Repair<'_> {
         }
     }
 
+    /// All policies or none: none is dropped whose successor cannot be created.
     fn row_security(&mut self) {
-        let found: Vec<(String, Option<String>)> = spi::collect(expected::ROW_SECURITY, As::Caller, See::Latest, &[]);
-        for (what, sql) in &found {
-            if let Some(sql) = sql {
-                self.run(what, sql);
-            }
-        }
         const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_policy WHERE polname = $2 \
              AND polrelid = to_regclass('skill_system.' || quote_ident($1)))";
-        for statement in self.statements("CREATE POLICY ") {
-            let (name, table) = (name_after(&statement, "CREATE POLICY "), table_of(&statement));
-            if spi::one(EXISTS, As::Caller, See::Latest, &[arg(&table), arg(&name)]) != Some(true) {
-                self.run(&format!("policy {name} of {table}"), &statement);
+        let found: Vec<(String, Option<String>)> = spi::collect(expected::ROW_SECURITY, As::Caller, See::Latest, &[]);
+        let is_switch =
+            |(_, sql): &(String, Option<String>)| sql.as_ref().is_some_and(|sql| sql.starts_with("ALTER TABLE"));
+        let (switches, found): (Vec<_>, Vec<_>) = found.into_iter().partition(is_switch);
+        self.run_all(switches.into_iter().filter_map(|(what, sql)| Some((what, sql?))).collect());
+        if found.is_empty() {
+            return;
+        }
+        let policies = self.statements("CREATE POLICY ");
+        // The part of the install script that may be repeated.
+        let is_lockdown = |sql: &&String| sql.starts_with("DO ") && sql.contains("ENABLE ALWAYS TRIGGER");
+        let lockdown: Vec<_> = self.scripts.iter().filter(is_lockdown).cloned().collect();
+        let done = attempt(|| {
+            found.iter().filter_map(|(_, sql)| sql.as_deref()).for_each(execute);
+            for policy in &policies {
+                let (name, table) = (name_after(policy, "CREATE POLICY "), table_of(policy));
+                if spi::one(EXISTS, As::Caller, See::OwnWrites, &[arg(&table), arg(&name)]) != Some(true) {
+                    execute(policy);
+                }
             }
-        }
-        if !found.is_empty() {
-            self.lockdown();
-        }
-    }
-
-    /// The part of the install script that may be repeated.
-    fn lockdown(&mut self) {
-        let uniform = |statement: &&String| statement.starts_with("DO ") && statement.contains("ENABLE ALWAYS TRIGGER");
-        if let Some(uniform) = self.scripts.iter().find(uniform).cloned() {
-            self.run("row security and triggers of all tables", &uniform);
+            lockdown.iter().for_each(|sql| execute(sql));
+            Ok(())
+        });
+        for (what, _) in &found {
+            self.report(what, done.clone());
         }
     }
 
@@ -191,6 +202,12 @@ impl Repair<'_> {
         }
         self.run_found(tables::OWNER_GRANTS);
     }
+}
+
+fn execute(sql: &str) {
+    spi::with_settings(&[(c"lock_timeout", c"5s")], || {
+        bypass::with(Bypass::Definition, || spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]));
+    });
 }
 
 /// The name that follows a part of a statement.

@@ -28,6 +28,20 @@ pub fn problems() -> Vec<String> {
     found.into_iter().map(|(what,)| what).collect()
 }
 
+/// Functions that somebody created under the name of a renamed one, which is the same but for its name; and what drops them.
+pub fn impostors() -> Vec<(String, String)> {
+    const SQL: &str = concatcp!(
+        DIFFERENCE,
+        "SELECT format('function %s', a.name), format('DROP FUNCTION skill_system.%s', a.name) \
+         FROM actual a JOIN wanted w USING (kind, name) JOIN relevant r ON r.kind = a.kind AND r.wanted IS NULL AND r.actual = a.state \
+         JOIN pg_proc p ON p.pronamespace = to_regnamespace('skill_system') \
+             AND format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) = a.name \
+         WHERE a.kind = 'function' AND NOT EXISTS (SELECT FROM pg_depend d \
+             WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')"
+    );
+    spi::collect(SQL, As::Caller, See::Latest, &[wanted()])
+}
+
 /// What was renamed, and the statements that rename it back. Objects come before their parts.
 pub fn renames() -> Vec<(String, String)> {
     const SQL: &str = concatcp!(DIFFERENCE, include_str!("structure_renames.sql"));
