@@ -25,6 +25,7 @@ ROLES = {
 }
 WHEN = {
     "22023": "an argument is wrong: a malformed rule, an unknown status, a text that is too long, a negative duration",
+    "23502": "a column that must have a value is NULL",
     "23505": "the name or key is taken",
     "25001": "`seal_audit()`, `adopt_log()` or `maintain()` inside a transaction block: call it by itself",
     "25006": "writing in a READ ONLY transaction or on a standby",

@@ -16,6 +16,7 @@ DEFAULTS = {
     "text[]": ["db.read"],
     "jsonb": "{}",
     "bigint": 1,
+    "double precision": 1.5,
     "integer": 1,
     "regclass": "public.victim",
     "date": "2030-01-01",

@@ -10,6 +10,8 @@ use std::fmt;
 pub enum Code {
     /// `22023` invalid_parameter_value
     InvalidParameterValue,
+    /// `23502` not_null_violation
+    NotNullViolation,
     /// `23505` unique_violation
     UniqueViolation,
     /// `25001` active_sql_transaction
@@ -62,6 +64,7 @@ impl Code {
     pub fn sqlstate(self) -> &'static str {
         match self {
             Code::InvalidParameterValue => "22023",
+            Code::NotNullViolation => "23502",
             Code::UniqueViolation => "23505",
             Code::ActiveTransaction => "25001",
             Code::ReadOnlyTransaction => "25006",

@@ -51,6 +51,7 @@ pub fn raise(fault: Fault) -> ! {
 pub fn report(fault: Fault, level: PgLogLevel) {
     let code = match fault.code {
         Code::InvalidParameterValue => Sql::ERRCODE_INVALID_PARAMETER_VALUE,
+        Code::NotNullViolation => Sql::ERRCODE_NOT_NULL_VIOLATION,
         Code::UniqueViolation => Sql::ERRCODE_UNIQUE_VIOLATION,
         Code::ActiveTransaction => Sql::ERRCODE_ACTIVE_SQL_TRANSACTION,
         Code::ReadOnlyTransaction => Sql::ERRCODE_READ_ONLY_SQL_TRANSACTION,

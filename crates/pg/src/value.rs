@@ -215,6 +215,12 @@ pub(crate) fn missing_column(place: Place) -> ! {
 
 #[cold]
 fn unexpected_null(place: Place) -> ! {
+    // A BEFORE trigger sees what the server will refuse.
+    if let Place::Attribute(..) = place
+        && !place.is_foreign()
+    {
+        raise(Fault::new(Code::NotNullViolation, format!("{place} must not be NULL")));
+    }
     raise(place.fault(format!("{place} is NULL")))
 }
 
