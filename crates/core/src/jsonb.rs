@@ -707,6 +707,7 @@ mod tests {
                         }
                     }
                     (serde_json::Value::String(_) | serde_json::Value::Object(_), found) => prop_assert!(false, "{:?}", found),
+                    (serde_json::Value::Number(_), found) => prop_assert_eq!(found, Some(Found::Number)),
                     (_, found) => prop_assert_eq!(found, Some(Found::Other)),
                 }
             }
