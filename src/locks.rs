@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use skill_core::{Code, Fault};
 use skill_pg::error::warning;
-use skill_pg::lock::{Lock, Mode, timeout_millis};
+use skill_pg::lock::{Lock, Mode, wait_of};
 use skill_pg::spi::{self, As, See};
 use skill_pg::xact::End;
 use skill_pg::{arg, error, sys};
@@ -34,8 +34,7 @@ pub fn acquire(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Loc
         return Ok(lock);
     }
     let rank = rank();
-    let limit = timeout_millis().map(Duration::from_millis);
-    let max_wait = limit.map_or(MAX_WAIT, |limit| limit.min(MAX_WAIT));
+    let max_wait = wait_of(MAX_WAIT);
     if rank > 0 {
         if lock.try_acquire_for(mode, max_wait) {
             return Ok(lock);

@@ -24,7 +24,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from fixtures import copies, orphans, pair  # noqa: F401
+from fixtures import browser, copies, orphans, pair  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOL = ROOT / "tools" / "cluster"

@@ -1,11 +1,11 @@
 //! Entities: reads their definitions from the tables for `core`.
 
 use crate::settings;
-use serde_json::Value;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function};
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use skill_core::compliance::entities::{EntityType, Field, InputType, PRESETS, Preset, Relation};
 use skill_core::error::shorten;
 use skill_core::input::required;

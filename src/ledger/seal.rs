@@ -26,8 +26,7 @@ const HEARTBEAT: i64 = 60_000_000;
 
 /// How long those that are to leave nothing unsealed wait for a seal under way; a smaller lock_timeout counts.
 pub fn busy_wait() -> Duration {
-    const LONGEST: Duration = Duration::from_secs(5);
-    lock::timeout_millis().map_or(LONGEST, |limit| LONGEST.min(Duration::from_millis(limit)))
+    lock::wait_of(Duration::from_secs(5))
 }
 
 /// What one step of sealing did.

@@ -4,14 +4,12 @@ import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import zlib
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from playwright.sync_api import sync_playwright
 
 from cluster import bindir, skill_verify_program
 
@@ -73,17 +71,6 @@ def written(log, export, *arguments, status=0, page="page.html"):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == status, done.stdout + done.stderr
     return log / page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-    assert program, "no Chromium: tools/deps tests installs it"
-    with sync_playwright() as playwright:
-        # Root, as in CI containers, cannot have the sandbox.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

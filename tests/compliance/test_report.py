@@ -3,14 +3,12 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 HOSTILE = (
     '"><script>document.title="pwned"</script><img src=x onerror="document.title=\'pwned\'"> {{ 7*7 }} ' + "W" * 300
@@ -43,17 +41,6 @@ def report(db, database, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(html)
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-    assert program, "no Chromium: tools/deps tests installs it"
-    with sync_playwright() as playwright:
-        # Root, as in CI containers, cannot have the sandbox; the page is our own.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def opened(browser, path, **options):

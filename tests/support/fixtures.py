@@ -3,10 +3,14 @@
 orphans     servers killed during the test are reaped by it
 copies      copies(cluster) is a server on a copy of that cluster's files (standby.Copy), destroyed at the end of the
 test
+browser     Chromium, driven by Playwright
 pair        a cluster with the database "governed", and its streaming hot standby
 """
 
+import shutil
+
 import pytest
+from playwright.sync_api import sync_playwright
 
 from cluster import adopt_orphans, governed
 from standby import Copy
@@ -30,6 +34,17 @@ def copies():
     yield create
     for copy in created:
         copy.destroy()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    assert program, "no Chromium: tools/deps tests installs it"
+    with sync_playwright() as playwright:
+        # Root, as in CI containers, cannot have the sandbox.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

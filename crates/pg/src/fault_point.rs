@@ -2,7 +2,9 @@
 
 use std::ffi::CString;
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+use super::sys;
 
 static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -21,8 +23,7 @@ pub fn register() {
 /// Kills this process when the setting `skill_system.fault_point`, which is empty outside of tests, names this point.
 pub fn reached(name: &str) {
     // A parallel worker commits transactions while it starts, with the leader's settings.
-    // SAFETY: a plain variable of this process.
-    if unsafe { pg_sys::ParallelWorkerNumber >= 0 } {
+    if sys::is_parallel_worker() {
         return;
     }
     if FAULT_POINT.get().is_some_and(|point| point.to_bytes() == name.as_bytes()) {

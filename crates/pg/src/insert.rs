@@ -101,7 +101,8 @@ impl<'r, const N: usize> TableRow<'r, N> {
         }
     }
 
-    /// Column `n`, counted from 0. Raises XX001 (39P01 in a trigger of a foreign table) when it has another type, or is NULL and `T` is no `Option`.
+    /// Column `n`, counted from 0. Of a table of the extension: XX001 when it has another type, 23502 when it is NULL and `T` is no
+    /// `Option`; of any other: 39P01.
     pub fn get<'s, T: Field<'s>>(&'s self, n: usize) -> T {
         let (name, oid) = self.columns.0[n];
         let datum = (!self.nulls[n]).then_some(self.values[n]);

@@ -93,9 +93,14 @@ impl Lock {
 }
 
 /// Milliseconds that this session waits for a lock, if it set a limit.
-pub fn timeout_millis() -> Option<u64> {
+fn timeout_millis() -> Option<u64> {
     // SAFETY: a plain variable of this backend.
     u64::try_from(unsafe { pg_sys::LockTimeout }).ok().filter(|millis| *millis > 0)
+}
+
+/// How long a wait of at most `longest` may take: a smaller lock_timeout counts.
+pub fn wait_of(longest: Duration) -> Duration {
+    timeout_millis().map_or(longest, |limit| longest.min(Duration::from_millis(limit)))
 }
 
 /// Raises 25001 where what the calling statement does would not be committed at its end: its locks would stay as long as

@@ -58,8 +58,7 @@ pub fn advance(steps: i64, line: impl FnOnce(i64) -> String) {
     if before / STRIDE == done / STRIDE {
         return;
     }
-    // SAFETY: reads a plain variable of this process.
-    let worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
+    let worker = super::sys::is_parallel_worker();
     if worker && !STARTED.replace(true) {
         // SAFETY: as in `start`; the entry goes with the process.
         unsafe { pg_sys::pgstat_progress_start_command(COMMAND, pg_sys::InvalidOid) };

@@ -238,6 +238,12 @@ pub fn is_restore() -> bool {
     unsafe { !pg_sys::check_function_bodies }
 }
 
+/// This process is a parallel worker.
+pub fn is_parallel_worker() -> bool {
+    // SAFETY: a plain variable of this process.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
 /// The role is a superuser.
 pub fn is_superuser(role: pg_sys::Oid) -> bool {
     // SAFETY: catalogue look-up inside a transaction.

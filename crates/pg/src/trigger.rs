@@ -147,7 +147,10 @@ pub struct TableChange {
     pub changes_owner: bool,
 }
 
-/// SAFETY: a name of a parse tree, inside a transaction.
+/// The table of this name, if it exists.
+///
+/// # Safety
+/// A name of a parse tree, inside a transaction.
 unsafe fn find_table(name: *mut pg_sys::RangeVar) -> Option<Oid> {
     // SAFETY: the caller's; no lock is needed of what the statement has locked.
     let oid = unsafe {

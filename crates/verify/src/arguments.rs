@@ -82,7 +82,6 @@ pub struct Options {
 struct Command {
     name: &'static str,
     files: &'static [&'static str],
-    /// Those in capitals are needed.
     options: &'static [&'static str],
     needs: &'static [&'static str],
 }

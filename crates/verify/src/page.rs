@@ -10,13 +10,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use miniz_oxide::deflate::compress_to_vec;
 use serde_json::{Value, json};
-use skill_core::ledger::checkpoint::{Checkpoint, VerifierKey};
+use skill_core::ledger::checkpoint::VerifierKey;
 use skill_core::tree::{Hash, RangeHasher};
 
 use crate::entry::{self, Entry};
 use crate::manifest::Manifest;
 use crate::pieces;
-use crate::report::{Finished, Unusable};
+use crate::report::{Finished, Unusable, signer};
 
 const BODY: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -178,8 +178,7 @@ fn facts(
     retired: Vec<Value>,
 ) -> Value {
     let Manifest { origin, log_id, start, end, size, root, left, right, checkpoint, .. } = manifest;
-    let signed = |key: &&VerifierKey| Checkpoint::verify(checkpoint, std::slice::from_ref(*key)).is_ok();
-    let key = keys.iter().find(signed).or(keys.iter().find(|key| key.origin() == origin)).or(keys.first());
+    let key = signer(keys, checkpoint).or(keys.iter().find(|key| key.origin() == origin)).or(keys.first());
     json!({
         "verdict": found.outcome.word(), "sentence": found.sentence, "table": found.table, "problems": found.problems,
         "findings": found.findings, "version": env!("CARGO_PKG_VERSION"), "origin": origin,

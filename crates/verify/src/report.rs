@@ -105,9 +105,13 @@ pub fn count(n: u64, what: &str) -> String {
 pub type Table = Vec<(&'static str, String)>;
 
 /// The key that signed, of those that were given.
+pub fn signer<'k>(keys: &'k [VerifierKey], note: &str) -> Option<&'k VerifierKey> {
+    keys.iter().find(|key| Checkpoint::verify(note, std::slice::from_ref(*key)).is_ok())
+}
+
+/// The same for the table.
 pub fn key_line(keys: &[VerifierKey], note: &str) -> (&'static str, String) {
-    let signed = |key: &&VerifierKey| Checkpoint::verify(note, std::slice::from_ref(*key)).is_ok();
-    let what = match keys.iter().find(signed) {
+    let what = match signer(keys, note) {
         Some(key) => key.fingerprint(),
         None if keys.is_empty() => "none given".to_owned(),
         None => "none of those given signed this".to_owned(),
