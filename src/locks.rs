@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::ffi::CStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use skill_core::{Code, Fault};
 use skill_pg::error::warning;
@@ -14,16 +14,18 @@ use skill_pg::{arg, error, sys};
 
 /// How long those who decide wait before they end what they wait for.
 const MAX_WAIT: Duration = Duration::from_secs(1);
-/// Seconds for which a call of seal_audit(), adopt_log() or maintain() may keep others from the same.
-const LONGEST_MAINTENANCE: i32 = 60;
+/// How long anybody waits who has set no lock_timeout.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How long a call of seal_audit(), adopt_log() or maintain() may keep others from the same.
+const LONGEST_MAINTENANCE: Duration = Duration::from_secs(60);
 
 thread_local! {
     static ANY_ACQUIRED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Takes the lock on `key`, which names objects of a table, until the end of the transaction. A reviewer, an administrator and
-/// a superuser wait a second; then sessions of nobody above them that still hold it, in a transaction older than that,
-/// are terminated. `what` completes "another transaction is changing ...".
+/// Takes the lock on `key`, which names objects of a table, until the end of the transaction; waits for lock_timeout, or for
+/// ten seconds. A reviewer, an administrator and a superuser wait a second at a time; then sessions of nobody above them that
+/// still hold it, in a transaction older than that, are terminated. `what` completes "another transaction is changing ...".
 pub fn acquire(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Lock, Fault> {
     if sys::in_recovery() {
         return Err(Fault::new(Code::ReadOnlyTransaction, format!("cannot change {what} during recovery")));
@@ -33,21 +35,24 @@ pub fn acquire(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Loc
     if lock.try_acquire(mode) {
         return Ok(lock);
     }
-    let rank = rank();
-    let max_wait = wait_of(MAX_WAIT);
-    if rank > 0 {
-        if lock.try_acquire_for(mode, max_wait) {
+    let (rank, started, limit) = (rank(), Instant::now(), wait_of(LONGEST_WAIT));
+    // A second for each that is given the lock meanwhile.
+    let mut left = limit;
+    while rank > 0 && !left.is_zero() {
+        if lock.try_acquire_for(mode, MAX_WAIT.min(left)) {
             return Ok(lock);
         }
-        if max_wait == MAX_WAIT {
-            end_holders(&lock, rank, 1, what);
+        left = limit.saturating_sub(started.elapsed());
+        if limit < MAX_WAIT || end_holders(&lock, rank, MAX_WAIT, what).is_empty() {
+            break;
         }
     }
-    if !error::lock_timed_out(|| lock.acquire(mode)) {
+    // Also when the time is used up: who was just ended gives it back in a moment.
+    if lock.acquire_within(mode, left.max(MAX_WAIT.min(limit))) {
         return Ok(lock);
     }
     let fault = Fault::new(Code::LockNotAvailable, format!("another transaction is changing {what}"))
-        .hint("Try again, or raise lock_timeout.");
+        .hint("Try again, or set a longer lock_timeout.");
     Err(match holders(&lock) {
         Some(holders) => fault.detail(format!("It is held by {holders}.")),
         None => fault,
@@ -62,7 +67,7 @@ pub fn try_acquire(table: &CStr, key: &[&str], wait: Duration, what: &str) -> bo
         return true;
     }
     let rank = rank();
-    let ended = rank > 0 && end_holders(&lock, rank, LONGEST_MAINTENANCE, what);
+    let ended = rank > 0 && end_holders(&lock, rank, LONGEST_MAINTENANCE, what).contains(&true);
     lock.try_acquire_for(Mode::Exclusive, if ended { wait.max(MAX_WAIT) } else { wait })
 }
 
@@ -83,15 +88,22 @@ pub fn rank() -> i32 {
     spi::one(SQL, As::Caller, See::Latest, &[]).unwrap_or(0)
 }
 
-/// Terminates the sessions that hold the lock in a transaction older than `age` seconds; tells whether there were any.
-fn end_holders(lock: &Lock, rank: i32, age: i32, what: &str) -> bool {
+/// Terminates the sessions that hold the lock in a transaction older than `age`; tells of each session that the caller may
+/// end, old enough or not, whether it was.
+fn end_holders(lock: &Lock, rank: i32, age: Duration, what: &str) -> Vec<bool> {
     const SQL: &str = include_str!("locks_end_holders.sql");
-    let ended: Vec<(i32, String)> =
-        spi::collect(SQL, As::Owner, See::Latest, &[arg(lock.table), arg(i64::from(lock.object)), arg(rank), arg(age)]);
-    for (pid, role) in &ended {
-        warning(format!("terminated process {pid} of role \"{role}\", whose open transaction held up {what}"));
+    let holders: Vec<(i32, String, bool)> = spi::collect(
+        SQL,
+        As::Owner,
+        See::Latest,
+        &[arg(lock.table), arg(i64::from(lock.object)), arg(rank), arg(age.as_secs_f64())],
+    );
+    for (pid, role, ended) in &holders {
+        if *ended {
+            warning(format!("terminated process {pid} of role \"{role}\", whose open transaction held up {what}"));
+        }
     }
-    !ended.is_empty()
+    holders.into_iter().map(|(_, _, ended)| ended).collect()
 }
 
 fn holders(lock: &Lock) -> Option<String> {

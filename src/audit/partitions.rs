@@ -10,9 +10,10 @@ use super::append::append_system;
 use super::bypass::{self, Bypass};
 use crate::module::{Batch, Check, Task};
 
-/// Locks what a new partition changes; false when others use it.
-fn lock_partitions() -> bool {
-    sys::try_lock_for_attach(sys::relation(c"audit_logs"), sys::relation(c"audit_logs_default"))
+/// Locks what a new partition changes; false when others use it. Records of a month that has begun go to the default
+/// partition just now, so their writers are kept out.
+fn lock_partitions(begun: bool) -> bool {
+    sys::try_lock_for_attach(sys::relation(c"audit_logs"), sys::relation(c"audit_logs_default"), begun)
 }
 
 pg_function!(create_audit_partition);
@@ -22,23 +23,23 @@ fn create_audit_partition(call: &Call) -> Answer {
     sys::prevent_if_read_only(c"create_audit_partition()");
     month.map_or(Ok(()), |month| check_day("month", month.unix_days()))?;
     // Months are months of UTC, so that the bounds do not depend on the caller's time zone.
-    let found: Option<(String, String, String, Option<Oid>)> = spi::first(
+    let found: Option<(String, String, String, Option<Oid>, bool)> = spi::first(
         "WITH month AS (SELECT date_trunc('month', coalesce($1::timestamp, (now() AT TIME ZONE 'UTC') + interval '1 month')) \
                             AS start), \
               bounds AS (SELECT start AT TIME ZONE 'UTC' AS lower, (start + interval '1 month') AT TIME ZONE 'UTC' AS upper, \
                                 'audit_logs_' || to_char(start, 'YYYY_MM') AS name FROM month) \
          SELECT name, to_char(lower AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ' 00:00:00+00', \
                 to_char(upper AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ' 00:00:00+00', \
-                to_regclass('skill_system.' || quote_ident(name))::oid FROM bounds",
+                to_regclass('skill_system.' || quote_ident(name))::oid, lower <= clock_timestamp() FROM bounds",
         As::Caller,
         See::OwnWrites,
         &[arg(month)],
     );
-    let Some((name, lower, upper, existing)) = found else { return Ok(call.null()) };
+    let Some((name, lower, upper, existing, begun)) = found else { return Ok(call.null()) };
     if let Some(existing) = existing {
         return Ok(call.answer(existing));
     }
-    if !lock_partitions() {
+    if !lock_partitions(begun) {
         return Err(Fault::new(
             Code::LockNotAvailable,
             format!("could not create {name} while other transactions use audit_logs_default"),
@@ -137,7 +138,7 @@ pub fn create_ahead(_batch: &Batch) -> Result<Task, Fault> {
             notes.push(format!("{name} stays in audit_logs_default, which holds many records of it: see health()"));
             continue;
         }
-        if !lock_partitions() {
+        if !lock_partitions(ahead == 0) {
             notes.push(format!(
                 "{name} has to wait for transactions that use audit_logs_default: call maintain() again"
             ));

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from psycopg import sql
 
 import skr1
-from cluster import as_server, governed, server_log
+from cluster import as_server, governed, server_log, until
 from keyring import read_keyring, write_keyring
 from ledger import problems
 
@@ -159,6 +160,31 @@ def test_a_changed_identity_of_the_log_is_found(tampering):
         tampering.execute("ALTER TABLE skill_system.audit_state DISABLE TRIGGER USER")
         tampering.execute("DELETE FROM skill_system.audit_state")
         assert ("log_identity_missing") in [problem for (problem,) in problems(tampering, "problem")]
+
+
+def test_no_record_is_refused_while_its_partition_is_made(connect, fresh_database):
+    db = fresh_database()
+    connection, writer = connect(dbname=db), connect(dbname=db)
+    with ThreadPoolExecutor(1) as pool:
+        # It has opened the parent, and opens the default partition when pg_sleep() has its row.
+        written = pool.submit(
+            writer.execute,
+            "INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) "
+            "SELECT 'test', '{}', now() FROM pg_sleep(0.6)",
+        )
+        until(
+            lambda: connection.execute(
+                "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = %s", [writer.info.backend_pid]
+            ).fetchone()[0],
+            "the writer does not sleep",
+        )
+        # Nobody writes to a month that has not begun, so nobody is in its way.
+        connection.execute("SELECT skill_system.create_audit_partition((now() + interval '2 months')::date)")
+        assert not written.done()
+        made = connection.execute("SELECT skill_system.create_audit_partition(now()::date)::text").fetchone()[0]
+        written.result(10)
+    assert connection.execute(f"SELECT count(*) FROM {made} WHERE event_type = 'test'").fetchone()[0] == 1
+    assert problems(connection) == []
 
 
 def test_missing_protection_is_reported(connect, fresh_database):

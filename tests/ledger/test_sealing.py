@@ -73,6 +73,8 @@ def test_the_proofs_are_checked_as_the_standard_says():
 @pytest.mark.parametrize("rows", [None, 7, 256, 1000], ids=str)
 def test_every_committed_record_is_sealed_once_while_many_write(prepared, rows):
     connection, again = prepared
+    # The first record is the one that others wait for.
+    first = append(connection)
     until = threading.Event()
     writers = [Writer(again, seed, until) for seed in range(8)]
     for writer in writers:
@@ -101,7 +103,7 @@ def test_every_committed_record_is_sealed_once_while_many_write(prepared, rows):
     assert [(writer.error, writer.lost) for writer in writers if writer.error or writer.lost] == []
     exactly_once(
         connection,
-        [id for writer in writers for id in writer.committed],
+        [first] + [id for writer in writers for id in writer.committed],
         [id for writer in writers for id in writer.never] + late,
     )
     assert [row for row in problems(connection)] == []

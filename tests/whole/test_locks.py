@@ -1,5 +1,8 @@
 """No open transaction of an agent, or of another tenant, holds up those who decide; no copy of a log goes on unasked."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from psycopg import errors, sql
 
@@ -92,6 +95,48 @@ def test_an_open_assessment_holds_up_no_reviewer(holder, entity, before, connect
         assert 'of role "test_admin"' in error.value.diag.message_detail
     else:
         decide("test_reviewer", call, "compliant")
+
+
+def test_agents_who_hand_on_a_lock_hold_up_no_reviewer(connect, db):
+    db.execute("DELETE FROM skill_system.compliance_status")
+    call = "SELECT skill_system.assess_compliance('default', 'one', 'well', 'air', status => %s)"
+    db.execute(call, ["compliant"])
+    queue = [connect("test_reviewer") for _ in range(3)]
+    with ThreadPoolExecutor(len(queue)) as pool:
+        for session in queue:
+            session.execute("BEGIN")
+            pool.submit(session.execute, call, ["in_review"])
+            time.sleep(0.1)
+        # The first goes when somebody has waited for half a second, and the next is the holder; each is ended in its turn.
+        pool.submit(lambda: (time.sleep(0.5), queue[0].rollback()))
+        connect("test_admin").execute(call, ["compliant"])
+
+
+def test_a_wait_for_somebody_above_is_bounded(connect, db):
+    db.execute("DELETE FROM skill_system.compliance_status")
+    call = "SELECT skill_system.assess_compliance('default', 'one', 'well', 'air', status => %s)"
+    above = connect("test_admin")
+    above.execute("BEGIN")
+    above.execute(call, ["in_review"])
+    reviewer = connect("test_reviewer")
+    started = time.monotonic()
+    with pytest.raises(errors.LockNotAvailable, match="another transaction is changing") as error:
+        reviewer.execute(call, ["compliant"])
+    assert 9 < time.monotonic() - started < 20 and 'of role "test_admin"' in error.value.diag.message_detail
+    # What the session set itself is as it was, whatever ended the wait.
+    reviewer.execute("SET lock_timeout = '300ms'")
+    started = time.monotonic()
+    with pytest.raises(errors.LockNotAvailable):
+        reviewer.execute(call, ["compliant"])
+    assert time.monotonic() - started < 5
+    reviewer.execute("SET lock_timeout = 0")
+    reviewer.execute("SET statement_timeout = '1500ms'")
+    for _ in range(2):
+        with pytest.raises(errors.QueryCanceled):
+            reviewer.execute(call, ["compliant"])
+    reviewer.execute("SET statement_timeout = 0")
+    above.execute("COMMIT")
+    reviewer.execute(call, ["compliant"])
 
 
 def test_tenants_change_policies_side_by_side(connect, decide):

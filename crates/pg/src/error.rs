@@ -189,7 +189,7 @@ pub fn check_for_interrupts() {
 
 /// Runs a wait for a lock; tells whether lock_timeout ended it. Then another error must follow: the transaction is not
 /// cleaned up.
-pub fn lock_timed_out(wait: impl FnOnce()) -> bool {
+pub(crate) fn lock_timed_out(wait: impl FnOnce()) -> bool {
     pgrx::PgTryBuilder::new(std::panic::AssertUnwindSafe(|| {
         wait();
         false

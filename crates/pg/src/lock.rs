@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
-use super::error::{check_for_interrupts, raise};
+use super::error::{check_for_interrupts, lock_timed_out, raise};
 use super::sys;
 
 /// What a lock conflicts with.
@@ -80,15 +80,37 @@ impl Lock {
         true
     }
 
-    /// Takes the lock until the end of the transaction, and waits for it.
-    pub fn acquire(&self, mode: Mode) {
-        self.lock(mode, true);
+    /// Takes the lock until the end of the transaction, queueing for at most that long; false when others hold it still.
+    pub fn acquire_within(&self, mode: Mode, limit: Duration) -> bool {
+        let _timeout = LockTimeout::set(i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1));
+        !lock_timed_out(|| _ = self.lock(mode, true))
     }
 
     /// Gives back a lock that this statement took, when nothing was written under it.
     pub fn release(&self, mode: Mode) {
         // SAFETY: releases nothing that is not held.
         unsafe { pg_sys::LockRelease(&self.tag(), Lock::mode(mode), false) };
+    }
+}
+
+/// Another lock_timeout while it lives, also when an error ends that.
+struct LockTimeout(i32);
+
+impl LockTimeout {
+    fn set(millis: i32) -> Self {
+        // SAFETY: a plain variable of this backend, which the lock manager reads when a wait begins.
+        unsafe {
+            let before = LockTimeout(pg_sys::LockTimeout);
+            pg_sys::LockTimeout = millis;
+            before
+        }
+    }
+}
+
+impl Drop for LockTimeout {
+    fn drop(&mut self) {
+        // SAFETY: as in `set`.
+        unsafe { pg_sys::LockTimeout = self.0 }
     }
 }
 

@@ -90,11 +90,14 @@ pub fn try_lock(table: pg_sys::Oid) -> bool {
     unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as i32) }
 }
 
-/// Takes the locks of ALTER TABLE ... ATTACH PARTITION until the end of the transaction: one on the parent that writers and
-/// readers do not notice, and ACCESS EXCLUSIVE on its default partition. Tries for a second without queueing, because all
-/// who use that would have to wait behind a queued lock for as long as the oldest transaction is open.
-pub fn try_lock_for_attach(parent: pg_sys::Oid, default: pg_sys::Oid) -> bool {
-    let (mode, exclusive) = (pg_sys::ShareUpdateExclusiveLock as i32, pg_sys::AccessExclusiveLock as i32);
+/// Takes the locks of ALTER TABLE ... ATTACH PARTITION until the end of the transaction: ACCESS EXCLUSIVE on the default
+/// partition, and one on the parent that writers and readers do not notice; with `writers_wait` one that excludes writers.
+/// Without that, a writer that has opened the parent and not yet the default partition finds its row refused by the default
+/// partition's new constraint. Tries for a second without queueing, because all who use that would have to wait behind a
+/// queued lock for as long as the oldest transaction is open.
+pub fn try_lock_for_attach(parent: pg_sys::Oid, default: pg_sys::Oid, writers_wait: bool) -> bool {
+    let mode = if writers_wait { pg_sys::ShareRowExclusiveLock } else { pg_sys::ShareUpdateExclusiveLock } as i32;
+    let exclusive = pg_sys::AccessExclusiveLock as i32;
     for _ in 0..50 {
         // SAFETY: an oid that names no table is locked for nothing; what is unlocked was locked just now.
         unsafe {
