@@ -218,6 +218,11 @@ pub struct Appender {
 fn refused(why: Refused) -> Fault {
     match why {
         Refused::OtherColumns => other_columns(),
+        Refused::NotATable => Fault::new(
+            Code::NotInPrerequisiteState,
+            "the partition of the audit table that this record belongs to is a foreign table",
+        )
+        .hint("Detach it; records of its month then go to audit_logs_default."),
         Refused::NoPartition => {
             Fault::new(Code::NotInPrerequisiteState, "no partition of the audit table accepts this record")
                 .hint("The partition audit_logs_default belongs to it; attach it again.")

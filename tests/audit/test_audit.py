@@ -742,3 +742,33 @@ def test_a_refused_record_leaves_nothing_open(connect, fresh_database):
         == 3
     )
     assert problems(connection) == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "FOREIGN TABLE {name} PARTITION OF {parent} DEFAULT SERVER nowhere",
+        "FOREIGN TABLE {name} PARTITION OF {parent} FOR VALUES FROM (MINVALUE) TO (MAXVALUE) SERVER nowhere",
+        "TABLE {name} PARTITION OF {parent} DEFAULT PARTITION BY LIST (event_type)",
+    ],
+)
+def test_a_partition_that_is_no_table_is_an_error_of_the_writer(place, connect, fresh_database):
+    """The server would crash where it takes a foreign table for a table."""
+    connection = connect(dbname=fresh_database())
+    connection.execute("SELECT skill_system.append_audit('before', '{}')")
+    connection.execute("CREATE TABLE guarded (id int PRIMARY KEY); SELECT skill_system.audit_table('guarded')")
+    connection.execute("CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing")
+    connection.execute("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default")
+    connection.execute("ALTER TABLE skill_system.audit_logs_default RENAME TO audit_logs_before")
+    place = place.format(name="skill_system.audit_logs_default", parent="skill_system.audit_logs")
+    connection.execute(f"CREATE {place}")
+    for statement in [
+        "SELECT skill_system.append_audit('a', '{}')",
+        "SELECT skill_system.log_run('a', 'b', 'ok')",
+        "SELECT skill_system.create_policy('p')",
+        "INSERT INTO guarded VALUES (1)",
+    ]:
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            connection.execute(statement)
+    found = connection.execute("SELECT status FROM skill_system.health() WHERE \"check\" = 'audit_protection'")
+    assert found.fetchone() == ("error",)

@@ -140,6 +140,8 @@ pub enum Refused {
     NoPartition,
     /// The partition has other columns.
     OtherColumns,
+    /// The partition is a foreign table, which nothing here can write to.
+    NotATable,
     /// A trigger returned NULL instead of a row.
     Swallowed,
 }
@@ -230,11 +232,13 @@ impl Open {
         unsafe {
             let parent = pg_sys::table_open(sys::relation(table), pg_sys::RowExclusiveLock as i32);
             let leaf = locked_partition_for(parent, key).and_then(|leaf| {
-                if columns.describe(leaf) {
-                    return Ok(leaf);
-                }
+                let refused = match (*(*leaf).rd_rel).relkind as u8 {
+                    b'r' if columns.describe(leaf) => return Ok(leaf),
+                    b'r' => Refused::OtherColumns,
+                    _ => Refused::NotATable,
+                };
                 pg_sys::table_close(leaf, pg_sys::NoLock as i32);
-                Err(Refused::OtherColumns)
+                Err(refused)
             });
             let leaf = leaf.inspect_err(|_| pg_sys::table_close(parent, pg_sys::NoLock as i32))?;
             // Not the current context, which may be reset after each row.
