@@ -30,24 +30,6 @@ $$;
 
 DO $$
 DECLARE
-    -- The log belongs to the whole database, not to a tenant: its tables are readable for auditors only.
-    without_tenant CONSTANT text[] := ARRAY['audit_state', 'audit_seal_state', 'audit_tiles', 'audit_map', 'audit_checkpoints'];
-    -- A key that does not start with tenant_id: proofs and exports look records up by id across tenants, and the partitioned
-    -- table itself has no key, because a dump with partitions that were created later could not be restored.
-    without_tenant_key CONSTANT text[] := without_tenant || ARRAY['audit_logs', 'audit_logs_default', 'audit_kept'];
-
-    -- Trigger functions that protect, sign or keep a history: nothing may switch them off, also not
-    -- session_replication_role = replica, so their triggers are ENABLE ALWAYS.
-    always CONSTANT text[] := ARRAY[
-        'sign_audit_row', 'refuse_change', 'guard_columns', 'guard_run', 'guard_run_event', 'set_rule_key', 'guard_decision',
-        'lock_policies', 'check_policy_row', 'record_policy_change', 'record_policy_deletion', 'skills_changed'];
-    -- Exceptions: rows that belong to an open filing, and statistics; they are guarded in the session that changes them.
-    not_always CONSTANT text[] := ARRAY['checklist_artifacts_guard', 'filing_rule_snapshots_guard', 'skill_injections_guard'];
-    -- Trigger functions that complete, check or report the rows of a session: replicated rows have been through them.
-    origin CONSTANT text[] := ARRAY[
-        'capture_change', 'keep_updated_at', 'record_run', 'guard_entity_type', 'guard_preset', 'guard_template', 'guard_checklist',
-        'assess_checklist', 'hash_artifact', 'write_client_skill', 'check_bounds'];
-
     object record;
     problems text[];
 BEGIN
@@ -87,50 +69,18 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', object.name);
     END LOOP;
 
-    -- What one role stores, others must be able to read. The name puts it before the triggers that read the row. Its arguments are the
-    -- columns of B-tree indexes whose type has no bound.
-    FOR object IN
-        SELECT c.oid::regclass AS name, (
-            SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_literal(a.attname), ', ' ORDER BY pg_catalog.quote_literal(a.attname))
-            FROM pg_catalog.pg_index x
-            JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
-            JOIN pg_catalog.pg_am m ON m.oid = i.relam AND m.amname = 'btree'
-            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (x.indkey::int2[])
-            WHERE x.indrelid = c.oid AND a.atttypid = 'text'::regtype AND a.attname <> 'tenant_id'
-        ) AS indexed
-        FROM pg_catalog.pg_class c
-        WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-            AND c.relname <> ALL (without_tenant || ARRAY['audit_logs', 'audit_kept'])
-            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'a_bounds')
-        ORDER BY c.oid
-    LOOP
-        EXECUTE pg_catalog.format('CREATE TRIGGER a_bounds BEFORE INSERT OR UPDATE ON %s FOR EACH ROW '
-            'EXECUTE FUNCTION skill_system.check_bounds(%s)', object.name, object.indexed);
-    END LOOP;
-
-    FOR object IN
-        SELECT t.tgrelid::regclass AS name, t.tgname AS trigger
-        FROM pg_catalog.pg_trigger t
-        JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-        JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-        WHERE c.relnamespace = 'skill_system'::regnamespace AND p.pronamespace = 'skill_system'::regnamespace
-            AND NOT t.tgisinternal AND t.tgenabled <> 'A' AND p.proname = ANY (always) AND t.tgname <> ALL (not_always)
-        ORDER BY t.oid
-    LOOP
-        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', object.name, object.trigger);
-    END LOOP;
-
     WITH relation AS (
-        SELECT c.*, pg_catalog.format('table %s', c.relname) AS label, EXISTS (
+        -- The audit trail, all tables named audit_..., belongs to the whole database; what protects it is in src/audit/protection.rs.
+        SELECT c.*, pg_catalog.format('table %s', c.relname) AS label, c.relname LIKE 'audit\_%' AS is_audit, EXISTS (
                    SELECT FROM pg_catalog.pg_attribute a
                    WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'text'::regtype AND a.attnotnull) AS has_tenant
         FROM pg_catalog.pg_class c WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p')
     ), problem(what) AS (
         SELECT label || ' has no column tenant_id text NOT NULL' FROM relation
-        WHERE NOT has_tenant AND relname <> ALL (without_tenant)
+        WHERE NOT has_tenant AND NOT is_audit
         UNION ALL
         SELECT label || ' has no primary key that starts with tenant_id' FROM relation r
-        WHERE NOT relispartition AND relname <> ALL (without_tenant_key)
+        WHERE NOT relispartition AND NOT is_audit
             AND NOT EXISTS (
                 SELECT FROM pg_catalog.pg_index i
                 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
@@ -153,11 +103,6 @@ BEGIN
             WHERE t.typnamespace = 'skill_system'::regnamespace AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
         ) o
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_description d WHERE d.classoid = o.classid AND d.objoid = o.oid AND d.objsubid = 0)
-        UNION ALL
-        SELECT pg_catalog.format('trigger function %s is neither in the list of ENABLE ALWAYS nor in that of ORIGIN', p.proname)
-        FROM pg_catalog.pg_proc p
-        WHERE p.pronamespace = 'skill_system'::regnamespace AND p.prorettype = 'trigger'::regtype
-            AND p.proname <> ALL (always || origin)
     )
     SELECT pg_catalog.array_agg(what ORDER BY what) INTO problems FROM problem;
     IF problems IS NOT NULL THEN
@@ -171,10 +116,54 @@ DO $$
 DECLARE
     object record;
 BEGIN
+    -- What one role stores, others must be able to read. The name puts it before the triggers that read the row. Its arguments are the
+    -- columns of B-tree indexes whose type has no bound.
+    FOR object IN
+        SELECT c.oid::regclass AS name, (
+            SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_literal(a.attname), ', ' ORDER BY pg_catalog.quote_literal(a.attname))
+            FROM pg_catalog.pg_index x
+            JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+            JOIN pg_catalog.pg_am m ON m.oid = i.relam AND m.amname = 'btree'
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (x.indkey::int2[])
+            WHERE x.indrelid = c.oid AND a.atttypid = 'text'::regtype AND a.attname <> 'tenant_id'
+        ) AS indexed
+        FROM pg_catalog.pg_class c
+        WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+            AND c.relname NOT LIKE 'audit\_%'
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'a_bounds')
+        ORDER BY c.oid
+    LOOP
+        EXECUTE pg_catalog.format('CREATE TRIGGER a_bounds BEFORE INSERT OR UPDATE ON %s FOR EACH ROW '
+            'EXECUTE FUNCTION skill_system.check_bounds(%s)', object.name, object.indexed);
+    END LOOP;
+
+    -- Nothing switches triggers off, also not session_replication_role = replica, except those that complete, check or report the rows
+    -- of a session, which replicated rows have been through: their comment, or that of their function, contains "Fires at the origin".
+    FOR object IN
+        SELECT t.tgrelid::regclass AS name, t.tgname AS trigger
+        FROM pg_catalog.pg_trigger t
+        JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+        JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+        WHERE c.relnamespace = 'skill_system'::regnamespace AND p.pronamespace = 'skill_system'::regnamespace
+            AND NOT t.tgisinternal AND t.tgenabled <> 'A'
+            AND pg_catalog.concat(pg_catalog.obj_description(t.oid, 'pg_trigger'), pg_catalog.obj_description(p.oid, 'pg_proc'))
+                NOT LIKE '%Fires at the origin%'
+        ORDER BY t.oid
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', object.name, object.trigger);
+    END LOOP;
+END
+$$;
+
+DO $$
+DECLARE
+    object record;
+BEGIN
     -- What \df+ and \d+ show: a line that says what it is for, the rest, and the example. Comments with line breaks stay.
     FOR object IN
         SELECT o.name, pg_catalog.regexp_replace(
-                   pg_catalog.regexp_replace(d.description, '^(.+?[.]) (?=[A-Za-z])', E'\\1\n'), ' (?=Examples?: )', E'\n') AS comment
+                   pg_catalog.regexp_replace(d.description, '^(.+?[.]) (?=[A-Za-z])', E'\\1\n'),
+                   ' (?=Task \d+: |Examples?: )', E'\n', 'g') AS comment
         FROM (
             SELECT p.tableoid AS class, p.oid, pg_catalog.format('FUNCTION %s', p.oid::regprocedure) AS name
             FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'skill_system'::regnamespace

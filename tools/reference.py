@@ -117,7 +117,7 @@ def cell(text):
 
 
 def comment_and_example(comment):
-    words, _, example = (comment or "").partition("Example: ")
+    words, _, example = re.sub(r"\s+Task \d+: .*?(?=\s+Example: )", "", comment or "").partition("Example: ")
     return " ".join(words.split()), " ".join(example.split())
 
 

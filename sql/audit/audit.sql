@@ -100,8 +100,8 @@ CREATE FUNCTION skill_system.append_audit(
 COMMENT ON FUNCTION skill_system.append_audit(text, jsonb, text, text) IS
 'Appends one signed record to the audit trail and returns its id. Call it for any event that may have to be proved later. Raises 22023 '
 'when event_type or event_data is NULL or a text is too long, 42501 when event_type is one of those reserved for the modules, 25006 in a '
-'read-only transaction, F0000 without a usable key. Example: SELECT skill_system.append_audit(''form.sent'', ''{"form":"W-1"}'', '
-'''rule37-agent'', ''agent'');';
+'read-only transaction, F0000 without a usable key. Task 9: Record what must be provable. Example: SELECT '
+'skill_system.append_audit(''form.sent'', ''{"form": "W-1"}'', ''my-agent'', ''agent'');';
 
 CREATE FUNCTION skill_system.log_denial(
         event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'agent') RETURNS uuid
@@ -137,41 +137,16 @@ COMMENT ON FUNCTION skill_system.audit_record_digest(uuid, uuid, text, text, jso
 'A number for one audit record and its leaf, given all its values, the log''s id and a random nonce; NULL when its signature is invalid. '
 'verify_audit() compares the sum over all records with that over all leaves.';
 
-CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
-    since_checkpoint bigint DEFAULT NULL)
-    RETURNS TABLE (partition regclass, record_id uuid, created_at timestamptz, problem text, detail text)
-    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_verify_audit';
-COMMENT ON FUNCTION skill_system.verify_audit(timestamptz, timestamptz, bigint) IS
-'Checks the audit trail: every record against its signature and its leaf, leaves against tiles, tiles against the stored checkpoints, the '
-'map both ways, the key indexes, and whether the protection is in place. One row per problem, no rows if there are none; the number of '
-'records covered comes as an INFO message, progress as NOTICE and in audit_verify_progress. With since and until only the records of that '
-'time (created_at); with since_checkpoint only what was sealed after that tree size, which also resumes an interrupted verification. '
-'Compare a checkpoint held by another party with skill-verify: this function can only compare with those stored here. Example: SELECT * '
-'FROM skill_system.verify_audit();';
-
-CREATE FUNCTION skill_system.audit_verify_progress_entries() RETURNS TABLE (pid integer, phase text, done bigint, total bigint)
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_verify_progress';
-COMMENT ON FUNCTION skill_system.audit_verify_progress_entries() IS
-'One row for each process that runs verify_audit(), parallel workers included. The view audit_verify_progress adds them up. Example: '
-'SELECT * FROM skill_system.audit_verify_progress_entries();';
-CREATE VIEW skill_system.audit_verify_progress WITH (security_invoker = true) AS
-    SELECT l.pid, a.datname, e.phase, pg_catalog.sum(p.done)::bigint AS done, GREATEST(e.total, pg_catalog.sum(p.done)::bigint) AS total,
-        a.query_start
-    FROM skill_system.audit_verify_progress_entries() p
-        JOIN pg_catalog.pg_stat_activity w ON w.pid OPERATOR(pg_catalog.=) p.pid
-        CROSS JOIN LATERAL (SELECT COALESCE(w.leader_pid, w.pid) AS pid) l
-        JOIN skill_system.audit_verify_progress_entries() e ON e.pid OPERATOR(pg_catalog.=) l.pid
-        JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
-    GROUP BY l.pid, a.datname, e.phase, e.total, a.query_start;
-COMMENT ON VIEW skill_system.audit_verify_progress IS
-'Running calls of verify_audit() in all databases and how far they are. Example: SELECT pid, phase, done, total FROM '
-'skill_system.audit_verify_progress;';
-COMMENT ON COLUMN skill_system.audit_verify_progress.pid IS 'Process that called verify_audit().';
-COMMENT ON COLUMN skill_system.audit_verify_progress.datname IS 'Its database.';
-COMMENT ON COLUMN skill_system.audit_verify_progress.phase IS 'records, leaves, tree or indexes, in this order.';
-COMMENT ON COLUMN skill_system.audit_verify_progress.done IS 'Completed steps of the phase, parallel workers included.';
-COMMENT ON COLUMN skill_system.audit_verify_progress.total IS 'Total steps of the phase, estimated from statistics.';
-COMMENT ON COLUMN skill_system.audit_verify_progress.query_start IS 'When the call began.';
+CREATE FUNCTION skill_system.audit_leaf_hash(
+        log_id uuid, record_id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text,
+        created_at timestamptz,
+        recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
+    RETURNS bytea
+    LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'skill_audit_leaf_hash';
+COMMENT ON FUNCTION skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text,
+    text, text) IS
+'Leaf hash of one audit record, given all its values and the log''s id: SHA-256 of a zero byte, the SKR1 encoding and the signature. '
+'seal_audit() calls it for every record.';
 
 CREATE FUNCTION skill_system.audit_status()
     RETURNS TABLE (key_id text, records bigint, first_recorded_at timestamptz, last_recorded_at timestamptz, key_present boolean,
@@ -207,20 +182,19 @@ COMMENT ON FUNCTION skill_system.make_append_only(regclass) IS
 CREATE FUNCTION skill_system.capture_change() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_capture_change';
 COMMENT ON FUNCTION skill_system.capture_change() IS
-'Trigger function that writes each changed row to the audit trail. audit_table() creates the triggers.';
+'Trigger function that writes each changed row to the audit trail. audit_table() creates the triggers. Fires at the origin.';
 
 CREATE FUNCTION skill_system.audit_table(table_name regclass, columns text[] DEFAULT NULL, ignored_columns text[] DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_table' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
 'From now on every row inserted into, updated in or deleted from the table is written to the audit trail as row.inserted, row.updated or '
 'row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that '
-'changes neither them nor the key is not. Partitions and inheritance children are audited too, also those that come later or are detached; '
-'the owner of a partitioned table gets EXECUTE on capture_change(), which creating a partition needs. Rows that a restore brings are not '
-'recorded again. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. Raises 22023 for a table of the '
-'extension. Values of types that are not the server''s, and arrays and rows '
-'with such parts, are recorded as text, because their casts to json would run code of the types'' owners. The caller must own the tables. '
-'Example: SELECT '
-'skill_system.audit_table(''public.wells'', ignored_columns => ''{updated_at}'');';
+'changes neither them nor the key is not. Partitions and inheritance children are audited too, also those that come later or are '
+'detached; the owner of a partitioned table gets EXECUTE on capture_change(), which creating a partition needs. Rows that a restore '
+'brings are not recorded again. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. Raises 22023 for a '
+'table of the extension. Values of types that are not the server''s, and arrays and rows with such parts, are recorded as text, because '
+'their casts to json would run code of the types'' owners. The caller must own the tables. Task 42: Record each change of a table. '
+'Example: SELECT skill_system.audit_table(''public.wells'');';
 
 -- Without a search_path, so that a name in DETACH PARTITION means what it means to the statement.
 CREATE FUNCTION skill_system.protect_children() RETURNS event_trigger
@@ -247,9 +221,9 @@ GRANT EXECUTE ON FUNCTION
     skill_system.audit_problem(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
     skill_system.audit_record_digest(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text,
     bytea),
-    skill_system.verify_audit(timestamptz, timestamptz, bigint), skill_system.audit_verify_progress_entries(), skill_system.audit_status()
+    skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
+    skill_system.audit_status()
     TO skill_system_auditor;
-GRANT SELECT ON skill_system.audit_verify_progress TO skill_system_auditor;
 -- Protecting a table creates triggers on it, which needs EXECUTE on the trigger functions.
 GRANT EXECUTE ON FUNCTION
     skill_system.refuse_change(), skill_system.capture_change(),

@@ -172,12 +172,13 @@ COMMENT ON COLUMN skill_system.filing_rule_snapshots.replaced_by IS
 CREATE FUNCTION skill_system.guard_template() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_template' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_template() IS
-'Trigger function of checklist_templates: rejects malformed items, and changing or deleting a version that a checklist was created from.';
+'Trigger function of checklist_templates: rejects malformed items, and changing or deleting a version that a checklist was created from. '
+'Fires at the origin.';
 CREATE FUNCTION skill_system.guard_checklist() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_checklist() IS
 'Trigger function of filing_checklists: rejects a change of status that checklist_transitions() does not list, and any change to a filed '
-'checklist.';
+'checklist. Fires at the origin.';
 CREATE TRIGGER guard_template BEFORE INSERT OR UPDATE OR DELETE ON skill_system.checklist_templates
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_template();
 CREATE TRIGGER trg_updated BEFORE UPDATE ON skill_system.checklist_templates
@@ -191,12 +192,16 @@ CREATE TRIGGER guard_checklist BEFORE UPDATE ON skill_system.filing_checklists
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_checklist();
 CREATE TRIGGER checklist_artifacts_guard BEFORE UPDATE ON skill_system.checklist_artifacts
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns();
+COMMENT ON TRIGGER checklist_artifacts_guard ON skill_system.checklist_artifacts IS
+'Artifacts of an open filing never change. Fires at the origin.';
 -- Not on every update: publishing a rule touches thousands of rows, and may change the other columns.
 CREATE TRIGGER filing_rule_snapshots_guard
     BEFORE UPDATE OF id, checklist_id, rule_version_id, snapshotted_at, rule_data_at_snapshot, tenant_id, content_sha256
     ON skill_system.filing_rule_snapshots
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns(
         'is_current', 'superseded_by', 'acknowledged', 'acknowledged_by', 'acknowledged_at', 'acknowledged_comment', 'replaced_by');
+COMMENT ON TRIGGER filing_rule_snapshots_guard ON skill_system.filing_rule_snapshots IS
+'A frozen rule of an open filing never changes. Fires at the origin.';
 
 CREATE TYPE skill_system.template_state AS (template_id uuid, version integer);
 COMMENT ON TYPE skill_system.template_state IS 'Result of create_template(): the id and the version of the new template.';
@@ -221,8 +226,8 @@ CREATE FUNCTION skill_system.create_checklist(
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text) IS
 'Begins a filing: copies the items of the domain''s newest template and freezes every rule that applies. Raises 42704 when the domain has '
-'no template, 22023 for texts out of bounds or a deadline in the past. Example: SELECT * FROM '
-'skill_system.create_checklist(''42-501-20130'', ''well'', ''rule_37'', ''Wasson 12H'', now() + interval ''30 days'');';
+'no template, 22023 for texts out of bounds or a deadline in the past. Task 10: Begin a filing. Example: SELECT * FROM '
+'skill_system.create_checklist(''42-501-20130'', ''well'', ''rule_37'');';
 
 CREATE FUNCTION skill_system.update_checklist_item(
         checklist_id uuid, item_index integer, status text, expected_version integer DEFAULT NULL, note text DEFAULT NULL,
@@ -237,16 +242,16 @@ COMMENT ON FUNCTION skill_system.update_checklist_item(uuid, integer, text, inte
 CREATE FUNCTION skill_system.missing_items(checklist_id uuid) RETURNS TABLE (item_index integer, label text, status text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_missing_items' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.missing_items(uuid) IS
-'The items that must be complete before submit_checklist() and are not. Raises 42704 for an unknown checklist. Example: SELECT * FROM '
-'skill_system.missing_items(''01900000-0000-7000-8000-000000000001'');';
+'The items that must be complete before submit_checklist() and are not. Raises 42704 for an unknown checklist. Task 11: What does a '
+'filing lack? Example: SELECT * FROM skill_system.missing_items(''<checklist_id>'');';
 
 CREATE FUNCTION skill_system.submit_checklist(checklist_id uuid, actor_id text DEFAULT NULL, expected_version integer DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_submit_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.submit_checklist(uuid, text, integer) IS
 'Submits a checklist for review. Raises 55000 naming the required items that are not complete, or when its status does not allow it; '
-'40001 when it was changed since expected_version; 42704 for an unknown checklist. Example: SELECT * FROM '
-'skill_system.submit_checklist(''01900000-0000-7000-8000-000000000001'', ''rule37-agent'');';
+'40001 when it was changed since expected_version; 42704 for an unknown checklist. Task 12: Submit a filing for review. Example: SELECT * '
+'FROM skill_system.submit_checklist(''<checklist_id>'');';
 
 CREATE FUNCTION skill_system.review_checklist(
         checklist_id uuid, decision text, actor_id text DEFAULT NULL, reason text DEFAULT NULL, expected_version integer DEFAULT NULL)
@@ -256,8 +261,8 @@ COMMENT ON FUNCTION skill_system.review_checklist(uuid, text, text, text, intege
 'Decides on a submitted checklist: approved, rejected, or in_review when the review has begun. approved needs expected_version, the '
 'version that was read, which evidence and refreshed rules change too. The decision is kept in metadata->''reviews''. Raises 55000 when '
 'its status does not allow it, 22023 for another decision or an approval without a version, 40001 when it was changed since '
-'expected_version, 42704 for an unknown checklist. Example: SELECT * FROM '
-'skill_system.review_checklist(''01900000-0000-7000-8000-000000000001'', ''approved'', ''j.doe'', ''plat checked'', 7);';
+'expected_version, 42704 for an unknown checklist. Task 21: Decide about a filing. Example: SELECT * FROM '
+'skill_system.review_checklist(''<checklist_id>'', ''approved'', expected_version => 2);';
 
 CREATE FUNCTION skill_system.file_checklist(checklist_id uuid, actor_id text DEFAULT NULL, reference text DEFAULT NULL)
     RETURNS skill_system.checklist_state

@@ -44,7 +44,7 @@ COMMENT ON COLUMN skill_system.compliance_status.last_assessed_at IS 'When the r
 CREATE FUNCTION skill_system.assess_checklist() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_assess_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assess_checklist() IS
-'Trigger function of filing_checklists: updates compliance_status of the entity and domain.';
+'Trigger function of filing_checklists: updates compliance_status of the entity and domain. Fires at the origin.';
 -- Not for the rows that a restore brings back: compliance_status is restored too.
 CREATE TRIGGER assess_insert AFTER INSERT ON skill_system.filing_checklists
     FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now()) EXECUTE FUNCTION skill_system.assess_checklist();
@@ -161,7 +161,7 @@ CREATE FUNCTION skill_system.compliance_report(
 COMMENT ON FUNCTION skill_system.compliance_report(text, text, integer) IS
 'The state of the session''s tenant as html (one self-contained printable page), markdown or json: counts, the matrix as a heat map, '
 'deadlines on a time line, stale rules, the evidence. The counts cover everything; each list shows the max_rows (up to 1000) most urgent '
-'rows. Raises 22023 for another format. Example: SELECT skill_system.compliance_report(''markdown'');';
+'rows. Raises 22023 for another format. Task 34: What is due, as a web page. Example: SELECT skill_system.compliance_report(''html'');';
 
 CREATE FUNCTION skill_system.oscal_assessment_results(
         entity_id text DEFAULT NULL, compliance_domain text DEFAULT NULL, title text DEFAULT 'Compliance assessment',

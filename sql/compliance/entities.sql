@@ -147,15 +147,11 @@ COMMENT ON COLUMN skill_system.rrc_field_mappings.created_at IS 'When it was cre
 CREATE FUNCTION skill_system.guard_entity_type() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_entity_type' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_entity_type() IS
-'Trigger function of entity_type_definitions: rejects deleting a system type or turning it into an ordinary one.';
-CREATE FUNCTION skill_system.keep_updated_at() RETURNS trigger
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_keep_updated_at' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.keep_updated_at() IS
-'Trigger function of tables with a column updated_at: sets it to the time of the change.';
+'Trigger function of entity_type_definitions: rejects deleting a system type or turning it into an ordinary one. Fires at the origin.';
 CREATE FUNCTION skill_system.guard_preset() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_preset' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_preset() IS
-'Trigger function of validation_presets: rejects a pattern that is invalid or does not match its own example.';
+'Trigger function of validation_presets: rejects a pattern that is invalid or does not match its own example. Fires at the origin.';
 
 CREATE TRIGGER guard_entity_type BEFORE UPDATE OR DELETE ON skill_system.entity_type_definitions
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_entity_type();

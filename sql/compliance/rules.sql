@@ -98,10 +98,6 @@ COMMENT ON FUNCTION skill_system.set_rule_key() IS
 CREATE TRIGGER rule_versions_key BEFORE INSERT ON skill_system.rule_versions
     FOR EACH ROW WHEN (NEW.rule_key IS NULL) EXECUTE FUNCTION skill_system.set_rule_key();
 
-CREATE FUNCTION skill_system.guard_columns() RETURNS trigger
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_columns' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.guard_columns() IS
-'Trigger function of tables whose rows are facts: rejects changes to any column except those in its arguments.';
 CREATE TRIGGER rule_versions_guard BEFORE UPDATE ON skill_system.rule_versions FOR EACH ROW
     EXECUTE FUNCTION skill_system.guard_columns('superseded_date', 'status', 'approved_by', 'approved_at');
 CREATE TRIGGER rule_versions_no_delete BEFORE DELETE ON skill_system.rule_versions
@@ -124,8 +120,8 @@ COMMENT ON FUNCTION skill_system.publish_rule(text, text, date, jsonb, text, tex
 'Creates the next version of a rule and puts it in force from effective_date. In the same transaction the version before is superseded, '
 'every open filing that froze an older version becomes stale, and audit records rule.published and filing.stale are written. For '
 'administrators; agents call propose_rule(). Raises 22023 for values out of bounds or an effective_date before that of the version in '
-'force, 55000 under REPEATABLE READ. Example: SELECT * FROM skill_system.publish_rule(''SWR_37'', ''spacing'', ''2026-01-01'', '
-'''{"min_distance_ft": 467}'', ''manual'');';
+'force, 55000 under REPEATABLE READ. Task 41: Publish a rule. Example: SELECT * FROM skill_system.publish_rule(''SWR_37'', ''spacing'', '
+'''2027-01-01'', ''{"feet": 467}'', ''manual'');';
 
 CREATE FUNCTION skill_system.propose_rule(
         rule_identifier text, rule_domain text, effective_date date, rule_data jsonb, source text,
@@ -134,8 +130,8 @@ CREATE FUNCTION skill_system.propose_rule(
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_propose_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.propose_rule(text, text, date, jsonb, text, text, text, text, text, text, boolean) IS
 'Creates the next version of a rule without putting it in force: pending_review, or draft. A reviewer decides with review_rule(). Errors '
-'as publish_rule(). Example: SELECT * FROM skill_system.propose_rule(''SWR_37'', ''spacing'', ''2026-01-01'', ''{"min_distance_ft": '
-'330}'', ''rule_monitor_agent'', draft => true);';
+'as publish_rule(). Task 13: Propose a rule. Example: SELECT * FROM skill_system.propose_rule(''SWR_37'', ''spacing'', ''2027-01-01'', '
+'''{"feet": 467}'', ''manual'');';
 
 CREATE FUNCTION skill_system.submit_rule(rule_version_id uuid, actor_id text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_submit_rule' SET search_path = pg_catalog, pg_temp;
@@ -148,8 +144,8 @@ CREATE FUNCTION skill_system.review_rule(
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.review_rule(uuid, text, text, text) IS
 'Decides on a version in pending_review: approved puts it in force as publish_rule() does, rejected turns it back into a draft. Raises '
-'42704 for an unknown version, 55000 for one that is not pending or is superseded by a later version, 22023 for another decision. '
-'Example: SELECT * FROM skill_system.review_rule(''01900000-0000-7000-8000-000000000001'', ''approved'', ''chief engineer'');';
+'42704 for an unknown version, 55000 for one that is not pending or is superseded by a later version, 22023 for another decision. Task '
+'22: Decide about a rule. Example: SELECT * FROM skill_system.review_rule(''<rule_version_id>'', ''approved'');';
 
 CREATE FUNCTION skill_system.rule_as_of(rule_identifier text, as_of date DEFAULT (pg_catalog.now() AT TIME ZONE 'UTC')::date)
     RETURNS SETOF skill_system.rule_versions

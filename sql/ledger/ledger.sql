@@ -122,17 +122,6 @@ CREATE TRIGGER audit_checkpoints_no_change BEFORE UPDATE OR DELETE ON skill_syst
 CREATE TRIGGER audit_checkpoints_no_truncate BEFORE TRUNCATE ON skill_system.audit_checkpoints
     FOR EACH STATEMENT EXECUTE FUNCTION skill_system.refuse_change();
 
-CREATE FUNCTION skill_system.audit_leaf_hash(
-        log_id uuid, record_id uuid, tenant_id text, event_type text, event_data jsonb, actor_id text, actor_type text,
-        created_at timestamptz,
-        recorded_at timestamptz, transaction_id bigint, session_user_name text, current_user_name text, key_id text, signature text)
-    RETURNS bytea
-    LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'skill_audit_leaf_hash';
-COMMENT ON FUNCTION skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text,
-    text, text) IS
-'Leaf hash of one audit record, given all its values and the log''s id: SHA-256 of a zero byte, the SKR1 encoding and the signature. '
-'seal_audit() calls it for every record.';
-
 CREATE FUNCTION skill_system.audit_leaf_index(record_id uuid) RETURNS bigint
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_audit_leaf_index' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.audit_leaf_index(uuid) IS
@@ -153,9 +142,9 @@ COMMENT ON FUNCTION skill_system.seal_audit(integer) IS
 'Adds every committed audit record that is not sealed yet to the Merkle tree, at most max_rows when given; call it again for the rest. '
 'Writers never wait for it. sealed is the number of records sealed, unsealed and oldest_unsealed_age describe the rest, blocked_by is the '
 'open transaction whose records have to wait. A seal under way is waited for, 5 seconds or lock_timeout; after that, and at once with '
-'max_rows, blocked_by tells which session is sealing and unsealed is NULL. With '
-'shared_preload_libraries a background worker seals every skill_system.seal_interval. Raises 25006 on a standby, 55000 when the log was '
-'sealed by another server: see adopt_log(). Example: SELECT * FROM skill_system.seal_audit();';
+'max_rows, blocked_by tells which session is sealing and unsealed is NULL. With shared_preload_libraries a background worker seals every '
+'skill_system.seal_interval. Raises 25006 on a standby, 55000 when the log was sealed by another server: see adopt_log(). Task 31: Seal '
+'what is recorded. Example: SELECT * FROM skill_system.seal_audit();';
 
 CREATE FUNCTION skill_system.adopt_log(reason text, last_checkpoint text DEFAULT NULL)
     RETURNS TABLE (incarnation integer, continued boolean, tree_size bigint, sealed bigint, detail text)
@@ -172,7 +161,8 @@ CREATE FUNCTION skill_system.audit_checkpoint() RETURNS text
 COMMENT ON FUNCTION skill_system.audit_checkpoint() IS
 'The sealed tree as a signed checkpoint (C2SP tlog-checkpoint, Ed25519), stored in audit_checkpoints; the same tree gives the same text. '
 'Hand it to a party outside of this database: changes to what it covers can then be detected. Raises 55000 when nothing is sealed yet or '
-'the seal was made by this transaction, F0000 without a signing key. Example: SELECT skill_system.audit_checkpoint();';
+'the seal was made by this transaction, F0000 without a signing key. Task 32: A signed checkpoint, to keep elsewhere. Example: SELECT '
+'skill_system.audit_checkpoint();';
 
 CREATE FUNCTION skill_system.audit_public_key()
     RETURNS TABLE (key_id text, active boolean, verifier_key text, jwk jsonb)
@@ -210,11 +200,48 @@ COMMENT ON FUNCTION skill_system.audit_export(timestamptz, timestamptz) IS
 'skill-verify export checks it without a database. Signs a checkpoint first where writing is allowed. FETCH_COUNT keeps psql from holding '
 'all of it. Example: psql -XAt -v FETCH_COUNT=100 -c "SELECT * FROM skill_system.audit_export()" > audit.jsonl';
 
-GRANT SELECT ON skill_system.audit_seal_state, skill_system.audit_tiles, skill_system.audit_map, skill_system.audit_checkpoints
+CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
+    since_checkpoint bigint DEFAULT NULL)
+    RETURNS TABLE (partition regclass, record_id uuid, created_at timestamptz, problem text, detail text)
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_verify_audit';
+COMMENT ON FUNCTION skill_system.verify_audit(timestamptz, timestamptz, bigint) IS
+'Checks the audit trail: every record against its signature and its leaf, leaves against tiles, tiles against the stored checkpoints, the '
+'map both ways, the key indexes, and whether the protection is in place. One row per problem, no rows if there are none; the number of '
+'records covered comes as an INFO message, progress as NOTICE and in audit_verify_progress. With since and until only the records of that '
+'time (created_at); with since_checkpoint only what was sealed after that tree size, which also resumes an interrupted verification. '
+'Compare a checkpoint held by another party with skill-verify: this function can only compare with those stored here. Task 30: Is the '
+'record intact? No row means yes. Example: SELECT * FROM skill_system.verify_audit();';
+
+CREATE FUNCTION skill_system.audit_verify_progress_entries() RETURNS TABLE (pid integer, phase text, done bigint, total bigint)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_verify_progress';
+COMMENT ON FUNCTION skill_system.audit_verify_progress_entries() IS
+'One row for each process that runs verify_audit(), parallel workers included. The view audit_verify_progress adds them up. Example: '
+'SELECT * FROM skill_system.audit_verify_progress_entries();';
+CREATE VIEW skill_system.audit_verify_progress WITH (security_invoker = true) AS
+    SELECT l.pid, a.datname, e.phase, pg_catalog.sum(p.done)::bigint AS done, GREATEST(e.total, pg_catalog.sum(p.done)::bigint) AS total,
+        a.query_start
+    FROM skill_system.audit_verify_progress_entries() p
+        JOIN pg_catalog.pg_stat_activity w ON w.pid OPERATOR(pg_catalog.=) p.pid
+        CROSS JOIN LATERAL (SELECT COALESCE(w.leader_pid, w.pid) AS pid) l
+        JOIN skill_system.audit_verify_progress_entries() e ON e.pid OPERATOR(pg_catalog.=) l.pid
+        JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+    GROUP BY l.pid, a.datname, e.phase, e.total, a.query_start;
+COMMENT ON VIEW skill_system.audit_verify_progress IS
+'Running calls of verify_audit() in all databases and how far they are. Example: SELECT pid, phase, done, total FROM '
+'skill_system.audit_verify_progress;';
+COMMENT ON COLUMN skill_system.audit_verify_progress.pid IS 'Process that called verify_audit().';
+COMMENT ON COLUMN skill_system.audit_verify_progress.datname IS 'Its database.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.phase IS 'records, leaves, tree or indexes, in this order.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.done IS 'Completed steps of the phase, parallel workers included.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.total IS 'Total steps of the phase, estimated from statistics.';
+COMMENT ON COLUMN skill_system.audit_verify_progress.query_start IS 'When the call began.';
+
+GRANT SELECT ON skill_system.audit_seal_state, skill_system.audit_tiles, skill_system.audit_map, skill_system.audit_checkpoints,
+    skill_system.audit_verify_progress
     TO skill_system_auditor;
 
 GRANT EXECUTE ON FUNCTION
-    skill_system.audit_leaf_hash(uuid, uuid, text, text, jsonb, text, text, timestamptz, timestamptz, bigint, text, text, text, text),
+    skill_system.verify_audit(timestamptz, timestamptz, bigint), skill_system.audit_verify_progress_entries(),
     skill_system.audit_leaf_index(uuid), skill_system.audit_leaves(bigint, bigint), skill_system.audit_checkpoint(),
     skill_system.audit_public_key(), skill_system.audit_inclusion_proof(uuid), skill_system.audit_consistency_proof(bigint, bigint),
     skill_system.audit_tile(integer, bigint), skill_system.audit_export(timestamptz, timestamptz), skill_system.seal_audit(integer)

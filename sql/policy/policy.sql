@@ -90,8 +90,8 @@ CREATE FUNCTION skill_system.check_policy(policy_name text, effects text) RETURN
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_policy_text';
 COMMENT ON FUNCTION skill_system.check_policy(text, text[]) IS
 'May a skill have these effects? Call it before acting. One row; never raises, and denies when in doubt: unknown policy, NULL, a '
-'malformed effect or more than 1000 effects are not allowed, with the reason. Writes nothing, works on a standby. Example: SELECT * FROM '
-'skill_system.check_policy(''dev'', array[''db.read'', ''fs.write:/srv/app/x'']);';
+'malformed effect or more than 1000 effects are not allowed, with the reason. Writes nothing, works on a standby. Task 1: May I do this? '
+'Example: SELECT * FROM skill_system.check_policy(''dev'', ''{fs.read:/srv/app}''::text[]);';
 COMMENT ON FUNCTION skill_system.check_policy(text, jsonb) IS
 'check_policy() for a JSON array of effects. Example: SELECT * FROM skill_system.check_policy(''dev'', manifest->''effects'') FROM ...;';
 COMMENT ON FUNCTION skill_system.check_policy(text, text) IS
@@ -107,8 +107,9 @@ CREATE FUNCTION skill_system.enforce_policy(policy_name text, effects text) RETU
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text[]) IS
 'Like check_policy(), but raises 42501 naming the blocked effects and the rule unless all is allowed, after the denial has been committed '
 'as an audit record policy.denied, which a rollback does not remove; 53400 when that was not possible. With mode = observe it does not '
-'raise and writes an audit record policy.observed in the same way; reason states when it could not. Call it first in a '
-'transaction that must not continue otherwise. Example: SELECT skill_system.enforce_policy(''dev'', array[''db.write:public.orders'']);';
+'raise and writes an audit record policy.observed in the same way; reason states when it could not. Call it first in a transaction that '
+'must not continue otherwise. Task 2: The same as a barrier: an error unless allowed. Example: SELECT * FROM '
+'skill_system.enforce_policy(''dev'', ''{db.write}''::text[]);';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, jsonb) IS
 'enforce_policy() for a JSON array of effects. Example: SELECT skill_system.enforce_policy(''dev'', ''["db.read"]''::jsonb);';
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS
@@ -140,7 +141,7 @@ CREATE FUNCTION skill_system.explain_policy(policy_name text, effects text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_explain_policy_text' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.explain_policy(text, text[]) IS
 'One row per effect: the verdict, the rule that won, the profile it came from, and the reason in words. Raises 42704 for an unknown '
-'policy. Example: SELECT * FROM skill_system.explain_policy(''dev'', array[''fs.write:/etc/passwd'']);';
+'policy. Task 3: Which rule decides? Example: SELECT * FROM skill_system.explain_policy(''dev'', ''{net.fetch:example.org}'');';
 COMMENT ON FUNCTION skill_system.explain_policy(text, jsonb) IS
 'explain_policy() for a JSON array of effects; 22023 for anything else. Example: SELECT * FROM skill_system.explain_policy(''dev'', '
 '''["db.read"]''::jsonb);';
@@ -219,9 +220,8 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION skill_system.create_policy(text, text[], text[], text[], text[], text[], text[], text, text, jsonb) IS
 'Creates a policy and returns its id; change it later with UPDATE skill_system.policy_profiles. What lint_policy() finds comes as '
-'WARNINGs. Raises 22023 for a malformed rule, 42704 '
-'for an unknown inherited policy, 23505 when the name is in use. Example: SELECT skill_system.create_policy(''dev'', allow => '
-'''{db.*,fs.read}'', ask => ''{net.fetch}'', deny => ''{proc.exec}'');';
+'WARNINGs. Raises 22023 for a malformed rule, 42704 for an unknown inherited policy, 23505 when the name is in use. Task 40: Create a '
+'policy. Example: SELECT skill_system.create_policy(''mine'', allow => ''{db.read}'', ask => ''{db.write}'');';
 
 CREATE FUNCTION skill_system.install_starter_policies() RETURNS TABLE (name text, installed boolean)
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -100,7 +100,7 @@ COMMENT ON FUNCTION skill_system.guard_run_event() IS
 CREATE FUNCTION skill_system.record_run() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_record_run';
 COMMENT ON FUNCTION skill_system.record_run() IS
-'Trigger function of runs: records what plain INSERT and UPDATE do as run.inserted and run.updated.';
+'Trigger function of runs: records what plain INSERT and UPDATE do as run.inserted and run.updated. Fires at the origin.';
 CREATE TRIGGER runs_final BEFORE UPDATE ON skill_system.runs
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_run();
 -- The conditions keep the calls away from the ordinary rows, whose times are the server's.
@@ -136,12 +136,10 @@ COMMENT ON FUNCTION skill_system.log_run(text, text, text, double precision, tex
 'skill that is registered (skill is its name, namespace/name, UUID or the id in its manifest, unless several skills share it) is linked '
 'to the served version, or to the one given in payload: {"skill_version": "<12 digits>"}. duration_ms is rounded; metrics that run_stats '
 'adds up are gen_ai.usage.input_tokens, gen_ai.usage.output_tokens and cost_usd, as numbers: a WARNING names what looks like one and is '
-'not. A call repeated with its idempotency_key, by '
-'the same role for the same agent_id, returns that run and writes nothing. Raises 22023 for an unknown status, a negative duration, a '
-'text that is empty or longer than 200 characters, metrics or payload that are not objects, an idempotency_key used with other '
-'arguments; 42704 for an unknown policy. Example: SELECT '
-'skill_system.log_run(''skill-system-memory'', ''search'', ''ok'', 118, agent_id => ''coder'', metrics => ''{"gen_ai.usage.input_tokens": '
-'900}'');';
+'not. A call repeated with its idempotency_key, by the same role for the same agent_id, returns that run and writes nothing. Raises 22023 '
+'for an unknown status, a negative duration, a text that is empty or longer than 200 characters, metrics or payload that are not objects, '
+'an idempotency_key used with other arguments; 42704 for an unknown policy. Task 7: Log what is done. Example: SELECT '
+'skill_system.log_run(''pdf-forms'', ''fill'', ''succeeded'', 1250);';
 
 CREATE FUNCTION skill_system.start_run(
         goal text, agent_id text DEFAULT NULL, policy_name text DEFAULT NULL, metrics jsonb DEFAULT '{}',
@@ -150,8 +148,8 @@ CREATE FUNCTION skill_system.start_run(
 COMMENT ON FUNCTION skill_system.start_run(text, text, text, jsonb, text) IS
 'Starts a run of several steps and returns its number; the policy''s rules, version and hash are kept in effective_policy. Go on with '
 'log_step() and finish_run(). A call repeated with its idempotency_key, by the same role for the same agent_id, returns that run and '
-'writes nothing. Raises 22023 for texts out of bounds or an idempotency_key used with other arguments, 42704 for an unknown policy. '
-'Example: SELECT skill_system.start_run(''file form W-1'', ''coder'', ''dev'');';
+'writes nothing. Raises 22023 for texts out of bounds or an idempotency_key used with other arguments, 42704 for an unknown policy. Task '
+'8: Log longer work; then log_step(), finish_run(). Example: SELECT skill_system.start_run(''file W-1'', ''my-agent'', ''dev'');';
 
 CREATE FUNCTION skill_system.log_event(
         run_id bigint, event_type text, payload jsonb DEFAULT '{}', level text DEFAULT 'info') RETURNS bigint
@@ -316,6 +314,33 @@ COMMENT ON COLUMN skill_system.run_stats_by_agent.input_tokens IS 'Sum of gen_ai
 COMMENT ON COLUMN skill_system.run_stats_by_agent.output_tokens IS 'Sum of gen_ai.usage.output_tokens in the metrics of the steps.';
 COMMENT ON COLUMN skill_system.run_stats_by_agent.cost_usd IS 'Sum of cost_usd in the metrics of the steps.';
 
+CREATE VIEW skill_system.run_skill_versions WITH (security_invoker = true) AS
+SELECT e.tenant_id, e.run_id, e.id AS event_id, e.ts, e.payload ->> 'skill' AS skill, e.payload ->> 'operation' AS operation,
+    e.payload ->> 'status' AS status,
+    e.skill_version_id, e.payload ->> 'skill_version' AS version, v.semver, v.status AS version_status, v.skill_id, h.namespace,
+    h.skill_name
+FROM skill_system.run_events e
+LEFT JOIN skill_system.skill_versions v ON v.tenant_id OPERATOR(pg_catalog.=) e.tenant_id AND v.id OPERATOR(pg_catalog.=) e.skill_version_id
+LEFT JOIN skill_system.skill_heads h ON h.tenant_id OPERATOR(pg_catalog.=) v.tenant_id AND h.id OPERATOR(pg_catalog.=) v.skill_id
+WHERE e.skill_version_id IS NOT NULL;
+COMMENT ON VIEW skill_system.run_skill_versions IS
+'Steps of runs that used a registered skill, each with the exact version. For a version that was deleted permanently only its digits '
+'remain. Example: SELECT run_id, operation, status FROM skill_system.run_skill_versions WHERE version = ''1f0c9a3be4d2'';';
+COMMENT ON COLUMN skill_system.run_skill_versions.tenant_id IS 'Tenant of the run.';
+COMMENT ON COLUMN skill_system.run_skill_versions.run_id IS 'Number of the run.';
+COMMENT ON COLUMN skill_system.run_skill_versions.event_id IS 'Number of the event that is the step.';
+COMMENT ON COLUMN skill_system.run_skill_versions.ts IS 'When.';
+COMMENT ON COLUMN skill_system.run_skill_versions.skill IS 'The skill as the caller named it.';
+COMMENT ON COLUMN skill_system.run_skill_versions.operation IS 'Operation that was run.';
+COMMENT ON COLUMN skill_system.run_skill_versions.status IS 'Outcome: ok, error and the like.';
+COMMENT ON COLUMN skill_system.run_skill_versions.skill_version_id IS 'UUID of the version.';
+COMMENT ON COLUMN skill_system.run_skill_versions.version IS 'Its 12 digits.';
+COMMENT ON COLUMN skill_system.run_skill_versions.semver IS 'Its semantic version.';
+COMMENT ON COLUMN skill_system.run_skill_versions.version_status IS 'Its status now; NULL when it was deleted.';
+COMMENT ON COLUMN skill_system.run_skill_versions.skill_id IS 'UUID of the skill.';
+COMMENT ON COLUMN skill_system.run_skill_versions.namespace IS 'Namespace of the skill.';
+COMMENT ON COLUMN skill_system.run_skill_versions.skill_name IS 'Name of the skill.';
+
 CREATE VIEW skill_system.runs_in_progress WITH (security_invoker = true) AS
 -- What claims to be of the future does not count as activity yet, and nothing that is stored makes the difference fail.
 SELECT r.tenant_id, r.id, r.goal, r.agent_id, r.status, r.started_at, r.created_at, e.steps, a.last_activity_at,
@@ -371,16 +396,6 @@ COMMENT ON FUNCTION skill_system.run_otlp(bigint) IS
 'child span execute_tool, other events are span events. Ids are the same in every export. Raises 42704 for an unknown run. Example: '
 'SELECT skill_system.run_otlp(7);';
 
-CREATE FUNCTION skill_system.maintain(max_rows integer DEFAULT 10000)
-    RETURNS TABLE (task text, affected bigint, detail text)
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_maintain' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.maintain(integer) IS
-'Periodic maintenance; one row per task. audit_partitions creates the partitions of this month and the next two; run_retention deletes '
-'runs that ended longer ago than skill_system.run_retention, by the server''s clock, with their events, at most max_rows a call, and '
-'records that as runs.deleted: an administrator those of the session''s tenant, the owner those of all; audit_seal seals the records that '
-'are not sealed yet; audit_sweep seals records that a regular seal would skip and records that as audit.sealed_late. Safe to repeat and '
-'to interrupt; call it once a day. Raises 22023 for a max_rows out of bounds. Example: SELECT * FROM skill_system.maintain();';
-
 CREATE FUNCTION skill_system.import_legacy(schema_name text)
     RETURNS TABLE (table_name text, imported bigint, skipped bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_import_legacy' SET search_path = pg_catalog, pg_temp;
@@ -397,7 +412,7 @@ GRANT USAGE ON TYPE skill_system.run_status
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT SELECT ON skill_system.runs, skill_system.run_events,
     skill_system.run_steps, skill_system.run_stats, skill_system.run_stats_by_agent, skill_system.runs_in_progress,
-    skill_system.stuck_runs
+    skill_system.stuck_runs, skill_system.run_skill_versions
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT INSERT (goal, agent_id, policy_profile_id, task_spec_id, status, started_at, ended_at, effective_policy, metrics, error,
     idempotency_key),
@@ -412,6 +427,5 @@ GRANT EXECUTE ON FUNCTION
     skill_system.log_step(bigint, text, text, text, double precision, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
     skill_system.finish_run(bigint, text, text, jsonb)
     TO skill_system_agent;
-GRANT EXECUTE ON FUNCTION skill_system.maintain(integer) TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.stuck_after(), skill_system.run_otlp(bigint)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

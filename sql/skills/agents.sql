@@ -223,7 +223,7 @@ CREATE FUNCTION skill_system.hash_artifact() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_hash_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.hash_artifact() IS
 'Trigger function of skill_artifacts: computes content_hash and token_estimate, and rejects a content_hash that does not match the '
-'content. Rows written by the owner of the tables, as by a restore, are not rejected; check_integrity() reports them.';
+'content. Rows written by the owner of the tables, as by a restore, are not rejected; check_integrity() reports them. Fires at the origin.';
 
 CREATE TRIGGER hash_artifact BEFORE INSERT OR UPDATE ON skill_system.skill_artifacts
     FOR EACH ROW EXECUTE FUNCTION skill_system.hash_artifact();
@@ -237,6 +237,8 @@ CREATE TRIGGER trg_updated BEFORE UPDATE ON skill_system.agent_definitions
     FOR EACH ROW EXECUTE FUNCTION skill_system.keep_updated_at();
 CREATE TRIGGER skill_injections_guard BEFORE UPDATE ON skill_system.skill_injections
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns('times', 'last_injected_at');
+COMMENT ON TRIGGER skill_injections_guard ON skill_system.skill_injections IS
+'What was injected never changes; how often and when does. Fires at the origin.';
 -- Every change is audited, except rows that a restore brings back: those are older than its transaction.
 CREATE TRIGGER skill_system_audit_insert AFTER INSERT ON skill_system.agents
     FOR EACH ROW WHEN (NEW.created_at >= pg_catalog.now())
@@ -306,8 +308,8 @@ COMMENT ON FUNCTION skill_system.load_skill(text, text, text, boolean) IS
 'Tier 2: the full content of a skill, for a model that has selected it. In a conversation each content is returned once: the second time '
 'already_loaded is true and the content is NULL, unless force is true; changed content counts as new. Without a conversation nothing is '
 'written, so it also works on a standby. With a policy, effects that it does not allow raise 42501 as in enforce_policy(). Raises SK404 '
-'for an unknown skill, 55000 for one that is not enabled. Example: SELECT definition, body FROM skill_system.load_skill(''rrc_rule37'', '
-'''c-17'', ''dev'');';
+'for an unknown skill, 55000 for one that is not enabled. Task 5: Read a skill. Example: SELECT body FROM '
+'skill_system.load_skill(''pdf-forms'', policy_name => ''dev'');';
 
 CREATE TYPE skill_system.loaded_artifact AS (
     artifact_id text, skill_id uuid, name text, already_loaded boolean, content text, content_hash text, token_estimate integer);

@@ -8,11 +8,10 @@ COMMENT ON FUNCTION skill_system.register_skill(text, text, jsonb, text, text) I
 'Registers a SKILL.md, byte for byte, as a draft version of the skill named in its front matter; registering the same content again '
 'returns the same version. files maps paths to texts or {"base64": text}, at most 512 files and 16 MiB with SKILL.md. mode strict follows '
 'the specification of agentskills.io, lenient also accepts what clients still load, with name, that of the directory, for one that the '
-'file does not give; unknown fields are kept. Effects, id and version come '
-'from the block skill-manifest. An approved version remains the served one until the new one is approved with set_skill_status(). Raises '
-'22023 with the findings for an invalid SKILL.md, an unsafe path or an invalid namespace, 54000 above the limits. Example: SELECT * FROM '
-'skill_system.register_skill(E''---\nname: pdf-forms\ndescription: Fills PDF forms. Use when a form must be filled.\n---\n\n# Fill a '
-'form\n'');';
+'file does not give; unknown fields are kept. Effects, id and version come from the block skill-manifest. An approved version remains the '
+'served one until the new one is approved with set_skill_status(). Raises 22023 with the findings for an invalid SKILL.md, an unsafe path '
+'or an invalid namespace, 54000 above the limits. Task 6: Offer a skill, as a draft. Example: SELECT * FROM '
+'skill_system.register_skill(''<SKILL.md>'');';
 
 CREATE FUNCTION skill_system.validate_skill(source text, mode text DEFAULT 'strict', name text DEFAULT NULL)
     RETURNS TABLE (severity text, code text, field text, line integer, message text)

@@ -3,7 +3,7 @@
 CREATE FUNCTION skill_system.write_client_skill() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'skill_write_client_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.write_client_skill() IS
-'The INSTEAD OF trigger function of the views that create_client_schema() creates. Example: SELECT '
+'The INSTEAD OF trigger function of the views that create_client_schema() creates. Fires at the origin. Example: SELECT '
 'skill_system.create_client_schema(''skills_runtime'');';
 
 CREATE FUNCTION skill_system.create_client_schema(client text, schema_name text DEFAULT 'agent') RETURNS text

@@ -61,7 +61,7 @@ COMMENT ON FUNCTION skill_system.search_skills(text, text, text[], text, integer
 'if one is given. Each method ranks separately, and score is the sum of 1 / (60 + rank); matched lists the methods that found the skill. '
 'tags: only skills with at least one of them. With a policy, only skills whose effects it allows are returned. include_drafts: also '
 'skills that await approval. Raises 22023 when there is nothing to search for or an argument is out of bounds, 42704 for an unknown '
-'policy. Example: SELECT skill_name, description FROM skill_system.search_skills(''fill a pdf form'', policy_name => ''dev'');';
+'policy. Task 4: Find a skill. Example: SELECT * FROM skill_system.search_skills(''fill in forms'');';
 
 GRANT SELECT ON skill_system.skill_search, skill_system.skill_embeddings
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

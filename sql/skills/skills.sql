@@ -311,8 +311,8 @@ COMMENT ON FUNCTION skill_system.set_skill_status(text, text, text, text, text) 
 'UUID; version is 12 digits, must be given to approve, and is the served version by default otherwise. An approved version becomes the '
 'served one, unless the skill is pinned. With skill_system.signed_approvals on, approved needs the signature of a registered approver '
 'over skill_approval_text(). Raises SK404 and SK405 for what does not exist, SK403 for a missing or invalid signature, 22023 for another '
-'status or an approval without a version. Example: SELECT * FROM skill_system.set_skill_status(''pdf-forms'', ''approved'', '
-'''a1f1ae2c04f1'');';
+'status or an approval without a version. Task 20: Approve a skill. Example: SELECT * FROM skill_system.set_skill_status(''pdf-forms'', '
+'''approved'', ''<version>'');';
 
 CREATE FUNCTION skill_system.skill_approval_text(skill text, version text DEFAULT NULL) RETURNS text
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_approval_text' SET search_path = pg_catalog, pg_temp;

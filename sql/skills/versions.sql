@@ -162,36 +162,9 @@ COMMENT ON FUNCTION skill_system.skill_changes(text, text, integer) IS
 'max_rows outside of 1 to 10000. Example: SELECT action, skill_name, version, token FROM skill_system.skill_changes(''{"default":41}'', '
 '''default'');';
 
-CREATE VIEW skill_system.run_skill_versions WITH (security_invoker = true) AS
-SELECT e.tenant_id, e.run_id, e.id AS event_id, e.ts, e.payload ->> 'skill' AS skill, e.payload ->> 'operation' AS operation,
-    e.payload ->> 'status' AS status,
-    e.skill_version_id, e.payload ->> 'skill_version' AS version, v.semver, v.status AS version_status, v.skill_id, h.namespace,
-    h.skill_name
-FROM skill_system.run_events e
-LEFT JOIN skill_system.skill_versions v ON v.tenant_id OPERATOR(pg_catalog.=) e.tenant_id AND v.id OPERATOR(pg_catalog.=) e.skill_version_id
-LEFT JOIN skill_system.skill_heads h ON h.tenant_id OPERATOR(pg_catalog.=) v.tenant_id AND h.id OPERATOR(pg_catalog.=) v.skill_id
-WHERE e.skill_version_id IS NOT NULL;
-COMMENT ON VIEW skill_system.run_skill_versions IS
-'Steps of runs that used a registered skill, each with the exact version. For a version that was deleted permanently only its digits '
-'remain. Example: SELECT run_id, operation, status FROM skill_system.run_skill_versions WHERE version = ''1f0c9a3be4d2'';';
-COMMENT ON COLUMN skill_system.run_skill_versions.tenant_id IS 'Tenant of the run.';
-COMMENT ON COLUMN skill_system.run_skill_versions.run_id IS 'Number of the run.';
-COMMENT ON COLUMN skill_system.run_skill_versions.event_id IS 'Number of the event that is the step.';
-COMMENT ON COLUMN skill_system.run_skill_versions.ts IS 'When.';
-COMMENT ON COLUMN skill_system.run_skill_versions.skill IS 'The skill as the caller named it.';
-COMMENT ON COLUMN skill_system.run_skill_versions.operation IS 'Operation that was run.';
-COMMENT ON COLUMN skill_system.run_skill_versions.status IS 'Outcome: ok, error and the like.';
-COMMENT ON COLUMN skill_system.run_skill_versions.skill_version_id IS 'UUID of the version.';
-COMMENT ON COLUMN skill_system.run_skill_versions.version IS 'Its 12 digits.';
-COMMENT ON COLUMN skill_system.run_skill_versions.semver IS 'Its semantic version.';
-COMMENT ON COLUMN skill_system.run_skill_versions.version_status IS 'Its status now; NULL when it was deleted.';
-COMMENT ON COLUMN skill_system.run_skill_versions.skill_id IS 'UUID of the skill.';
-COMMENT ON COLUMN skill_system.run_skill_versions.namespace IS 'Namespace of the skill.';
-COMMENT ON COLUMN skill_system.run_skill_versions.skill_name IS 'Name of the skill.';
-
 GRANT USAGE ON TYPE skill_system.skill_resolution, skill_system.skill_change
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-GRANT SELECT ON skill_system.skill_dependencies, skill_system.skill_channels, skill_system.run_skill_versions
+GRANT SELECT ON skill_system.skill_dependencies, skill_system.skill_channels
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT EXECUTE ON FUNCTION
     skill_system.resolve_skill(text, text), skill_system.resolve_dependencies(text[]), skill_system.check_dependencies(text[]),

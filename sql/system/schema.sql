@@ -149,8 +149,18 @@ COMMENT ON FUNCTION skill_system.check_bounds() IS
 'Trigger function of every table of the extension but the audit trail, which has bounds in its signing trigger: rejects values of more '
 'than 32 MiB, and JSON of more than 16 MiB as text, 64 levels, 1048576 members and elements, or with numbers that a double cannot hold, '
 'with 54000; infinite times and days, those of other years than 1 to 9999, and texts of more than 1024 bytes in the columns that its '
-'arguments name, which are those of indexes, with 22023. To restore rows that are older than these '
-'bounds, set skill_system.allow_unprotected.';
+'arguments name, which are those of indexes, with 22023. To restore rows that are older than these bounds, set '
+'skill_system.allow_unprotected. Fires at the origin.';
+
+-- Trigger functions that several modules use.
+CREATE FUNCTION skill_system.keep_updated_at() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_keep_updated_at' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.keep_updated_at() IS
+'Trigger function of tables with a column updated_at: sets it to the time of the change. Fires at the origin.';
+CREATE FUNCTION skill_system.guard_columns() RETURNS trigger
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_columns' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.guard_columns() IS
+'Trigger function of tables whose rows are facts: rejects changes to any column except those in its arguments.';
 
 GRANT EXECUTE ON FUNCTION skill_system.current_tenant(), skill_system.uuid_v7()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

@@ -1,10 +1,12 @@
 //! What tells this log from any other.
 
+use std::sync::OnceLock;
+
 use skill_core::{Code, Fault};
 use skill_pg::cached::{Cached, Change};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Uuid, arg, sys};
+use skill_pg::{Oid, Uuid, arg, sys};
 
 use super::keys;
 use crate::locks;
@@ -15,6 +17,25 @@ thread_local! {
     static LOG_ID: Cached<u8, [u8; 16]> = const { Cached::new(c"audit_state", 1) };
 }
 
+/// Where the identity is kept a second time; the module that does so registers it.
+pub struct SecondPlace {
+    pub log_id: fn() -> Option<Uuid>,
+    /// Written by this database system in this database; `None` where nothing is written yet.
+    pub is_of: fn(system_identifier: i64, database: Oid) -> Option<bool>,
+}
+
+static SECOND_PLACE: OnceLock<SecondPlace> = OnceLock::new();
+
+/// Called when the library is loaded.
+pub fn register(place: SecondPlace) {
+    SECOND_PLACE.get_or_init(|| place);
+}
+
+/// When audit_state was emptied, nobody begins another log.
+fn second_log_id() -> Option<Uuid> {
+    SECOND_PLACE.get().and_then(|place| (place.log_id)())
+}
+
 /// To be called when something changes that the identity may depend on.
 pub fn notice(change: Change) {
     LOG_ID.with(|cache| cache.notice(change));
@@ -23,15 +44,16 @@ pub fn notice(change: Change) {
 pub fn log_id() -> Option<[u8; 16]> {
     let read = || {
         const SQL: &str = "SELECT log_id FROM skill_system.audit_state";
-        let find = |sql| spi::one::<Uuid>(sql, As::Owner, See::Latest, &[]);
-        find(SQL).or_else(|| sealed_log().and_then(find)).map(|id| *id.as_bytes()).ok_or(())
+        let first = spi::one::<Uuid>(SQL, As::Owner, See::Latest, &[]);
+        first.or_else(second_log_id).map(|id| *id.as_bytes()).ok_or(())
     };
     LOG_ID.with(|cache| cache.get_or_try_load(&0, read)).ok()
 }
 
-/// Where the state of the seal names the log: when audit_state was emptied, nobody begins another one.
-fn sealed_log() -> Option<&'static str> {
-    sys::find_relation(c"audit_seal_state").map(|_| "SELECT sealed_log_id FROM skill_system.audit_seal_state")
+/// The identity, when only the second place has it.
+pub fn lost_log_id() -> Option<Uuid> {
+    const LOST: &str = "SELECT NOT EXISTS (SELECT FROM skill_system.audit_state)";
+    if spi::one(LOST, As::Owner, See::Latest, &[]) == Some(true) { second_log_id() } else { None }
 }
 
 /// Something has been recorded here, now or before a restore.
@@ -41,14 +63,15 @@ pub fn has_identity() -> bool {
 
 /// The log began here, or was adopted here. False before the first record, and for what a restore has brought so far.
 pub fn is_of_this_server() -> bool {
-    const SQL: &str = "SELECT coalesce( \
-         (SELECT xmin::text::bigint = written_by & 4294967295 AND system_identifier = $1 AND database_oid = $2 \
-          FROM skill_system.audit_seal_state), \
-         (SELECT xmin::text::bigint = written_by & 4294967295 AND system_identifier = $1 AND database_oid = $2 \
-          FROM skill_system.audit_state), false)";
-    sys::cluster_identity().is_some_and(|(system, database, _)| {
-        spi::one(SQL, As::Owner, See::OwnWrites, &[arg(system as i64), arg(database)]) == Some(true)
-    })
+    const SQL: &str = "SELECT xmin::text::bigint = written_by & 4294967295 AND system_identifier = $1 AND database_oid = $2 \
+         FROM skill_system.audit_state";
+    let Some((system, database, _)) = sys::cluster_identity() else { return false };
+    let system = system as i64;
+    SECOND_PLACE
+        .get()
+        .and_then(|place| (place.is_of)(system, database))
+        .or_else(|| spi::one(SQL, As::Owner, See::OwnWrites, &[arg(system), arg(database)]))
+        .unwrap_or(false)
 }
 
 /// The identity, created now if this is the first record, together with the keyring.

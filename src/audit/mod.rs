@@ -5,7 +5,7 @@ pub mod bypass;
 pub mod denial;
 mod expected;
 mod guard;
-mod identity;
+pub mod identity;
 pub mod keys;
 mod partitions;
 pub mod protection;

@@ -4,7 +4,7 @@ use skill_core::audit::shipped;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::xact::attempt;
-use skill_pg::{Answer, Call, RowSet, Uuid, arg, pg_function, sys};
+use skill_pg::{Answer, Call, RowSet, arg, pg_function, sys};
 
 use super::bypass::{self, Bypass};
 use super::protection::SCRIPTS;
@@ -87,11 +87,8 @@ impl Repair<'_> {
         self.scripts.iter().filter(|statement| statement.starts_with(begin)).cloned().collect()
     }
 
-    /// The state of the seal has the identity, too.
     fn identity(&mut self) {
-        const LOST: &str = "SELECT sealed_log_id FROM skill_system.audit_seal_state \
-             WHERE NOT EXISTS (SELECT FROM skill_system.audit_state)";
-        let lost = attempt(|| Ok(spi::one::<Uuid>(LOST, As::Owner, See::Latest, &[])));
+        let lost = attempt(|| Ok(identity::lost_log_id()));
         if let Ok(Some(id)) = lost {
             let done = attempt(|| identity::write_identity(*id.as_bytes()));
             self.report("the identity of the log in audit_state", done);
@@ -176,7 +173,7 @@ impl Repair<'_> {
         }
         let policies = self.statements("CREATE POLICY ");
         // The part of the install script that may be repeated.
-        let is_lockdown = |sql: &&String| sql.starts_with("DO ") && sql.contains("ENABLE ALWAYS TRIGGER");
+        let is_lockdown = |sql: &&String| sql.starts_with("DO ") && sql.contains("CREATE POLICY %I");
         let lockdown: Vec<_> = self.scripts.iter().filter(is_lockdown).cloned().collect();
         let done = attempt(|| {
             found.iter().filter_map(|(_, sql)| sql.as_deref()).for_each(execute);

@@ -73,13 +73,19 @@ pub fn surplus_functions() -> Vec<(String, bool)> {
     spi::collect(SQL, As::Caller, See::Latest, &[wanted()])
 }
 
-/// Tables whose rows a sequence numbers, and the column.
-const NUMBERED: [(&str, &str); 4] =
-    [("policy_profiles", "id"), ("runs", "id"), ("run_events", "id"), ("rule_identifiers", "rule_key")];
+/// Tables whose rows a sequence numbers, the column and the sequence: what has nextval() as default.
+fn numbered() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    include_str!("structure.tsv").lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let ["default", table, column, value] = fields[..] else { return None };
+        let sequence = value.strip_prefix("nextval('skill_system.")?.strip_suffix("'::regclass)")?;
+        Some((table, column, sequence))
+    })
+}
 
 /// Sequences that would give numbers that rows have, and the statements that set them forward.
 pub fn late_sequences() -> Vec<(String, String)> {
-    let late = |(table, column): &(&str, &str)| {
+    let late = |(table, column, sequence)| {
         // One step for each tenant, by the key. What is higher was numbered by hand.
         let sql = format!(
             "WITH RECURSIVE t(tenant) AS ( \
@@ -88,10 +94,10 @@ pub fn late_sequences() -> Vec<(String, String)> {
                  WHERE t.tenant IS NOT NULL), \
              top(id) AS (SELECT max((SELECT max({column}) FROM skill_system.{table} x \
                  WHERE x.tenant_id = t.tenant AND x.{column} <= {MAX_IMPORTED_ID})) FROM t) \
-             SELECT 'sequence {table}_{column}_seq', format('SELECT setval(%L, %s)', 'skill_system.{table}_{column}_seq', id) \
-             FROM top WHERE id > coalesce(pg_sequence_last_value('skill_system.{table}_{column}_seq'), 0)"
+             SELECT 'sequence {sequence}', format('SELECT setval(%L, %s)', 'skill_system.{sequence}', id) \
+             FROM top WHERE id > coalesce(pg_sequence_last_value('skill_system.{sequence}'), 0)"
         );
         spi::first::<(String, String)>(Once(&sql), As::Owner, See::Latest, &[])
     };
-    NUMBERED.iter().filter_map(late).collect()
+    numbered().filter_map(late).collect()
 }

@@ -20,7 +20,7 @@ use skill_pg::error::OrRaise;
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::xact::End;
-use skill_pg::{Answer, Call, Event, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, sys};
+use skill_pg::{Call, Timestamptz, Uuid, arg};
 
 use crate::module::Module;
 use crate::{locks, settings};
@@ -104,30 +104,6 @@ fn lock_rules(mode: Mode) -> Result<(), Fault> {
         spi::execute(sql, As::Owner, See::OwnWrites, &[]);
     }
     Ok(())
-}
-
-pg_function!(keep_updated_at);
-/// BEFORE UPDATE: sets `updated_at`.
-fn keep_updated_at(call: &Call) -> Answer {
-    Ok(Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?
-        .proceed_with(&[(c"updated_at", arg(sys::clock_timestamp()))]))
-}
-
-pg_function!(guard_columns);
-/// BEFORE UPDATE: only the columns in the trigger's arguments may change.
-fn guard_columns(call: &Call) -> Answer {
-    let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?;
-    let allowed = trigger.arguments();
-    let changed: Vec<String> =
-        trigger.changed_columns().into_iter().filter(|column| !allowed.contains(column)).collect();
-    if changed.is_empty() {
-        return Ok(trigger.proceed());
-    }
-    Err(Fault::new(
-        Code::NotInPrerequisiteState,
-        format!("{} of a row of {} never changes", changed.join(", "), trigger.relation_name()),
-    )
-    .hint("Add a new row instead."))
 }
 
 /// A time that a caller gives, or none.

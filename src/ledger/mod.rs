@@ -14,12 +14,16 @@ mod state;
 mod tiles;
 mod verify;
 
+use crate::audit;
 use crate::module::Module;
 
 pub use proof::current_origin;
 
 pub const MODULE: Module = Module {
-    load: sealer::register,
+    load: || {
+        audit::identity::register(state::SECOND_PLACE);
+        sealer::register();
+    },
     transaction_ends: &[growth::at_transaction_end, sealer::at_transaction_end],
     health: &[
         ("keyring", health::keyring),

@@ -8,11 +8,25 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Oid, Timestamptz, Uuid, arg, columns, sys};
 
 use super::tiles::{HASH, ID};
+use crate::audit::identity::SecondPlace;
 
 /// What tells this log from any other, as the active snapshot sees it; `None` before the first record.
 pub fn log_id() -> Option<Uuid> {
     spi::one::<Uuid>("SELECT log_id FROM skill_system.audit_state", As::Caller, See::Statement, &[])
 }
+
+/// `audit_seal_state` names the log, too.
+pub const SECOND_PLACE: SecondPlace = SecondPlace {
+    log_id: || {
+        const SQL: &str = "SELECT sealed_log_id FROM skill_system.audit_seal_state";
+        sys::find_relation(c"audit_seal_state").and_then(|_| spi::one(SQL, As::Owner, See::Latest, &[]))
+    },
+    is_of: |system_identifier, database| {
+        const SQL: &str = "SELECT xmin::text::bigint = written_by & 4294967295 AND system_identifier = $1 AND database_oid = $2 \
+             FROM skill_system.audit_seal_state";
+        spi::one(SQL, As::Owner, See::OwnWrites, &[arg(system_identifier), arg(database)])
+    },
+};
 
 /// The top-level transaction of this session, if it has an id.
 pub fn own_transaction() -> Option<i64> {

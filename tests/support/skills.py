@@ -5,25 +5,6 @@ import json
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 
-TABLES = [
-    "skill_namespaces",
-    "skill_heads",
-    "skill_versions",
-    "skill_files",
-    "skill_history",
-    "skill_approvers",
-    "skill_dependencies",
-    "skill_channels",
-    "skill_search",
-    "skill_embeddings",
-    "agents",
-    "agent_definitions",
-    "skill_artifacts",
-    "skill_personas",
-    "skill_code_blocks",
-    "skill_injections",
-]
-
 
 def register(connection, source, namespace="default", approve=False, **arguments):
     """Registers a SKILL.md, and approves the version where that is wanted. Returns the row of register_skill()."""

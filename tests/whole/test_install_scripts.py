@@ -1,4 +1,5 @@
-"""sql/ORDER lists every install script once, and lockdown.sql refuses a schema that lacks what it must have."""
+"""sql/ORDER lists every install script once, scripts name what modules below theirs create, and lockdown.sql refuses a
+schema that lacks what it must have."""
 
 import re
 from pathlib import Path
@@ -6,11 +7,16 @@ from pathlib import Path
 import pytest
 from psycopg import errors
 
-SQL = Path(__file__).resolve().parents[2] / "sql"
+ROOT = Path(__file__).resolve().parents[2]
+SQL = ROOT / "sql"
+
+
+def order():
+    return [line for line in (SQL / "ORDER").read_text().splitlines() if line and not line.startswith("#")]
 
 
 def test_the_order_lists_every_file_once():
-    listed = [line for line in (SQL / "ORDER").read_text().splitlines() if line and not line.startswith("#")]
+    listed = order()
     # Next to the parts lie the upgrade scripts and the install scripts of released versions, which never change.
     files = [str(path.relative_to(SQL)) for path in SQL.rglob("*.sql") if path.parent not in (SQL / "releases", SQL)]
     files += [path.name for path in SQL.glob("*.sql") if not re.fullmatch(r"skill_system--.+--.+\.sql", path.name)]
@@ -26,6 +32,68 @@ def test_no_line_is_longer_than_140_characters():
         if len(line) > 140
     ]
     assert long == []
+
+
+# --- Which module names what of which.
+
+
+def created():
+    """Each object of the scripts: its kind and the module that creates it."""
+    create = re.compile(r"^CREATE (FUNCTION|TABLE|VIEW|TYPE) skill_system\.(\w+)", re.M)
+    return {
+        name: (kind, Path(script).parent.name)
+        for script in order()
+        for kind, name in create.findall((SQL / script).read_text())
+    }
+
+
+def may_use():
+    """Module to the modules below it, by the table of ARCHITECTURE.md."""
+    rows = re.findall(r"^\| (\w+) \| [^|]+ \| ([^|]+) \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
+    direct = {module: set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", used))) for module, used in rows}
+
+    def below(module):
+        return {module}.union(*(below(used) for used in direct[module]))
+
+    return {Path(script).parent.name: below(Path(script).parent.name) for script in order() if "/" in script}
+
+
+def names(text):
+    return set(re.findall(r"\bskill_system\.(\w+)", text))
+
+
+def without_comments(sql):
+    sql = re.sub(r"^COMMENT ON [^;']+ IS\s*(?:'(?:[^']|'')*'\s*)+;", "", sql, flags=re.M)
+    return re.sub(r"--[^\n]*", "", sql)
+
+
+def test_install_scripts_name_what_modules_below_them_create():
+    objects, allowed = created(), may_use()
+    assert len(objects) > 200 and set(allowed) == {module for _, module in objects.values()}
+    wrong = [
+        f"{script} names {name} of {objects[name][1]}"
+        for script in order()
+        for name in sorted(names(without_comments((SQL / script).read_text())) & set(objects))
+        if objects[name][1] not in allowed.get(Path(script).parent.name, {"system"})
+    ]
+    assert wrong == []
+
+
+def test_modules_read_tables_of_modules_below_them():
+    """What Rust code runs. Functions of other modules stand in hints, too."""
+    objects, allowed = created(), may_use()
+    wrong = [
+        f"{path.relative_to(ROOT)} names {name} of {objects[name][1]}"
+        for module in allowed
+        for path in (ROOT / "src" / module).rglob("*")
+        if path.suffix in (".rs", ".sql")
+        for name in sorted(names(re.sub(r"^\s*(?://|--).*", "", path.read_text(), flags=re.M)) & set(objects))
+        if objects[name][0] in ("TABLE", "VIEW") and objects[name][1] not in allowed[module]
+    ]
+    assert wrong == []
+
+
+# --- What lockdown.sql does.
 
 
 def lock_down(db, change):
@@ -62,11 +130,6 @@ COMMENT = "; COMMENT ON TABLE skill_system.t IS 'A table.'"
             "CREATE VIEW skill_system.v AS SELECT 1 AS x; COMMENT ON VIEW skill_system.v IS 'A view.'",
             "view v is not a security_invoker view",
         ),
-        (
-            "CREATE FUNCTION skill_system.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END';"
-            " COMMENT ON FUNCTION skill_system.f() IS 'A function.'",
-            "trigger function f is neither in the list of ENABLE ALWAYS nor in that of ORIGIN",
-        ),
     ],
 )
 def test_lockdown_refuses(db, change, problem):
@@ -83,8 +146,13 @@ def test_lockdown_protects_a_new_table_and_can_be_repeated(db):
         db.execute(
             "CREATE TABLE skill_system.t (tenant_id text PRIMARY KEY); COMMENT ON TABLE skill_system.t IS 'A table.';"
             "ALTER EXTENSION skill_system ADD TABLE skill_system.t; GRANT SELECT ON skill_system.t TO PUBLIC;"
-            "CREATE TRIGGER no_change BEFORE UPDATE ON skill_system.t"
-            " FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change()"
+            "CREATE FUNCTION skill_system.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END';"
+            "COMMENT ON FUNCTION skill_system.f() IS 'A function.';"
+            "CREATE TRIGGER new BEFORE UPDATE ON skill_system.t FOR EACH ROW EXECUTE FUNCTION skill_system.f();"
+            "CREATE TRIGGER origin BEFORE UPDATE ON skill_system.t"
+            " FOR EACH ROW EXECUTE FUNCTION skill_system.keep_updated_at();"
+            "CREATE TRIGGER origin_by_comment BEFORE UPDATE ON skill_system.t FOR EACH ROW EXECUTE FUNCTION skill_system.f();"
+            "COMMENT ON TRIGGER origin_by_comment ON skill_system.t IS 'Fires at the origin.'"
         )
         script = (SQL / "lockdown.sql").read_text()
         for _ in range(2):
@@ -99,4 +167,4 @@ def test_lockdown_protects_a_new_table_and_can_be_repeated(db):
             " (SELECT array_agg(polname::text ORDER BY polname) FROM pg_policy WHERE polrelid = c.oid),"
             " (SELECT array_agg(tgname || ' ' || tgenabled::text ORDER BY tgname) FROM pg_trigger WHERE tgrelid = c.oid)"
             " FROM pg_class c WHERE oid = 'skill_system.t'::regclass"
-        ).fetchone() == (True, False, ["auditor", "tenant"], ["a_bounds O", "no_change A"])
+        ).fetchone() == (True, False, ["auditor", "tenant"], ["a_bounds O", "new A", "origin O", "origin_by_comment O"])
