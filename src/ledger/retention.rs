@@ -308,13 +308,13 @@ struct Retirement<'c> {
 }
 
 impl Retirement<'_> {
-    fn push(&mut self, step: &str, retired: Option<&Content>, detail: &str) {
+    fn push(&mut self, step: &str, retired: Option<&Content>, outcome: &str) {
         self.rows.push(&[
             arg(step),
             arg(&self.month.partition),
             arg(retired.map(|retired| retired.count as i64)),
             arg(retired.map(|retired| &retired.root)),
-            arg(detail),
+            arg(outcome),
         ]);
     }
 }

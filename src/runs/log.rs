@@ -2,6 +2,7 @@
 
 use const_format::concatcp;
 use skill_core::error::shorten;
+use skill_core::input::sentence;
 use skill_core::jsonb::Member;
 use skill_core::limits::check_past;
 use skill_core::runs::{
@@ -331,7 +332,7 @@ fn log_events(call: &Call) -> Answer {
     // As text: a number beyond a double would make the parser raise.
     let text = spi::one::<String>("SELECT $1::text", As::Caller, See::OwnWrites, std::slice::from_ref(&events));
     let parsed = serde_json::from_str(&text.unwrap_or_default()).map_err(|error| {
-        Fault::new(Code::InvalidParameterValue, "could not parse events").detail(format!("{error}."))
+        Fault::new(Code::InvalidParameterValue, "could not parse events").detail(sentence(&error.to_string()))
     })?;
     let Events { count, has_step, has_time } = check_events(&parsed)?;
     if has_step {

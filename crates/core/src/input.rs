@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Code, Fault};
+use crate::error::{Code, Fault, shorten};
 use crate::interrupt;
 use crate::limits::{Bounds, LimitError, MAX_JSON_DEPTH, check_value};
 
@@ -13,6 +13,22 @@ pub const MAX_JSON_BYTES: usize = 1 << 20;
 /// The error for an invalid value of an argument.
 pub fn invalid(message: impl Into<String>) -> Fault {
     Fault::new(Code::InvalidParameterValue, message)
+}
+
+/// What another library reports, as a sentence for a DETAIL.
+pub fn sentence(text: &str) -> String {
+    let text = text.trim();
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let end = if text.ends_with(['.', '…']) { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
+}
+
+/// Why a regular expression is not valid: the last line of what its parser draws.
+pub fn invalid_pattern(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    sentence(&shorten(last.strip_prefix("error: ").unwrap_or(last)))
 }
 
 /// Parses untrusted JSON, with its size and depth bounded.
@@ -31,7 +47,7 @@ pub fn parse_json(what: &str, text: &str) -> Result<Value, Fault> {
             too_deep()
         } else {
             invalid(format!("could not parse {what}"))
-                .detail(format!("{error}."))
+                .detail(sentence(&error))
                 .hint("Numbers beyond what a double holds must be written as text.")
         }
     })?;
@@ -65,7 +81,7 @@ pub fn parse_choice<'a>(what: &str, value: Option<&'a str>, words: &[&str]) -> R
     if words.contains(&value) {
         return Ok(value);
     }
-    Err(invalid(format!("invalid value for {what}: \"{}\"", crate::error::shorten(value)))
+    Err(invalid(format!("invalid value for {what}: \"{}\"", shorten(value)))
         .hint(format!("Use one of {}.", words.join(", "))))
 }
 

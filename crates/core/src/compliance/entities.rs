@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Fault;
 use crate::error::shorten;
-use crate::input::invalid;
+use crate::input::{invalid, invalid_pattern};
 use crate::interrupt;
 
 /// Longest pattern of a preset, in bytes.
@@ -106,8 +106,7 @@ impl Preset {
         let compile = |pattern: &str| {
             let built = RegexBuilder::new(pattern).size_limit(1 << 20).dfa_size_limit(1 << 20).nest_limit(50).build();
             built.map_err(|error| {
-                invalid("the pattern is not a valid regular expression")
-                    .detail(shorten(&error.to_string().replace('\n', " ")))
+                invalid("the pattern is not a valid regular expression").detail(invalid_pattern(&error))
             })
         };
         // Alone first: unbalanced parentheses would end the group below.

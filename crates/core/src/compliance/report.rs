@@ -6,7 +6,7 @@ use minijinja::{AutoEscape, Environment, State, UndefinedBehavior};
 use serde_json::Value;
 
 use crate::error::{Code, Fault};
-use crate::input::parse_choice;
+use crate::input::{parse_choice, sentence};
 use crate::interrupt;
 
 /// Formats of a report.
@@ -82,8 +82,9 @@ pub fn render(format: Option<&str>, mut data: Value) -> Result<String, Fault> {
         return Ok(data.to_string());
     }
     time_line(&mut data);
-    let broken =
-        |error: minijinja::Error| Fault::new(Code::Internal, "could not render the report").detail(error.to_string());
+    let broken = |error: minijinja::Error| {
+        Fault::new(Code::Internal, "could not render the report").detail(sentence(&error.to_string()))
+    };
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(broken)?);

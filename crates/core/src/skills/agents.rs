@@ -199,7 +199,7 @@ pub fn check_agent(agent: &Agent, skills: &Skills) -> Vec<Finding> {
             "unreadable_skills",
             "",
             format!("not all skills of agent \"{}\" are texts", agent.key),
-            "skills in config is an array of names.",
+            "The member skills of config must be an array of names.",
         );
     }
     if let Some(persona) = agent.persona_key.as_deref() {

@@ -9,6 +9,7 @@ use super::slug::fits;
 pub use super::slug::{MAX_DESCRIPTION, MAX_NAME};
 use super::values::{gather, outside_parentheses, words};
 use crate::error::{Code, Fault, shorten};
+use crate::input::sentence;
 use crate::interrupt;
 use crate::unicode::{SuspiciousChar, nfkc, suspicious_char, without_flags};
 
@@ -92,7 +93,7 @@ impl Document {
 fn format_finding(finding: &Finding) -> String {
     let line = finding.line.map(|line| format!("line {line}: ")).unwrap_or_default();
     let field = finding.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
-    format!("{line}{field}{} ({})", finding.message, finding.code)
+    sentence(&format!("{line}{field}{} ({})", finding.message, finding.code))
 }
 
 pub fn read(source: &str, mode: Mode) -> Document {
@@ -257,8 +258,14 @@ fn add_manifest(skill: &mut Skill, manifest: Option<Manifest>, findings: &mut Fi
 
 fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
     // The first line of the file is the fence.
-    let mut refused = |refusal: Refusal, hint: &str| {
-        findings.add(Severity::Error, refusal.code, None, Some(refusal.line + 1), format!("{}{hint}", refusal.message));
+    let mut refused = |refusal: Refusal, advice: &str| {
+        findings.add(
+            Severity::Error,
+            refusal.code,
+            None,
+            Some(refusal.line + 1),
+            format!("{}{advice}", refusal.message),
+        );
         None
     };
     let refusal = match frontmatter::parse(yaml) {

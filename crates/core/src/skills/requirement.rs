@@ -6,7 +6,7 @@ use semver::{Version, VersionReq};
 
 use crate::error::Fault;
 use crate::error::shorten;
-use crate::input::invalid;
+use crate::input::{invalid, sentence};
 
 /// Longest requirement, in bytes.
 const MAX_REQUIREMENT: usize = 200;
@@ -78,7 +78,7 @@ impl Range {
             return Err(bad(format!("It is longer than {MAX_REQUIREMENT} bytes.")));
         }
         let text = text.trim();
-        let allowed = VersionReq::parse(text).map_err(|error| bad(format!("{error}.")))?;
+        let allowed = VersionReq::parse(text).map_err(|error| bad(sentence(&error.to_string())))?;
         Ok(Range { text: text.to_owned(), exact: Version::parse(text).ok(), allowed })
     }
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::Status;
 use crate::error::{Code, Fault, shorten};
-use crate::input::{invalid, optional};
+use crate::input::{invalid, invalid_pattern, optional};
 use crate::interrupt;
 
 /// Namespace of callers that name none.
@@ -373,12 +373,9 @@ fn pattern(text: &str) -> Result<Regex, Fault> {
         regex::Error::CompiledTooBig(_) => {
             Fault::new(Code::ProgramLimitExceeded, "name_pattern is too large").hint("Use smaller repetitions.")
         }
-        error => {
-            let last = error.to_string().lines().last().unwrap_or_default().to_owned();
-            invalid("name_pattern is not a valid regular expression")
-                .detail(last)
-                .hint("It cannot have look-around or back-references.")
-        }
+        error => invalid("name_pattern is not a valid regular expression")
+            .detail(invalid_pattern(&error))
+            .hint("It cannot have look-around or back-references."),
     })
 }
 
