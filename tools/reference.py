@@ -177,7 +177,7 @@ def functions_page():
 
 
 def signature(function):
-    """One argument per line when there are many."""
+    """One argument per line when it has many."""
     arguments = function["arguments"]
     if len(arguments) > 80:
         parts = re.split(r", (?=(?:VARIADIC |OUT |INOUT )?[a-z_0-9]+ [a-z])", arguments)

@@ -12,7 +12,7 @@ CREATE TABLE skill_system.audit_state (
 COMMENT ON TABLE skill_system.audit_state IS
 'Identity of this audit log, created with its first record. Part of the signed bytes of every record, so that a record of another log is '
 'not valid here. One row for the whole database. Read it with SELECT log_id FROM skill_system.audit_state;';
-COMMENT ON COLUMN skill_system.audit_state.only_one IS 'Always true: there is one row.';
+COMMENT ON COLUMN skill_system.audit_state.only_one IS 'Always true: the table has one row.';
 COMMENT ON COLUMN skill_system.audit_state.log_id IS 'The log''s UUID.';
 COMMENT ON COLUMN skill_system.audit_state.created_at IS 'When the first record was written.';
 COMMENT ON COLUMN skill_system.audit_state.system_identifier IS

@@ -192,7 +192,7 @@ COMMENT ON FUNCTION skill_system.install_validation_presets() IS
 CREATE FUNCTION skill_system.validate_entity(type_key text, data jsonb) RETURNS TABLE (field text, code text, message text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_validate_entity' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.validate_entity(text, jsonb) IS
-'Problems of an entity, one row each, no rows if there are none. Call it before storing or filing anything about an entity. Codes: '
+'Problems of an entity, one row each, no rows if none exist. Call it before storing or filing anything about an entity. Codes: '
 'required, wrong_type, not_an_option, invalid_format, unknown_field, relationship_required, relationship_not_allowed, too_many_related. '
 'Raises 42704 for an unknown type, 22023 when data is not an object, 54000 when it is too large or too deep. Example: SELECT * FROM '
 'skill_system.validate_entity(''well'', ''{"api_number": "42-501-20130"}'');';

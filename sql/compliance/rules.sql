@@ -76,7 +76,7 @@ COMMENT ON COLUMN skill_system.rule_versions.rule_domain IS
 COMMENT ON COLUMN skill_system.rule_versions.rule_identifier IS 'Key of the rule in its tenant, for example SWR_37.';
 COMMENT ON COLUMN skill_system.rule_versions.version IS 'Counts from 1 without gaps for each rule.';
 COMMENT ON COLUMN skill_system.rule_versions.effective_date IS 'First day in force.';
-COMMENT ON COLUMN skill_system.rule_versions.superseded_date IS 'First day of its successor; NULL if there is none yet.';
+COMMENT ON COLUMN skill_system.rule_versions.superseded_date IS 'First day of its successor; NULL if none exists yet.';
 COMMENT ON COLUMN skill_system.rule_versions.source IS 'rrc_ingestion, rule_monitor_agent, manual or docket_hearing.';
 COMMENT ON COLUMN skill_system.rule_versions.source_reference IS 'Citation, docket number or URL.';
 COMMENT ON COLUMN skill_system.rule_versions.rule_data IS 'The rule''s parameters, a JSON object.';
@@ -157,7 +157,7 @@ BEGIN ATOMIC
         AND v.effective_date <= rule_as_of.as_of AND (v.superseded_date IS NULL OR v.superseded_date > rule_as_of.as_of);
 END;
 COMMENT ON FUNCTION skill_system.rule_as_of(text, date) IS
-'The version of a rule that was, is or will be in force on a day (default: today in UTC); no row if there is none. Example: SELECT '
+'The version of a rule that was, is or will be in force on a day (default: today in UTC); no row if none exists. Example: SELECT '
 'version, rule_data FROM skill_system.rule_as_of(''SWR_37'', ''2025-06-30'');';
 
 CREATE TYPE skill_system.json_difference AS (patch jsonb, lines text[]);

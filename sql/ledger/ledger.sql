@@ -27,7 +27,7 @@ WITH (autovacuum_analyze_threshold = 2000000000, autovacuum_vacuum_threshold = 1
 COMMENT ON TABLE skill_system.audit_seal_state IS
 'How far the audit trail is sealed, and by which server. One row, created by the first seal_audit(). Read it with SELECT tree_size, '
 'sealed_at FROM skill_system.audit_seal_state;';
-COMMENT ON COLUMN skill_system.audit_seal_state.only_one IS 'Always true: there is one row.';
+COMMENT ON COLUMN skill_system.audit_seal_state.only_one IS 'Always true: the table has one row.';
 COMMENT ON COLUMN skill_system.audit_seal_state.incarnation IS
 'Part of the origin of checkpoints; adopt_log() raises it when sealed records were lost.';
 COMMENT ON COLUMN skill_system.audit_seal_state.tree_size IS 'Number of leaves: every sealed record is one.';
@@ -153,7 +153,7 @@ COMMENT ON FUNCTION skill_system.adopt_log(text, text) IS
 'Lets sealing continue after a restore, copy, promotion, point-in-time recovery or pg_upgrade. Rebuilds the tree from its leaves and '
 'compares; pass the newest checkpoint held outside of this database, so that a loss is detected. The log continues if it contains that '
 'checkpoint; otherwise it opens a new incarnation and records the loss. Records that are not sealed yet are sealed now. Writes '
-'audit.log_adopted. Raises 55000 when there is nothing to adopt or the tree is damaged. Example: SELECT * FROM '
+'audit.log_adopted. Raises 55000 when nothing is to be adopted or the tree is damaged. Example: SELECT * FROM '
 'skill_system.adopt_log(''moved to a new server'');';
 
 CREATE FUNCTION skill_system.audit_checkpoint() RETURNS text
@@ -206,7 +206,7 @@ CREATE FUNCTION skill_system.verify_audit(since timestamptz DEFAULT '-infinity',
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_verify_audit';
 COMMENT ON FUNCTION skill_system.verify_audit(timestamptz, timestamptz, bigint) IS
 'Checks the audit trail: every record against its signature and its leaf, leaves against tiles, tiles against the stored checkpoints, the '
-'map both ways, the key indexes, and whether the protection is in place. One row per problem, no rows if there are none; the number of '
+'map both ways, the key indexes, and whether the protection is in place. One row per problem, no rows if none exist; the number of '
 'records covered comes as an INFO message, progress as NOTICE and in audit_verify_progress. With since and until only the records of that '
 'time (created_at); with since_checkpoint only what was sealed after that tree size, which also resumes an interrupted verification. '
 'Compare a checkpoint held by another party with skill-verify: this function can only compare with those stored here. Task 30: Is the '

@@ -57,7 +57,7 @@ COMMENT ON COLUMN skill_system.audit_retirements.root_hash IS 'RFC 6962 root of 
 COMMENT ON COLUMN skill_system.audit_retirements.policy_reference IS 'The retention rule, as given by the two persons.';
 COMMENT ON COLUMN skill_system.audit_retirements.requested_by IS 'Login role of the first person.';
 COMMENT ON COLUMN skill_system.audit_retirements.approved_by IS 'Login role of the second person.';
-COMMENT ON COLUMN skill_system.audit_retirements.checkpoint_size IS 'Size of the newest checkpoint at that time; NULL when there was none.';
+COMMENT ON COLUMN skill_system.audit_retirements.checkpoint_size IS 'Size of the newest checkpoint at that time; NULL when none existed.';
 COMMENT ON COLUMN skill_system.audit_retirements.retired_at IS 'When.';
 
 CREATE VIEW skill_system.audit_legal_holds WITH (security_invoker = true) AS

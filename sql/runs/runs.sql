@@ -275,7 +275,7 @@ COMMENT ON COLUMN skill_system.run_stats.day IS 'Day of UTC on which the steps w
 COMMENT ON COLUMN skill_system.run_stats.count IS 'Completed steps, cancelled ones and those without a status included.';
 COMMENT ON COLUMN skill_system.run_stats.succeeded IS 'Steps with status ok.';
 COMMENT ON COLUMN skill_system.run_stats.failed IS 'Steps with status error.';
-COMMENT ON COLUMN skill_system.run_stats.success_rate IS 'succeeded / (succeeded + failed); NULL when there are none of either.';
+COMMENT ON COLUMN skill_system.run_stats.success_rate IS 'succeeded / (succeeded + failed); NULL when none exist of either.';
 COMMENT ON COLUMN skill_system.run_stats.success_rate_low IS 'Lower end of the 95 percent interval of the rate, by Wilson.';
 COMMENT ON COLUMN skill_system.run_stats.success_rate_high IS 'Upper end of the 95 percent interval of the rate, by Wilson.';
 COMMENT ON COLUMN skill_system.run_stats.p50_duration_ms IS 'Median of duration_ms, interpolated.';
@@ -368,7 +368,7 @@ COMMENT ON COLUMN skill_system.runs_in_progress.started_at IS 'When it began.';
 COMMENT ON COLUMN skill_system.runs_in_progress.created_at IS 'When its row was written.';
 COMMENT ON COLUMN skill_system.runs_in_progress.steps IS 'Completed steps so far.';
 COMMENT ON COLUMN skill_system.runs_in_progress.last_activity_at IS
-'Time of its last event up to now, or of its start when there is none.';
+'Time of its last event up to now, or of its start when none exists.';
 COMMENT ON COLUMN skill_system.runs_in_progress.silent_for IS 'Time since last_activity_at.';
 
 CREATE VIEW skill_system.stuck_runs WITH (security_invoker = true) AS
@@ -386,7 +386,7 @@ COMMENT ON COLUMN skill_system.stuck_runs.status IS 'queued or running.';
 COMMENT ON COLUMN skill_system.stuck_runs.started_at IS 'When it began.';
 COMMENT ON COLUMN skill_system.stuck_runs.created_at IS 'When its row was written.';
 COMMENT ON COLUMN skill_system.stuck_runs.steps IS 'Completed steps so far.';
-COMMENT ON COLUMN skill_system.stuck_runs.last_activity_at IS 'Time of its last event, or of its start when there is none.';
+COMMENT ON COLUMN skill_system.stuck_runs.last_activity_at IS 'Time of its last event, or of its start when none exists.';
 COMMENT ON COLUMN skill_system.stuck_runs.silent_for IS 'Time since last_activity_at.';
 
 CREATE FUNCTION skill_system.run_otlp(run_id bigint) RETURNS jsonb

@@ -297,7 +297,7 @@ CREATE TYPE skill_system.loaded_skill AS (
     skill_id uuid, skill text, name text, version text, context_mode text, already_loaded boolean, definition jsonb, body text,
     personas jsonb, code_blocks jsonb, artifacts jsonb, token_estimate integer, content_hash text);
 COMMENT ON TYPE skill_system.loaded_skill IS
-'Result of load_skill(). definition: tier2_definition; body: that of the current version, if there is no definition. personas, '
+'Result of load_skill(). definition: tier2_definition; body: that of the current version, without a definition. personas, '
 'code_blocks, artifacts: arrays; of code blocks those that the model may see, of artifacts {id, name, token_estimate}. token_estimate: '
 'tokens of all of it. already_loaded: the conversation already has it, so the content is NULL.';
 CREATE FUNCTION skill_system.load_skill(skill text, conversation_id text DEFAULT NULL, policy_name text DEFAULT NULL,
@@ -334,14 +334,14 @@ CREATE FUNCTION skill_system.check_integrity()
     RETURNS TABLE (severity text, code text, subject text, reference text, message text, hint text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_check_integrity' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.check_integrity() IS
-'Unresolved references, one row each, no rows if there are none: unknown_root_skill, unknown_skill, inactive_skill, unknown_persona and '
+'Unresolved references, one row each, no rows if none exist: unknown_root_skill, unknown_skill, inactive_skill, unknown_persona and '
 'unreadable_skills of active agents, unknown_artifact of skills, content_mismatch of artifacts. severity is warning, or error with '
 'skill_system.integrity_fail_loud on. Example: SELECT * FROM skill_system.check_integrity();';
 CREATE FUNCTION skill_system.assert_integrity() RETURNS integer
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_assert_integrity' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_integrity() IS
 'check_integrity() for the start of a service: returns the number of findings and reports the first ones in a WARNING; with '
-'skill_system.integrity_fail_loud on it raises P0004 when there are any. Example: SET skill_system.integrity_fail_loud = on; SELECT '
+'skill_system.integrity_fail_loud on it raises P0004 when any exist. Example: SET skill_system.integrity_fail_loud = on; SELECT '
 'skill_system.assert_integrity();';
 
 GRANT USAGE ON TYPE skill_system.loaded_skill, skill_system.loaded_artifact

@@ -4,7 +4,7 @@ CREATE FUNCTION skill_system.available_skills_prompt(namespace text DEFAULT 'def
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_available_skills_prompt' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.available_skills_prompt(text, text) IS
 'The block <available_skills> for a system prompt: name, description and location of each enabled skill, with HTML escapes; an empty '
-'string if there are none. With a policy only skills that check_skill() allows are in it; an unknown policy allows none. Skills with '
+'string if none exist. With a policy only skills that check_skill() allows are in it; an unknown policy allows none. Skills with '
 'disable-model-invocation: true in their front matter are left out. Raises 22023 for an invalid namespace. Example: SELECT '
 'skill_system.available_skills_prompt(''default'', ''dev'');';
 
@@ -25,14 +25,14 @@ COMMENT ON FUNCTION skill_system.export_skill_archive(text, text) IS
 'length(skill_system.export_skill_archive(''pdf-forms''));';
 
 CREATE FUNCTION skill_system.mcp_skills_list(
-        cursor text DEFAULT NULL, page_size integer DEFAULT 100, namespace text DEFAULT 'default', policy_name text DEFAULT NULL)
+        cursor text DEFAULT NULL, max_rows integer DEFAULT 100, namespace text DEFAULT 'default', policy_name text DEFAULT NULL)
     RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_mcp_skills_list' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.mcp_skills_list(text, integer, text, text) IS
 'Result of the method skills/list of MCP (extension io.modelcontextprotocol/skills): skills with uri, frontmatter and resources, ttlMs, '
-'cacheScope, and nextCursor if there are more, to be passed as cursor. page_size is 1 to 500. Front matter fields outside of the '
+'cacheScope, and nextCursor if more follow, to be passed as cursor. max_rows is 1 to 500. Front matter fields outside of the '
 'specification are omitted, since clients reject a whole page for one invalid entry. Serve resources/read from export_skill_files(). '
-'Raises 22023 for an invalid cursor, page_size or namespace. Example: SELECT skill_system.mcp_skills_list(page_size => 10);';
+'Raises 22023 for an invalid cursor, max_rows or namespace. Example: SELECT skill_system.mcp_skills_list(max_rows => 10);';
 
 CREATE FUNCTION skill_system.mcp_skills_get(uri text, policy_name text DEFAULT NULL) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_mcp_skills_get' SET search_path = pg_catalog, pg_temp;

@@ -17,7 +17,7 @@ CREATE FUNCTION skill_system.validate_skill(source text, mode text DEFAULT 'stri
     RETURNS TABLE (severity text, code text, field text, line integer, message text)
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_validate_skill' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.validate_skill(text, text, text) IS
-'What register_skill() would report for a SKILL.md, one row per finding; no rows if there are none. severity is error (would be '
+'What register_skill() would report for a SKILL.md, one row per finding; no rows if none exist. severity is error (would be '
 'rejected), warning (should be reviewed) or note; code is stable. Stores nothing. Raises 22023 for another mode, 54000 for a source of '
 'more than 16 MiB. Example: SELECT * FROM skill_system.validate_skill(E''---\nname: PDF\ndescription: Use when: asked\n---\n'');';
 

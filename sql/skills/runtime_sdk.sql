@@ -47,7 +47,7 @@ CREATE FUNCTION skill_system.preflight_skills(config jsonb)
     RETURNS TABLE (code text, level text, message text, path text, details jsonb)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_preflight_skills' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.preflight_skills(jsonb) IS
-'Problems of a configuration of skills-runtime-sdk (all of it, or its part skills), with the client''s codes; no rows if there are none. '
+'Problems of a configuration of skills-runtime-sdk (all of it, or its part skills), with the client''s codes; no rows if none exist. '
 'CLI_CONFIG_INVALID is what the client''s schema rejects. The client''s exit code is 10 with any row of level error, 12 with warnings '
 'only, else 0. Checks only the configuration. Raises 54000 for more than 1 MiB. Example: SELECT code, path FROM '
 'skill_system.preflight_skills(''{"spaces": [{"id": "s1", "namespace": "team:pdf", "sources": ["pg"]}], "sources": []}'');';
@@ -81,8 +81,8 @@ COMMENT ON FUNCTION skill_system.register_skill_bundle(text, bytea, text) IS
 CREATE FUNCTION skill_system.skill_bundle(skill text, version text DEFAULT NULL) RETURNS bytea
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_bundle' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_bundle(text, text) IS
-'The actions/ and references/ of a version, by default of the served one, as a zip; the same files give the same bytes. NULL if there are '
-'none. Raises SK404 and SK405 for what does not exist, 54000 when the zip exceeds 1 MiB. Example: SELECT '
+'The actions/ and references/ of a version, by default of the served one, as a zip; the same files give the same bytes. NULL without '
+'them. Raises SK404 and SK405 for what does not exist, 54000 when the zip exceeds 1 MiB. Example: SELECT '
 'pg_catalog.sha256(skill_system.skill_bundle(''pdf-forms''));';
 
 CREATE FUNCTION skill_system.redis_export(key_prefix text, namespace text DEFAULT NULL) RETURNS SETOF text

@@ -60,7 +60,7 @@ COMMENT ON FUNCTION skill_system.search_skills(text, text, text[], text, integer
 'without operators also skills with some of the words), by name, by tags, by similar spelling if pg_trgm is installed, and by embedding '
 'if one is given. Each method ranks separately, and score is the sum of 1 / (60 + rank); matched lists the methods that found the skill. '
 'tags: only skills with at least one of them. With a policy, only skills whose effects it allows are returned. include_drafts: also '
-'skills that await approval. Raises 22023 when there is nothing to search for or an argument is out of bounds, 42704 for an unknown '
+'skills that await approval. Raises 22023 when nothing is searched for or an argument is out of bounds, 42704 for an unknown '
 'policy. Task 4: Find a skill. Example: SELECT * FROM skill_system.search_skills(''fill in forms'');';
 
 GRANT SELECT ON skill_system.skill_search, skill_system.skill_embeddings

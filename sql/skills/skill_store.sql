@@ -50,7 +50,7 @@ COMMENT ON FUNCTION skill_system.skill_store_update_status(text, text, text, tex
 'previous_status. Approved needs version, unless skill_system.single_user_store is on. The header "# Status:" is rewritten, so body, '
 'content_hash and version change; a body with a valid signature is approved unchanged where accept_store_signatures() is on. Raises 22023 '
 'unless status is Draft, Approved or Disabled, SK404 (SkillNotFoundError), SK405 (VersionNotFoundError), SK403 (ApprovalRejectedError) '
-'when the caller may not approve, version is missing or, with skill_system.signed_approvals on, there is no valid signature, SK409 '
+'when the caller may not approve, version is missing or, with skill_system.signed_approvals on, a valid signature is missing, SK409 '
 '(StorageConflictError) when the caller may not change what was decided. Example: SELECT '
 'skill_system.skill_store_update_status(''hello'', ''Approved'', version => ''0d53f1dbd1e6'');';
 

@@ -135,7 +135,7 @@ COMMENT ON COLUMN skill_system.skill_versions.digest IS
 'SHA-256.';
 COMMENT ON COLUMN skill_system.skill_versions.content_hash IS 'SHA-256 of the body''s bytes, 64 hexadecimal digits.';
 COMMENT ON COLUMN skill_system.skill_versions.semver IS
-'Semantic version from the manifest, or from metadata.version of the front matter; NULL if there is none.';
+'Semantic version from the manifest, or from metadata.version of the front matter; NULL if none exists.';
 COMMENT ON COLUMN skill_system.skill_versions.status IS 'draft, approved or disabled; skill_history has the changes.';
 COMMENT ON COLUMN skill_system.skill_versions.body IS 'The text as it came, byte for byte.';
 COMMENT ON COLUMN skill_system.skill_versions.body_size IS 'Bytes of the body.';
@@ -144,7 +144,7 @@ COMMENT ON COLUMN skill_system.skill_versions.about IS
 COMMENT ON COLUMN skill_system.skill_versions.frontmatter IS
 'The front matter of a SKILL.md, every scalar as text; NULL for other formats.';
 COMMENT ON COLUMN skill_system.skill_versions.manifest IS
-'The skill-manifest block: id, version, capabilities, effects, operations; NULL if there is none.';
+'The skill-manifest block: id, version, capabilities, effects, operations; NULL if none exists.';
 COMMENT ON COLUMN skill_system.skill_versions.created_at IS 'When it was registered first.';
 COMMENT ON COLUMN skill_system.skill_versions.created_by IS 'Who registered it first.';
 COMMENT ON COLUMN skill_system.skill_versions.review_id IS

@@ -84,7 +84,7 @@ fn qualified(name: &CStr) -> String {
     format!("skill_system.{}", sys::quote_identifier(&name.to_string_lossy()))
 }
 
-/// Protection is in force: there is a log, and neither the extension itself nor a superuser who has set
+/// Protection is in force: a log exists, and neither the extension itself nor a superuser who has set
 /// allow_unprotected is changing it. Before the first record nothing is guarded, so that a restore can create everything.
 fn in_force() -> bool {
     !settings::allow_unprotected()

@@ -21,7 +21,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 const WORKER_START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Workers that record denials at the same time, in all databases.
 const MAX_WORKERS: u16 = 3;
-/// And those of one tenant, so that there is a place for another.
+/// And those of one tenant, so that a place is left for another.
 const MAX_OF_TENANT: u16 = 2;
 /// How long the worker waits for a lock: the denied transaction may hold it, and never ends before the worker does.
 const LOCK_TIMEOUT: &CStr = c"5s";

@@ -31,7 +31,7 @@ fn assess(tenant: &str, entity: &str, domain: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Sets the cell to the state of the newest checklist; false when there is none.
+/// Sets the cell to the state of the newest checklist; false when none exists.
 fn write_cell(tenant: &str, entity: &str, domain: &str) -> bool {
     let cell = [arg(tenant), arg(entity), arg(domain)];
     spi::execute(include_str!("write_cell.sql"), As::Owner, See::OwnWrites, &cell) > 0

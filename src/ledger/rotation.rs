@@ -53,7 +53,7 @@ pub fn unannounced_keys(used: &[String]) -> Result<Vec<String>, Fault> {
     Ok(found)
 }
 
-/// Keys that have signed records and are not among these; none as long as there are none.
+/// Keys that have signed records and are not among these; none as long as none exist.
 fn unknown_key_ids(known: &[String]) -> Vec<String> {
     if known.is_empty() {
         return Vec::new();
@@ -83,7 +83,7 @@ fn keyring_is_foreign() -> bool {
 }
 
 pg_function!(create_keyring);
-/// `create_keyring()`: creates the file if there is none, and records that the log goes on with this keyring.
+/// `create_keyring()`: creates the file if none exists, and records that the log goes on with this keyring.
 fn create_keyring(call: &Call) -> Answer {
     if !keys::exists() {
         keys::create()?;

@@ -228,7 +228,7 @@ fn summarize_index() {
 
 /// Seals the records that no seal would take, because their transaction id is not the server's: put there behind the
 /// signing trigger's back, or restored after the log was adopted. Looks into the whole table, or into the newest
-/// partition only. Returns how many there were; each such find is recorded as audit.sealed_late.
+/// partition only. Returns how many were found; each such find is recorded as audit.sealed_late.
 pub fn sweep(newest_only: bool) -> Result<u64, Fault> {
     sys::prevent_if_read_only(c"sealing");
     if !try_lock(Duration::ZERO) {

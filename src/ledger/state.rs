@@ -331,7 +331,7 @@ pub fn was_sealed() -> bool {
     spi::one(SQL, As::Caller, See::Statement, &[]) == Some(true)
 }
 
-/// There are records, but nothing names their log.
+/// Records exist, but nothing names their log.
 pub fn identity_lost() -> Fault {
     Fault::new(Code::NotInPrerequisiteState, "cannot seal the audit log: audit_state is empty")
         .detail("The identity of the log is part of the signed bytes of every record.")

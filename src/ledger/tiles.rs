@@ -92,7 +92,7 @@ pub fn write_tile(level: u8, n: u64, hashes: &[u8]) {
     );
 }
 
-/// The ids of level-0 tile `n`, 16 bytes each; empty when there are none.
+/// The ids of level-0 tile `n`, 16 bytes each; empty when none exist.
 pub fn read_ids(n: u64) -> Vec<u8> {
     const SQL: &str = "SELECT string_agg(ids, '' ORDER BY part) FROM ( \
              SELECT 1 AS part, ids FROM skill_system.audit_map WHERE n = $1 \

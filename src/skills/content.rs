@@ -47,7 +47,7 @@ pub fn files(version_id: Uuid, rights: As, see: See) -> Vec<File> {
     files.into_iter().map(|(path, content)| File { path, content }).collect()
 }
 
-/// The body of a version; `None` when there is no such version, or the caller may not see it.
+/// The body of a version; `None` when the version does not exist, or the caller may not see it.
 pub fn find_body(version_id: Uuid, rights: As, see: See) -> Option<String> {
     spi::one(
         "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",

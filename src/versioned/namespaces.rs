@@ -26,7 +26,7 @@ pub struct Namespaces {
     pub lock: &'static str,
     /// Namespace $1 exists.
     pub exists: &'static str,
-    /// Adds namespace $1, unless it exists or there are $2 of them. It goes on where one of this name ended.
+    /// Adds namespace $1, unless it exists or $2 of them do. It goes on where one of this name ended.
     pub insert: &'static str,
     /// Namespace and last revision, of $1 or, where that is NULL, of all.
     pub revisions: &'static str,

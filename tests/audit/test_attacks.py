@@ -1418,7 +1418,7 @@ def _(t, log):
         overwrite(path, ring.encode())
     t.said(
         "out of scope",
-        "records hold no encrypted fields, so there are no keys of persons; run is the erasure of the signing key",
+        "records hold no encrypted fields, so no keys of persons exist; run is the erasure of the signing key",
     )
 
 

@@ -271,7 +271,7 @@ class Chaos:
                     ).fetchone()
                     break
                 except psycopg.errors.ObjectNotInPrerequisiteState as error:
-                    # The sealer there is about to find out that it may not.
+                    # The sealer of that server is about to find out that it may not.
                     assert "another session" in str(error), error
                     time.sleep(0.05)
             assert row[:2] == (1, True), row

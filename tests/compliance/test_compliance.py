@@ -675,7 +675,7 @@ def test_tenants(db, texas, connect):
         ):
             assert agent.execute(sql).fetchall() == [], sql
         assert json.loads(agent.execute("SELECT skill_system.compliance_report('json')").fetchone()[0])["cells"] == 0
-        # The same names are free, and what is made there is theirs.
+        # The same names are free, and what is created with them is theirs.
         assert publish(admin, "SWR_37")[0] == 1
         admin.execute("SELECT skill_system.create_template('rule_37', '[{\"label\": \"x\"}]')")
         theirs = begin(agent)

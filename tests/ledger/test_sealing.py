@@ -534,7 +534,7 @@ def test_a_heartbeat_after_a_minute_without_a_leaf(log):
     # That was a sign of life, so the next one is due a minute later.
     assert seal(connection)[0] == 0 and len(heartbeats()) == 1
     exactly_once(connection, [row[2] for row in heartbeats()])
-    # Not when there are records: they are the sign.
+    # Not when records exist: they are the sign.
     back(61)
     append(connection)
     assert seal(connection)[0] == 1 and len(heartbeats()) == 1

@@ -24,7 +24,7 @@ def sealers(admin):
 
 
 def sealer(admin, name, other_than=None):
-    """The process that seals the database, once there is one."""
+    """The process that seals the database, once it runs."""
 
     def found():
         pid = sealers(admin).get(name)
@@ -74,7 +74,7 @@ def test_one_sealer_for_each_database_that_has_the_extension(new_cluster):
             "not everything is sealed",
         )
         assert connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []
-    # Without a record there is nothing to seal; the first one calls for a sealer.
+    # Without a record nothing is to be sealed; the first one calls for a sealer.
     with cluster.connect(dbname="silent") as silent:
         assert health(silent) == ("ok", "starts with the first record")
         assert "silent" not in sealers(admin)

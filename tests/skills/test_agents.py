@@ -528,7 +528,7 @@ def test_what_cannot_be_defined(db, roles, connect):
     refused(admin, "SK409", "SELECT skill_system.define_skill('', body => 'x')")
     refused(admin, "SK409", "SELECT skill_system.define_skill(%s, body => 'another')", [skill])
     refused(admin, "SK409", "SELECT skill_system.define_skill(%s, effects => '{db.write}')", [skill])
-    # To repeat what is there is no change.
+    # To repeat what exists changes nothing.
     admin.execute("SELECT skill_system.define_skill(%s, body => 'text', effects => '{db.read}')", [skill])
     refused(
         admin,
@@ -800,7 +800,7 @@ def test_what_is_loaded(db, roles, connect):
         )
         == 301
     )
-    # References decide which artifacts there are, and in which order; a definition stands for the body.
+    # References decide which artifacts are loaded, and in which order; a definition stands for the body.
     redefine(
         admin,
         skill,

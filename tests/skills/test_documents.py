@@ -413,7 +413,7 @@ def test_check_skill(db):
     ]:
         allowed, decision, _, reason = check(db, policy, reference, operation)
         assert (allowed, decision) == (False, "deny") and word in reason, reason
-    # A manifest that says there are none, and no manifest at all.
+    # A manifest that says none exist, and no manifest at all.
     register(
         db, source_of("manifest-empty-effects").replace("name: stock-count", "name: no-effects"), namespace="checked"
     )

@@ -245,7 +245,7 @@ class Log:
 
     @contextmanager
     def rolled_back(self, role=None, insist=True):
-        """A transaction that is taken back; with the guard opened where there is one and the role may."""
+        """A transaction that is taken back; with the guard opened where it exists and the role may."""
         with self.connect(role) as connection:
             connection.execute("BEGIN")
             if insist and self.server.preloaded:

@@ -5,8 +5,9 @@ import re
 WORDS = re.compile(
     r"\b(?:rooms?|faces?|sisters?|anew|mends?|mended|whoever|besides?|strangers?|seeds? \d+|belongs? into|go(?:es)? round"
     r"|of (?:its|their) own|shall)\b"
-    # "There is no X" is English, as is "no longer".
-    r"|(?<!there )\b(?:is|are|was|were|be) no (?!longer\b|more\b)\w+",
+    r"|\bthere (?:is|are|was|were)\b"
+    # "No longer" is English.
+    r"|\b(?:is|are|was|were|be) no (?!longer\b|more\b)\w+",
     re.I,
 )
 

@@ -171,7 +171,7 @@ def seal_all(connection, quiet=True):
             ).fetchone()[0]
         ):
             return size
-    raise AssertionError("there is always something left to seal")
+    raise AssertionError("something is always left to be sealed")
 
 
 def problems(connection, *columns):
@@ -219,7 +219,7 @@ def append(connection, event="test", data="{}"):
 
 
 class Writer(threading.Thread):
-    """Writes in every way there is, and notes which records were committed, which were not, and of which nobody can
+    """Writes in every way that exists, and notes which records were committed, which were not, and of which nobody can
     know. Loses its connection now and then, and opens a new one."""
 
     KINDS = [

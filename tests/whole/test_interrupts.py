@@ -195,7 +195,7 @@ def check_counts(db, workers):
 
 
 def check_slots(db):
-    """Denials, each written by a worker, more than there are slots for workers."""
+    """Denials, each written by a worker, more than workers have slots."""
     for _ in range(30):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             db.execute("SELECT skill_system.enforce_policy('locked', '{db.write}'::text[])")

@@ -39,7 +39,7 @@ WORDS_OF = re.compile(r"\bfn (hint|explain\w*|words|message)\((?:&?self|\w+: \S+
 HINT_CONSTANT = re.compile(rf"\bconst (?:\w*HINT|REPAIR)\w*: &str =\s*{STRING.pattern}")
 RAISE = re.compile(r"\bRAISE (?:EXCEPTION|WARNING|NOTICE) (?:USING )?(?:MESSAGE = )?(?:format\()?'((?:[^']|'')*)'")
 USING = re.compile(r"\b(DETAIL|HINT) = (?:pg_catalog\.format\()?'((?:[^']|'')*)'")
-# In a message "there is no X" is "X does not exist".
+# "X does not exist", "already exists".
 THERE = re.compile(r"\bthere (?:is|are|was|were)\b|\bis there already\b", re.I)
 YOU = re.compile(r"\byou(?:r|rs)?\b", re.I)
 # The messages of skills-runtime-sdk, as its contract gives them, in the files that have them.

@@ -67,7 +67,7 @@ def test_a_standby(pair):
     ]:
         with pytest.raises(errors.ReadOnlySqlTransaction):
             standby.execute(statement)
-    # What is denied there is denied, and the error says that no record was made of it.
+    # What is denied on a standby is denied, and the error says that no record was made of it.
     with pytest.raises(errors.InsufficientPrivilege) as caught:
         standby.execute("SELECT skill_system.enforce_policy('dev', '{net.fetch}'::text[])")
     assert caught.value.diag.message_detail.endswith("The denial was not recorded: this server is a standby.")

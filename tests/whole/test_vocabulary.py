@@ -9,10 +9,13 @@ import pytest
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "vocabulary.md").read_text()
 SECTIONS = {title: text for title, _, text in (part.partition("\n") for part in PAGE.split("\n## "))}
 NAMES = "Names that several modules use", "Names of one module"
-CONTRACTS = re.findall(
-    r"`([\w*]+)`",
-    "".join(re.findall(r"^\| (`.*?) \|", SECTIONS["Functions with the names of somebody else's contract"], re.M)),
-)
+# Patterns of functions, and the names of their contract.
+CONTRACTS = [
+    (set(re.findall(r"`([\w*]+)`", functions)), set(re.findall(r"`(\w+)`", names)))
+    for functions, names in re.findall(
+        r"^\| (`.*?) \|.*\| (`.*?) \|$", SECTIONS["Functions with the names of somebody else's contract"], re.M
+    )
+]
 INPUT = ("i", "b", "v")
 PERIOD = {"since", "until", "deadline", "next_deadline"}
 NOT = {
@@ -32,16 +35,22 @@ NOT = {
 
 @pytest.fixture(scope="module")
 def parameters(db):
-    """Function, parameter, mode and type of everything but the contracts."""
+    """Function, parameter, mode and type of everything but the names of contracts."""
     rows = db.execute(
         "SELECT p.proname::text, a.name, coalesce(a.mode::text, 'i'), a.type::regtype::text FROM pg_proc p,"
         " unnest(p.proargnames, p.proargmodes, coalesce(p.proallargtypes, p.proargtypes::oid[])) AS a(name, mode, type)"
         " WHERE p.pronamespace = 'skill_system'::regnamespace"
     ).fetchall()
     assert len(rows) > 400
-    for pattern in CONTRACTS:
-        assert fnmatch.filter({row[0] for row in rows}, pattern), f"no function {pattern}"
-    return [row for row in rows if not any(fnmatch.fnmatch(row[0], pattern) for pattern in CONTRACTS)]
+    assert len(CONTRACTS) == 4
+    of_contracts = set()
+    for functions, names in CONTRACTS:
+        for pattern in functions:
+            assert fnmatch.filter({row[0] for row in rows}, pattern), f"no function {pattern}"
+        found = {row[:2] for row in rows if row[1] in names and any(fnmatch.fnmatch(row[0], p) for p in functions)}
+        assert {name for _, name in found} == names, functions
+        of_contracts |= found
+    return [row for row in rows if row[:2] not in of_contracts]
 
 
 def test_every_argument_has_a_name(db):

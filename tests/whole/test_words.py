@@ -1,4 +1,4 @@
-"""Pages and comments have the glossary's words. test_messages.py looks at messages."""
+"""Pages, comments and texts that users read have the glossary's words. test_messages.py looks at the form of messages."""
 
 import ast
 import io
@@ -63,6 +63,27 @@ def test_comments():
     assert wrong == []
 
 
+def texts(name, kind, text):
+    """Number of the first line and text of what users read: literals of Rust, comments of the catalogue, scripts."""
+    if kind == "rs" and not {"tests", "examples", "benches"} & set(name.split("/")) and not name.endswith("tests.rs"):
+        text = re.sub(COMMENT["rs"], lambda comment: "\n" * comment[0].count("\n"), text.split("#[cfg(test)]")[0])
+        for match in re.finditer(r'"(?:[^"\\]|\\[\s\S])*"', text):
+            yield text.count("\n", 0, match.start()) + 1, match[0]
+    elif kind == "sh" or kind == "sql" and name.startswith("sql/"):
+        # Adjacent literals are one.
+        yield 1, re.sub(r"(?<=\w)? ?'\n'", " \n", text)
+
+
+def test_texts():
+    looked_at, wrong = set(), []
+    for name, kind, text in sources():
+        for line, found in texts(name, kind, text):
+            looked_at.add(name)
+            wrong += [f"{name}:{place}" for place in dialect.found(found, line)]
+    assert {"src/settings.rs", "crates/verify/src/main.rs", "sql/policy/policy.sql", "demo/demo.sh"} <= looked_at
+    assert wrong == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages(page):
     # Messages of the product that are quoted are looked at where they are made.
@@ -88,4 +109,4 @@ def test_the_dialect_is_found(kind, text):
 
 
 def test_plain_english_passes():
-    assert dialect.found("There is no such table; it is no longer used. A random seed, 7.") == []
+    assert dialect.found("No such table exists; it is no longer used. A random seed, 7.") == []

@@ -29,7 +29,7 @@ const LEVELS: usize = 8;
 
 /// Where tiles are read from.
 pub trait Tiles {
-    /// The hashes that the tile has now, 32 bytes each; an error when there is none.
+    /// The hashes that the tile has now, 32 bytes each; an error when none exists.
     fn tile(&self, level: u8, n: u64) -> Result<Rc<[u8]>, Fault>;
 }
 

@@ -22,7 +22,7 @@ struct Vector {
     leaf_hash: String,
 }
 
-/// A printed time in UTC, `2026-01-02 03:04:05.678901+00` or `... BC`, as microseconds since 1970 if there are so many.
+/// A printed time in UTC, `2026-01-02 03:04:05.678901+00` or `... BC`, as microseconds since 1970 if they can be counted.
 fn unix_micros(text: &str) -> Option<i64> {
     let (text, bc) = text.strip_suffix(" BC").map_or((text, false), |text| (text, true));
     let (date, time) = text.strip_suffix("+00")?.split_once(' ')?;

@@ -78,7 +78,7 @@ pub(crate) unsafe fn detoasted<'a>(datum: pg_sys::Datum, context: pg_sys::Memory
     }
 }
 
-/// As [`detoasted`], for bytes that may be copied. Raises 53200 when there is no memory for that.
+/// As [`detoasted`], for bytes that may be copied. Raises 53200 when the memory for that cannot be had.
 ///
 /// # Safety
 /// As there.

@@ -123,7 +123,7 @@ unsafe extern "C-unwind" {
 
 /// Installs the hooks when the server is loading its preloaded libraries.
 pub fn register(hooks: &'static Hooks) {
-    // SAFETY: hooks are set while libraries are loaded, before there is anything to run; the functions live as long as
+    // SAFETY: hooks are set while libraries are loaded, before anything runs; the functions live as long as
     // the library, which is never unloaded.
     unsafe {
         if !pg_sys::process_shared_preload_libraries_in_progress || HOOKS.set(hooks).is_err() {

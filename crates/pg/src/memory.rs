@@ -108,7 +108,7 @@ fn out_of_memory(detail: String) -> Fault {
 /// Fills the reserve; 53200 when memory ran out since the last call.
 pub(crate) fn check() -> Result<(), Fault> {
     if KEPT.load(Ordering::Relaxed).is_null() {
-        // SAFETY: the layout is not empty. It may fail: then there is no reserve.
+        // SAFETY: the layout is not empty. It may fail: then no reserve is kept.
         KEPT.store(unsafe { System.alloc(RESERVE) }, Ordering::Relaxed);
     }
     if EXHAUSTED.swap(false, Ordering::Relaxed) {
@@ -117,7 +117,7 @@ pub(crate) fn check() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Raises 53200 unless there is memory for the copies of a value of so many bytes.
+/// Raises 53200 unless memory can be had for the copies of a value of so many bytes.
 pub(crate) fn probe(bytes: usize) -> Result<(), Fault> {
     if bytes <= SMALL {
         return Ok(());

@@ -38,7 +38,7 @@ pub struct Kind {
 /// When the next step is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// At once: there is more to do.
+    /// At once: more is to be done.
     Now,
     /// After half the interval: work is coming in.
     Soon,
@@ -192,7 +192,7 @@ fn wake(latch: *mut pg_sys::Latch) {
 
 /// The state of the worker of this database.
 pub enum Status {
-    /// The library was not preloaded, so there are no workers.
+    /// The library was not preloaded, so no workers exist.
     NotPreloaded,
     /// No worker runs here.
     Missing,
@@ -234,7 +234,7 @@ pub fn launch(_argument: Argument) {
     // SAFETY: the latch of this process, in shared memory.
     TABLE.exclusive().launcher = unsafe { pg_sys::MyLatch };
     let mut plans = HashMap::new();
-    // The first look: one database after the other, so that it needs one worker more than there are workers.
+    // The first look: one database after the other, so that it needs one worker more.
     let known = loop {
         match databases(kind) {
             Some(known) => break known,

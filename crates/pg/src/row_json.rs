@@ -45,7 +45,7 @@ struct Captured {
     type_oid: pg_sys::Oid,
     length: i16,
     by_value: bool,
-    /// `to_jsonb` prepared for the type, where it is not one of the common ones; for text where there is an `output`.
+    /// `to_jsonb` prepared for the type, where it is not one of the common ones; for text where an `output` is set.
     convert: *mut pg_sys::FmgrInfo,
     /// The type's output function, where `to_jsonb` might run a cast that somebody made.
     output: *mut pg_sys::FmgrInfo,
@@ -132,7 +132,7 @@ impl ChangeWriter {
             .map(|is_change| is_change.then_some(self.buffer.as_slice()))
     }
 
-    /// Writes the change into the buffer; false when there is none.
+    /// Writes the change into the buffer; false when none exists.
     fn write(&mut self, trigger: &Trigger, most: usize) -> Result<bool, Fault> {
         // SAFETY: tuples and descriptor belong to one firing of the trigger, and have the columns that are read.
         let (old, new) = unsafe {

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-/// The schema of this extension; `InvalidOid` when there is none.
+/// The schema of this extension; `InvalidOid` when none exists.
 pub fn schema() -> pg_sys::Oid {
     // SAFETY: a catalogue look-up inside a transaction; the schema of the extension cannot be renamed
     // (relocatable = false).

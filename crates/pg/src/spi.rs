@@ -65,7 +65,7 @@ unsafe fn connect() {
     }
 }
 
-/// Where no query calls, as in a hook or before the commit, there is no snapshot either, and a statement that cannot write
+/// Where no query calls, as in a hook or before the commit, no snapshot is set either, and a statement that cannot write
 /// would have none.
 unsafe fn push_latest_snapshot(wanted: bool) -> bool {
     // SAFETY: inside a transaction; the caller pops it, or the abort of the (sub)transaction.
@@ -154,7 +154,7 @@ pub fn collect<T: FromRow>(sql: impl Sql, rights: As, see: See, args: &[Arg]) ->
     run(sql, rights, see, args, |rows| (0..rows.len()).map(|n| T::from_row(&rows.row(n))).collect())
 }
 
-/// The first column of the first row; `None` when there is no row, or NULL in it.
+/// The first column of the first row; `None` without a row, or with NULL in it.
 pub fn one<T: for<'r> FromSql<'r>>(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> Option<T> {
     run(sql, rights, see, args, |rows| if rows.len() > 0 { rows.row(0).get(1) } else { None })
 }
@@ -345,7 +345,7 @@ pub fn with_settings<T>(settings: &[(&CStr, &CStr)], body: impl FnOnce() -> T) -
     }
 }
 
-/// The commit of this transaction waits until it is on disk, and on the synchronous standbys if there are any.
+/// The commit of this transaction waits until it is on disk, and on the synchronous standbys, if any.
 pub fn commit_synchronously() {
     // SAFETY: reads a setting of this session and sets it up to the end of the transaction.
     unsafe {

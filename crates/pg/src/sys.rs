@@ -57,7 +57,7 @@ pub fn next_transaction_id() -> u64 {
     unsafe { pg_sys::ReadNextFullTransactionId().value }
 }
 
-/// System identifier, oid of the database, WAL timeline; `None` in recovery, when there is no timeline of insertions.
+/// System identifier, oid of the database, WAL timeline; `None` in recovery, which has no timeline of insertions.
 pub fn cluster_identity() -> Option<(u64, pg_sys::Oid, u32)> {
     // SAFETY: plain reads of shared memory; the timeline is fixed once recovery has ended.
     (!in_recovery())

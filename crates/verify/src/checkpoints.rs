@@ -226,7 +226,7 @@ fn grown(
     report.finish(&sentence, lacking(keys), rows, told)
 }
 
-/// The checkpoint in the file `state`, where there is one.
+/// The checkpoint in the file `state`, if it exists.
 pub fn held(state: &str, keys: &[VerifierKey]) -> Result<Option<Checkpoint>, Unusable> {
     if !Path::new(state).try_exists().map_err(|e| Unusable(e.to_string()).of(state))? {
         return Ok(None);

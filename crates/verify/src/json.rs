@@ -229,7 +229,7 @@ impl<'a> Parser<'a> {
         if self.skip_if(literal) { Ok(()) } else { malformed("an unknown word") }
     }
 
-    /// Comma or the closing bracket; true when there is more.
+    /// Comma or the closing bracket; true when more follows.
     fn more(&mut self, close: u8) -> Result<bool> {
         self.blanks();
         let next = self.peek();

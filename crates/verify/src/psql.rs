@@ -58,7 +58,7 @@ pub fn ask(connection: &str, statements: &[&str]) -> Result<Result<String, NoAns
     }
 }
 
-/// The first bytes, and whether there were more; the rest is read as well, so that the writer ends.
+/// The first bytes, and whether more followed; the rest is read as well, so that the writer ends.
 fn head(mut pipe: impl Read, most: usize) -> (Vec<u8>, bool) {
     let mut kept = Vec::new();
     let _ = pipe.by_ref().take(most as u64).read_to_end(&mut kept);

@@ -138,7 +138,7 @@ pub struct Report<W> {
     out: W,
     json: bool,
     colour: bool,
-    /// How many problems there were.
+    /// How many problems were reported.
     pub problems: u64,
     begun: bool,
     notes: Vec<Finding>,
@@ -216,7 +216,7 @@ impl<W: Write> Report<W> {
         })
     }
 
-    /// The end: OK with `sentence`, unless there were problems or something is `lacking`. `facts` are for a program.
+    /// The end: OK with `sentence`, unless problems were reported or something is `lacking`. `facts` are for a program.
     pub fn finish(
         &mut self,
         sentence: &str,

@@ -53,12 +53,12 @@ fn cacheable(mut result: Value) -> Value {
 }
 
 pg_function!(mcp_skills_list);
-/// `mcp_skills_list(cursor, page_size, namespace, policy_name)`
+/// `mcp_skills_list(cursor, max_rows, namespace, policy_name)`
 fn mcp_skills_list(call: &Call) -> Answer {
     const SQL: &str = concatcp!(ENTRY, "AND h.skill_name > $2 ORDER BY h.skill_name LIMIT $3");
     let mut after = call.text(0).map(logic::from_cursor).transpose()?.unwrap_or_default();
     let size = call.get::<Option<i32>>(1).filter(|size| (1..=MAX_PAGE_SIZE).contains(size));
-    let size = size.ok_or_else(|| invalid(format!("page_size must be 1 to {MAX_PAGE_SIZE}")))? as usize;
+    let size = size.ok_or_else(|| invalid(format!("max_rows must be 1 to {MAX_PAGE_SIZE}")))? as usize;
     let namespace = names::namespace(call.text(2))?;
     let mut filter = Filter::new(call.text(3));
     let mut page: Vec<(String, Value)> = Vec::new();

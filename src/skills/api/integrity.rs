@@ -137,7 +137,7 @@ fn assert_integrity(call: &Call) -> Answer {
     Ok(call.answer(found.len() as i32))
 }
 
-/// The first findings in words; `None` when there are none.
+/// The first findings in words; `None` when none exist.
 fn summary(found: &[Finding]) -> Option<String> {
     let first: Vec<&str> = found.iter().take(5).map(|finding| finding.message.as_str()).collect();
     let more = if found.len() > 5 { format!("; and {} more", found.len() - 5) } else { String::new() };

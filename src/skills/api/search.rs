@@ -75,7 +75,7 @@ const BY_NAME: &str = concatcp!(
     BEST_FIRST
 );
 /// A query without signs also finds skills with some of the words, after those with all of them. The words are quoted as a
-/// tsquery wants it, so that any text can be cast. Each skill with how well each word fits, and how many skills there are.
+/// tsquery wants it, so that any text can be cast. Each skill with how well each word fits, and how many skills exist.
 const BY_TEXT: &str = concatcp!(
     "WITH visible AS (SELECT h.tenant_id, h.id, h.skill_name FROM skill_system.skill_heads h WHERE ",
     VISIBLE,
@@ -155,7 +155,7 @@ fn nearest(wanted: &[f32], args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> 
     Ok(Ranking { name: "embedding", groups: found.into_iter().map(|(_, id)| vec![id]).collect() })
 }
 
-/// Where there are embeddings, some must have as many dimensions.
+/// Where embeddings exist, some must have as many dimensions.
 fn check_dimensions(wanted: i32) -> Result<(), Fault> {
     let found = spi::collect::<(i32,)>(
         "SELECT DISTINCT dimensions FROM skill_system.skill_embeddings \

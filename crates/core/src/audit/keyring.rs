@@ -353,7 +353,7 @@ impl Keyring {
         self.keys.iter().find(|key| key.id == id)
     }
 
-    /// The key that signs checkpoints; none in a set from before there were checkpoints.
+    /// The key that signs checkpoints; none in a set that is older than checkpoints.
     pub fn signing(&self) -> Option<&SigningKey> {
         self.signing.as_ref()
     }
@@ -430,7 +430,7 @@ mod tests {
         assert!(ring.signing().is_none() && ring.verifying().is_empty());
     }
 
-    /// A set from before there were checkpoints.
+    /// A set that is older than checkpoints.
     const ROWS_ONLY: &str = r#"{"keys":[{"kty":"oct","alg":"HS256","kid":"a","active":true,"k":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE"}]}"#;
     /// RFC 8032, section 7.1, test 1.
     const X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";

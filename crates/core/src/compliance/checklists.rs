@@ -70,7 +70,7 @@ pub const TRANSITIONS: [Transition; 20] = [
     transition("mark_exception", "rejected", "exception", REASON),
 ];
 
-/// The status an action leads to; `decision` chooses where there are several.
+/// The status an action leads to; `decision` chooses among several.
 pub fn next(action: &str, from: &str, decision: Option<&str>) -> Result<&'static str, Fault> {
     let found =
         TRANSITIONS.iter().find(|t| t.action == action && t.from == from && decision.is_none_or(|to| t.to == to));

@@ -200,7 +200,7 @@ fn nothing() -> Value {
     json!({"anyOf": [{"enum": [null, []]}, {"type": "string", "pattern": r"^\s*$"}]})
 }
 
-/// Year, month and day of `YYYY-MM-DD`, where there is such a day.
+/// Year, month and day of `YYYY-MM-DD`, where such a day exists.
 fn date(text: &str) -> Option<()> {
     let bytes = text.as_bytes();
     if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {

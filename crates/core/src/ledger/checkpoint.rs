@@ -234,7 +234,7 @@ impl Proof {
             .ok()
             .filter(|index| index.to_string() == digits)
             .ok_or(wrong("the index is not a number"))?;
-        let hashes = hashes(lines).ok_or(wrong("a line of the path is not a hash, or there are too many"))?;
+        let hashes = hashes(lines).ok_or(wrong("a line of the path is not a hash, or it has too many lines"))?;
         Ok(Proof { index, hashes, extra, checkpoint: checkpoint.to_owned() })
     }
 }

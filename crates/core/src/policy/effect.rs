@@ -318,7 +318,7 @@ impl Effect<'_> {
         self.scope.is_none() && self.name.only_wildcards()
     }
 
-    /// It has a scope of wildcards alone that is not all there is: one label, or no path.
+    /// It has a scope of wildcards alone that does not match everything: one label, or no path.
     pub(super) fn is_narrow(&self) -> bool {
         match &self.scope {
             Some(Scope::Host { host: Host::Name(labels), .. }) => labels.only_wildcards(),
@@ -368,7 +368,7 @@ fn mailbox(address: &str) -> Option<String> {
     Some(format!("{mailbox}@{domain}"))
 }
 
-/// A text with percent signs, as a URL's path is decoded; decoded again as long as there is something to decode.
+/// A text with percent signs, as a URL's path is decoded; decoded again as long as something can be decoded.
 fn decoded(text: &str) -> Result<Option<String>, Malformed> {
     let mut text = text.to_owned();
     let mut changed = false;

@@ -172,7 +172,7 @@ pub fn digest(content: &str) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(content.as_bytes())))
 }
 
-/// Canonical content and its hash, or why there is none.
+/// Canonical content and its hash, or why none exists.
 pub type Hashed = Result<(String, String), PolicyError>;
 
 /// All profiles of a tenant with their content and its hash.

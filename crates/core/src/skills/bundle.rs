@@ -524,7 +524,7 @@ mod tests {
         );
         assert_eq!(reason(&zip(&[Raw { crc: 1, ..Raw::new(b"actions/x", b"x") }])), "content");
         assert_eq!(reason(&zip(&[Raw { size: 5, ..Raw::new(b"actions/x", b"x") }])), "content");
-        // The end says one entry more than there is, and one less.
+        // The end names one entry more than the archive has, and one less.
         let good = zip(&[Raw::new(b"actions/x", b"x"), Raw::new(b"actions/y", b"y")]);
         for count in [1_u8, 3] {
             let mut bad = good.clone();

@@ -22,7 +22,7 @@ impl Token {
         let bad = || {
             invalid(format!("invalid token: \"{}\"", shorten(text))).hint("Give the token of an earlier answer of skill_changes() or of skills_token(), or NULL for the beginning.")
         };
-        // As many namespaces as there are, and nothing nested.
+        // As many namespaces as exist, and nothing nested.
         let members: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|_| bad())?;
         let mut revisions = BTreeMap::new();
         for (namespace, revision) in interrupt::each(members) {

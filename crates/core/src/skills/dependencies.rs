@@ -141,7 +141,7 @@ pub type Key = (String, String);
 
 /// Where skills are looked up.
 pub trait Source {
-    /// The versions of a skill that may be used; `None` when there is no such skill.
+    /// The versions of a skill that may be used; `None` when the skill does not exist.
     fn candidates(&mut self, key: &Key) -> Option<Vec<Candidate>>;
     /// A version's relations to other skills.
     fn relations(&mut self, version: &[u8; 16]) -> Vec<Relation>;

@@ -15,7 +15,7 @@ const TIME: Duration = Duration::from_millis(500);
 pub struct Difference {
     /// added, removed or changed
     pub change: &'static str,
-    /// Lines that came; `None` where there is no diff.
+    /// Lines that came; `None` without a diff.
     pub added: Option<i32>,
     pub removed: Option<i32>,
     /// The unified diff, which patch(1) takes; `None` for what is not text, or too large.

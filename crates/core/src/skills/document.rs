@@ -301,7 +301,7 @@ fn yaml(yaml: &str, mode: Mode, findings: &mut Findings) -> Option<Fields> {
     }
 }
 
-/// Finds what is not seen, once for each kind, and says which kinds there are.
+/// Finds what is not seen, once for each kind, and names these kinds.
 fn report_suspicious_chars(
     text: &str,
     first: usize,

@@ -16,7 +16,7 @@ use crate::interrupt;
 pub const MAIN: &str = "SKILL.md";
 const SCHEME: &str = "skill://";
 
-/// The front matter that a client of the specification accepts, or `None` where there is no way to say it: a listing with
+/// The front matter that a client of the specification accepts, or `None` where it cannot be expressed: a listing with
 /// one bad entry is refused as a whole.
 pub fn conforming(frontmatter: Value, name: &str, description: &str) -> Option<Value> {
     let Value::Object(fields) = frontmatter else {
@@ -53,7 +53,7 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
-/// The block for a system prompt, empty where there are no skills.
+/// The block for a system prompt, empty without skills.
 pub fn prompt(skills: impl Iterator<Item = (String, String, String)>) -> String {
     let mut out = String::new();
     for (name, description, location) in skills {

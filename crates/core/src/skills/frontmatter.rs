@@ -26,7 +26,7 @@ pub struct Parts<'a> {
     pub body: &'a str,
 }
 
-/// Why there is no front matter.
+/// Why the front matter is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// The first line is not `---`.
@@ -231,7 +231,7 @@ fn syntax(error: &ScanError) -> Refusal {
 }
 
 /// The same YAML with quotes around the plain values of keys that a reader would stumble over (`description: Use when:
-/// asked`), also in their later lines, and the lines that were quoted; `None` if there is nothing to quote.
+/// asked`), also in their later lines, and the lines that were quoted; `None` if nothing is to be quoted.
 pub fn quoted(yaml: &str) -> Option<(String, Vec<usize>)> {
     let lines: Vec<&str> = yaml.split_inclusive('\n').collect();
     let (mut out, mut changed) = (String::with_capacity(yaml.len() + 64), Vec::new());

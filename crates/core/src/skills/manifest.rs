@@ -138,7 +138,7 @@ impl<'de> Deserialize<'de> for Unambiguous {
     }
 }
 
-/// Reads the manifest of a body whose first line is line `first` of the file. `None` where there is none that counts.
+/// Reads the manifest of a body whose first line is line `first` of the file. `None` where none exists that counts.
 ///
 /// A manifest with an error declares nothing: it is left out as a whole, never read in part. Where a client would load the
 /// skill all the same, the lenient do so too.

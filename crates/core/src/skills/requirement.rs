@@ -143,7 +143,7 @@ pub fn best<'a>(candidates: &'a [Candidate], ranges: &[&Range]) -> Option<&'a Ca
         .map(|(_, candidate)| candidate)
 }
 
-/// What there is, for an error: the highest first, ten at most.
+/// What exists, for an error: the highest first, ten at most.
 pub fn listed(candidates: &[Candidate]) -> String {
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
     sorted.sort_by(|a, b| {

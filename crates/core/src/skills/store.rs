@@ -76,7 +76,7 @@ fn status_value(body: &str) -> Option<usize> {
     })
 }
 
-/// Reads the first `# Status:` header; `None` where there is none, or where it says something else.
+/// Reads the first `# Status:` header; `None` where none exists, or where it says something else.
 pub fn header(body: &str) -> Option<Header<'_>> {
     let start = status_value(body)?;
     let value = lines(&body[start..]).next().map(|(_, end, _)| body[start..start + end].trim_matches(is_space))?;
@@ -168,7 +168,7 @@ pub enum Refusal {
     /// An administrator has not switched them on for the namespace.
     #[error("signatures in bodies, which do not name what they approve, are not accepted in the namespace")]
     NotAccepted,
-    /// There is nobody whose signature it could be.
+    /// Nobody is registered whose signature it could be.
     #[error("no approver is registered")]
     NoApprover,
     /// Of another text, or by another key.

@@ -177,7 +177,7 @@ impl<'a> Scope<'a> {
         for part in text.split('/') {
             match part {
                 "" | "." => {}
-                // What a wildcard stands for is unknown, so there is nothing to climb out of.
+                // What a wildcard stands for is unknown, so nothing can be climbed out of.
                 ".." if parts.last().is_some_and(|last| last.contains('*')) => return Err(Malformed::Path),
                 // `/..` is `/`.
                 ".." => {
@@ -186,7 +186,7 @@ impl<'a> Scope<'a> {
                 _ if part.len() == 2 && part.ends_with(':') && part.as_bytes()[0].is_ascii_alphabetic() => {
                     return Err(Malformed::Path);
                 }
-                // What stands there is not seen, and Windows drops it.
+                // What stands at this place is not seen, and Windows drops it.
                 _ if has_blank && (part.starts_with(char::is_whitespace) || part.ends_with(char::is_whitespace)) => {
                     return Err(Malformed::BlankAtEdge);
                 }
