@@ -47,6 +47,9 @@ CREATE TABLE skill_system.rule_versions (
     content_sha256   text         NOT NULL,
     approved_by      text,
     approved_at      timestamptz,
+    rejected_by      text,
+    rejected_at      timestamptz,
+    rejection_reason text,
     rule_key         bigint       NOT NULL,
     PRIMARY KEY (tenant_id, id),
     CONSTRAINT rule_versions_tenant_id_rule_identifier_version_key UNIQUE (rule_identifier, version, tenant_id),
@@ -63,7 +66,7 @@ CREATE TABLE skill_system.rule_versions (
 CREATE INDEX idx_rule_versions_active ON skill_system.rule_versions (rule_identifier, status, tenant_id) WHERE status = 'active';
 CREATE INDEX idx_rule_versions_domain ON skill_system.rule_versions (rule_domain, tenant_id);
 COMMENT ON TABLE skill_system.rule_versions IS
-'Every version of every rule. Only status, superseded_date and the approval of a row ever change. Write with publish_rule() or '
+'Every version of every rule. Only status, superseded_date, approval and rejection of a row ever change. Write with publish_rule() or '
 'propose_rule() and review_rule(); read with rule_as_of(). An exclusion constraint guarantees that no two versions of a rule are in force '
 'on the same day.';
 COMMENT ON COLUMN skill_system.rule_versions.id IS 'UUID of the version.';
@@ -89,6 +92,9 @@ COMMENT ON COLUMN skill_system.rule_versions.status IS
 COMMENT ON COLUMN skill_system.rule_versions.content_sha256 IS 'sha256: and the SHA-256 of rule_data as compact JSON, keys in byte order.';
 COMMENT ON COLUMN skill_system.rule_versions.approved_by IS 'Who published or approved it.';
 COMMENT ON COLUMN skill_system.rule_versions.approved_at IS 'When it was published or approved.';
+COMMENT ON COLUMN skill_system.rule_versions.rejected_by IS 'Who rejected it last.';
+COMMENT ON COLUMN skill_system.rule_versions.rejected_at IS 'When it was rejected last.';
+COMMENT ON COLUMN skill_system.rule_versions.rejection_reason IS 'Why, for its author.';
 COMMENT ON COLUMN skill_system.rule_versions.rule_key IS 'Number of the rule in rule_identifiers; set by the server.';
 
 CREATE FUNCTION skill_system.set_rule_key() RETURNS trigger
@@ -99,7 +105,8 @@ CREATE TRIGGER rule_versions_key BEFORE INSERT ON skill_system.rule_versions
     FOR EACH ROW WHEN (NEW.rule_key IS NULL) EXECUTE FUNCTION skill_system.set_rule_key();
 
 CREATE TRIGGER rule_versions_guard BEFORE UPDATE ON skill_system.rule_versions FOR EACH ROW
-    EXECUTE FUNCTION skill_system.guard_columns('superseded_date', 'status', 'approved_by', 'approved_at');
+    EXECUTE FUNCTION skill_system.guard_columns('superseded_date', 'status', 'approved_by', 'approved_at', 'rejected_by', 'rejected_at',
+        'rejection_reason');
 CREATE TRIGGER rule_versions_no_delete BEFORE DELETE ON skill_system.rule_versions
     FOR EACH ROW EXECUTE FUNCTION skill_system.refuse_change();
 CREATE TRIGGER rule_versions_no_truncate BEFORE TRUNCATE ON skill_system.rule_versions
@@ -143,9 +150,10 @@ CREATE FUNCTION skill_system.review_rule(
         rule_version_id uuid, decision text, actor_id text DEFAULT NULL, reason text DEFAULT NULL) RETURNS skill_system.rule_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_review_rule' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.review_rule(uuid, text, text, text) IS
-'Decides on a version in pending_review: approved puts it in force as publish_rule() does, rejected turns it back into a draft. Raises '
-'42704 for an unknown version, 55000 for one that is not pending or is superseded by a later version, 22023 for another decision. Task '
-'22: Decide about a rule. Example: SELECT * FROM skill_system.review_rule(''<rule_version_id>'', ''approved'');';
+'Decides on a version in pending_review: approved puts it in force as publish_rule() does, rejected turns it back into a draft, '
+'which has the reason in rejection_reason for its author. Raises 42704 for an unknown version, 55000 for one that is not pending or is '
+'superseded by a later version, 22023 for another decision. Task 22: Decide about a rule. Example: SELECT * FROM '
+'skill_system.review_rule(''<rule_version_id>'', ''approved'');';
 
 CREATE FUNCTION skill_system.rule_as_of(rule_identifier text, as_of date DEFAULT (pg_catalog.now() AT TIME ZONE 'UTC')::date)
     RETURNS SETOF skill_system.rule_versions

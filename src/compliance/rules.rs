@@ -215,6 +215,17 @@ fn set_status(id: Uuid, status: &str, approved_by: Option<&str>) {
     );
 }
 
+fn reject(id: Uuid, by: &str, reason: Option<&str>) {
+    spi::execute(
+        "UPDATE skill_system.rule_versions SET status = 'draft', approved_by = NULL, approved_at = NULL, rejected_by = $2, \
+             rejected_at = clock_timestamp(), rejection_reason = $3 \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(id), arg(by), arg(reason)],
+    );
+}
+
 pg_function!(submit_rule);
 /// `submit_rule(rule_version_id, actor_id)`
 fn submit_rule(call: &Call) -> Answer {
@@ -256,7 +267,7 @@ fn review_rule(call: &Call) -> Answer {
         set_status(id, "active", Some(&by));
         ("active", previous, make_stale(identifier, version, id, &by)?)
     } else {
-        set_status(id, "draft", None);
+        reject(id, &by, comment);
         ("draft", None, 0)
     };
     let data = json!({

@@ -14,6 +14,7 @@ use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function, sys
 
 use super::history::append_audit;
 use super::model::{self, HEAD_JSON, Head, Version};
+use super::requirements::named_version;
 use crate::args::missing;
 use crate::{audit, locks, settings};
 
@@ -141,7 +142,7 @@ pg_function!(skill_approval_text);
 fn skill_approval_text(call: &Call) -> Answer {
     let (skill, version) = (call.text(0), call.text(1));
     let head = model::find(Reference::parse(skill)?)?;
-    let version = model::version(&head, version, As::Caller, See::Statement)?;
+    let version = named_version(&head, version, As::Caller, See::Statement)?;
     Ok(call.answer(approval_text(&head, &version, As::Caller, See::Statement)?))
 }
 

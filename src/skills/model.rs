@@ -236,6 +236,12 @@ pub fn find_version(head: &Head, version: Option<&str>, rights: As, see: See) ->
     }
 }
 
+/// The newest version with this semantic version.
+pub fn version_by_semver(head: &Head, semver: &str, rights: As, see: See) -> Option<Version> {
+    const BY_SEMVER: &str = concatcp!(VERSIONS, "AND v.semver = $2 ORDER BY v.revision DESC LIMIT 1");
+    spi::first(BY_SEMVER, rights, see, &[arg(head.id), arg(semver)])
+}
+
 /// A version by its 12 digits, or the newest.
 pub fn version(head: &Head, version: Option<&str>, rights: As, see: See) -> Result<Version, Fault> {
     find_version(head, version, rights, see).ok_or_else(|| no_version(head, version.unwrap_or_default()))
@@ -244,19 +250,12 @@ pub fn version(head: &Head, version: Option<&str>, rights: As, see: See) -> Resu
 /// The skill has no such version.
 pub fn no_version(head: &Head, version: &str) -> Fault {
     Fault::new(Code::VersionNotFound, format!("skill \"{}\" has no version \"{}\"", head.skill_name, shorten(version)))
-        .hint("SELECT version, semver, status FROM skill_system.skill_versions; a version is 12 hexadecimal digits.")
+        .hint("SELECT version, semver, status FROM skill_system.skill_versions;")
 }
 
 /// The version that is served, for callers that hold the lock.
 pub fn current_version(head: &Head) -> Result<Version, Fault> {
     version(head, Some(&head.current_version), As::Owner, See::OwnWrites)
-}
-
-/// A skill and one of its versions: the given one, or the one that is served.
-pub fn head_and_version(skill: Option<&str>, given: Option<&str>) -> Result<(Head, Version), Fault> {
-    let head = find(Reference::parse(skill)?)?;
-    let version = version(&head, Some(given.unwrap_or(&head.current_version)), As::Caller, See::Statement)?;
-    Ok((head, version))
 }
 
 /// A [`SkillMetadata`] as JSON, out of a row of `skill_heads`.

@@ -109,10 +109,32 @@ pub fn require_approved(head: &Head, version: Version) -> Result<Version, Fault>
     ))
 }
 
+/// The version that a caller names: by its digits, by its semantic version (the newest that has it) or by a channel, whatever
+/// its status; the newest of all for `None`.
+pub fn named_version(head: &Head, given: Option<&str>, rights: As, see: See) -> Result<Version, Fault> {
+    let Some(given) = given else { return model::version(head, None, rights, see) };
+    match Requirement::parse(Some(given)) {
+        Ok(Requirement::Channel(name)) => {
+            model::version(head, Some(&channel_version(head, &name, rights, see)?), rights, see)
+        }
+        Ok(Requirement::Range(_)) => {
+            model::version_by_semver(head, given.trim(), rights, see).ok_or_else(|| model::no_version(head, given))
+        }
+        _ => model::version(head, Some(given), rights, see),
+    }
+}
+
 /// An approved version, for callers that decide which one is served.
 pub fn resolve_approved(head: &Head, requirement: Option<&str>) -> Result<Version, Fault> {
     let version = resolve_requirement(head, &Requirement::parse(requirement)?, As::Owner, See::OwnWrites)?;
     require_approved(head, version)
+}
+
+/// A skill and one of its versions: the named one, or the one that is served.
+pub fn head_and_version(skill: Option<&str>, given: Option<&str>) -> Result<(Head, Version), Fault> {
+    let head = model::find(Reference::parse(skill)?)?;
+    let version = named_version(&head, Some(given.unwrap_or(&head.current_version)), As::Caller, See::Statement)?;
+    Ok((head, version))
 }
 
 /// `skill` or `skill@requirement`.

@@ -698,3 +698,45 @@ def test_who_may_decide_what_is_served(db, roles, connect):
         connection.execute("SELECT * FROM skill_system.check_dependencies(%s)", [name])
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
         db.execute("UPDATE skill_system.skill_dependencies SET version_range = '*'")
+
+
+def test_every_function_takes_digits_semver_and_channel(db):
+    name = new_name("forms")
+    old = register_version(db, name, "1.2.0")
+    newer = register_version(db, name, "2.0.0", text="Newer.")
+    db.execute("SELECT skill_system.set_skill_channel(%s, 'stable', %s)", [name, old])
+    calls = {
+        "export_skill": "SELECT skill_system.export_skill(%s, %s)",
+        "export_skill_files": "SELECT content FROM skill_system.export_skill_files(%s, %s)",
+        "export_skill_archive": "SELECT skill_system.export_skill_archive(%s, %s)",
+        "skill_approval_text": "SELECT skill_system.skill_approval_text(%s, %s)",
+        "skill_bundle": "SELECT skill_system.skill_bundle(%s, %s)",
+        "diff_skill_versions": "SELECT diff FROM skill_system.diff_skill_versions(%s, %s)",
+    }
+    for function, call in calls.items():
+        by_digits = db.execute(call, [name, old]).fetchall()
+        assert by_digits != db.execute(call, [name, newer]).fetchall() or function == "skill_bundle", function
+        for given in ("1.2.0", " 1.2.0 ", "stable"):
+            assert db.execute(call, [name, given]).fetchall() == by_digits, (function, given)
+        for given in ("1.2.1", "canary", "ffffffffffff", "no version!"):
+            with pytest.raises(psycopg.Error) as caught:
+                db.execute(call, [name, given])
+            assert caught.value.sqlstate in ("SK405", "22023"), (function, given)
+    for given in (old, "1.2.0", "stable"):
+        db.execute("SELECT skill_system.set_skill_embedding(%s, '{1, 0}', %s)", [name, given])
+        found = db.execute("SELECT v.version FROM skill_system.skill_embeddings e JOIN skill_system.skill_versions v "
+                           "ON v.id = e.version_id WHERE v.skill_id = (SELECT id FROM skill_system.skills WHERE skill_name = %s)",
+                           [name]).fetchall()
+        assert found == [(old,)]
+    # The newest of several with one semantic version.
+    again = register_version(db, name, "1.2.0", text="Again.", approve=False)
+    assert "Again." in db.execute(calls["export_skill"], [name, "1.2.0"]).fetchone()[0]
+    # What is approved is named by its content.
+    for given in ("1.2.0", "stable"):
+        with pytest.raises(psycopg.Error) as caught:
+            db.execute("SELECT skill_system.set_skill_status(%s, 'approved', %s)", [name, given])
+        assert caught.value.sqlstate == "SK405" and "12 digits" in caught.value.diag.message_hint
+    state = db.execute(
+        "SELECT version, status FROM skill_system.set_skill_status(%s, 'disabled', '1.2.0')", [name]
+    ).fetchone()
+    assert state == (again, "disabled")

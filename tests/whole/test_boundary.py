@@ -62,7 +62,7 @@ SYMBOLS = sorted(set(re.findall(r"'MODULE_PATHNAME',\s*'(\w+)'", "".join(
 def attempt(db, database):
     """Runs statements that are taken back; a backend that crashes takes the watching session with it."""
     db.execute(WRONG)
-    db.execute("SET client_min_messages = error; SET statement_timeout = '20s'")
+    db.execute("SET client_min_messages = error; SET statement_timeout = '60s'")
     with psycopg.connect(
         host=os.environ["PGHOST"],
         port=os.environ["PGPORT"],

@@ -13,6 +13,7 @@ use crate::args::missing;
 use crate::skills::content::{self, check_not_approved_before};
 use crate::skills::model;
 use crate::skills::registry::{self, NewVersion, Placement};
+use crate::skills::requirements::named_version;
 use crate::versioned::Change;
 
 pg_function!(check_skill_bundle);
@@ -34,7 +35,7 @@ fn register_skill_bundle(call: &Call) -> Answer {
     let bundled = bundle::read(call.bytes(1).ok_or_else(|| missing("zip"))?, &Limits::default())?;
     let version = call.text(2);
     let head = model::lock(reference)?;
-    let version = model::version(&head, version, As::Owner, See::OwnWrites)?;
+    let version = named_version(&head, version, As::Owner, See::OwnWrites)?;
     let content = content::content(&version)?;
     let mut files = Files::up_to(bundle::MAX_FILES + MAX_FILES, content.body.len());
     for file in bundled.into_iter().chain(content.files.into_iter().filter(|file| !bundle::holds(&file.path))) {
@@ -71,7 +72,7 @@ fn skill_bundle(call: &Call) -> Answer {
     let head = model::find(Reference::parse(call.text(0))?)?;
     let version_id = match call.text(1) {
         None => head.current_version_id,
-        given => model::version(&head, given, As::Caller, See::Statement)?.id,
+        given => named_version(&head, given, As::Caller, See::Statement)?.id,
     };
     Ok(call.answer(zip(version_id)?))
 }

@@ -18,7 +18,7 @@ use skill_pg::{Answer, Call, Uuid, arg, pg_function};
 
 use super::served::{FROM, Filter, SELECT};
 use crate::skills::content;
-use crate::skills::model::head_and_version;
+use crate::skills::requirements::head_and_version;
 
 pg_function!(available_skills_prompt);
 /// `available_skills_prompt(namespace, policy_name)`

@@ -18,8 +18,8 @@ use skill_pg::{Answer, Arg, Call, arg, pg_function};
 
 use crate::args::missing;
 use crate::skills::content;
-use crate::skills::model::head_and_version;
 use crate::skills::registry::{self, NewVersion, Placement};
+use crate::skills::requirements::head_and_version;
 use crate::versioned::Change;
 
 /// A source within the bounds of a skill.

@@ -18,6 +18,7 @@ use crate::skills::effects::decide;
 use crate::skills::history::append_audit;
 use crate::skills::index::without_notices;
 use crate::skills::model::{self, declared_effects};
+use crate::skills::requirements::named_version;
 
 /// Most skills in one ranking.
 const MAX_RANKED: usize = 1000;
@@ -31,7 +32,7 @@ fn set_skill_embedding(call: &Call) -> Answer {
     let embedding = call.get::<Option<Vec<Option<f64>>>>(1).map(logic::embedding).transpose()?;
     let version = call.text(2);
     let head = model::lock(reference)?;
-    let version = model::version(&head, Some(version.unwrap_or(&head.current_version)), As::Owner, See::OwnWrites)?;
+    let version = named_version(&head, Some(version.unwrap_or(&head.current_version)), As::Owner, See::OwnWrites)?;
     let dimensions = embedding.as_ref().map(|embedding| embedding.len() as i32);
     let changed = match embedding {
         None => spi::execute(

@@ -12,7 +12,7 @@ use skill_pg::{Answer, Call, RowSet, arg, pg_function};
 
 use crate::skills::model::{self, Head, Version};
 use crate::skills::requirements::{
-    approved_versions, no_version, require_approved, resolve_approved, resolve_requirement,
+    approved_versions, named_version, no_version, require_approved, resolve_approved, resolve_requirement,
 };
 use crate::skills::{approval, content, registry};
 use crate::versioned::Change;
@@ -28,8 +28,17 @@ fn set_skill_status(call: &Call) -> Answer {
         return Err(approval::version_missing());
     }
     let mut head = model::lock(reference)?;
-    let version = version.unwrap_or(&head.current_version);
-    let version = model::version(&head, Some(version), As::Owner, See::OwnWrites)?;
+    let given = version.unwrap_or(&head.current_version);
+    // What is approved is named by its content: another version may have the same semver, or come into the channel.
+    let version = match status {
+        Status::Approved => model::version(&head, Some(given), As::Owner, See::OwnWrites).map_err(|fault| {
+            fault.hint(
+                "An approval names the version by its 12 digits: SELECT version, semver, status FROM \
+                 skill_system.skill_versions;",
+            )
+        })?,
+        _ => named_version(&head, Some(given), As::Owner, See::OwnWrites)?,
+    };
     let approved_with = approval::check(&head, &version, status, signature)?;
     Ok(registry::set_status(&mut head, &version, status, &Change { approved_with, ..change })?.answer(call))
 }

@@ -153,6 +153,7 @@ SELECT id AS draft FROM skill_system.rule_versions WHERE rule_identifier = 'SWR_
 SELECT status FROM skill_system.review_rule(:'draft', 'approved');
 SELECT status FROM skill_system.submit_rule(:'draft');
 SELECT status FROM skill_system.review_rule(:'draft', 'rejected', 'chief', 'wrong table');
+SELECT rejected_by, rejected_at IS NOT NULL AS rejected, rejection_reason, approved_by FROM skill_system.rule_versions WHERE id = :'draft';
 SELECT status FROM skill_system.submit_rule(:'draft');
 SELECT status, stale_snapshots FROM skill_system.review_rule(:'draft', 'approved', 'chief');
 SELECT rule_identifier, frozen_version, current_version, entity_id, status FROM skill_system.stale_filings() ORDER BY entity_id;
