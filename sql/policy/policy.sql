@@ -28,9 +28,10 @@ COMMENT ON COLUMN skill_system.policy_profiles.id IS 'Number of the profile.';
 COMMENT ON COLUMN skill_system.policy_profiles.name IS 'Name, unique in the tenant, for example dev.';
 COMMENT ON COLUMN skill_system.policy_profiles.allowed_effects IS 'Rules that allow, for example {db.read,fs.write:/srv/app/**}.';
 COMMENT ON COLUMN skill_system.policy_profiles.allowed_exec IS
-'Commands that check_exec() lets run: a program with any arguments (git), or word by word (npm test, cargo build **).';
+'The only commands that may run, unless empty: a program with any arguments (git), or word by word (npm test, cargo build **). The rules '
+'must allow them as well.';
 COMMENT ON COLUMN skill_system.policy_profiles.allowed_write_roots IS
-'Directories below which check_write() lets files be written, for example {/srv/app}.';
+'The only directories below which files may be written, unless empty, for example {/srv/app}. The rules must allow it as well.';
 COMMENT ON COLUMN skill_system.policy_profiles.metadata IS 'Free-form metadata; part of the versioned content.';
 COMMENT ON COLUMN skill_system.policy_profiles.created_at IS 'When the profile was created.';
 COMMENT ON COLUMN skill_system.policy_profiles.denied_effects IS
@@ -119,15 +120,15 @@ COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS
 CREATE FUNCTION skill_system.check_exec(policy_name text, argv text[]) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_exec';
 COMMENT ON FUNCTION skill_system.check_exec(text, text[]) IS
-'May this command run? The effect proc.exec:<program> must be allowed and an entry of allowed_exec must match program and arguments. A '
-'program without a slash matches only an entry without one. The arguments of a program that runs others (sh, env, xargs) must not name a '
+'May this command run? The effect proc.exec:<program> must be allowed, as check_policy() decides, and an entry of allowed_exec, unless '
+'that is empty, must match program and arguments. A program without a slash matches only an entry without one. The arguments of a program that runs others (sh, env, xargs) must not name a '
 'program that is denied. Never raises. Example: SELECT * FROM skill_system.check_exec(''dev'', '
 'array[''git'', ''status'']);';
 CREATE FUNCTION skill_system.check_write(policy_name text, path text) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_write';
 COMMENT ON FUNCTION skill_system.check_write(text, text) IS
-'May this file be written? The effect fs.write:<path> must be allowed and the absolute path, with .. resolved, must lie in one of '
-'allowed_write_roots. Symbolic links are not resolved. Never raises. Example: SELECT * FROM skill_system.check_write(''dev'', '
+'May this file be written? check_policy() for the effect fs.write:<path>, which must lie in one of allowed_write_roots, unless that is '
+'empty, with .. resolved. Symbolic links are not resolved. Never raises. Example: SELECT * FROM skill_system.check_write(''dev'', '
 '''/srv/app/report.txt'');';
 
 CREATE FUNCTION skill_system.explain_policy(policy_name text, effects text[])
@@ -226,15 +227,16 @@ COMMENT ON FUNCTION skill_system.create_policy(text, text[], text[], text[], tex
 CREATE FUNCTION skill_system.install_starter_policies() RETURNS TABLE (name text, installed boolean)
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-    WITH starter(name, allow, ask, deny, note) AS (
+    WITH starter(name, allow, ask, deny, roots, note) AS (
         VALUES ('dev', '{db.read,db.write,fs.read,fs.write,git.read,git.write}'::text[], '{net.fetch,proc.exec}'::text[], '{}'::text[],
-                'Development: data, files and git are free, network and programs need a person.'),
-               ('readonly', '{db.read,fs.read,git.read}', '{}', '{db.write,fs.write,git.write,proc.exec}',
+                '{/home,/srv,/tmp,/workspace,/Users,C:/Users}'::text[],
+                'Development: data, git and files are free, those to write below allowed_write_roots; network and programs need a person.'),
+               ('readonly', '{db.read,fs.read,git.read}', '{}', '{db.write,fs.write,git.write,proc.exec}', '{}',
                 'Looks at everything and changes nothing.'),
-               ('locked', '{}', '{}', '{**}', 'Nothing may happen.')
+               ('locked', '{}', '{}', '{**}', '{}', 'Nothing may happen.')
     ), made AS (
-        INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects, denied_effects, metadata)
-        SELECT s.name, s.allow, s.ask, s.deny, pg_catalog.jsonb_build_object('description', s.note) FROM starter s
+        INSERT INTO skill_system.policy_profiles (name, allowed_effects, ask_effects, denied_effects, allowed_write_roots, metadata)
+        SELECT s.name, s.allow, s.ask, s.deny, s.roots, pg_catalog.jsonb_build_object('description', s.note) FROM starter s
         ON CONFLICT (tenant_id, name) DO NOTHING
         RETURNING policy_profiles.name
     )

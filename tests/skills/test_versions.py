@@ -724,9 +724,11 @@ def test_every_function_takes_digits_semver_and_channel(db):
             assert caught.value.sqlstate in ("SK405", "22023"), (function, given)
     for given in (old, "1.2.0", "stable"):
         db.execute("SELECT skill_system.set_skill_embedding(%s, '{1, 0}', %s)", [name, given])
-        found = db.execute("SELECT v.version FROM skill_system.skill_embeddings e JOIN skill_system.skill_versions v "
-                           "ON v.id = e.version_id WHERE v.skill_id = (SELECT id FROM skill_system.skills WHERE skill_name = %s)",
-                           [name]).fetchall()
+        found = db.execute(
+            "SELECT v.version FROM skill_system.skill_embeddings e JOIN skill_system.skill_versions v "
+            "ON v.id = e.version_id WHERE v.skill_id = (SELECT id FROM skill_system.skills WHERE skill_name = %s)",
+            [name],
+        ).fetchall()
         assert found == [(old,)]
     # The newest of several with one semantic version.
     again = register_version(db, name, "1.2.0", text="Again.", approve=False)

@@ -25,7 +25,7 @@ OUT_OF_BOUNDS = {
 
 
 @pytest.fixture(scope="module")
-def stage(db):
+def stage(db, roles):
     return prepare(db)
 
 

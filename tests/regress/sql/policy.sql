@@ -33,7 +33,7 @@ SELECT allowed, blocked_effects FROM skill_system.check_policy('dev', '["db.read
 SELECT allowed, blocked_effects FROM skill_system.check_policy('dev', '["db.read","proc.exec"]');
 SELECT allowed, blocked_effects FROM skill_system.check_policy('dev', '{db.read,proc.exec}');
 SELECT allowed, blocked_effects FROM skill_system.check_policy('dev', array['db.read', 'proc.exec']);
-SELECT allowed, blocked_effects FROM skill_system.check_policy('dev', '{"db.read","fs.write:/a,b"}');
+SELECT allowed, blocked_effects FROM skill_system.check_policy('dev', '{"db.read","fs.write:/srv/a,b"}');
 
 -- An empty list is allowed; invalid input is denied, without an error and without NULL.
 \x on

@@ -73,13 +73,17 @@ impl Command {
         self.arguments.as_ref().is_none_or(|(patterns, any)| *any || patterns.contains(&None))
     }
 
-    /// Whether it lets a command run; `path` is its program as an effect of `fs.exec`, where it is one.
-    pub(super) fn matches(&self, argv: &[&str], path: Option<&Effect<'_>>) -> bool {
-        let program = match &self.program {
-            Program::Name(name) => **name == *argv[0],
+    /// Whether it lets a program run, with some arguments; `path` is the program as an effect of `fs.exec`, where it is one.
+    pub(super) fn runs(&self, program: &str, path: Option<&Effect<'_>>) -> bool {
+        match &self.program {
+            Program::Name(name) => **name == *program,
             Program::Path(rule) => path.is_some_and(|path| rule.covers(path)),
-        };
-        program
+        }
+    }
+
+    /// Whether it lets a command run; `path` as for [`Command::runs`].
+    pub(super) fn matches(&self, argv: &[&str], path: Option<&Effect<'_>>) -> bool {
+        self.runs(argv[0], path)
             && match &self.arguments {
                 None => true,
                 Some((patterns, any)) => {

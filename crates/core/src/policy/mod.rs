@@ -92,24 +92,57 @@ impl Policy {
     /// The verdict on one effect.
     pub fn judge<'p>(&'p self, text: &str) -> (Verdict, Why<'p>) {
         interrupt::check();
-        let parsed = Effect::parse(text).and_then(|effect| Ok((effect.spellings(text)?, effect)));
-        let (spellings, effect) = match parsed {
-            Ok(parsed) => parsed,
+        let effect = match Effect::parse(text) {
+            Ok(effect) => effect,
             Err(why) => return (Verdict::Deny, Why::Malformed(why)),
         };
-        let spellings = if spellings.is_empty() { std::slice::from_ref(&effect) } else { &spellings };
+        match self.judge_by_rules(text, &effect) {
+            denied @ (Verdict::Deny, _) => denied,
+            judged => match self.list_without(text, &effect) {
+                Some(column) => (self.unlisted_verdict(), Why::NotIn(column)),
+                None => judged,
+            },
+        }
+    }
+
+    /// The verdict on `effect`, parsed from `text`, whatever the lists of programs and directories are.
+    fn judge_by_rules<'p>(&'p self, text: &str, effect: &Effect<'_>) -> (Verdict, Why<'p>) {
+        let spellings = match effect.spellings(text) {
+            Ok(spellings) => spellings,
+            Err(why) => return (Verdict::Deny, Why::Malformed(why)),
+        };
+        let spellings = if spellings.is_empty() { std::slice::from_ref(effect) } else { &spellings };
         let rules = self.rules.for_name(name_of(text));
         if let Some(rule) = rules.deny.overlapping(spellings) {
             return (Verdict::Deny, Why::Rule(rule));
         }
         let ask = rules.ask.overlapping(spellings);
-        let allow = rules.allow.covering(&effect);
+        let allow = rules.allow.covering(effect);
         match (ask, allow) {
             // What an ask rule means in addition to what it names is only taken from what is allowed.
             (Some(rule), Some(_)) => (Verdict::Ask, Why::Rule(rule)),
-            (Some(rule), None) if rules.ask.names(&effect) => (Verdict::Ask, Why::Rule(rule)),
+            (Some(rule), None) if rules.ask.names(effect) => (Verdict::Ask, Why::Rule(rule)),
             (_, Some(rule)) => (Verdict::Allow, Why::Rule(rule)),
             (_, None) => (self.unlisted_verdict(), Why::Unlisted),
+        }
+    }
+
+    /// The list that a path to write or a program to run would have to be in and is not. An empty list restricts nothing.
+    fn list_without(&self, text: &str, effect: &Effect<'_>) -> Option<&'static str> {
+        let (name, scope) = text.split_once(':')?;
+        let Rules { exec, write_roots, .. } = &self.rules;
+        match name {
+            "fs.write" if !write_roots.is_empty() => {
+                let listed = write_roots.iter().any(|root| root.effect.covers(effect));
+                (!listed).then_some("allowed_write_roots")
+            }
+            "proc.exec" if !exec.is_empty() => {
+                let as_path = format!("fs.exec:{scope}");
+                let path = Effect::parse(&as_path).ok();
+                let listed = exec.iter().any(|command| command.runs(scope, path.as_ref()));
+                (!listed).then_some("allowed_exec")
+            }
+            _ => None,
         }
     }
 
@@ -184,8 +217,8 @@ impl Policy {
         }
     }
 
-    /// Decides whether a command may run: the effect `proc.exec:<program>` must be allowed and an entry of `allowed_exec`
-    /// must match. The programs that its arguments may name, where it runs others, must not be denied.
+    /// Decides whether a command may run: the effect `proc.exec:<program>` must be allowed, and an entry of `allowed_exec`,
+    /// unless it is empty, must match. The programs that its arguments may name, where it runs others, must not be denied.
     pub fn check_exec(&self, argv: &[&str]) -> Decision {
         let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
             return Decision::refused(vec!["proc.exec".into()], "the command has no program");
@@ -193,15 +226,22 @@ impl Policy {
         let effect = format!("proc.exec:{program}");
         let as_path = format!("fs.exec:{program}");
         let path = Effect::parse(&as_path).ok();
-        let listed = || self.rules.exec.iter().any(|command| command.matches(argv, path.as_ref()));
-        let decision = self.decide_listed(&effect, "allowed_exec", listed);
+        let exec = &self.rules.exec;
+        let (verdict, why) = match self.judge(&effect) {
+            (verdict, why) if verdict == Verdict::Deny || exec.is_empty() => (verdict, why),
+            judged if exec.iter().any(|command| command.matches(argv, path.as_ref())) => judged,
+            _ => (self.unlisted_verdict(), Why::NotIn("allowed_exec")),
+        };
+        let decision = self.decide(std::iter::once((effect.as_str(), verdict, why)));
         if decision.verdict == Verdict::Deny || !runs_arguments(program, &argv[1..]) {
             return decision;
         }
         let mut asked = None;
         for word in programs_in(&argv[1..]) {
             let run = format!("proc.exec:{word}");
-            match self.judge(&run) {
+            interrupt::check();
+            let Ok(named) = Effect::parse(&run) else { continue };
+            match self.judge_by_rules(&run, &named) {
                 (Verdict::Deny, why @ Why::Rule(_)) => {
                     let words = self.words(Verdict::Deny, &why);
                     let reason = format!("{}: runs {}, {words}", shorten(&effect), shorten(&run));
@@ -217,8 +257,7 @@ impl Policy {
         }
     }
 
-    /// Decides whether a file may be written: the effect `fs.write:<path>` must be
-    /// allowed and the path must lie in one of `allowed_write_roots`.
+    /// Decides whether a file may be written: [`Policy::check`] for the effect `fs.write:<path>`.
     pub fn check_write(&self, path: &str) -> Decision {
         let effect = format!("fs.write:{path}");
         // A wildcard in a path that is about to be written would be judged as many paths.
@@ -228,20 +267,7 @@ impl Policy {
                 format!("{}: denied as malformed: a path to write has no wildcard", shorten(path)),
             );
         }
-        self.decide_listed(&effect, "allowed_write_roots", || {
-            Effect::parse(&effect)
-                .is_ok_and(|asked| self.rules.write_roots.iter().any(|root| root.effect.covers(&asked)))
-        })
-    }
-
-    fn decide_listed(&self, effect: &str, column: &'static str, listed: impl FnOnce() -> bool) -> Decision {
-        let (verdict, why) = self.judge(effect);
-        let judged = match verdict {
-            Verdict::Deny => (verdict, why),
-            _ if listed() => (verdict, why),
-            _ => (self.unlisted_verdict(), Why::NotIn(column)),
-        };
-        self.decide(std::iter::once((effect, judged.0, judged.1)))
+        self.check(std::iter::once(effect.as_str()))
     }
 
     /// One row per effect, in the order asked.

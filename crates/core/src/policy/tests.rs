@@ -97,6 +97,49 @@ fn write_roots() {
 }
 
 #[test]
+fn all_questions_about_a_program_or_a_path_agree() {
+    let lists: [(&[&str], &[&str]); 4] =
+        [(&[], &[]), (&["git", "/usr/bin/*", "npm test"], &[]), (&[], &["/srv", "/tmp/x"]), (&["sh"], &["/"])];
+    let columns: [(&[&str], &[&str], &[&str]); 5] = [
+        (&["fs.write", "proc.exec"], &[], &[]),
+        (&["**"], &["proc.exec:git"], &["fs.write:/srv/secret"]),
+        (&["fs.write:/srv/**", "proc.exec:git"], &[], &[]),
+        (&[], &["fs.*", "proc.*"], &["proc.exec:npm"]),
+        (&[], &[], &[]),
+    ];
+    for (exec, roots) in lists {
+        for (allow, ask, deny) in columns {
+            for unlisted in [Unlisted::Deny, Unlisted::Ask] {
+                let owned = |list: &[&str]| list.iter().map(|text| text.to_string()).collect();
+                let profile = Profile {
+                    allowed_exec: owned(exec),
+                    allowed_write_roots: owned(roots),
+                    unlisted,
+                    ..profile("p", allow, ask, deny)
+                };
+                let p = Policy::compile("p", &[profile]).unwrap();
+                for path in ["/srv/app/x", "/srv/secret/x", "/srv/../etc/passwd", "/tmp/x", "/tmp/y", "x", "C:/srv/x"] {
+                    let effect = format!("fs.write:{path}");
+                    assert_eq!(p.check([effect.as_str()].into_iter()), p.check_write(path), "{path} {p:?}");
+                }
+                for (program, arguments) in
+                    [("git", &["status"][..]), ("npm", &["test"]), ("/usr/bin/make", &[]), ("sh", &["x"]), ("rm", &[])]
+                {
+                    let effect = format!("proc.exec:{program}");
+                    let command: Vec<&str> = [&[program], arguments].concat();
+                    assert_eq!(p.check([effect.as_str()].into_iter()), p.check_exec(&command), "{command:?} {p:?}");
+                }
+            }
+        }
+    }
+    // Arguments are looked at only by check_exec().
+    let listed = Profile { allowed_exec: vec!["npm test".into()], ..profile("p", &["proc.exec"], &[], &[]) };
+    let p = Policy::compile("p", &[listed]).unwrap();
+    assert!(p.check(["proc.exec:npm"].into_iter()).allowed && !p.check_exec(&["npm", "install"]).allowed);
+    assert!(!p.check(["proc.exec:rm"].into_iter()).allowed && p.check(["proc.exec"].into_iter()).allowed);
+}
+
+#[test]
 fn lint_finds_what_does_nothing() {
     let mut p = profile(
         "p",
