@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+import filings
 import skills
 
 WORDS = ("agent", "reviewer", "admin")
@@ -42,40 +43,8 @@ def tenants(db):
             agent.execute(
                 "SELECT skill_system.append_audit('event', %s)", [psycopg.types.json.Jsonb({"of": f"secret {tenant}"})]
             )
-        with session(db, f"{tenant}_admin") as admin:
-            admin.execute("SELECT * FROM skill_system.install_validation_presets()")
-            admin.execute(
-                "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('well', %s)",
-                [f"secret {tenant}"],
-            )
-            admin.execute(
-                "INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type) "
-                "SELECT type_id, 'api', 'API', 'text' FROM skill_system.entity_type_definitions"
-            )
-            admin.execute(
-                "INSERT INTO skill_system.entity_relationship_rules (parent_type_id, child_type_id) "
-                "SELECT type_id, type_id FROM skill_system.entity_type_definitions"
-            )
-            admin.execute(
-                "INSERT INTO skill_system.rrc_field_mappings (type_id, rrc_field_key, entity_field_id) "
-                "SELECT type_id, 'API_NO', field_id FROM skill_system.entity_field_definitions"
-            )
-            admin.execute(
-                "SELECT skill_system.publish_rule('SWR_37', 'spacing', '2020-01-01', %s, 'manual')",
-                [psycopg.types.json.Jsonb({"of": f"secret {tenant}"})],
-            )
-            admin.execute(
-                "SELECT skill_system.create_template('rule_37', %s)",
-                [psycopg.types.json.Jsonb([{"label": f"secret {tenant}"}])],
-            )
-        with session(db, f"{tenant}_agent") as agent:
-            filing = agent.execute(
-                "SELECT checklist_id FROM skill_system.create_checklist('42-501-20130', 'well', 'rule_37', %s)",
-                [f"secret {tenant}"],
-            ).fetchone()[0]
-            agent.execute(
-                "SELECT skill_system.add_artifact(%s, 0, 'document', 'plat', %s)", [filing, f"secret {tenant}"]
-            )
+        with session(db, f"{tenant}_admin") as admin, session(db, f"{tenant}_agent") as agent:
+            filings.fill_tables(admin, agent, f"secret {tenant}")
         with session(db, f"{tenant}_admin") as admin:
             skills.fill_tables(admin, f"secret {tenant}")
         with session(db, f"{tenant}_agent") as agent:
