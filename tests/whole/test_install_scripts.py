@@ -79,6 +79,12 @@ def test_install_scripts_name_what_modules_below_them_create():
     assert wrong == []
 
 
+def test_comments_may_name_anything():
+    comment = "-- skill_system.a\nCOMMENT ON TABLE skill_system.b IS\n'See ''skill_system.c'''\n'; and more.';\n"
+    statement = "SELECT * FROM skill_system.d WHERE x = skill_system.e();\n"
+    assert names(without_comments(comment + statement)) == {"d", "e"}
+
+
 def test_modules_read_tables_of_modules_below_them():
     """What Rust code runs. Functions of other modules stand in hints, too."""
     objects, allowed = created(), may_use()

@@ -133,6 +133,16 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn reports_of_other_libraries_become_sentences() {
+        assert_eq!(sentence("expected value at line 1\n"), "Expected value at line 1.");
+        assert_eq!(sentence("Done."), "Done.");
+        let unclosed = regex::RegexBuilder::new(&"(".repeat(2)).build().unwrap_err();
+        assert_eq!(invalid_pattern(&unclosed), "Unclosed group.");
+        let large = regex::RegexBuilder::new("a{1000}").size_limit(10).build().unwrap_err();
+        assert_eq!(invalid_pattern(&large), "Compiled regex exceeds size limit of 10 bytes.");
+    }
+
+    #[test]
     fn canonical_json_is_sorted_and_compact() {
         assert_eq!(
             canonical(&json!({"b": [1, {"z": null, "a": "x\"y"}], "a": 1.5})),
