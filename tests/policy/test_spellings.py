@@ -86,6 +86,10 @@ def test_programs_that_run_others_with_some_arguments(db, create):
         (["rsync", "-ae", "rm", "a", "b"], False),
         (["env", "-Srm x"], False),
         (["taskset", "1", "rm"], False),
+        (["tar", "--to-c=rm", "-xf", "a.tar"], False),
+        (["tar", "cIf", "rm", "a.tar"], False),
+        (["git", "fetch", "--upload-p=rm", "x"], False),
+        (["env", "-S", "r''m"], False),
     ):
         found = db.execute("SELECT allowed FROM skill_system.check_exec('p', %s::text[])", [command]).fetchone()[0]
         assert found is allowed, command
@@ -110,6 +114,9 @@ def test_a_path_may_have_blanks(db, create):
         ("/srv/app/a\tb", False),
         ("/srv/app/a ", False),
         ("/srv/app /x", False),
+        ("/srv/app/100%25", True),
+        ("/srv/app/%2e%2e/x", False),
+        ("/srv/app/..%2fx", False),
     ):
         assert db.execute("SELECT allowed FROM skill_system.check_write('p', %s)", [path]).fetchone()[0] is allowed, (
             path

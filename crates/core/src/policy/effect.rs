@@ -158,6 +158,15 @@ impl<'a> Effect<'a> {
         scopes.into_iter().map(folded).collect()
     }
 
+    /// The effect with its percent signs decoded; `None` when there is nothing to decode.
+    pub fn decoded(&self, text: &str) -> Result<Option<Effect<'static>>, Malformed> {
+        let Some((name, scope)) = text.split_once(':').filter(|(_, scope)| scope.contains('%')) else {
+            return Ok(None);
+        };
+        let parse = |scope: String| Effect::parse(&format!("{name}:{scope}")).map(Effect::into_owned);
+        decoded(scope)?.map(parse).transpose().map_err(|_| Malformed::Encoded)
+    }
+
     /// Without the differences that file systems ignore, as the rules that deny are compared.
     pub(super) fn folded(self) -> Self {
         match Kind::of(&self.name) {

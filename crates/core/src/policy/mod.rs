@@ -32,7 +32,7 @@ use serde_json::json;
 use self::effect::Effect;
 use self::profile::resolve;
 use self::rules::{Rules, name_of};
-use self::runners::{programs_in, runs_arguments};
+use self::runners::{programs_in, runs_arguments, without_quotes};
 use crate::error::shorten;
 use crate::interrupt;
 
@@ -117,7 +117,10 @@ impl Policy {
             return (Verdict::Deny, Why::Rule(rule));
         }
         let ask = rules.ask.overlapping(spellings);
-        let allow = rules.allow.covering(effect);
+        // Who opens it may decode percent signs: then it is what is allowed, too.
+        let decoded = effect.decoded(text).unwrap_or_default();
+        let is_allowed = |effect: &Effect<'_>| rules.allow.covering(effect).is_some();
+        let allow = rules.allow.covering(effect).filter(|_| decoded.as_ref().is_none_or(is_allowed));
         match (ask, allow) {
             // What an ask rule means in addition to what it names is only taken from what is allowed.
             (Some(rule), Some(_)) => (Verdict::Ask, Why::Rule(rule)),
@@ -133,7 +136,9 @@ impl Policy {
         let Rules { exec, write_roots, .. } = &self.rules;
         match name {
             "fs.write" if !write_roots.is_empty() => {
-                let listed = write_roots.iter().any(|root| root.effect.covers(effect));
+                let in_root = |effect: &Effect<'_>| write_roots.iter().any(|root| root.effect.covers(effect));
+                let decoded = effect.decoded(text).unwrap_or_default();
+                let listed = in_root(effect) && decoded.as_ref().is_none_or(in_root);
                 (!listed).then_some("allowed_write_roots")
             }
             "proc.exec" if !exec.is_empty() => {
@@ -237,7 +242,9 @@ impl Policy {
             return decision;
         }
         let mut asked = None;
-        for word in programs_in(&argv[1..]) {
+        let unquoted = without_quotes(&argv[1..]);
+        let arguments: Vec<&str> = argv[1..].iter().copied().chain(unquoted.iter().map(String::as_str)).collect();
+        for word in programs_in(&arguments) {
             let run = format!("proc.exec:{word}");
             interrupt::check();
             let Ok(named) = Effect::parse(&run) else { continue };

@@ -6,19 +6,23 @@ use std::sync::LazyLock;
 
 /// Their arguments, or their input, are a command or a script.
 const LAUNCHERS: &str = "\
-    aa-exec arch-nspawn ash at awk bash batch bpftrace bun bunx busybox bwrap capsh catchsegv choom \
-    chpst chroot chrt cmd command coproc cpulimit crontab cscript csh ctr daemonize dash \
-    dbus-run-session deno doas docker dotnet dumb-init eatmydata elixir elvish entr env erl eval exec \
-    expect fakechroot fakeroot faketime find firejail fish flatpak flock forfiles gawk gdbserver genie \
-    ghc ghci gosu groovy guile hyperfine i386 iex ionice irb java jjs jrunscript jshell julia kitty ksh \
-    ksu ld.so linux32 linux64 logsave ltrace lua lxc lxd machinectl mawk mksh mosh mshta multitime nawk \
-    nerdctl newgrp nice nix-shell node nodejs nohup npx nsenter numactl octave openvt osascript parallel \
-    perl pexec php pipx pkexec pnpx podman posh powershell prlimit proot proxychains proxychains4 pwsh \
-    pypy python r rbash rlwrap rscript ruby runcon rundll32 runscript runuser sash scala schroot screen \
-    script sem service setarch setlock setpriv setsid setuidgid sg sh slsh snap socat softlimit source \
-    ssh sshpass start start-stop-daemon stdbuf strace su sudo sudoedit systemd-nspawn systemd-run \
-    taskset tasksh tclsh tcsh time timeout tini tmate tmux torify torsocks toybox tsp uname26 unbuffer \
-    unshare uv uvx valgrind watch wish wscript wsl x86_64 xargs xdotool xterm xvfb-run yash zsh";
+    aa-exec abduco ansible arch-nspawn ash at autossh awk bash batch bpftrace bun bunx busybox bwrap \
+    capsh catatonit catchsegv ccache cgexec choom chpst chronic chroot chrt clush cmd command conda \
+    coproc cpulimit crontab cscript csh ctr daemon daemonize dash dbus-launch dbus-run-session deno \
+    direnv distcc doas docker dotnet dtach dumb-init eatmydata elixir elvish entr env erl eval exec \
+    expect fakechroot fakeroot faketime find firejail fish flatpak flock foreman forfiles gawk gdbserver \
+    genie ghc ghci gosu grc groovy guile guix hatch heaptrack honcho hyperfine i386 icecc iex ifne ionice \
+    irb java jjs jrunscript jshell julia just kitty ksh ksu ld.so linux32 linux64 logsave ltrace lua lxc \
+    lxd machinectl mawk mispipe mksh mosh mpiexec mpirun mshta multitime nawk nerdctl newgrp nice nix \
+    nix-shell node nodejs nodemon nohup npx nsenter numactl octave openvt osascript overmind parallel pdm \
+    pee perf perl pexec php pipx pkexec please pm2 pnpx podman poetry posh powershell prlimit proot \
+    proxychains proxychains4 pssh pwsh pypy python r rbash rlwrap rr rscript ruby runcon rundll32 \
+    runscript runuser rye s6-setuidgid salloc sash sbatch scala sccache schroot screen script sem service \
+    setarch setlock setpriv setsid setuidgid sg sh slsh snap socat softlimit source srun ssh ssh-agent \
+    sshpass start start-stop-daemon startx stdbuf strace su su-exec sudo sudo-rs sudoedit systemd-inhibit \
+    systemd-nspawn systemd-run taskset tasksh tclsh tcsh time timeout tini tmate tmux torify torsocks \
+    toybox ts-node tsp tsx uname26 unbuffer unshare uv uvx valgrind watch watchexec wish wscript wsl \
+    x86_64 xargs xdotool xinit xterm xvfb-run yash zsh";
 
 /// They run what one of these arguments names: an option, or a word. A short option may stand among others (`-avze`).
 const BY_ARGUMENT: [(&str, &[&str]); 35] = [
@@ -32,35 +36,45 @@ const BY_ARGUMENT: [(&str, &[&str]); 35] = [
         "git",
         &[
             "-c",
+            "-O",
+            "-u",
             "-x",
+            "--cc-cmd",
             "--config-env",
             "--exec",
-            "--extcmd",
-            "--upload-pack",
-            "--receive-pack",
             "--ext-diff",
+            "--extcmd",
+            "--httpd",
+            "--open-files-in-pager",
+            "--receive-pack",
+            "--sendmail-cmd",
+            "--smtp-server",
+            "--to-cmd",
+            "--upload-pack",
             "bisect",
+            "config",
             "daemon",
+            "ext::",
             "filter-branch",
             "foreach",
         ],
     ),
-    ("gvim", &["-c", "-S", "+", "--cmd"]),
+    ("gvim", &["-c", "-s", "-S", "-u", "+", "--cmd"]),
     ("helm", &["--post-renderer"]),
     ("kubectl", &["exec", "debug", "run"]),
     ("lldb", &["-o", "-O", "-s", "--one-line", "--source"]),
-    ("make", &["-f", "--eval"]),
+    ("make", &["-f", "--eval", "="]),
     ("man", &["-H", "-P", "--html", "--pager"]),
     ("nc", &["-c", "-e", "--exec", "--sh-exec", "--lua-exec"]),
     ("ncat", &["-c", "-e", "--exec", "--sh-exec", "--lua-exec"]),
     ("netcat", &["-c", "-e", "--exec"]),
     ("nmap", &["--script"]),
-    ("npm", &["exec", "x", "explore", "--script-shell"]),
-    ("nvim", &["-c", "-S", "-l", "+", "--cmd"]),
+    ("npm", &["exec", "x", "explore", "run", "--script-shell"]),
+    ("nvim", &["-c", "-s", "-S", "-u", "-l", "+", "--cmd"]),
     ("oc", &["exec", "debug", "rsh", "run"]),
     ("pnpm", &["dlx", "exec"]),
     ("rsync", &["-e", "--rsh", "--rsync-path"]),
-    ("rvim", &["-c", "-S", "+", "--cmd"]),
+    ("rvim", &["-c", "-s", "-S", "-u", "+", "--cmd"]),
     ("scp", &["-S", "-o"]),
     ("sftp", &["-S", "-D", "-o"]),
     ("sort", &["--compress-program"]),
@@ -80,10 +94,10 @@ const BY_ARGUMENT: [(&str, &[&str]); 35] = [
         ],
     ),
     ("tcpdump", &["-z"]),
-    ("vi", &["-c", "-S", "+", "--cmd"]),
-    ("view", &["-c", "-S", "+", "--cmd"]),
-    ("vim", &["-c", "-S", "+", "--cmd"]),
-    ("wget", &["--use-askpass"]),
+    ("vi", &["-c", "-s", "-S", "-u", "+", "--cmd"]),
+    ("view", &["-c", "-s", "-S", "-u", "+", "--cmd"]),
+    ("vim", &["-c", "-s", "-S", "-u", "+", "--cmd"]),
+    ("wget", &["-e", "--execute", "--use-askpass"]),
     ("yarn", &["dlx", "exec"]),
     ("zip", &["-T", "-TT", "--unzip-command"]),
 ];
@@ -92,14 +106,14 @@ const BY_ARGUMENT: [(&str, &[&str]); 35] = [
 const OTHERS: &str = "\
     acr agetty ansible-playbook ansible-test ant aoss apt-get aria2c asterisk autoconf autoheader \
     autoreconf bconsole borg bundle busctl cabal cdist certbot check_by_ssh check_ssl_cert clisp cmake \
-    cobc codex composer cpio crash csvtool dc debugfs dhclient distcc dmsetup dnf dnsmasq dpkg dvips \
-    easyrsa ed enscript fail2ban-client fastfetch forge ftp fzf gem ginsh gnuplot go gradle grc gtester \
-    hg hping3 iftop ip ispell joe jtag latex latexmk less lftp loginctl logrotate m4 mail minicom more \
-    mosh-server msbuild msgfilter mvn mysql nano ncdu ncftp neofetch ninja nroff open opencode openvpn \
-    opkg pdflatex pdftex perf perlbug pg pic pico pidstat pip pip3 pkg plymouth procmail psftp psql \
-    puppet rake ranger rc restic rpm rpmdb rpmquery rpmverify rsyslogd rtorrent run-parts rustup scanmem \
-    scrot sed smbclient socket sqlite3 ssh-agent sshfs sshuttle sysctl systemctl task tdbtool telnet tex \
-    top virsh wg-quick xdg-open xdg-user-dir yt-dlp yum zathura zic zypper";
+    cobc codex composer cpio crash csvtool dc debugfs dhclient dmsetup dnf dnsmasq dpkg dvips easyrsa ed \
+    enscript fail2ban-client fastfetch forge ftp fzf gem ginsh gnuplot go gradle gtester hg hping3 iftop \
+    ip ispell joe jtag latex latexmk less lftp loginctl logrotate m4 mail minicom more mosh-server \
+    msbuild msgfilter mvn mysql nano ncdu ncftp neofetch ninja nroff open opencode openvpn opkg pdflatex \
+    pdftex perlbug pg pic pico pidstat pip pip3 pkg plymouth procmail psftp psql puppet rake ranger rc \
+    restic rpm rpmdb rpmquery rpmverify rsyslogd rtorrent run-parts rustup scanmem scrot sed smbclient \
+    socket sqlite3 sshfs sshuttle sysctl systemctl task tdbtool telnet tex top virsh wg-quick xdg-open \
+    xdg-user-dir yt-dlp yum zathura zic zypper";
 
 /// How a program comes to run another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,20 +156,43 @@ pub(super) fn runs_programs(program: &str) -> bool {
 pub(super) fn runs_arguments(program: &str, arguments: &[&str]) -> bool {
     match runs(program) {
         Some(Runs::Always) => true,
-        Some(Runs::With(known)) => arguments.iter().any(|given| known.iter().any(|known| is_given(known, given))),
+        Some(Runs::With(known)) => {
+            // tar takes its letters without a dash, too.
+            let name = program.rsplit(['/', '\\']).next().unwrap_or_default();
+            let letters = arguments.first().filter(|given| name.contains("tar") && !given.starts_with('-'));
+            let letters = letters.map(|given| format!("-{given}"));
+            let given = || arguments.iter().copied().chain(letters.as_deref());
+            known.iter().any(|known| given().any(|given| is_given(known, given)))
+        }
         _ => false,
     }
 }
 
-/// The argument `given` is this option, with or without a value, or is this word.
+/// The argument `given` is this option, with or without a value, or is this word. A long option may be shortened, and have one
+/// dash or two.
 fn is_given(known: &str, given: &str) -> bool {
-    match known.strip_prefix('-') {
-        Some(letter) if letter.chars().count() == 1 => {
-            given.starts_with('-') && !given.starts_with("--") && given.contains(letter)
+    let name = known.trim_start_matches('-');
+    let option = given.trim_start_matches('-');
+    match known.len() - name.len() {
+        0 => match known {
+            "+" | "ext::" => given.starts_with(known),
+            "=" => given.contains('='),
+            _ => given == known,
+        },
+        1 if name.chars().count() == 1 => given.starts_with('-') && !given.starts_with("--") && given.contains(name),
+        _ => {
+            let word = option.split('=').next().unwrap_or_default();
+            given.starts_with('-') && option.starts_with(name)
+                || given.starts_with("--") && !word.is_empty() && name.starts_with(word)
         }
-        Some(_) => given.starts_with(known),
-        None => given == known || (known == "+" && given.starts_with('+')),
     }
+}
+
+/// Arguments as a shell would read the names in them: without quotes and backslashes. Only those that have some.
+pub(super) fn without_quotes(arguments: &[&str]) -> Vec<String> {
+    let is_quote = |c: char| matches!(c, '"' | '\'' | '\\');
+    let quoted = arguments.iter().filter(|argument| argument.contains(is_quote));
+    quoted.map(|argument| argument.chars().filter(|c| !is_quote(*c)).collect()).collect()
 }
 
 /// The programs that the arguments of such a program may name: whole arguments, and the words in them.

@@ -258,6 +258,29 @@ fn lint_of_commands_and_roots() {
     }
 }
 
+/// What decodes percent signs opens another file.
+#[test]
+fn what_percent_signs_stand_for_must_be_allowed_too() {
+    let mut p = profile("p", &["fs.write:/srv/app/**", "git.read:feature/*"], &[], &["fs.write:/srv/app/secret"]);
+    p.allowed_write_roots = vec!["/srv/app".into()];
+    let p = Policy::compile("p", &[p]).unwrap();
+    for (path, verdict) in [
+        ("/srv/app/100%.txt", Verdict::Allow),
+        ("/srv/app/100%25.txt", Verdict::Allow),
+        ("/srv/app/a%20b", Verdict::Allow),
+        ("/srv/app/%2e%2e/x", Verdict::Deny),
+        ("/srv/app/..%2f..%2fx", Verdict::Deny),
+        ("/srv/app/%252e%252e/x", Verdict::Deny),
+        ("/srv/app/a/%2e%2e/b", Verdict::Allow),
+        ("/srv/app/%73ecret", Verdict::Deny),
+    ] {
+        assert_eq!(p.judge(&format!("fs.write:{path}")).0, verdict, "{path}");
+        assert_eq!(p.check_write(path).verdict, verdict, "{path}");
+    }
+    assert_eq!(p.judge("git.read:feature/%61").0, Verdict::Allow);
+    assert_eq!(p.judge("git.read:feature%2f..%2fx").0, Verdict::Deny);
+}
+
 #[test]
 fn programs_that_run_programs() {
     let mut p = profile("p", &["proc.exec"], &["proc.exec:curl"], &["proc.exec:rm", "proc.exec:/opt/x/**"]);
@@ -297,6 +320,23 @@ fn programs_that_run_programs() {
         (&["socat", "-", "EXEC:rm"], Verdict::Deny),
         (&["npx", "rm"], Verdict::Deny),
         (&["less", "rm"], Verdict::Allow),
+        // Options may be shortened, bundled without a dash, and have one dash or two.
+        (&["tar", "--to-c=rm", "-xf", "a.tar"], Verdict::Deny),
+        (&["tar", "--checkpoint-act=exec=rm", "-cf", "a.tar"], Verdict::Deny),
+        (&["tar", "cIf", "rm", "a.tar"], Verdict::Deny),
+        (&["tar", "xf", "a.tar", "rm"], Verdict::Allow),
+        (&["git", "fetch", "--upload-p=rm", "x"], Verdict::Deny),
+        (&["git", "grep", "-Orm", "x"], Verdict::Deny),
+        (&["git", "clone", "ext::rm x"], Verdict::Deny),
+        (&["git", "config", "alias.x", "!rm"], Verdict::Deny),
+        (&["rsync", "--rs=rm", "a", "b"], Verdict::Deny),
+        (&["gdb", "--ex=shell rm"], Verdict::Deny),
+        // What a shell reads as one name.
+        (&["sh", "-c", "r\"\"m x"], Verdict::Deny),
+        (&["sh", "-c", "r\\m x"], Verdict::Deny),
+        (&["sh", "-c", "cd x; 'r'm -rf ."], Verdict::Deny),
+        (&["env", "-S", "r''m"], Verdict::Deny),
+        (&["sh", "-c", "echo \"form\""], Verdict::Allow),
     ] {
         assert_eq!(p.check_exec(argv).verdict, verdict, "{argv:?}");
     }

@@ -352,7 +352,7 @@ fn folded(segments: Segments<'_>, kind: Kind) -> Segments<'_> {
     segments
 }
 
-/// Without case, joiners, variation selectors, and dots at the end.
+/// Without case, joiners, variation selectors, and dots and blanks at the end.
 fn fold(text: Cow<'_, str>) -> Cow<'_, str> {
     let ascii = text.is_ascii();
     if ascii && !text.ends_with('.') && !text.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -364,7 +364,7 @@ fn fold(text: Cow<'_, str>) -> Cow<'_, str> {
         let seen = |c: &char| !matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
         case_folded(&text).filter(seen).nfc().collect()
     };
-    match folded.trim_end_matches('.') {
+    match folded.trim_end_matches(['.', ' ']) {
         "" => text,
         trimmed => trimmed.to_owned().into(),
     }
