@@ -393,8 +393,10 @@ CREATE FUNCTION skill_system.run_otlp(run_id bigint) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_run_otlp' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.run_otlp(bigint) IS
 'A run as OTLP/JSON for any OpenTelemetry collector (POST to /v1/traces): the run is the root span invoke_agent, each completed step a '
-'child span execute_tool, other events are span events. Ids are the same in every export. Raises 42704 for an unknown run. Example: '
-'SELECT skill_system.run_otlp(7);';
+'child span execute_tool, other events are span events. Ids are the same in every export. A trace is bounded: of payloads of more than '
+'256 kB only skill, operation, status, duration_ms, metrics and error are kept, the others counted in droppedAttributesCount; events '
+'beyond 128 MB are counted in skill_system.run.events_left_out. run_events has all. Raises 42704 for an unknown run. Example: SELECT '
+'skill_system.run_otlp(7);';
 
 CREATE FUNCTION skill_system.import_legacy(schema_name text)
     RETURNS TABLE (table_name text, imported bigint, skipped bigint, detail text)

@@ -7,6 +7,14 @@ use skill_pg::{Answer, Arg, Call, FromRow, Row, Timestamptz, arg, pg_function};
 
 use super::run_id_arg;
 
+/// Bytes of a payload beyond which only what tells what the step was is kept.
+const MAX_PAYLOAD: i64 = 256 << 10;
+/// What all events of a trace come to at most, which is half of what a jsonb holds.
+const MAX_TRACE: usize = 128 << 20;
+/// What an event, and a member of its payload, takes while the trace is built, next to its text.
+const EVENT_SIZE: usize = 2048;
+const MEMBER_SIZE: usize = 1024;
+
 /// JSON as agents wrote it. Where it is nested too deeply for a reader, or has a number beyond a double, which is refused
 /// today, only the part that has it becomes a string: the rest tells what the step was.
 pub fn lenient_json(text: String) -> Value {
@@ -48,6 +56,7 @@ impl FromRow for RunRow {
             ended_at: unix_micros(row, 8),
             metrics: lenient_json(row.get(9)),
             effective_policy: lenient_json(row.get(10)),
+            events_left_out: 0,
         })
     }
 }
@@ -56,7 +65,7 @@ pg_function!(run_otlp);
 /// `run_otlp(run_id)`
 fn run_otlp(call: &Call) -> Answer {
     let run_id = run_id_arg(call)?;
-    let RunRow(run) = spi::first(
+    let RunRow(mut run) = spi::first(
         "SELECT tenant_id, id, goal, agent_id, status::text, error, coalesce(started_at, created_at), ended_at, \
              metrics::text, effective_policy::text \
          FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1",
@@ -65,20 +74,27 @@ fn run_otlp(call: &Call) -> Answer {
         &[arg(run_id)],
     )
     .ok_or(RunError::Unknown { run_id })?;
-    let mut events = Vec::new();
-    spi::each(
-        "SELECT id, ts, level, event_type, payload::text FROM skill_system.run_events \
-         WHERE tenant_id = skill_system.current_tenant() AND run_id = $1 ORDER BY ts, id",
-        As::Caller,
-        See::Statement,
-        &[arg(run_id)],
+    // A run has as many events of any size as an agent wrote; a trace is one value.
+    let (mut events, mut left) = (Vec::new(), MAX_TRACE);
+    spi::stream(
+        include_str!("otlp_events.sql"),
+        &[arg(run_id), arg(MAX_PAYLOAD), arg(otlp::STEP_MEMBERS.to_vec())],
         |row| {
+            let payload = row.get::<String>(5);
+            let members = payload.bytes().filter(|byte| *byte == b',').count();
+            let size = EVENT_SIZE + payload.len() + members * MEMBER_SIZE;
+            if size > left {
+                (left, run.events_left_out) = (0, run.events_left_out + 1);
+                return Ok(());
+            }
+            left -= size;
             events.push(otlp::Event {
                 id: row.get(1),
                 ts: unix_micros(row, 2).unwrap_or(run.started_at),
                 level: row.get(3),
                 event_type: row.get(4),
-                payload: lenient_json(row.get(5)),
+                payload: lenient_json(payload),
+                dropped_members: row.get(6),
             });
             Ok(())
         },

@@ -462,6 +462,41 @@ def test_otlp_is_read_by_opentelemetry(db, roles, connect):
     refused(agent, "42704", "SELECT skill_system.run_otlp(987654321)")
 
 
+def test_otlp_of_a_run_with_more_than_a_trace_holds(roles, connect):
+    """An agent writes as much as it likes; what is left out of the trace is counted, and the memory is bounded."""
+    agent = connect("test_agent")
+    run = one(agent, "SELECT skill_system.start_run('large', 'coder')")
+    agent.execute(
+        "SELECT skill_system.log_step(%s, 's', 'o', 'error', 5, payload => jsonb_build_object('error', 'no', 'more', 1, "
+        "'text', repeat('x', 15000000))) FROM generate_series(1, 4)",
+        [run],
+    )
+    agent.execute("SELECT skill_system.log_event(%s, 'note', jsonb_build_object('text', repeat('x', 300000)))", [run])
+    many = "(SELECT jsonb_object_agg('k' || g, g) FROM generate_series(1, 15000) g)"
+    agent.execute(f"SELECT skill_system.log_event(%s, 'many', {many}) FROM generate_series(1, 14)", [run])
+    large = "(SELECT jsonb_agg(g) FROM generate_series(1, 1000000) g)"
+    agent.execute(
+        f"INSERT INTO skill_system.run_events (run_id, event_type, payload) SELECT %s, 'list', {large}", [run]
+    )
+    export = one(agent, "SELECT skill_system.run_otlp(%s)", run)
+    _, spans = spans_of(export)
+    root, steps = spans[0], spans[1:]
+    attributes = {a.key: a.value for a in root.attributes}
+    assert len(steps) == 4
+    for step in steps:
+        assert step.name == "execute_tool s/o" and step.status.message == "no" and step.dropped_attributes_count == 2
+    note, *others = root.events
+    assert (
+        note.name == "note"
+        and note.dropped_attributes_count == 1
+        and not any(e.dropped_attributes_count for e in others)
+    )
+    assert attributes["skill_system.run.events_left_out"].int_value == 15 - len(others) > 0
+    with open(f"/proc/{agent.info.backend_pid}/status") as status:
+        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    assert peak < 1_000_000, "kB of memory"
+
+
 def test_otlp_of_a_step_that_a_parser_refuses(db, roles, connect):
     """JSON that was taken when its depth and numbers were not bounded: what is readable of it stays."""
     agent = connect("test_agent")

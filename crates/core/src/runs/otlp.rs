@@ -25,6 +25,8 @@ pub struct Run {
     pub metrics: Value,
     /// `effective_policy`
     pub effective_policy: Value,
+    /// Events that are not in the trace, because it would be too large.
+    pub events_left_out: i64,
 }
 
 /// A row of `run_events`.
@@ -36,7 +38,12 @@ pub struct Event {
     pub level: String,
     pub event_type: String,
     pub payload: Value,
+    /// Members of the payload that are not in `payload`, because it would be too large.
+    pub dropped_members: i64,
 }
+
+/// The members of a step's payload that tell what it was.
+pub const STEP_MEMBERS: &[&str] = &["skill", "operation", "status", "duration_ms", "metrics", "error", "error_type"];
 
 const UNSET: u8 = 0;
 const OK: u8 = 1;
@@ -75,6 +82,9 @@ pub fn export(run: &Run, events: &[Event], version: &str) -> Value {
     }
     if run.status == "failed" {
         attributes.add("error.type", &json!("_OTHER"));
+    }
+    if run.events_left_out > 0 {
+        attributes.add("skill_system.run.events_left_out", &json!(run.events_left_out));
     }
     attributes.add_all("skill_system.run.", &run.metrics);
     let status = match run.status.as_str() {
@@ -143,20 +153,33 @@ fn step_span(step: &Event, run: &Run, trace: &str, root: &str) -> Value {
         (_, true) => json!({"code": ERROR, "message": text("error").unwrap_or("failed")}),
         _ => json!({"code": UNSET}),
     };
-    json!({
-        "traceId": trace, "spanId": id(8, "event", &run.tenant, step.id), "parentSpanId": root,
-        "name": tool.map_or_else(|| "execute_tool".to_owned(), |tool| format!("execute_tool {tool}")),
-        "kind": INTERNAL,
-        "startTimeUnixNano": nanos(step.ts.saturating_sub((millis * 1000.0) as i64)), "endTimeUnixNano": nanos(step.ts),
-        "attributes": attributes.list, "events": [], "status": status,
-    })
+    with_dropped(
+        step,
+        json!({
+            "traceId": trace, "spanId": id(8, "event", &run.tenant, step.id), "parentSpanId": root,
+            "name": tool.map_or_else(|| "execute_tool".to_owned(), |tool| format!("execute_tool {tool}")),
+            "kind": INTERNAL,
+            "startTimeUnixNano": nanos(step.ts.saturating_sub((millis * 1000.0) as i64)), "endTimeUnixNano": nanos(step.ts),
+            "attributes": attributes.list, "events": [], "status": status,
+        }),
+    )
 }
 
 fn span_event(event: &Event) -> Value {
     let mut attributes = Attributes::default();
     attributes.add("skill_system.level", &json!(event.level));
     attributes.add_all("skill_system.payload.", &event.payload);
-    json!({"timeUnixNano": nanos(event.ts), "name": event.event_type, "attributes": attributes.list})
+    with_dropped(
+        event,
+        json!({"timeUnixNano": nanos(event.ts), "name": event.event_type, "attributes": attributes.list}),
+    )
+}
+
+fn with_dropped(event: &Event, mut span: Value) -> Value {
+    if event.dropped_members > 0 {
+        span["droppedAttributesCount"] = event.dropped_members.into();
+    }
+    span
 }
 
 /// Attributes in the order they came; OTLP forbids a key twice, so the first one stays.
@@ -240,11 +263,19 @@ mod tests {
             ended_at: Some(3_000_000),
             metrics: json!({"steps": 2, "gen_ai.usage.input_tokens": 9007199254740993i64, "cost_usd": 0.5, "gen_ai.operation.name": "forged"}),
             effective_policy: json!({"policy": "dev", "version": 3, "hash": "sha256:00", "mode": "enforce"}),
+            events_left_out: 0,
         }
     }
 
     fn step(id: i64, payload: Value) -> Event {
-        Event { id, ts: 2_000_000, level: "info".into(), event_type: "step_completed".into(), payload }
+        Event {
+            id,
+            ts: 2_000_000,
+            level: "info".into(),
+            event_type: "step_completed".into(),
+            payload,
+            dropped_members: 0,
+        }
     }
 
     fn attribute<'a>(span: &'a Value, key: &str) -> Vec<&'a Value> {
@@ -259,6 +290,7 @@ mod tests {
             level: "warn".into(),
             event_type: "note".into(),
             payload: json!({"a": [1, null, {"b": true}]}),
+            dropped_members: 0,
         };
         let good = step(
             1,
@@ -309,6 +341,19 @@ mod tests {
         assert_eq!(ids(&run()), ids(&run()));
         assert_ne!(ids(&run()), ids(&Run { tenant: "other".into(), ..run() }));
         assert_ne!(ids(&run()), ids(&Run { id: 8, ..run() }));
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted() {
+        let large = Event { dropped_members: 3, ..step(1, json!({"skill": "s"})) };
+        let note = Event { event_type: "note".into(), ..large.clone() };
+        let out = export(&Run { events_left_out: 2, ..run() }, &[large, note], "1");
+        let spans = out["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
+        assert_eq!(attribute(&spans[0], "skill_system.run.events_left_out"), [&json!({"intValue": "2"})]);
+        assert_eq!(
+            (&spans[0]["events"][0]["droppedAttributesCount"], &spans[1]["droppedAttributesCount"]),
+            (&json!(3), &json!(3))
+        );
     }
 
     #[test]
