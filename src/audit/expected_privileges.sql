@@ -5,6 +5,7 @@ listed AS (
     UNION ALL
     -- The months, which maintain() creates.
     SELECT 'relation', i.inhrelid::regclass::text, '', 'SELECT', 'skill_system_auditor' FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid JOIN space s ON s.oid = c.relnamespace
     WHERE i.inhparent = to_regclass('skill_system.audit_logs') AND NOT i.inhdetachpending),
 wanted AS (
     SELECT DISTINCT kind, CASE kind WHEN 'function' THEN to_regprocedure(object)::oid WHEN 'type' THEN to_regtype(object)::oid
@@ -13,10 +14,10 @@ wanted AS (
     FROM listed),
 acl AS (
     SELECT 'relation' AS kind, c.oid, '' AS "column", c.relowner AS owner, c.relacl AS acl, c.relkind FROM pg_class c JOIN space s
-        ON c.relnamespace = s.oid WHERE c.relkind IN ('r', 'p', 'v', 'S')
+        ON c.relnamespace = s.oid WHERE c.relkind IN ('r', 'p', 'v', 'f', 'S')
     UNION ALL
     SELECT 'relation', c.oid, a.attname, c.relowner, a.attacl, c.relkind FROM pg_class c JOIN space s ON c.relnamespace = s.oid
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped WHERE c.relkind IN ('r', 'p', 'v')
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped WHERE c.relkind IN ('r', 'p', 'v', 'f')
     UNION ALL
     SELECT 'function', p.oid, '', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)), NULL FROM pg_proc p JOIN space s
         ON p.pronamespace = s.oid

@@ -40,7 +40,7 @@ pub fn check() -> Check {
 }
 
 /// The catalogues that define what a table is and what runs when it is written to.
-const CATALOGUES: [(u32, &str); 15] = [
+const CATALOGUES: [(u32, &str); 17] = [
     (1247, "pg_type"),
     (1249, "pg_attribute"),
     (PG_PROC, "pg_proc"),
@@ -56,6 +56,8 @@ const CATALOGUES: [(u32, &str); 15] = [
     (PG_TRIGGER, "pg_trigger"),
     (PG_EXTENSION, "pg_extension"),
     (PG_POLICY, "pg_policy"),
+    (3350, "pg_partitioned_table"),
+    (3466, "pg_event_trigger"),
 ];
 const PG_PROC: u32 = 1255;
 const PG_CLASS: u32 = 1259;

@@ -1,10 +1,11 @@
 //! The months of `audit_logs`, created ahead.
 
+use const_format::concatcp;
 use serde_json::json;
 use skill_core::limits::check_day;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, Once, See};
-use skill_pg::{Answer, Call, Date, Oid, arg, pg_function, sys};
+use skill_pg::{Answer, Call, Date, Oid, arg, columns, pg_function, sys};
 
 use super::append::append_system;
 use super::bypass::{self, Bypass};
@@ -40,24 +41,30 @@ fn create_audit_partition(call: &Call) -> Answer {
         return Ok(call.answer(existing));
     }
     if !lock_partitions(begun) {
-        return Err(Fault::new(
-            Code::LockNotAvailable,
-            format!("could not create {name} while other transactions use audit_logs_default"),
-        )
-        .detail("Waiting for them would hold up all others who use it.")
-        .hint("Try again when long and prepared transactions have ended; maintain() does."));
+        return Err(in_use("create", &name));
     }
     Ok(call.answer(create(&name, &lower, &upper)?))
+}
+
+fn in_use(verb: &str, name: &str) -> Fault {
+    Fault::new(
+        Code::LockNotAvailable,
+        format!("could not {verb} {name} while other transactions use audit_logs_default"),
+    )
+    .detail("Waiting for them would hold up all others who use it.")
+    .hint("Try again when long and prepared transactions have ended; maintain() does.")
+}
+
+fn execute(bypass: Bypass, sql: &str) -> u64 {
+    bypass::with(bypass, || spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]))
 }
 
 /// Creates the partition `name`; the bounds are written by the server. Records of the month in the default partition go
 /// there: each keeps its signature and its leaf.
 fn create(name: &str, lower: &str, upper: &str) -> Result<Option<Oid>, Fault> {
     let table = format!("skill_system.{name}");
-    let of_month = format!("WHERE created_at >= '{lower}' AND created_at < '{upper}'");
     let statements = [
         format!("CREATE TABLE {table} (LIKE skill_system.audit_logs INCLUDING DEFAULTS INCLUDING STORAGE)"),
-        format!("INSERT INTO {table} SELECT * FROM skill_system.audit_logs_default {of_month}"),
         format!("ALTER TABLE {table} ADD PRIMARY KEY (id, tenant_id)"),
         format!("CREATE INDEX {name}_brin_idx ON {table} USING brin (created_at, transaction_id)"),
         format!(
@@ -72,23 +79,67 @@ fn create(name: &str, lower: &str, upper: &str) -> Result<Option<Oid>, Fault> {
             "COMMENT ON TABLE {table} IS \
              'Partition of audit_logs for one month of UTC. Created by create_audit_partition().'"
         ),
-        // Last, so that the lock on the default partition is the only one that others may notice.
-        format!(
-            "ALTER TABLE skill_system.audit_logs ATTACH PARTITION {table} FOR VALUES FROM ('{lower}') TO ('{upper}')"
-        ),
     ];
-    let delete = format!("DELETE FROM skill_system.audit_logs_default {of_month}");
-    let [before @ .., attach] = &statements;
-    let execute = |bypass, sql: &str| bypass::with(bypass, || spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]));
-    for sql in before {
+    for sql in &statements {
         execute(Bypass::Definition, sql);
     }
+    // Last, so that the lock on the default partition is the only one that others may notice.
+    fill_and_attach(name, lower, upper)?;
+    Ok(spi::one(Once(&format!("SELECT '{table}'::regclass::oid")), As::Caller, See::OwnWrites, &[]))
+}
+
+/// Records of the month in the default partition go to the month's, which is then attached.
+fn fill_and_attach(name: &str, lower: &str, upper: &str) -> Result<(), Fault> {
+    let of_month = format!("WHERE created_at >= '{lower}' AND created_at < '{upper}'");
+    let copy = format!("INSERT INTO skill_system.{name} SELECT * FROM skill_system.audit_logs_default {of_month}");
+    let delete = format!("DELETE FROM skill_system.audit_logs_default {of_month}");
+    let attach = format!(
+        "ALTER TABLE skill_system.audit_logs ATTACH PARTITION skill_system.{name} FOR VALUES FROM ('{lower}') TO ('{upper}')"
+    );
+    execute(Bypass::Definition, &copy);
     let moved = execute(Bypass::Moving, &delete);
-    execute(Bypass::Definition, attach);
+    execute(Bypass::Definition, &attach);
     if moved > 0 {
         append_system("audit.records_moved", json!({"partition": name, "records": moved}))?;
     }
-    Ok(spi::one(Once(&format!("SELECT '{table}'::regclass::oid")), As::Caller, See::OwnWrites, &[]))
+    Ok(())
+}
+
+columns! {
+    /// A partition that was detached or has the bounds of another month: a month with its bounds, or the default partition.
+    pub struct Displaced {
+        pub name: String = "relname::text",
+        lower: Option<String> = "start || ' 00:00:00+00'",
+        upper: Option<String> = "(start + interval '1 month')::date || ' 00:00:00+00'",
+        is_attached: bool = "bound IS NOT NULL",
+    }
+}
+
+/// The default partition first: what belongs to a month may be in it.
+pub fn displaced() -> Vec<Displaced> {
+    const SQL: &str = concatcp!("SELECT ", Displaced::COLUMNS, include_str!("displaced.sql"));
+    spi::collect(SQL, As::Caller, See::Latest, &[])
+}
+
+/// Attaches it again, with the records of its month that went to the default partition meanwhile.
+pub fn attach_again(partition: &Displaced) -> Result<(), Fault> {
+    let name = &partition.name;
+    if partition.is_attached {
+        execute(
+            Bypass::Definition,
+            &format!("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.{name}"),
+        );
+    }
+    let (Some(lower), Some(upper)) = (&partition.lower, &partition.upper) else {
+        const DEFAULT: &str =
+            "ALTER TABLE skill_system.audit_logs ATTACH PARTITION skill_system.audit_logs_default DEFAULT";
+        execute(Bypass::Definition, DEFAULT);
+        return Ok(());
+    };
+    if !lock_partitions(true) {
+        return Err(in_use("attach", name));
+    }
+    fill_and_attach(name, lower, upper)
 }
 
 /// The next month has its partition, and no month is in the default one.

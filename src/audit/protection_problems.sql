@@ -77,6 +77,20 @@ UNION ALL
 SELECT a.oid, 'it is not a partition of this extension' FROM audit_table a
 WHERE a.attached AND (a.relnamespace <> (SELECT oid FROM space) OR a.relname !~ '^audit_logs_(default|\d{4,}_\d\d)$')
 UNION ALL
+SELECT a.oid, format('it does not hold the records of its month, but those %s', pg_get_expr(a.relpartbound, a.oid))
+FROM audit_table a CROSS JOIN LATERAL (SELECT to_date(substring(a.relname FROM '\d+_\d\d$'), 'YYYY_MM')::timestamp AS start) m
+WHERE a.attached AND a.relname ~ '^audit_logs_\d{4,6}_(0[1-9]|1[0-2])$' AND pg_get_expr(a.relpartbound, a.oid)
+    <> format('FOR VALUES FROM (%L) TO (%L)', m.start AT TIME ZONE 'UTC', (m.start + interval '1 month') AT TIME ZONE 'UTC')
+-- What refuses a record, or runs code for it.
+UNION ALL
+SELECT a.oid, format('constraint %s does not belong here', t.conname) FROM audit_table a JOIN pg_constraint t ON t.conrelid = a.oid
+WHERE a.relname ~ '^audit_logs_\d' AND t.contype IN ('c', 'f', 'u', 'x')
+UNION ALL
+SELECT a.oid, format('unique index %s does not belong here', i.indexrelid::regclass)
+FROM audit_table a JOIN pg_index i ON i.indrelid = a.oid
+WHERE a.relname ~ '^audit_logs_\d' AND i.indisunique AND NOT i.indisprimary
+    AND NOT EXISTS (SELECT FROM pg_constraint t WHERE t.conindid = i.indexrelid AND t.conrelid = a.oid)
+UNION ALL
 SELECT log.oid, 'it has no default partition, so records may find no place' FROM log
 WHERE log.oid IS NOT NULL AND NOT EXISTS (SELECT FROM audit_table a WHERE a.attached AND pg_get_expr(a.relpartbound, a.oid) = 'DEFAULT')
 UNION ALL

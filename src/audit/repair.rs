@@ -8,7 +8,7 @@ use skill_pg::{Answer, Call, RowSet, arg, pg_function, sys};
 
 use super::bypass::{self, Bypass};
 use super::protection::SCRIPTS;
-use super::{expected, identity, structure, tables};
+use super::{expected, identity, partitions, structure, tables};
 
 pg_function!(repair);
 /// `repair()` → what was done, and what could not be done.
@@ -31,6 +31,7 @@ fn repair_all(call: &Call) -> Answer {
     repair.views();
     repair.event_triggers();
     repair.run_found(include_str!("repair_definitions.sql"));
+    repair.partitions();
     repair.run_found(include_str!("repair_partitions.sql"));
     repair.run_found(include_str!("repair_additions.sql"));
     repair.row_security();
@@ -148,6 +149,13 @@ impl Repair<'_> {
         }
     }
 
+    fn partitions(&mut self) {
+        for partition in partitions::displaced() {
+            let done = attempt(|| partitions::attach_again(&partition));
+            self.report(&format!("partition {}", partition.name), done);
+        }
+    }
+
     /// What somebody added does not stay in the schema, where it could shadow what belongs there.
     fn surplus_functions(&mut self) {
         for (function, is_member) in structure::surplus_functions() {
@@ -172,9 +180,10 @@ impl Repair<'_> {
             return;
         }
         let policies = self.statements("CREATE POLICY ");
-        // The part of the install script that may be repeated.
+        // The part of the install script that may be repeated. What else is not as it must be keeps no policy away.
         let is_lockdown = |sql: &&String| sql.starts_with("DO ") && sql.contains("CREATE POLICY %I");
-        let lockdown: Vec<_> = self.scripts.iter().filter(is_lockdown).cloned().collect();
+        let lockdown = self.scripts.iter().filter(is_lockdown);
+        let lockdown: Vec<_> = lockdown.map(|sql| sql.replace("RAISE EXCEPTION", "RAISE WARNING")).collect();
         let done = attempt(|| {
             found.iter().filter_map(|(_, sql)| sql.as_deref()).for_each(execute);
             for policy in &policies {

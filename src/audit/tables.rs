@@ -79,7 +79,7 @@ impl Kind {
     fn tree(&self, table: Oid) -> Vec<Table> {
         const SQL: &str = concatcp!(
             "WITH RECURSIVE t(oid, level) AS (SELECT $1, 0 \
-                 UNION ALL SELECT i.inhrelid, t.level + 1 FROM t JOIN pg_inherits i ON i.inhparent = t.oid) \
+                 UNION SELECT i.inhrelid, t.level + 1 FROM t JOIN pg_inherits i ON i.inhparent = t.oid) \
              SELECT ",
             Table::COLUMNS,
             " FROM (SELECT oid, min(level) AS level FROM t GROUP BY oid) t JOIN pg_class c ON c.oid = t.oid \

@@ -314,6 +314,11 @@ BY_SUPERUSER = [
     (5, "UPDATE pg_namespace SET nspname = 'renamed' WHERE nspname = 'skill_system'", GONE),
     (5, "DELETE FROM pg_trigger WHERE tgname = 'audit_logs_sign'", "no ENABLE ALWAYS trigger signs new rows"),
     (
+        30,
+        "UPDATE pg_event_trigger SET evtenabled = 'D' WHERE evtname = 'skill_system_protect_children'",
+        "event trigger skill_system_protect_children is missing, disabled or changed",
+    ),
+    (
         5,
         (
             "UPDATE pg_trigger SET tgfoid = 'public.swallow'::regproc, tgisinternal = true "

@@ -294,6 +294,58 @@ def test_each_breakage_is_named_and_its_hint_heals(breakage, broken):
     assert broken.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall() == []
 
 
+MONTHS = {
+    "detached, and written to meanwhile": f"ALTER TABLE {S}.audit_logs DETACH PARTITION {{0}}; "
+    f"SELECT {S}.append_audit('meanwhile', '{{{{}}}}')",
+    "with the bounds of another month": f"ALTER TABLE {S}.audit_logs DETACH PARTITION {{1}}; "
+    f"ALTER TABLE {S}.audit_logs ATTACH PARTITION {{1}} FOR VALUES FROM ('2099-01-01 00:00+00') TO ('2099-02-01 00:00+00')",
+    "with a check": "ALTER TABLE {0} ADD CHECK (event_type <> 'stop') NOT VALID",
+    "with a reference": "CREATE TABLE public.none (id uuid PRIMARY KEY); "
+    "ALTER TABLE {0} ADD FOREIGN KEY (id) REFERENCES public.none NOT VALID",
+    "with a unique index": "CREATE UNIQUE INDEX ON {0} (id)",
+    "with a unique constraint": "ALTER TABLE {0} ADD UNIQUE (signature)",
+}
+
+
+@pytest.mark.parametrize("breakage", MONTHS)
+def test_a_month_is_healed(breakage, broken):
+    months = broken.execute(
+        "SELECT 'skill_system.audit_logs_' || to_char(now() AT TIME ZONE 'UTC' + make_interval(months => n), 'YYYY_MM') "
+        "FROM generate_series(0, 1) n"
+    ).fetchall()
+    for statement in MONTHS[breakage].split("; "):
+        broken.execute(statement.format(*(month for (month,) in months)))
+    found = unhealthy(broken)
+    assert "audit_protection" in found and "repair()" in found["audit_protection"][1]
+    assert "protection_missing" in {
+        problem for (problem,) in broken.execute("SELECT problem FROM skill_system.verify_audit()").fetchall()
+    }
+    done = broken.execute(REPAIR).fetchall()
+    assert done and all(result == "done" for _, result in done), done
+    assert unhealthy(broken) == {}
+    broken.execute("SELECT skill_system.append_audit('stop', '{}')")
+    broken.execute("SELECT FROM skill_system.seal_audit()")
+    assert broken.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "heal"),
+    [
+        (f"CREATE TABLE {S}.mine (a int)", f"DROP TABLE {S}.mine"),
+        (f"COMMENT ON TABLE {S}.runs IS NULL", f"COMMENT ON TABLE {S}.runs IS 'Runs.'"),
+    ],
+)
+def test_a_lost_policy_comes_back_whatever_else_is_wrong(more, heal, broken):
+    broken.execute(more)
+    broken.execute(f"DROP POLICY tenant ON {S}.runs; DROP POLICY append ON {S}.audit_logs")
+    assert "row_security" in unhealthy(broken)
+    done = broken.execute(REPAIR).fetchall()
+    assert done and all(result == "done" for _, result in done), done
+    assert "row_security" not in unhealthy(broken)
+    broken.execute(heal)
+    assert unhealthy(broken) == {}
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
