@@ -96,7 +96,7 @@ fn end_holders(lock: &Lock, rank: i32, age: Duration, what: &str) -> Vec<bool> {
         SQL,
         As::Owner,
         See::Latest,
-        &[arg(lock.table), arg(i64::from(lock.object)), arg(rank), arg(age.as_secs_f64())],
+        &[arg(lock.table), arg(i64::from(lock.object)), arg(rank), arg(age.as_secs_f64()), arg(i32::from(lock.part))],
     );
     for (pid, role, ended) in &holders {
         if *ended {
@@ -111,8 +111,8 @@ fn holders(lock: &Lock) -> Option<String> {
              ELSE format('process %s of role \"%s\", open since %s', l.pid, a.usename, date_trunc('second', a.xact_start)) END, ', ') \
          FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
          WHERE l.locktype = 'object' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-             AND l.classid = $1 AND l.objid::bigint = $2 AND l.granted";
-    spi::one(SQL, As::Owner, See::Latest, &[arg(lock.table), arg(i64::from(lock.object))])
+             AND l.classid = $1 AND l.objid::bigint = $2 AND l.objsubid = $3 AND l.granted";
+    spi::one(SQL, As::Owner, See::Latest, &[arg(lock.table), arg(i64::from(lock.object)), arg(i32::from(lock.part))])
 }
 
 /// Called at the ends of transactions. A prepared transaction would keep its locks, and nobody could end it.

@@ -423,3 +423,22 @@ def test_values_do_not_depend_on_the_settings_of_the_writer(db, owner, connect):
     assert new["at"] == "2026-07-01T12:00:00.5+00:00" and new["raw"] == "\\x00ff5c"
     assert new["what"] == "skill_system.audit_logs" and new["depth"] == 0.30000000000000004
     assert new["period"] == '["2026-01-01 00:00:00+00","2026-07-01 00:00:00+00")'
+
+
+def test_types_and_children_that_meet_in_many_ways_are_looked_at_once(db, owner):
+    """Followed along every way, each level would double the work."""
+    owner.execute("CREATE TYPE stage.t0 AS (a int)")
+    for level in range(1, 20):
+        owner.execute(f"CREATE TYPE stage.t{level} AS (a stage.t{level - 1}, b stage.t{level - 1})")
+    owner.execute("CREATE TABLE stage.wide (id int PRIMARY KEY, v stage.t19)")
+    for level in range(20):
+        above = f"() INHERITS (stage.a{level - 1}, stage.b{level - 1})" if level else "(id int)"
+        for side in "ab":
+            owner.execute(f"CREATE TABLE stage.{side}{level} {above}")
+    db.execute("SET statement_timeout = '2s'")
+    db.execute("SELECT skill_system.audit_table('stage.wide'); SELECT skill_system.audit_table('stage.a0')")
+    db.execute("RESET statement_timeout")
+    owner.execute("SET statement_timeout = '1s'")
+    owner.execute("INSERT INTO stage.wide VALUES (1, NULL)")
+    owner.execute("INSERT INTO stage.b19 VALUES (1)")
+    assert [event for event, _ in records(db, "stage.wide") + records(db, "stage.b19")] == ["row.inserted"] * 2

@@ -24,8 +24,9 @@ pub enum Mode {
 #[derive(Clone, Copy)]
 pub struct Lock {
     pub table: pg_sys::Oid,
-    /// A hash: two locks under one number wait for each other without need.
+    /// A hash in two parts: two locks under one number wait for each other without need.
     pub object: u32,
+    pub part: i16,
 }
 
 impl Lock {
@@ -34,7 +35,8 @@ impl Lock {
         // The same in every process of a server, which has one build of this library.
         let mut hash = DefaultHasher::new();
         key.hash(&mut hash);
-        Lock { table: sys::relation(table), object: hash.finish() as u32 }
+        let hash = hash.finish();
+        Lock { table: sys::relation(table), object: hash as u32, part: (hash >> 32) as i16 }
     }
 
     fn tag(&self) -> pg_sys::LOCKTAG {
@@ -42,7 +44,7 @@ impl Lock {
             locktag_field1: sys::database().to_u32(),
             locktag_field2: self.table.to_u32(),
             locktag_field3: self.object,
-            locktag_field4: 0,
+            locktag_field4: self.part as u16,
             locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
             locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
         }

@@ -4,6 +4,7 @@
 //! are: the common types are built here, all others are given to it. It would run the casts to json that their owners made,
 //! with the writer's rights, so values of types that are not the server's are given to it as text.
 
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
@@ -14,6 +15,7 @@ use skill_core::{Code, Fault};
 
 use super::arg::arg;
 use super::datum::{detoasted, in_memory, raw_size, same_bytes, varlena_bytes};
+use super::error::check_for_interrupts;
 use super::spi::{self, As, See, with_plain_text};
 use super::sys;
 use super::trigger::{Event, Trigger};
@@ -322,7 +324,7 @@ impl Captured {
                     | pg_sys::TIMESTAMPTZOID
             );
             let (mut convert, mut output) = (std::ptr::null_mut(), std::ptr::null_mut());
-            if !common && has_foreign_part(type_oid, 0) {
+            if !common && has_foreign_part(type_oid, 0, &mut HashSet::new()) {
                 output = output_of(type_oid, memory.get());
                 convert = to_jsonb_for(pg_sys::TEXTOID, -1, pg_sys::DEFAULT_COLLATION_OID, -1, false, memory.get());
             } else if !common {
@@ -365,21 +367,25 @@ impl Captured {
 ///
 /// # Safety
 /// A type that exists.
-unsafe fn has_foreign_part(type_oid: pg_sys::Oid, depth: usize) -> bool {
+unsafe fn has_foreign_part(type_oid: pg_sys::Oid, depth: usize, seen: &mut HashSet<pg_sys::Oid>) -> bool {
     const DEEPEST: usize = 32;
+    check_for_interrupts();
     // SAFETY: the caller's; the descriptor is held while it is read.
     unsafe {
         let base = pg_sys::getBaseType(type_oid);
         let element = pg_sys::get_element_type(base);
         if depth > DEEPEST {
             true
+        } else if !seen.insert(base) {
+            // A row type may be a part of others in more ways than can be followed.
+            false
         } else if element != pg_sys::InvalidOid {
-            has_foreign_part(element, depth + 1)
+            has_foreign_part(element, depth + 1, seen)
         } else if base != pg_sys::RECORDOID && pg_sys::type_is_rowtype(base) {
             let desc = pg_sys::lookup_rowtype_tupdesc_copy(base, -1);
             (0..(*desc).natts as usize)
                 .map(|i| &*sys::attribute(desc, i))
-                .any(|part| !part.attisdropped && has_foreign_part(part.atttypid, depth + 1))
+                .any(|part| !part.attisdropped && has_foreign_part(part.atttypid, depth + 1, seen))
         } else {
             base.to_u32() >= pg_sys::FirstNormalObjectId
         }
