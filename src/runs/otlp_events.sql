@@ -1,5 +1,5 @@
--- The events of a run; of a payload larger than $2 bytes of text only the members that tell what the step was, and how many others
--- there are. OFFSET 0: what is sorted are the texts that are kept, not the payloads.
+-- The events of a run. Of a payload larger than $2 bytes of text it returns the members that tell what the step was, and the
+-- number of the others. OFFSET 0: what is sorted are the texts that are kept, not the payloads.
 SELECT e.* FROM (
     SELECT id, ts, level, event_type,
         CASE WHEN NOT is_large THEN payload::text ELSE coalesce(

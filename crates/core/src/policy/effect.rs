@@ -158,7 +158,7 @@ impl<'a> Effect<'a> {
         scopes.into_iter().map(folded).collect()
     }
 
-    /// The effect with its percent signs decoded; `None` when there is nothing to decode.
+    /// The effect with its percent signs decoded; `None` when it has none.
     pub fn decoded(&self, text: &str) -> Result<Option<Effect<'static>>, Malformed> {
         let Some((name, scope)) = text.split_once(':').filter(|(_, scope)| scope.contains('%')) else {
             return Ok(None);
