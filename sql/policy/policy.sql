@@ -121,9 +121,9 @@ CREATE FUNCTION skill_system.check_exec(policy_name text, argv text[]) RETURNS s
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_exec';
 COMMENT ON FUNCTION skill_system.check_exec(text, text[]) IS
 'May this command run? The effect proc.exec:<program> must be allowed, as check_policy() decides, and an entry of allowed_exec, unless '
-'that is empty, must match program and arguments. A program without a slash matches only an entry without one. The arguments of a program that runs others (sh, env, xargs) must not name a '
-'program that is denied. Never raises. Example: SELECT * FROM skill_system.check_exec(''dev'', '
-'array[''git'', ''status'']);';
+'that is empty, must match program and arguments. A program without a slash matches only an entry without one. The arguments of a '
+'program that runs others (sh, env, xargs) must not name a program that is denied. Never raises. Example: SELECT * FROM '
+'skill_system.check_exec(''dev'', array[''git'', ''status'']);';
 CREATE FUNCTION skill_system.check_write(policy_name text, path text) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_write';
 COMMENT ON FUNCTION skill_system.check_write(text, text) IS
