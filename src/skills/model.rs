@@ -236,9 +236,10 @@ pub fn find_version(head: &Head, version: Option<&str>, rights: As, see: See) ->
     }
 }
 
-/// The newest version with this semantic version.
+/// The version with this semantic version; of several the newest that is approved, because any agent can register another.
 pub fn version_by_semver(head: &Head, semver: &str, rights: As, see: See) -> Option<Version> {
-    const BY_SEMVER: &str = concatcp!(VERSIONS, "AND v.semver = $2 ORDER BY v.revision DESC LIMIT 1");
+    const BY_SEMVER: &str =
+        concatcp!(VERSIONS, "AND v.semver = $2 ORDER BY v.status = 'approved' DESC, v.revision DESC LIMIT 1");
     spi::first(BY_SEMVER, rights, see, &[arg(head.id), arg(semver)])
 }
 

@@ -730,9 +730,9 @@ def test_every_function_takes_digits_semver_and_channel(db):
             [name],
         ).fetchall()
         assert found == [(old,)]
-    # The newest of several with one semantic version.
+    # Of several with one semantic version the approved one, and of these the newest.
     again = register_version(db, name, "1.2.0", text="Again.", approve=False)
-    assert "Again." in db.execute(calls["export_skill"], [name, "1.2.0"]).fetchone()[0]
+    assert "Again." not in db.execute(calls["export_skill"], [name, "1.2.0"]).fetchone()[0]
     # What is approved is named by its content.
     for given in ("1.2.0", "stable"):
         with pytest.raises(psycopg.Error) as caught:
@@ -741,4 +741,8 @@ def test_every_function_takes_digits_semver_and_channel(db):
     state = db.execute(
         "SELECT version, status FROM skill_system.set_skill_status(%s, 'disabled', '1.2.0')", [name]
     ).fetchone()
-    assert state == (again, "disabled")
+    assert state == (old, "disabled")
+    assert "Again." in db.execute(calls["export_skill"], [name, "1.2.0"]).fetchone()[0]
+    approved = register_version(db, name, "1.2.0", text="More.")
+    state = db.execute("SELECT version FROM skill_system.set_skill_status(%s, 'draft', '1.2.0')", [name]).fetchone()
+    assert state == (approved,) != (again,)
