@@ -19,11 +19,12 @@ mod versioned;
 
 pgrx::pg_module_magic!(name, version);
 
-/// Called by the server when it loads the library.
-#[pgrx::pg_guard]
-pub extern "C-unwind" fn _PG_init() {
-    settings::refuse_connection_options();
+skill_pg::pg_init!(load);
+/// Called by the server when it loads the library, and again after an error.
+fn load() -> Result<(), skill_core::Fault> {
+    settings::refuse_connection_options()?;
     skill_pg::register();
     settings::register();
     module::register(modules::ALL);
+    Ok(())
 }

@@ -10,7 +10,7 @@ use skill_pg::error::warning;
 use skill_pg::lock::{Lock, Mode, wait_of};
 use skill_pg::spi::{self, As, See};
 use skill_pg::xact::End;
-use skill_pg::{arg, error, sys};
+use skill_pg::{arg, sys};
 
 /// How long those who decide wait before they end what they wait for.
 const MAX_WAIT: Duration = Duration::from_secs(1);
@@ -85,7 +85,8 @@ pub fn decides() -> bool {
 pub fn rank() -> i32 {
     const SQL: &str = "SELECT CASE WHEN r.rolsuper THEN 3 WHEN pg_has_role('skill_system_admin', 'USAGE') THEN 2 \
          WHEN pg_has_role('skill_system_reviewer', 'USAGE') THEN 1 ELSE 0 END FROM pg_roles r WHERE r.rolname = current_user";
-    spi::one(SQL, As::Caller, See::Latest, &[]).unwrap_or(0)
+    // A role that was dropped meanwhile ends nobody.
+    spi::first(SQL, As::Caller, See::Latest, &[]).unwrap_or(0)
 }
 
 /// Terminates the sessions that hold the lock in a transaction older than `age`; tells of each session that the caller may
@@ -116,18 +117,15 @@ fn holders(lock: &Lock) -> Option<String> {
 }
 
 /// Called at the ends of transactions. A prepared transaction would keep its locks, and nobody could end it.
-pub fn at_transaction_end(end: End) {
+pub fn at_transaction_end(end: End) -> Result<(), Fault> {
     if end == End::BeforePrepare && ANY_ACQUIRED.get() && rank() < 3 {
-        error::raise(
-            Fault::new(
-                Code::NotInPrerequisiteState,
-                "cannot PREPARE a transaction that changed policies, skills, rules or filings",
-            )
+        let message = "cannot PREPARE a transaction that changed policies, skills, rules or filings";
+        return Err(Fault::new(Code::NotInPrerequisiteState, message)
             .detail("It would hold up those who decide about them until somebody ends it.")
-            .hint("COMMIT it."),
-        );
+            .hint("COMMIT it."));
     }
     if matches!(end, End::Committed | End::Prepared | End::Aborted) {
         ANY_ACQUIRED.set(false);
     }
+    Ok(())
 }

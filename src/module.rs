@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use skill_core::audit::reserved_prefix;
 use skill_core::{Code, Fault};
 use skill_pg::cached::Change;
-use skill_pg::xact::End;
+use skill_pg::xact::Listener;
 
 /// What a module registers.
 pub struct Module {
@@ -18,7 +18,7 @@ pub struct Module {
     /// Caches to invalidate: see `skill_pg::cached`.
     pub caches: &'static [fn(Change)],
     /// Called at the ends of transactions and subtransactions, in the order of the modules.
-    pub transaction_ends: &'static [fn(End)],
+    pub transaction_ends: &'static [Listener],
     /// Rows of `health()`.
     pub health: &'static [(&'static str, HealthCheck)],
     /// Rows of `maintain()`, in the order of the modules.

@@ -8,7 +8,7 @@ use skill_core::limits::{MAX_JSON_TEXT, MAX_VALUE, RECORD_SIZES};
 use skill_core::{Code, Fault};
 use skill_pg::call::register_max_argument;
 use skill_pg::settings::{connection_options, early_value, override_value, reserve_prefix};
-use skill_pg::{background, error, sys};
+use skill_pg::{background, sys};
 
 static TENANT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static KEYRING_FILE: GucSetting<Option<CString>> =
@@ -53,7 +53,7 @@ const FROM_CONFIGURATION: [&str; 3] =
 /// Refuses to load the library into a session whose connection options set what they may not, to whatever value: the server
 /// could not refuse them before it knew the settings, and they have taken the place of what an administrator set. A server
 /// that preloads the library refuses the connection. Called first, because it is called again after an error.
-pub fn refuse_connection_options() {
+pub fn refuse_connection_options() -> Result<(), Fault> {
     for option in connection_options(PREFIX) {
         let is_one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&option.name));
         let from_configuration = is_one_of(&FROM_CONFIGURATION);
@@ -65,15 +65,12 @@ pub fn refuse_connection_options() {
         } else {
             "Connection options would replace what an administrator has set for the role or the database."
         };
-        error::raise(
-            Fault::new(
-                Code::InsufficientPrivilege,
-                format!("permission denied to set parameter \"{}\"", shorten(&option.name)),
-            )
+        let message = format!("permission denied to set parameter \"{}\"", shorten(&option.name));
+        return Err(Fault::new(Code::InsufficientPrivilege, message)
             .detail(detail)
-            .hint("Connect again without it in the connection options (PGOPTIONS)."),
-        );
+            .hint("Connect again without it in the connection options (PGOPTIONS)."));
     }
+    Ok(())
 }
 
 /// Declares the settings; called once when the library is loaded.
@@ -99,7 +96,8 @@ fn define_tenant() {
     GucRegistry::define_string_guc(
         TENANT_NAME,
         c"Tenant whose rows this session sees and writes.",
-        c"Empty means the tenant \"default\". Only a superuser, or a role with GRANT SET ON PARAMETER skill_system.tenant, can change it; ALTER ROLE ... SET binds a role to a tenant.",
+        c"Empty means the tenant \"default\". Only a superuser, or a role with \
+            GRANT SET ON PARAMETER skill_system.tenant, can change it; ALTER ROLE ... SET binds a role to a tenant.",
         &TENANT,
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
@@ -110,7 +108,8 @@ fn define_audit_settings() {
     GucRegistry::define_string_guc(
         c"skill_system.keyring_file",
         c"File with the signing keys, a JSON Web Key set.",
-        c"Relative to the data directory. Must be readable by the server's user only (mode 0600). Created at first use when it does not exist.",
+        c"Relative to the data directory. Must be readable by the server's user only (mode 0600). \
+            Created at first use when it does not exist.",
         &KEYRING_FILE,
         GucContext::Sighup,
         GucFlags::SUPERUSER_ONLY,
@@ -126,7 +125,9 @@ fn define_audit_settings() {
     GucRegistry::define_bool_guc(
         c"skill_system.allow_unprotected",
         c"Allows statements that remove the protection of the audit trail in this session.",
-        c"Off by default; only a superuser can set it. When it is off, a server with skill_system in shared_preload_libraries refuses such statements. verify_audit() reports what was changed, and the next seal records it.",
+        c"Off by default; only a superuser can set it. When it is off, \
+            a server with skill_system in shared_preload_libraries refuses such statements. \
+            verify_audit() reports what was changed, and the next seal records it.",
         &ALLOW_UNPROTECTED,
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
@@ -144,7 +145,8 @@ fn define_audit_settings() {
     GucRegistry::define_int_guc(
         c"skill_system.max_record_size",
         c"Largest event_data of an audit record, in the length of its text.",
-        c"Kilobytes when no unit is given. Larger ones are refused; verify_audit() reports, and audit_export() writes by digest, larger ones that were recorded before. Only a superuser can set it.",
+        c"Kilobytes when no unit is given. Larger ones are refused; verify_audit() reports, \
+            and audit_export() writes by digest, larger ones that were recorded before. Only a superuser can set it.",
         &MAX_RECORD_SIZE,
         (RECORD_SIZES.start() >> 10) as i32,
         (RECORD_SIZES.end() >> 10) as i32,
@@ -180,7 +182,8 @@ fn define_skill_settings() {
     GucRegistry::define_enum_guc(
         SIGNED_APPROVALS_NAME,
         c"Requires the signature of a registered approver to approve a skill.",
-        c"When it is off, the default, members of skill_system_reviewer and skill_system_admin approve without a signature. Only a superuser can set it.",
+        c"When it is off, the default, members of skill_system_reviewer and skill_system_admin approve without a signature. \
+            Only a superuser can set it.",
         &SIGNED_APPROVALS,
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
@@ -188,7 +191,8 @@ fn define_skill_settings() {
     GucRegistry::define_bool_guc(
         c"skill_system.single_user_store",
         c"Lets agents take approved skills out of service, and approvals name no version, as for a store of one user.",
-        c"Off by default; only a superuser can set it. When it is off, only members of skill_system_reviewer and skill_system_admin change what was approved or disabled.",
+        c"Off by default; only a superuser can set it. When it is off, \
+            only members of skill_system_reviewer and skill_system_admin change what was approved or disabled.",
         &SINGLE_USER_STORE,
         GucContext::Suset,
         GucFlags::NOT_WHILE_SEC_REST,
@@ -207,22 +211,25 @@ fn text(setting: &GucSetting<Option<CString>>) -> String {
     setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Calls `body` with the session's tenant. Raises 42501 when the session chose one without the right to.
-pub fn with_tenant<T>(body: impl FnOnce(&str) -> T) -> T {
+/// Calls `body` with the session's tenant; 42501 when the session chose one without the right to.
+pub fn with_tenant<T>(body: impl FnOnce(&str) -> T) -> Result<T, Fault> {
     let setting = TENANT.get();
     let tenant = setting.as_deref().unwrap_or_default();
     if tenant == REFUSED {
-        error::raise(
-            Fault::new(Code::InsufficientPrivilege, "permission denied to set parameter \"skill_system.tenant\"")
-                .detail("The session has no tenant, because it set one before the library was loaded.")
-                .hint("Connect again, and leave the setting to an administrator."),
-        );
+        let message = "permission denied to set parameter \"skill_system.tenant\"";
+        return Err(Fault::new(Code::InsufficientPrivilege, message)
+            .detail("The session has no tenant, because it set one before the library was loaded.")
+            .hint("Connect again, and leave the setting to an administrator."));
     }
-    body(if tenant.is_empty() { DEFAULT_TENANT } else { tenant.to_str().unwrap_or_default() })
+    if tenant.is_empty() {
+        return Ok(body(DEFAULT_TENANT));
+    }
+    let invalid = || Fault::new(Code::InvalidParameterValue, "skill_system.tenant must be UTF-8");
+    tenant.to_str().map(body).map_err(|_| invalid())
 }
 
 /// The session's tenant.
-pub fn tenant() -> String {
+pub fn tenant() -> Result<String, Fault> {
     with_tenant(str::to_owned)
 }
 
@@ -232,7 +239,7 @@ pub fn set_tenant(tenant: &str) {
 }
 
 /// Whether this is the session's tenant.
-pub fn is_tenant(tenant: &str) -> bool {
+pub fn is_tenant(tenant: &str) -> Result<bool, Fault> {
     with_tenant(|mine| mine == tenant)
 }
 

@@ -14,7 +14,7 @@ pub fn append(
     actor_id: Option<&str>,
     actor_type: Option<&str>,
 ) -> Result<Uuid, Fault> {
-    append_for(&settings::tenant(), event_type, arg(event_data), actor_id, actor_type)
+    append_for(&settings::tenant()?, event_type, arg(event_data), actor_id, actor_type)
 }
 
 /// Appends a record of the log about itself, for the default tenant.
@@ -39,7 +39,7 @@ pub fn append_for(
 /// Appends one record for each of several things that a person did, for the current tenant. A name too long for the column
 /// is left out; the server's own columns say who was logged in.
 pub fn append_by(event_type: &str, events: impl IntoIterator<Item = serde_json::Value>, by: &str) -> Result<(), Fault> {
-    append_by_for(&settings::tenant(), event_type, events, by)
+    append_by_for(&settings::tenant()?, event_type, events, by)
 }
 
 /// As [`append_by`], for a tenant.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use skill_core::Fault;
 use skill_pg::xact::End;
 
 /// What is let through.
@@ -39,8 +40,9 @@ pub fn with<T>(what: Bypass, body: impl FnOnce() -> T) -> T {
 }
 
 /// Ends what an error left active.
-pub fn at_transaction_end(end: End) {
+pub fn at_transaction_end(end: End) -> Result<(), Fault> {
     if end.is_rollback() {
         ACTIVE.set(None);
     }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use skill_core::audit::check_claims;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Arg, Call, Uuid, pg_function, sys};
+use skill_pg::{Answer, Arg, Call, Jsonb, Uuid, arg, pg_function, sys};
 
 use super::record::missing;
 use super::recorder::{Denial, commit_elsewhere};
@@ -23,7 +23,7 @@ pub fn record(
     sys::prevent_on_standby(c"log_denial()");
     check_claims(event_type, actor_id, actor_type)?;
     // What the recording process cannot know about the one it records for.
-    let event_data = spi::one::<String>(
+    let event_data = spi::first::<String>(
         "SELECT ($1 || jsonb_build_object('denied_in', jsonb_build_object('pid', pg_backend_pid(), \
              'transaction_id', pg_current_xact_id_if_assigned()::text::numeric)))::text WHERE jsonb_typeof($1) = 'object'",
         As::Caller,
@@ -43,7 +43,7 @@ pub fn record(
         database: sys::database().to_u32(),
         session_user: sys::authenticated_user().to_u32(),
         current_user: sys::current_user().to_u32(),
-        tenant: settings::tenant(),
+        tenant: settings::tenant()?,
         event_type: event_type.to_owned(),
         event_data,
         actor_id: actor_id.map(str::to_owned),
@@ -54,11 +54,9 @@ pub fn record(
 pg_function!(log_denial);
 /// `log_denial(event_type, event_data, actor_id, actor_type)` → id of the record.
 fn log_denial(call: &Call) -> Answer {
-    let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
-    let event_data = call.arg(1);
-    if event_data.is_null() {
-        return Err(missing("event_data"));
-    }
+    let (event_type, event_data, actor_id, actor_type): (Option<&str>, Option<Jsonb>, _, _) = call.arguments();
+    let event_type = event_type.ok_or_else(|| missing("event_type"))?;
+    let event_data = event_data.ok_or_else(|| missing("event_data"))?;
     check_event_type(event_type)?;
-    Ok(call.answer(record(event_type, event_data, call.text(2), call.text(3))?))
+    Ok(call.answer(record(event_type, arg(event_data), actor_id, actor_type)?))
 }

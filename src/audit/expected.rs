@@ -35,7 +35,7 @@ pub fn roles() -> Check {
 pub fn objects() -> Check {
     const SQL: &str = include_str!("expected_objects.sql");
     let mut wrong = structure::problems();
-    wrong.extend(spi::collect::<(String,)>(SQL, As::Caller, See::Statement, &[]).into_iter().map(|(what,)| what));
+    wrong.extend(spi::collect::<String>(SQL, As::Caller, See::Statement, &[]));
     let late = structure::late_sequences().into_iter();
     wrong.extend(late.map(|(sequence, _)| format!("{sequence} would give numbers that rows have")));
     if wrong.is_empty() {

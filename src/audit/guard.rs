@@ -126,7 +126,7 @@ fn check_change(target: &Target, change: &Change) -> Result<(), Fault> {
 fn check_drop(class: Oid, object: Oid) -> Result<(), Fault> {
     let found = match class.to_u32() {
         PG_PROC | PG_CLASS | PG_REWRITE | PG_TRIGGER | PG_POLICY if in_force() => {
-            spi::one(include_str!("protected_object.sql"), As::Caller, See::Latest, &[arg(class), arg(object)])
+            spi::first(include_str!("protected_object.sql"), As::Caller, See::Latest, &[arg(class), arg(object)])
                 .map(|name: String| (format!("drop, or drop a part of, {name}"), name))
         }
         PG_EXTENSION => dropped(sys::extension_name(object)),
@@ -163,8 +163,7 @@ fn refused(name: &str, loss: &str) -> Fault {
 fn is_function(name: &CStr) -> bool {
     const SQL: &str =
         "SELECT EXISTS (SELECT FROM pg_proc WHERE proname = $1 AND pronamespace = 'skill_system'::regnamespace)";
-    sys::schema() != Oid::INVALID
-        && spi::one::<bool>(SQL, As::Caller, See::Latest, &[arg(name.to_string_lossy().as_ref())]) == Some(true)
+    sys::schema() != Oid::INVALID && spi::one(SQL, As::Caller, See::Latest, &[arg(name.to_string_lossy().as_ref())])
 }
 
 /// What a change takes away, where `{}` is the name of the target; `None` when it takes nothing away.

@@ -44,16 +44,27 @@ pub fn notice(change: Change) {
 pub fn log_id() -> Option<[u8; 16]> {
     let read = || {
         const SQL: &str = "SELECT log_id FROM skill_system.audit_state";
-        let first = spi::one::<Uuid>(SQL, As::Owner, See::Latest, &[]);
+        let first = spi::first::<Uuid>(SQL, As::Owner, See::Latest, &[]);
         first.or_else(second_log_id).map(|id| *id.as_bytes()).ok_or(())
     };
     LOG_ID.with(|cache| cache.get_or_try_load(&0, read)).ok()
 }
 
+/// The identity of a log that has records.
+pub fn existing_log_id() -> Result<[u8; 16], Fault> {
+    log_id().ok_or_else(lost)
+}
+
+fn lost() -> Fault {
+    Fault::new(Code::NotInPrerequisiteState, "the identity of the audit log is lost")
+        .detail("audit_state and audit_seal_state are empty, and audit_logs has records.")
+        .hint("Restore audit_state from a backup, or SELECT * FROM skill_system.repair();")
+}
+
 /// The identity, when only the second place has it.
 pub fn lost_log_id() -> Option<Uuid> {
     const LOST: &str = "SELECT NOT EXISTS (SELECT FROM skill_system.audit_state)";
-    if spi::one(LOST, As::Owner, See::Latest, &[]) == Some(true) { second_log_id() } else { None }
+    if spi::one(LOST, As::Owner, See::Latest, &[]) { second_log_id() } else { None }
 }
 
 /// Something has been recorded here, now or before a restore.
@@ -70,7 +81,7 @@ pub fn is_of_this_server() -> bool {
     SECOND_PLACE
         .get()
         .and_then(|place| (place.is_of)(system, database))
-        .or_else(|| spi::one(SQL, As::Owner, See::OwnWrites, &[arg(system), arg(database)]))
+        .or_else(|| spi::first(SQL, As::Owner, See::OwnWrites, &[arg(system), arg(database)]))
         .unwrap_or(false)
 }
 
@@ -90,10 +101,8 @@ pub fn log_id_or_new() -> Result<[u8; 16], Fault> {
         keys::create()?;
     }
     const LOST: &str = "SELECT EXISTS (SELECT FROM skill_system.audit_logs)";
-    if spi::one(LOST, As::Owner, See::Latest, &[]) == Some(true) {
-        return Err(Fault::new(Code::NotInPrerequisiteState, "the identity of the audit log is lost")
-            .detail("audit_state and audit_seal_state are empty, and audit_logs has records.")
-            .hint("Restore audit_state from a backup, or SELECT * FROM skill_system.repair();"));
+    if spi::one(LOST, As::Owner, See::Latest, &[]) {
+        return Err(lost());
     }
     let id = sys::new_uuid_v7();
     write_identity(id)?;

@@ -1,7 +1,7 @@
 //! The keyring of this server: a private file, or what a command prints.
 
 use crate::settings;
-use skill_pg::error::{OrRaise, check_for_interrupts, report};
+use skill_pg::error::{check_for_interrupts, report};
 use skill_pg::xact::End;
 use skill_pg::{fault_point, sys};
 use std::cell::RefCell;
@@ -304,10 +304,10 @@ pub fn rotate() -> Result<Keyring, Fault> {
 }
 
 /// Called at the ends of transactions and of their parts.
-pub fn at_transaction_end(end: End) {
+pub fn at_transaction_end(end: End) -> Result<(), Fault> {
     match end {
-        End::BeforeCommit => before_commit(),
-        End::BeforePrepare => before_prepare(),
+        End::BeforeCommit => before_commit()?,
+        End::BeforePrepare => before_prepare()?,
         End::Committed => committed(),
         End::Aborted => ROTATION.set(None),
         End::SubAborted(ended) => ROTATION.with_borrow_mut(|rotation| {
@@ -321,10 +321,11 @@ pub fn at_transaction_end(end: End) {
         }),
         End::Prepared | End::ParallelCommitted | End::ParallelAborted => {}
     }
+    Ok(())
 }
 
 /// The last moment at which a rotation can still be refused.
-fn before_commit() {
+fn before_commit() -> Result<(), Fault> {
     let intact = ROTATION.with_borrow(|rotation| {
         rotation.as_ref().is_none_or(|rotation| {
             let same = |path: &Path, source: &Source| file_source(path).is_ok_and(|found| found == *source);
@@ -334,24 +335,22 @@ fn before_commit() {
                 && same(&rotation.temporary, &rotation.new)
         })
     });
-    if !intact {
-        Err(Fault::new(
-            Code::ConfigFileError,
-            "the keyring is not the one that rotate_audit_key() read, so the key is not rotated",
-        )
+    if intact {
+        return Ok(());
+    }
+    let message = "the keyring is not the one that rotate_audit_key() read, so the key is not rotated";
+    Err(Fault::new(Code::ConfigFileError, message)
         .detail("Its file, the new file next to it, or the settings that name them have changed since.")
         .hint("Find out who did that, then call rotate_audit_key() again."))
-        .or_raise()
-    }
 }
 
 /// The new keyring cannot wait for COMMIT PREPARED, which another session may run.
-fn before_prepare() {
-    if ROTATION.with_borrow(Option::is_some) {
-        Err(Fault::new(Code::NotInPrerequisiteState, "a transaction that has rotated the audit key cannot be prepared")
-            .hint("COMMIT it."))
-        .or_raise()
+fn before_prepare() -> Result<(), Fault> {
+    if ROTATION.with_borrow(Option::is_none) {
+        return Ok(());
     }
+    let message = "a transaction that has rotated the audit key cannot be prepared";
+    Err(Fault::new(Code::NotInPrerequisiteState, message).hint("COMMIT it."))
 }
 
 /// Puts the new keyring in place. The transaction is committed, so nothing may be raised here.

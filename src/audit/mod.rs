@@ -15,14 +15,15 @@ mod repair;
 mod structure;
 mod tables;
 
+use skill_core::Fault;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Timestamptz, arg, fault_point, pg_function, sys, xact};
+use skill_pg::{Answer, Call, Jsonb, Timestamptz, arg, fault_point, pg_function, sys, xact};
 
 use crate::module::{Module, check_event_type};
 use crate::settings;
 
 pub use append::{append, append_by, append_by_for, append_for, append_system};
-pub use identity::{has_identity, log_id};
+pub use identity::{existing_log_id, has_identity};
 pub use record::{
     LEAF_HASH, PROBLEM, RECORD_DIGEST, TOO_LARGE, explain_problem, leaf_digest, missing, signing_with, take_written,
     verified,
@@ -49,24 +50,23 @@ pub const MODULE: Module = Module {
     ..Module::new("audit")
 };
 
-fn fault_points(end: xact::End) {
+fn fault_points(end: xact::End) -> Result<(), Fault> {
     match end {
         xact::End::BeforeCommit | xact::End::BeforePrepare => fault_point::reached("before_commit"),
         xact::End::Committed => fault_point::reached("committed"),
         _ => {}
     }
+    Ok(())
 }
 
 pg_function!(append_audit);
 /// `append_audit(event_type, event_data, actor_id, actor_type)` → id of the record.
 fn append_audit(call: &Call) -> Answer {
-    let event_type = call.text(0).ok_or_else(|| missing("event_type"))?;
-    let event_data = call.arg(1);
-    if event_data.is_null() {
-        return Err(missing("event_data"));
-    }
+    let (event_type, event_data, actor_id, actor_type): (Option<&str>, Option<Jsonb>, _, _) = call.arguments();
+    let event_type = event_type.ok_or_else(|| missing("event_type"))?;
+    let event_data = event_data.ok_or_else(|| missing("event_data"))?;
     check_event_type(event_type)?;
-    Ok(call.answer(append_for(&settings::tenant(), event_type, event_data, call.text(2), call.text(3))?))
+    Ok(call.answer(append_for(&settings::tenant()?, event_type, arg(event_data), actor_id, actor_type)?))
 }
 
 pg_function!(audit_status);

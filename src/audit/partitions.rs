@@ -20,11 +20,11 @@ fn lock_partitions(begun: bool) -> bool {
 pg_function!(create_audit_partition);
 /// `create_audit_partition(month)` → the partition.
 fn create_audit_partition(call: &Call) -> Answer {
-    let month: Option<Date> = call.get(0);
+    let month: Option<Date> = call.arguments();
     sys::prevent_if_read_only(c"create_audit_partition()");
     month.map_or(Ok(()), |month| check_day("month", month.unix_days()))?;
     // Months are months of UTC, so that the bounds do not depend on the caller's time zone.
-    let found: Option<(String, String, String, Option<Oid>, bool)> = spi::first(
+    let (name, lower, upper, existing, begun): (String, String, String, Option<Oid>, bool) = spi::one(
         "WITH month AS (SELECT date_trunc('month', coalesce($1::timestamp, (now() AT TIME ZONE 'UTC') + interval '1 month')) \
                             AS start), \
               bounds AS (SELECT start AT TIME ZONE 'UTC' AS lower, (start + interval '1 month') AT TIME ZONE 'UTC' AS upper, \
@@ -36,7 +36,6 @@ fn create_audit_partition(call: &Call) -> Answer {
         See::OwnWrites,
         &[arg(month)],
     );
-    let Some((name, lower, upper, existing, begun)) = found else { return Ok(call.null()) };
     if let Some(existing) = existing {
         return Ok(call.answer(existing));
     }
@@ -61,7 +60,7 @@ fn execute(bypass: Bypass, sql: &str) -> u64 {
 
 /// Creates the partition `name`; the bounds are written by the server. Records of the month in the default partition go
 /// there: each keeps its signature and its leaf.
-fn create(name: &str, lower: &str, upper: &str) -> Result<Option<Oid>, Fault> {
+fn create(name: &str, lower: &str, upper: &str) -> Result<Oid, Fault> {
     let table = format!("skill_system.{name}");
     let statements = [
         format!("CREATE TABLE {table} (LIKE skill_system.audit_logs INCLUDING DEFAULTS INCLUDING STORAGE)"),
@@ -146,7 +145,7 @@ pub fn attach_again(partition: &Displaced) -> Result<(), Fault> {
 pub fn check() -> Check {
     const NEXT: &str = "SELECT to_regclass('skill_system.audit_logs_' \
          || to_char((now() AT TIME ZONE 'UTC') + interval '1 month', 'YYYY_MM')) IS NOT NULL";
-    if spi::one::<bool>(NEXT, As::Caller, See::Statement, &[]) != Some(true) {
+    if !spi::one::<bool>(NEXT, As::Caller, See::Statement, &[]) {
         return Check::warning(
             "next month has no partition, so its records would go to audit_logs_default",
             "Call SELECT * FROM skill_system.maintain() once a day, for example with pg_cron.",
@@ -154,7 +153,7 @@ pub fn check() -> Check {
     }
     const MONTHS: &str = "SELECT string_agg(month, ', ' ORDER BY month) FROM ( \
          SELECT DISTINCT to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM') AS month FROM skill_system.audit_logs_default) m";
-    match spi::one::<String>(MONTHS, As::Owner, See::Statement, &[]) {
+    match spi::one::<Option<String>>(MONTHS, As::Owner, See::Statement, &[]) {
         None => Check::ok("next month has its partition, and audit_logs_default is empty"),
         Some(months) => Check::warning(
             format!("audit_logs_default holds records of {months}, which cannot be retired there"),
@@ -171,7 +170,7 @@ const MAX_MOVED: i64 = 100_000;
 pub fn create_ahead(_batch: &Batch) -> Result<Task, Fault> {
     let (mut created, mut notes) = (0, Vec::new());
     for ahead in 0..3i32 {
-        let found: Option<(String, bool, i64)> = spi::first(
+        let (name, exists, held): (String, bool, i64) = spi::one(
             "WITH month AS (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => $1) AS start) \
              SELECT 'audit_logs_' || to_char(start, 'YYYY_MM'), \
                  to_regclass('skill_system.audit_logs_' || to_char(start, 'YYYY_MM')) IS NOT NULL, \
@@ -181,7 +180,6 @@ pub fn create_ahead(_batch: &Batch) -> Result<Task, Fault> {
             See::OwnWrites,
             &[arg(ahead), arg(MAX_MOVED)],
         );
-        let Some((name, exists, held)) = found else { break };
         if exists {
             continue;
         }

@@ -12,7 +12,8 @@ use skill_core::tree::{self, Hash};
 use skill_core::{Code, Fault};
 use skill_pg::insert::{Columns, Inserter, Refused, TableRow};
 use skill_pg::{
-    Answer, Arg, Call, Event, Jsonb, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, pg_sys, progress, sys,
+    And, Answer, Arg, Call, Event, Jsonb, Timestamptz, Timing, Trigger, UnreadJsonb, Uuid, arg, pg_function, pg_sys,
+    progress, sys,
 };
 
 use super::bypass::{self, Bypass};
@@ -124,8 +125,8 @@ fn audit_sign(call: &Call) -> Answer {
     if row.get::<Option<&str>>(SIGNATURE).is_some() && of_owner() {
         return Ok(trigger.proceed());
     }
-    let tenant_id = row.get::<Option<&str>>(TENANT_ID).unwrap_or_default();
-    if !settings::is_tenant(tenant_id) && !of_owner() {
+    let tenant_id: &str = row.get(TENANT_ID);
+    if !settings::is_tenant(tenant_id)? && !of_owner() {
         return Err(Fault::new(Code::InsufficientPrivilege, "an audit record belongs to the tenant of its session")
             .hint("Leave tenant_id out."));
     }
@@ -135,7 +136,7 @@ fn audit_sign(call: &Call) -> Answer {
         row,
         &[
             (ID, arg(id)),
-            (SIGNATURE, arg(std::str::from_utf8(&signed.signature).unwrap_or_default())),
+            (SIGNATURE, arg(&signed.signature)),
             (RECORDED_AT, arg(recorded_at)),
             (TRANSACTION_ID, arg(signed.transaction_id as i64)),
             (SESSION_USER, arg(&signed.session_user)),
@@ -154,14 +155,14 @@ struct Signed {
     /// `None`: the session user.
     current_user: Option<String>,
     key_id: String,
-    signature: Vec<u8>,
+    signature: String,
 }
 
 impl Signed {
     fn new(row: &TableRow<COUNT>, tenant_id: &str) -> Result<Self, Fault> {
         let log_id = log_id_or_new()?;
         let ring = keys::keyring()?;
-        let event_type = row.get::<Option<&str>>(EVENT_TYPE).unwrap_or_default();
+        let event_type: &str = row.get(EVENT_TYPE);
         let (actor_id, actor_type) = (row.get::<Option<&str>>(ACTOR_ID), row.get::<Option<&str>>(ACTOR_TYPE));
         check_claims(event_type, actor_id, actor_type)?;
         if !bypass::is_active(Bypass::OwnRecord) {
@@ -178,8 +179,7 @@ impl Signed {
         let (session, current) = (sys::authenticated_user(), sys::current_user());
         let session_user = sys::role_name(session);
         let current_user = (current != session).then(|| sys::role_name(current));
-        let mut signature = Vec::with_capacity(160);
-        let key_id = signing_key(&ring, |key| {
+        let (key_id, signature) = signing_key(&ring, |key| {
             with_buffer(|buffer| {
                 Record {
                     id: &id,
@@ -200,8 +200,7 @@ impl Signed {
                     Bounds::STORED.with_text(settings::max_record_bytes()),
                     |writer| Ok(jsonb::encode_into(event_data, writer)?),
                 )?;
-                sign(key, buffer, &mut signature);
-                Ok::<_, Fault>(key.id.clone())
+                Ok::<_, Fault>((key.id.clone(), sign(key, buffer)))
             })
         })??;
         Ok(Signed { id, recorded_at, transaction_id, session_user, current_user, key_id, signature })
@@ -266,32 +265,60 @@ pub fn missing(column: &str) -> Fault {
     Fault::new(Code::InvalidParameterValue, format!("{column} of an audit record must not be NULL"))
 }
 
-/// The values of a record as `audit_problem` and `audit_leaf_hash` get them; `None` where the table's NOT NULL is broken.
+skill_pg::arguments! {
+    /// The log's id and the columns of a record, any of which may be NULL in a table that was tampered with.
+    struct RecordArguments<'c> {
+        log_id: Option<Uuid>,
+        id: Option<Uuid>,
+        tenant_id: Option<&'c str>,
+        event_type: Option<&'c str>,
+        event_data: Option<UnreadJsonb<'c>>,
+        actor_id: Option<&'c str>,
+        actor_type: Option<&'c str>,
+        created_at: Option<Timestamptz>,
+        recorded_at: Option<Timestamptz>,
+        transaction_id: Option<i64>,
+        session_user: Option<&'c str>,
+        current_user: Option<&'c str>,
+        key_id: Option<&'c str>,
+        signature: Option<&'c str>,
+    }
+}
+
+impl<'c> RecordArguments<'c> {
+    /// Seen before it is read. The binary form of short numbers has four times the length of their text.
+    fn is_too_large(&self) -> bool {
+        self.event_data.as_ref().is_some_and(|data| data.size() > 4 * settings::max_record_bytes())
+    }
+
+    /// The values; `None` where the table's NOT NULL is broken.
+    fn values(&self, id: &'c [u8; 16]) -> Option<Values<'c>> {
+        let time = |time: Option<Timestamptz>| time.and_then(Timestamptz::unix_micros);
+        let record = Record {
+            id,
+            tenant_id: self.tenant_id?,
+            event_type: self.event_type?,
+            actor_id: self.actor_id,
+            actor_type: self.actor_type,
+            created_at: time(self.created_at)?,
+            recorded_at: time(self.recorded_at)?,
+            transaction_id: self.transaction_id? as u64,
+            session_user: self.session_user?,
+            current_user: self.current_user?,
+            key_id: self.key_id?,
+        };
+        Some(Values { record, event_data: self.event_data.as_ref()?.read().0, signature: self.signature? })
+    }
+}
+
+/// The values of a record.
 struct Values<'c> {
     record: Record<'c>,
     event_data: &'c [u8],
     signature: &'c str,
 }
 
-impl<'c> Values<'c> {
-    fn read(call: &'c Call, id: &'c [u8; 16]) -> Option<Self> {
-        let time = |n| call.get::<Option<Timestamptz>>(n).and_then(Timestamptz::unix_micros);
-        let record = Record {
-            id,
-            tenant_id: call.text(2)?,
-            event_type: call.text(3)?,
-            actor_id: call.text(5),
-            actor_type: call.text(6),
-            created_at: time(7)?,
-            recorded_at: time(8)?,
-            transaction_id: call.get::<Option<i64>>(9)? as u64,
-            session_user: call.text(10)?,
-            current_user: call.text(11)?,
-            key_id: call.text(12)?,
-        };
-        Some(Values { record, event_data: call.jsonb(4)?, signature: call.text(13)? })
-    }
-
+impl Values<'_> {
     /// The signed bytes. The table cannot hold what could not be signed, so an error means damage, or that less is accepted
     /// now than when the record was written.
     fn encode(&self, out: &mut Vec<u8>, log_id: &[u8; 16], bounds: Bounds) -> Result<(), JsonbError> {
@@ -307,22 +334,17 @@ pub fn verified() -> Bounds {
     Bounds::RECORDED.with_text(settings::max_record_bytes())
 }
 
-/// Seen before it is read. The binary form of short numbers has four times the length of their text.
-fn is_too_large(call: &Call) -> bool {
-    call.size(4).is_some_and(|size| size > 4 * settings::max_record_bytes())
-}
-
 pg_function!(audit_problem, of any size);
 /// What is wrong with one row, given all its columns and the log's id; NULL when nothing is.
 fn audit_problem(call: &Call) -> Answer {
-    let Some(log_id) = call.get::<Option<Uuid>>(0) else {
+    let given: RecordArguments = call.arguments();
+    let Some(log_id) = given.log_id else {
         return Ok(call.null());
     };
-    if is_too_large(call) {
+    if given.is_too_large() {
         return Ok(call.answer(TOO_LARGE));
     }
-    let id = call.get::<Option<Uuid>>(1);
-    let Some(values) = id.as_ref().and_then(|id| Values::read(call, id.as_bytes())) else {
+    let Some(values) = given.id.as_ref().and_then(|id| given.values(id.as_bytes())) else {
         return Ok(call.answer("value_missing"));
     };
     let ring = keys::keyring()?;
@@ -337,13 +359,14 @@ fn audit_problem(call: &Call) -> Answer {
 pg_function!(audit_leaf_hash, of any size);
 /// The leaf hash of one row, given all its columns and the log's id.
 fn audit_leaf_hash(call: &Call) -> Answer {
-    let (Some(log_id), Some(id)) = (call.get::<Option<Uuid>>(0), call.get::<Option<Uuid>>(1)) else {
+    let given: RecordArguments = call.arguments();
+    let (Some(log_id), Some(id)) = (given.log_id, given.id) else {
         return Ok(call.null());
     };
     // Whatever the bounds are now: a record has one leaf.
     let encoded = |values: &Values, buffer: &mut Vec<u8>| values.encode(buffer, log_id.as_bytes(), Bounds::RECORDED);
     let hash = with_buffer(|buffer| {
-        match Values::read(call, id.as_bytes()).filter(|values| encoded(values, buffer).is_ok()) {
+        match given.values(id.as_bytes()).filter(|values| encoded(values, buffer).is_ok()) {
             Some(values) => leaf_hash(buffer, values.signature),
             // Even a damaged record has its leaf, so that it cannot hold up those after it.
             None => damaged_leaf_hash(log_id.as_bytes(), id.as_bytes()),
@@ -355,14 +378,15 @@ fn audit_leaf_hash(call: &Call) -> Answer {
 pg_function!(audit_record_digest, of any size);
 /// A number that stands for one record and its leaf in the sums of a verification; NULL when the signature is wrong.
 fn audit_record_digest(call: &Call) -> Answer {
-    let (Some(log_id), Some(id)) = (call.get::<Option<Uuid>>(0), call.get::<Option<Uuid>>(1)) else {
+    // The nonce is new for each verification, so nobody can have chosen records that cancel out.
+    let And(given, nonce): And<RecordArguments, Option<&[u8]>> = call.arguments();
+    let (Some(log_id), Some(id)) = (given.log_id, given.id) else {
         return Ok(call.null());
     };
-    if is_too_large(call) {
+    if given.is_too_large() {
         return Ok(call.null());
     }
-    // The nonce is new for each verification, so nobody can have chosen records that cancel out.
-    let (Some(nonce), Some(values)) = (call.bytes(14), Values::read(call, id.as_bytes())) else {
+    let (Some(nonce), Some(values)) = (nonce, given.values(id.as_bytes())) else {
         return Ok(call.null());
     };
     let ring = keys::keyring()?;

@@ -7,7 +7,7 @@ use pgrx::PgLogLevel;
 use serde::{Deserialize, Serialize};
 use skill_core::{Code, Fault};
 use skill_pg::background::{self, Argument};
-use skill_pg::error::{OrRaise, report};
+use skill_pg::error::report;
 use skill_pg::one_off::{self, Failure};
 use skill_pg::turn::Turn;
 use skill_pg::{Arg, Uuid, pg_worker};
@@ -53,7 +53,7 @@ pub struct Denial {
 type Answer = Result<[u8; 16], String>;
 
 fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+    serde_json::json!(value).to_string().into_bytes()
 }
 
 fn not_recorded(why: impl Into<String>) -> Fault {
@@ -107,7 +107,7 @@ fn record_denial(argument: Argument) {
         background::set(c"lock_timeout", LOCK_TIMEOUT);
         background::set(c"synchronous_commit", c"on");
         settings::set_tenant(&denial.tenant);
-        let answer = background::transaction(c"recording a denial", || append(&denial).or_raise()).map_err(|error| {
+        let answer = background::transaction(c"recording a denial", || append(&denial)).map_err(|error| {
             let why: String = error.message.chars().take(MAX_WHY).collect();
             error.log(WORKER);
             why

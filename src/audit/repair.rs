@@ -139,7 +139,7 @@ impl Repair<'_> {
         const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1)";
         for statement in self.statements("CREATE EVENT TRIGGER ") {
             let name = name_after(&statement, "CREATE EVENT TRIGGER ");
-            if spi::one(EXISTS, As::Caller, See::Latest, &[arg(&name)]) != Some(true) {
+            if !spi::one::<bool>(EXISTS, As::Caller, See::Latest, &[arg(&name)]) {
                 self.run(&format!("event trigger {name}"), &statement);
                 self.run(
                     &format!("event trigger {name}"),
@@ -188,7 +188,7 @@ impl Repair<'_> {
             found.iter().filter_map(|(_, sql)| sql.as_deref()).for_each(execute);
             for policy in &policies {
                 let (name, table) = (name_after(policy, "CREATE POLICY "), table_of(policy));
-                if spi::one(EXISTS, As::Caller, See::OwnWrites, &[arg(&table), arg(&name)]) != Some(true) {
+                if !spi::one::<bool>(EXISTS, As::Caller, See::OwnWrites, &[arg(&table), arg(&name)]) {
                     execute(policy);
                 }
             }

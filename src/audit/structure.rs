@@ -24,8 +24,7 @@ fn wanted() -> Arg<'static> {
 /// What is missing, changed or does not belong there, in words.
 pub fn problems() -> Vec<String> {
     const SQL: &str = concatcp!(DIFFERENCE, include_str!("structure_problems.sql"));
-    let found: Vec<(String,)> = spi::collect(SQL, As::Caller, See::Statement, &[wanted()]);
-    found.into_iter().map(|(what,)| what).collect()
+    spi::collect(SQL, As::Caller, See::Statement, &[wanted()])
 }
 
 /// Functions that somebody created under the name of a renamed one, which is the same but for its name; and what drops them.

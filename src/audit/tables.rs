@@ -14,6 +14,7 @@ use super::append::append;
 use super::bypass::{self, Bypass};
 use super::identity;
 use super::record::Appender;
+use crate::args::missing as missing_argument;
 use crate::settings;
 
 pg_function!(refuse_change);
@@ -126,7 +127,7 @@ impl Kind {
 /// The table of an argument with all below it.
 fn chosen_tree(kind: &Kind, table: Option<Oid>) -> Result<Vec<Table>, Fault> {
     let invalid = |message: &str| Fault::new(Code::InvalidParameterValue, message);
-    let tree = kind.tree(table.ok_or_else(|| invalid("table_name must not be NULL"))?);
+    let tree = kind.tree(table.ok_or_else(|| missing_argument("table_name"))?);
     if tree.is_empty() {
         return Err(invalid("not a table").hint("Give an ordinary or partitioned table."));
     }
@@ -143,7 +144,7 @@ fn chosen_tree(kind: &Kind, table: Option<Oid>) -> Result<Vec<Table>, Fault> {
 pg_function!(make_append_only);
 /// `make_append_only(table_name)`
 fn make_append_only(call: &Call) -> Answer {
-    let tree = chosen_tree(&APPEND_ONLY, call.get(0))?;
+    let tree = chosen_tree(&APPEND_ONLY, call.arguments())?;
     APPEND_ONLY.protect(&tree, "");
     append("table.append_only", json!({"table": tree[0].name}), None, None)?;
     Ok(call.void())
@@ -186,7 +187,7 @@ fn protect_children(call: &Call) -> Answer {
     }
     let mut parents: Vec<(Oid, String, Vec<u8>)> = Vec::new();
     spi::each(include_str!("protected_parents.sql"), As::Caller, See::OwnWrites, &[arg(change.detached)], |row| {
-        parents.push((row.get(1), row.get(2), row.bytes(3).unwrap_or_default().to_vec()));
+        parents.push(row.read());
         Ok(())
     })?;
     PROTECTING.set(true);
@@ -205,18 +206,19 @@ fn protect_children(call: &Call) -> Answer {
 }
 
 /// Ends what an error left set.
-pub fn at_transaction_end(end: End) {
+pub fn at_transaction_end(end: End) -> Result<(), Fault> {
     if end.is_rollback() {
         PROTECTING.set(false);
     }
+    Ok(())
 }
 
 pg_function!(audit_table);
 /// `audit_table(table_name, columns, ignored_columns)`
 fn audit_table(call: &Call) -> Answer {
-    let table: Option<Oid> = call.get(0);
-    let list = |n| call.text_array(n).map(|names| names.into_iter().flatten().collect::<Vec<_>>());
-    let (only, ignored) = (list(1), list(2).unwrap_or_default());
+    let (table, columns, ignored): (Option<Oid>, _, _) = call.arguments();
+    let only = column_names(columns, "an element of columns")?;
+    let ignored = column_names(ignored, "an element of ignored_columns")?.unwrap_or_default();
     let tree = chosen_tree(&AUDITED, table)?;
     let name = &tree[0].name;
     let chosen = choose_columns(name, arg(table), only.as_deref(), &ignored)?;
@@ -231,15 +233,20 @@ fn audit_table(call: &Call) -> Answer {
     Ok(call.void())
 }
 
+/// Names of columns that a caller gives, or none.
+fn column_names<'c>(given: Option<Vec<Option<&'c str>>>, what: &str) -> Result<Option<Vec<&'c str>>, Fault> {
+    let names: Option<Option<Vec<&str>>> = given.map(|names| names.into_iter().collect());
+    names.map(|names| names.ok_or_else(|| missing_argument(what))).transpose()
+}
+
 /// The columns of a table that are to be audited, in their order.
 fn choose_columns(name: &str, table: Arg, only: Option<&[&str]>, ignored: &[&str]) -> Result<Vec<String>, Fault> {
-    let all: Vec<(String,)> = spi::collect(
+    let all: Vec<String> = spi::collect(
         "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         As::Caller,
         See::Statement,
         &[table],
     );
-    let all: Vec<String> = all.into_iter().map(|(name,)| name).collect();
     let given = only.unwrap_or_default().iter().chain(ignored);
     if let Some(unknown) = given.into_iter().find(|column| !all.iter().any(|name| name == *column)) {
         return Err(Fault::new(Code::UndefinedObject, format!("column \"{unknown}\" of {name} does not exist"))
@@ -314,7 +321,7 @@ fn capture_change(call: &Call) -> Answer {
                     Some(records) => records,
                     none => none.insert(Appender::open()?),
                 };
-                records.append(&settings::tenant(), event_type, Arg::jsonb(change)?, None, None)?;
+                records.append(&settings::tenant()?, event_type, Arg::jsonb(change)?, None, None)?;
             }
             Ok(trigger.done())
         },

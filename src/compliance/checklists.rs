@@ -7,25 +7,33 @@ use skill_core::input::{invalid, optional, parse_choice, required};
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Event, NonNull, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
+use skill_pg::{Answer, Call, Event, Jsonb, Returned, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use super::filing::{change_status, lock_checklist};
 use super::frozen_rules::{check_not_stale, freeze_rules};
-use super::{lock_rules, time_arg, unknown};
-use crate::args::{actor, json as json_argument, missing, uuid};
+use super::{bounded_time, lock_rules, unknown};
+use crate::args::{actor, given, json as json_argument, missing};
 use crate::audit;
 
 fn state(call: &Call, id: Uuid, (status, version): (&str, i32)) -> Returned {
     call.row(&[arg(id), arg(status), arg(version)])
 }
 
+skill_pg::arguments! {
+    struct CreateTemplate<'c> {
+        compliance_domain: Option<&'c str>,
+        items: Option<Jsonb<'c>>,
+        min_required_items: Option<Jsonb<'c>>,
+        rule_domains: Option<Vec<Option<&'c str>>>,
+    }
+}
+
 pg_function!(create_template);
-/// `create_template(compliance_domain, items, min_required_items, rule_domains)`
 fn create_template(call: &Call) -> Answer {
-    let domain = required("compliance_domain", call.text(0), 50)?;
-    call.jsonb(1).ok_or_else(|| missing("items"))?;
-    let domains: Option<Vec<Option<&str>>> = call.text_array(3);
-    for domain in domains.iter().flatten() {
+    let CreateTemplate { compliance_domain, items, min_required_items, rule_domains } = call.arguments();
+    let domain = required("compliance_domain", compliance_domain, 50)?;
+    let items = given(items, "items")?;
+    for domain in rule_domains.iter().flatten() {
         required("an element of rule_domains", *domain, 50)?;
     }
     // One at a time, so that versions have no gaps.
@@ -36,7 +44,7 @@ fn create_template(call: &Call) -> Answer {
          WHERE t.tenant_id = skill_system.current_tenant() AND t.compliance_domain = $1 RETURNING id, version",
         As::Caller,
         See::OwnWrites,
-        &[arg(domain), call.arg(1), call.arg(2), call.arg(3)],
+        &[arg(domain), arg(items), arg(min_required_items), arg(rule_domains)],
     );
     let (id, version) = created.ok_or_else(|| Fault::new(Code::Internal, "the template was not written"))?;
     Ok(call.row(&[arg(id), arg(version)]))
@@ -48,13 +56,13 @@ fn guard_template(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update, Event::Delete])])?;
     if trigger.event() != Event::Insert {
         let (id, tenant): (Uuid, &str) = (trigger.old(c"id"), trigger.old(c"tenant_id"));
-        let used = spi::one::<bool>(
+        let is_used: bool = spi::one(
             "SELECT EXISTS (SELECT FROM skill_system.filing_checklists WHERE tenant_id = $1 AND template_id = $2)",
             As::Owner,
             See::Latest,
             &[arg(tenant), arg(id)],
         );
-        if used == Some(true) {
+        if is_used {
             let (domain, version): (&str, i32) = (trigger.old(c"compliance_domain"), trigger.old(c"version"));
             return Err(Fault::new(
                 Code::NotInPrerequisiteState,
@@ -64,8 +72,15 @@ fn guard_template(call: &Call) -> Answer {
         }
     }
     if trigger.event() != Event::Delete {
-        let column = |name, what| crate::args::read_json(trigger.new_arg(name), what).map(Option::unwrap_or_default);
-        logic::check_template(&column(c"items", "items")?, &column(c"min_required_items", "min_required_items")?)?;
+        let column = |name, what| json_argument(trigger.new_value(name), what);
+        let items = column(c"items", "items")?.ok_or_else(|| missing("items"))?;
+        // NULL: none.
+        let required_items = column(c"min_required_items", "min_required_items")?.unwrap_or_else(|| json!([]));
+        logic::check_template(&items, &required_items)?;
+        let domains: Option<Vec<Option<&str>>> = trigger.new_value(c"rule_domains");
+        if domains.is_some_and(|domains| domains.contains(&None)) {
+            return Err(missing("an element of rule_domains"));
+        }
     }
     Ok(trigger.proceed())
 }
@@ -75,7 +90,7 @@ pg_function!(guard_checklist);
 fn guard_checklist(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Update])])?;
     let from: &str = trigger.old(c"status");
-    let to = trigger.new_value::<Option<&str>>(c"status").unwrap_or_default();
+    let to: &str = trigger.new_value(c"status");
     let changed = trigger.changed_columns();
     if changed.is_empty() {
         return Ok(trigger.proceed());
@@ -84,29 +99,43 @@ fn guard_checklist(call: &Call) -> Answer {
     Ok(trigger.proceed())
 }
 
+skill_pg::arguments! {
+    struct CreateChecklist<'c> {
+        entity_id: Option<&'c str>,
+        entity_type: Option<&'c str>,
+        compliance_domain: Option<&'c str>,
+        entity_name: Option<&'c str>,
+        deadline: Option<Timestamptz>,
+        entity_field: Option<&'c str>,
+        entity_district: Option<&'c str>,
+        metadata: Option<Jsonb<'c>>,
+        actor_id: Option<&'c str>,
+    }
+}
+
 pg_function!(create_checklist);
-/// `create_checklist(entity_id, entity_type, compliance_domain, entity_name, deadline, entity_field, entity_district, metadata, actor_id)`
 fn create_checklist(call: &Call) -> Answer {
-    let entity_id = required("entity_id", call.text(0), 255)?;
-    let entity_type = required("entity_type", call.text(1), 50)?;
-    let domain = required("compliance_domain", call.text(2), 50)?;
-    let entity_name = optional("entity_name", call.text(3), 500)?;
-    let deadline = time_arg(call, 4, "deadline")?;
+    let given: CreateChecklist = call.arguments();
+    let entity_id = required("entity_id", given.entity_id, 255)?;
+    let entity_type = required("entity_type", given.entity_type, 50)?;
+    let domain = required("compliance_domain", given.compliance_domain, 50)?;
+    let entity_name = optional("entity_name", given.entity_name, 500)?;
+    let deadline = bounded_time(given.deadline, "deadline")?;
     let now = sys::clock_timestamp();
     if deadline.is_some_and(|deadline| deadline < now) {
         return Err(Fault::new(Code::InvalidParameterValue, "deadline must be in the future")
             .hint("For an overdue filing, give the newly agreed date."));
     }
-    let entity_field = optional("entity_field", call.text(5), 255)?;
-    let district = optional("entity_district", call.text(6), 10)?;
-    let metadata = json_argument(call, 7, "metadata")?.unwrap_or_else(|| json!({}));
+    let entity_field = optional("entity_field", given.entity_field, 255)?;
+    let district = optional("entity_district", given.entity_district, 10)?;
+    let metadata = json_argument(given.metadata, "metadata")?.unwrap_or_else(|| json!({}));
     if !metadata.is_object() {
         return Err(Fault::new(Code::InvalidParameterValue, "metadata must be a JSON object"));
     }
-    let by = actor(call, 8, "actor_id")?;
+    let by = actor(given.actor_id)?;
     lock_rules(Mode::Shared)?;
     // The lock keeps the template from changing before this filing uses it.
-    let template = spi::first::<(Uuid, i32, Value, Option<NonNull<String>>)>(
+    let template = spi::first::<(Uuid, i32, Value, Option<Vec<String>>)>(
         "SELECT id, version, items::text, rule_domains FROM skill_system.checklist_templates \
          WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1 FOR SHARE",
         As::Owner,
@@ -120,9 +149,9 @@ fn create_checklist(call: &Call) -> Answer {
         )
         .hint("An administrator creates it with create_template()."));
     };
-    let id = spi::one::<Uuid>(
-        "INSERT INTO skill_system.filing_checklists (entity_id, entity_type, entity_name, compliance_domain, template_id, deadline, items, metadata, \
-             created_by, entity_field, entity_district) \
+    let id = spi::first::<Uuid>(
+        "INSERT INTO skill_system.filing_checklists (entity_id, entity_type, entity_name, compliance_domain, template_id, \
+             deadline, items, metadata, created_by, entity_field, entity_district) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
         As::Owner,
         See::OwnWrites,
@@ -141,7 +170,7 @@ fn create_checklist(call: &Call) -> Answer {
         ],
     );
     let id = id.ok_or_else(|| Fault::new(Code::Internal, "the checklist was not written"))?;
-    let frozen = freeze_rules(id, true, rule_domains.map(|list| list.0), entity_field);
+    let frozen = freeze_rules(id, true, rule_domains, entity_field);
     let data = json!({
         "checklist_id": id.to_string(), "entity_id": entity_id, "compliance_domain": domain, "template_version": template_version,
         "from": null, "to": "draft", "rules_frozen": frozen,
@@ -153,15 +182,16 @@ fn create_checklist(call: &Call) -> Answer {
 pg_function!(update_checklist_item);
 /// `update_checklist_item(checklist_id, item_index, status, expected_version, note, data, actor_id)`
 fn update_checklist_item(call: &Call) -> Answer {
-    let id = uuid(call, 0, "checklist_id")?;
-    let index: i32 = call.get::<Option<_>>(1).ok_or_else(|| missing("item_index"))?;
-    let status = parse_choice("status", call.text(2), &ITEM_STATUSES)?;
-    let note = optional("note", call.text(4), 10_000)?;
-    let data = json_argument(call, 5, "data")?;
-    let by = actor(call, 6, "actor_id")?;
+    let (id, index, status, expected_version, note, data, actor_id): (_, Option<i32>, _, _, _, _, _) = call.arguments();
+    let id = given(id, "checklist_id")?;
+    let index = given(index, "item_index")?;
+    let status = parse_choice("status", status, &ITEM_STATUSES)?;
+    let note = optional("note", note, 10_000)?;
+    let data = json_argument(data, "data")?;
+    let by = actor(actor_id)?;
     let mut checklist = lock_checklist(id)?;
     // The version first: a call meant for another state of the checklist should fail as a conflict.
-    logic::check_version(checklist.version, call.get(3))?;
+    logic::check_version(checklist.version, expected_version)?;
     logic::next("update_checklist_item", &checklist.status, None)?;
     let now = checklist.now.clone();
     let change = ItemChange { status, note, data: data.as_ref(), by: &by, at: &now };
@@ -174,7 +204,7 @@ fn update_checklist_item(call: &Call) -> Answer {
 pg_function!(missing_items);
 /// `missing_items(checklist_id)`
 fn missing_items(call: &Call) -> Answer {
-    let id = uuid(call, 0, "checklist_id")?;
+    let id = given(call.arguments(), "checklist_id")?;
     let found = spi::first::<(Value, Option<Value>)>(
         "SELECT c.items::text, t.min_required_items::text FROM skill_system.filing_checklists c \
          LEFT JOIN skill_system.checklist_templates t ON t.tenant_id = c.tenant_id AND t.id = c.template_id \
@@ -184,7 +214,7 @@ fn missing_items(call: &Call) -> Answer {
         &[arg(id)],
     );
     let (items, required_items) = found.ok_or_else(|| unknown("checklist", id))?;
-    let found = logic::missing(&items, &required_items.unwrap_or_default());
+    let found = required_items.map(|required| logic::missing(&items, &required)).unwrap_or_default();
     let mut rows = call.row_set();
     for item in found {
         rows.push(&[arg(item.index), arg(&item.label), arg(&item.status)]);
@@ -195,10 +225,11 @@ fn missing_items(call: &Call) -> Answer {
 pg_function!(submit_checklist);
 /// `submit_checklist(checklist_id, actor_id, expected_version)`
 fn submit_checklist(call: &Call) -> Answer {
-    let id = uuid(call, 0, "checklist_id")?;
-    let by = actor(call, 1, "actor_id")?;
+    let (id, actor_id, expected_version) = call.arguments();
+    let id = given(id, "checklist_id")?;
+    let by = actor(actor_id)?;
     let checklist = lock_checklist(id)?;
-    logic::check_version(checklist.version, call.get(2))?;
+    logic::check_version(checklist.version, expected_version)?;
     logic::next("submit_checklist", &checklist.status, None)?;
     logic::check_complete(&checklist.items, &checklist.required_items)?;
     let after = change_status(&checklist, "submit_checklist", None, &by, json!({}))?;
@@ -208,11 +239,11 @@ fn submit_checklist(call: &Call) -> Answer {
 pg_function!(review_checklist);
 /// `review_checklist(checklist_id, decision, actor_id, reason, expected_version)`
 fn review_checklist(call: &Call) -> Answer {
-    let id = uuid(call, 0, "checklist_id")?;
-    let decision = parse_choice("decision", call.text(1), &logic::DECISIONS)?;
-    let by = actor(call, 2, "actor_id")?;
-    let comment = optional("reason", call.text(3), 10_000)?;
-    let expected: Option<i32> = call.get(4);
+    let (id, decision, actor_id, reason, expected): (_, _, _, _, Option<i32>) = call.arguments();
+    let id = given(id, "checklist_id")?;
+    let decision = parse_choice("decision", decision, &logic::DECISIONS)?;
+    let by = actor(actor_id)?;
+    let comment = optional("reason", reason, 10_000)?;
     if decision == "approved" && expected.is_none() {
         return Err(invalid("expected_version must be given to approve a checklist")
             .detail("The newest version may be another one than the one that was read.")
@@ -229,9 +260,10 @@ fn review_checklist(call: &Call) -> Answer {
 pg_function!(file_checklist);
 /// `file_checklist(checklist_id, actor_id, reference)`
 fn file_checklist(call: &Call) -> Answer {
-    let id = uuid(call, 0, "checklist_id")?;
-    let by = actor(call, 1, "actor_id")?;
-    let reference = optional("reference", call.text(2), 500)?;
+    let (id, actor_id, reference) = call.arguments();
+    let id = given(id, "checklist_id")?;
+    let by = actor(actor_id)?;
+    let reference = optional("reference", reference, 500)?;
     lock_rules(Mode::Shared)?;
     let mut checklist = lock_checklist(id)?;
     logic::next("file_checklist", &checklist.status, None)?;
@@ -246,11 +278,12 @@ fn file_checklist(call: &Call) -> Answer {
 pg_function!(mark_exception);
 /// `mark_exception(checklist_id, reason, actor_id, expected_version)`
 fn mark_exception(call: &Call) -> Answer {
-    let id = uuid(call, 0, "checklist_id")?;
-    let reason = required("reason", call.text(1), 10_000)?;
-    let by = actor(call, 2, "actor_id")?;
+    let (id, reason, actor_id, expected_version) = call.arguments();
+    let id = given(id, "checklist_id")?;
+    let reason = required("reason", reason, 10_000)?;
+    let by = actor(actor_id)?;
     let mut checklist = lock_checklist(id)?;
-    logic::check_version(checklist.version, call.get(3))?;
+    logic::check_version(checklist.version, expected_version)?;
     logic::next("mark_exception", &checklist.status, None)?;
     if let Some(metadata) = checklist.metadata.as_object_mut() {
         metadata.insert("exception".into(), json!({"by": by, "at": checklist.now, "reason": reason}));
@@ -268,31 +301,48 @@ fn checklist_transitions(call: &Call) -> Answer {
     Ok(rows.finish())
 }
 
+skill_pg::arguments! {
+    struct AddArtifact<'c> {
+        checklist_id: Option<Uuid>,
+        item_index: Option<i32>,
+        artifact_type: Option<&'c str>,
+        name: Option<&'c str>,
+        content: Option<&'c str>,
+        content_type: Option<&'c str>,
+        file_path: Option<&'c str>,
+        content_sha256: Option<&'c str>,
+        size_bytes: Option<i64>,
+        actor_type: Option<&'c str>,
+        metadata: Option<Jsonb<'c>>,
+        expires_at: Option<Timestamptz>,
+    }
+}
+
 pg_function!(add_artifact);
-/// `add_artifact(checklist_id, item_index, artifact_type, name, content, content_type, file_path, content_sha256, size_bytes, actor_type, metadata, expires_at)`
 fn add_artifact(call: &Call) -> Answer {
-    let id = uuid(call, 0, "checklist_id")?;
-    let index: i32 = call.get::<Option<_>>(1).ok_or_else(|| missing("item_index"))?;
+    let arguments: AddArtifact = call.arguments();
+    let id = given(arguments.checklist_id, "checklist_id")?;
+    let index = given(arguments.item_index, "item_index")?;
     let input = ArtifactInput {
-        artifact_type: call.text(2),
-        name: call.text(3),
-        content: call.text(4),
-        content_type: call.text(5),
-        file_path: call.text(6),
-        content_sha256: call.text(7),
-        size_bytes: call.get(8),
-        generated_by: call.text(9),
+        artifact_type: arguments.artifact_type,
+        name: arguments.name,
+        content: arguments.content,
+        content_type: arguments.content_type,
+        file_path: arguments.file_path,
+        content_sha256: arguments.content_sha256,
+        size_bytes: arguments.size_bytes,
+        generated_by: arguments.actor_type,
     };
-    let metadata = json_argument(call, 10, "metadata")?.unwrap_or_else(|| json!({}));
-    let expires_at = time_arg(call, 11, "expires_at")?;
+    let metadata = json_argument(arguments.metadata, "metadata")?.unwrap_or_else(|| json!({}));
+    let expires_at = bounded_time(arguments.expires_at, "expires_at")?;
     let valid = input.check()?;
     let checklist = lock_checklist(id)?;
     // What was approved is what the reviewer saw.
     logic::check_status(&checklist.status, &logic::UNDECIDED)?;
     logic::check_item_index(&checklist.items, index)?;
-    let artifact = spi::one::<Uuid>(
-        "INSERT INTO skill_system.checklist_artifacts (checklist_id, item_index, artifact_type, name, content_type, content, file_path, metadata, \
-             generated_by, content_sha256, size_bytes, expires_at) \
+    let artifact = spi::first::<Uuid>(
+        "INSERT INTO skill_system.checklist_artifacts (checklist_id, item_index, artifact_type, name, content_type, content, \
+             file_path, metadata, generated_by, content_sha256, size_bytes, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id",
         As::Owner,
         See::OwnWrites,
@@ -302,7 +352,7 @@ fn add_artifact(call: &Call) -> Answer {
             arg(valid.artifact_type),
             arg(valid.name),
             arg(valid.content_type),
-            call.arg(4),
+            arg(arguments.content),
             arg(valid.file_path),
             arg(metadata),
             arg(valid.generated_by),
@@ -321,8 +371,8 @@ fn add_artifact(call: &Call) -> Answer {
         &[arg(id)],
     );
     let data = json!({
-        "checklist_id": id.to_string(), "artifact_id": artifact.to_string(), "item_index": index, "name": valid.name, "content_sha256": valid.content_sha256,
-        "size_bytes": valid.size_bytes, "generated_by": valid.generated_by,
+        "checklist_id": id.to_string(), "artifact_id": artifact.to_string(), "item_index": index,
+        "name": valid.name, "content_sha256": valid.content_sha256, "size_bytes": valid.size_bytes, "generated_by": valid.generated_by,
     });
     audit::append_by("filing.artifact_added", [data], &sys::role_name(sys::session_user()))?;
     Ok(call.row(&[arg(artifact), arg(&valid.content_sha256), arg(valid.size_bytes)]))

@@ -11,11 +11,11 @@ use skill_core::error::shorten;
 use skill_core::input::required;
 use skill_core::{Code, Fault};
 
-use crate::args::{json, missing};
+use crate::args::{given, json};
 
 /// An entity type of the session's tenant, with its id.
-fn entity_type(call: &Call) -> Result<(Uuid, EntityType), Fault> {
-    let key = required("type_key", call.text(0), 64)?;
+fn entity_type(key: Option<&str>) -> Result<(Uuid, EntityType), Fault> {
+    let key = required("type_key", key, 64)?;
     let found = spi::first::<(Uuid, String)>(
         "SELECT type_id, display_name::text FROM skill_system.entity_type_definitions \
          WHERE tenant_id = skill_system.current_tenant() AND type_key = $1",
@@ -37,14 +37,15 @@ fn entity_type(call: &Call) -> Result<(Uuid, EntityType), Fault> {
         See::Statement,
         &[arg(id)],
         |row| {
-            let preset = row.text(6).zip(row.text(7)).map(|(pattern, what)| Preset::new(pattern, what)).transpose()?;
+            let (key, label, input, required, options, pattern, what): (_, _, _, _, Option<Value>, _, _) = row.read();
+            let preset = Option::zip(pattern, what).map(|(pattern, what)| Preset::new(pattern, what)).transpose()?;
             fields.push(Field {
-                key: row.get(1),
-                label: row.get(2),
-                input: InputType::parse(row.get(3)),
-                required: row.get(4),
+                key,
+                label,
+                input: InputType::parse(input),
+                required,
                 preset,
-                options: Field::read_options(row.get::<Option<Value>>(5).as_ref()),
+                options: Field::read_options(options.as_ref()),
             });
             Ok(())
         },
@@ -70,8 +71,9 @@ fn entity_type(call: &Call) -> Result<(Uuid, EntityType), Fault> {
 pg_function!(validate_entity);
 /// `validate_entity(type_key, data)`
 fn validate_entity(call: &Call) -> Answer {
-    let (_, kind) = entity_type(call)?;
-    let data = json(call, 1, "data")?.ok_or_else(|| missing("data"))?;
+    let (type_key, data) = call.arguments();
+    let (_, kind) = entity_type(type_key)?;
+    let data = given(json(data, "data")?, "data")?;
     let problems = kind.validate(&data)?;
     let mut rows = call.row_set();
     for problem in problems {
@@ -83,15 +85,16 @@ fn validate_entity(call: &Call) -> Answer {
 pg_function!(entity_json_schema);
 /// `entity_json_schema(type_key)`
 fn entity_json_schema(call: &Call) -> Answer {
-    let (id, kind) = entity_type(call)?;
+    let (id, kind) = entity_type(call.arguments())?;
     Ok(call.answer(kind.json_schema(&format!("urn:uuid:{id}"))))
 }
 
 pg_function!(map_import);
 /// `map_import(type_key, record)`
 fn map_import(call: &Call) -> Answer {
-    let (id, kind) = entity_type(call)?;
-    let record = json(call, 1, "record")?.ok_or_else(|| missing("record"))?;
+    let (type_key, record) = call.arguments();
+    let (id, kind) = entity_type(type_key)?;
+    let record = given(json(record, "record")?, "record")?;
     let mut mappings: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let pairs = spi::collect::<(String, String)>(
         "SELECT m.rrc_field_key::text, f.field_key::text FROM skill_system.rrc_field_mappings m \
@@ -114,7 +117,8 @@ fn install_validation_presets(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for [key, pattern, description, example] in PRESETS {
         let installed = spi::execute(
-            "INSERT INTO skill_system.validation_presets (preset_key, pattern, description, example) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+            "INSERT INTO skill_system.validation_presets (preset_key, pattern, description, example) \
+                VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
             As::Caller,
             See::OwnWrites,
             &[arg(key), arg(pattern), arg(description), arg(example)],
@@ -128,14 +132,14 @@ pg_function!(guard_preset);
 /// The pattern must be valid and match its example.
 fn guard_preset(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
-    let column = |name| trigger.new_value::<Option<String>>(name).unwrap_or_default();
-    let preset = Preset::new(&column(c"pattern"), &column(c"description"))?;
-    if !preset.matches(&column(c"example")) {
+    let [key, pattern, description, example] =
+        [c"preset_key", c"pattern", c"description", c"example"].map(|column| trigger.new_value::<&str>(column));
+    if !Preset::new(pattern, description)?.matches(example) {
         return Err(Fault::new(
             Code::InvalidParameterValue,
-            format!("the pattern of preset \"{}\" does not match its example", column(c"preset_key")),
+            format!("the pattern of preset \"{key}\" does not match its example"),
         )
-        .detail(format!("Pattern {}, example {}.", shorten(&column(c"pattern")), shorten(&column(c"example")))));
+        .detail(format!("Pattern {}, example {}.", shorten(pattern), shorten(example))));
     }
     Ok(trigger.proceed())
 }
@@ -161,7 +165,7 @@ fn guard_entity_type(call: &Call) -> Answer {
     let key: &str = trigger.old(c"type_key");
     Err(Fault::new(
         Code::NotInPrerequisiteState,
-        format!("system type \"{key}\" of tenant \"{}\" cannot be {refused}", settings::tenant()),
+        format!("system type \"{key}\" of tenant \"{}\" cannot be {refused}", settings::tenant()?),
     )
     .hint("Set compliance_footprint to false to hide it."))
 }

@@ -1,11 +1,11 @@
 //! A filing checklist: its locked row and the change of its status.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use skill_core::Fault;
 use skill_core::compliance::checklists as logic;
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{FromRow, NonNull, Row, Uuid, arg};
+use skill_pg::{FromRow, Json, Row, Uuid, arg};
 
 use super::unknown;
 use crate::{audit, locks};
@@ -22,23 +22,16 @@ pub struct Checklist {
     pub now: String,
     pub rule_domains: Option<Vec<String>>,
     pub entity_field: Option<String>,
-    entity: Value,
+    entity: Map<String, Value>,
 }
 
-impl FromRow for Checklist {
+impl FromRow<'_> for Checklist {
     fn from_row(row: &Row<'_>) -> Self {
-        Checklist {
-            id: row.get(1),
-            status: row.get(2),
-            version: row.get(3),
-            items: row.get(4),
-            metadata: row.get(5),
-            required_items: row.get::<Option<Value>>(6).unwrap_or_default(),
-            now: row.get(7),
-            rule_domains: row.get::<Option<NonNull<String>>>(8).map(|list| list.0),
-            entity_field: row.get(9),
-            entity: row.get(10),
-        }
+        let (id, status, version, items, metadata, required, now, rule_domains, entity_field, Json(entity)) =
+            row.read();
+        // Without a template, or a list in it, nothing is required.
+        let required_items = Option::unwrap_or_else(required, || json!([]));
+        Checklist { id, status, version, items, metadata, required_items, now, rule_domains, entity_field, entity }
     }
 }
 
@@ -81,10 +74,9 @@ pub fn change_status(
     let mut data = json!({
         "checklist_id": checklist.id.to_string(), "action": action, "from": checklist.status, "to": status, "version": version,
     });
-    if let Some(data) = data.as_object_mut() {
-        for part in [&checklist.entity, &more] {
-            data.extend(part.as_object().cloned().unwrap_or_default());
-        }
+    if let (Value::Object(data), Value::Object(more)) = (&mut data, more) {
+        data.extend(checklist.entity.clone());
+        data.extend(more);
     }
     audit::append_by(logic::event_type(action), [data], by)?;
     Ok((status, version))

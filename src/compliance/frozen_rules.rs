@@ -8,11 +8,11 @@ use skill_core::input::required;
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Uuid, arg, pg_function, sys};
+use skill_pg::{Answer, Arg, Call, Uuid, arg, pg_function, sys};
 
 use super::filing::{Checklist, change_status, lock_checklist};
 use super::{lock_rules, unknown};
-use crate::args::{actor, uuid};
+use crate::args::{actor, given};
 use crate::audit;
 
 /// Freezes for a filing the rules that apply today, by the day of UTC, and are not frozen yet; the caller holds the lock.
@@ -29,7 +29,7 @@ pub fn freeze_rules(checklist: Uuid, new: bool, domains: Option<Vec<String>>, fi
 pg_function!(snapshot_rules);
 /// `snapshot_rules(checklist_id)`
 fn snapshot_rules(call: &Call) -> Answer {
-    let id = uuid(call, 0, "checklist_id")?;
+    let id = given(call.arguments(), "checklist_id")?;
     lock_rules(Mode::Shared)?;
     let checklist = lock_checklist(id)?;
     check_status(&checklist.status, &EDITABLE)?;
@@ -55,10 +55,18 @@ skill_pg::columns! {
     }
 }
 
+/// A stale copy with the newest version of its rule, and its filing.
+struct Stale {
+    frozen: Frozen,
+    newest: Uuid,
+    newest_version: i32,
+    checklist: Checklist,
+}
+
 /// Locks a frozen copy, which must be stale, and its filing.
-fn lock_stale(id: Uuid) -> Result<(Frozen, Checklist), Fault> {
+fn lock_stale(id: Uuid) -> Result<Stale, Fault> {
     lock_rules(Mode::Shared)?;
-    let checklist_id = spi::one::<Uuid>(
+    let checklist_id = spi::first::<Uuid>(
         "SELECT checklist_id FROM skill_system.filing_rule_snapshots \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
@@ -77,7 +85,8 @@ fn lock_stale(id: Uuid) -> Result<(Frozen, Checklist), Fault> {
     );
     let found = spi::first::<Frozen>(SQL, As::Owner, See::OwnWrites, &[arg(id)]);
     let frozen = found.ok_or_else(|| unknown("snapshot", id))?;
-    if frozen.newest.is_none() || frozen.replaced {
+    let newest = frozen.newest.zip(frozen.newest_version).filter(|_| !frozen.replaced);
+    let Some((newest, newest_version)) = newest else {
         let why =
             if frozen.replaced { "it has been replaced by a newer copy" } else { "the frozen version is the newest" };
         return Err(Fault::new(
@@ -86,19 +95,18 @@ fn lock_stale(id: Uuid) -> Result<(Frozen, Checklist), Fault> {
         )
         .detail(format!("Nothing needs to be settled: {why}."))
         .hint("SELECT * FROM skill_system.stale_filings();"));
-    }
-    Ok((frozen, checklist))
+    };
+    Ok(Stale { frozen, newest, newest_version, checklist })
 }
 
 pg_function!(acknowledge_stale);
 /// `acknowledge_stale(snapshot_id, actor_id, reason, expected_version)`
 fn acknowledge_stale(call: &Call) -> Answer {
-    let id = uuid(call, 0, "snapshot_id")?;
-    let by = required("actor_id", call.text(1), 255)?;
-    let comment = required("reason", call.text(2), 10_000)?;
-    let seen: Option<i32> = call.get(3);
-    let (frozen, _) = lock_stale(id)?;
-    let newest = frozen.newest_version.unwrap_or_default();
+    let (id, actor_id, reason, seen): (_, _, _, Option<i32>) = call.arguments();
+    let id = given(id, "snapshot_id")?;
+    let by = required("actor_id", actor_id, 255)?;
+    let comment = required("reason", reason, 10_000)?;
+    let Stale { frozen, newest_version: newest, .. } = lock_stale(id)?;
     if let Some(seen) = seen.filter(|seen| *seen != newest) {
         return Err(Fault::new(
             Code::SerializationFailure,
@@ -114,7 +122,8 @@ fn acknowledge_stale(call: &Call) -> Answer {
         .detail(format!("By {other}.")));
     }
     spi::execute(
-        "UPDATE skill_system.filing_rule_snapshots SET acknowledged = true, acknowledged_by = $2, acknowledged_at = clock_timestamp(), acknowledged_comment = $3 \
+        "UPDATE skill_system.filing_rule_snapshots SET acknowledged = true, acknowledged_by = $2, \
+             acknowledged_at = clock_timestamp(), acknowledged_comment = $3 \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
         See::OwnWrites,
@@ -131,18 +140,18 @@ fn acknowledge_stale(call: &Call) -> Answer {
 pg_function!(refresh_snapshot);
 /// `refresh_snapshot(snapshot_id, actor_id)`
 fn refresh_snapshot(call: &Call) -> Answer {
-    let id = uuid(call, 0, "snapshot_id")?;
-    let by = actor(call, 1, "actor_id")?;
-    let (frozen, checklist) = lock_stale(id)?;
-    let (rule, newest) = frozen.newest.zip(frozen.newest_version).ok_or_else(|| unknown("snapshot", id))?;
-    let fresh = spi::one::<Uuid>(
+    let (id, actor_id) = call.arguments();
+    let id = given(id, "snapshot_id")?;
+    let by = actor(actor_id)?;
+    let Stale { frozen, newest, newest_version, checklist } = lock_stale(id)?;
+    let fresh: Uuid = spi::one(
         "INSERT INTO skill_system.filing_rule_snapshots (checklist_id, rule_version_id, rule_data_at_snapshot, content_sha256) \
-         SELECT $2, v.id, v.rule_data, v.content_sha256 FROM skill_system.rule_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.id = $1 RETURNING id",
+         SELECT $2, v.id, v.rule_data, v.content_sha256 FROM skill_system.rule_versions v \
+         WHERE v.tenant_id = skill_system.current_tenant() AND v.id = $1 RETURNING id",
         As::Owner,
         See::OwnWrites,
-        &[arg(rule), arg(frozen.checklist)],
+        &[arg(newest), arg(frozen.checklist)],
     );
-    let fresh = fresh.ok_or_else(|| unknown("rule version", rule))?;
     spi::execute(
         "UPDATE skill_system.filing_rule_snapshots SET replaced_by = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
@@ -151,7 +160,7 @@ fn refresh_snapshot(call: &Call) -> Answer {
     );
     let data = json!({
         "checklist_id": frozen.checklist.to_string(), "snapshot_id": id.to_string(), "replaced_by": fresh.to_string(),
-        "rule_identifier": frozen.identifier, "from": frozen.version, "to": newest,
+        "rule_identifier": frozen.identifier, "from": frozen.version, "to": newest_version,
     });
     audit::append_by("filing.rule_refreshed", [data], &by)?;
     if REVIEWED.contains(&checklist.status.as_str()) {
@@ -163,7 +172,7 @@ fn refresh_snapshot(call: &Call) -> Answer {
 pg_function!(snapshot_diff);
 /// `snapshot_diff(snapshot_id)`
 fn snapshot_diff(call: &Call) -> Answer {
-    let id = uuid(call, 0, "snapshot_id")?;
+    let id = given(call.arguments(), "snapshot_id")?;
     let mut found = None;
     spi::each(
         "SELECT v.rule_identifier::text, v.version, coalesce(n.version, v.version), s.is_current, s.acknowledged, \
@@ -176,10 +185,10 @@ fn snapshot_diff(call: &Call) -> Answer {
         See::Statement,
         &[arg(id)],
         |row| {
-            let (patch, lines) = difference(&row.get(6), &row.get(7));
-            let mut columns = row.args(5);
-            columns.extend([arg(patch), arg(lines)]);
-            found = Some(call.row(&columns));
+            let (identifier, frozen, newest, is_current, acknowledged, before, after): (Arg, Arg, Arg, Arg, Arg, _, _) =
+                row.read();
+            let (patch, lines) = difference(&before, &after);
+            found = Some(call.row(&[identifier, frozen, newest, is_current, acknowledged, arg(patch), arg(lines)]));
             Ok(())
         },
     )?;
@@ -202,12 +211,12 @@ pub fn check_not_stale(checklist: Uuid) -> Result<(), Fault> {
         See::Latest,
         &[arg(checklist)],
         |row| {
-            let (_, lines) = difference(&row.get(4), &row.get(5));
+            let (identifier, from, to, before, after): (&str, i32, i32, _, _) = row.read();
+            let (_, lines) = difference(&before, &after);
             let how = match lines.len() {
                 0 => "the same parameters".into(),
                 count => lines[..count.min(10)].join(", "),
             };
-            let (identifier, from, to): (&str, i32, i32) = (row.get(1), row.get(2), row.get(3));
             changes.push(format!("{identifier} version {from} is superseded by {to}: {how}"));
             Ok(())
         },

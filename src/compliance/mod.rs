@@ -16,11 +16,10 @@ use std::cell::RefCell;
 
 use skill_core::limits::check_time;
 use skill_core::{Code, Fault};
-use skill_pg::error::OrRaise;
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::xact::End;
-use skill_pg::{Call, Timestamptz, Uuid, arg};
+use skill_pg::{Timestamptz, Uuid, arg};
 
 use crate::module::Module;
 use crate::{locks, settings};
@@ -51,30 +50,26 @@ thread_local! {
 
 fn revision(tenant: &str) -> Option<i64> {
     const SQL: &str = "SELECT revision FROM skill_system.rule_books WHERE tenant_id = $1";
-    spi::one(SQL, As::Owner, See::Latest, &[arg(tenant)])
+    spi::first(SQL, As::Owner, See::Latest, &[arg(tenant)])
 }
 
 /// Called at the ends of transactions. What an agent froze is still in force when it commits, or it does not commit: in
 /// between, nobody who publishes a rule waited for it.
-fn at_transaction_end(end: End) {
+fn at_transaction_end(end: End) -> Result<(), Fault> {
     match end {
         End::BeforeCommit => {
             if let Some((tenant, before)) = FROZEN.take() {
-                locks::acquire(c"rule_books", &[&tenant], Mode::Shared, "the rules of this tenant").or_raise();
+                locks::acquire(c"rule_books", &[&tenant], Mode::Shared, "the rules of this tenant")?;
                 if revision(&tenant) != before {
-                    skill_pg::error::raise(
-                        Fault::new(
-                            Code::SerializationFailure,
-                            "rules were published since this transaction froze them",
-                        )
-                        .hint("Repeat the transaction."),
-                    );
+                    let message = "rules were published since this transaction froze them";
+                    return Err(Fault::new(Code::SerializationFailure, message).hint("Repeat the transaction."));
                 }
             }
         }
         End::Aborted => drop(FROZEN.take()),
         _ => {}
     }
+    Ok(())
 }
 
 /// Functions that freeze rules (shared) and functions that publish them (exclusive) exclude each other, to the end of the
@@ -84,14 +79,14 @@ fn at_transaction_end(end: End) {
 /// Agents, whose transactions may stay open, lock nothing before they commit: see [`at_transaction_end`].
 fn lock_rules(mode: Mode) -> Result<(), Fault> {
     if mode == Mode::Shared && locks::rank() == 0 {
-        let tenant = settings::tenant();
+        let tenant = settings::tenant()?;
         let now = revision(&tenant);
         FROZEN.with_borrow_mut(|frozen| {
             frozen.get_or_insert((tenant, now));
         });
         return Ok(());
     }
-    locks::acquire(c"rule_books", &[&settings::tenant()], mode, "the rules of this tenant")?;
+    locks::acquire(c"rule_books", &[&settings::tenant()?], mode, "the rules of this tenant")?;
     let sql = match mode {
         Mode::Shared => "SELECT FROM skill_system.rule_books WHERE tenant_id = skill_system.current_tenant() FOR SHARE",
         Mode::Exclusive => {
@@ -107,8 +102,7 @@ fn lock_rules(mode: Mode) -> Result<(), Fault> {
 }
 
 /// A time that a caller gives, or none.
-fn time_arg(call: &Call, n: usize, what: &str) -> Result<Option<Timestamptz>, Fault> {
-    let given: Option<Timestamptz> = call.get(n);
+fn bounded_time(given: Option<Timestamptz>, what: &str) -> Result<Option<Timestamptz>, Fault> {
     given.map(|given| check_time(what, given.unix_micros())).transpose()?;
     Ok(given)
 }

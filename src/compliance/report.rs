@@ -1,6 +1,7 @@
 //! Exports of the status matrix: the report and OSCAL.
 
 use crate::settings;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use skill_core::compliance::oscal::{About, Cell, Evidence, assessment_results};
 use skill_core::compliance::report::{MAX_ROWS, render};
@@ -8,42 +9,44 @@ use skill_core::compliance::rules::difference;
 use skill_core::input::{optional, required};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Arg, Call, FromRow, Row, arg, pg_function};
+use skill_pg::{Answer, Arg, Call, FromRow, Json, Row, arg, pg_function};
 
-use crate::args::missing;
+use crate::args::given;
 
 /// Statuses of a cell that is not done.
 const NOT_DONE: [&str; 3] = ["overdue", "action_needed", "in_review"];
 
-fn bounded(call: &Call, n: usize, what: &str, most: i32) -> Result<i32, Fault> {
-    let given: i32 = call.get::<Option<_>>(n).ok_or_else(|| missing(what))?;
-    if (1..=most).contains(&given) {
-        return Ok(given);
+fn check_max_rows(max_rows: Option<i32>, most: i32) -> Result<i32, Fault> {
+    let max_rows = given(max_rows, "max_rows")?;
+    if (1..=most).contains(&max_rows) {
+        return Ok(max_rows);
     }
-    Err(Fault::new(Code::InvalidParameterValue, format!("{what} must be between 1 and {most}")))
+    Err(Fault::new(Code::InvalidParameterValue, format!("max_rows must be between 1 and {most}")))
 }
 
 /// The rows of a statement whose only column is a jsonb as text.
 fn list(sql: &'static str, args: &[Arg]) -> Vec<Value> {
-    let found = spi::collect::<(Option<Value>,)>(sql, As::Caller, See::Statement, args);
-    found.into_iter().map(|(row,)| row.unwrap_or_default()).collect()
+    spi::collect(sql, As::Caller, See::Statement, args)
 }
 
 pg_function!(compliance_report);
 /// `compliance_report(format, title, max_rows)`
 fn compliance_report(call: &Call) -> Answer {
-    let title = required("title", call.text(1), 300)?;
-    let rows = bounded(call, 2, "max_rows", MAX_ROWS)?;
-    let mut data = list(
-        "SELECT jsonb_build_object('generated_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI \"UTC\"'), 'now_epoch', extract(epoch FROM now()), \
-             'entities', (SELECT count(*) FROM (SELECT FROM skill_system.compliance_status WHERE tenant_id = skill_system.current_tenant() GROUP BY entity_id) e))::text",
+    let (format, title, max_rows): (Option<&str>, _, _) = call.arguments();
+    let title = required("title", title, 300)?;
+    let rows = check_max_rows(max_rows, MAX_ROWS)?;
+    let mut data: Value = spi::one(
+        "SELECT jsonb_build_object('generated_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI \"UTC\"'), \
+             'now_epoch', extract(epoch FROM now()), \
+             'entities', (SELECT count(*) FROM (SELECT FROM skill_system.compliance_status \
+                 WHERE tenant_id = skill_system.current_tenant() GROUP BY entity_id) e))::text",
+        As::Caller,
+        See::Statement,
         &[],
-    )
-    .pop()
-    .unwrap_or_default();
+    );
     let (counts, domains, districts) = tallies();
     data["title"] = title.into();
-    data["tenant"] = settings::tenant().into();
+    data["tenant"] = settings::tenant()?.into();
     data["rows"] = rows.into();
     data["cells"] = counts.values().filter_map(Value::as_i64).sum::<i64>().into();
     data["counts"] = counts.into();
@@ -52,22 +55,27 @@ fn compliance_report(call: &Call) -> Answer {
     data["domains"] = domains.into();
     data["deadlines"] = list(
         "SELECT jsonb_build_object('entity_id', entity_id, 'entity_name', entity_name, 'domain', compliance_domain, 'status', status, \
-             'deadline', to_char(deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 'days', floor(extract(epoch FROM time_left) / 86400)::integer, 'epoch', extract(epoch FROM deadline))::text \
+             'deadline', to_char(deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 'days', \
+             floor(extract(epoch FROM time_left) / 86400)::integer, 'epoch', extract(epoch FROM deadline))::text \
          FROM skill_system.compliance_cells \
-         WHERE tenant_id = skill_system.current_tenant() AND isfinite(deadline) AND status IN ('overdue', 'action_needed', 'in_review') ORDER BY deadline LIMIT $1",
+         WHERE tenant_id = skill_system.current_tenant() AND isfinite(deadline) \
+             AND status IN ('overdue', 'action_needed', 'in_review') ORDER BY deadline LIMIT $1",
         &[arg(rows)],
     )
     .into();
     data["stale"] = stale(rows).into();
     data["evidence"] = list(
-        "SELECT jsonb_build_object('name', a.name, 'type', a.artifact_type, 'entity_id', c.entity_id, 'domain', c.compliance_domain, 'digest', a.content_sha256, 'size', a.size_bytes, \
-             'created', to_char(a.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 'expires', to_char(a.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'))::text \
-         FROM skill_system.checklist_artifacts a JOIN skill_system.filing_checklists c ON c.tenant_id = a.tenant_id AND c.id = a.checklist_id \
+        "SELECT jsonb_build_object('name', a.name, 'type', a.artifact_type, 'entity_id', c.entity_id, \
+             'domain', c.compliance_domain, 'digest', a.content_sha256, 'size', a.size_bytes, \
+             'created', to_char(a.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), \
+             'expires', to_char(a.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'))::text \
+         FROM skill_system.checklist_artifacts a JOIN skill_system.filing_checklists c ON c.tenant_id = a.tenant_id \
+             AND c.id = a.checklist_id \
          WHERE a.tenant_id = skill_system.current_tenant() ORDER BY a.id DESC LIMIT $1",
         &[arg(rows)],
     )
     .into();
-    let report = render(call.text(0), data)?;
+    let report = render(format, data)?;
     Ok(call.answer(&report))
 }
 
@@ -118,10 +126,12 @@ fn tallies() -> (serde_json::Map<String, Value>, Vec<String>, Vec<Value>) {
 /// The entities that need attention most, with a status per domain.
 fn matrix(rows: i32, domains: &[String]) -> Vec<Value> {
     let mut found = list(
-        "SELECT jsonb_build_object('entity_id', entity_id, 'entity_name', min(entity_name), 'entity_type', min(entity_type), 'entity_district', min(entity_district), \
+        "SELECT jsonb_build_object('entity_id', entity_id, 'entity_name', min(entity_name), 'entity_type', min(entity_type), \
+             'entity_district', min(entity_district), \
              'cells', jsonb_object_agg(compliance_domain, status))::text \
          FROM skill_system.compliance_cells WHERE tenant_id = skill_system.current_tenant() GROUP BY entity_id \
-         ORDER BY min(array_position(ARRAY['overdue', 'action_needed', 'in_review', 'compliant', 'not_applicable'], status)), min(deadline), entity_id LIMIT $1",
+         ORDER BY min(array_position(ARRAY['overdue', 'action_needed', 'in_review', 'compliant', 'not_applicable'], status)), \
+             min(deadline), entity_id LIMIT $1",
         &[arg(rows)],
     );
     for entity in &mut found {
@@ -136,7 +146,8 @@ fn matrix(rows: i32, domains: &[String]) -> Vec<Value> {
 /// The stale rules of open filings, with what changed.
 fn stale(rows: i32) -> Vec<Value> {
     let mut found = list(
-        "SELECT jsonb_build_object('entity_id', f.entity_id, 'domain', f.compliance_domain, 'rule', f.rule_identifier, 'frozen', f.frozen_version, 'current', f.current_version, \
+        "SELECT jsonb_build_object('entity_id', f.entity_id, 'domain', f.compliance_domain, 'rule', f.rule_identifier, \
+             'frozen', f.frozen_version, 'current', f.current_version, \
              'before', s.rule_data_at_snapshot, 'after', n.rule_data)::text \
          FROM skill_system.stale_filings(max_rows => $1) f \
          JOIN skill_system.filing_rule_snapshots s ON s.tenant_id = skill_system.current_tenant() AND s.id = f.snapshot_id \
@@ -156,43 +167,45 @@ fn stale(rows: i32) -> Vec<Value> {
 
 struct CellRow(Cell);
 
-impl FromRow for CellRow {
+impl FromRow<'_> for CellRow {
     fn from_row(row: &Row<'_>) -> Self {
         CellRow(read_cell(row))
     }
 }
 
+/// What is known about a cell; `None` where there is nothing.
+#[derive(Deserialize)]
+struct Known {
+    evidence: Option<Vec<Evidence>>,
+    rules: Option<Vec<String>>,
+}
+
 fn read_cell(row: &Row) -> Cell {
-    let known = row.get::<Option<Value>>(9).unwrap_or_default();
-    let as_string = |value: &Value| value.as_str().map(str::to_owned);
-    let evidence = |value: &Value| Evidence {
-        id: as_string(&value["id"]).unwrap_or_default(),
-        name: as_string(&value["name"]).unwrap_or_default(),
-        media_type: as_string(&value["media_type"]),
-        path: as_string(&value["path"]),
-        digest: as_string(&value["digest"]).unwrap_or_default(),
-    };
+    let (entity_id, entity_type, entity_name, domain, status, deadline, assessed_at, checklist_id, Json(known)) =
+        row.read();
+    let Known { evidence, rules } = known;
     Cell {
-        entity_id: row.get(1),
-        entity_type: row.get(2),
-        entity_name: row.get(3),
-        domain: row.get(4),
-        status: row.get(5),
-        deadline: row.get(6),
-        assessed_at: row.get(7),
-        checklist_id: row.get(8),
-        evidence: known["evidence"].as_array().map(|all| all.iter().map(evidence).collect()).unwrap_or_default(),
-        rules: known["rules"].as_array().map(|all| all.iter().filter_map(as_string).collect()).unwrap_or_default(),
+        entity_id,
+        entity_type,
+        entity_name,
+        domain,
+        status,
+        deadline,
+        assessed_at,
+        checklist_id,
+        evidence: evidence.unwrap_or_default(),
+        rules: rules.unwrap_or_default(),
     }
 }
 
 pg_function!(oscal_assessment_results);
 /// `oscal_assessment_results(entity_id, compliance_domain, title, max_rows)`
 fn oscal_assessment_results(call: &Call) -> Answer {
-    let entity = optional("entity_id", call.text(0), 255)?;
-    let domain = optional("compliance_domain", call.text(1), 50)?;
-    let title = required("title", call.text(2), 300)?;
-    let most = bounded(call, 3, "max_rows", 10_000)?;
+    let (entity_id, domain, title, max_rows) = call.arguments();
+    let entity = optional("entity_id", entity_id, 255)?;
+    let domain = optional("compliance_domain", domain, 50)?;
+    let title = required("title", title, 300)?;
+    let most = check_max_rows(max_rows, 10_000)?;
     // At most a thousand pieces of evidence per cell, so that the document fits into one value.
     let cells = spi::collect::<CellRow>(
         include_str!("oscal_cells.sql"),
@@ -204,7 +217,7 @@ fn oscal_assessment_results(call: &Call) -> Answer {
     let truncated = cells.len() > most as usize;
     cells.truncate(most as usize);
     const NOW: &str = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
-    let at = spi::one::<String>(NOW, As::Caller, See::Statement, &[]).unwrap_or_default();
-    let about = About { title, tenant: &settings::tenant(), at: &at, truncated };
+    let at: String = spi::one(NOW, As::Caller, See::Statement, &[]);
+    let about = About { title, tenant: &settings::tenant()?, at: &at, truncated };
     Ok(call.answer(assessment_results(&about, &cells)))
 }

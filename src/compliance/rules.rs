@@ -9,11 +9,11 @@ use skill_core::limits::check_day;
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Date, Event, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
+use skill_pg::{And, Answer, Arg, Call, Date, Event, Jsonb, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use super::frozen_rules::make_stale;
 use super::{lock_rules, unknown};
-use crate::args::{actor, json as json_argument, missing, uuid};
+use crate::args::{actor, given, json as json_argument};
 use crate::{audit, locks, settings};
 
 skill_pg::columns! {
@@ -51,7 +51,7 @@ fn require_read_committed() -> Result<(), Fault> {
 /// publishes another rule waits for it.
 fn lock_versions(identifier: &str) -> Result<(), Fault> {
     let what = format!("the rule \"{}\"", shorten(identifier));
-    locks::acquire(c"rule_versions", &[&settings::tenant(), identifier], Mode::Exclusive, &what).map(|_| ())
+    locks::acquire(c"rule_versions", &[&settings::tenant()?, identifier], Mode::Exclusive, &what).map(|_| ())
 }
 
 /// Ends the version in force, if any, on the day its successor begins.
@@ -67,7 +67,8 @@ fn supersede(identifier: &str, effective_date: Date) -> Result<Option<Current>, 
             .hint("A later version cannot begin before an earlier one; it may begin on the same day."));
         }
         spi::execute(
-            "UPDATE skill_system.rule_versions SET status = 'superseded', superseded_date = $2 WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+            "UPDATE skill_system.rule_versions SET status = 'superseded', superseded_date = $2 \
+                WHERE tenant_id = skill_system.current_tenant() AND id = $1",
             As::Owner,
             See::OwnWrites,
             &[arg(current.id), arg(effective_date)],
@@ -76,28 +77,43 @@ fn supersede(identifier: &str, effective_date: Date) -> Result<Option<Current>, 
     Ok(current)
 }
 
+skill_pg::arguments! {
+    /// What `publish_rule` and `propose_rule` have in common.
+    struct RuleArguments<'c> {
+        rule_identifier: Option<&'c str>,
+        rule_domain: Option<&'c str>,
+        effective_date: Option<Date>,
+        rule_data: Option<Jsonb<'c>>,
+        source: Option<&'c str>,
+        rule_type: Option<&'c str>,
+        source_reference: Option<&'c str>,
+        change_summary: Option<&'c str>,
+        graph_node_id: Option<&'c str>,
+        actor_id: Option<&'c str>,
+    }
+}
+
 /// Adds the next version of a rule, for `publish_rule` (active) and `propose_rule`.
-fn add_version(call: &Call, status: &str) -> Answer {
-    let date: Date = call.get::<Option<_>>(2).ok_or_else(|| missing("effective_date"))?;
+fn add_version(call: &Call, arguments: RuleArguments, status: &str) -> Answer {
+    let date = given(arguments.effective_date, "effective_date")?;
     check_day("effective_date", date.unix_days())?;
-    let data = json_argument(call, 3, "rule_data")?;
+    let data = json_argument(arguments.rule_data, "rule_data")?;
     let input = RuleInput {
-        rule_identifier: call.text(0),
-        rule_domain: call.text(1),
+        rule_identifier: arguments.rule_identifier,
+        rule_domain: arguments.rule_domain,
         rule_data: data.as_ref(),
-        source: call.text(4),
-        rule_type: call.text(5),
-        source_reference: call.text(6),
-        change_summary: call.text(7),
-        graph_node_id: call.text(8),
-        detected_by: call.text(9),
+        source: arguments.source,
+        rule_type: arguments.rule_type,
+        source_reference: arguments.source_reference,
+        change_summary: arguments.change_summary,
+        graph_node_id: arguments.graph_node_id,
+        detected_by: arguments.actor_id,
     };
     let rule = input.check()?;
     let (identifier, content, detected_by) = (rule.rule_identifier, &rule.content, rule.detected_by);
     // What is compared and hashed later must equal the argument.
-    let exact =
-        spi::one::<bool>("SELECT $1::jsonb = $2", As::Caller, See::Statement, &[arg(content.as_str()), call.arg(3)]);
-    if exact != Some(true) {
+    let both = [arg(content.as_str()), arg(arguments.rule_data)];
+    if !spi::one::<bool>("SELECT $1::jsonb = $2", As::Caller, See::Statement, &both) {
         return Err(Fault::new(
             Code::InvalidParameterValue,
             "rule_data contains a number with more digits than a double can hold",
@@ -116,8 +132,8 @@ fn add_version(call: &Call, status: &str) -> Answer {
     let by = detected_by.map_or_else(|| sys::role_name(sys::session_user()), str::to_owned);
     let by = by.as_str();
     let written = spi::first::<(Uuid, i32)>(
-        "INSERT INTO skill_system.rule_versions (rule_type, rule_domain, rule_identifier, version, effective_date, source, source_reference, \
-             rule_data, graph_node_id, change_summary, detected_by, status, content_sha256, approved_by, approved_at) \
+        "INSERT INTO skill_system.rule_versions (rule_type, rule_domain, rule_identifier, version, effective_date, source, \
+             source_reference, rule_data, graph_node_id, change_summary, detected_by, status, content_sha256, approved_by, approved_at) \
          SELECT $1, $2, $3, coalesce(max(v.version), 0) + 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
              CASE WHEN $11 = 'active' THEN $13 END, CASE WHEN $11 = 'active' THEN clock_timestamp() END \
          FROM skill_system.rule_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.rule_identifier = $3 \
@@ -131,7 +147,7 @@ fn add_version(call: &Call, status: &str) -> Answer {
             arg(date),
             arg(rule.source),
             arg(rule.source_reference),
-            call.arg(3),
+            arg(arguments.rule_data),
             arg(rule.graph_node_id),
             arg(rule.change_summary),
             arg(detected_by),
@@ -165,16 +181,15 @@ fn state(
 }
 
 pg_function!(publish_rule);
-/// `publish_rule(rule_identifier, rule_domain, effective_date, rule_data, source, rule_type, source_reference, change_summary, graph_node_id, actor_id)`
 fn publish_rule(call: &Call) -> Answer {
-    add_version(call, "active")
+    add_version(call, call.arguments(), "active")
 }
 
 pg_function!(propose_rule);
 /// As `publish_rule`, with `draft` added.
 fn propose_rule(call: &Call) -> Answer {
-    let draft: bool = call.get::<Option<_>>(10).ok_or_else(|| missing("draft"))?;
-    add_version(call, if draft { "draft" } else { "pending_review" })
+    let And(arguments, draft) = call.arguments();
+    add_version(call, arguments, if given(draft, "draft")? { "draft" } else { "pending_review" })
 }
 
 skill_pg::columns! {
@@ -190,7 +205,7 @@ skill_pg::columns! {
 fn lock_proposal(id: Uuid) -> Result<Proposal, Fault> {
     const IDENTIFIER: &str = "SELECT rule_identifier::text FROM skill_system.rule_versions \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1";
-    let identifier = spi::one::<String>(IDENTIFIER, As::Owner, See::OwnWrites, &[arg(id)]);
+    let identifier = spi::first::<String>(IDENTIFIER, As::Owner, See::OwnWrites, &[arg(id)]);
     lock_versions(&identifier.ok_or_else(|| unknown("rule version", id))?)?;
     const SQL: &str = concatcp!(
         "SELECT ",
@@ -207,7 +222,8 @@ fn require_status(proposal: &Proposal, needed: &str, action: &str) -> Result<(),
 
 fn set_status(id: Uuid, status: &str, approved_by: Option<&str>) {
     spi::execute(
-        "UPDATE skill_system.rule_versions SET status = $2, approved_by = $3, approved_at = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END \
+        "UPDATE skill_system.rule_versions SET status = $2, approved_by = $3, \
+             approved_at = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
         See::OwnWrites,
@@ -229,12 +245,16 @@ fn reject(id: Uuid, by: &str, reason: Option<&str>) {
 pg_function!(submit_rule);
 /// `submit_rule(rule_version_id, actor_id)`
 fn submit_rule(call: &Call) -> Answer {
-    let id = uuid(call, 0, "rule_version_id")?;
-    let by = actor(call, 1, "actor_id")?;
+    let (id, actor_id) = call.arguments();
+    let id = given(id, "rule_version_id")?;
+    let by = actor(actor_id)?;
     let proposal = lock_proposal(id)?;
     require_status(&proposal, "draft", "submitted")?;
     set_status(id, "pending_review", None);
-    let data = json!({"rule_identifier": proposal.identifier, "rule_version_id": id.to_string(), "version": proposal.version, "from": "draft", "to": "pending_review"});
+    let data = json!({
+        "rule_identifier": proposal.identifier, "rule_version_id": id.to_string(), "version": proposal.version,
+        "from": "draft", "to": "pending_review",
+    });
     audit::append_by("rule.submitted", [data], &by)?;
     Ok(state(call, id, &proposal.identifier, proposal.version, "pending_review", None, 0))
 }
@@ -242,10 +262,11 @@ fn submit_rule(call: &Call) -> Answer {
 pg_function!(review_rule);
 /// `review_rule(rule_version_id, decision, actor_id, reason)`
 fn review_rule(call: &Call) -> Answer {
-    let id = uuid(call, 0, "rule_version_id")?;
-    let decision = parse_choice("decision", call.text(1), &DECISIONS)?;
-    let by = actor(call, 2, "actor_id")?;
-    let comment = optional("reason", call.text(3), 10_000)?;
+    let (id, decision, actor_id, reason) = call.arguments();
+    let id = given(id, "rule_version_id")?;
+    let decision = parse_choice("decision", decision, &DECISIONS)?;
+    let by = actor(actor_id)?;
+    let comment = optional("reason", reason, 10_000)?;
     if decision == "approved" {
         require_read_committed()?;
     }
@@ -283,12 +304,12 @@ pg_function!(set_rule_key);
 /// BEFORE INSERT: the number of the version's rule.
 fn set_rule_key(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert])])?;
-    let rule = [trigger.new_arg(c"tenant_id"), trigger.new_arg(c"rule_identifier")];
+    let rule: [Arg; 2] = [trigger.new_value(c"tenant_id"), trigger.new_value(c"rule_identifier")];
     const FIND: &str =
         "SELECT rule_key FROM skill_system.rule_identifiers WHERE tenant_id = $1 AND rule_identifier = $2";
     const ADD: &str =
         "INSERT INTO skill_system.rule_identifiers (tenant_id, rule_identifier) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-    let find = || spi::one::<i64>(FIND, As::Owner, See::OwnWrites, &rule);
+    let find = || spi::first::<i64>(FIND, As::Owner, See::OwnWrites, &rule);
     let key = find().or_else(|| {
         // Waits for another session that adds the same rule.
         spi::execute(ADD, As::Owner, See::OwnWrites, &rule);
@@ -299,7 +320,7 @@ fn set_rule_key(call: &Call) -> Answer {
 }
 
 fn rule_data(id: Uuid) -> Result<Value, Fault> {
-    let data = spi::one::<Value>(
+    let data = spi::first::<Value>(
         "SELECT rule_data::text FROM skill_system.rule_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Caller,
         See::Statement,
@@ -311,8 +332,9 @@ fn rule_data(id: Uuid) -> Result<Value, Fault> {
 pg_function!(diff_rules);
 /// `diff_rules(old_version_id, new_version_id)`
 fn diff_rules(call: &Call) -> Answer {
-    let old = rule_data(uuid(call, 0, "old_version_id")?)?;
-    let new = rule_data(uuid(call, 1, "new_version_id")?)?;
+    let (old, new) = call.arguments();
+    let old = rule_data(given(old, "old_version_id")?)?;
+    let new = rule_data(given(new, "new_version_id")?)?;
     let (patch, lines) = difference(&old, &new);
     Ok(call.row(&[arg(patch), arg(lines)]))
 }

@@ -8,7 +8,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, JsonText, Jsonb, Uuid, arg, pg_function};
 
 use super::unknown;
-use crate::args::uuid;
+use crate::args::given;
 use crate::audit::keys;
 use crate::ledger;
 
@@ -17,7 +17,7 @@ const MAX_BYTES: i64 = 64 << 20;
 
 /// An error before anything is built that would be too large.
 fn check_size(id: Uuid) -> Result<(), Fault> {
-    let bytes = spi::one::<i64>(include_str!("snapshot_size.sql"), As::Owner, See::Statement, &[arg(id)]);
+    let bytes = spi::first::<i64>(include_str!("snapshot_size.sql"), As::Owner, See::Statement, &[arg(id)]);
     match bytes {
         Some(bytes) if bytes > MAX_BYTES => {
             let message = format!("the snapshot would have {bytes} bytes, more than {MAX_BYTES}");
@@ -31,14 +31,14 @@ fn check_size(id: Uuid) -> Result<(), Fault> {
 pg_function!(compliance_snapshot);
 /// `compliance_snapshot(checklist_id)`
 fn compliance_snapshot(call: &Call) -> Answer {
-    let id = uuid(call, 0, "checklist_id")?;
+    let id = given(call.arguments(), "checklist_id")?;
     let origin = ledger::current_origin()?;
     check_size(id)?;
     let mut found = None;
     spi::each(include_str!("snapshot.sql"), As::Owner, See::Statement, &[arg(id), arg(&origin)], |row| {
-        let Jsonb(root) = row.get(1);
+        let (Jsonb(root), payload): (_, String) = row.read();
         let encoded = digest(id.as_bytes(), |writer| jsonb::encode_into(root, writer))?;
-        found = Some((encoded, row.get::<String>(2)));
+        found = Some((encoded, payload));
         Ok(())
     })?;
     let (digest, payload) = found.ok_or_else(|| unknown("checklist", id))?;

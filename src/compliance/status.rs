@@ -7,9 +7,9 @@ use skill_core::input::{optional, parse_choice, required};
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Event, Timing, Trigger, arg, pg_function};
+use skill_pg::{Answer, Call, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function};
 
-use super::time_arg;
+use super::bounded_time;
 use crate::args::{actor, json as json_argument};
 
 /// Works out one cell from the newest checklist of the entity in the domain.
@@ -21,7 +21,8 @@ fn assess(tenant: &str, entity: &str, domain: &str) -> Result<(), Fault> {
     if !write_cell(tenant, entity, domain) {
         // Its only checklist was deleted.
         spi::execute(
-            "UPDATE skill_system.compliance_status SET status = 'action_needed', checklist_id = NULL, details = details - 'checklist_status', last_assessed_at = clock_timestamp() \
+            "UPDATE skill_system.compliance_status SET status = 'action_needed', checklist_id = NULL, \
+                 details = details - 'checklist_status', last_assessed_at = clock_timestamp() \
              WHERE tenant_id = $1 AND entity_id = $2 AND compliance_domain = $3 AND details ? 'checklist_status'",
             As::Owner,
             See::OwnWrites,
@@ -66,7 +67,7 @@ fn assess_checklist(call: &Call) -> Answer {
 
 /// Status of a cell and whether an open checklist decides it.
 fn cell(entity: &str, domain: &str) -> (Option<String>, bool) {
-    let found = spi::first::<(Option<String>, bool)>(
+    spi::one(
         "SELECT s.status::text, EXISTS (SELECT FROM skill_system.filing_checklists c \
              WHERE c.tenant_id = skill_system.current_tenant() AND c.entity_id = $1 AND c.compliance_domain = $2 \
                  AND c.status NOT IN ('filed', 'exception')) \
@@ -75,34 +76,46 @@ fn cell(entity: &str, domain: &str) -> (Option<String>, bool) {
         As::Owner,
         See::OwnWrites,
         &[arg(entity), arg(domain)],
-    );
-    found.unwrap_or_default()
+    )
+}
+
+skill_pg::arguments! {
+    struct AssessCompliance<'c> {
+        tenant_id: Option<&'c str>,
+        entity_id: Option<&'c str>,
+        entity_type: Option<&'c str>,
+        compliance_domain: Option<&'c str>,
+        status: Option<&'c str>,
+        deadline: Option<Timestamptz>,
+        entity_name: Option<&'c str>,
+        entity_field: Option<&'c str>,
+        entity_district: Option<&'c str>,
+        details: Option<Jsonb<'c>>,
+        actor_id: Option<&'c str>,
+    }
 }
 
 pg_function!(assess_compliance);
-/// `assess_compliance(tenant_id, entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details, actor_id)`
 fn assess_compliance(call: &Call) -> Answer {
-    let tenant = required("tenant_id", call.text(0), usize::MAX)?;
-    if !settings::is_tenant(tenant) {
+    let given: AssessCompliance = call.arguments();
+    let tenant = required("tenant_id", given.tenant_id, usize::MAX)?;
+    if !settings::is_tenant(tenant)? {
         return Err(Fault::new(Code::InsufficientPrivilege, "permission denied for another tenant")
             .hint("SELECT skill_system.current_tenant();"));
     }
-    let entity = required("entity_id", call.text(1), 255)?;
-    let entity_type = optional("entity_type", call.text(2), 50)?;
-    let domain = optional("compliance_domain", call.text(3), 50)?;
-    let by = actor(call, 10, "actor_id")?;
+    let entity = required("entity_id", given.entity_id, 255)?;
+    let entity_type = optional("entity_type", given.entity_type, 50)?;
+    let domain = optional("compliance_domain", given.compliance_domain, 50)?;
+    let by = actor(given.actor_id)?;
     let mut changes: Vec<(String, Option<String>, Option<String>)> = Vec::new();
-    let details = json_argument(call, 9, "details")?;
-    time_arg(call, 5, "deadline")?;
-    if call.text(4).is_some() {
+    let details = json_argument(given.details, "details")?;
+    bounded_time(given.deadline, "deadline")?;
+    if let Some(status) = given.status {
         let domain = required("compliance_domain", domain, 50)?;
-        changes.push((
-            domain.to_owned(),
-            set_cell(call, entity, entity_type, domain, details.as_ref())?,
-            call.text(4).map(str::to_owned),
-        ));
+        let before = set_cell(&given, entity, entity_type, domain, details.as_ref())?;
+        changes.push((domain.to_owned(), before, Some(status.to_owned())));
     } else {
-        let domains = spi::collect::<(String,)>(
+        let domains = spi::collect::<String>(
             "SELECT compliance_domain::text FROM skill_system.compliance_status \
              WHERE tenant_id = skill_system.current_tenant() AND entity_id = $1 AND ($2 IS NULL OR compliance_domain = $2) \
              UNION SELECT compliance_domain::text FROM skill_system.filing_checklists \
@@ -116,7 +129,7 @@ fn assess_compliance(call: &Call) -> Answer {
             return Err(Fault::new(Code::UndefinedObject, format!("entity \"{}\" has no status", shorten(entity)))
                 .hint("Begin a filing with create_checklist(), or call assess_compliance() with compliance_domain and status."));
         }
-        for (domain,) in domains {
+        for domain in domains {
             let (before, _) = cell(entity, &domain);
             assess(tenant, entity, &domain)?;
             changes.push((domain.clone(), before, cell(entity, &domain).0));
@@ -137,16 +150,16 @@ fn assess_compliance(call: &Call) -> Answer {
 
 /// Sets a cell that no open checklist decides; returns the status it had.
 fn set_cell(
-    call: &Call,
+    given: &AssessCompliance,
     entity: &str,
     entity_type: Option<&str>,
     domain: &str,
     details: Option<&Value>,
 ) -> Result<Option<String>, Fault> {
-    let status = parse_choice("status", call.text(4), &["compliant", "action_needed", "in_review", "not_applicable"])?;
-    let name = optional("entity_name", call.text(6), 500)?;
-    let field = optional("entity_field", call.text(7), 255)?;
-    let district = optional("entity_district", call.text(8), 10)?;
+    let status = parse_choice("status", given.status, &["compliant", "action_needed", "in_review", "not_applicable"])?;
+    let name = optional("entity_name", given.entity_name, 500)?;
+    let field = optional("entity_field", given.entity_field, 255)?;
+    let district = optional("entity_district", given.entity_district, 10)?;
     if details.is_some_and(|details| !details.is_object()) {
         return Err(Fault::new(Code::InvalidParameterValue, "details must be a JSON object"));
     }
@@ -155,17 +168,18 @@ fn set_cell(
         arg(entity_type),
         arg(domain),
         arg(status),
-        call.arg(5),
+        arg(given.deadline),
         arg(name),
         arg(field),
         arg(district),
-        call.arg(9),
+        arg(given.details),
     ];
-    let tenant = settings::tenant();
+    let tenant = settings::tenant()?;
     if !lock_cell(&tenant, entity, domain)? {
         required("entity_type", entity_type, 50)?;
         let created = spi::execute(
-            "INSERT INTO skill_system.compliance_status (entity_id, entity_type, compliance_domain, status, deadline, entity_name, entity_field, entity_district, details) \
+            "INSERT INTO skill_system.compliance_status (entity_id, entity_type, compliance_domain, status, deadline, \
+                 entity_name, entity_field, entity_district, details) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, '{}')) ON CONFLICT (tenant_id, entity_id, compliance_domain) DO NOTHING",
             As::Owner,
             See::OwnWrites,
@@ -187,7 +201,8 @@ fn set_cell(
     }
     spi::execute(
         "UPDATE skill_system.compliance_status s SET entity_type = coalesce($2, s.entity_type), status = $4, deadline = $5, \
-             entity_name = coalesce($6, s.entity_name), entity_field = coalesce($7, s.entity_field), entity_district = coalesce($8, s.entity_district), \
+             entity_name = coalesce($6, s.entity_name), entity_field = coalesce($7, s.entity_field), \
+             entity_district = coalesce($8, s.entity_district), \
              details = (s.details - 'checklist_status') || coalesce($9, '{}'), last_assessed_at = clock_timestamp() \
          WHERE s.tenant_id = skill_system.current_tenant() AND s.entity_id = $1 AND s.compliance_domain = $3",
         As::Owner,

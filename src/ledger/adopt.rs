@@ -26,7 +26,8 @@ fn not_now(message: impl Into<String>) -> Fault {
 pg_function!(adopt_log);
 /// `adopt_log(reason, last_checkpoint)`.
 fn adopt_log(call: &Call) -> Answer {
-    let Some(reason) = call.text(0).map(str::trim).filter(|reason| !reason.is_empty()) else {
+    let (reason, last_checkpoint): (Option<&str>, _) = call.arguments();
+    let Some(reason) = reason.map(str::trim).filter(|reason| !reason.is_empty()) else {
         return Err(Fault::new(Code::InvalidParameterValue, "reason must not be NULL or empty")
             .hint("It goes into the audit trail, for example 'restored from the backup of 1 May'."));
     };
@@ -35,7 +36,7 @@ fn adopt_log(call: &Call) -> Answer {
     if !try_lock(busy_wait()) {
         return Err(not_now("another session is sealing").hint("Try again."));
     }
-    let row = spi::with_latest_snapshot(|| adopt(reason, call.text(1)))?;
+    let row = spi::with_latest_snapshot(|| adopt(reason, last_checkpoint))?;
     sealer::retry_at_commit();
     let mut rows = call.row_set();
     rows.push(&[
@@ -128,12 +129,13 @@ fn verified(note: &str, state: &State) -> Result<Checkpoint, Fault> {
 /// next one, because nobody can know whether the tree is whole.
 fn recover(state: &mut State, outside: Option<&str>) -> Result<(), Fault> {
     const SIZE: &str = "SELECT n * 256 + octet_length(ids) / 16 FROM skill_system.audit_map ORDER BY n DESC LIMIT 1";
-    state.size = spi::one::<i64>(SIZE, As::Caller, See::Statement, &[]).unwrap_or(0) as u64;
+    // Nothing is left where there are no rows.
+    state.size = spi::first::<i64>(SIZE, As::Caller, See::Statement, &[]).unwrap_or(0) as u64;
     state.root = root_of_leaves(state.size)?;
     const LAST: &str = "SELECT greatest(1, (SELECT max(incarnation) FROM skill_system.audit_checkpoints), \
          (SELECT max((event_data ->> 'incarnation')::int) FROM skill_system.audit_logs \
           WHERE event_type = 'audit.log_adopted'))";
-    let last = spi::one::<i32>(LAST, As::Caller, See::Statement, &[]).unwrap_or(1);
+    let last: i32 = spi::one(LAST, As::Caller, See::Statement, &[]);
     let claimed = outside.map(Checkpoint::read).transpose()?;
     let claimed = claimed.and_then(|checkpoint| checkpoint.origin.rsplit('/').next()?.parse::<i32>().ok());
     state.incarnation = last.max(claimed.unwrap_or(1).min(MAX_INCARNATION));

@@ -9,22 +9,22 @@ use const_format::concatcp;
 use serde_json::json;
 use skill_core::jsonb::{self, JsonbError};
 use skill_core::ledger::checkpoint::Checkpoint;
-use skill_core::tree::{self, Hash, TILE_WIDTH, Tiles};
+use skill_core::tree::{self, Hash, TILE_WIDTH};
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, FromRow, Row, Timestamptz, Uuid, arg, columns, pg_function, sys};
+use skill_pg::{Answer, Call, FromRow, Row, Timestamptz, UnreadJsonb, Uuid, arg, columns, pg_function, sys};
 
 use super::proof::{self, Stored};
 use super::retention;
 use super::state::{self, State};
-use super::tiles::{ID, LeafFinder, StoredTiles, hash_in, read_ids};
+use super::tiles::{ID, LeafFinder, StoredTiles, read_ids};
 use crate::audit;
 
 pg_function!(audit_export);
 /// `audit_export(since, until)`: manifest, one line a leaf, manifest.
 fn audit_export(call: &Call) -> Answer {
-    let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = (call.get(0), call.get(1));
+    let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = call.arguments();
     let (Some(since), Some(until)) = (since, until) else {
         return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL")
             .hint("Leave them out to export everything."));
@@ -48,9 +48,9 @@ fn audit_export(call: &Call) -> Answer {
             Ok::<_, Fault>((tree::left_edge(range.start, &tiles)?, tree::right_edge(range.end, size, &tiles)?))
         })?;
         let mut manifest = json!({
-            "skill_system_export": 1, "origin": origin, "log_id": log_id.map(|id| id.to_string()), "start": range.start, "end": range.end, "size": size,
-            "root": STANDARD.encode(root), "since": moment(since), "until": moment(until), "left": base64(&edges.0), "right": base64(&edges.1),
-            "checkpoint": note,
+            "skill_system_export": 1, "origin": origin, "log_id": log_id.map(|id| id.to_string()), "start": range.start,
+            "end": range.end, "size": size, "root": STANDARD.encode(root), "since": moment(since), "until": moment(until),
+            "left": base64(&edges.0), "right": base64(&edges.1), "checkpoint": note,
         });
         lines.push(&[arg(manifest.to_string())]);
         let gone = retention::retired_leaves()?;
@@ -75,7 +75,7 @@ fn base64(hashes: &[Hash]) -> Vec<String> {
 /// A time for the manifest; NULL for the infinities.
 fn moment(time: Timestamptz) -> Option<String> {
     const SQL: &str = "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') WHERE isfinite($1)";
-    spi::one(SQL, As::Caller, See::Statement, &[arg(time)])
+    spi::first(SQL, As::Caller, See::Statement, &[arg(time)])
 }
 
 /// The smallest range of leaves with every sealed record of a time range, below `size`.
@@ -166,38 +166,39 @@ impl Writer {
 
     /// The leaves of a tile from `first` on, with these ids. One record at a time is read as text.
     fn tile(&mut self, first: u64, ids: &[u8], emit: &mut impl FnMut(&str)) -> Result<(), Fault> {
-        let tile = self.tiles.tile(0, first / TILE_WIDTH as u64)?;
-        let wanted: Vec<Uuid> =
-            ids.chunks_exact(ID).filter_map(|id| id.try_into().ok()).map(Uuid::from_bytes).collect();
+        let wanted: Vec<Uuid> = ids.as_chunks::<ID>().0.iter().copied().map(Uuid::from_bytes).collect();
         const SQL: &str =
             concatcp!("SELECT ", Record::COLUMNS, ", event_data FROM skill_system.audit_logs WHERE id = ANY ($1)");
         spi::with_rows(SQL, As::Caller, See::Statement, &[arg(wanted), arg(FIRST_OF_OUR_ERA)], |rows| {
             let found: HashMap<[u8; ID], &Row> = rows.iter().map(|row| (*row.get::<Uuid>(1).as_bytes(), row)).collect();
-            for (leaf, id) in (first..).zip(ids.chunks_exact(ID)) {
+            for (leaf, id) in (first..).zip(ids.as_chunks::<ID>().0) {
                 let row = found.get(id);
-                if row.is_some_and(|row| row.scratch(|row| self.record(leaf, row, emit))) {
+                if let Some(row) = row
+                    && row.scratch(|row| self.record(leaf, row, emit))?
+                {
                     continue;
                 }
                 let why = if row.is_some() { "too_large" } else { "missing" };
                 self.missing += u64::from(row.is_none());
-                let hash = STANDARD.encode(hash_in(&tile, leaf).unwrap_or_default());
-                let id = uuid::Uuid::from_slice(id).unwrap_or_default();
-                emit(&json!({"leaf": leaf, "id": id.to_string(), why: true, "hash": hash}).to_string());
+                let hash = STANDARD.encode(self.tiles.leaf(leaf)?);
+                let id = Uuid::from_bytes(*id).to_string();
+                emit(&json!({"leaf": leaf, "id": id, why: true, "hash": hash}).to_string());
             }
             Ok(())
         })
     }
 
     /// Writes a record, unless it is too large.
-    fn record(&mut self, leaf: u64, row: &Row, emit: &mut impl FnMut(&str)) -> bool {
+    fn record(&mut self, leaf: u64, row: &Row, emit: &mut impl FnMut(&str)) -> Result<bool, Fault> {
         let bounds = audit::verified();
-        if row.size(EVENT_DATA).is_some_and(|size| size > 4 * bounds.text) {
-            return false;
+        let event_data: Option<UnreadJsonb> = row.get(EVENT_DATA);
+        if event_data.as_ref().is_some_and(|data| data.size() > 4 * bounds.text) {
+            return Ok(false);
         }
-        let event_data = row.jsonb(EVENT_DATA);
+        let event_data = event_data.map(|data| data.read().0);
         // A damaged value is written as null, which gives another leaf.
         let event_data = match event_data.map(|root| jsonb::measure(root, bounds)) {
-            Some(Err(JsonbError::Encode(_))) => return false,
+            Some(Err(JsonbError::Encode(_))) => return Ok(false),
             Some(Err(JsonbError::Damaged)) | None => None,
             Some(Ok(_)) => event_data,
         };
@@ -205,11 +206,14 @@ impl Writer {
         self.line.clear();
         self.line.extend_from_slice(format!("{{\"leaf\":{leaf},").as_bytes());
         Record::from_row(row).write(event_data, &mut self.line);
-        emit(std::str::from_utf8(&self.line).unwrap_or_default());
+        emit(std::str::from_utf8(&self.line).map_err(|error| {
+            Fault::new(Code::DataCorrupted, format!("the record of leaf {leaf} is not UTF-8"))
+                .detail(format!("{error}."))
+        })?);
         if self.line.capacity() > KEPT_LINE {
             self.line = Vec::new();
         }
-        true
+        Ok(true)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use skill_core::Fault;
 use skill_pg::xact::End;
 
 thread_local! {
@@ -25,7 +26,7 @@ pub fn leaves_valid() -> bool {
     LEAVES_VALID.replace(true)
 }
 
-pub fn at_transaction_end(end: End) {
+pub fn at_transaction_end(end: End) -> Result<(), Fault> {
     if end.is_rollback() {
         LEAVES_VALID.set(false);
     }
@@ -33,4 +34,5 @@ pub fn at_transaction_end(end: End) {
         GREW.set(false);
         LEAVES_VALID.set(false);
     }
+    Ok(())
 }

@@ -74,7 +74,7 @@ pub fn sealer() -> Check {
 pub fn checkpoints() -> Check {
     const SQL: &str = "SELECT tree_size > 0 AND NOT EXISTS (SELECT FROM skill_system.audit_checkpoints c \
          WHERE c.incarnation = s.incarnation) FROM skill_system.audit_seal_state s";
-    match spi::one::<bool>(SQL, As::Owner, See::Statement, &[]) {
+    match spi::first::<bool>(SQL, As::Owner, See::Statement, &[]) {
         Some(true) => Check::warning(
             "no checkpoint was ever handed out, so nobody can show later that the log was changed",
             "Give SELECT skill_system.audit_checkpoint(); to somebody outside, and do so every day.",

@@ -48,7 +48,7 @@ impl Kept {
 /// Makes sure that the caller speaks for all tenants, and that nobody else changes these records until the end of the transaction.
 pub fn begin(what: &std::ffi::CStr) -> Result<(), Fault> {
     sys::prevent_if_read_only(what);
-    if !settings::is_tenant(settings::DEFAULT_TENANT) {
+    if !settings::is_tenant(settings::DEFAULT_TENANT)? {
         return Err(Fault::new(
             Code::InsufficientPrivilege,
             format!("{} concerns the records of all tenants", what.to_string_lossy()),
@@ -108,11 +108,12 @@ pub fn all() -> Result<Vec<Kept>, Fault> {
         let mut found = Vec::new();
         spi::each(SQL, As::Caller, See::Statement, &[arg(log_id)], |row| {
             let stored = Stored::from_row(row);
-            let is_signed = log_id.is_some() && row.get::<Option<bool>>(9) == Some(true);
-            let proven = is_signed && is_leaf(&stored, row.bytes(8), state.as_ref());
+            let is_signed = log_id.is_some() && row.get::<bool>(9);
+            let proven = is_signed && is_leaf(&stored, row.get(8), state.as_ref());
             found.push(Kept {
                 id: stored.id,
                 event_type: stored.event_type,
+                // What cannot be read was not written by the extension, and means nothing.
                 data: serde_json::from_str(&stored.data).unwrap_or_default(),
                 session_user: stored.session_user,
                 key_id: stored.key_id,

@@ -142,7 +142,8 @@ fn audit_public_key(call: &Call) -> Answer {
 pg_function!(audit_inclusion_proof);
 /// `audit_inclusion_proof(id)` → the leaf and its path in the tree of the newest checkpoint.
 fn audit_inclusion_proof(call: &Call) -> Answer {
-    let Some(id) = call.get::<Option<Uuid>>(0) else {
+    let id: Option<Uuid> = call.arguments();
+    let Some(id) = id else {
         return Err(Fault::new(Code::InvalidParameterValue, "record id must not be NULL"));
     };
     let Some(leaf) = spi::as_owner(|| tiles::leaf_of(id.as_bytes())) else {
@@ -176,7 +177,7 @@ fn audit_inclusion_proof(call: &Call) -> Answer {
 pg_function!(audit_consistency_proof);
 /// `audit_consistency_proof(old_size, new_size)` → both roots and what leads from one to the other.
 fn audit_consistency_proof(call: &Call) -> Answer {
-    let (old, new): (Option<i64>, Option<i64>) = (call.get(0), call.get(1));
+    let (old, new): (Option<i64>, Option<i64>) = call.arguments();
     let state = spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?;
     let new = new.unwrap_or(state.size as i64);
     let Some(old) = old.filter(|old| (0..=new).contains(old) && new <= state.size as i64) else {
@@ -197,7 +198,7 @@ fn audit_consistency_proof(call: &Call) -> Answer {
 pg_function!(audit_tile);
 /// `audit_tile(level, n)` → the hashes of a tile.
 fn audit_tile(call: &Call) -> Answer {
-    let (level, n): (Option<i32>, Option<i64>) = (call.get(0), call.get(1));
+    let (level, n): (Option<i32>, Option<i64>) = call.arguments();
     let (Some(level), Some(n)) = (level.and_then(|level| u8::try_from(level).ok()), n.filter(|n| *n >= 0)) else {
         return Err(Fault::new(Code::InvalidParameterValue, "level and n must not be NULL or negative")
             .hint("Levels are 0 to 7."));

@@ -17,6 +17,7 @@ use super::kept::{self, Kept, given_text};
 use super::proof::{newest, nothing_sealed};
 use super::state::{self, State};
 use super::tiles::{ID, LeafFinder, StoredTiles, read_ids};
+use crate::args::given;
 use crate::audit::bypass::{self, Bypass};
 use crate::audit::{LEAF_HASH, PROBLEM};
 
@@ -80,7 +81,7 @@ impl Month {
                     hold.id
                 )));
         }
-        let exists = spi::one::<bool>(
+        let exists: bool = spi::one(
             "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid \
                  WHERE c.relnamespace = 'skill_system'::regnamespace AND c.relname = $1 \
                      AND i.inhparent = 'skill_system.audit_logs'::regclass)",
@@ -88,7 +89,7 @@ impl Month {
             See::Statement,
             &[arg(&self.partition)],
         );
-        if exists == Some(true) {
+        if exists {
             return Ok(());
         }
         Err(Fault::new(Code::UndefinedObject, format!("the audit trail has no partition for {}", self.name))
@@ -115,7 +116,7 @@ impl Hold<'_> {
 fn overlaps(record: &Kept, since: Timestamptz, until: Timestamptz) -> bool {
     const SQL: &str = "SELECT tstzrange($1::timestamptz, $2::timestamptz) && tstzrange($3, $4)";
     let args = [arg(record.text("since")), arg(record.text("until")), arg(since), arg(until)];
-    spi::one::<bool>(SQL, As::Caller, See::Statement, &args) == Some(true)
+    spi::one(SQL, As::Caller, See::Statement, &args)
 }
 
 fn hold_id(kept: &Kept) -> i64 {
@@ -153,11 +154,11 @@ fn check_is_by_client(call: &Call, name: &str) -> Result<(), Fault> {
 pg_function!(set_legal_hold);
 /// `set_legal_hold(since, until, reason)` → id.
 fn set_legal_hold(call: &Call) -> Answer {
+    let (since, until, reason): (Option<Timestamptz>, Option<Timestamptz>, _) = call.arguments();
     let invalid = |message: &str| {
         Fault::new(Code::InvalidParameterValue, message)
             .hint("Give since as a time or '-infinity', and until as a later one or NULL for no end.")
     };
-    let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = (call.get(0), call.get(1));
     let since = since.ok_or_else(|| invalid("since must not be NULL"))?;
     let until = until.unwrap_or(Timestamptz::INFINITY);
     for (what, time) in [("since", since), ("until", until)] {
@@ -165,7 +166,7 @@ fn set_legal_hold(call: &Call) -> Answer {
             check_time(what, time.unix_micros())?;
         }
     }
-    let reason = given_text("reason", call.text(2))?;
+    let reason = given_text("reason", reason)?;
     if since >= until {
         return Err(invalid("since must be before until"));
     }
@@ -182,15 +183,15 @@ fn set_legal_hold(call: &Call) -> Answer {
 fn moment(time: Timestamptz) -> Option<String> {
     const SQL: &str = "SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
          WHERE isfinite($1) AND $1 >= '0001-01-02 00:00:00+00'";
-    spi::one(SQL, As::Caller, See::Statement, &[arg(time)])
+    spi::first(SQL, As::Caller, See::Statement, &[arg(time)])
 }
 
 pg_function!(release_legal_hold);
 /// `release_legal_hold(hold_id, reason)`.
 fn release_legal_hold(call: &Call) -> Answer {
-    let id = call.get::<Option<i64>>(0);
-    let id = id.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "hold_id must not be NULL"))?;
-    let reason = given_text("reason", call.text(1))?;
+    let (id, reason): (Option<i64>, _) = call.arguments();
+    let id = given(id, "hold_id")?;
+    let reason = given_text("reason", reason)?;
     kept::begin(c"release_legal_hold()")?;
     check_is_by_client(call, "release_legal_hold")?;
     let all = spi::with_latest_snapshot(kept::all)?;
@@ -235,7 +236,7 @@ fn person() -> Result<String, Fault> {
 fn check_administrator(name: &str) -> Result<(), Fault> {
     const SQL: &str = "SELECT EXISTS (SELECT FROM pg_roles r \
          WHERE r.rolname = $1 AND pg_has_role(r.oid, 'skill_system_admin', 'MEMBER'))";
-    if spi::one::<bool>(SQL, As::Caller, See::Statement, &[arg(name)]) == Some(true) {
+    if spi::one(SQL, As::Caller, See::Statement, &[arg(name)]) {
         return Ok(());
     }
     Err(Fault::new(Code::InsufficientPrivilege, format!("role \"{name}\" is not a member of skill_system_admin"))
@@ -245,8 +246,9 @@ fn check_administrator(name: &str) -> Result<(), Fault> {
 pg_function!(withdraw_audit_retirement);
 /// `withdraw_audit_retirement(month, reason)`.
 fn withdraw_audit_retirement(call: &Call) -> Answer {
-    let month = Month::find(call.get(0))?;
-    let reason = given_text("reason", call.text(1))?;
+    let (month, reason) = call.arguments();
+    let month = Month::find(month)?;
+    let reason = given_text("reason", reason)?;
     kept::begin(c"withdraw_audit_retirement()")?;
     let all = spi::with_latest_snapshot(kept::all)?;
     let Some(request) = request(&all, &month) else {
@@ -262,8 +264,9 @@ fn withdraw_audit_retirement(call: &Call) -> Answer {
 pg_function!(retire_audit_partition);
 /// `retire_audit_partition(month, policy_reference)` → what was done.
 fn retire_audit_partition(call: &Call) -> Answer {
-    let month = Month::find(call.get(0))?;
-    let reference = given_text("policy reference", call.text(1))?;
+    let (month, reference) = call.arguments();
+    let month = Month::find(month)?;
+    let reference = given_text("policy reference", reference)?;
     kept::begin(c"retire_audit_partition()")?;
     let person = person()?;
     check_is_by_client(call, "retire_audit_partition")?;
@@ -388,8 +391,9 @@ impl Content {
             format!("SELECT {}, {LEAF_HASH}, {PROBLEM} FROM ONLY skill_system.{} a", Retired::COLUMNS, month.partition);
         spi::stream(Once(&sql), &[arg(state::log_id())], |row| {
             let record = Retired::from_row(row);
-            let leaf = check.leaf(&record, row.bytes(5), row.text(6))?;
-            let key_id = record.key_id.unwrap_or_default();
+            let leaf = check.leaf(&record, row.get(5), row.get(6))?;
+            let key_id =
+                record.key_id.ok_or_else(|| tampered(format!("{} has a record without a key", month.partition)))?;
             if leaf == 0 {
                 content.first_key_id = Some(key_id.clone());
             }
@@ -489,13 +493,13 @@ fn check_gaps(leaves: &[Range<u64>], retired: &[Range<u64>]) -> Result<(), Fault
                 .chunks_exact(ID)
                 .filter_map(|id| Some(Uuid::from_bytes(id.try_into().ok()?)))
                 .collect();
-            let there = spi::one::<i64>(
+            let there: i64 = spi::one(
                 "SELECT count(DISTINCT id) FROM skill_system.audit_logs WHERE id = ANY ($1)",
                 As::Caller,
                 See::Statement,
                 &[arg(ids)],
             );
-            if there != Some((end - at) as i64) {
+            if there != (end - at) as i64 {
                 return Err(tampered(format!("a record of the leaves {at} to {} is missing", end - 1))
                     .detail("They lie between leaves of the partition, so it may have been removed from there."));
             }

@@ -3,6 +3,8 @@
 //! The log knows the key of its first record, and each key that an `audit.key_rotated` record names which a known key
 //! signed. `audit.keyring_created` starts again after the loss of all keys.
 
+use std::rc::Rc;
+
 use skill_core::audit::keyring::Keyring;
 use skill_core::ledger::checkpoint::verifier_key;
 use skill_core::{Code, Fault};
@@ -38,10 +40,10 @@ fn first_key(kept: &[Kept]) -> Option<String> {
     const OF_RECORD: &str = "SELECT key_id FROM skill_system.audit_logs WHERE id = $1";
     const OLDEST: &str = "SELECT key_id FROM skill_system.audit_logs ORDER BY recorded_at, id LIMIT 1";
     let found = spi::as_owner(|| match read_ids(0).get(..ID).and_then(|id| <[u8; ID]>::try_from(id).ok()) {
-        Some(id) => spi::one(OF_RECORD, As::Caller, See::Statement, &[arg(id)]),
-        None => spi::one(OLDEST, As::Caller, See::Statement, &[]),
+        Some(id) => spi::first::<Option<String>>(OF_RECORD, As::Caller, See::Statement, &[arg(id)]),
+        None => spi::first(OLDEST, As::Caller, See::Statement, &[]),
     });
-    found.or_else(|| retired_first_key(kept).map(str::to_owned))
+    found.flatten().or_else(|| retired_first_key(kept).map(str::to_owned))
 }
 
 /// Those of the keys that the log does not know, in order; none as long as it has no record.
@@ -59,8 +61,7 @@ fn unknown_key_ids(known: &[String]) -> Vec<String> {
         return Vec::new();
     }
     const SQL: &str = "SELECT DISTINCT key_id FROM skill_system.audit_logs WHERE key_id <> ALL ($1) ORDER BY 1";
-    let found: Vec<(String,)> = spi::collect(SQL, As::Owner, See::Statement, &[arg(known)]);
-    found.into_iter().map(|(id,)| id).collect()
+    spi::collect(SQL, As::Owner, See::Statement, &[arg(known)])
 }
 
 /// What is wrong with the announcements of the keyring's keys, for `health()`.
@@ -75,11 +76,11 @@ pub fn key_warning(ring: &Keyring) -> Option<String> {
     ring.get(last).is_none().then(|| format!("the rotation to {last} was announced, but the keyring does not have it"))
 }
 
-/// The keyring has no key that the log knows.
-fn keyring_is_foreign() -> bool {
-    let Ok(ring) = keys::keyring() else { return false };
-    let known = kept::all().map(|kept| known_key_ids(&kept)).unwrap_or_default();
-    !known.is_empty() && !known.iter().any(|id| ring.get(id).is_some())
+/// The keyring can be read and has no key that the log knows.
+fn keyring_is_foreign() -> Result<bool, Fault> {
+    let Ok(ring) = keys::keyring() else { return Ok(false) };
+    let known = known_key_ids(&kept::all()?);
+    Ok(!known.is_empty() && !known.iter().any(|id| ring.get(id).is_some()))
 }
 
 pg_function!(create_keyring);
@@ -87,7 +88,7 @@ pg_function!(create_keyring);
 fn create_keyring(call: &Call) -> Answer {
     if !keys::exists() {
         keys::create()?;
-    } else if !keyring_is_foreign() {
+    } else if !keyring_is_foreign()? {
         return Err(Fault::new(Code::NotInPrerequisiteState, "a keyring already exists")
             .detail("skill_system.keyring_command is set, or skill_system.keyring_file exists.")
             .hint("SELECT * FROM skill_system.health() shows whether it can be used; to add a key, edit it."));
@@ -135,9 +136,9 @@ fn rotate_audit_key(call: &Call) -> Answer {
     })?;
     let used = spi::with_latest_snapshot(|| unknown_key_ids(&known));
     // A key that the log does not know yet is announced before another one is created.
-    let data = if signer == active { announcement(&keys::rotate()?, &used)? } else { announcement(&ring, &used)? };
-    let next = data["active_key_id"].as_str().unwrap_or_default().to_owned();
+    let next = if signer == active { Rc::new(keys::rotate()?) } else { ring.clone() };
+    let data = announcement(&next, &used)?;
     audit::signing_with(signer, || kept::keep(ROTATED, data))?;
     spi::commit_synchronously();
-    Ok(call.answer(next))
+    Ok(call.answer(&next.active().id))
 }

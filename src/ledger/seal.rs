@@ -86,7 +86,7 @@ fn sealing_session() -> String {
 fn identity() -> Result<Option<Uuid>, Fault> {
     let id = state::log_id();
     const RECORDS: &str = "SELECT EXISTS (SELECT FROM skill_system.audit_logs)";
-    if id.is_none() && spi::one(RECORDS, As::Caller, See::Statement, &[]) == Some(true) {
+    if id.is_none() && spi::one(RECORDS, As::Caller, See::Statement, &[]) {
         return Err(state::identity_lost());
     }
     Ok(id)
@@ -168,7 +168,7 @@ impl Run {
             spi::stream(Once(&cut.query(self.left)), &cut.args(self.log_id), |row| {
                 // Only a table that was tampered with has NULLs; verification reports them.
                 if let (Some(transaction), Some(id), Some(hash)) =
-                    (row.get::<Option<i64>>(1), row.get::<Option<Uuid>>(2), row.bytes(3))
+                    row.read::<(Option<i64>, Option<Uuid>, Option<&[u8]>)>()
                 {
                     leaves.push(id.as_bytes(), tiles::as_hash(hash)?)?;
                     last = Some((transaction, *id.as_bytes()));
@@ -387,7 +387,7 @@ impl Leaves {
         let mut first = Vec::new();
         spi::with_settings(&[(c"work_mem", c"64MB"), (c"jit", c"off")], || {
             spi::stream(Once(&sql), &all, |row| {
-                if let (Some(id), Some(hash)) = (row.get::<Option<Uuid>>(1), row.bytes(2)) {
+                if let (Some(id), Some(hash)) = row.read::<(Option<Uuid>, Option<&[u8]>)>() {
                     self.push(id.as_bytes(), tiles::as_hash(hash)?)?;
                     if first.len() < 100 {
                         first.push(id.to_string());
@@ -447,8 +447,8 @@ fn write(level: u8, n: u64, hashes: &[u8]) -> Result<(), Fault> {
 pg_function!(seal_audit);
 /// `seal_audit(max_rows)` → what was sealed and what is left.
 fn seal_audit(call: &Call) -> Answer {
+    let max_rows: Option<i32> = call.arguments();
     lock::prevent_in_transaction_block("seal_audit()");
-    let max_rows = call.get::<Option<i32>>(0);
     if max_rows.is_some_and(|rows| rows < 1) {
         return Err(Fault::new(Code::InvalidParameterValue, "max_rows must be at least 1")
             .hint("Leave it out to seal everything."));
@@ -498,14 +498,12 @@ fn unsealed(state: &State, now: &Snapshot) -> (i64, Option<Interval>) {
     let (mut count, mut oldest) = (0, None::<Timestamptz>);
     for cut in cuts {
         let args = cut.args(Uuid::from_bytes([0; 16]));
-        let found: Option<(i64, Option<Timestamptz>)> =
+        let (records, first): (i64, Option<Timestamptz>) =
             spi::with_settings(&[(c"enable_seqscan", c"off"), (c"jit", c"off")], || {
-                spi::first(SQL, As::Owner, See::Statement, &args)
+                spi::one(SQL, As::Owner, See::Statement, &args)
             });
-        if let Some((records, first)) = found {
-            count += records;
-            oldest = oldest.into_iter().chain(first).min();
-        }
+        count += records;
+        oldest = oldest.into_iter().chain(first).min();
     }
     (count, oldest.map(|oldest| Interval { micros: sys::clock_timestamp().0 - oldest.0 }))
 }
@@ -525,12 +523,12 @@ pub fn backlog() -> Result<Option<String>, Fault> {
     let waiting = spi::with_settings(&[(c"enable_seqscan", c"off")], || {
         spi::one::<bool>(SQL, As::Owner, See::Statement, &[arg(from.xmax), arg(from.in_progress)])
     });
-    Ok((waiting == Some(true)).then(|| "records older than five minutes are not sealed yet".to_owned()))
+    Ok(waiting.then(|| "records older than five minutes are not sealed yet".to_owned()))
 }
 
 /// The open transaction that began first: its records cannot be sealed before it ends.
 fn oldest_open(snapshot: &Snapshot) -> Option<String> {
     let own = state::own_transaction();
     let oldest = snapshot.in_progress.iter().copied().find(|id| Some(*id) != own)?;
-    spi::one(include_str!("describe_transaction.sql"), As::Owner, See::Statement, &[arg(oldest)])
+    Some(spi::one(include_str!("describe_transaction.sql"), As::Owner, See::Statement, &[arg(oldest)]))
 }

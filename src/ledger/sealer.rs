@@ -44,10 +44,10 @@ pub fn retry_at_commit() {
 }
 
 /// Called at the ends of transactions. A database in which a record was written needs a sealer.
-pub fn at_transaction_end(end: End) {
+pub fn at_transaction_end(end: End) -> Result<(), Fault> {
     let has_committed = matches!(end, End::Committed | End::Prepared);
     if !has_committed && end != End::Aborted {
-        return;
+        return Ok(());
     }
     let (written, retry) = (audit::take_written(), RETRY.replace(false));
     if has_committed && written {
@@ -56,6 +56,7 @@ pub fn at_transaction_end(end: End) {
     if has_committed && retry {
         per_database::retry();
     }
+    Ok(())
 }
 
 /// One step of sealing.

@@ -12,19 +12,19 @@ use crate::audit::identity::SecondPlace;
 
 /// What tells this log from any other, as the active snapshot sees it; `None` before the first record.
 pub fn log_id() -> Option<Uuid> {
-    spi::one::<Uuid>("SELECT log_id FROM skill_system.audit_state", As::Caller, See::Statement, &[])
+    spi::first("SELECT log_id FROM skill_system.audit_state", As::Caller, See::Statement, &[])
 }
 
 /// `audit_seal_state` names the log, too.
 pub const SECOND_PLACE: SecondPlace = SecondPlace {
     log_id: || {
         const SQL: &str = "SELECT sealed_log_id FROM skill_system.audit_seal_state";
-        sys::find_relation(c"audit_seal_state").and_then(|_| spi::one(SQL, As::Owner, See::Latest, &[]))
+        sys::find_relation(c"audit_seal_state").and_then(|_| spi::first(SQL, As::Owner, See::Latest, &[]))
     },
     is_of: |system_identifier, database| {
         const SQL: &str = "SELECT xmin::text::bigint = written_by & 4294967295 AND system_identifier = $1 AND database_oid = $2 \
              FROM skill_system.audit_seal_state";
-        spi::one(SQL, As::Owner, See::OwnWrites, &[arg(system_identifier), arg(database)])
+        spi::first(SQL, As::Owner, See::OwnWrites, &[arg(system_identifier), arg(database)])
     },
 };
 
@@ -35,8 +35,8 @@ pub fn own_transaction() -> Option<i64> {
 
 /// The active snapshot; the session's own transaction counts as not ended.
 pub fn active_snapshot() -> Result<Snapshot, Fault> {
-    let text: Option<String> = spi::one("SELECT pg_current_snapshot()::text", As::Caller, See::Statement, &[]);
-    Ok(Snapshot::parse(&text.unwrap_or_default())?.without(own_transaction()))
+    let text: String = spi::one("SELECT pg_current_snapshot()::text", As::Caller, See::Statement, &[]);
+    Ok(Snapshot::parse(&text)?.without(own_transaction()))
 }
 
 /// The server and database that seal.
@@ -231,7 +231,7 @@ impl State {
     /// numbers, a seal must not take them again.
     pub fn expect_foreign(&mut self) {
         const SQL: &str = "SELECT max(transaction_id) FROM skill_system.audit_logs";
-        let highest = spi::one::<i64>(SQL, As::Caller, See::Statement, &[]);
+        let highest = spi::one::<Option<i64>>(SQL, As::Caller, See::Statement, &[]);
         self.foreign_below = highest.unwrap_or(0).saturating_add(1).max(self.foreign_below);
     }
 
@@ -328,7 +328,7 @@ pub fn was_sealed() -> bool {
     const SQL: &str = "SELECT EXISTS (SELECT FROM skill_system.audit_tiles) OR EXISTS (SELECT FROM skill_system.audit_map) \
          OR EXISTS (SELECT FROM skill_system.audit_checkpoints) \
          OR EXISTS (SELECT FROM skill_system.audit_logs WHERE event_type = 'audit.fingerprint')";
-    spi::one(SQL, As::Caller, See::Statement, &[]) == Some(true)
+    spi::one(SQL, As::Caller, See::Statement, &[])
 }
 
 /// Records exist, but nothing names their log.

@@ -62,7 +62,7 @@ pub fn read_tile(level: u8, n: u64) -> Result<Option<Rc<[u8]>>, Fault> {
              SELECT 1 AS part, hashes FROM skill_system.audit_tiles WHERE level = $1 AND n = $2 \
              UNION ALL SELECT 2, tail_hashes FROM skill_system.audit_seal_state \
              WHERE $1 = 0 AND tree_size / 256 = $2 AND tail_hashes <> '') AS parts";
-    match spi::one::<Vec<u8>>(SQL, As::Caller, See::Statement, &[arg(i16::from(level)), arg(n as i64)]) {
+    match spi::one::<Option<Vec<u8>>>(SQL, As::Caller, See::Statement, &[arg(i16::from(level)), arg(n as i64)]) {
         Some(tile) if tile.is_empty() || tile.len() % HASH != 0 || tile.len() > HASH * TILE_WIDTH => {
             Err(Fault::new(Code::DataCorrupted, format!("tile {n} of level {level} has {} bytes", tile.len())))
         }
@@ -97,13 +97,13 @@ pub fn read_ids(n: u64) -> Vec<u8> {
     const SQL: &str = "SELECT string_agg(ids, '' ORDER BY part) FROM ( \
              SELECT 1 AS part, ids FROM skill_system.audit_map WHERE n = $1 \
              UNION ALL SELECT 2, tail_ids FROM skill_system.audit_seal_state WHERE tree_size / 256 = $1) AS parts";
-    spi::one(SQL, As::Caller, See::Statement, &[arg(n as i64)]).unwrap_or_default()
+    spi::one::<Option<_>>(SQL, As::Caller, See::Statement, &[arg(n as i64)]).unwrap_or_default()
 }
 
 /// Writes the ids of level-0 tile `n`, or extends the last ones.
 pub fn write_ids(n: u64, ids: &[u8]) {
     let keys = || ids.chunks_exact(ID).map(id_key);
-    let (low, high) = (keys().min().unwrap_or_default(), keys().max().unwrap_or_default());
+    let (Some(low), Some(high)) = (keys().min(), keys().max()) else { return };
     spi::execute(
         "INSERT INTO skill_system.audit_map (n, ids, span) VALUES ($1, $2, int8range($3, $4, '[]')) \
          ON CONFLICT (n) DO UPDATE SET ids = EXCLUDED.ids, span = EXCLUDED.span",
@@ -126,8 +126,9 @@ pub fn leaf_of(id: &[u8; ID]) -> Option<u64> {
          UNION ALL SELECT tree_size - octet_length(tail_ids) / 16, tail_ids FROM skill_system.audit_seal_state";
     spi::with_rows(SQL, As::Caller, See::Statement, &[arg(id_key(id))], |rows| {
         let find = |row: &Row| {
-            let slot = row.get::<&[u8]>(2).chunks_exact(ID).position(|other| other == id)?;
-            Some(row.get::<i64>(1) as u64 + slot as u64)
+            let (first, ids): (i64, &[u8]) = row.read();
+            let slot = ids.chunks_exact(ID).position(|other| other == id)?;
+            Some(first as u64 + slot as u64)
         };
         rows.iter().rev().find_map(find)
     })
@@ -170,7 +171,8 @@ thread_local! {
 pg_function!(audit_leaf_index);
 /// `audit_leaf_index(id)` → the leaf of the record with this id.
 fn audit_leaf_index(call: &Call) -> Answer {
-    let Some(id) = call.get::<Option<Uuid>>(0) else {
+    let id: Option<Uuid> = call.arguments();
+    let Some(id) = id else {
         return Ok(call.null());
     };
     // A query looks many up, and after a restore a verification every record.
@@ -186,7 +188,7 @@ fn audit_leaf_index(call: &Call) -> Answer {
 pg_function!(audit_leaves);
 /// `audit_leaves(first_leaf, max_rows)` → leaf, id, leaf hash.
 fn audit_leaves(call: &Call) -> Answer {
-    let (first, count): (Option<i64>, Option<i64>) = (call.get(0), call.get(1));
+    let (first, count): (Option<i64>, Option<i64>) = call.arguments();
     let Some(first) = first else {
         return Err(
             Fault::new(Code::InvalidParameterValue, "first must not be NULL").hint("Leaves are counted from 0.")
@@ -198,11 +200,10 @@ fn audit_leaves(call: &Call) -> Answer {
     let end = count.map_or(i64::MAX, |count| first.saturating_add(count));
     let mut rows = call.row_set();
     let mut push = |row: &Row| {
-        let (start, ids, hashes): (i64, &[u8], &[u8]) = (row.get(1), row.get(2), row.get(3));
-        let leaves = ids.chunks_exact(ID).zip(hashes.chunks_exact(HASH));
+        let (start, ids, hashes): (i64, &[u8], &[u8]) = row.read();
+        let leaves = ids.as_chunks::<ID>().0.iter().zip(hashes.chunks_exact(HASH));
         for (leaf, (id, hash)) in (start..).zip(leaves).filter(|(leaf, _)| (first..end).contains(leaf)) {
-            let id = <[u8; ID]>::try_from(id).unwrap_or_default();
-            rows.push(&[arg(leaf), arg(id), arg(hash)]);
+            rows.push(&[arg(leaf), arg(*id), arg(hash)]);
         }
         Ok(())
     };

@@ -28,8 +28,7 @@ const PHASES: [&str; 4] = ["records", "leaves", "tree", "indexes"];
 pg_function!(verify_audit);
 /// `verify_audit(since, until, since_checkpoint)`: one row per problem.
 fn verify_audit(call: &Call) -> Answer {
-    let (since, until): (Option<Timestamptz>, Option<Timestamptz>) = (call.get(0), call.get(1));
-    let from_leaf = call.get::<Option<i64>>(2);
+    let (since, until, from_leaf): (Option<Timestamptz>, Option<Timestamptz>, Option<i64>) = call.arguments();
     let (Some(since), Some(until)) = (since, until) else {
         return Err(Fault::new(Code::InvalidParameterValue, "since and until must not be NULL")
             .hint("Leave them out to verify everything."));
@@ -87,7 +86,7 @@ const NOT_SEALED: &str =
 impl Verification<'_> {
     /// A problem of a record: partition, id and created_at are the first columns of the row.
     fn problem_of(&mut self, row: &Row, problem: &str, detail: &str) {
-        self.rows.push(&[row.arg(1), row.arg(2), row.arg(3), arg(problem), arg(detail)]);
+        self.rows.push(&[row.get(1), row.get(2), row.get(3), arg(problem), arg(detail)]);
     }
 
     /// What `audit_problem()` found of a record; what was too large to be read is reported once.
@@ -104,8 +103,9 @@ impl Verification<'_> {
     /// Why a record does not hash to its leaf: it is another one, or cannot be read.
     fn mismatch_of(&mut self, row: &Row, leaf: u64) {
         const SQL: &str = concatcp!("SELECT ", PROBLEM, " FROM skill_system.audit_logs a WHERE a.id = $2");
-        let problem = spi::one::<String>(SQL, As::Caller, See::Statement, &[arg(self.log_id), row.arg(2)]);
-        if problem.as_deref() == Some(TOO_LARGE) {
+        let args = [arg(self.log_id), row.get(2)];
+        let problem = spi::first::<Option<String>>(SQL, As::Caller, See::Statement, &args);
+        if problem.flatten().as_deref() == Some(TOO_LARGE) {
             return self.problem_code_of(row, TOO_LARGE);
         }
         let detail = format!("the record is not the one that was sealed as leaf {leaf}");
@@ -145,7 +145,7 @@ impl Verification<'_> {
     fn everything(&mut self) -> Result<(), Fault> {
         let mut nonce = [0; 32];
         sys::strong_random(&mut nonce);
-        let expected = spi::one::<i64>(
+        let expected = spi::one::<Option<i64>>(
             "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid IN \
                  (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'skill_system.audit_logs'::regclass)",
             As::Caller,
@@ -153,8 +153,8 @@ impl Verification<'_> {
             &[],
         );
         progress::start(0, expected.unwrap_or(0).max(self.size() as i64));
-        let all = self.sums(&nonce, "true");
-        let unsealed = spi::with_settings(&[(c"enable_seqscan", c"off")], || self.sums(&nonce, UNSEALED));
+        let all = self.sums(&nonce, "true")?;
+        let unsealed = spi::with_settings(&[(c"enable_seqscan", c"off")], || self.sums(&nonce, UNSEALED))?;
         self.covered = all.records;
         if self.log_id.is_none() && all.records > 0 {
             self.problem("log_identity_missing", "audit_state is empty, so no signature can be recomputed");
@@ -179,7 +179,7 @@ impl Verification<'_> {
         Ok(())
     }
 
-    fn sums(&self, nonce: &[u8; 32], condition: &str) -> Sums {
+    fn sums(&self, nonce: &[u8; 32], condition: &str) -> Result<Sums, Fault> {
         let mut sums = Sums::default();
         let mut args = self.unsealed_args();
         args.push(arg(nonce));
@@ -196,10 +196,13 @@ impl Verification<'_> {
         for (records, true_records, digest, key_id) in found {
             sums.records += records;
             sums.true_records += true_records;
-            sums.digest += digest.and_then(|sum| sum.parse::<i128>().ok()).unwrap_or(0);
+            // NULL where no record is true.
+            if let Some(digest) = digest {
+                sums.digest += digest.parse::<i128>().map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+            }
             sums.keys.extend(key_id);
         }
-        sums
+        Ok(sums)
     }
 
     fn wrong_signatures(&mut self) -> Result<(), Fault> {
@@ -250,10 +253,12 @@ impl Verification<'_> {
              WHERE t.level = 0 OR t.level IS NULL ORDER BY coalesce(m.n, t.n)";
         let stored = Tail::start(state.size);
         spi::stream(SQL, &[], |row| {
-            let (ids, hashes) = (row.bytes(2).unwrap_or_default(), row.bytes(3).unwrap_or_default());
+            let (found, ids, hashes): (Option<i64>, Option<&[u8]>, Option<&[u8]>) = row.read();
+            // One of the rows is missing.
+            let (ids, hashes) = (ids.unwrap_or_default(), hashes.unwrap_or_default());
             let n = tree.leaf / TILE_WIDTH as u64;
             let expected = stored.saturating_sub(tree.leaf).min(TILE_WIDTH as u64);
-            let is_next = row.get::<Option<i64>>(1) == Some(n as i64);
+            let is_next = found == Some(n as i64);
             tree.add(&format!("tile or map row {n}"), is_next, expected, ids, hashes)?;
             progress::advance(TILE_WIDTH as i64, |done| format!("verify_audit: {done} of {} leaves", state.size));
             Ok(())
@@ -294,7 +299,7 @@ impl Verification<'_> {
         let stored = |level: u32| if level == 0 { Tail::start(state.size) } else { state.size >> (8 * level) };
         let expected: i64 = (0..8).map(|level| stored(level).div_ceil(TILE_WIDTH as u64) as i64).sum();
         const SQL: &str = "SELECT count(*) FROM skill_system.audit_tiles";
-        let found = spi::one::<i64>(SQL, As::Caller, See::Statement, &[]).unwrap_or(0);
+        let found: i64 = spi::one(SQL, As::Caller, See::Statement, &[]);
         if found != expected {
             self.problem("tile_damaged", &format!("audit_tiles has {found} rows instead of {expected}"));
         }
@@ -307,8 +312,10 @@ impl Verification<'_> {
              WHERE incarnation = $1 ORDER BY tree_size";
         spi::stream(SQL, &[arg(state.incarnation)], |row| {
             check_for_interrupts();
-            let (size, root) = (row.get::<Option<i64>>(1).unwrap_or(-1) as u64, row.bytes(2).unwrap_or_default());
-            let note = Checkpoint::verify(row.text(3).unwrap_or_default(), &known);
+            // What is NULL in a table that was tampered with matches nothing.
+            let (size, root, note): (Option<i64>, Option<&[u8]>, Option<&str>) = row.read();
+            let (size, root) = (size.unwrap_or(-1) as u64, root.unwrap_or_default());
+            let note = Checkpoint::verify(note.unwrap_or_default(), &known);
             if !note.as_ref().is_ok_and(|note| note.size == size && note.root == root) {
                 let why = note.err().map_or_else(|| "it does not match its row".to_owned(), |error| error.to_string());
                 wrong.push(("checkpoint_signature", format!("checkpoint of {size} leaves: {why}")));
@@ -354,10 +361,10 @@ impl Verification<'_> {
             let mut seen = vec![0u32; leaves.len()];
             let log_id = self.log_id;
             spi::each(SQL, As::Caller, See::Statement, &[arg(log_id), arg(wanted)], |row| {
-                let id = row.get::<Option<Uuid>>(2).map(|id| *id.as_bytes()).unwrap_or_default();
+                let id = *row.get::<Uuid>(2).as_bytes();
                 for (place, (leaf, _, hash)) in leaves.iter().enumerate().filter(|(_, (_, other, _))| *other == id) {
                     seen[place] += 1;
-                    if row.bytes(4) != Some(hash) {
+                    if row.get::<Option<&[u8]>>(4) != Some(hash) {
                         self.mismatch_of(row, *leaf);
                     }
                     if seen[place] == 2 {
@@ -416,7 +423,7 @@ impl Verification<'_> {
         spi::with_settings(&[(c"enable_seqscan", c"off")], || {
             spi::stream(SQL, &args, |row| {
                 self.covered += 1;
-                if let Some(problem) = row.text(4) {
+                if let Some(problem) = row.get(4) {
                     self.problem_code_of(row, problem);
                 }
                 Ok(())
@@ -440,7 +447,7 @@ impl Verification<'_> {
         spi::stream(SQL, &args, |row| {
             progress::advance(1, |done| format!("verify_audit: {done} records"));
             self.covered += 1;
-            if let Some(problem) = row.text(4) {
+            if let Some(problem) = row.get(4) {
                 self.problem_code_of(row, problem);
             }
             if self.state.is_none() || row.get::<Option<bool>>(5) == Some(true) {
@@ -466,13 +473,13 @@ impl Verification<'_> {
             &[],
         );
         progress::start(3, partitions.iter().map(|(.., rows)| rows).sum());
-        let seed = i64::from_be_bytes(sys::new_uuid_v7()[8..].try_into().unwrap_or_default());
+        let mut seed = [0; 8];
+        sys::strong_random(&mut seed);
+        let seed = i64::from_be_bytes(seed);
         for (oid, name, rows) in partitions {
             let sql = format!("SELECT count(*), sum(uuid_hash_extended(id, $1))::text FROM {name}");
             let sum = |settings: &[_]| -> (i64, Option<String>) {
-                spi::with_settings(settings, || {
-                    spi::first(Once(&sql), As::Caller, See::Statement, &[arg(seed)]).unwrap_or_default()
-                })
+                spi::with_settings(settings, || spi::one(Once(&sql), As::Caller, See::Statement, &[arg(seed)]))
             };
             let heap = sum(&[
                 (c"enable_indexscan", c"off"),
@@ -559,12 +566,7 @@ pg_function!(audit_verify_progress);
 fn audit_verify_progress(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for entry in progress::entries() {
-        rows.push(&[
-            arg(entry.pid),
-            arg(PHASES.get(entry.phase).copied().unwrap_or_default()),
-            arg(entry.done),
-            arg(entry.total),
-        ]);
+        rows.push(&[arg(entry.pid), arg(PHASES.get(entry.phase).copied()), arg(entry.done), arg(entry.total)]);
     }
     Ok(rows.finish())
 }

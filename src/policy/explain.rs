@@ -7,41 +7,40 @@ use skill_core::policy::request::{self, effects_argument, format_effects};
 use skill_core::policy::{Finding, PolicyError, Verdict, lint_broken};
 use skill_core::{Code, Fault};
 use skill_pg::error::{warning, warning_with};
-use skill_pg::{Answer, Call, arg, pg_function};
+use skill_pg::{Answer, Call, Jsonb, arg, pg_function};
 
 use super::{Compiled, policy};
 
-/// Argument 0 and the policy of that name, which must exist but may fail to compile.
-fn existing_policy(call: &Call) -> Result<(&str, Compiled), Fault> {
-    let name = call.text(0).ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the policy name is NULL"))?;
-    let compiled = policy(name);
+/// A policy, which must exist but may fail to compile.
+fn existing_policy(name: Option<&str>) -> Result<(&str, Compiled), Fault> {
+    let name = name.ok_or_else(|| Fault::new(Code::InvalidParameterValue, "the policy name is NULL"))?;
+    let compiled = policy(name)?;
     match &*compiled {
         Err(error @ PolicyError::Unknown { .. }) => Err(error.clone().into()),
         _ => Ok((name, compiled)),
     }
 }
 
-fn requested_effects(call: &Call) -> Result<Vec<String>, Fault> {
-    effects_argument(call.get(1))
-}
-
 pg_function!(explain_policy_array);
 fn explain_policy_array(call: &Call) -> Answer {
-    explain(call, requested_effects)
+    let (name, effects) = call.arguments();
+    explain(call, name, || effects_argument(effects))
 }
 pg_function!(explain_policy_jsonb);
 fn explain_policy_jsonb(call: &Call) -> Answer {
-    explain(call, |call| request::readable(request::from_jsonb(call.jsonb(1))))
+    let (name, effects): (_, Option<Jsonb>) = call.arguments();
+    explain(call, name, || request::readable(request::from_jsonb(effects.map(|effects| effects.0))))
 }
 pg_function!(explain_policy_text);
 fn explain_policy_text(call: &Call) -> Answer {
-    explain(call, |call| request::readable(request::from_literal(call.text(1))))
+    let (name, effects): (_, Option<&str>) = call.arguments();
+    explain(call, name, || request::readable(request::from_literal(effects)))
 }
 
 /// `explain_policy(policy_name, effects)`
-fn explain(call: &Call, effects: fn(&Call) -> Result<Vec<String>, Fault>) -> Answer {
-    let (_, compiled) = existing_policy(call)?;
-    let effects = effects(call)?;
+fn explain(call: &Call, name: Option<&str>, effects: impl FnOnce() -> Result<Vec<String>, Fault>) -> Answer {
+    let (_, compiled) = existing_policy(name)?;
+    let effects = effects()?;
     let mut rows = call.row_set();
     match &*compiled {
         Ok(policy) => {
@@ -62,7 +61,7 @@ fn explain(call: &Call, effects: fn(&Call) -> Result<Vec<String>, Fault>) -> Ans
 pg_function!(effective_policy);
 /// `effective_policy(policy_name)`
 fn effective_policy(call: &Call) -> Answer {
-    let (_, compiled) = existing_policy(call)?;
+    let (_, compiled) = existing_policy(call.arguments())?;
     let policy = compiled.as_ref().as_ref().map_err(Clone::clone)?;
     let mut rows = call.row_set();
     for (kind, verdict, rule, source) in policy.effective() {
@@ -79,11 +78,11 @@ fn findings(name: &str, compiled: &Compiled) -> Vec<Finding> {
 }
 
 /// Sends what lint finds in policies that were just written, the first of it.
-pub(super) fn warn_of_findings(names: &[String]) {
+pub(super) fn warn_of_findings(names: &[String]) -> Result<(), Fault> {
     const SHOWN: usize = 10;
     let mut sent = HashSet::new();
     for name in names {
-        for finding in findings(name, &policy(name)).into_iter().filter(|finding| finding.severity != "info") {
+        for finding in findings(name, &policy(name)?).into_iter().filter(|finding| finding.severity != "info") {
             let message = format!(
                 "rule \"{}\" of policy \"{}\": {}",
                 shorten(&finding.rule),
@@ -96,18 +95,19 @@ pub(super) fn warn_of_findings(names: &[String]) {
             }
             if sent.len() > SHOWN {
                 warning(format!("policy \"{}\" has more findings, which lint_policy() shows", shorten(name)));
-                return;
+                return Ok(());
             }
             let detail = format!("It is a finding \"{}\" of lint_policy().", finding.code);
             warning_with(message, detail, finding.hint);
         }
     }
+    Ok(())
 }
 
 pg_function!(lint_policy);
 /// `lint_policy(policy_name)`
 fn lint_policy(call: &Call) -> Answer {
-    let (name, compiled) = existing_policy(call)?;
+    let (name, compiled) = existing_policy(call.arguments())?;
     let findings = findings(name, &compiled);
     let mut rows = call.row_set();
     for f in findings {
@@ -119,8 +119,9 @@ fn lint_policy(call: &Call) -> Answer {
 pg_function!(assert_allows);
 /// `assert_allows(policy_name, effects)`
 fn assert_allows(call: &Call) -> Answer {
-    let (name, compiled) = existing_policy(call)?;
-    let effects = requested_effects(call)?;
+    let (name, effects) = call.arguments();
+    let (name, compiled) = existing_policy(name)?;
+    let effects = effects_argument(effects)?;
     let policy = compiled.as_ref().as_ref().map_err(Clone::clone)?;
     let decision = policy.check(effects.iter().map(String::as_str));
     if decision.allowed {
@@ -134,8 +135,9 @@ fn assert_allows(call: &Call) -> Answer {
 pg_function!(assert_denies);
 /// `assert_denies(policy_name, effects)`
 fn assert_denies(call: &Call) -> Answer {
-    let (name, compiled) = existing_policy(call)?;
-    let effects = requested_effects(call)?;
+    let (name, effects) = call.arguments();
+    let (name, compiled) = existing_policy(name)?;
+    let effects = effects_argument(effects)?;
     let policy = compiled.as_ref().as_ref().map_err(Clone::clone)?;
     let explained = policy.explain(effects.iter().map(String::as_str));
     let allowed: Vec<String> =
@@ -150,7 +152,8 @@ fn assert_denies(call: &Call) -> Answer {
 pg_function!(effect_problem);
 /// `effect_problem(rule)`: why this extension would refuse a rule of a legacy profile.
 fn effect_problem(call: &Call) -> Answer {
-    let problem = match call.text(0) {
+    let rule: Option<&str> = call.arguments();
+    let problem = match rule {
         None => Some("it is NULL".to_owned()),
         Some(rule) => skill_core::policy::effect::Effect::parse_rule(rule).err().map(|e| e.to_string()),
     };

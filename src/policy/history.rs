@@ -11,14 +11,15 @@ use skill_pg::{Answer, Call, Event, FromRow, Row, Timing, Trigger, arg, pg_funct
 
 use super::explain::warn_of_findings;
 use super::{PROFILE_COLUMNS, read_profile};
+use crate::args::missing;
 use crate::{audit, locks, settings};
 
-/// Checks a column with two valid values; NULL is refused by the table's constraint.
-fn check_choice(column: &'static str, given: Option<&str>, words: [&'static str; 2]) -> Result<(), PolicyError> {
-    match given {
-        Some(given) if !words.contains(&given) => Err(PolicyError::BadChoice { column, given: shorten(given), words }),
-        _ => Ok(()),
+/// Checks a column with two valid values.
+fn check_choice(column: &'static str, given: &str, words: [&'static str; 2]) -> Result<(), PolicyError> {
+    if words.contains(&given) {
+        return Ok(());
     }
+    Err(PolicyError::BadChoice { column, given: shorten(given), words })
 }
 
 pg_function!(check_policy_row);
@@ -26,11 +27,12 @@ pg_function!(check_policy_row);
 fn check_policy_row(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
     let list = |name: &std::ffi::CStr| -> Vec<String> {
-        let elements: Option<Vec<Option<String>>> = trigger.new_value(name);
-        elements.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect()
+        let elements: Vec<Option<String>> = trigger.new_value(name);
+        // NULL is refused as the empty rule is.
+        elements.into_iter().map(Option::unwrap_or_default).collect()
     };
     Profile {
-        name: trigger.new_value::<Option<String>>(c"name").unwrap_or_default(),
+        name: trigger.new_value::<Option<String>>(c"name").ok_or_else(|| missing("name"))?,
         allowed_effects: list(c"allowed_effects"),
         ask_effects: list(c"ask_effects"),
         denied_effects: list(c"denied_effects"),
@@ -56,7 +58,7 @@ fn lock_policies(call: &Call) -> Answer {
     if sees_one_tenant() {
         locks::acquire(c"policy_profiles", &[], Mode::Shared, ALL)?;
         let what = "the policies of this tenant";
-        locks::acquire(c"policy_profiles", &[&settings::tenant()], Mode::Exclusive, what)?;
+        locks::acquire(c"policy_profiles", &[&settings::tenant()?], Mode::Exclusive, what)?;
     } else {
         locks::acquire(c"policy_profiles", &[], Mode::Exclusive, ALL)?;
     }
@@ -66,7 +68,7 @@ fn lock_policies(call: &Call) -> Answer {
 /// Row security binds the role to the policies of its tenant.
 fn sees_one_tenant() -> bool {
     const SQL: &str = "SELECT row_security_active('skill_system.policy_profiles')";
-    spi::one(SQL, As::Caller, See::Statement, &[]) == Some(true)
+    spi::one(SQL, As::Caller, See::Statement, &[])
 }
 
 pg_function!(record_policy_change);
@@ -78,14 +80,13 @@ fn record_policy_change(call: &Call) -> Answer {
     if trigger.event() == Event::Truncate {
         audit::append("policy.truncated", serde_json::json!({}), None, None)?;
     } else {
-        let tenant = sees_one_tenant().then(settings::tenant);
-        let records = spi::as_owner(|| write_history(tenant.as_deref()))?;
-        let own: Vec<String> =
-            records.iter().filter(|r| r.tenant == settings::tenant()).map(|r| r.policy.clone()).collect();
+        let own = settings::tenant()?;
+        let records = spi::as_owner(|| write_history(&own, sees_one_tenant()))?;
+        let policies: Vec<String> = records.iter().filter(|r| r.tenant == own).map(|r| r.policy.clone()).collect();
         for record in records {
             audit::append_for(&record.tenant, record.event_type, arg(record.data), None, None)?;
         }
-        warn_of_findings(&own);
+        warn_of_findings(&policies)?;
     }
     Ok(trigger.done())
 }
@@ -98,7 +99,7 @@ struct Stored {
     hash: Option<String>,
 }
 
-impl FromRow for Stored {
+impl FromRow<'_> for Stored {
     fn from_row(row: &Row<'_>) -> Self {
         Stored { profile: read_profile(row), tenant: row.get(12), id: row.get(13), hash: row.get(14) }
     }
@@ -123,15 +124,16 @@ struct Versions {
     contents: Vec<String>,
 }
 
-/// Writes new versions of the tenant's profiles whose stored hash is not that of their content. Runs as the owner; for
-/// `None` across tenants, because a restore fills them all in one statement.
-fn write_history(tenant: Option<&str>) -> Result<Vec<Record>, Fault> {
+/// Writes new versions of the profiles, of one's own tenant or of all, whose stored hash is not that of their content. Runs
+/// as the owner: a restore fills all tenants in one statement.
+fn write_history(own: &str, only_own: bool) -> Result<Vec<Record>, Fault> {
     const STORED: &str = concatcp!(
         "SELECT ",
         PROFILE_COLUMNS,
-        ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p WHERE $1 IS NULL OR p.tenant_id = $1 ORDER BY p.tenant_id, p.id"
+        ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p WHERE $1 IS NULL OR p.tenant_id = $1 \
+            ORDER BY p.tenant_id, p.id"
     );
-    let stored = spi::collect::<Stored>(STORED, As::Caller, See::Latest, &[arg(tenant)]);
+    let stored = spi::collect::<Stored>(STORED, As::Caller, See::Latest, &[arg(only_own.then_some(own))]);
     let (mut records, mut new) = (Vec::new(), Versions::default());
     for tenant in stored.chunk_by(|a, b| a.tenant == b.tenant) {
         let profiles: Vec<Profile> = tenant.iter().map(|row| row.profile.clone()).collect();
@@ -142,7 +144,7 @@ fn write_history(tenant: Option<&str>) -> Result<Vec<Record>, Fault> {
                 // A row that brings its hash is being restored and its parents may come later.
                 Err(PolicyError::UnknownParent { .. }) if was.hash.is_some() && is_being_restored(was) => continue,
                 // Skip: another tenant's broken profile is not this statement's fault.
-                Err(_) if was.hash.is_some() && was.tenant != settings::tenant() => continue,
+                Err(_) if was.hash.is_some() && was.tenant != own => continue,
                 Err(error) => return Err(error.into()),
             };
             if was.hash.as_ref() == Some(&hash) {
@@ -198,12 +200,12 @@ fn store_versions(new: Versions) {
 
 /// Whether a row with a version has no history yet, which means that it comes from a dump.
 fn is_being_restored(row: &Stored) -> bool {
-    spi::one::<bool>(
+    spi::one(
         "SELECT NOT EXISTS (SELECT FROM skill_system.policy_versions WHERE tenant_id = $1 AND policy_profile_id = $2)",
         As::Caller,
         See::Latest,
         &[arg(&row.tenant), arg(row.id)],
-    ) == Some(true)
+    )
 }
 
 pg_function!(record_policy_deletion);

@@ -7,11 +7,12 @@ mod history;
 use std::rc::Rc;
 
 use const_format::concatcp;
+use skill_core::Fault;
 use skill_core::error::shorten;
 use skill_core::policy::{MAX_NAME_BYTES, Mode, Policy, PolicyError, Profile, Unlisted};
 use skill_pg::cached::Cached;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{FromRow, NonNull, Row, arg};
+use skill_pg::{FromRow, Row, arg};
 
 use crate::module::Module;
 use crate::settings;
@@ -34,52 +35,66 @@ thread_local! {
 }
 
 /// Columns of a profile `p`, as `Profile` is read from them.
-const PROFILE_COLUMNS: &str = "p.name, p.version, p.allowed_effects, p.ask_effects, p.denied_effects, p.allowed_exec, p.allowed_write_roots, \
-     p.inherits, p.unlisted, p.mode, p.metadata::text";
+const PROFILE_COLUMNS: &str = "p.name, p.version, p.allowed_effects, p.ask_effects, p.denied_effects, p.allowed_exec, \
+     p.allowed_write_roots, p.inherits, p.unlisted, p.mode, p.metadata::text";
 
 fn read_profile(row: &Row) -> Profile {
-    let list = |n: i32| row.get::<NonNull<String>>(n).0;
+    let (name, version, allowed, ask, denied, exec, roots, inherits, unlisted, mode, metadata): (
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        &str,
+        &str,
+        _,
+    ) = row.read();
     Profile {
-        name: row.get(1),
-        version: row.get(2),
-        allowed_effects: list(3),
-        ask_effects: list(4),
-        denied_effects: list(5),
-        allowed_exec: list(6),
-        allowed_write_roots: list(7),
-        inherits: list(8),
-        unlisted: if row.get::<&str>(9) == "ask" { Unlisted::Ask } else { Unlisted::Deny },
-        mode: if row.get::<&str>(10) == "observe" { Mode::Observe } else { Mode::Enforce },
-        metadata: row.get(11),
+        name,
+        version,
+        allowed_effects: allowed,
+        ask_effects: ask,
+        denied_effects: denied,
+        allowed_exec: exec,
+        allowed_write_roots: roots,
+        inherits,
+        unlisted: if unlisted == "ask" { Unlisted::Ask } else { Unlisted::Deny },
+        mode: if mode == "observe" { Mode::Observe } else { Mode::Enforce },
+        metadata,
     }
 }
 
 struct ProfileRow(Profile);
 
-impl FromRow for ProfileRow {
+impl FromRow<'_> for ProfileRow {
     fn from_row(row: &Row<'_>) -> Self {
         ProfileRow(read_profile(row))
     }
 }
 
 /// The compiled policy of the session's tenant, from the cache or freshly read.
-pub fn policy(name: &str) -> Compiled {
+pub fn policy(name: &str) -> Result<Compiled, Fault> {
     // No profile has such a long name; it must not fill the cache.
     if name.len() > MAX_NAME_BYTES {
-        return Rc::new(Err(PolicyError::Unknown { policy: shorten(name) }));
+        return Ok(Rc::new(Err(PolicyError::Unknown { policy: shorten(name) })));
     }
-    let key = settings::with_tenant(|tenant| [tenant, "\0", name].concat());
-    POLICIES.with(|cache| cache.get_or_load(key.as_str(), || Rc::new(Policy::compile(name, &family(name)))))
+    let key = settings::with_tenant(|tenant| [tenant, "\0", name].concat())?;
+    POLICIES.with(|cache| {
+        cache.get_or_try_load(key.as_str(), || Ok(Rc::new(Policy::compile(name, &family(&settings::tenant()?, name)))))
+    })
 }
 
 /// A profile and its ancestors, found level by level.
-fn family(name: &str) -> Vec<Profile> {
+fn family(tenant: &str, name: &str) -> Vec<Profile> {
     const SQL: &str = concatcp!(
         "WITH RECURSIVE family(name) AS (SELECT $2 UNION SELECT unnest(p.inherits) FROM skill_system.policy_profiles p ",
         "JOIN family f ON p.name = f.name WHERE p.tenant_id = $1) SELECT ",
         PROFILE_COLUMNS,
         " FROM skill_system.policy_profiles p JOIN family f ON p.name = f.name WHERE p.tenant_id = $1"
     );
-    let rows = spi::collect::<ProfileRow>(SQL, As::Owner, See::Latest, &[arg(settings::tenant()), arg(name)]);
+    let rows = spi::collect::<ProfileRow>(SQL, As::Owner, See::Latest, &[arg(tenant), arg(name)]);
     rows.into_iter().map(|row| row.0).collect()
 }

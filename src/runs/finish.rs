@@ -7,9 +7,9 @@ use skill_core::limits::check_past;
 use skill_core::runs::{RunError, Status};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, EnumLabel, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};
+use skill_pg::{Answer, Arg, Call, EnumLabel, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
-use super::{audit_run_of, metrics_arg, parse_status, run_id_arg, unix_micros};
+use super::{audit_run_of, check_metrics, parse_status, required_id, unix_micros};
 use crate::audit::bypass::{self, Bypass};
 use crate::{audit, settings};
 
@@ -19,10 +19,10 @@ const MAX_RECORDED: usize = 200;
 pg_function!(finish_run);
 /// `finish_run(run_id, status, error, metrics)`
 fn finish_run(call: &Call) -> Answer {
-    let run_id = run_id_arg(call)?;
-    let status = parse_status(call.text(1))?;
-    let error = call.text(2);
-    let metrics = metrics_arg(call, 3)?;
+    let (run_id, status, error, metrics): (_, _, Option<&str>, _) = call.arguments();
+    let run_id = required_id(run_id)?;
+    let status = parse_status(status)?;
+    let metrics = check_metrics(metrics)?;
     if !status.is_terminal() {
         return Err(RunError::NotTerminal { given: status.as_str() }.into());
     }
@@ -34,7 +34,8 @@ fn finish_run(call: &Call) -> Answer {
         See::OwnWrites,
         &[arg(run_id), arg(status.as_str())],
         |row| {
-            found = Some((row.get::<String>(1), call.answer(row.arg(2)), row.get::<Option<String>>(3)));
+            let (before, after, agent_id): (String, Arg, Option<String>) = row.read();
+            found = Some((before, call.answer(after), agent_id));
             Ok(())
         },
     )?;
@@ -50,10 +51,10 @@ fn finish_run(call: &Call) -> Answer {
     let actor = agent_id.as_deref().and_then(actor_id);
     let actor_type = if actor.is_some() { "agent" } else { "system" };
     // Agents write any number into a payload; only plausible ones are added up.
-    let args = [arg(run_id), arg(status.as_str()), arg(error), metrics];
+    let args = [arg(run_id), arg(status.as_str()), arg(error), arg(metrics)];
     bypass::with(Bypass::RunLog, || {
         spi::each(include_str!("finish_run.sql"), As::Caller, See::OwnWrites, &args, |row| {
-            audit::append_for(&settings::tenant(), "run.finished", row.arg(1), actor, Some(actor_type)).map(drop)
+            audit::append_for(&settings::tenant()?, "run.finished", row.get(1), actor, Some(actor_type)).map(drop)
         })
     })?;
     Ok(answer)
@@ -142,11 +143,11 @@ fn check_policy_exists(trigger: &Trigger) -> Result<(), Fault> {
     };
     let tenant: &str = trigger.new_value(c"tenant_id");
     const SQL: &str = "SELECT EXISTS (SELECT FROM skill_system.policy_profiles WHERE tenant_id = $1 AND id = $2)";
-    match spi::one::<bool>(SQL, As::Owner, See::Latest, &[arg(tenant), arg(id)]) {
-        Some(true) => Ok(()),
-        _ => Err(Fault::new(Code::UndefinedObject, format!("policy {id} does not exist"))
-            .hint("SELECT id, name FROM skill_system.policy_profiles;")),
+    if spi::one::<bool>(SQL, As::Owner, See::Latest, &[arg(tenant), arg(id)]) {
+        return Ok(());
     }
+    Err(Fault::new(Code::UndefinedObject, format!("policy {id} does not exist"))
+        .hint("SELECT id, name FROM skill_system.policy_profiles;"))
 }
 
 /// Name of the policy that a run claims to be under.

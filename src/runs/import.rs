@@ -66,7 +66,8 @@ const REQUIRED: &[(&str, &[&str], &[&str])] = &[
 pg_function!(import_legacy);
 /// `import_legacy(schema_name)`
 fn import_legacy(call: &Call) -> Answer {
-    let schema = call.text(0).ok_or(RunError::Missing { what: "schema_name" })?;
+    let schema: Option<&str> = call.arguments();
+    let schema = schema.ok_or(RunError::Missing { what: "schema_name" })?;
     if schema == "skill_system" {
         return Err(Fault::new(Code::InvalidParameterValue, "skill_system is the schema of the extension itself")
             .hint(
@@ -207,7 +208,7 @@ impl OldSchema {
                 );
                 let mut row = None;
                 self.read(&sql, |found| {
-                    row = found.get::<Option<String>>(1);
+                    row = Some(found.get::<String>(1));
                     Ok(())
                 })?;
                 if let Some(row) = row {
@@ -256,11 +257,11 @@ impl OldSchema {
         spi::stream_as(self.owner, Once(sql), &[], body)
     }
 
-    /// The number that a query on the old schema returns; 0 for NULL.
-    fn number(&self, sql: &str) -> Result<i64, Fault> {
-        let mut number = 0;
+    /// The one number that a query on the old schema returns.
+    fn number(&self, sql: &str) -> Result<Option<i64>, Fault> {
+        let mut number = None;
         self.read(sql, |row| {
-            number = row.get::<Option<i64>>(1).unwrap_or(0);
+            number = row.get(1);
             Ok(())
         })?;
         Ok(number)
@@ -289,7 +290,9 @@ impl OldSchema {
     /// The last id that the old sequence gave, or 0.
     fn last_value(&self, table: &str) -> Result<i64, Fault> {
         let name = sys::quote_literal(&format!("{}.{table}", self.old));
-        self.number(&format!("SELECT pg_sequence_last_value(pg_get_serial_sequence({name}, 'id')::regclass)"))
+        let last =
+            self.number(&format!("SELECT pg_sequence_last_value(pg_get_serial_sequence({name}, 'id')::regclass)"))?;
+        Ok(last.unwrap_or(0))
     }
 
     /// The sequences go on after what is imported: they must not be at their end then.
@@ -297,7 +300,7 @@ impl OldSchema {
         for table in TABLES {
             let highest = self.number(&format!("SELECT max(id) FROM ONLY {}.{table}", self.old))?;
             let last = self.last_value(table)?;
-            if let Some(id) = [highest, last].into_iter().find(|id| *id > MAX_IMPORTED_ID) {
+            if let Some(id) = highest.into_iter().chain([last]).find(|id| *id > MAX_IMPORTED_ID) {
                 return Err(Fault::new(Code::InvalidParameterValue, format!("id {id} of {table} is too large"))
                     .detail(format!("New ids follow the imported ones, which may be up to {MAX_IMPORTED_ID}."))
                     .hint("Give the row another id in the old schema, and set the sequence of its table back with setval()."));
@@ -321,8 +324,7 @@ impl OldSchema {
     fn import_rows(&self, table: &str, select: &str, insert: &'static str) -> Result<(i64, i64), Fault> {
         let (mut total, mut imported) = (0, 0);
         self.read(&format!("SELECT to_jsonb(x) FROM ({select}) x"), |row| {
-            let answer = spi::first::<(i64, Option<i64>)>(insert, As::Caller, See::OwnWrites, &[row.arg(1)]);
-            let (added, taken) = answer.unwrap_or_default();
+            let (added, taken): (i64, Option<i64>) = spi::one(insert, As::Caller, See::OwnWrites, &[row.get(1)]);
             total += 1;
             imported += added;
             taken.map_or(Ok(()), |id| Err(taken_by_another(table, id)))
@@ -340,16 +342,15 @@ impl OldSchema {
              FROM ONLY {old}.policy_profiles l ORDER BY l.id"
         );
         self.read(&sql, |row| {
-            let (id, name) = (row.get::<i64>(1), row.get::<&str>(2));
-            let (exists, taken) = spi::first::<(bool, bool)>(
+            let (id, name): (i64, &str) = row.read();
+            let (exists, taken): (bool, bool) = spi::one(
                 "SELECT coalesce(bool_or(n.name = $2), false), coalesce(bool_or(n.id = $1 AND n.name <> $2), false) \
                  FROM skill_system.policy_profiles n \
                  WHERE n.tenant_id = skill_system.current_tenant() AND (n.id = $1 OR n.name = $2)",
                 As::Caller,
                 See::OwnWrites,
                 &[arg(id), arg(name)],
-            )
-            .unwrap_or_default();
+            );
             if taken {
                 return Err(taken_by_another("policy_profiles", id));
             }
@@ -358,7 +359,7 @@ impl OldSchema {
                     include_str!("import_profile.sql"),
                     As::Caller,
                     See::OwnWrites,
-                    &[arg(id), arg(name), row.arg(6), arg(rules)],
+                    &[arg(id), arg(name), row.get(6), arg(rules)],
                 );
                 imported += 1;
             }
@@ -436,6 +437,8 @@ impl OldSchema {
             return Ok(None);
         }
         let old = &self.old;
+        // count(*) is never NULL.
+        let count = |sql: String| self.number(&sql).map(|count| count.unwrap_or(0));
         let (total, imported, idle) = if self.runs_have_specs {
             let select = format!(
                 "SELECT l.id AS run_id, l.created_at, 'task_spec' AS event_type, \
@@ -444,13 +447,13 @@ impl OldSchema {
                 self.values("task_specs", "s", "")
             );
             let (total, imported) = self.import_rows("task_specs", &select, include_str!("import_extra.sql"))?;
-            let idle = self.number(&format!(
+            let idle = count(format!(
                 "SELECT count(*) FROM ONLY {old}.task_specs s \
                  WHERE NOT EXISTS (SELECT FROM ONLY {old}.runs l WHERE l.task_spec_id = s.id)"
             ))?;
             (total, imported, idle)
         } else {
-            (0, 0, self.number(&format!("SELECT count(*) FROM ONLY {old}.task_specs"))?)
+            (0, 0, count(format!("SELECT count(*) FROM ONLY {old}.task_specs"))?)
         };
         let mut detail = "as event task_spec of each of its runs".to_owned();
         if idle > 0 {

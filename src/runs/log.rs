@@ -10,9 +10,9 @@ use skill_core::runs::{
 };
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Arg, Call, Event, Timestamptz, Timing, Trigger, arg, pg_function, sys};
+use skill_pg::{Answer, Arg, Call, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
-use super::{audit_run, metrics_arg, object, object_arg, parse_status, run_id_arg, unix_micros};
+use super::{audit_run, check_metrics, non_empty_object, object, parse_status, required_id, unix_micros};
 use crate::audit::bypass::{self, Bypass};
 use crate::policy::{load_valid, policy};
 use crate::skills::{LinkedVersion, linked_version};
@@ -29,7 +29,7 @@ fn policy_in_force(name: Option<&str>, whole: bool) -> Result<(Option<i64>, Opti
     } else {
         serde_json::json!({"policy": policy.name, "version": policy.version, "hash": policy.hash})
     };
-    let id = spi::one::<i64>(
+    let id = spi::first::<i64>(
         "SELECT id FROM skill_system.policy_profiles WHERE tenant_id = skill_system.current_tenant() AND name = $1",
         As::Caller,
         See::Latest,
@@ -46,13 +46,31 @@ const INSERT_RUN: &str = "WITH r AS (INSERT INTO skill_system.runs (goal, agent_
      started_at, ended_at, effective_policy, metrics, error, idempotency_key, skill_version_id, created_by, request_digest) \
      VALUES ($1, $2, $3, $4::skill_system.run_status, $5, $6, coalesce($7, '{}'), coalesce($8 || $9, $8), $10, $11, $17, \
          $18, $19)";
-const INSERT_STEP: &str = " RETURNING id), e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload, skill_version_id) \
+const INSERT_STEP: &str = " RETURNING id), e AS (INSERT INTO skill_system.run_events (run_id, ts, level, event_type, \
+         payload, skill_version_id) \
      SELECT id, $12, $13, $14, coalesce($15 || $16, $16), $17 FROM r) SELECT id FROM r";
 /// Run and step in one statement.
 const LOG_RUN: &str = concatcp!(INSERT_RUN, INSERT_STEP);
 const LOG_RUN_WITH_KEY: &str = concatcp!(INSERT_RUN, ON_CONFLICT, INSERT_STEP);
 
-/// Arguments of `log_run()`.
+skill_pg::arguments! {
+    /// Arguments of `log_run()`.
+    struct LogRunArguments<'c> {
+        skill: Option<&'c str>,
+        operation: Option<&'c str>,
+        status: Option<&'c str>,
+        duration_ms: Option<f64>,
+        agent_id: Option<&'c str>,
+        goal: Option<&'c str>,
+        policy_name: Option<&'c str>,
+        error: Option<&'c str>,
+        metrics: Option<Jsonb<'c>>,
+        payload: Option<Jsonb<'c>>,
+        idempotency_key: Option<&'c str>,
+    }
+}
+
+/// The same, checked.
 struct LogRun<'c> {
     skill: &'c str,
     operation: &'c str,
@@ -62,27 +80,27 @@ struct LogRun<'c> {
     goal: Option<&'c str>,
     policy_name: Option<&'c str>,
     error: Option<&'c str>,
-    metrics: Arg<'c>,
-    payload: Arg<'c>,
+    metrics: Option<Jsonb<'c>>,
+    payload: Option<Jsonb<'c>>,
     repeatable: Option<Repeatable<'c>>,
 }
 
 impl<'c> LogRun<'c> {
-    fn read(call: &'c Call) -> Result<Self, Fault> {
+    fn check(given: LogRunArguments<'c>) -> Result<Self, Fault> {
         let mut input = LogRun {
-            skill: name(call.text(0), "skill")?,
-            operation: name(call.text(1), "operation")?,
-            status: parse_status(call.text(2))?,
-            duration_ms: duration(call.get(3))?,
-            agent_id: optional_name(call.text(4), "agent_id")?,
-            goal: call.text(5),
-            policy_name: call.text(6),
-            error: call.text(7),
-            metrics: metrics_arg(call, 8)?,
-            payload: object_arg(call, 9, "payload")?,
+            skill: name(given.skill, "skill")?,
+            operation: name(given.operation, "operation")?,
+            status: parse_status(given.status)?,
+            duration_ms: duration(given.duration_ms)?,
+            agent_id: optional_name(given.agent_id, "agent_id")?,
+            goal: given.goal,
+            policy_name: given.policy_name,
+            error: given.error,
+            metrics: check_metrics(given.metrics)?,
+            payload: non_empty_object(given.payload, "payload")?,
             repeatable: None,
         };
-        if let Some(key) = optional_name(call.text(10), "idempotency_key")? {
+        if let Some(key) = optional_name(given.idempotency_key, "idempotency_key")? {
             let duration = input.duration_ms.map(i64::to_be_bytes);
             let digest = request_digest(
                 "log_run",
@@ -94,8 +112,8 @@ impl<'c> LogRun<'c> {
                     input.goal.map(str::as_bytes),
                     input.policy_name.map(str::as_bytes),
                     input.error.map(str::as_bytes),
-                    call.jsonb(8).filter(|_| !input.metrics.is_null()),
-                    call.jsonb(9).filter(|_| !input.payload.is_null()),
+                    input.metrics.map(|metrics| metrics.0),
+                    input.payload.map(|payload| payload.0),
                 ],
             );
             input.repeatable = Some(Repeatable { key, agent_id: input.agent_id, digest });
@@ -114,9 +132,9 @@ struct Repeatable<'c> {
 pg_function!(log_run);
 /// `log_run(skill, operation, status, duration_ms, agent_id, goal, policy_name, error, metrics, payload, idempotency_key)`
 fn log_run(call: &Call) -> Answer {
-    let input = LogRun::read(call)?;
+    let input = LogRun::check(call.arguments())?;
     let (policy_id, effective) = policy_in_force(input.policy_name, false)?;
-    let ran = version_used(input.skill, call, 9);
+    let ran = version_used(input.skill, input.payload)?;
     let version = ran.as_ref().map(|ran| Member::Text(&ran.version));
     let now = sys::clock_timestamp();
     let created_by = sys::role_name(sys::current_user());
@@ -130,7 +148,7 @@ fn log_run(call: &Call) -> Answer {
         ("operation", Some(Member::Text(input.operation))),
         ("status", Some(Member::Text(input.status.step_word()))),
         ("duration_ms", duration),
-        ("metrics", if input.metrics.is_null() { None } else { call.jsonb(8).map(Member::Jsonb) }),
+        ("metrics", input.metrics.map(|Jsonb(metrics)| Member::Jsonb(metrics))),
         ("skill_version", version),
     ])?;
     let args = [
@@ -142,13 +160,13 @@ fn log_run(call: &Call) -> Answer {
         arg(input.status.is_terminal().then_some(now)),
         arg(effective),
         counted,
-        input.metrics,
+        arg(input.metrics),
         arg(input.error),
         arg(input.repeatable.as_ref().map(|call| call.key)),
         arg(now),
         arg(input.status.level()),
         arg(input.status.event_type()),
-        input.payload,
+        arg(input.payload),
         step,
         arg(ran.as_ref().map(|ran| ran.version_id)),
         arg(&created_by),
@@ -170,12 +188,12 @@ fn log_run(call: &Call) -> Answer {
     Ok(call.answer(id))
 }
 
-/// The version of a registered skill that a step used; argument `payload` may name it.
-fn version_used(skill: &str, call: &Call, payload: usize) -> Option<LinkedVersion> {
+/// The version of a registered skill that a step used; its payload may name it.
+fn version_used(skill: &str, payload: Option<Jsonb>) -> Result<Option<LinkedVersion>, Fault> {
     const MEMBER: &[u8] = b"skill_version";
-    let named = call.jsonb(payload).is_some_and(|bytes| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
+    let named = payload.is_some_and(|Jsonb(bytes)| bytes.windows(MEMBER.len()).any(|bytes| bytes == MEMBER));
     let claimed = if named {
-        spi::one::<String>("SELECT $1->>'skill_version'", As::Caller, See::Statement, &[call.arg(payload)])
+        spi::one::<Option<String>>("SELECT $1->>'skill_version'", As::Caller, See::Statement, &[arg(payload)])
     } else {
         None
     };
@@ -193,7 +211,7 @@ fn insert_run(
 ) -> Result<(i64, bool), Fault> {
     // The run with the key may be deleted between the two statements; then the next attempt inserts one.
     for _ in 0..3 {
-        let inserted = bypass::with(Bypass::RunLog, || spi::one::<i64>(sql, As::Owner, See::OwnWrites, args));
+        let inserted = bypass::with(Bypass::RunLog, || spi::first::<i64>(sql, As::Owner, See::OwnWrites, args));
         if let Some(id) = inserted {
             return Ok((id, true));
         }
@@ -225,13 +243,12 @@ const START_RUN_WITH_KEY: &str = concatcp!(INSERT_STARTED, ON_CONFLICT, RETURN_S
 pg_function!(start_run);
 /// `start_run(goal, agent_id, policy_name, metrics, idempotency_key)`
 fn start_run(call: &Call) -> Answer {
-    let goal = call.text(0).ok_or(RunError::Missing { what: "goal" })?;
-    let agent_id = optional_name(call.text(1), "agent_id")?;
-    let policy_name = call.text(2);
-    let metrics = object_arg(call, 3, "metrics")?;
-    let repeatable = optional_name(call.text(4), "idempotency_key")?.map(|key| {
-        let metrics = call.jsonb(3).filter(|_| !metrics.is_null());
-        let content = [Some(goal.as_bytes()), policy_name.map(str::as_bytes), metrics];
+    let (goal, agent_id, policy_name, metrics, key): (Option<&str>, _, Option<&str>, _, _) = call.arguments();
+    let goal = goal.ok_or(RunError::Missing { what: "goal" })?;
+    let agent_id = optional_name(agent_id, "agent_id")?;
+    let metrics = non_empty_object(metrics, "metrics")?;
+    let repeatable = optional_name(key, "idempotency_key")?.map(|key| {
+        let content = [Some(goal.as_bytes()), policy_name.map(str::as_bytes), metrics.map(|metrics| metrics.0)];
         Repeatable { key, agent_id, digest: request_digest("start_run", &content) }
     });
     let (policy_id, effective) = policy_in_force(policy_name, true)?;
@@ -242,7 +259,7 @@ fn start_run(call: &Call) -> Answer {
         arg(policy_id),
         arg(sys::clock_timestamp()),
         arg(effective),
-        metrics,
+        arg(metrics),
         arg(repeatable.as_ref().map(|call| call.key)),
         arg(&created_by),
         arg(repeatable.as_ref().map(|call| &call.digest)),
@@ -250,7 +267,7 @@ fn start_run(call: &Call) -> Answer {
     let sql = if repeatable.is_some() { START_RUN_WITH_KEY } else { START_RUN };
     let (id, new) = insert_run(sql, &args, &created_by, repeatable.as_ref())?;
     if new {
-        let compiled = policy_name.map(policy);
+        let compiled = policy_name.map(policy).transpose()?;
         let compiled = compiled.as_ref().and_then(|compiled| compiled.as_ref().as_ref().ok());
         let record = object(&[
             ("run_id", Some(Member::Integer(id))),
@@ -267,20 +284,21 @@ fn start_run(call: &Call) -> Answer {
 pg_function!(log_event);
 /// `log_event(run_id, event_type, payload, level)`
 fn log_event(call: &Call) -> Answer {
-    let run_id = run_id_arg(call)?;
-    let event_type = name(call.text(1), "event_type")?;
-    let payload = object_arg(call, 2, "payload")?;
-    let level = name(call.text(3), "level")?;
+    let (run_id, event_type, payload, level) = call.arguments();
+    let run_id = required_id(run_id)?;
+    let event_type = name(event_type, "event_type")?;
+    let payload = non_empty_object(payload, "payload")?;
+    let level = name(level, "level")?;
     if is_step(event_type) {
         require_open(run_id)?;
     }
-    let id = spi::one::<i64>(
+    let id = spi::first::<i64>(
         "INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
          SELECT r.id, $2, $3, $4, coalesce($5, '{}') FROM skill_system.runs r \
          WHERE r.tenant_id = skill_system.current_tenant() AND r.id = $1 RETURNING id",
         As::Caller,
         See::OwnWrites,
-        &[arg(run_id), arg(sys::clock_timestamp()), arg(level), arg(event_type), payload],
+        &[arg(run_id), arg(sys::clock_timestamp()), arg(level), arg(event_type), arg(payload)],
     );
     Ok(call.answer(id.ok_or(RunError::Unknown { run_id })?))
 }
@@ -288,26 +306,27 @@ fn log_event(call: &Call) -> Answer {
 pg_function!(log_step);
 /// `log_step(run_id, skill, operation, status, duration_ms, metrics, payload)`
 fn log_step(call: &Call) -> Answer {
-    let run_id = run_id_arg(call)?;
-    let skill = name(call.text(1), "skill")?;
-    let operation = name(call.text(2), "operation")?;
-    let status = parse_status(call.text(3))?;
-    let duration = duration(call.get(4))?;
-    let metrics = metrics_arg(call, 5)?;
-    let payload = object_arg(call, 6, "payload")?;
-    let ran = version_used(skill, call, 6);
+    let (run_id, skill, operation, status, duration_ms, metrics, payload) = call.arguments();
+    let run_id = required_id(run_id)?;
+    let skill = name(skill, "skill")?;
+    let operation = name(operation, "operation")?;
+    let status = parse_status(status)?;
+    let duration = duration(duration_ms)?;
+    let metrics = check_metrics(metrics)?;
+    let payload = non_empty_object(payload, "payload")?;
+    let ran = version_used(skill, payload)?;
     // The lock makes finish_run() wait, so that it adds up every step.
     let args = [
         arg(run_id),
         arg(sys::clock_timestamp()),
         arg(status.level()),
         arg(status.event_type()),
-        payload,
+        arg(payload),
         arg(duration),
         arg(skill),
         arg(operation),
         arg(status.step_word()),
-        metrics,
+        arg(metrics),
         arg(ran.as_ref().map(|ran| ran.version.as_str())),
         arg(ran.as_ref().map(|ran| ran.version_id)),
     ];
@@ -324,14 +343,12 @@ fn log_step(call: &Call) -> Answer {
 pg_function!(log_events);
 /// `log_events(run_id, events)`
 fn log_events(call: &Call) -> Answer {
-    let run_id = run_id_arg(call)?;
-    let events = call.arg(1);
-    if events.is_null() {
-        return Err(RunError::Missing { what: "events" }.into());
-    }
+    let (run_id, events): (_, Option<Jsonb>) = call.arguments();
+    let run_id = required_id(run_id)?;
+    let events = arg(events.ok_or(RunError::Missing { what: "events" })?);
     // As text: a number beyond a double would make the parser raise.
-    let text = spi::one::<String>("SELECT $1::text", As::Caller, See::OwnWrites, std::slice::from_ref(&events));
-    let parsed = serde_json::from_str(&text.unwrap_or_default()).map_err(|error| {
+    let text: String = spi::one("SELECT $1::text", As::Caller, See::OwnWrites, std::slice::from_ref(&events));
+    let parsed = serde_json::from_str(&text).map_err(|error| {
         Fault::new(Code::InvalidParameterValue, "could not parse events").detail(sentence(&error.to_string()))
     })?;
     let Events { count, has_step, has_time } = check_events(&parsed)?;
@@ -360,7 +377,7 @@ fn status_of(run_id: i64, lock: bool) -> Result<String, Fault> {
     const SELECT: &str =
         "SELECT status::text FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1";
     let sql = if lock { concatcp!(SELECT, " FOR SHARE") } else { SELECT };
-    let status = spi::one::<String>(sql, As::Caller, See::OwnWrites, &[arg(run_id)]);
+    let status = spi::first::<String>(sql, As::Caller, See::OwnWrites, &[arg(run_id)]);
     status.ok_or_else(|| RunError::Unknown { run_id }.into())
 }
 
@@ -383,7 +400,7 @@ fn check_event_times(events: &Arg) -> Result<(), Fault> {
         See::OwnWrites,
         std::slice::from_ref(events),
         |row| {
-            let (number, ts): (i64, Timestamptz) = (row.get(1), row.get(2));
+            let (number, ts): (i64, Timestamptz) = row.read();
             check_past("ts", ts.unix_micros(), now).map(drop).map_err(|fault| {
                 RunError::BadEvent { number: number as usize, why: format!("{}.", fault.message) }.into()
             })

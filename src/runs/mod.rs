@@ -13,7 +13,7 @@ use skill_core::runs::metrics::uncounted;
 use skill_core::runs::{RunError, Status};
 use skill_pg::error::warning_with;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Arg, Call, Interval, Jsonb, Timestamptz, arg, pg_function};
+use skill_pg::{Answer, Arg, Call, Interval, Jsonb, Timestamptz, pg_function};
 
 use crate::module::{Check, Module};
 use crate::{audit, settings};
@@ -25,23 +25,23 @@ pub const MODULE: Module = Module {
     ..Module::new("runs")
 };
 
-/// A jsonb argument that must be an object; the empty object counts as NULL.
-fn object_arg<'c>(call: &'c Call, n: usize, what: &'static str) -> Result<Arg<'c>, RunError> {
-    let Some(bytes) = call.jsonb(n) else {
-        return Ok(call.arg(n));
+/// An argument that must be an object; the empty object counts as NULL.
+fn non_empty_object<'c>(given: Option<Jsonb<'c>>, what: &'static str) -> Result<Option<Jsonb<'c>>, RunError> {
+    let Some(Jsonb(bytes)) = given else {
+        return Ok(None);
     };
     // The header of a jsonb: kind and number of entries.
     let header = bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
     if header & 0x2000_0000 == 0 {
         return Err(RunError::WrongKind { what, wanted: "object" });
     }
-    Ok(if header & 0x0fff_ffff == 0 { arg(None::<Jsonb>) } else { call.arg(n) })
+    Ok(given.filter(|_| header & 0x0fff_ffff != 0))
 }
 
-/// Argument `n` holds metrics: warns of those that are not added up, though they look so.
-fn metrics_arg<'c>(call: &'c Call, n: usize) -> Result<Arg<'c>, RunError> {
-    let metrics = object_arg(call, n, "metrics")?;
-    let uncounted = call.jsonb(n).map(uncounted).unwrap_or_default();
+/// The argument `metrics`: warns of those that are not added up, though they look so.
+fn check_metrics<'c>(given: Option<Jsonb<'c>>) -> Result<Option<Jsonb<'c>>, RunError> {
+    let metrics = non_empty_object(given, "metrics")?;
+    let uncounted = metrics.map(|Jsonb(metrics)| uncounted(metrics)).unwrap_or_default();
     if !uncounted.is_empty() {
         warning_with(
             "some metrics are recorded, but not added up".into(),
@@ -57,9 +57,9 @@ fn object(members: &[(&str, Option<Member<'_>>)]) -> Result<Arg<'static>, Fault>
     Arg::jsonb(skill_core::jsonb::object(members)?)
 }
 
-/// Argument 0.
-fn run_id_arg(call: &Call) -> Result<i64, RunError> {
-    call.get::<Option<i64>>(0).ok_or(RunError::Missing { what: "run_id" })
+/// The argument `run_id`.
+fn required_id(run_id: Option<i64>) -> Result<i64, RunError> {
+    run_id.ok_or(RunError::Missing { what: "run_id" })
 }
 
 fn parse_status(word: Option<&str>) -> Result<Status, RunError> {
@@ -68,7 +68,7 @@ fn parse_status(word: Option<&str>) -> Result<Status, RunError> {
 
 /// Writes an audit record about a run on behalf of its agent.
 fn audit_run(event_type: &str, record: Arg, agent_id: Option<&str>) -> Result<(), Fault> {
-    audit_run_of(&settings::tenant(), event_type, record, agent_id)
+    audit_run_of(&settings::tenant()?, event_type, record, agent_id)
 }
 
 /// As [`audit_run`], about a run of this tenant.
@@ -92,8 +92,8 @@ fn stuck_after(call: &Call) -> Answer {
 fn stuck_runs() -> Check {
     let count = spi::one::<i64>("SELECT count(*) FROM skill_system.stuck_runs", As::Caller, See::Statement, &[]);
     match count {
-        Some(0) | None => Check::ok("no stuck runs"),
-        Some(count) => Check::warning(
+        0 => Check::ok("no stuck runs"),
+        count => Check::warning(
             format!("{count} unfinished run(s) without an event for longer than skill_system.stuck_after"),
             "SELECT * FROM skill_system.stuck_runs; end them with finish_run().",
         ),

@@ -5,7 +5,7 @@ use skill_core::runs::{RunError, otlp};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, FromRow, Row, Timestamptz, arg, pg_function};
 
-use super::run_id_arg;
+use super::required_id;
 
 /// Bytes of a payload beyond which only what tells what the step was is kept.
 const MAX_PAYLOAD: i64 = 256 << 10;
@@ -37,25 +37,27 @@ fn readable(text: String, levels: u8) -> Value {
     }
 }
 
-fn unix_micros(row: &Row, n: i32) -> Option<i64> {
-    row.get::<Option<Timestamptz>>(n).and_then(Timestamptz::unix_micros)
+/// A time as the export has it, which knows no infinity.
+fn unix_micros(time: Option<Timestamptz>) -> Option<i64> {
+    time.and_then(Timestamptz::unix_micros)
 }
 
 struct RunRow(otlp::Run);
 
-impl FromRow for RunRow {
+impl FromRow<'_> for RunRow {
     fn from_row(row: &Row<'_>) -> Self {
+        let (tenant, id, goal, agent_id, status, error, started_at, ended_at, metrics, policy) = row.read();
         RunRow(otlp::Run {
-            tenant: row.get(1),
-            id: row.get(2),
-            goal: row.get(3),
-            agent_id: row.get(4),
-            status: row.get(5),
-            error: row.get(6),
-            started_at: unix_micros(row, 7).unwrap_or(0),
-            ended_at: unix_micros(row, 8),
-            metrics: lenient_json(row.get(9)),
-            effective_policy: lenient_json(row.get(10)),
+            tenant,
+            id,
+            goal,
+            agent_id,
+            status,
+            error,
+            started_at: unix_micros(started_at).unwrap_or(0),
+            ended_at: unix_micros(ended_at),
+            metrics: lenient_json(metrics),
+            effective_policy: lenient_json(policy),
             events_left_out: 0,
         })
     }
@@ -64,7 +66,7 @@ impl FromRow for RunRow {
 pg_function!(run_otlp);
 /// `run_otlp(run_id)`
 fn run_otlp(call: &Call) -> Answer {
-    let run_id = run_id_arg(call)?;
+    let run_id = required_id(call.arguments())?;
     let RunRow(mut run) = spi::first(
         "SELECT tenant_id, id, goal, agent_id, status::text, error, coalesce(started_at, created_at), ended_at, \
              metrics::text, effective_policy::text \
@@ -80,7 +82,7 @@ fn run_otlp(call: &Call) -> Answer {
         include_str!("otlp_events.sql"),
         &[arg(run_id), arg(MAX_PAYLOAD), arg(otlp::STEP_MEMBERS.to_vec())],
         |row| {
-            let payload = row.get::<String>(5);
+            let (id, ts, level, event_type, payload, dropped_members): (_, _, _, _, String, _) = row.read();
             let members = payload.bytes().filter(|byte| *byte == b',').count();
             let size = EVENT_SIZE + payload.len() + members * MEMBER_SIZE;
             if size > left {
@@ -88,14 +90,8 @@ fn run_otlp(call: &Call) -> Answer {
                 return Ok(());
             }
             left -= size;
-            events.push(otlp::Event {
-                id: row.get(1),
-                ts: unix_micros(row, 2).unwrap_or(run.started_at),
-                level: row.get(3),
-                event_type: row.get(4),
-                payload: lenient_json(payload),
-                dropped_members: row.get(6),
-            });
+            let ts = unix_micros(ts).unwrap_or(run.started_at);
+            events.push(otlp::Event { id, ts, level, event_type, payload: lenient_json(payload), dropped_members });
             Ok(())
         },
     )?;

@@ -51,10 +51,9 @@ pub fn delete_old_runs(batch: &Batch) -> Result<Task, Fault> {
         data["retention_minutes"] = minutes.into();
         audit::append_for(&tenant, "runs.deleted", arg(data), None, Some("system"))?;
     }
-    let mut detail =
-        if more == Some(true) { "more remain: call maintain() again" } else { "nothing older remains" }.to_owned();
+    let mut detail = if more { "more remain: call maintain() again" } else { "nothing older remains" }.to_owned();
     if !for_all {
-        let tenant = settings::tenant();
+        let tenant = settings::tenant()?;
         detail.push_str(&format!("; only for tenant \"{tenant}\": for the others, a superuser calls maintain()"));
     }
     task(count, &detail)

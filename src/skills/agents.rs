@@ -6,7 +6,7 @@ use skill_core::jsonb;
 use skill_core::skills::agents::Agent;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{FromRow, Row, arg};
+use skill_pg::{FromRow, Jsonb, Row, arg};
 
 /// Agents with what their definition and their row in `agents` tell; an agent is active when neither denies it.
 const SELECT: &str = "SELECT coalesce(d.agent_key, a.id)::text, d.root_skill_key::text, d.persona_key::text, d.loaded_skills, \
@@ -19,23 +19,31 @@ const ORDER: &str = ") a ON a.id::text = d.agent_key::text ORDER BY coalesce(d.a
 /// An agent, and whether it is active.
 struct AgentRow(Agent, bool);
 
-impl FromRow for AgentRow {
+impl FromRow<'_> for AgentRow {
     fn from_row(row: &Row<'_>) -> Self {
-        let loaded = row.get::<Option<Vec<Option<&str>>>>(4).unwrap_or_default();
-        let (config_skills, unreadable) = match row.jsonb(5).map(jsonb::strings) {
+        let (key, root_skill_key, persona_key, loaded, config, is_active): (
+            _,
+            _,
+            _,
+            Option<Vec<Option<&str>>>,
+            Option<Jsonb>,
+            _,
+        ) = row.read();
+        let loaded = loaded.unwrap_or_default();
+        let (config_skills, unreadable) = match config.map(|Jsonb(config)| jsonb::strings(config)) {
             None => (Vec::new(), false),
             Some(Ok(skills)) => (skills.into_iter().map(str::to_owned).collect(), false),
             Some(Err((skills, _))) => (skills, true),
         };
         let agent = Agent {
-            key: row.get(1),
-            root_skill_key: row.get(2),
-            persona_key: row.get(3),
+            key,
+            root_skill_key,
+            persona_key,
             unreadable: unreadable || loaded.contains(&None),
             loaded_skills: loaded.into_iter().flatten().map(str::to_owned).collect(),
             config_skills,
         };
-        AgentRow(agent, row.get(6))
+        AgentRow(agent, is_active)
     }
 }
 

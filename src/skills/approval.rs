@@ -15,7 +15,7 @@ use skill_pg::{Answer, Call, Event, Timing, Trigger, Uuid, arg, pg_function, sys
 use super::history::append_audit;
 use super::model::{self, HEAD_JSON, Head, Version};
 use super::requirements::named_version;
-use crate::args::missing;
+use crate::args::given;
 use crate::{audit, locks, settings};
 
 /// The key of this tenant's approvers that signed `message`, as its key id.
@@ -32,14 +32,13 @@ pub fn signer(message: &[u8], signature: &[u8; 64]) -> Option<String> {
 
 /// This tenant has an approver whose key is not revoked.
 pub fn has_approver() -> bool {
-    let found = spi::one::<bool>(
+    spi::one(
         "SELECT EXISTS (SELECT FROM skill_system.skill_approvers \
                         WHERE tenant_id = skill_system.current_tenant() AND revoked_at IS NULL)",
         As::Owner,
         See::OwnWrites,
         &[],
-    );
-    found == Some(true)
+    )
 }
 
 /// The caller may approve: a member of skill_system_reviewer or skill_system_admin, or a superuser.
@@ -97,8 +96,8 @@ fn approval_text(head: &Head, version: &Version, rights: As, see: See) -> Result
     let found = spi::first::<(Uuid, String)>(SQL, rights, see, &[arg(head.id), arg(version.id)]);
     let (review_id, metadata_digest) = found.ok_or_else(|| model::no_version(head, &version.version))?;
     Ok(Approval {
-        log_id: &Uuid::from_bytes(audit::log_id().unwrap_or_default()).to_string(),
-        tenant: &settings::tenant(),
+        log_id: &Uuid::from_bytes(audit::existing_log_id()?).to_string(),
+        tenant: &settings::tenant()?,
         namespace: &head.namespace,
         skill_name: &head.skill_name,
         digest: &version.digest,
@@ -140,7 +139,7 @@ pub fn check(head: &Head, version: &Version, status: Status, signature: Option<&
 pg_function!(skill_approval_text);
 /// `skill_approval_text(skill, version)`
 fn skill_approval_text(call: &Call) -> Answer {
-    let (skill, version) = (call.text(0), call.text(1));
+    let (skill, version) = call.arguments();
     let head = model::find(Reference::parse(skill)?)?;
     let version = named_version(&head, version, As::Caller, See::Statement)?;
     Ok(call.answer(approval_text(&head, &version, As::Caller, See::Statement)?))
@@ -149,8 +148,9 @@ fn skill_approval_text(call: &Call) -> Answer {
 pg_function!(add_skill_approver);
 /// `add_skill_approver(public_key, approver)`
 fn add_skill_approver(call: &Call) -> Answer {
-    let key = logic::public_key(call.text(0).ok_or_else(|| missing("public_key"))?)?;
-    let approver = required("approver", call.text(1), 200)?;
+    let (public_key, approver) = call.arguments();
+    let key = logic::public_key(given(public_key, "public_key")?)?;
+    let approver = required("approver", approver, 200)?;
     let key_id = logic::key_id(&key);
     let added = spi::execute(
         "INSERT INTO skill_system.skill_approvers (key_id, public_key, approver, added_by) VALUES ($1, $2, $3, $4) \
@@ -171,10 +171,10 @@ fn add_skill_approver(call: &Call) -> Answer {
 pg_function!(revoke_skill_approver);
 /// `revoke_skill_approver(key_id)`
 fn revoke_skill_approver(call: &Call) -> Answer {
-    let key_id = call.text(0).ok_or_else(|| missing("key_id"))?;
+    let key_id = given(call.arguments(), "key_id")?;
     let what = format!("approver's key \"{}\"", shorten(key_id));
-    locks::acquire(c"skill_approvers", &[&settings::tenant(), key_id], Mode::Exclusive, &what)?;
-    let revoked = spi::one::<bool>(
+    locks::acquire(c"skill_approvers", &[&settings::tenant()?, key_id], Mode::Exclusive, &what)?;
+    let revoked = spi::first::<bool>(
         "SELECT revoked_at IS NOT NULL FROM skill_system.skill_approvers \
          WHERE tenant_id = skill_system.current_tenant() AND key_id = $1 FOR UPDATE",
         As::Owner,

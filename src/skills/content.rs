@@ -49,7 +49,7 @@ pub fn files(version_id: Uuid, rights: As, see: See) -> Vec<File> {
 
 /// The body of a version; `None` when the version does not exist, or the caller may not see it.
 pub fn find_body(version_id: Uuid, rights: As, see: See) -> Option<String> {
-    spi::one(
+    spi::first(
         "SELECT body FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         rights,
         see,

@@ -12,7 +12,7 @@ use skill_pg::{Answer, Call, Uuid, arg, pg_function};
 
 use super::model::{Head, Version};
 use super::requirements::parse_skill_ref;
-use crate::args::missing;
+use crate::args::given;
 
 /// The relations of a new version.
 pub fn insert_relations(version: &Version, relations: &[Relation]) {
@@ -160,8 +160,8 @@ fn describe(problem: &Problem) -> String {
 /// The closure of the given skills; `None` when none is given.
 fn closure(skills: Option<Vec<Option<&str>>>, stored: &mut StoredSkills) -> Result<Option<Resolution>, Fault> {
     let mut roots = Vec::new();
-    for skill in skills.ok_or_else(|| missing("skills"))? {
-        let (head, version) = parse_skill_ref(skill.ok_or_else(|| missing("an element of skills"))?)?;
+    for skill in given(skills, "skills")? {
+        let (head, version) = parse_skill_ref(given(skill, "an element of skills")?)?;
         let (key, candidate) = root(&head, &version);
         stored.ids.insert(key.clone(), head.id);
         roots.push((key, candidate));
@@ -172,8 +172,9 @@ fn closure(skills: Option<Vec<Option<&str>>>, stored: &mut StoredSkills) -> Resu
 pg_function!(resolve_dependencies);
 /// `resolve_dependencies(VARIADIC skills)`
 fn resolve_dependencies(call: &Call) -> Answer {
+    let skills = call.arguments();
     let mut stored = StoredSkills::default();
-    let resolution = closure(call.text_array(0), &mut stored)?.ok_or_else(|| invalid("no skill is given"))?;
+    let resolution = closure(skills, &mut stored)?.ok_or_else(|| invalid("no skill is given"))?;
     if let Some(first) = resolution.problems.first() {
         let more = match resolution.problems.len() {
             1 => String::new(),
@@ -237,8 +238,9 @@ fn check_all(stored: &mut StoredSkills) -> Vec<Problem> {
 pg_function!(check_dependencies);
 /// `check_dependencies(VARIADIC skills)`
 fn check_dependencies(call: &Call) -> Answer {
+    let skills = call.arguments();
     let mut stored = StoredSkills::default();
-    let problems = match closure(call.text_array(0), &mut stored)? {
+    let problems = match closure(skills, &mut stored)? {
         Some(resolution) => resolution.problems,
         None => check_all(&mut stored),
     };

@@ -19,8 +19,8 @@ pub const UNDECLARED: &str = "the skill declares nothing, so its effects are not
 ///
 /// A skill that declares nothing is denied: unknown effects are not the same as none. One that has no effects declares `[]`
 /// in its manifest.
-pub fn decide(policy_name: &str, effects: Option<&[String]>) -> (Decision, Option<Compiled>) {
-    let compiled = policy::policy(policy_name);
+pub fn decide(policy_name: &str, effects: Option<&[String]>) -> Result<(Decision, Compiled), Fault> {
+    let compiled = policy::policy(policy_name)?;
     let decision = match &*compiled {
         Err(error) => Decision::refused(effects.unwrap_or_default().to_vec(), error.to_string()),
         Ok(policy) => match effects {
@@ -28,7 +28,7 @@ pub fn decide(policy_name: &str, effects: Option<&[String]>) -> (Decision, Optio
             Some(effects) => policy.check(effects.iter().map(String::as_str)),
         },
     };
-    (decision, Some(compiled))
+    Ok((decision, compiled))
 }
 
 /// Raises unless the policy allows the declared effects of the skill `name`.
@@ -45,7 +45,7 @@ pub fn enforce(policy_name: &str, name: &str, effects: Option<&[String]>) -> Res
 pg_function!(check_skill);
 /// `check_skill(policy_name, skill, operation)`: like `check_policy` it answers and does not raise.
 fn check_skill(call: &Call) -> Answer {
-    let (policy_name, skill, operation) = (call.text(0), call.text(1), call.text(2));
+    let (policy_name, skill, operation) = call.arguments();
     let mut effects = None;
     let (decision, compiled) = check(policy_name, skill, operation, &mut effects)
         .unwrap_or_else(|fault| (Decision::refused(effects.unwrap_or_default(), fault.message), None));
@@ -96,6 +96,6 @@ fn check(
     }
     match policy_name {
         None => refuse("the policy name is NULL".into()),
-        Some(name) => Ok(decide(name, effects.as_deref())),
+        Some(name) => decide(name, effects.as_deref()).map(|(decision, compiled)| (decision, Some(compiled))),
     }
 }

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use serde_json::{Value, json};
 use skill_core::Fault;
 use skill_core::skills::Status;
-use skill_pg::error::OrRaise;
 use skill_pg::spi::{self, As, See};
 use skill_pg::xact::End;
 use skill_pg::{arg, sys};
@@ -43,7 +42,7 @@ pub fn record_history(
     change: &Change,
 ) -> Result<(), Fault> {
     let entry = Entry {
-        tenant: settings::tenant(),
+        tenant: settings::tenant()?,
         head: head.clone(),
         action: action.to_owned(),
         version: version.cloned(),
@@ -60,11 +59,12 @@ pub fn record_history(
 }
 
 /// Called at the ends of transactions.
-pub fn at_transaction_end(end: End) {
+pub fn at_transaction_end(end: End) -> Result<(), Fault> {
     match end {
         End::BeforeCommit => {
             for entry in PENDING.take() {
-                NAMESPACES.lock_of(&entry.tenant, &entry.head.namespace).and_then(|()| write(&entry)).or_raise();
+                NAMESPACES.lock_of(&entry.tenant, &entry.head.namespace)?;
+                write(&entry)?;
             }
         }
         End::SubCommitted(mine, parent) => PENDING.with_borrow_mut(|pending| {
@@ -78,12 +78,13 @@ pub fn at_transaction_end(end: End) {
         End::Aborted => drop(PENDING.take()),
         _ => {}
     }
+    Ok(())
 }
 
 fn write(entry: &Entry) -> Result<(), Fault> {
     let Entry { tenant, head, action, version, previous, status, change, .. } = entry;
     let (version, previous, status) = (version.as_ref(), *previous, *status);
-    let revision = spi::one::<i64>(
+    let revision: i64 = spi::one(
         "WITH n AS (UPDATE skill_system.skill_namespaces SET revision = revision + 1 \
                     WHERE tenant_id = $13 AND namespace = $1 RETURNING revision) \
          INSERT INTO skill_system.skill_history (tenant_id, namespace, revision, skill_id, skill_name, action, version_id, \

@@ -1,5 +1,6 @@
 //! Which version of a registered skill a run used, for `log_run()`.
 
+use skill_core::Fault;
 use skill_core::skills::names::Reference;
 use skill_pg::cached::{Cached, Change, announce_change};
 use skill_pg::spi::{self, As, See};
@@ -29,22 +30,22 @@ pub fn notice(change: Change) {
 }
 
 /// The version that is served, or the one that the run's payload claims.
-pub fn linked_version(skill: &str, claimed: Option<&str>) -> Option<LinkedVersion> {
-    let key = (settings::tenant(), skill.to_owned());
-    let served = LINKS.with(|links| links.get_or_load(&key, || look_up(skill)))?;
-    match claimed {
+pub fn linked_version(skill: &str, claimed: Option<&str>) -> Result<Option<LinkedVersion>, Fault> {
+    let key = (settings::tenant()?, skill.to_owned());
+    let Some(served) = LINKS.with(|links| links.get_or_load(&key, || look_up(skill))) else { return Ok(None) };
+    Ok(match claimed {
         Some(claimed) if claimed != served.version => {
-            let version_id = spi::one::<Uuid>(
+            let version_id = spi::first(
                 "SELECT id FROM skill_system.skill_versions \
                  WHERE tenant_id = skill_system.current_tenant() AND skill_id = $1 AND version = $2",
                 As::Owner,
                 See::Latest,
                 &[arg(served.skill_id), arg(claimed)],
-            )?;
-            Some(LinkedVersion { version_id, version: claimed.to_owned(), ..served })
+            );
+            version_id.map(|version_id| LinkedVersion { version_id, version: claimed.to_owned(), ..served })
         }
         _ => Some(served),
-    }
+    })
 }
 
 /// By name, or else by the id of a manifest, unless several skills have that: no link is better than a wrong one. What was

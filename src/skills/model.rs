@@ -32,18 +32,11 @@ impl Head {
                            h.deleted_at IS NOT NULL";
 }
 
-impl FromRow for Head {
+impl FromRow<'_> for Head {
     fn from_row(row: &Row<'_>) -> Self {
-        Head {
-            id: row.get(1),
-            namespace: row.get(2),
-            skill_name: row.get(3),
-            status: read_status(row, 4),
-            current_version_id: row.get(5),
-            current_version: row.get(6),
-            pinned: row.get(7),
-            deleted: row.get(8),
-        }
+        let (id, namespace, skill_name, status, current_version_id, current_version, pinned, deleted) = row.read();
+        let status = known_status(status);
+        Head { id, namespace, skill_name, status, current_version_id, current_version, pinned, deleted }
     }
 }
 
@@ -62,22 +55,16 @@ impl Version {
     const COLUMNS: &str = "v.id, v.version, v.digest, v.content_hash, v.semver, v.status";
 }
 
-impl FromRow for Version {
+impl FromRow<'_> for Version {
     fn from_row(row: &Row<'_>) -> Self {
-        Version {
-            id: row.get(1),
-            version: row.get(2),
-            digest: row.get(3),
-            content_hash: row.get(4),
-            semver: row.get(5),
-            status: read_status(row, 6),
-        }
+        let (id, version, digest, content_hash, semver, status) = row.read();
+        Version { id, version, digest, content_hash, semver, status: known_status(status) }
     }
 }
 
 /// A status that this library does not know is not served.
-fn read_status(row: &Row<'_>, n: i32) -> Status {
-    Status::parse(row.get(n)).unwrap_or(Status::Disabled)
+fn known_status(status: &str) -> Status {
+    Status::parse(status).unwrap_or(Status::Disabled)
 }
 
 /// The answer of functions that change a skill: the composite type `skill_state`.
@@ -130,8 +117,8 @@ impl State {
 /// The namespaces that hold skills, or did, and the history of the skills.
 pub const NAMESPACES: Namespaces = Namespaces {
     table: c"skill_namespaces",
-    exists: "SELECT true FROM skill_system.skill_namespaces \
-             WHERE tenant_id = skill_system.current_tenant() AND namespace = $1",
+    exists: "SELECT EXISTS (SELECT FROM skill_system.skill_namespaces \
+                            WHERE tenant_id = skill_system.current_tenant() AND namespace = $1)",
     lock: "SELECT revision FROM skill_system.skill_namespaces \
            WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND dropped_at IS NULL FOR NO KEY UPDATE",
     insert: "INSERT INTO skill_system.skill_namespaces (namespace) \
@@ -149,13 +136,15 @@ pub const NAMESPACES: Namespaces = Namespaces {
 
 /// Signatures of SkillStore's bodies approve in this namespace.
 pub fn accepts_store_signatures(namespace: &str) -> bool {
-    spi::one::<bool>(
+    let accepts = spi::first::<bool>(
         "SELECT accepts_store_signatures FROM skill_system.skill_namespaces \
          WHERE tenant_id = skill_system.current_tenant() AND namespace = $1",
         As::Owner,
         See::OwnWrites,
         &[arg(namespace)],
-    ) == Some(true)
+    );
+    // One that does not exist yet accepts none.
+    accepts.unwrap_or(false)
 }
 
 const FIND: &str = concatcp!(
@@ -245,7 +234,10 @@ pub fn version_by_semver(head: &Head, semver: &str, rights: As, see: See) -> Opt
 
 /// A version by its 12 digits, or the newest.
 pub fn version(head: &Head, version: Option<&str>, rights: As, see: See) -> Result<Version, Fault> {
-    find_version(head, version, rights, see).ok_or_else(|| no_version(head, version.unwrap_or_default()))
+    find_version(head, version, rights, see).ok_or_else(|| match version {
+        Some(version) => no_version(head, version),
+        None => Fault::new(Code::VersionNotFound, format!("skill \"{}\" has no versions", head.skill_name)),
+    })
 }
 
 /// The skill has no such version.
@@ -271,28 +263,27 @@ pub fn head_metadata(head: &Head) -> SkillMetadata {
         HEAD_JSON,
         "::text FROM skill_system.skill_heads WHERE tenant_id = skill_system.current_tenant() AND id = $1"
     );
-    SkillMetadata::from_json(&spi::one::<Value>(SQL, As::Owner, See::OwnWrites, &[arg(head.id)]).unwrap_or_default())
+    SkillMetadata::from_json(&spi::one::<Value>(SQL, As::Owner, See::OwnWrites, &[arg(head.id)]))
 }
 
-/// A version brings this metadata.
-pub fn brings(version: &Version, metadata: &Value) -> bool {
-    spi::one::<bool>(
+/// The metadata of a version is this.
+pub fn has_metadata(version: &Version, metadata: &Value) -> bool {
+    spi::one(
         "SELECT about = $2 FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
         See::OwnWrites,
         &[arg(version.id), arg(metadata)],
-    ) == Some(true)
+    )
 }
 
-/// The metadata that a version brings, as JSON.
+/// The metadata of a version, as JSON.
 pub fn version_metadata(version: &Version) -> Value {
-    spi::one::<Value>(
+    spi::one(
         "SELECT about::text FROM skill_system.skill_versions WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
         See::OwnWrites,
         &[arg(version.id)],
     )
-    .unwrap_or_default()
 }
 
 /// The `effects` column. An effect that is NULL becomes one that no policy allows.

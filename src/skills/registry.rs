@@ -136,8 +136,9 @@ impl Plan {
     /// signatures by a signature.
     fn check_metadata(&self, metadata: &Value, change: &Change) -> Result<(), Fault> {
         let name = || format!("the metadata of version {}", self.version.version);
-        let same =
-            || model::brings(&self.version, metadata) || self.is_current() && metadata_matches(&self.head, metadata);
+        let same = || {
+            model::has_metadata(&self.version, metadata) || self.is_current() && metadata_matches(&self.head, metadata)
+        };
         if self.is_new_version {
             return Ok(());
         }
@@ -295,7 +296,7 @@ fn metadata_matches(head: &Head, metadata: &Value) -> bool {
         " = $2 || coalesce(defined, '{}') FROM skill_system.skill_heads \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1"
     );
-    spi::one::<bool>(SQL, As::Owner, See::OwnWrites, &[arg(head.id), arg(metadata)]) == Some(true)
+    spi::one(SQL, As::Owner, See::OwnWrites, &[arg(head.id), arg(metadata)])
 }
 
 /// Makes a version the one that is served, with this metadata.

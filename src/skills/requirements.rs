@@ -17,15 +17,10 @@ impl CandidateRow {
     const COLUMNS: &str = "id, version, semver, revision, id = $2";
 }
 
-impl FromRow for CandidateRow {
+impl FromRow<'_> for CandidateRow {
     fn from_row(row: &Row<'_>) -> Self {
-        CandidateRow(Candidate {
-            id: *row.get::<Uuid>(1).as_bytes(),
-            version: row.get(2),
-            semver: row.text(3).and_then(semantic),
-            revision: row.get(4),
-            served: row.get(5),
-        })
+        let (id, version, semver, revision, served): (Uuid, _, Option<&str>, _, _) = row.read();
+        CandidateRow(Candidate { id: *id.as_bytes(), version, semver: semver.and_then(semantic), revision, served })
     }
 }
 

@@ -4,17 +4,18 @@ use serde_json::{Map, Value};
 use skill_core::input::invalid;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, Once, See};
-use skill_pg::{Answer, Call, Oid, arg, pg_function, sys};
+use skill_pg::{Answer, Call, Jsonb, Oid, arg, pg_function, sys};
 
-use crate::args::{json, missing};
+use crate::args::{given, json};
 use crate::module;
 
 pg_function!(delete_rows);
 /// `delete_rows(table_name, key)` → how many.
 fn delete_rows(call: &Call) -> Answer {
+    let (table, condition): (Option<Oid>, Option<Jsonb>) = call.arguments();
     sys::prevent_if_read_only(c"delete_rows()");
-    let table: Oid = call.get::<Option<_>>(0).ok_or_else(|| missing("table_name"))?;
-    let key = json(call, 1, "key")?.ok_or_else(|| missing("key"))?;
+    let table = given(table, "table_name")?;
+    let key = given(json(condition, "key")?, "key")?;
     let key: &Map<String, Value> = key.as_object().filter(|key| !key.is_empty()).ok_or_else(|| {
         invalid("key must be an object with at least one column").hint("For example '{\"name\": \"dev\"}'.")
     })?;
@@ -24,15 +25,16 @@ fn delete_rows(call: &Call) -> Answer {
         return Err(Fault::new(Code::InvalidParameterValue, "not a table whose rows administrators delete")
             .hint(format!("They are {}.", tables.join(", "))));
     };
-    const COLUMN: &str = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1 AND attname = $2 AND attnum > 0 AND NOT attisdropped)";
+    const COLUMN: &str = "SELECT EXISTS (SELECT FROM pg_attribute \
+         WHERE attrelid = $1 AND attname = $2 AND attnum > 0 AND NOT attisdropped)";
     for column in key.keys() {
-        if spi::one(COLUMN, As::Caller, See::Latest, &[arg(table), arg(column.as_str())]) != Some(true) {
+        if !spi::one::<bool>(COLUMN, As::Caller, See::Latest, &[arg(table), arg(column.as_str())]) {
             return Err(Fault::new(Code::UndefinedObject, format!("column \"{column}\" of {name} does not exist")));
         }
     }
     let sql = format!(
         "DELETE FROM skill_system.{name} t WHERE t.tenant_id = skill_system.current_tenant() AND to_jsonb(t) @> $1"
     );
-    let deleted = spi::execute(Once(&sql), As::Owner, See::OwnWrites, &[call.arg(1)]);
+    let deleted = spi::execute(Once(&sql), As::Owner, See::OwnWrites, &[arg(condition)]);
     Ok(call.answer(deleted as i64))
 }

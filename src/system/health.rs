@@ -22,7 +22,7 @@ fn health(call: &Call) -> Answer {
 }
 
 fn read_text(sql: &'static str) -> Option<String> {
-    spi::one::<String>(sql, As::Caller, See::Statement, &[])
+    spi::one(sql, As::Caller, See::Statement, &[])
 }
 
 pub fn dump_marking() -> Check {

@@ -13,18 +13,20 @@ use crate::module::{self, Batch, Task};
 pg_function!(maintain);
 /// `maintain(max_rows)`
 fn maintain(call: &Call) -> Answer {
+    let max_rows: Option<i32> = call.arguments();
     sys::prevent_if_read_only(c"maintain()");
     lock::prevent_in_transaction_block("maintain()");
-    let rows = call
-        .get::<Option<i32>>(0)
+    let rows = max_rows
         .filter(|size| (1..=1_000_000).contains(size))
         .ok_or_else(|| Fault::new(Code::InvalidParameterValue, "max_rows must be between 1 and 1000000"))?;
     // Two at once would create the same partition twice.
     if !locks::try_acquire(c"audit_state", &["maintain"], Duration::ZERO, "maintain()") {
-        let holder = locks::holder(c"audit_state", &["maintain"]).unwrap_or_default();
-        return Err(Fault::new(Code::LockNotAvailable, "another session is running maintain()")
-            .detail(format!("It is {holder}."))
-            .hint("Try again when it has ended."));
+        let fault = Fault::new(Code::LockNotAvailable, "another session is running maintain()")
+            .hint("Try again when it has ended.");
+        return Err(match locks::holder(c"audit_state", &["maintain"]) {
+            Some(holder) => fault.detail(format!("It is {holder}.")),
+            None => fault,
+        });
     }
     let batch = Batch { rows };
     let mut result = call.row_set();

@@ -23,7 +23,7 @@ pub const MODULE: Module = Module {
 
 pg_function!(current_tenant);
 fn current_tenant(call: &Call) -> Answer {
-    Ok(call.answer(settings::tenant()))
+    Ok(call.answer(settings::tenant()?))
 }
 
 pg_function!(uuid_v7);

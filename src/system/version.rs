@@ -18,7 +18,7 @@ fn pgrx_version() -> &'static str {
 
 fn catalogue_version() -> String {
     const SQL: &str = "SELECT extversion FROM pg_extension WHERE extname = 'skill_system'";
-    spi::one::<String>(SQL, As::Caller, See::Statement, &[]).unwrap_or_default()
+    spi::one(SQL, As::Caller, See::Statement, &[])
 }
 
 /// What to do when library and catalogue differ; `None` when they do not.
@@ -35,7 +35,7 @@ pg_function!(version_info);
 fn version_info(call: &Call) -> Answer {
     let catalogue = catalogue_version();
     let advice = version_advice(&catalogue).unwrap_or_else(|| "nothing to do".to_owned());
-    let server = spi::one::<String>("SELECT current_setting('server_version')", As::Caller, See::Statement, &[]);
+    let server: String = spi::one("SELECT current_setting('server_version')", As::Caller, See::Statement, &[]);
     let mut rows = call.row_set();
     rows.push(&[arg(LIBRARY), arg(catalogue), arg(server), arg(pgrx_version()), arg(advice)]);
     Ok(rows.finish())

@@ -24,7 +24,7 @@ pub struct Namespaces {
     pub table: &'static CStr,
     /// Locks namespace $1 against other changes.
     pub lock: &'static str,
-    /// Namespace $1 exists.
+    /// Whether namespace $1 exists.
     pub exists: &'static str,
     /// Adds namespace $1, unless it exists or $2 of them do. It goes on where one of this name ended.
     pub insert: &'static str,
@@ -42,7 +42,7 @@ fn too_many() -> Fault {
 impl Namespaces {
     /// Every change holds this lock to the end of the transaction, so revisions count in the order of commits.
     pub fn lock(&self, namespace: &str) -> Result<(), Fault> {
-        self.lock_of(&settings::tenant(), namespace)?;
+        self.lock_of(&settings::tenant()?, namespace)?;
         // Twice, because another session may remove what this one has just waited for.
         for _ in 0..2 {
             if self.lock_existing(namespace) {
@@ -68,8 +68,8 @@ impl Namespaces {
     /// registered. Its revisions are counted when the transaction commits.
     pub fn lock_registrations(&self, namespace: &str) -> Result<(), Fault> {
         let what = format!("the namespace \"{}\"", shorten(namespace));
-        locks::acquire(self.table, &[&settings::tenant(), namespace, "registrations"], Mode::Exclusive, &what)?;
-        let exists = || spi::one::<bool>(self.exists, As::Owner, See::OwnWrites, &[arg(namespace)]) == Some(true);
+        locks::acquire(self.table, &[&settings::tenant()?, namespace, "registrations"], Mode::Exclusive, &what)?;
+        let exists = || spi::one::<bool>(self.exists, As::Owner, See::OwnWrites, &[arg(namespace)]);
         if exists() {
             return Ok(());
         }

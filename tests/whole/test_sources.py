@@ -91,6 +91,33 @@ def test_modules_handle_no_raw_values():
     assert found == []
 
 
+def test_modules_return_faults():
+    """Only the boundary raises: what is called by the server goes through it."""
+    found = [
+        f"{name(path)}: {word}"
+        for path in sources()
+        if in_root_package(path)
+        for word in re.findall(r"\b(?:or_)?raise\b|\bpanic!|\bunreachable!|\btodo!|\.unwrap\(\)|\.expect\(", code(path))
+    ]
+    assert found == []
+
+
+def test_arguments_are_read_once_and_first():
+    found, bodies = [], 0
+    for path in filter(in_root_package, sources()):
+        exported = set(re.findall(r"pg_function!\((\w+)", code(path)))
+        for function, body in functions(path):
+            if function in exported:
+                bodies += 1
+                reads = [match.start() for match in re.finditer(r"\bcall\s*\.arguments\b", body)]
+                # Constants are no statements.
+                first = re.sub(r"const \w+: [^;]*;", lambda match: " " * len(match[0]), body).find(";")
+                if len(reads) > 1 or reads and 0 <= first < reads[0]:
+                    found.append(f"{name(path)}: {function}")
+    assert bodies > 100
+    assert found == []
+
+
 def test_the_boundary_knows_no_module():
     # To the server, a policy is one of row security.
     words = re.compile(rf"\b(?!policy\b)(?:{'|'.join(set(modules()) - {'system'})})(?:_\w+)?\b")
@@ -108,8 +135,20 @@ def test_files_have_at_most_600_lines():
     assert [f"{path}: {lines} lines" for path, lines in lengths.items() if lines > 600] == []
 
 
+def test_lines_have_at_most_140_characters():
+    """rustfmt leaves strings as they are, and with them SQL."""
+    found = [
+        f"{name(path)}:{number}"
+        for path, text in sources().items()
+        if in_root_package(path) or path.is_relative_to(CRATES["skill_pg"])
+        for number, line in enumerate(text.splitlines(), 1)
+        if len(line) > 140
+    ]
+    assert found == []
+
+
 def functions(path):
-    """Name and number of lines of each function: to the brace that closes it."""
+    """Name and text of each function, from its name to the brace that closes it."""
     text = code(path)
     for match in re.finditer(r"^[ \t]*(?:[\w()\" ]+ )?fn (\w+)", text, re.M):
         # The semicolon of an array's type is not the end of a declaration.
@@ -122,15 +161,15 @@ def functions(path):
             if depth == 0:
                 end = body.start() + brace.start()
                 break
-        yield match[1], text.count("\n", match.start(), end) + 1
+        yield match[1], text[match.start() : end]
 
 
 def test_functions_have_at_most_80_lines():
     found = [
-        f"{name(path)}: {function} has {lines} lines"
+        f"{name(path)}: {function} has {body.count(chr(10)) + 1} lines"
         for path in sources()
-        for function, lines in functions(path)
-        if lines > 80
+        for function, body in functions(path)
+        if body.count("\n") >= 80
     ]
     assert found == []
 

@@ -12,7 +12,7 @@ use skill_core::{Code, Fault};
 
 use super::datum::{Layout, is_text};
 use super::error::c_string;
-use super::value::{Date, FromSql, Interval, JsonText, Jsonb, Timestamptz, Uuid};
+use super::value::{Date, Field, FromSql, Interval, JsonText, Jsonb, Timestamptz, Uuid};
 
 /// A value for the server, with its type: a parameter of a statement, a column of a row, an answer.
 #[derive(Debug, Clone)]
@@ -110,6 +110,24 @@ impl<'a> Arg<'a> {
     pub(crate) fn fits(&self, oid: Oid) -> bool {
         // SAFETY: a catalogue look-up inside a transaction.
         same_kind(self.oid, oid) || same_kind(self.oid, unsafe { pg_sys::getBaseType(oid) })
+    }
+}
+
+/// Any value with its type, to be passed on.
+impl<'a> Field<'a> for Arg<'a> {
+    const NAME: &'static str = "any type";
+
+    fn accepts(_: Oid) -> bool {
+        true
+    }
+
+    fn null(oid: Oid) -> Option<Self> {
+        Some(Arg::null(oid))
+    }
+
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, _: pg_sys::MemoryContext) -> Result<Self, String> {
+        // SAFETY: the caller's.
+        Ok(unsafe { Arg::from_datum(Some(datum), oid) })
     }
 }
 

@@ -9,7 +9,10 @@ use pgrx::bgworkers::BackgroundWorkerBuilder;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_sys};
 
-use super::{error, sys};
+use skill_core::Fault;
+
+use super::error::{self, OrRaise};
+use super::sys;
 
 /// The server's own signal handlers, which need addresses that pgrx's wrappers do not have.
 mod handler {
@@ -176,7 +179,7 @@ pub fn log(message: String, hint: Option<&str>) {
 }
 
 /// Runs `body` in a transaction, which is committed, or rolled back on an error.
-pub fn transaction<T>(activity: &CStr, body: impl FnOnce() -> T) -> Result<T, Caught> {
+pub fn transaction<T>(activity: &CStr, body: impl FnOnce() -> Result<T, Fault>) -> Result<T, Caught> {
     // SAFETY: the main loop of every worker of the server's; outside of a transaction.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
@@ -184,7 +187,7 @@ pub fn transaction<T>(activity: &CStr, body: impl FnOnce() -> T) -> Result<T, Ca
         let result = PgTryBuilder::new(AssertUnwindSafe(|| {
             pg_sys::StartTransactionCommand();
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-            let result = body();
+            let result = body().or_raise();
             pg_sys::PopActiveSnapshot();
             pg_sys::CommitTransactionCommand();
             Ok(result)

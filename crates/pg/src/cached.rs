@@ -55,6 +55,7 @@ pub(crate) fn register() {
         if !matches!(end, End::SubCommitted(..) | End::SubAborted(_)) {
             call_listeners(Change::TransactionEnd);
         }
+        Ok(())
     });
 }
 

@@ -13,11 +13,11 @@ use skill_core::{Code, Fault};
 
 use super::arg::{Arg, ToSql};
 use super::bounds;
-use super::datum::{in_memory, raw_size, type_name};
+use super::datum::{in_memory, type_name};
 use super::error::{self, current_function, raise};
 use super::memory;
 use super::sys;
-use super::value::{Field, Jsonb, Place, read};
+use super::value::{Field, Place, read};
 
 /// Exports the function `$name(call: &Call) -> Answer` to SQL as the symbol `skill_$name`. Arguments that are out of bounds
 /// are refused before anything of them is copied, unless they are `of any size`.
@@ -309,43 +309,15 @@ impl Call {
         Ok(())
     }
 
-    /// Argument `n`, counted from 0. Raises XX001 when it is declared with another type, or is NULL and `T` is not an `Option`.
-    pub fn get<'c, T: Field<'c>>(&'c self, n: usize) -> T {
+    /// How many arguments are declared.
+    pub(crate) fn argument_count(&self) -> usize {
+        self.signature().arguments.len()
+    }
+
+    /// Argument `n`, counted from 0.
+    pub(crate) fn argument<'c, T: Field<'c>>(&'c self, n: usize) -> T {
         // SAFETY: declared with this type; arguments and memory live as long as the call.
         unsafe { read(self.datum(n), self.declared(n), self.memory, Place::Argument(n)) }
-    }
-
-    /// A text argument.
-    pub fn text(&self, n: usize) -> Option<&str> {
-        self.get(n)
-    }
-
-    /// A bytea argument.
-    pub fn bytes(&self, n: usize) -> Option<&[u8]> {
-        self.get(n)
-    }
-
-    /// The bytes of a jsonb argument behind its header.
-    pub fn jsonb(&self, n: usize) -> Option<&[u8]> {
-        self.get::<Option<Jsonb>>(n).map(|jsonb| jsonb.0)
-    }
-
-    /// Bytes of an argument behind its header, before it is read; `None` for NULL, and for what has no header.
-    pub fn size(&self, n: usize) -> Option<usize> {
-        let datum = self.datum(n)?;
-        // SAFETY: an argument that is not NULL, of its declared type.
-        unsafe { (pg_sys::get_typlen(self.declared(n)) == -1).then(|| raw_size(datum)) }
-    }
-
-    /// The elements of a text[] argument.
-    pub fn text_array(&self, n: usize) -> Option<Vec<Option<&str>>> {
-        self.get(n)
-    }
-
-    /// Argument `n` with its declared type, to be passed on to a statement.
-    pub fn arg(&self, n: usize) -> Arg<'_> {
-        // SAFETY: declared with this type; arguments live as long as the call.
-        unsafe { Arg::from_datum(self.datum(n), self.declared(n)) }
     }
 
     /// Name of the function in the catalogue.

@@ -40,9 +40,27 @@ pub fn c_string(text: &str) -> CString {
     CString::new(&text[..end]).unwrap_or_default()
 }
 
-/// Raises the fault as an ERROR, where no `Result` can be returned. Not for faults of class `SK`: pgrx's guard knows only
+/// Exports the function `$body() -> Result<(), Fault>` as the one that the server calls when it loads the library.
+#[macro_export]
+macro_rules! pg_init {
+    ($body:path) => {
+        #[allow(missing_docs)]
+        #[$crate::pgrx::pg_guard]
+        pub extern "C-unwind" fn _PG_init() {
+            $crate::error::init($body);
+        }
+    };
+}
+
+/// For the macro.
+#[doc(hidden)]
+pub fn init(body: fn() -> Result<(), Fault>) {
+    body().or_raise();
+}
+
+/// Raises the fault as an ERROR, where the server takes no `Result`. Not for faults of class `SK`: pgrx's guard knows only
 /// the server's own SQLSTATEs.
-pub fn raise(fault: Fault) -> ! {
+pub(crate) fn raise(fault: Fault) -> ! {
     report(fault, PgLogLevel::ERROR);
     unreachable!("an ERROR does not return")
 }
@@ -168,7 +186,7 @@ fn error_data(fault: Fault) -> NonNull<pg_sys::ErrorData> {
 }
 
 /// `raise` for results.
-pub trait OrRaise<T> {
+pub(crate) trait OrRaise<T> {
     /// The value, or the fault as an ERROR.
     fn or_raise(self) -> T;
 }

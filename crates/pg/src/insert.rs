@@ -9,6 +9,7 @@ use std::thread::LocalKey;
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
+use skill_core::Fault;
 
 use super::arg::Arg;
 use super::cached::{self, Change};
@@ -180,7 +181,7 @@ pub(crate) fn register() {
     cached::listen(&[notice]);
 }
 
-fn at_transaction_end(end: End) {
+fn at_transaction_end(end: End) -> Result<(), Fault> {
     match end {
         End::BeforeCommit | End::BeforePrepare => {
             OPEN.take().iter().filter_map(|inserter| inserter.take()).for_each(Open::close);
@@ -188,6 +189,7 @@ fn at_transaction_end(end: End) {
         End::Aborted | End::ParallelAborted => OPEN.take().iter().for_each(|inserter| inserter.set(None)),
         _ => {}
     }
+    Ok(())
 }
 
 /// Runs `body` with the resources it takes or gives back booked on the transaction.

@@ -8,6 +8,7 @@
 compile_error!("errors of the server are unwound through Rust frames: build with panic = \"unwind\"");
 
 mod arg;
+mod arguments;
 pub mod background;
 mod bounds;
 pub mod cached;
@@ -37,11 +38,12 @@ mod value;
 pub mod xact;
 
 pub use arg::{Arg, ToSql, arg};
+pub use arguments::{And, FromArguments};
 pub use call::{Answer, Call, Returned, RowSet};
 pub use pgrx::pg_sys::Oid;
 pub use row::{FromRow, Row};
 pub use trigger::{Event, EventTrigger, Timing, Trigger};
-pub use value::{Date, EnumLabel, Field, FromSql, Interval, JsonText, Jsonb, NonNull, Timestamptz, Uuid};
+pub use value::{Date, EnumLabel, Field, FromSql, Interval, Json, JsonText, Jsonb, Timestamptz, UnreadJsonb, Uuid};
 
 // For the macros.
 #[doc(hidden)]

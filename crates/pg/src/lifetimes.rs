@@ -48,7 +48,7 @@
 //! # use skill_pg::{Arg, arg, spi};
 //! let mut kept = Vec::<Arg>::new();
 //! spi::stream("SELECT 'a'", &[], |row| {
-//!     kept.push(row.arg(1));
+//!     kept.push(row.get(1));
 //!     Ok(())
 //! });
 //! ```
@@ -89,14 +89,14 @@
 //! # use skill_pg::{Answer, Call};
 //! # use std::cell::RefCell;
 //! fn body(call: &Call) -> Answer {
-//!     call.with_statement_state(|| call.text(0).map(str::to_owned), |state| ());
+//!     call.with_statement_state(|| call.arguments::<String>(), |state| ());
 //!     Ok(call.void())
 //! }
 //! ```
 //! ```compile_fail
 //! # use skill_pg::{Answer, Call};
 //! fn body(call: &Call) -> Answer {
-//!     call.with_statement_state(|| call.text(0), |state| ());
+//!     call.with_statement_state(|| call.arguments::<&str>(), |state| ());
 //!     Ok(call.void())
 //! }
 //! ```

@@ -18,7 +18,6 @@ use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys
 use skill_core::Fault;
 
 use super::background::{self, Argument};
-use super::error::OrRaise;
 use super::sys;
 
 /// What the workers are, given by the module that registers them.
@@ -292,7 +291,7 @@ fn databases(kind: &Kind) -> Option<Vec<(pg_sys::Oid, String)>> {
             pg_sys::systable_endscan(scan);
             pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
         }
-        found
+        Ok(found)
     });
     found.map_err(|error| error.log(kind.launcher.0)).ok()
 }
@@ -407,7 +406,7 @@ pub fn run(argument: Argument) {
     loop {
         let started = Instant::now();
         let interval = (kind.interval)();
-        let step = background::transaction(kind.activity, || sys::hold_extension().then(|| (kind.step)().or_raise()));
+        let step = background::transaction(kind.activity, || sys::hold_extension().then(kind.step).transpose());
         let pause = match step {
             Ok(None) => {
                 if forget(database) {
@@ -489,7 +488,7 @@ fn forget(database: pg_sys::Oid) -> bool {
     }
     // From here on a session with work asks again, and whatever was committed before is seen below.
     REMOVED.get().fetch_add(1, Ordering::SeqCst);
-    if !matches!(background::transaction(c"looking for the extension", sys::hold_extension), Ok(false)) {
+    if !matches!(background::transaction(c"looking for the extension", || Ok(sys::hold_extension())), Ok(false)) {
         return false;
     }
     let mut table = TABLE.exclusive();

@@ -6,10 +6,10 @@ use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
 use super::arg::Arg;
-use super::datum::{in_memory, raw_size};
+use super::datum::in_memory;
 use super::error::{current_function, raise};
 use super::sys;
-use super::value::{Field, Jsonb, Place, read};
+use super::value::{Field, Place, read};
 
 /// One row of a result; lives as long as the result.
 pub struct Row<'r> {
@@ -66,66 +66,58 @@ impl Row<'_> {
         unsafe { read(datum, oid, self.memory, Place::Column(n)) }
     }
 
-    /// Column `n`, a text.
-    pub fn text(&self, n: i32) -> Option<&str> {
-        self.get(n)
-    }
-
-    /// Column `n`, a bytea.
-    pub fn bytes(&self, n: i32) -> Option<&[u8]> {
-        self.get(n)
-    }
-
-    /// The bytes of column `n`, a jsonb, behind its header.
-    pub fn jsonb(&self, n: i32) -> Option<&[u8]> {
-        self.get::<Option<Jsonb>>(n).map(|jsonb| jsonb.0)
-    }
-
-    /// Bytes of column `n` behind its header, before it is read; `None` for NULL. For types with a header only.
-    pub fn size(&self, n: i32) -> Option<usize> {
-        let (datum, oid) = self.column(n);
-        // SAFETY: a catalogue look-up, and a value of the column's type.
-        unsafe { datum.filter(|_| pg_sys::get_typlen(oid) == -1).map(|datum| raw_size(datum)) }
-    }
-
-    /// Column `n` with its type, to be passed on.
-    pub fn arg(&self, n: i32) -> Arg<'_> {
-        let (datum, oid) = self.column(n);
-        // SAFETY: the type is that of the column; the tuple lives as long as the row.
-        unsafe { Arg::from_datum(datum, oid) }
+    /// The first columns as `T` has them; raises as [`Row::get`] does.
+    pub fn read<'s, T: FromRow<'s>>(&'s self) -> T {
+        T::from_row(self)
     }
 
     /// Columns 1 to `count`, to be passed on.
     pub fn args(&self, count: i32) -> Vec<Arg<'_>> {
-        (1..=count).map(|n| self.arg(n)).collect()
+        (1..=count).map(|n| self.get(n)).collect()
     }
 }
 
-/// What is read from one row and keeps nothing of it.
-pub trait FromRow: Sized {
+/// What is read from a row: a value, a tuple, or a struct of [`columns!`](crate::columns). It may borrow from the row.
+pub trait FromRow<'r>: Sized {
     /// Reads the row.
-    fn from_row(row: &Row<'_>) -> Self;
+    fn from_row(row: &'r Row<'_>) -> Self;
+}
+
+/// The first column.
+impl<'r, T: Field<'r>> FromRow<'r> for T {
+    fn from_row(row: &'r Row<'_>) -> Self {
+        row.get(1)
+    }
 }
 
 macro_rules! tuples {
-    ($($($name:ident $n:literal)+;)*) => {$(
-        impl<$($name: for<'r> Field<'r>),+> FromRow for ($($name,)+) {
-            fn from_row(row: &Row<'_>) -> Self {
-                ($(row.get::<$name>($n),)+)
+    ($($($name:ident)+;)*) => {$(
+        impl<'r, $($name: Field<'r>),+> FromRow<'r> for ($($name,)+) {
+            fn from_row(row: &'r Row<'_>) -> Self {
+                let mut n = 0;
+                let mut next = || { n += 1; n };
+                ($(row.get::<$name>(next()),)+)
             }
         }
     )*};
 }
 
 tuples! {
-    A 1;
-    A 1 B 2;
-    A 1 B 2 C 3;
-    A 1 B 2 C 3 D 4;
-    A 1 B 2 C 3 D 4 E 5;
-    A 1 B 2 C 3 D 4 E 5 F 6;
-    A 1 B 2 C 3 D 4 E 5 F 6 G 7;
-    A 1 B 2 C 3 D 4 E 5 F 6 G 7 H 8;
+    A B;
+    A B C;
+    A B C D;
+    A B C D E;
+    A B C D E F;
+    A B C D E F G;
+    A B C D E F G H;
+    A B C D E F G H I;
+    A B C D E F G H I J;
+    A B C D E F G H I J K;
+    A B C D E F G H I J K L;
+    A B C D E F G H I J K L M;
+    A B C D E F G H I J K L M N;
+    A B C D E F G H I J K L M N O;
+    A B C D E F G H I J K L M N O P;
 }
 
 /// A struct with the columns that it is read from: `COLUMNS` is the list for SELECT, in the order of the fields.
@@ -154,7 +146,7 @@ macro_rules! columns {
             };
         }
 
-        impl $crate::FromRow for $name {
+        impl $crate::FromRow<'_> for $name {
             fn from_row(row: &$crate::Row<'_>) -> Self {
                 let mut n = 0;
                 let mut next = || { n += 1; n };

@@ -102,7 +102,7 @@ impl ChangeWriter {
             let is_key = |column: &&Captured| {
                 let number = column.position as i32 + 1;
                 pg_sys::bms_is_member(number - pg_sys::FirstLowInvalidHeapAttributeNumber, attributes)
-                    || numbers.iter().any(|(key,)| i32::from(*key) == number)
+                    || numbers.iter().any(|key| i32::from(*key) == number)
             };
             let columns: Vec<_> = all.iter().filter(|column| includes(column.name.as_bytes())).cloned().collect();
             let key: Vec<_> = all.iter().filter(is_key).cloned().collect();
@@ -199,7 +199,7 @@ impl ChangeWriter {
 }
 
 /// Numbers of the columns of a primary key that is deferrable, which the server's list of key columns leaves out.
-fn deferrable_key(relation: pg_sys::Oid) -> Vec<(i16,)> {
+fn deferrable_key(relation: pg_sys::Oid) -> Vec<i16> {
     const SQL: &str = "SELECT k FROM pg_index, unnest(indkey::int2[]) k WHERE indrelid = $1 AND indisprimary";
     spi::collect(SQL, As::Caller, See::Statement, &[arg(relation)])
 }

@@ -15,7 +15,7 @@ use skill_core::{Code, Fault};
 use super::arg::Arg;
 use super::row::{FromRow, Row};
 use super::sys;
-use super::value::FromSql;
+use super::value::missing_row;
 
 /// Whose rights a statement has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,19 +144,19 @@ pub fn each(
     })
 }
 
-/// The first row.
-pub fn first<T: FromRow>(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> Option<T> {
+/// The first row, if there is one. Raises XX001, as all of these do, for a column that is NULL and not read as an `Option`.
+pub fn first<T: for<'r> FromRow<'r>>(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> Option<T> {
     run(sql, rights, see, args, |rows| (rows.len() > 0).then(|| T::from_row(&rows.row(0))))
 }
 
 /// All rows.
-pub fn collect<T: FromRow>(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> Vec<T> {
+pub fn collect<T: for<'r> FromRow<'r>>(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> Vec<T> {
     run(sql, rights, see, args, |rows| (0..rows.len()).map(|n| T::from_row(&rows.row(n))).collect())
 }
 
-/// The first column of the first row; `None` without a row, or with NULL in it.
-pub fn one<T: for<'r> FromSql<'r>>(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> Option<T> {
-    run(sql, rights, see, args, |rows| if rows.len() > 0 { rows.row(0).get(1) } else { None })
+/// The first row of a query that always returns one. Raises XX001 when there is none.
+pub fn one<T: for<'r> FromRow<'r>>(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> T {
+    first(sql, rights, see, args).unwrap_or_else(|| missing_row())
 }
 
 /// All rows at once, for what needs them in another order.

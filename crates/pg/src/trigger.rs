@@ -360,13 +360,6 @@ impl<'c> Trigger<'c> {
         self.value(self.new_row(), name)
     }
 
-    /// Column `name` of the new row with its type, to be passed on.
-    pub fn new_arg(&self, name: &CStr) -> Arg<'_> {
-        let (datum, oid) = self.datum(self.new_row(), name);
-        // SAFETY: the type is that of the column; the row lives as long as the call.
-        unsafe { Arg::from_datum(datum, oid) }
-    }
-
     fn value<'t, T: Field<'t>>(&'t self, tuple: pg_sys::HeapTuple, name: &CStr) -> T {
         let (datum, oid) = self.datum(tuple, name);
         // SAFETY: the type is that of the column; the row and the memory live as long as the call.

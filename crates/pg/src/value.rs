@@ -1,10 +1,12 @@
 //! Values from the server: which Rust type reads which type of the server.
 
 use std::ffi::CStr;
+use std::marker::PhantomData;
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 
+use serde::de::DeserializeOwned;
 use skill_core::{Code, Fault};
 
 use super::datum::{Layout, in_memory, is_text, raw_size, type_name, varlena_bytes};
@@ -80,12 +82,12 @@ pub trait FromSql<'a>: Sized {
     /// Datums of this type can be read.
     fn accepts(oid: Oid) -> bool;
 
-    /// Reads a datum.
+    /// Reads a datum, or says what is wrong with it, as in "column x ...".
     ///
     /// # Safety
     /// `datum` is not NULL, is of type `oid`, which is accepted, and lives as long as `'a`; so does `memory`, where copies
     /// are made of what is compressed or stored elsewhere.
-    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self;
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String>;
 }
 
 /// What can stand in a column, an argument or an attribute: a type that rejects NULL, or an `Option` of one.
@@ -96,14 +98,14 @@ pub trait Field<'a>: Sized {
     /// Datums of this type can be read.
     fn accepts(oid: Oid) -> bool;
 
-    /// NULL; `None` where it is an error.
-    fn null() -> Option<Self>;
+    /// NULL of a type; `None` where it is an error.
+    fn null(oid: Oid) -> Option<Self>;
 
-    /// Reads a datum that is not NULL.
+    /// Reads a datum that is not NULL, or says what is wrong with it.
     ///
     /// # Safety
     /// As [`FromSql::from_datum`].
-    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self;
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String>;
 }
 
 impl<'a, T: FromSql<'a>> Field<'a> for T {
@@ -113,11 +115,11 @@ impl<'a, T: FromSql<'a>> Field<'a> for T {
         T::accepts(oid)
     }
 
-    fn null() -> Option<Self> {
+    fn null(_: Oid) -> Option<Self> {
         None
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self {
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
         // SAFETY: the caller's.
         unsafe { <T as FromSql>::from_datum(datum, oid, memory) }
     }
@@ -130,13 +132,46 @@ impl<'a, T: FromSql<'a>> Field<'a> for Option<T> {
         T::accepts(oid)
     }
 
-    fn null() -> Option<Self> {
+    fn null(_: Oid) -> Option<Self> {
         Some(None)
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self {
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
         // SAFETY: the caller's.
-        Some(unsafe { <T as FromSql>::from_datum(datum, oid, memory) })
+        unsafe { <T as FromSql>::from_datum(datum, oid, memory) }.map(Some)
+    }
+}
+
+/// A jsonb that is read once its size is known to be acceptable.
+pub struct UnreadJsonb<'a> {
+    datum: pg_sys::Datum,
+    memory: pg_sys::MemoryContext,
+    value: PhantomData<&'a [u8]>,
+}
+
+impl<'a> UnreadJsonb<'a> {
+    /// Bytes behind the header.
+    pub fn size(&self) -> usize {
+        // SAFETY: a varlena that lives as long as `'a`.
+        unsafe { raw_size(self.datum) }
+    }
+
+    /// The value.
+    pub fn read(&self) -> Jsonb<'a> {
+        // SAFETY: as above, and so does the memory.
+        Jsonb(unsafe { varlena_bytes(self.datum, self.memory) })
+    }
+}
+
+impl<'a> FromSql<'a> for UnreadJsonb<'a> {
+    const NAME: &'static str = "jsonb";
+
+    fn accepts(oid: Oid) -> bool {
+        oid == pg_sys::JSONBOID
+    }
+
+    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
+        Ok(UnreadJsonb { datum, memory, value: PhantomData })
     }
 }
 
@@ -176,8 +211,11 @@ pub(crate) unsafe fn read<'a, T: Field<'a>>(
     }
     match datum {
         // SAFETY: checked, and the caller's.
-        Some(datum) => unsafe { T::from_datum(datum, base, memory) },
-        None => T::null().unwrap_or_else(|| unexpected_null(place)),
+        Some(datum) => match unsafe { T::from_datum(datum, base, memory) } {
+            Ok(value) => value,
+            Err(why) => damaged(place, &why),
+        },
+        None => T::null(oid).unwrap_or_else(|| unexpected_null(place)),
     }
 }
 
@@ -213,6 +251,17 @@ pub(crate) fn missing_column(place: Place) -> ! {
     raise(place.fault(format!("{place} does not exist")))
 }
 
+/// A query that must return a row has returned none.
+#[cold]
+pub(crate) fn missing_row() -> ! {
+    raise(Place::Column(1).fault("the query returned no row".to_owned()))
+}
+
+#[cold]
+fn damaged(place: Place, why: &str) -> ! {
+    raise(place.fault(format!("{place} {why}")))
+}
+
 #[cold]
 fn unexpected_null(place: Place) -> ! {
     // A BEFORE trigger sees what the server will refuse.
@@ -233,8 +282,8 @@ macro_rules! by_value {
                 matches!(oid, $oid)
             }
 
-            unsafe fn from_datum($datum: pg_sys::Datum, _: Oid, _: pg_sys::MemoryContext) -> Self {
-                $read
+            unsafe fn from_datum($datum: pg_sys::Datum, _: Oid, _: pg_sys::MemoryContext) -> Result<Self, String> {
+                Ok($read)
             }
         }
     )*};
@@ -253,7 +302,25 @@ by_value! {
     Date, "date", pg_sys::DATEOID, datum => Date(datum.value() as i32);
 }
 
-/// JSON that a statement selects as text.
+/// JSON of a known form that a statement selects as text.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromSql<'_> for Json<T> {
+    const NAME: &'static str = "text";
+
+    fn accepts(oid: Oid) -> bool {
+        oid == pg_sys::TEXTOID
+    }
+
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
+        // SAFETY: the caller's.
+        let text = unsafe { <&str as FromSql>::from_datum(datum, oid, memory) }?;
+        let read = serde_json::from_str(text).map(Json);
+        read.map_err(|error| format!("is a stored JSON value that cannot be read: {error}"))
+    }
+}
+
+/// Any JSON that a statement selects as text.
 impl FromSql<'_> for serde_json::Value {
     const NAME: &'static str = "text";
 
@@ -261,15 +328,9 @@ impl FromSql<'_> for serde_json::Value {
         oid == pg_sys::TEXTOID
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self {
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
         // SAFETY: the caller's.
-        let text = unsafe { <&str as FromSql>::from_datum(datum, oid, memory) };
-        serde_json::from_str(text).unwrap_or_else(|error| {
-            let message = format!("function {}: a stored JSON value cannot be read", current_function());
-            raise(
-                Fault::new(Code::DataCorrupted, message).detail(format!("It was written past the extension: {error}.")),
-            )
-        })
+        unsafe { <Json<Self> as FromSql>::from_datum(datum, oid, memory) }.map(|Json(value)| value)
     }
 }
 
@@ -280,9 +341,9 @@ impl FromSql<'_> for Uuid {
         oid == pg_sys::UUIDOID
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, _: pg_sys::MemoryContext) -> Self {
+    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, _: pg_sys::MemoryContext) -> Result<Self, String> {
         // SAFETY: a uuid is 16 bytes.
-        Uuid::from_bytes(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() })
+        Ok(Uuid::from_bytes(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }))
     }
 }
 
@@ -294,8 +355,8 @@ impl FromSql<'_> for EnumLabel {
         unsafe { pg_sys::type_is_enum(oid) }
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, _: pg_sys::MemoryContext) -> Self {
-        EnumLabel(pgrx::enum_helper::lookup_enum_by_oid(Oid::from(datum.value() as u32)).0)
+    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, _: pg_sys::MemoryContext) -> Result<Self, String> {
+        Ok(EnumLabel(pgrx::enum_helper::lookup_enum_by_oid(Oid::from(datum.value() as u32)).0))
     }
 }
 
@@ -306,16 +367,16 @@ impl<'a> FromSql<'a> for &'a str {
         is_text(oid) || oid == pg_sys::NAMEOID
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self {
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
         // SAFETY: a name is 64 bytes that end with NUL, the others are varlenas; the caller's for the rest. The bytes are
         // UTF-8: the install script refuses databases of another encoding, and the server checks what comes in.
-        unsafe {
+        Ok(unsafe {
             std::str::from_utf8_unchecked(if oid == pg_sys::NAMEOID {
                 CStr::from_ptr(datum.cast_mut_ptr()).to_bytes()
             } else {
                 varlena_bytes(datum, memory)
             })
-        }
+        })
     }
 }
 
@@ -326,9 +387,9 @@ impl<'a> FromSql<'a> for &'a [u8] {
         oid == pg_sys::BYTEAOID
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, memory: pg_sys::MemoryContext) -> Self {
+    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
         // SAFETY: a varlena; the caller's for the rest.
-        unsafe { varlena_bytes(datum, memory) }
+        Ok(unsafe { varlena_bytes(datum, memory) })
     }
 }
 
@@ -339,9 +400,9 @@ impl<'a> FromSql<'a> for Jsonb<'a> {
         oid == pg_sys::JSONBOID
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, memory: pg_sys::MemoryContext) -> Self {
+    unsafe fn from_datum(datum: pg_sys::Datum, _: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
         // SAFETY: a varlena; the caller's for the rest.
-        Jsonb(unsafe { varlena_bytes(datum, memory) })
+        Ok(Jsonb(unsafe { varlena_bytes(datum, memory) }))
     }
 }
 
@@ -354,9 +415,13 @@ macro_rules! owned {
                 <$borrowed as FromSql>::accepts(oid)
             }
 
-            unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self {
+            unsafe fn from_datum(
+                datum: pg_sys::Datum,
+                oid: Oid,
+                memory: pg_sys::MemoryContext,
+            ) -> Result<Self, String> {
                 // SAFETY: the caller's; copied at once.
-                unsafe { <$borrowed as FromSql>::from_datum(datum, oid, memory).to_owned() }
+                unsafe { <$borrowed as FromSql>::from_datum(datum, oid, memory) }.map(ToOwned::to_owned)
             }
         }
     )*};
@@ -397,6 +462,7 @@ elements! {
     'a Vec<u8>, "bytea[]", [(pg_sys::BYTEAARRAYOID, pg_sys::BYTEAOID)];
 }
 
+/// An array with NULLs.
 impl<'a, T: Element<'a>> FromSql<'a> for Vec<Option<T>> {
     const NAME: &'static str = T::ARRAY_NAME;
 
@@ -404,7 +470,7 @@ impl<'a, T: Element<'a>> FromSql<'a> for Vec<Option<T>> {
         T::ARRAYS.iter().any(|(array, _)| *array == oid)
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self {
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
         // SAFETY: an array of the elements' type; what is copied lies in `memory`, the caller's for the rest.
         unsafe {
             let element = T::ARRAYS.iter().find(|(array, _)| *array == oid).map_or(pg_sys::InvalidOid, |(_, e)| *e);
@@ -425,26 +491,24 @@ impl<'a, T: Element<'a>> FromSql<'a> for Vec<Option<T>> {
                 );
                 (0..count as usize)
                     .map(|i| (!*nulls.add(i)).then(|| <T as FromSql>::from_datum(*items.add(i), element, memory)))
+                    .map(Option::transpose)
                     .collect()
             })
         }
     }
 }
 
-/// The elements of an array without its NULLs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NonNull<T>(pub Vec<T>);
-
-impl<'a, T: Element<'a>> FromSql<'a> for NonNull<T> {
+/// An array in which NULL is an error.
+impl<'a, T: Element<'a>> FromSql<'a> for Vec<T> {
     const NAME: &'static str = T::ARRAY_NAME;
 
     fn accepts(oid: Oid) -> bool {
         <Vec<Option<T>> as FromSql>::accepts(oid)
     }
 
-    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Self {
+    unsafe fn from_datum(datum: pg_sys::Datum, oid: Oid, memory: pg_sys::MemoryContext) -> Result<Self, String> {
         // SAFETY: the caller's.
-        let items = unsafe { <Vec<Option<T>> as FromSql>::from_datum(datum, oid, memory) };
-        NonNull(items.into_iter().flatten().collect())
+        let items = unsafe { <Vec<Option<T>> as FromSql>::from_datum(datum, oid, memory) }?;
+        items.into_iter().collect::<Option<_>>().ok_or_else(|| "has an element that is NULL".to_owned())
     }
 }

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use pgrx::{PgTryBuilder, pg_sys};
 use skill_core::Fault;
 
-use super::error;
+use super::error::{self, OrRaise};
 
 /// What ends, or is about to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,9 @@ pub enum End {
     SubAborted(pg_sys::SubTransactionId),
 }
 
+/// What is called at each end. An error before a commit or a prepare rolls the transaction back; later it is only reported.
+pub type Listener = fn(End) -> Result<(), Fault>;
+
 impl End {
     pub fn is_rollback(self) -> bool {
         matches!(self, End::Aborted | End::ParallelAborted | End::SubAborted(_))
@@ -39,11 +42,11 @@ impl End {
 }
 
 thread_local! {
-    static LISTENERS: RefCell<Vec<fn(End)>> = const { RefCell::new(Vec::new()) };
+    static LISTENERS: RefCell<Vec<Listener>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Registers a function to be called at each end, in the order of registration. Called while the library is loaded.
-pub fn listen(listener: fn(End)) {
+pub fn listen(listener: Listener) {
     if LISTENERS.with_borrow(Vec::is_empty) {
         // SAFETY: the callbacks live as long as the library, which is never unloaded.
         unsafe {
@@ -57,7 +60,11 @@ pub fn listen(listener: fn(End)) {
 fn call_listeners(end: End) {
     let count = LISTENERS.with_borrow(Vec::len);
     for i in 0..count {
-        LISTENERS.with_borrow(|all| all[i])(end);
+        match LISTENERS.with_borrow(|all| all[i])(end) {
+            Ok(()) => {}
+            Err(fault) if matches!(end, End::BeforeCommit | End::BeforePrepare) => error::raise(fault),
+            Err(fault) => error::report_warning(fault),
+        }
     }
 }
 
@@ -97,7 +104,7 @@ pub fn attempt<T>(body: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
-        let result = PgTryBuilder::new(AssertUnwindSafe(|| body().map(Ok).unwrap_or_else(|fault| error::raise(fault))))
+        let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body().or_raise())))
             .catch_others(|caught| Err(error::caught(caught)))
             .execute();
         match result {

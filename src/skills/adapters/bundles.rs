@@ -9,7 +9,7 @@ use skill_core::skills::version::File;
 use skill_pg::spi::{As, See};
 use skill_pg::{Answer, Call, Uuid, arg, pg_function};
 
-use crate::args::missing;
+use crate::args::given;
 use crate::skills::content::{self, check_not_approved_before};
 use crate::skills::model;
 use crate::skills::registry::{self, NewVersion, Placement};
@@ -19,8 +19,9 @@ use crate::versioned::Change;
 pg_function!(check_skill_bundle);
 /// `check_skill_bundle(zip, max_bytes, max_extracted_bytes, max_files, max_single_file_bytes)`
 fn check_skill_bundle(call: &Call) -> Answer {
-    let limits = Limits::new(call.get(1), call.get(2), call.get(3), call.get(4))?;
-    let zip = call.bytes(0).ok_or_else(|| missing("zip"))?;
+    let (zip, max_bytes, max_extracted_bytes, max_files, max_single_file_bytes) = call.arguments();
+    let limits = Limits::new(max_bytes, max_extracted_bytes, max_files, max_single_file_bytes)?;
+    let zip = given(zip, "zip")?;
     let mut rows = call.row_set();
     for file in bundle::read(zip, &limits)? {
         rows.push(&[arg(&file.path), arg(file.content.len() as i32), arg(file.sha256())]);
@@ -31,9 +32,9 @@ fn check_skill_bundle(call: &Call) -> Answer {
 pg_function!(register_skill_bundle);
 /// `register_skill_bundle(skill, zip, version)`
 fn register_skill_bundle(call: &Call) -> Answer {
-    let reference = Reference::parse(call.text(0))?;
-    let bundled = bundle::read(call.bytes(1).ok_or_else(|| missing("zip"))?, &Limits::default())?;
-    let version = call.text(2);
+    let (skill, zip, version) = call.arguments();
+    let reference = Reference::parse(skill)?;
+    let bundled = bundle::read(given(zip, "zip")?, &Limits::default())?;
     let head = model::lock(reference)?;
     let version = named_version(&head, version, As::Owner, See::OwnWrites)?;
     let content = content::content(&version)?;
@@ -69,8 +70,9 @@ pub fn zip(version_id: Uuid) -> Result<Option<Vec<u8>>, Fault> {
 pg_function!(skill_bundle);
 /// `skill_bundle(skill, version)`
 fn skill_bundle(call: &Call) -> Answer {
-    let head = model::find(Reference::parse(call.text(0))?)?;
-    let version_id = match call.text(1) {
+    let (skill, version) = call.arguments();
+    let head = model::find(Reference::parse(skill)?)?;
+    let version_id = match version {
         None => head.current_version_id,
         given => named_version(&head, given, As::Caller, See::Statement)?.id,
     };

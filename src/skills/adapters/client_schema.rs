@@ -14,7 +14,7 @@ use skill_pg::error::notice;
 use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Call, Event, Oid, Returned, Timing, Trigger, Uuid, arg, pg_function, pg_sys, sys};
 
-use crate::args::read_json;
+use crate::args;
 use crate::settings;
 use crate::skills::approval;
 use crate::skills::content::{check_not_approved_before, content};
@@ -50,12 +50,13 @@ fn quote(name: &str) -> String {
 pg_function!(create_client_schema);
 /// `create_client_schema(client, schema_name)`
 fn create_client_schema(call: &Call) -> Answer {
-    parse_choice("client", call.text(0), &["skills_runtime"])?;
-    let schema = required("schema_name", call.text(1), 63)?;
+    let (client, schema) = call.arguments();
+    parse_choice("client", client, &["skills_runtime"])?;
+    let schema = required("schema_name", schema, 63)?;
     if schema.len() > 63 {
         return Err(invalid("the name of a schema has at most 63 bytes"));
     }
-    let is_own = spi::one::<bool>(
+    let is_own = spi::first::<bool>(
         "SELECT coalesce(n.nspowner = r.oid AND obj_description(n.oid, 'pg_namespace') = $2 \
              AND NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'skills_catalog' \
                              AND (c.relowner <> r.oid OR c.relkind <> 'v')), false) \
@@ -126,7 +127,7 @@ fn given_columns(trigger: &Trigger) -> Result<Map<String, Value>, Fault> {
             pg_sys::TEXTOID => trigger.new_value::<Option<&str>>(name).map(Value::from),
             pg_sys::BOOLOID => trigger.new_value::<Option<bool>>(name).map(Value::from),
             pg_sys::UUIDOID => trigger.new_value::<Option<Uuid>>(name).map(|id| Value::from(id.to_string())),
-            pg_sys::JSONBOID => read_json(trigger.new_arg(name), &key)?,
+            pg_sys::JSONBOID => args::json(trigger.new_value(name), &key)?,
             _ => None,
         };
         row.insert(key, value.unwrap_or_default());

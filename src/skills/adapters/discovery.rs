@@ -29,14 +29,15 @@ fn available_skills_prompt(call: &Call) -> Answer {
         FROM,
         "AND v.frontmatter->>'disable-model-invocation' IS DISTINCT FROM 'true' ORDER BY h.skill_name"
     );
-    let namespace = names::namespace(call.text(0))?;
-    let mut filter = Filter::new(call.text(1));
+    let (namespace, policy_name) = call.arguments();
+    let namespace = names::namespace(namespace)?;
+    let mut filter = Filter::new(policy_name);
     let mut skills = Vec::new();
     spi::stream(SQL, &[arg(namespace)], |row| {
-        if filter.allows(row) {
-            let name: String = row.get(1);
+        if filter.allows(row)? {
+            let (name, description): (String, _) = row.read();
             let location = logic::uri(namespace, &name, MAIN);
-            skills.push((name, row.get(2), location));
+            skills.push((name, description, location));
         }
         Ok(())
     })?;
@@ -77,7 +78,8 @@ fn archive_digest(version_id: Uuid) -> Result<String, Fault> {
 pg_function!(export_skill_archive);
 /// `export_skill_archive(skill, version)`
 fn export_skill_archive(call: &Call) -> Answer {
-    let (_, version) = head_and_version(call.text(0), call.text(1))?;
+    let (skill, version) = call.arguments();
+    let (_, version) = head_and_version(skill, version)?;
     Ok(call.answer(archive(version.id)?))
 }
 
@@ -91,9 +93,10 @@ fn skills_discovery_index(call: &Call) -> Answer {
         FROM,
         "ORDER BY h.skill_name"
     );
-    let base_url = required("base_url", call.text(0), 2000)?;
-    let namespace = names::namespace(call.text(1))?;
-    let mut filter = Filter::new(call.text(2));
+    let (base_url, namespace, policy_name) = call.arguments();
+    let base_url = required("base_url", base_url, 2000)?;
+    let namespace = names::namespace(namespace)?;
+    let mut filter = Filter::new(policy_name);
     if base_url.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(invalid("base_url must be a URL or the beginning of a path")
             .hint("For example https://example.com/.well-known/agent-skills."));
@@ -101,8 +104,8 @@ fn skills_discovery_index(call: &Call) -> Answer {
     let base_url = base_url.trim_end_matches('/');
     let mut found = Vec::new();
     spi::stream(SQL, &[arg(namespace)], |row| {
-        let (name, description) = (row.get::<String>(1), row.get::<String>(2));
-        if logic::fits(&name, &description) && filter.allows(row) {
+        let (name, description): (String, String) = row.read();
+        if logic::fits(&name, &description) && filter.allows(row)? {
             found.push((name, description, row.get::<String>(4), row.get::<Option<Uuid>>(5)));
         }
         Ok(())
@@ -126,20 +129,21 @@ pg_function!(skills_index);
 fn skills_index(call: &Call) -> Answer {
     const SQL: &str =
         concatcp!(SELECT, ", v.manifest::text, v.body", FROM, "AND v.manifest IS NOT NULL ORDER BY h.skill_name");
-    let namespace = names::namespace(call.text(0))?;
-    let mut filter = Filter::new(call.text(1));
+    let (namespace, policy_name) = call.arguments();
+    let namespace = names::namespace(namespace)?;
+    let mut filter = Filter::new(policy_name);
     let mut index = SkillsIndex::default();
     spi::stream(SQL, &[arg(namespace)], |row| {
-        if filter.allows(row) {
+        if filter.allows(row)? {
             index.add(row.get(1), &row.get(4), row.get(5));
         }
         Ok(())
     })?;
-    let now = spi::one::<String>(
+    let now: String = spi::one(
         "SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
         As::Caller,
         See::Statement,
         &[],
     );
-    Ok(call.answer(index.finish(&now.unwrap_or_default())))
+    Ok(call.answer(index.finish(&now)))
 }

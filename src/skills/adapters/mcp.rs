@@ -9,7 +9,7 @@ use skill_core::skills::names;
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, Once, See};
-use skill_pg::{Answer, Call, Row, arg, pg_function};
+use skill_pg::{Answer, Arg, Call, Json, Row, arg, pg_function};
 
 use super::served::{FROM, Filter, SELECT};
 
@@ -21,27 +21,23 @@ const MAX_PAGE_SIZE: i32 = 500;
 const ENTRY: &str = concatcp!(
     SELECT,
     ", v.frontmatter::text, v.content_hash, v.body_size, \
-     (SELECT jsonb_agg(jsonb_build_array(f.path, f.sha256, f.size) ORDER BY f.path)::text FROM skill_system.skill_files f \
-      WHERE f.tenant_id = v.tenant_id AND f.version_id = v.id)",
+     (SELECT coalesce(jsonb_agg(jsonb_build_array(f.path, f.sha256, f.size) ORDER BY f.path), '[]')::text \
+      FROM skill_system.skill_files f WHERE f.tenant_id = v.tenant_id AND f.version_id = v.id)",
     FROM
 );
 
 /// An entry from a row of [`ENTRY`], or `None` where its front matter is not one that clients accept.
 fn entry(namespace: &str, row: &Row) -> Option<Value> {
-    let name: &str = row.get(1);
-    let frontmatter = logic::conforming(row.get::<Option<Value>>(4).unwrap_or_default(), name, row.get(2))?;
+    let (name, description, _, frontmatter, digest, size, Json(files)): (&str, &str, Arg, Option<Value>, &str, i32, _) =
+        row.read();
+    let files: Vec<(String, String, i64)> = files;
+    let frontmatter = logic::conforming(frontmatter?, name, description)?;
     let resource = |path: &str, sha256: &str, size: i64| {
         let uri = logic::uri(namespace, name, path);
         json!({"uri": uri, "digest": format!("sha256:{sha256}"), "size": size})
     };
-    let mut resources = vec![resource(MAIN, row.get(5), row.get::<i32>(6).into())];
-    for file in row.get::<Option<Value>>(7).unwrap_or_default().as_array().into_iter().flatten() {
-        resources.push(resource(
-            file[0].as_str().unwrap_or_default(),
-            file[1].as_str().unwrap_or_default(),
-            file[2].as_i64().unwrap_or_default(),
-        ));
-    }
+    let mut resources = vec![resource(MAIN, digest, size.into())];
+    resources.extend(files.iter().map(|(path, sha256, size)| resource(path, sha256, *size)));
     Some(json!({"uri": logic::uri(namespace, name, MAIN), "frontmatter": frontmatter, "resources": resources}))
 }
 
@@ -56,18 +52,20 @@ pg_function!(mcp_skills_list);
 /// `mcp_skills_list(cursor, max_rows, namespace, policy_name)`
 fn mcp_skills_list(call: &Call) -> Answer {
     const SQL: &str = concatcp!(ENTRY, "AND h.skill_name > $2 ORDER BY h.skill_name LIMIT $3");
-    let mut after = call.text(0).map(logic::from_cursor).transpose()?.unwrap_or_default();
-    let size = call.get::<Option<i32>>(1).filter(|size| (1..=MAX_PAGE_SIZE).contains(size));
+    let (cursor, max_rows, namespace, policy_name): (Option<&str>, Option<i32>, _, _) = call.arguments();
+    // Without a cursor from the beginning.
+    let mut after = cursor.map(logic::from_cursor).transpose()?.unwrap_or_default();
+    let size = max_rows.filter(|size| (1..=MAX_PAGE_SIZE).contains(size));
     let size = size.ok_or_else(|| invalid(format!("max_rows must be 1 to {MAX_PAGE_SIZE}")))? as usize;
-    let namespace = names::namespace(call.text(2))?;
-    let mut filter = Filter::new(call.text(3));
+    let namespace = names::namespace(namespace)?;
+    let mut filter = Filter::new(policy_name);
     let mut page: Vec<(String, Value)> = Vec::new();
     loop {
         let begin = std::mem::take(&mut after);
         let args = [arg(namespace), arg(&begin), arg(size as i64 + 1)];
         let read = spi::each(Once(SQL), As::Caller, See::Statement, &args, |row| {
             after = row.get(1);
-            if filter.allows(row) {
+            if filter.allows(row)? {
                 page.extend(entry(namespace, row).map(|entry| (after.clone(), entry)));
             }
             Ok(())
@@ -92,12 +90,15 @@ pg_function!(mcp_skills_get);
 /// `mcp_skills_get(uri, policy_name)`
 fn mcp_skills_get(call: &Call) -> Answer {
     const SQL: &str = concatcp!(ENTRY, "AND h.skill_name = $2");
-    let uri = required("uri", call.text(0), 2000)?;
-    let mut filter = Filter::new(call.text(1));
+    let (uri, policy_name) = call.arguments();
+    let uri = required("uri", uri, 2000)?;
+    let mut filter = Filter::new(policy_name);
     let mut found = None;
     if let Some((namespace, name)) = logic::from_uri(uri) {
         spi::each(Once(SQL), As::Caller, See::Statement, &[arg(&namespace), arg(&name)], |row| {
-            found = entry(&namespace, row).filter(|_| filter.allows(row));
+            if filter.allows(row)? {
+                found = entry(&namespace, row);
+            }
             Ok(())
         })?;
     }

@@ -10,11 +10,11 @@ use skill_core::skills::names;
 use skill_core::skills::redis;
 use skill_pg::error::{check_for_interrupts, warning};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Row, RowSet, Uuid, arg, pg_function};
+use skill_pg::{Answer, Call, Json, Row, RowSet, Uuid, arg, pg_function};
 
 use super::bundles::zip;
 use super::runtime_sdk::client_time;
-use crate::args::missing;
+use crate::args::given;
 use crate::skills::content;
 
 /// The hash fields with the columns that they are filled from.
@@ -48,12 +48,8 @@ impl CachedSkill {
          ORDER BY s.namespace, s.skill_name";
 
     fn read(row: &Row) -> Self {
-        CachedSkill {
-            namespace: row.get(1),
-            skill_name: row.get(2),
-            version_id: row.get(3),
-            row: row.get::<Value>(4).as_object().cloned().unwrap_or_default(),
-        }
+        let (namespace, skill_name, version_id, Json(row)) = row.read();
+        CachedSkill { namespace, skill_name, version_id, row }
     }
 
     fn keys(prefix: &str, namespace: &str, skill_name: &str) -> [String; 3] {
@@ -103,7 +99,8 @@ impl CachedSkill {
             redis::command(&command).ok_or("its description and metadata are too large for Redis's inline form")?;
         let removal = redis::command(&[b"DEL", meta.as_bytes(), bundle_key.as_bytes()]);
         // A reader of the cache sees the skill as it was, or as it is.
-        let mut lines = vec!["MULTI".to_owned(), removal.unwrap_or_default(), fields];
+        let removal = removal.ok_or("its name is too long for Redis's inline form")?;
+        let mut lines = vec!["MULTI".to_owned(), removal, fields];
         let body = content::find_body(self.version_id, As::Caller, See::Statement);
         redis::set(&body_key, body.ok_or("its body cannot be read")?.as_bytes(), |line| lines.push(line));
         if let Some(zip) = zip {
@@ -117,8 +114,9 @@ impl CachedSkill {
 pg_function!(redis_export);
 /// `redis_export(key_prefix, namespace)`
 fn redis_export(call: &Call) -> Answer {
-    let prefix = call.text(0).ok_or_else(|| missing("key_prefix"))?;
-    let namespace = call.text(1).map(|namespace| names::namespace(Some(namespace))).transpose()?;
+    let (prefix, namespace): (_, Option<&str>) = call.arguments();
+    let prefix = given(prefix, "key_prefix")?;
+    let namespace = namespace.map(|namespace| names::namespace(Some(namespace))).transpose()?;
     if !redis::is_prefix(prefix) {
         return Err(invalid("key_prefix cannot be used")
             .detail(format!(
@@ -165,7 +163,7 @@ fn export_removals(prefix: &str, namespace: Option<&str>, rows: &mut RowSet) -> 
                AND h.namespace = g.namespace AND h.skill_name = g.skill_name AND h.enabled)",
         &[arg(namespace)],
         |row| {
-            let (namespace, skill_name) = (row.get(1), row.get(2));
+            let (namespace, skill_name) = row.read();
             if names::is_namespace(namespace)
                 && contract::is_skill_name(skill_name)
                 && let Some(line) = CachedSkill::removal(prefix, namespace, skill_name)
@@ -179,14 +177,14 @@ fn export_removals(prefix: &str, namespace: Option<&str>, rows: &mut RowSet) -> 
 
 /// The client finds the skills of a namespace by the beginning of their keys, and so those of the namespaces below it too.
 fn check_nesting() -> Result<(), Fault> {
-    let namespaces = spi::collect::<(String,)>(
+    let namespaces = spi::collect::<String>(
         "SELECT DISTINCT namespace FROM skill_system.skill_heads \
          WHERE tenant_id = skill_system.current_tenant() AND enabled",
         As::Caller,
         See::Statement,
         &[],
     );
-    let namespaces: BTreeSet<String> = namespaces.into_iter().map(|(namespace,)| namespace).collect();
+    let namespaces: BTreeSet<String> = namespaces.into_iter().collect();
     let all: HashSet<&str> = namespaces.iter().map(String::as_str).collect();
     let below = namespaces.iter().find_map(|inner| {
         let mut above = inner.match_indices(':').map(|(end, _)| &inner[..end]);

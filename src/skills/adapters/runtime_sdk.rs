@@ -11,9 +11,9 @@ use skill_core::skills::preflight;
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, Once, See};
-use skill_pg::{Answer, Arg, Call, Oid, Row, RowSet, Uuid, arg, pg_function};
+use skill_pg::{Answer, Arg, Call, Json, Oid, Row, RowSet, Uuid, arg, pg_function};
 
-use crate::args::{self, missing};
+use crate::args::{self, given};
 
 fn locator(id: Uuid) -> String {
     format!("{OWN_SOURCE}#{id}")
@@ -55,20 +55,20 @@ fn find_enabled(reference: Reference) -> Option<EnabledSkill> {
 }
 
 fn namespace_exists(namespace: &str) -> bool {
-    let exists = spi::one::<bool>(
+    spi::one(
         "SELECT EXISTS (SELECT FROM skill_system.skill_namespaces \
                         WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND dropped_at IS NULL)",
         As::Caller,
         See::Statement,
         &[arg(namespace)],
-    );
-    exists == Some(true)
+    )
 }
 
 pg_function!(resolve_mentions);
 /// `resolve_mentions(text)`
 fn resolve_mentions(call: &Call) -> Answer {
-    let text = call.text(0).unwrap_or_default();
+    // NULL mentions nothing.
+    let text = call.arguments::<Option<&str>>().unwrap_or_default();
     let mut rows = call.row_set();
     for mention in contract::mentions(text)? {
         check_for_interrupts();
@@ -95,14 +95,15 @@ fn resolve_mentions(call: &Call) -> Answer {
 pg_function!(inject_skill);
 /// `inject_skill(skill, max_bytes)`
 fn inject_skill(call: &Call) -> Answer {
-    let given = call.text(0).ok_or_else(|| missing("skill"))?;
-    let max_bytes = contract::limit(call.get(1))?;
-    let reference = match contract::only_mention(given)? {
+    let (skill, max_bytes) = call.arguments();
+    let skill = given(skill, "skill")?;
+    let max_bytes = contract::limit(max_bytes)?;
+    let reference = match contract::only_mention(skill)? {
         Some(mention) => Reference::Name(mention.namespace, mention.skill_name),
-        None => Reference::parse(Some(given))?,
+        None => Reference::parse(Some(skill))?,
     };
     let skill = find_enabled(reference).ok_or_else(|| {
-        contract::unknown(&shorten(given)).fault(Code::SkillNotFound).hint(
+        contract::unknown(&shorten(skill)).fault(Code::SkillNotFound).hint(
             "SELECT namespace, skill_name, enabled FROM skill_system.skills; \
              only an approved skill that is switched on is given out.",
         )
@@ -112,7 +113,7 @@ fn inject_skill(call: &Call) -> Answer {
         let issue = contract::too_large(&skill.skill_name, &locator, limit, skill.body_size);
         return Err(issue.fault(Code::ProgramLimitExceeded));
     }
-    let body = spi::one::<String>(
+    let body = spi::first::<String>(
         "SELECT body FROM skill_system.skills WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Caller,
         See::Statement,
@@ -135,7 +136,8 @@ struct Scanned {
 
 impl Scanned {
     fn read(row: &Row) -> Self {
-        Scanned { locator: row.get(1), row: row.get::<Value>(2).as_object().cloned().unwrap_or_default() }
+        let (locator, Json(row)) = row.read();
+        Scanned { locator, row }
     }
 
     fn name(&self) -> &str {
@@ -211,8 +213,9 @@ fn scan_query(source: &str, own: bool) -> String {
 pg_function!(scan_skills);
 /// `scan_skills(namespace, source)`
 fn scan_skills(call: &Call) -> Answer {
-    let namespace = names::namespace(call.text(0))?;
-    let (shown, quoted) = source_name(call.get(1))?;
+    let (namespace, source) = call.arguments();
+    let namespace = names::namespace(namespace)?;
+    let (shown, quoted) = source_name(source)?;
     let query = scan_query(&quoted, shown == OWN_SOURCE);
     let mut rows = call.row_set();
     let mut group: Vec<Scanned> = Vec::new();
@@ -252,13 +255,13 @@ fn answer_issues(call: &Call, issues: &[Issue]) -> Answer {
 pg_function!(preflight_skills);
 /// `preflight_skills(config)`
 fn preflight_skills(call: &Call) -> Answer {
-    let config = args::json(call, 0, "config")?.ok_or_else(|| missing("config"))?;
+    let config = given(args::json(call.arguments(), "config")?, "config")?;
     answer_issues(call, &preflight::preflight(&(&config).into()))
 }
 
 pg_function!(preflight_skills_yaml);
 /// `preflight_skills_yaml(config)`
 fn preflight_skills_yaml(call: &Call) -> Answer {
-    let config = call.text(0).ok_or_else(|| missing("config"))?;
+    let config = given(call.arguments(), "config")?;
     answer_issues(call, &preflight::of_yaml(config)?)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use skill_core::Fault;
 use skill_pg::Row;
 
 use crate::skills::effects::decide;
@@ -19,12 +20,17 @@ impl<'a> Filter<'a> {
     }
 
     /// Of a row of [`SELECT`].
-    pub fn allows(&mut self, row: &Row) -> bool {
+    pub fn allows(&mut self, row: &Row) -> Result<bool, Fault> {
         let Some(policy_name) = self.policy_name else {
-            return true;
+            return Ok(true);
         };
         let effects = declared_effects(row.get(3));
-        *self.decided.entry(effects).or_insert_with_key(|effects| decide(policy_name, effects.as_deref()).0.allowed)
+        if let Some(known) = self.decided.get(&effects) {
+            return Ok(*known);
+        }
+        let allowed = decide(policy_name, effects.as_deref())?.0.allowed;
+        self.decided.insert(effects, allowed);
+        Ok(allowed)
     }
 }
 

@@ -14,7 +14,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Oid, Uuid, arg, pg_function, sys};
 
-use crate::args::{self, missing};
+use crate::args::{self, given};
 use crate::settings;
 use crate::skills::approval;
 use crate::skills::content;
@@ -27,14 +27,9 @@ const META: &str = include_str!("skill_store_meta.sql");
 /// VersionInfos of a skill.
 const VERSIONS: &str = include_str!("skill_store_versions.sql");
 
-/// The argument `name`.
-fn name_arg(call: &Call) -> Result<&str, Fault> {
-    call.text(0).ok_or_else(|| missing("name"))
-}
-
 /// The argument `namespace`.
-fn namespace_arg(call: &Call, n: usize) -> Result<&str, Fault> {
-    names::namespace(Some(call.text(n).unwrap_or(NAMESPACE)))
+fn namespace_or_default(namespace: Option<&str>) -> Result<&str, Fault> {
+    names::namespace(Some(namespace.unwrap_or(NAMESPACE)))
 }
 
 /// The contract's error classes, so that an adapter can tell which one to raise.
@@ -60,7 +55,7 @@ fn as_contract<T>(name: &str, result: Result<T, Fault>) -> Result<T, Fault> {
 /// The one jsonb value of a query, as it is.
 fn answer_query(call: &Call, sql: &'static str, args: &[Arg]) -> Answer {
     spi::with_rows(sql, As::Caller, See::Statement, args, |rows| {
-        Ok(rows.first().map_or_else(|| call.null(), |row| call.answer(row.arg(1))))
+        Ok(rows.first().map_or_else(|| call.null(), |row| call.answer(row.get::<Arg>(1))))
     })
 }
 
@@ -81,22 +76,25 @@ fn approved_with(key_id: &str, body: &str) -> Option<String> {
 }
 
 /// The VersionInfo of a change that was just made.
-fn version_info(state: &State, previous: Option<Status>) -> Value {
+fn version_info(state: &State, previous: Option<Status>) -> Result<Value, Fault> {
     const SQL: &str = concatcp!("SELECT (", VERSIONS, ")::text");
     let args = [arg(&state.skill_name), arg(state.skill_id), arg(state.version_id)];
-    let mut list = spi::one::<Value>(SQL, As::Owner, See::OwnWrites, &args).unwrap_or_default();
-    let mut info = list.get_mut(0).map(Value::take).unwrap_or_default();
-    if let Some(members) = info.as_object_mut() {
-        members.remove("previous_status");
-        if let Some(previous) = previous {
-            members.insert("previous_status".into(), logic::status_name(previous).into());
-        }
+    let mut list: Value = spi::one(SQL, As::Owner, See::OwnWrites, &args);
+    let Some(Value::Object(mut info)) = list.get_mut(0).map(Value::take) else {
+        return Err(Fault::new(Code::Internal, "the version was not written"));
+    };
+    info.remove("previous_status");
+    if let Some(previous) = previous {
+        info.insert("previous_status".into(), logic::status_name(previous).into());
     }
-    info
+    Ok(info.into())
 }
 
-fn find(name: &str, namespace: &str) -> Result<Head, Fault> {
-    as_contract(name, model::find(Reference::Name(namespace, name)))
+/// The skill that the arguments `name` and `namespace` tell, and its name.
+fn find<'c>(name: Option<&'c str>, namespace: Option<&str>) -> Result<(&'c str, Head), Fault> {
+    let name = given(name, "name")?;
+    let namespace = namespace_or_default(namespace)?;
+    Ok((name, as_contract(name, model::find(Reference::Name(namespace, name)))?))
 }
 
 pg_function!(skill_store_load);
@@ -109,9 +107,9 @@ fn skill_store_load(call: &Call) -> Answer {
         ") FROM skill_system.skill_heads h, skill_system.skill_versions v \
          WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1 AND v.tenant_id = h.tenant_id AND v.id = $2"
     );
-    let name = name_arg(call)?;
-    let head = find(name, namespace_arg(call, 2)?)?;
-    let version_id = match call.text(1) {
+    let (name, version, namespace) = call.arguments();
+    let (name, head) = find(name, namespace)?;
+    let version_id = match version {
         Some(version) => as_contract(name, model::version(&head, Some(version), As::Caller, See::Statement))?.id,
         None => head.current_version_id,
     };
@@ -126,14 +124,16 @@ fn skill_store_metadata(call: &Call) -> Answer {
         META,
         " FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.id = $1"
     );
-    let head = find(name_arg(call)?, namespace_arg(call, 1)?)?;
+    let (name, namespace) = call.arguments();
+    let (_, head) = find(name, namespace)?;
     answer_query(call, SQL, &[arg(head.id)])
 }
 
 pg_function!(skill_store_versions);
 /// `skill_store_versions(name, namespace)`
 fn skill_store_versions(call: &Call) -> Answer {
-    let head = find(name_arg(call)?, namespace_arg(call, 1)?)?;
+    let (name, namespace) = call.arguments();
+    let (_, head) = find(name, namespace)?;
     answer_query(call, VERSIONS, &[arg(&head.skill_name), arg(head.id), arg(None::<Uuid>)])
 }
 
@@ -156,9 +156,10 @@ fn skill_store_query(call: &Call) -> Answer {
         SELECT_METAS,
         "skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.id = ANY ($1)"
     );
-    let filter = Filter::parse(args::json(call, 0, "filter")?.as_ref())?;
+    let (filter, namespace) = call.arguments();
+    let filter = Filter::parse(args::json(filter, "filter")?.as_ref())?;
     let mut args = vec![
-        arg(namespace_arg(call, 1)?),
+        arg(namespace_or_default(namespace)?),
         arg(filter.statuses.as_deref()),
         arg(filter.author.as_deref()),
         arg(filter.since),
@@ -172,11 +173,12 @@ fn skill_store_query(call: &Call) -> Answer {
     let (mut ids, mut skip) = (Vec::<Uuid>::new(), filter.offset);
     let wanted = filter.limit.unwrap_or(i64::MAX);
     spi::stream(NAMES, &args, |row| {
-        if (ids.len() as i64) < wanted && pattern.is_match(row.get(2)) {
+        let (id, name) = row.read();
+        if (ids.len() as i64) < wanted && pattern.is_match(name) {
             if skip > 0 {
                 skip -= 1;
             } else {
-                ids.push(row.get(1));
+                ids.push(id);
             }
         }
         Ok(())
@@ -187,10 +189,11 @@ fn skill_store_query(call: &Call) -> Answer {
 pg_function!(skill_store_store);
 /// `skill_store_store(name, source, metadata, namespace)`
 fn skill_store_store(call: &Call) -> Answer {
-    let name = name_arg(call)?;
-    let source = call.text(1).ok_or_else(|| missing("source"))?;
-    let metadata = Metadata::parse(args::json(call, 2, "metadata")?.as_ref())?;
-    let namespace = namespace_arg(call, 3)?;
+    let (name, source, metadata, namespace) = call.arguments();
+    let name = given(name, "name")?;
+    let source = given(source, "source")?;
+    let metadata = Metadata::parse(args::json(metadata, "metadata")?.as_ref())?;
+    let namespace = namespace_or_default(namespace)?;
     let storable = storable(name).map_err(|fault| Fault { code: Code::SkillConflict, ..fault });
     as_contract(name, storable)?;
     let may_approve = approval::may_approve();
@@ -234,28 +237,28 @@ fn skill_store_store(call: &Call) -> Answer {
         ..caller
     };
     let state = as_contract(name, registry::register(&new, &change))?;
-    Ok(call.answer(version_info(&state, None)))
+    Ok(call.answer(version_info(&state, None)?))
 }
 
 pg_function!(skill_store_update_status);
 /// `skill_store_update_status(name, status, namespace, version)`
 fn skill_store_update_status(call: &Call) -> Answer {
-    let name = name_arg(call)?;
-    let status = logic::parse_status(call.text(1))?;
-    let namespace = namespace_arg(call, 2)?;
-    Ok(call.answer(as_contract(name, change_status(namespace, name, status, call.text(3)))?))
+    let (name, status, namespace, version) = call.arguments();
+    let name = given(name, "name")?;
+    let status = logic::parse_status(status)?;
+    let namespace = namespace_or_default(namespace)?;
+    Ok(call.answer(as_contract(name, change_status(namespace, name, status, version))?))
 }
 
 /// The version is a SKILL.md or has files: another adapter registered it, and its status is not in its body.
 fn is_document(version_id: Uuid) -> bool {
-    let is_document = spi::one::<bool>(
+    spi::one(
         "SELECT frontmatter IS NOT NULL OR digest <> content_hash FROM skill_system.skill_versions \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Owner,
         See::OwnWrites,
         &[arg(version_id)],
-    );
-    is_document == Some(true)
+    )
 }
 
 /// Callers that may not approve cannot take a skill of another adapter out of service by this one.
@@ -317,7 +320,7 @@ fn change_status(namespace: &str, name: &str, status: Status, version: Option<&s
         let body = if keeps_body { body } else { logic::with_status(&body, status) };
         register_status(&head, version, &body, status, &change)?
     };
-    Ok(version_info(&state, Some(previous)))
+    version_info(&state, Some(previous))
 }
 
 /// The caller may not decide on the skill.
@@ -358,8 +361,9 @@ fn register_status(head: &Head, version: Version, body: &str, status: Status, ch
 pg_function!(skill_store_delete);
 /// `skill_store_delete(name, namespace)`
 fn skill_store_delete(call: &Call) -> Answer {
-    let name = name_arg(call)?;
-    let namespace = namespace_arg(call, 1)?;
+    let (name, namespace) = call.arguments();
+    let name = given(name, "name")?;
+    let namespace = namespace_or_default(namespace)?;
     let mut head = as_contract(name, model::lock(Reference::Name(namespace, name)))?;
     registry::purge(&mut head, &Change::for_reason(Some("removed with all versions by skill_store_delete()")))?;
     Ok(call.void())
@@ -386,7 +390,7 @@ thread_local! {
 pg_function!(skill_store_version);
 /// `skill_store_version(namespace)`
 fn skill_store_version(call: &Call) -> Answer {
-    let namespace = namespace_arg(call, 0)?;
+    let namespace = namespace_or_default(call.arguments())?;
     let found = spi::first::<(i64, String)>(
         "SELECT revision, xmin::text FROM skill_system.skill_namespaces \
          WHERE tenant_id = skill_system.current_tenant() AND namespace = $1",
@@ -399,7 +403,7 @@ fn skill_store_version(call: &Call) -> Answer {
     };
     let key = TokenKey {
         table: sys::relation(c"skill_namespaces"),
-        tenant: settings::tenant(),
+        tenant: settings::tenant()?,
         namespace: namespace.to_owned(),
         revision,
         xmin,
@@ -426,8 +430,9 @@ fn compute_token(namespace: &str) -> Result<String, Fault> {
          ORDER BY skill_name",
         &[arg(namespace)],
         |row| {
-            if let Some(status) = Status::parse(row.get(2)) {
-                token.add(row.get(1), status, row.get(3));
+            let (name, status, version) = row.read();
+            if let Some(status) = Status::parse(status) {
+                token.add(name, status, version);
             }
             Ok(())
         },

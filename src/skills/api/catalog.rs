@@ -7,12 +7,12 @@ use skill_core::policy::{MAX_EFFECTS, Policy};
 use skill_core::skills::agents::{Agent, address, tokens};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, Row, RowSet, Uuid, arg, pg_function};
+use skill_pg::{Answer, Call, Jsonb, Row, RowSet, Uuid, arg, pg_function};
 
 use crate::policy;
 use crate::skills::agents;
 
-/// A row of the catalogue's statement.
+/// A row of the catalogue's statement. Its columns are read when they are needed: most of the rows are not shown.
 struct Entry<'r> {
     row: &'r Row<'r>,
     namespace: &'r str,
@@ -39,13 +39,14 @@ impl<'r> Entry<'r> {
     /// Adds it to the answer, unless it would cost more than `budget`. Returns what it costs.
     fn push(&self, rows: &mut RowSet, budget: i64) -> Option<i64> {
         let row = self.row;
-        let [name, description, triggers] =
-            row.jsonb(6).map_or([None; 3], |tier1| jsonb::find(tier1, ["name", "description", "triggers"]));
+        let [name, description, triggers] = row
+            .get::<Option<Jsonb>>(6)
+            .map_or([None; 3], |Jsonb(tier1)| jsonb::find(tier1, ["name", "description", "triggers"]));
         let text = |found: Option<Found<'r>>| match found {
             Some(Found::Text(text)) => Some(text),
             _ => None,
         };
-        let name = text(name).or_else(|| row.text(4)).unwrap_or(self.skill_name);
+        let name = text(name).or_else(|| row.get(4)).unwrap_or(self.skill_name);
         let description = text(description).unwrap_or_else(|| row.get(5));
         let triggers = match triggers {
             Some(Found::Container(array)) => jsonb::strings(array).unwrap_or_default(),
@@ -64,15 +65,15 @@ impl<'r> Entry<'r> {
             return None;
         }
         rows.push(&[
-            row.arg(1),
+            row.get(1),
             arg(name),
             arg(description),
             arg(triggers),
-            row.arg(7),
+            row.get(7),
             arg(estimate),
             arg(&address),
-            row.arg(9),
-            row.arg(10),
+            row.get(9),
+            row.get(10),
         ]);
         Some(estimate.into())
     }
@@ -106,14 +107,15 @@ fn skill_catalog(call: &Call) -> Answer {
         VISIBLE,
         " ORDER BY w.place"
     );
-    let agent = call.text(0).map(agents::find).transpose()?;
-    let budget = match call.get::<Option<i32>>(1) {
+    let (agent, max_tokens, policy_name, namespace): (Option<&str>, Option<i32>, Option<&str>, Option<&str>) =
+        call.arguments();
+    let agent = agent.map(agents::find).transpose()?;
+    let budget = match max_tokens {
         Some(given) if given < 0 => return Err(invalid("max_tokens must not be negative")),
         given => given.map_or(i64::MAX, i64::from),
     };
-    let policy = call.text(2).map(policy::load_valid).transpose()?;
+    let policy = policy_name.map(policy::load_valid).transpose()?;
     let policy = policy.as_ref().and_then(|compiled| compiled.as_ref().as_ref().ok());
-    let namespace = call.text(3);
     let mut rows = call.row_set();
     match agent.filter(Agent::is_restricted) {
         None => spi::with_rows(ALL, As::Caller, See::Statement, &[arg(namespace)], |found| {

@@ -9,15 +9,15 @@ use crate::skills::model::NAMESPACES;
 pg_function!(skills_token);
 /// `skills_token(namespace)`
 fn skills_token(call: &Call) -> Answer {
-    Ok(call.answer(NAMESPACES.token(call.text(0))?.to_string()))
+    Ok(call.answer(NAMESPACES.token(call.arguments())?.to_string()))
 }
 
 pg_function!(skill_changes);
 /// `skill_changes(since_token, namespace, max_rows)`
 fn skill_changes(call: &Call) -> Answer {
-    let token = Token::parse(call.text(0))?;
-    let namespace = call.text(1);
-    let max_rows = call.get::<Option<i32>>(2).filter(|rows| (1..=10_000).contains(rows));
+    let (token, namespace, max_rows): (_, _, Option<i32>) = call.arguments();
+    let token = Token::parse(token)?;
+    let max_rows = max_rows.filter(|rows| (1..=10_000).contains(rows));
     let max_rows = max_rows.ok_or_else(|| invalid("max_rows must be between 1 and 10000"))?;
     let mut rows = call.row_set();
     NAMESPACES.changes_since(token, namespace, u64::from(max_rows.unsigned_abs()), |row, token| {

@@ -9,7 +9,7 @@ use skill_core::skills::metadata::SkillMetadata;
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{As, See};
-use skill_pg::{Answer, Call, pg_function};
+use skill_pg::{Answer, Call, Jsonb, arg, pg_function};
 
 use crate::args;
 use crate::skills::definition::{self, Definition, Tier};
@@ -19,35 +19,50 @@ use crate::versioned::Change;
 
 const CONTEXT_MODES: [&str; 2] = ["reason_alongside", "compute_and_return"];
 
-fn tier<'c>(call: &'c Call, n: usize, what: &str) -> Result<Option<Tier<'c>>, Fault> {
-    Ok(args::json(call, n, what)?.map(|value| Tier { value, arg: call.arg(n) }))
+fn tier<'c>(given: Option<Jsonb<'c>>, what: &str) -> Result<Option<Tier<'c>>, Fault> {
+    Ok(args::json(given, what)?.map(|value| Tier { value, arg: arg(given) }))
 }
 
 fn value<'t>(tier: &'t Option<Tier<'_>>) -> Option<&'t Value> {
     tier.as_ref().map(|tier| &tier.value)
 }
 
+skill_pg::arguments! {
+    struct DefineSkill<'c> {
+        skill: Option<&'c str>,
+        tier1_manifest: Option<Jsonb<'c>>,
+        tier2_definition: Option<Jsonb<'c>>,
+        tier3_artifact_refs: Option<Jsonb<'c>>,
+        domain_tags: Option<Vec<Option<&'c str>>>,
+        context_mode: Option<&'c str>,
+        name: Option<&'c str>,
+        body: Option<&'c str>,
+        effects: Option<Vec<Option<&'c str>>>,
+        reason: Option<&'c str>,
+    }
+}
+
 pg_function!(define_skill);
-/// `define_skill(skill, tier1_manifest, tier2_definition, tier3_artifact_refs, domain_tags, context_mode, name, body, effects,
-/// reason)`
 fn define_skill(call: &Call) -> Answer {
-    let reference = Reference::parse(call.text(0))?;
-    let domain_tags = call.text_array(4).map(|tags| logic::check_tags(&tags)).transpose()?;
-    let context_mode = call.text(5).map(|mode| parse_choice("context_mode", Some(mode), &CONTEXT_MODES)).transpose()?;
+    let given: DefineSkill = call.arguments();
+    let reference = Reference::parse(given.skill)?;
+    let domain_tags = given.domain_tags.map(|tags| logic::check_tags(&tags)).transpose()?;
+    let context_mode =
+        given.context_mode.map(|mode| parse_choice("context_mode", Some(mode), &CONTEXT_MODES)).transpose()?;
     let definition = Definition {
-        tier1_manifest: tier(call, 1, "tier1_manifest")?,
-        tier2_definition: tier(call, 2, "tier2_definition")?,
-        tier3_artifact_refs: tier(call, 3, "tier3_artifact_refs")?,
+        tier1_manifest: tier(given.tier1_manifest, "tier1_manifest")?,
+        tier2_definition: tier(given.tier2_definition, "tier2_definition")?,
+        tier3_artifact_refs: tier(given.tier3_artifact_refs, "tier3_artifact_refs")?,
         context_mode: context_mode.map(str::to_owned),
-        name: optional("name", call.text(6), 200)?.map(str::to_owned),
+        name: optional("name", given.name, 200)?.map(str::to_owned),
         domain_tags,
     };
     let [tier1, tier2, tier3] =
         [&definition.tier1_manifest, &definition.tier2_definition, &definition.tier3_artifact_refs].map(value);
     logic::check_tiers(tier1, tier2, tier3)?;
-    let body = call.text(7);
-    let effects = call.text_array(8).map(|effects| logic::check_effects(&effects)).transpose()?;
-    let change = Change::for_reason(call.text(9));
+    let body = given.body;
+    let effects = given.effects.map(|effects| logic::check_effects(&effects)).transpose()?;
+    let change = Change::for_reason(given.reason);
     let mut created = false;
     let head = match (model::lock(reference), reference) {
         (Ok(head), _) => {

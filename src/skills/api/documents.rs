@@ -14,9 +14,9 @@ use skill_core::skills::version::File;
 use skill_core::{Code, Fault};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Arg, Call, arg, pg_function};
+use skill_pg::{Answer, Call, Jsonb, arg, pg_function};
 
-use crate::args::missing;
+use crate::args::given;
 use crate::skills::content;
 use crate::skills::registry::{self, NewVersion, Placement};
 use crate::skills::requirements::head_and_version;
@@ -24,7 +24,7 @@ use crate::versioned::Change;
 
 /// A source within the bounds of a skill.
 fn source(text: Option<&str>) -> Result<&str, Fault> {
-    let source = text.ok_or_else(|| missing("source"))?;
+    let source = given(text, "source")?;
     if source.len() > limits::MAX_BYTES {
         return Err(Fault::new(
             Code::ProgramLimitExceeded,
@@ -37,11 +37,12 @@ fn source(text: Option<&str>) -> Result<&str, Fault> {
 pg_function!(register_skill);
 /// `register_skill(source, namespace, files, mode, name)`
 fn register_skill(call: &Call) -> Answer {
-    let source = source(call.text(0))?;
-    let namespace = names::namespace(call.text(1))?;
-    let mode = Mode::from_argument(call.text(3))?;
-    let skill = document::read_named(source, mode, call.text(4)).into_skill()?;
-    let files = read_files(call.arg(2), source.len())?;
+    let (text, namespace, files, mode, name) = call.arguments();
+    let source = source(text)?;
+    let namespace = names::namespace(namespace)?;
+    let mode = Mode::from_argument(mode)?;
+    let skill = document::read_named(source, mode, name).into_skill()?;
+    let files = read_files(files, source.len())?;
     let (effects, manifest_id) = match &skill.manifest {
         Some(manifest) => (Some(manifest.effects.clone()), Some(manifest.id.clone())),
         None => (None, None),
@@ -84,18 +85,16 @@ fn with_agent_file(mut required_env_vars: Vec<String>, files: &[File]) -> Vec<St
 }
 
 /// The argument `files`: an object of paths, each with a text or with `{"base64": ...}`.
-fn read_files(argument: Arg, body_size: usize) -> Result<Vec<File>, Fault> {
-    if argument.is_null() {
-        return Ok(Vec::new());
-    }
+fn read_files(argument: Option<Jsonb>, body_size: usize) -> Result<Vec<File>, Fault> {
+    let Some(argument) = argument else { return Ok(Vec::new()) };
     let fits = spi::one::<bool>(
         "SELECT jsonb_typeof($1) = 'object' AND $2 >= \
              (SELECT count(*) FROM jsonb_object_keys(CASE jsonb_typeof($1) WHEN 'object' THEN $1 ELSE '{}' END))",
         As::Caller,
         See::Statement,
-        &[argument.clone(), arg(limits::MAX_FILES as i64)],
+        &[arg(argument), arg(limits::MAX_FILES as i64)],
     );
-    if fits != Some(true) {
+    if !fits {
         return Err(invalid(format!("files must be an object of at most {} paths", limits::MAX_FILES - 1))
             .hint("{\"references/terms.md\": \"text\", \"assets/logo.png\": {\"base64\": \"...\"}}"));
     }
@@ -107,12 +106,12 @@ fn read_files(argument: Arg, body_size: usize) -> Result<Vec<File>, Fault> {
          FROM jsonb_each(CASE jsonb_typeof($1) WHEN 'object' THEN $1 END)",
         As::Caller,
         See::Statement,
-        &[argument],
+        &[arg(argument)],
         |row| {
             check_for_interrupts();
-            let path = row.get::<&str>(1);
-            let content = match (row.get::<&str>(2), row.text(4)) {
-                ("string", _) => row.text(3).map(|text| text.as_bytes().to_vec()),
+            let (path, kind, text, base64): (&str, &str, Option<&str>, Option<&str>) = row.read();
+            let content = match (kind, base64) {
+                ("string", _) => text.map(|text| text.as_bytes().to_vec()),
                 // encode() breaks its lines.
                 (_, Some(base64)) => STANDARD.decode(base64.split_ascii_whitespace().collect::<String>()).ok(),
                 _ => None,
@@ -129,10 +128,11 @@ fn read_files(argument: Arg, body_size: usize) -> Result<Vec<File>, Fault> {
 pg_function!(validate_skill);
 /// `validate_skill(source, mode, name)`
 fn validate_skill(call: &Call) -> Answer {
-    let source = source(call.text(0))?;
-    let mode = Mode::from_argument(call.text(1))?;
+    let (text, mode, name) = call.arguments();
+    let source = source(text)?;
+    let mode = Mode::from_argument(mode)?;
     let mut rows = call.row_set();
-    for finding in document::read_named(source, mode, call.text(2)).findings {
+    for finding in document::read_named(source, mode, name).findings {
         rows.push(&[
             arg(finding.severity.as_str()),
             arg(finding.code),
@@ -147,14 +147,16 @@ fn validate_skill(call: &Call) -> Answer {
 pg_function!(export_skill);
 /// `export_skill(skill, version)`
 fn export_skill(call: &Call) -> Answer {
-    let (_, version) = head_and_version(call.text(0), call.text(1))?;
+    let (skill, version) = call.arguments();
+    let (_, version) = head_and_version(skill, version)?;
     Ok(call.answer(content::find_body(version.id, As::Caller, See::Statement)))
 }
 
 pg_function!(export_skill_files);
 /// `export_skill_files(skill, version)`
 fn export_skill_files(call: &Call) -> Answer {
-    let (_, version) = head_and_version(call.text(0), call.text(1))?;
+    let (skill, version) = call.arguments();
+    let (_, version) = head_and_version(skill, version)?;
     let body = content::body(&version, As::Caller, See::Statement)?;
     let mut rows = call.row_set();
     rows.push(&[arg("SKILL.md"), arg(body.as_bytes()), arg(body.len() as i32), arg(&version.content_hash)]);

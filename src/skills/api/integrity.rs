@@ -7,7 +7,7 @@ use skill_core::skills::agents::{self as logic, Agent, Finding, Known, Skills};
 use skill_core::{Code, Fault};
 use skill_pg::error::report_warning;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Call, NonNull, Uuid, arg, pg_function};
+use skill_pg::{Answer, Call, Uuid, arg, pg_function};
 
 use super::loading::skill_address;
 use crate::module::Check;
@@ -29,7 +29,7 @@ fn unresolved() -> Vec<Finding> {
 fn named_skills(agents: &[Agent]) -> Skills {
     let named: Vec<(&str, &str)> = agents.iter().flat_map(Agent::skills).collect();
     let (namespaces, names): (Vec<&str>, Vec<&str>) = named.into_iter().unzip();
-    let found = spi::collect::<(String, String, String, NonNull<String>)>(
+    let found = spi::collect::<(String, String, String, Vec<String>)>(
         "SELECT d.namespace, d.skill_key, d.status::text, ARRAY(SELECT p.persona_key::text FROM skill_system.skill_personas p \
              WHERE p.tenant_id = d.tenant_id AND p.skill_id = d.id) \
          FROM skill_system.skill_definitions d \
@@ -39,7 +39,7 @@ fn named_skills(agents: &[Agent]) -> Skills {
         See::Statement,
         &[arg(namespaces), arg(names)],
     );
-    let known = found.into_iter().map(|(namespace, skill_name, status, NonNull(personas))| {
+    let known = found.into_iter().map(|(namespace, skill_name, status, personas)| {
         ((namespace, skill_name), Known { status, personas: personas.into_iter().collect() })
     });
     known.collect::<HashMap<_, _>>()

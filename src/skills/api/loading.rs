@@ -8,9 +8,9 @@ use skill_core::skills::agents::{MAX_ID, address, tokens};
 use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Arg, Call, Event, FromRow, Row, Timing, Trigger, Uuid, arg, pg_function, sys};
+use skill_pg::{Answer, Arg, Call, Event, FromRow, Jsonb, Row, Timing, Trigger, Uuid, arg, pg_function, sys};
 
-use crate::args::missing;
+use crate::args::given;
 use crate::skills::effects;
 use crate::skills::history::append_audit;
 use crate::skills::model::{self, declared_effects};
@@ -19,7 +19,7 @@ pg_function!(hash_artifact);
 /// BEFORE INSERT OR UPDATE on `skill_artifacts`: keeps hash and token estimate with the content.
 fn hash_artifact(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update])])?;
-    let content = trigger.new_value::<Option<&str>>(c"content").unwrap_or_default();
+    let content: &str = trigger.new_value(c"content");
     let hash = hex::encode(Sha256::digest(content));
     let given = trigger.new_value::<Option<&str>>(c"content_hash");
     let is_update = trigger.event() == Event::Update;
@@ -30,7 +30,7 @@ fn hash_artifact(call: &Call) -> Answer {
         // An UPDATE that leaves the hash out brings the old one.
         Some(given) if old != Some(given) => {
             if !sys::has_rights_of(sys::owner()) {
-                let id = trigger.new_value::<Option<&str>>(c"id").unwrap_or_default();
+                let id: &str = trigger.new_value(c"id");
                 return Err(invalid(format!("content_hash of artifact \"{id}\" is not that of its content"))
                     .detail(format!("SHA-256 of the content is {hash}, given was {}.", shorten(given)))
                     .hint("Leave content_hash out."));
@@ -97,7 +97,17 @@ fn record_injection(conversation_id: &str, injection: &Injection, force: bool) -
     spi::execute(if force { FORCED } else { ONCE }, As::Owner, See::OwnWrites, &args) == 1
 }
 
-/// The arguments that follow the object to load.
+skill_pg::arguments! {
+    /// Arguments of the functions that load an object.
+    struct Load<'c> {
+        object: Option<&'c str>,
+        conversation_id: Option<&'c str>,
+        policy_name: Option<&'c str>,
+        force: Option<bool>,
+    }
+}
+
+/// How an object is loaded.
 struct Options<'c> {
     conversation_id: Option<&'c str>,
     policy_name: Option<&'c str>,
@@ -105,11 +115,11 @@ struct Options<'c> {
 }
 
 impl<'c> Options<'c> {
-    fn read(call: &'c Call) -> Result<Self, Fault> {
+    fn check(given: &Load<'c>) -> Result<Self, Fault> {
         Ok(Options {
-            conversation_id: optional("conversation_id", call.text(1), MAX_ID)?,
-            policy_name: call.text(2),
-            force: call.get::<Option<bool>>(3).unwrap_or(false),
+            conversation_id: optional("conversation_id", given.conversation_id, MAX_ID)?,
+            policy_name: given.policy_name,
+            force: given.force == Some(true),
         })
     }
 
@@ -141,22 +151,40 @@ struct LoadedSkill {
     bytes: i64,
 }
 
-impl FromRow for LoadedSkill {
+impl FromRow<'_> for LoadedSkill {
     fn from_row(row: &Row<'_>) -> Self {
-        let id = row.get(1);
+        let (
+            id,
+            namespace,
+            skill_name,
+            name,
+            version,
+            context_mode,
+            enabled,
+            status,
+            effects,
+            a,
+            b,
+            c,
+            d,
+            body,
+            hash,
+            bytes,
+        ) = row.read();
+        let json = |value: Option<Jsonb>| value.map(|Jsonb(root)| root.to_vec());
         LoadedSkill {
             id,
-            address: skill_address(id, row.get(2), row.get(3)),
-            name: row.get(4),
-            version: row.get(5),
-            context_mode: row.get(6),
-            enabled: row.get(7),
-            status: row.get(8),
-            effects: declared_effects(row.get(9)),
-            json: [10, 11, 12, 13].map(|n| row.jsonb(n).map(<[u8]>::to_vec)),
-            body: row.get(14),
-            content_hash: row.get(15),
-            bytes: row.get(16),
+            address: skill_address(id, namespace, skill_name),
+            name,
+            version,
+            context_mode,
+            enabled,
+            status,
+            effects: declared_effects(effects),
+            json: [a, b, c, d].map(json),
+            body,
+            content_hash: hash,
+            bytes,
         }
     }
 }
@@ -164,8 +192,9 @@ impl FromRow for LoadedSkill {
 pg_function!(load_skill);
 /// `load_skill(skill, conversation_id, policy_name, force)`
 fn load_skill(call: &Call) -> Answer {
-    let reference = Reference::parse(call.text(0))?;
-    let options = Options::read(call)?;
+    let load: Load = call.arguments();
+    let reference = Reference::parse(load.object)?;
+    let options = Options::check(&load)?;
     let head = model::find(reference)?;
     let skill: LoadedSkill = spi::first(include_str!("load_skill.sql"), As::Caller, See::Statement, &[arg(head.id)])
         .ok_or_else(|| reference.unknown())?;
@@ -181,7 +210,7 @@ fn load_skill(call: &Call) -> Answer {
     });
     let json = |n: usize| match skill.json[n].as_deref().filter(|_| !already) {
         Some(bytes) => Arg::jsonb(bytes),
-        None => Ok(arg(None::<skill_pg::Jsonb>)),
+        None => Ok(arg(None::<Jsonb>)),
     };
     Ok(call.row(&[
         arg(skill.id),
@@ -223,16 +252,18 @@ impl Artifact {
                            h.namespace, h.skill_name, h.enabled, h.status, h.effects";
 }
 
-impl FromRow for Artifact {
+impl FromRow<'_> for Artifact {
     fn from_row(row: &Row<'_>) -> Self {
-        let content: String = row.get(3);
+        let (id, name, content, content_hash, estimate, skill_id): (_, _, String, _, Option<i32>, Option<Uuid>) =
+            row.read();
         Artifact {
-            id: row.get(1),
-            name: row.get(2),
-            content_hash: row.get(4),
-            tokens: row.get::<Option<i32>>(5).unwrap_or_else(|| tokens(content.len())),
-            skill: row.get::<Option<Uuid>>(6).map(|id| ArtifactSkill {
+            id,
+            name,
+            content_hash,
+            tokens: estimate.unwrap_or_else(|| tokens(content.len())),
+            skill: skill_id.map(|id| ArtifactSkill {
                 id,
+                // Of its skill, which exists.
                 address: skill_address(id, row.get(7), row.get(8)),
                 enabled: row.get(9),
                 status: row.get(10),
@@ -260,8 +291,9 @@ fn find_artifact(id: &str) -> Result<Artifact, Fault> {
 pg_function!(load_artifact);
 /// `load_artifact(artifact, conversation_id, policy_name, force)`
 fn load_artifact(call: &Call) -> Answer {
-    let id = call.text(0).ok_or_else(|| missing("artifact"))?;
-    let options = Options::read(call)?;
+    let load: Load = call.arguments();
+    let id = given(load.object, "artifact")?;
+    let options = Options::check(&load)?;
     let artifact = find_artifact(id)?;
     match &artifact.skill {
         Some(skill) => {
@@ -300,7 +332,7 @@ fn load_artifact(call: &Call) -> Answer {
 pg_function!(reset_injections);
 /// `reset_injections(conversation_id)`
 fn reset_injections(call: &Call) -> Answer {
-    let conversation_id = required("conversation_id", call.text(0), MAX_ID)?;
+    let conversation_id = required("conversation_id", call.arguments(), MAX_ID)?;
     let removed = spi::execute(
         "DELETE FROM skill_system.skill_injections \
          WHERE tenant_id = skill_system.current_tenant() AND conversation_id = $1",

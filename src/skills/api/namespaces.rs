@@ -6,21 +6,18 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Uuid, arg, pg_function};
 
-use crate::args::missing;
+use crate::args::given;
 use crate::skills::history::append_audit;
 use crate::skills::model::{self, NAMESPACES};
 use crate::skills::registry;
 use crate::versioned::Change;
 
-fn namespace_arg(call: &Call) -> Result<&str, Fault> {
-    names::namespace(Some(call.text(0).ok_or_else(|| missing("namespace"))?))
-}
-
 pg_function!(accept_store_signatures);
 /// `accept_store_signatures(namespace, accept)`
 fn accept_store_signatures(call: &Call) -> Answer {
-    let namespace = namespace_arg(call)?;
-    let accept = call.get::<Option<bool>>(1).ok_or_else(|| missing("accept"))?;
+    let (namespace, accept) = call.arguments();
+    let namespace = names::namespace(Some(given(namespace, "namespace")?))?;
+    let accept: bool = given(accept, "accept")?;
     NAMESPACES.lock(namespace)?;
     let changed = spi::execute(
         "UPDATE skill_system.skill_namespaces SET accepts_store_signatures = $2 \
@@ -38,9 +35,10 @@ fn accept_store_signatures(call: &Call) -> Answer {
 pg_function!(drop_skill_namespace);
 /// `drop_skill_namespace(namespace, reason)`
 fn drop_skill_namespace(call: &Call) -> Answer {
+    let (namespace, reason) = call.arguments();
     // Any that exists: rules for names may have changed.
-    let namespace = call.text(0).ok_or_else(|| missing("namespace"))?;
-    let change = Change::for_short_reason(call.text(1))?;
+    let namespace: &str = given(namespace, "namespace")?;
+    let change = Change::for_short_reason(reason)?;
     if !NAMESPACES.lock_existing(namespace) {
         return Ok(call.answer(false));
     }

@@ -11,7 +11,7 @@ use skill_core::skills::search::{self as logic, Ranking};
 use skill_pg::error::check_for_interrupts;
 use skill_pg::function::Similarity;
 use skill_pg::spi::{self, As, Once, See};
-use skill_pg::{Answer, Arg, Call, NonNull, Oid, Uuid, arg, pg_function};
+use skill_pg::{Answer, Arg, Call, Oid, Uuid, arg, pg_function};
 
 use crate::policy::policy;
 use crate::skills::effects::decide;
@@ -28,9 +28,9 @@ const MIN_SIMILARITY: f32 = 0.3;
 pg_function!(set_skill_embedding);
 /// `set_skill_embedding(skill, embedding, version)`
 fn set_skill_embedding(call: &Call) -> Answer {
-    let reference = Reference::parse(call.text(0))?;
-    let embedding = call.get::<Option<Vec<Option<f64>>>>(1).map(logic::embedding).transpose()?;
-    let version = call.text(2);
+    let (skill, embedding, version): (_, Option<Vec<Option<f64>>>, Option<&str>) = call.arguments();
+    let reference = Reference::parse(skill)?;
+    let embedding = embedding.map(logic::embedding).transpose()?;
     let head = model::lock(reference)?;
     let version = named_version(&head, Some(version.unwrap_or(&head.current_version)), As::Owner, See::OwnWrites)?;
     let dimensions = embedding.as_ref().map(|embedding| embedding.len() as i32);
@@ -122,9 +122,9 @@ fn ranking<'a>(name: &'a str, sql: &str, args: &[Arg]) -> Ranking<'a, Id> {
 /// The skills that have the words of the query: rare words count for more, and those with all of them come first.
 fn by_text(args: &[Arg]) -> Ranking<'static, Id> {
     const ALL_WORDS: f64 = 1000.0;
-    let found = spi::collect::<(Uuid, bool, NonNull<f32>, i64)>(Once(BY_TEXT), As::Caller, See::Statement, args);
+    let found = spi::collect::<(Uuid, bool, Vec<f32>, i64)>(Once(BY_TEXT), As::Caller, See::Statement, args);
     let total = found.first().map_or(0, |(.., total)| *total);
-    let ranks: Vec<&[f32]> = found.iter().map(|(_, _, ranks, _)| ranks.0.as_slice()).collect();
+    let ranks: Vec<&[f32]> = found.iter().map(|(_, _, ranks, _)| ranks.as_slice()).collect();
     let fits = logic::by_rarity(&ranks, total as usize);
     let mut fits: Vec<(f64, Id)> = (found.iter().zip(fits))
         .map(|((id, has_all, ..), fit)| (fit + if *has_all { ALL_WORDS } else { 0.0 }, *id.as_bytes()))
@@ -142,9 +142,9 @@ fn nearest(wanted: &[f32], args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> 
     args.push(arg(wanted.len() as i32));
     let mut compared = false;
     spi::stream(BY_EMBEDDING, &args, |row| {
-        let NonNull(embedding) = row.get::<NonNull<f32>>(2);
+        let (id, embedding): (Uuid, Vec<f32>) = row.read();
         compared = true;
-        found.push((logic::cosine(wanted, &embedding), *row.get::<Uuid>(1).as_bytes()));
+        found.push((logic::cosine(wanted, &embedding), *id.as_bytes()));
         Ok(())
     })?;
     if !compared {
@@ -158,17 +158,17 @@ fn nearest(wanted: &[f32], args: &[Arg]) -> Result<Ranking<'static, Id>, Fault> 
 
 /// Where embeddings exist, some must have as many dimensions.
 fn check_dimensions(wanted: i32) -> Result<(), Fault> {
-    let found = spi::collect::<(i32,)>(
+    let found = spi::collect::<i32>(
         "SELECT DISTINCT dimensions FROM skill_system.skill_embeddings \
          WHERE tenant_id = skill_system.current_tenant() ORDER BY 1 LIMIT 10",
         As::Caller,
         See::Statement,
         &[],
     );
-    if found.is_empty() || found.contains(&(wanted,)) {
+    if found.is_empty() || found.contains(&wanted) {
         return Ok(());
     }
-    let found: Vec<String> = found.iter().map(|(dimensions,)| dimensions.to_string()).collect();
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
     Err(invalid(format!("no skill has an embedding of {wanted} dimensions"))
         .detail(format!("Embeddings here have {}.", found.join(", "))))
 }
@@ -206,15 +206,14 @@ impl Trigrams {
         let mut found: Vec<(f32, String, Id)> = Vec::new();
         let wanted = logic::Trigrams::new(query);
         spi::stream(BY_SPELLING, args, |row| {
-            let text = row.get::<&str>(3);
+            let (id, name, text): (Uuid, &str, &str) = row.read();
             // Most have next to nothing in common with it.
             if wanted.most_similar(text) < MIN_SIMILARITY {
                 return Ok(());
             }
-            let name = row.get::<String>(2);
-            let fit = self.similarity.of(query, &name).max(self.word_similarity.of(query, text));
+            let fit = self.similarity.of(query, name).max(self.word_similarity.of(query, text));
             if fit >= MIN_SIMILARITY {
-                found.push((fit, name, *row.get::<Uuid>(1).as_bytes()));
+                found.push((fit, name.to_owned(), *id.as_bytes()));
             }
             Ok(())
         })?;
@@ -261,7 +260,7 @@ skill_pg::columns! {
         version: String = "current_version",
         semver: Option<String> = "semver",
         status: String = "status",
-        domain_tags: NonNull<String> = "domain_tags::text[]",
+        domain_tags: Vec<String> = "domain_tags::text[]",
         effects: Option<Vec<Option<String>>> = "effects",
     }
 }
@@ -276,22 +275,32 @@ fn details(ids: Vec<Uuid>) -> HashMap<Id, Detail> {
     found.into_iter().map(|detail| (*detail.id.as_bytes(), detail)).collect()
 }
 
+skill_pg::arguments! {
+    struct SearchSkills<'c> {
+        query: Option<&'c str>,
+        namespace: Option<&'c str>,
+        tags: Option<Vec<Option<&'c str>>>,
+        policy_name: Option<&'c str>,
+        max_rows: Option<i32>,
+        embedding: Option<Vec<Option<f64>>>,
+        include_drafts: Option<bool>,
+    }
+}
+
 pg_function!(search_skills);
-/// `search_skills(query, namespace, tags, policy_name, max_rows, embedding, include_drafts)`
 fn search_skills(call: &Call) -> Answer {
-    let query = logic::query(call.text(0))?;
-    let namespace = call.text(1);
-    let tags = logic::tags(call.text_array(2))?;
-    let policy_name = call.text(3);
-    let max_rows = logic::max_rows(call.get(4))?;
-    let embedding = call.get::<Option<Vec<Option<f64>>>>(5).map(logic::embedding).transpose()?;
-    let include_drafts = call.get::<Option<bool>>(6).unwrap_or(false);
+    let SearchSkills { query, namespace, tags, policy_name, max_rows, embedding, include_drafts } = call.arguments();
+    let query = logic::query(query)?;
+    let tags = logic::tags(tags)?;
+    let max_rows = logic::max_rows(max_rows)?;
+    let embedding = embedding.map(logic::embedding).transpose()?;
+    let include_drafts = include_drafts == Some(true);
     let tagged = !tags.is_empty();
     if query.is_none() && !tagged && embedding.is_none() {
         return Err(invalid("nothing to search for").hint("Give words, tags or an embedding."));
     }
     if let Some(name) = policy_name
-        && let Err(error @ PolicyError::Unknown { .. }) = &*policy(name)
+        && let Err(error @ PolicyError::Unknown { .. }) = &*policy(name)?
     {
         return Err(error.clone().into());
     }
@@ -301,11 +310,13 @@ fn search_skills(call: &Call) -> Answer {
     // Decided once for each list of effects.
     let mut decided: HashMap<Option<Vec<Option<String>>>, bool> = HashMap::new();
     let mut is_shown = |effects: &Option<Vec<Option<String>>>| {
-        policy_name.is_none_or(|policy_name| {
-            *decided.entry(effects.clone()).or_insert_with_key(|effects| {
-                decide(policy_name, declared_effects(effects.clone()).as_deref()).0.allowed
-            })
-        })
+        let Some(policy_name) = policy_name else { return Ok(true) };
+        if let Some(known) = decided.get(effects) {
+            return Ok(*known);
+        }
+        let allowed = decide(policy_name, declared_effects(effects.clone()).as_deref())?.0.allowed;
+        decided.insert(effects.clone(), allowed);
+        Ok::<_, Fault>(allowed)
     };
     let mut rows = call.row_set();
     let mut rank = 0;
@@ -314,9 +325,10 @@ fn search_skills(call: &Call) -> Answer {
         check_for_interrupts();
         let details = details(part.iter().map(|found| Uuid::from_bytes(found.item)).collect());
         for found in part {
-            let Some(detail) = details.get(&found.item).filter(|detail| is_shown(&detail.effects)) else {
+            let Some(detail) = details.get(&found.item) else { continue };
+            if !is_shown(&detail.effects)? {
                 continue;
-            };
+            }
             rank += 1;
             rows.push(&[
                 arg(rank),
@@ -328,7 +340,7 @@ fn search_skills(call: &Call) -> Answer {
                 arg(&detail.version),
                 arg(detail.semver.as_deref()),
                 arg(&detail.status),
-                arg(detail.domain_tags.0.as_slice()),
+                arg(detail.domain_tags.as_slice()),
                 arg(found.item),
             ]);
             if rank as usize == max_rows {

@@ -20,10 +20,10 @@ use crate::versioned::Change;
 pg_function!(set_skill_status);
 /// `set_skill_status(skill, status, version, signature, reason)`
 fn set_skill_status(call: &Call) -> Answer {
-    let reference = Reference::parse(call.text(0))?;
-    let status = Status::from_argument(call.text(1))?;
-    let (version, signature) = (call.text(2), call.text(3));
-    let change = Change::for_reason(call.text(4));
+    let (skill, status, version, signature, reason): (_, _, Option<&str>, _, _) = call.arguments();
+    let reference = Reference::parse(skill)?;
+    let status = Status::from_argument(status)?;
+    let change = Change::for_reason(reason);
     if status == Status::Approved && version.is_none() {
         return Err(approval::version_missing());
     }
@@ -46,28 +46,29 @@ fn set_skill_status(call: &Call) -> Answer {
 pg_function!(delete_skill);
 /// `delete_skill(skill, reason)`
 fn delete_skill(call: &Call) -> Answer {
-    let reference = Reference::parse(call.text(0))?;
-    let change = Change::for_reason(call.text(1));
+    let (skill, reason) = call.arguments();
+    let reference = Reference::parse(skill)?;
+    let change = Change::for_reason(reason);
     registry::delete(&mut model::lock(reference)?, &change)?;
     Ok(call.answer(true))
 }
 
 fn is_switched_off(head: &Head) -> bool {
-    let served = spi::one::<bool>(
-        "SELECT enabled OR status <> 'approved' FROM skill_system.skill_heads \
+    spi::one(
+        "SELECT NOT enabled AND status = 'approved' FROM skill_system.skill_heads \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1",
         As::Caller,
         See::Statement,
         &[arg(head.id)],
-    );
-    served != Some(true)
+    )
 }
 
 pg_function!(resolve_skill);
 /// `resolve_skill(skill, requirement)`
 fn resolve_skill(call: &Call) -> Answer {
-    let requirement = Requirement::parse(call.text(1))?;
-    let head = model::find_existing(Reference::parse(call.text(0))?)?;
+    let (skill, requirement) = call.arguments();
+    let requirement = Requirement::parse(requirement)?;
+    let head = model::find_existing(Reference::parse(skill)?)?;
     if is_switched_off(&head) {
         return Err(Fault::new(Code::VersionNotFound, format!("skill \"{}\" is switched off", head.skill_name)));
     }
@@ -87,17 +88,19 @@ fn resolve_skill(call: &Call) -> Answer {
 pg_function!(pin_skill);
 /// `pin_skill(skill, version, reason)`
 fn pin_skill(call: &Call) -> Answer {
-    let change = Change::for_short_reason(call.text(2))?;
-    let mut head = model::lock(Reference::parse(call.text(0))?)?;
-    let version = resolve_approved(&head, call.text(1))?;
+    let (skill, version, reason) = call.arguments();
+    let change = Change::for_short_reason(reason)?;
+    let mut head = model::lock(Reference::parse(skill)?)?;
+    let version = resolve_approved(&head, version)?;
     Ok(registry::pin(&mut head, &version, &change)?.answer(call))
 }
 
 pg_function!(unpin_skill);
 /// `unpin_skill(skill, reason)`
 fn unpin_skill(call: &Call) -> Answer {
-    let change = Change::for_short_reason(call.text(1))?;
-    let mut head = model::lock(Reference::parse(call.text(0))?)?;
+    let (skill, reason) = call.arguments();
+    let change = Change::for_short_reason(reason)?;
+    let mut head = model::lock(Reference::parse(skill)?)?;
     let version = model::current_version(&head)?;
     Ok(registry::unpin(&mut head, &version, &change)?.answer(call))
 }
@@ -105,9 +108,10 @@ fn unpin_skill(call: &Call) -> Answer {
 pg_function!(rollback_skill);
 /// `rollback_skill(skill, version, reason)`
 fn rollback_skill(call: &Call) -> Answer {
-    let change = Change::for_short_reason(call.text(2))?;
-    let mut head = model::lock(Reference::parse(call.text(0))?)?;
-    let version = match call.text(1) {
+    let (skill, version, reason) = call.arguments();
+    let change = Change::for_short_reason(reason)?;
+    let mut head = model::lock(Reference::parse(skill)?)?;
+    let version = match version {
         Some(requirement) => resolve_approved(&head, Some(requirement))?,
         None => previous_approved(&head)?,
     };
@@ -116,7 +120,7 @@ fn rollback_skill(call: &Call) -> Answer {
 
 /// The newest approved version older than the one that is served.
 fn previous_approved(head: &Head) -> Result<Version, Fault> {
-    let earlier = spi::one::<String>(
+    let earlier = spi::first::<String>(
         "SELECT v.version FROM skill_system.skill_versions v \
          JOIN skill_system.skill_versions c ON c.tenant_id = v.tenant_id AND c.id = $2 \
          WHERE v.tenant_id = skill_system.current_tenant() AND v.skill_id = $1 AND v.status = 'approved' \
@@ -137,26 +141,28 @@ fn previous_approved(head: &Head) -> Result<Version, Fault> {
 pg_function!(set_skill_channel);
 /// `set_skill_channel(skill, channel, version, reason)`
 fn set_skill_channel(call: &Call) -> Answer {
-    let name = channel(call.text(1))?;
-    let change = Change::for_short_reason(call.text(3))?;
-    let head = model::lock(Reference::parse(call.text(0))?)?;
-    let version = resolve_approved(&head, call.text(2))?;
+    let (skill, name, version, reason) = call.arguments();
+    let name = channel(name)?;
+    let change = Change::for_short_reason(reason)?;
+    let head = model::lock(Reference::parse(skill)?)?;
+    let version = resolve_approved(&head, version)?;
     Ok(registry::set_channel(&head, name, &version, &change)?.answer(call))
 }
 
 pg_function!(drop_skill_channel);
 /// `drop_skill_channel(skill, channel, reason)`
 fn drop_skill_channel(call: &Call) -> Answer {
-    let name = channel(call.text(1))?;
-    let change = Change::for_short_reason(call.text(2))?;
-    let head = model::lock(Reference::parse(call.text(0))?)?;
+    let (skill, name, reason) = call.arguments();
+    let name = channel(name)?;
+    let change = Change::for_short_reason(reason)?;
+    let head = model::lock(Reference::parse(skill)?)?;
     Ok(call.answer(registry::drop_channel(&head, name, &change)?))
 }
 
 pg_function!(skill_version_list);
 /// `skill_version_list(skill)`
 fn skill_version_list(call: &Call) -> Answer {
-    let head = model::find(Reference::parse(call.text(0))?)?;
+    let head = model::find(Reference::parse(call.arguments())?)?;
     let mut rows = call.row_set();
     spi::each(
         "SELECT v.version, v.semver, v.status, v.id = $2, ARRAY(SELECT c.channel FROM skill_system.skill_channels c \
@@ -178,8 +184,8 @@ fn skill_version_list(call: &Call) -> Answer {
 pg_function!(diff_skill_versions);
 /// `diff_skill_versions(skill, old_version, new_version)`
 fn diff_skill_versions(call: &Call) -> Answer {
-    let (a, b) = (call.text(1), call.text(2));
-    let head = model::find(Reference::parse(call.text(0))?)?;
+    let (skill, a, b) = call.arguments();
+    let head = model::find(Reference::parse(skill)?)?;
     let a = resolve_requirement(&head, &Requirement::parse(a)?, As::Caller, See::Statement)?;
     let b = match b {
         None => model::version(&head, None, As::Caller, See::Statement)?,
@@ -200,7 +206,8 @@ fn diff_skill_versions(call: &Call) -> Answer {
          WHERE a.sha256 IS DISTINCT FROM b.sha256 ORDER BY 1",
         &[arg(a.id), arg(b.id)],
         |row| {
-            push_difference(&mut rows, row.get(1), [row.bytes(2), row.bytes(3)], deadline);
+            let (path, old, new) = row.read();
+            push_difference(&mut rows, path, [old, new], deadline);
             Ok(())
         },
     )?;

@@ -102,15 +102,9 @@ impl<'b> RecordEncoder<'b> {
 }
 
 /// Writes the signature text `v1:<key id>:<hex of the HMAC-SHA256>` of encoded bytes.
-pub fn sign(key: &MacKey, encoded: &[u8], out: &mut Vec<u8>) {
+pub fn sign(key: &MacKey, encoded: &[u8]) -> String {
     let mac = key.sign(&[CONTEXT, encoded]);
-    out.extend_from_slice(b"v1:");
-    out.extend_from_slice(key.id.as_bytes());
-    out.push(b':');
-    let start = out.len();
-    out.resize(start + 64, 0);
-    // Cannot fail: the target has twice the length.
-    let _ = hex::encode_to_slice(mac, &mut out[start..]);
+    format!("v1:{}:{}", key.id, hex::encode(mac))
 }
 
 /// The leaf of a row in the tree: of its encoded bytes and its signature text.
@@ -279,9 +273,7 @@ mod tests {
         let text = Keyring::generate(&[7; crate::audit::keyring::RANDOM_BYTES]);
         let ring = Keyring::parse(&text.replace("hs-0707070707070707", "k")).unwrap();
         let base = record();
-        let mut signature = Vec::new();
-        sign(ring.active(), &encode(&base), &mut signature);
-        let signature = String::from_utf8(signature).unwrap();
+        let signature = sign(ring.active(), &encode(&base));
         let judge = |record: &Record<'_>| verify(&ring, record.key_id, &signature, &encode(record));
         assert_eq!(judge(&base), Ok(()));
         let changed = [

@@ -9,7 +9,7 @@ pub const VERSION: &str = "1.0.4";
 const NAMESPACE: &str = "https://skill-system.invalid/ns/oscal";
 
 /// Evidence for a cell.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Deserialize)]
 pub struct Evidence {
     pub id: String,
     pub name: String,

@@ -63,9 +63,7 @@ impl Row {
             key_id: ring.active().id.clone(),
             signature: String::new(),
         };
-        let mut signature = Vec::new();
-        audit::sign(ring.active(), &row.encoded(), &mut signature);
-        row.signature = String::from_utf8(signature).unwrap();
+        row.signature = audit::sign(ring.active(), &row.encoded());
         row
     }
 
