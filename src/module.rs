@@ -7,7 +7,6 @@ use skill_core::{Code, Fault};
 use skill_pg::cached::Change;
 use skill_pg::xact::Listener;
 
-/// What a module registers.
 pub struct Module {
     /// Its name on every layer: `src/NAME`, `sql/NAME`, `tests/NAME`.
     pub name: &'static str,

@@ -52,10 +52,10 @@ pub fn log_id() -> Option<[u8; 16]> {
 
 /// The identity of a log that has records.
 pub fn existing_log_id() -> Result<[u8; 16], Fault> {
-    log_id().ok_or_else(lost)
+    log_id().ok_or_else(identity_lost)
 }
 
-fn lost() -> Fault {
+fn identity_lost() -> Fault {
     Fault::new(Code::NotInPrerequisiteState, "the identity of the audit log is lost")
         .detail("audit_state and audit_seal_state are empty, and audit_logs has records.")
         .hint("Restore audit_state from a backup, or SELECT * FROM skill_system.repair();")
@@ -102,7 +102,7 @@ pub fn log_id_or_new() -> Result<[u8; 16], Fault> {
     }
     const LOST: &str = "SELECT EXISTS (SELECT FROM skill_system.audit_logs)";
     if spi::one(LOST, As::Owner, See::Latest, &[]) {
-        return Err(lost());
+        return Err(identity_lost());
     }
     let id = sys::new_uuid_v7();
     write_identity(id)?;

@@ -311,7 +311,6 @@ impl<'c> RecordArguments<'c> {
     }
 }
 
-/// The values of a record.
 struct Values<'c> {
     record: Record<'c>,
     event_data: &'c [u8],
@@ -413,7 +412,6 @@ const RECORD: &str = "($1, a.id, a.tenant_id, a.event_type::text, a.event_data, 
 
 /// What is wrong with a row; NULL when nothing is.
 pub const PROBLEM: &str = concatcp!("skill_system.audit_problem", RECORD, ")");
-/// The leaf hash of a row.
 pub const LEAF_HASH: &str = concatcp!("skill_system.audit_leaf_hash", RECORD, ")");
 /// What stands for a row in the sums of a verification; `$9` is the nonce.
 pub const RECORD_DIGEST: &str = concatcp!("skill_system.audit_record_digest", RECORD, ", $9)");

@@ -40,7 +40,6 @@ pub struct Denial {
     pub session_user: u32,
     /// The role whose rights were in force.
     pub current_user: u32,
-    /// The tenant of the session.
     pub tenant: String,
     // As in `append_audit()`; the data is the text of a JSON object.
     pub event_type: String,
@@ -98,7 +97,6 @@ fn request(denial: &Denial) -> Result<[u8; 16], Fault> {
 }
 
 pg_worker!(skill_system_denial, record_denial);
-/// The worker.
 fn record_denial(argument: Argument) {
     one_off::answer_request(argument, |request| {
         let denial: Denial = serde_json::from_slice(request).ok()?;

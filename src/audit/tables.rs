@@ -142,7 +142,6 @@ fn chosen_tree(kind: &Kind, table: Option<Oid>) -> Result<Vec<Table>, Fault> {
 }
 
 pg_function!(make_append_only);
-/// `make_append_only(table_name)`
 fn make_append_only(call: &Call) -> Answer {
     let tree = chosen_tree(&APPEND_ONLY, call.arguments())?;
     APPEND_ONLY.protect(&tree, "");
@@ -214,7 +213,6 @@ pub fn at_transaction_end(end: End) -> Result<(), Fault> {
 }
 
 pg_function!(audit_table);
-/// `audit_table(table_name, columns, ignored_columns)`
 fn audit_table(call: &Call) -> Answer {
     let (table, columns, ignored): (Option<Oid>, _, _) = call.arguments();
     let only = column_names(columns, "an element of columns")?;

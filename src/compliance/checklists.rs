@@ -180,7 +180,6 @@ fn create_checklist(call: &Call) -> Answer {
 }
 
 pg_function!(update_checklist_item);
-/// `update_checklist_item(checklist_id, item_index, status, expected_version, note, data, actor_id)`
 fn update_checklist_item(call: &Call) -> Answer {
     let (id, index, status, expected_version, note, data, actor_id): (_, Option<i32>, _, _, _, _, _) = call.arguments();
     let id = given(id, "checklist_id")?;
@@ -202,7 +201,6 @@ fn update_checklist_item(call: &Call) -> Answer {
 }
 
 pg_function!(missing_items);
-/// `missing_items(checklist_id)`
 fn missing_items(call: &Call) -> Answer {
     let id = given(call.arguments(), "checklist_id")?;
     let found = spi::first::<(Value, Option<Value>)>(
@@ -223,7 +221,6 @@ fn missing_items(call: &Call) -> Answer {
 }
 
 pg_function!(submit_checklist);
-/// `submit_checklist(checklist_id, actor_id, expected_version)`
 fn submit_checklist(call: &Call) -> Answer {
     let (id, actor_id, expected_version) = call.arguments();
     let id = given(id, "checklist_id")?;
@@ -237,7 +234,6 @@ fn submit_checklist(call: &Call) -> Answer {
 }
 
 pg_function!(review_checklist);
-/// `review_checklist(checklist_id, decision, actor_id, reason, expected_version)`
 fn review_checklist(call: &Call) -> Answer {
     let (id, decision, actor_id, reason, expected): (_, _, _, _, Option<i32>) = call.arguments();
     let id = given(id, "checklist_id")?;
@@ -258,7 +254,6 @@ fn review_checklist(call: &Call) -> Answer {
 }
 
 pg_function!(file_checklist);
-/// `file_checklist(checklist_id, actor_id, reference)`
 fn file_checklist(call: &Call) -> Answer {
     let (id, actor_id, reference) = call.arguments();
     let id = given(id, "checklist_id")?;
@@ -276,7 +271,6 @@ fn file_checklist(call: &Call) -> Answer {
 }
 
 pg_function!(mark_exception);
-/// `mark_exception(checklist_id, reason, actor_id, expected_version)`
 fn mark_exception(call: &Call) -> Answer {
     let (id, reason, actor_id, expected_version) = call.arguments();
     let id = given(id, "checklist_id")?;

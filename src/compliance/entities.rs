@@ -69,7 +69,6 @@ fn entity_type(key: Option<&str>) -> Result<(Uuid, EntityType), Fault> {
 }
 
 pg_function!(validate_entity);
-/// `validate_entity(type_key, data)`
 fn validate_entity(call: &Call) -> Answer {
     let (type_key, data) = call.arguments();
     let (_, kind) = entity_type(type_key)?;
@@ -83,14 +82,12 @@ fn validate_entity(call: &Call) -> Answer {
 }
 
 pg_function!(entity_json_schema);
-/// `entity_json_schema(type_key)`
 fn entity_json_schema(call: &Call) -> Answer {
     let (id, kind) = entity_type(call.arguments())?;
     Ok(call.answer(kind.json_schema(&format!("urn:uuid:{id}"))))
 }
 
 pg_function!(map_import);
-/// `map_import(type_key, record)`
 fn map_import(call: &Call) -> Answer {
     let (type_key, record) = call.arguments();
     let (id, kind) = entity_type(type_key)?;
@@ -112,7 +109,6 @@ fn map_import(call: &Call) -> Answer {
 }
 
 pg_function!(install_validation_presets);
-/// `install_validation_presets()`
 fn install_validation_presets(call: &Call) -> Answer {
     let mut rows = call.row_set();
     for [key, pattern, description, example] in PRESETS {

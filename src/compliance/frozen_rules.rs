@@ -27,7 +27,6 @@ pub fn freeze_rules(checklist: Uuid, new: bool, domains: Option<Vec<String>>, fi
 }
 
 pg_function!(snapshot_rules);
-/// `snapshot_rules(checklist_id)`
 fn snapshot_rules(call: &Call) -> Answer {
     let id = given(call.arguments(), "checklist_id")?;
     lock_rules(Mode::Shared)?;
@@ -100,7 +99,6 @@ fn lock_stale(id: Uuid) -> Result<Stale, Fault> {
 }
 
 pg_function!(acknowledge_stale);
-/// `acknowledge_stale(snapshot_id, actor_id, reason, expected_version)`
 fn acknowledge_stale(call: &Call) -> Answer {
     let (id, actor_id, reason, seen): (_, _, _, Option<i32>) = call.arguments();
     let id = given(id, "snapshot_id")?;
@@ -138,7 +136,6 @@ fn acknowledge_stale(call: &Call) -> Answer {
 }
 
 pg_function!(refresh_snapshot);
-/// `refresh_snapshot(snapshot_id, actor_id)`
 fn refresh_snapshot(call: &Call) -> Answer {
     let (id, actor_id) = call.arguments();
     let id = given(id, "snapshot_id")?;
@@ -170,7 +167,6 @@ fn refresh_snapshot(call: &Call) -> Answer {
 }
 
 pg_function!(snapshot_diff);
-/// `snapshot_diff(snapshot_id)`
 fn snapshot_diff(call: &Call) -> Answer {
     let id = given(call.arguments(), "snapshot_id")?;
     let mut found = None;

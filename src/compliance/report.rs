@@ -30,7 +30,6 @@ fn list(sql: &'static str, args: &[Arg]) -> Vec<Value> {
 }
 
 pg_function!(compliance_report);
-/// `compliance_report(format, title, max_rows)`
 fn compliance_report(call: &Call) -> Answer {
     let (format, title, max_rows): (Option<&str>, _, _) = call.arguments();
     let title = required("title", title, 300)?;
@@ -199,7 +198,6 @@ fn read_cell(row: &Row) -> Cell {
 }
 
 pg_function!(oscal_assessment_results);
-/// `oscal_assessment_results(entity_id, compliance_domain, title, max_rows)`
 fn oscal_assessment_results(call: &Call) -> Answer {
     let (entity_id, domain, title, max_rows) = call.arguments();
     let entity = optional("entity_id", entity_id, 255)?;

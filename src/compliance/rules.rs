@@ -243,7 +243,6 @@ fn reject(id: Uuid, by: &str, reason: Option<&str>) {
 }
 
 pg_function!(submit_rule);
-/// `submit_rule(rule_version_id, actor_id)`
 fn submit_rule(call: &Call) -> Answer {
     let (id, actor_id) = call.arguments();
     let id = given(id, "rule_version_id")?;
@@ -260,7 +259,6 @@ fn submit_rule(call: &Call) -> Answer {
 }
 
 pg_function!(review_rule);
-/// `review_rule(rule_version_id, decision, actor_id, reason)`
 fn review_rule(call: &Call) -> Answer {
     let (id, decision, actor_id, reason) = call.arguments();
     let id = given(id, "rule_version_id")?;
@@ -330,7 +328,6 @@ fn rule_data(id: Uuid) -> Result<Value, Fault> {
 }
 
 pg_function!(diff_rules);
-/// `diff_rules(old_version_id, new_version_id)`
 fn diff_rules(call: &Call) -> Answer {
     let (old, new) = call.arguments();
     let old = rule_data(given(old, "old_version_id")?)?;

@@ -29,7 +29,6 @@ fn check_size(id: Uuid) -> Result<(), Fault> {
 }
 
 pg_function!(compliance_snapshot);
-/// `compliance_snapshot(checklist_id)`
 fn compliance_snapshot(call: &Call) -> Answer {
     let id = given(call.arguments(), "checklist_id")?;
     let origin = ledger::current_origin()?;

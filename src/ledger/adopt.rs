@@ -24,7 +24,6 @@ fn not_now(message: impl Into<String>) -> Fault {
 }
 
 pg_function!(adopt_log);
-/// `adopt_log(reason, last_checkpoint)`.
 fn adopt_log(call: &Call) -> Answer {
     let (reason, last_checkpoint): (Option<&str>, _) = call.arguments();
     let Some(reason) = reason.map(str::trim).filter(|reason| !reason.is_empty()) else {
@@ -59,7 +58,7 @@ struct Adopted {
 
 fn adopt(reason: &str, outside: Option<&str>) -> Result<Adopted, Fault> {
     let mut state = spi::as_owner(State::read_or_first)?.ok_or_else(nothing_sealed)?;
-    let moved = state.moved();
+    let moved = state.place_change();
     if state.lost {
         spi::as_owner(|| recover(&mut state, outside))?;
     } else {

@@ -15,7 +15,7 @@ use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, FromRow, Row, Timestamptz, UnreadJsonb, Uuid, arg, columns, pg_function, sys};
 
-use super::proof::{self, Stored};
+use super::proof::{self, StoredCheckpoint};
 use super::retention;
 use super::state::{self, State};
 use super::tiles::{ID, LeafFinder, StoredTiles, read_ids};
@@ -40,7 +40,7 @@ fn audit_export(call: &Call) -> Answer {
                     .hint("SELECT skill_system.audit_checkpoint(); on the primary server.")
             })?,
         };
-        let Stored { checkpoint: Checkpoint { origin, size, root }, note } = stored;
+        let StoredCheckpoint { checkpoint: Checkpoint { origin, size, root }, note } = stored;
         let log_id = spi::as_owner(state::log_id);
         let tiles = StoredTiles::default();
         let range = spi::as_owner(|| leaves_of(since, until, size))?;

@@ -19,14 +19,12 @@ use crate::{locks, settings};
 /// Longest text that a person gives with one of these records, in characters.
 const MAX_TEXT: usize = 1000;
 
-/// One kept record.
 #[derive(Debug)]
 pub struct Kept {
     /// Of the record.
     pub id: Uuid,
     /// Of the record.
     pub event_type: String,
-    /// `event_data`
     pub data: Value,
     /// Who logged in.
     pub session_user: String,
@@ -46,7 +44,7 @@ impl Kept {
 }
 
 /// Makes sure that the caller speaks for all tenants, and that nobody else changes these records until the end of the transaction.
-pub fn begin(what: &std::ffi::CStr) -> Result<(), Fault> {
+pub fn begin_change(what: &std::ffi::CStr) -> Result<(), Fault> {
     sys::prevent_if_read_only(what);
     if !settings::is_tenant(settings::DEFAULT_TENANT)? {
         return Err(Fault::new(
@@ -68,7 +66,7 @@ pub fn given_text<'t>(name: &str, text: Option<&'t str>) -> Result<&'t str, Faul
 }
 
 /// Appends a record and keeps a copy.
-pub fn keep(event_type: &str, data: Value) -> Result<Uuid, Fault> {
+pub fn append_kept(event_type: &str, data: Value) -> Result<Uuid, Fault> {
     let id = audit::append_system(event_type, data)?;
     const COPY: &str = "INSERT INTO skill_system.audit_kept (id, tenant_id, event_type, event_data, actor_id, actor_type, \
              created_at, signature, recorded_at, transaction_id, session_user_name, current_user_name, key_id) \
@@ -80,7 +78,7 @@ pub fn keep(event_type: &str, data: Value) -> Result<Uuid, Fault> {
 }
 
 columns! {
-    struct Stored {
+    struct StoredRecord {
         id: Uuid = "a.id",
         event_type: String = "a.event_type",
         data: String = "a.event_data::text",
@@ -92,10 +90,10 @@ columns! {
 }
 
 /// All kept records, oldest first.
-pub fn all() -> Result<Vec<Kept>, Fault> {
+pub fn kept_records() -> Result<Vec<Kept>, Fault> {
     const SQL: &str = concatcp!(
         "SELECT ",
-        Stored::COLUMNS,
+        StoredRecord::COLUMNS,
         ", ",
         LEAF_HASH,
         ", ",
@@ -107,7 +105,7 @@ pub fn all() -> Result<Vec<Kept>, Fault> {
         let state = State::read()?;
         let mut found = Vec::new();
         spi::each(SQL, As::Caller, See::Statement, &[arg(log_id)], |row| {
-            let stored = Stored::from_row(row);
+            let stored = StoredRecord::from_row(row);
             let is_signed = log_id.is_some() && row.get::<bool>(9);
             let proven = is_signed && is_leaf(&stored, row.get(8), state.as_ref());
             found.push(Kept {
@@ -127,7 +125,7 @@ pub fn all() -> Result<Vec<Kept>, Fault> {
 }
 
 /// The record is a leaf of the tree, or too young to be one.
-fn is_leaf(record: &Stored, hash: Option<&[u8]>, state: Option<&State>) -> bool {
+fn is_leaf(record: &StoredRecord, hash: Option<&[u8]>, state: Option<&State>) -> bool {
     let Some(leaf) = tiles::leaf_of(record.id.as_bytes()) else {
         return state.is_none_or(|state| !state.snapshot.sees(record.transaction_id));
     };

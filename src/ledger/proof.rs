@@ -47,16 +47,13 @@ pub fn public_jwk(id: &str, key: &[u8; 32]) -> serde_json::Value {
     })
 }
 
-/// A stored checkpoint.
-pub struct Stored {
-    /// Its content.
+pub struct StoredCheckpoint {
     pub checkpoint: Checkpoint,
-    /// The signed note.
     pub note: String,
 }
 
 /// The newest stored checkpoint of the log as it is now.
-pub fn newest(state: &State) -> Result<Option<Stored>, Fault> {
+pub fn newest(state: &State) -> Result<Option<StoredCheckpoint>, Fault> {
     let found: Option<(i64, Vec<u8>, String)> = spi::first(
         "SELECT tree_size, root_hash, note FROM skill_system.audit_checkpoints WHERE incarnation = $1 \
          ORDER BY tree_size DESC LIMIT 1",
@@ -69,7 +66,10 @@ pub fn newest(state: &State) -> Result<Option<Stored>, Fault> {
     };
     let root = Hash::try_from(root)
         .map_err(|_| Fault::new(Code::DataCorrupted, "audit_checkpoints.root_hash is not a SHA-256 hash"))?;
-    Ok(Some(Stored { checkpoint: Checkpoint { origin: origin(state.incarnation)?, size: size as u64, root }, note }))
+    Ok(Some(StoredCheckpoint {
+        checkpoint: Checkpoint { origin: origin(state.incarnation)?, size: size as u64, root },
+        note,
+    }))
 }
 
 pg_function!(audit_checkpoint);
@@ -85,7 +85,7 @@ fn printable(text: &str) -> &str {
 }
 
 /// The checkpoint of what is sealed, signed now or before.
-pub fn sign_checkpoint() -> Result<Stored, Fault> {
+pub fn sign_checkpoint() -> Result<StoredCheckpoint, Fault> {
     // What this transaction sealed itself may yet be rolled back, and a signature cannot be taken back.
     if growth::grew_in_transaction() {
         return Err(Fault::new(
@@ -115,7 +115,7 @@ pub fn sign_checkpoint() -> Result<Stored, Fault> {
         );
         spi::commit_synchronously();
         fault_point::reached("checkpoint_stored");
-        Ok(Stored { checkpoint, note })
+        Ok(StoredCheckpoint { checkpoint, note })
     })
 }
 

@@ -73,7 +73,7 @@ impl Month {
             ))
             .detail("The EU AI Act requires at least six months (Art. 19(1), 26(6)); no setting lowers them."));
         }
-        if let Some(hold) = holds(kept).find(|hold| hold.overlaps(self)) {
+        if let Some(hold) = holds_in_force(kept).find(|hold| hold.overlaps(self)) {
             return Err(refused(format!("{} is under legal hold {}", self.name, hold.id))
                 .detail(format!("Set by {}: {}.", hold.kept.session_user, hold.kept.text("reason").unwrap_or_default()))
                 .hint(format!(
@@ -124,7 +124,7 @@ fn hold_id(kept: &Kept) -> i64 {
 }
 
 /// The holds in force. A damaged one holds too, but only a true release ends it.
-fn holds(kept: &[Kept]) -> impl Iterator<Item = Hold<'_>> {
+fn holds_in_force(kept: &[Kept]) -> impl Iterator<Item = Hold<'_>> {
     kept.iter()
         .filter(|hold| hold.event_type == "audit.legal_hold_set")
         .map(|hold| Hold { id: hold_id(hold), kept: hold })
@@ -170,9 +170,9 @@ fn set_legal_hold(call: &Call) -> Answer {
     if since >= until {
         return Err(invalid("since must be before until"));
     }
-    kept::begin(c"set_legal_hold()")?;
-    let id = spi::with_latest_snapshot(kept::all)?.iter().map(hold_id).max().unwrap_or(0) + 1;
-    kept::keep(
+    kept::begin_change(c"set_legal_hold()")?;
+    let id = spi::with_latest_snapshot(kept::kept_records)?.iter().map(hold_id).max().unwrap_or(0) + 1;
+    kept::append_kept(
         "audit.legal_hold_set",
         json!({"hold": id, "since": moment(since), "until": moment(until), "reason": reason}),
     )?;
@@ -187,22 +187,21 @@ fn moment(time: Timestamptz) -> Option<String> {
 }
 
 pg_function!(release_legal_hold);
-/// `release_legal_hold(hold_id, reason)`.
 fn release_legal_hold(call: &Call) -> Answer {
     let (id, reason): (Option<i64>, _) = call.arguments();
     let id = given(id, "hold_id")?;
     let reason = given_text("reason", reason)?;
-    kept::begin(c"release_legal_hold()")?;
+    kept::begin_change(c"release_legal_hold()")?;
     check_is_by_client(call, "release_legal_hold")?;
-    let all = spi::with_latest_snapshot(kept::all)?;
+    let all = spi::with_latest_snapshot(kept::kept_records)?;
     if !all.iter().any(|kept| kept.event_type == "audit.legal_hold_set" && hold_id(kept) == id) {
         return Err(Fault::new(Code::UndefinedObject, format!("legal hold {id} does not exist"))
             .hint("SELECT * FROM skill_system.audit_legal_holds WHERE released_at IS NULL;"));
     }
-    if !holds(&all).any(|hold| hold.id == id) {
+    if !holds_in_force(&all).any(|hold| hold.id == id) {
         return Err(refused(format!("legal hold {id} was already released")));
     }
-    kept::keep("audit.legal_hold_released", json!({"hold": id, "reason": reason}))?;
+    kept::append_kept("audit.legal_hold_released", json!({"hold": id, "reason": reason}))?;
     Ok(call.void())
 }
 
@@ -244,17 +243,16 @@ fn check_administrator(name: &str) -> Result<(), Fault> {
 }
 
 pg_function!(withdraw_audit_retirement);
-/// `withdraw_audit_retirement(month, reason)`.
 fn withdraw_audit_retirement(call: &Call) -> Answer {
     let (month, reason) = call.arguments();
     let month = Month::find(month)?;
     let reason = given_text("reason", reason)?;
-    kept::begin(c"withdraw_audit_retirement()")?;
-    let all = spi::with_latest_snapshot(kept::all)?;
+    kept::begin_change(c"withdraw_audit_retirement()")?;
+    let all = spi::with_latest_snapshot(kept::kept_records)?;
     let Some(request) = request(&all, &month) else {
         return Err(Fault::new(Code::UndefinedObject, format!("no open request to retire {} exists", month.name)));
     };
-    kept::keep(
+    kept::append_kept(
         "audit.retirement_withdrawn",
         json!({"partition": month.partition, "request": request.id.to_string(), "reason": reason}),
     )?;
@@ -267,19 +265,19 @@ fn retire_audit_partition(call: &Call) -> Answer {
     let (month, reference) = call.arguments();
     let month = Month::find(month)?;
     let reference = given_text("policy reference", reference)?;
-    kept::begin(c"retire_audit_partition()")?;
+    kept::begin_change(c"retire_audit_partition()")?;
     let person = person()?;
     check_is_by_client(call, "retire_audit_partition")?;
     let mut answer = Retirement { month, rows: call.row_set() };
     let month = &answer.month;
     let (all, state) = spi::with_latest_snapshot(|| {
-        Ok::<_, Fault>((kept::all()?, spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?))
+        Ok::<_, Fault>((kept::kept_records()?, spi::as_owner(State::read)?.ok_or_else(nothing_sealed)?))
     })?;
     month.check(&all)?;
     state.check_place()?;
     let Some(request) = request(&all, month) else {
         let data = json!({"partition": month.partition, "policy_reference": reference});
-        kept::keep("audit.retirement_requested", data)?;
+        kept::append_kept("audit.retirement_requested", data)?;
         let detail = format!("A second person must call it with the same arguments within {REQUEST_DAYS} days.");
         answer.push("requested", None, &detail);
         return Ok(answer.rows.finish());
@@ -338,7 +336,7 @@ fn retire(
         spi::with_latest_snapshot(|| Content::read(month, kept))
     })?;
     let checkpoint = newest(state)?.map(|stored| stored.checkpoint.size);
-    kept::keep(
+    kept::append_kept(
         "audit.partition_retired",
         json!({
             "partition": month.partition, "since": month.since_text, "until": month.until_text,
@@ -581,7 +579,7 @@ fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 /// The leaves whose records were retired, ascending, as ranges that do not touch. Only a retirement counts whose record is
 /// signed truly and is a leaf, or younger than the last seal.
 pub fn retired_leaves() -> Result<Vec<Range<u64>>, Fault> {
-    Ok(retired(&kept::all()?))
+    Ok(retired(&kept::kept_records()?))
 }
 
 /// The leaves of the partitions that were retired and hold a moment of a time range.
@@ -589,7 +587,7 @@ pub fn retired_between(since: Timestamptz, until: Timestamptz) -> Result<Vec<Ran
     if since >= until {
         return Ok(Vec::new());
     }
-    let kept = kept::all()?;
+    let kept = kept::kept_records()?;
     let overlapping = retirements(&kept).filter(|(record, _)| overlaps(record, since, until));
     Ok(joined(overlapping.flat_map(|(_, ranges)| ranges).collect()))
 }

@@ -48,7 +48,7 @@ fn first_key(kept: &[Kept]) -> Option<String> {
 
 /// Those of the keys that the log does not know, in order; none as long as it has no record.
 pub fn unannounced_keys(used: &[String]) -> Result<Vec<String>, Fault> {
-    let known = known_key_ids(&kept::all()?);
+    let known = known_key_ids(&kept::kept_records()?);
     let mut found: Vec<String> =
         if known.is_empty() { Vec::new() } else { used.iter().filter(|key| !known.contains(key)).cloned().collect() };
     found.sort();
@@ -66,7 +66,7 @@ fn unknown_key_ids(known: &[String]) -> Vec<String> {
 
 /// What is wrong with the announcements of the keyring's keys, for `health()`.
 pub fn key_warning(ring: &Keyring) -> Option<String> {
-    let kept = kept::all().ok()?;
+    let kept = kept::kept_records().ok()?;
     let known = known_key_ids(&kept);
     let active = &ring.active().id;
     if !known.is_empty() && !known.contains(active) {
@@ -79,7 +79,7 @@ pub fn key_warning(ring: &Keyring) -> Option<String> {
 /// The keyring can be read and has no key that the log knows.
 fn keyring_is_foreign() -> Result<bool, Fault> {
     let Ok(ring) = keys::keyring() else { return Ok(false) };
-    let known = known_key_ids(&kept::all()?);
+    let known = known_key_ids(&kept::kept_records()?);
     Ok(!known.is_empty() && !known.iter().any(|id| ring.get(id).is_some()))
 }
 
@@ -93,9 +93,9 @@ fn create_keyring(call: &Call) -> Answer {
             .detail("skill_system.keyring_command is set, or skill_system.keyring_file exists.")
             .hint("SELECT * FROM skill_system.health() shows whether it can be used; to add a key, edit it."));
     }
-    kept::begin(c"create_keyring()")?;
+    kept::begin_change(c"create_keyring()")?;
     let ring = keys::keyring()?;
-    kept::keep(CREATED, announcement(&ring, &[])?)?;
+    kept::append_kept(CREATED, announcement(&ring, &[])?)?;
     Ok(call.void())
 }
 
@@ -119,14 +119,14 @@ fn announcement(ring: &Keyring, used: &[String]) -> Result<serde_json::Value, Fa
 pg_function!(rotate_audit_key);
 /// `rotate_audit_key()` → id of the key that signs records from the commit on.
 fn rotate_audit_key(call: &Call) -> Answer {
-    kept::begin(c"rotate_audit_key()")?;
+    kept::begin_change(c"rotate_audit_key()")?;
     if !audit::has_identity() {
         return Err(Fault::new(Code::NotInPrerequisiteState, "nothing is recorded yet, so no key can be rotated"));
     }
     keys::forget();
     let ring = keys::keyring()?;
     let active = &ring.active().id;
-    let known = spi::with_latest_snapshot(kept::all).map(|kept| known_key_ids(&kept))?;
+    let known = spi::with_latest_snapshot(kept::kept_records).map(|kept| known_key_ids(&kept))?;
     let trusted = |id: &String| if known.is_empty() { id == active } else { known.contains(id) };
     // The active one, or else the newest that the keyring still has.
     let signer = Some(active).filter(|id| trusted(id)).or_else(|| known.iter().rfind(|id| ring.get(id).is_some()));
@@ -138,7 +138,7 @@ fn rotate_audit_key(call: &Call) -> Answer {
     // A key that the log does not know yet is announced before another one is created.
     let next = if signer == active { Rc::new(keys::rotate()?) } else { ring.clone() };
     let data = announcement(&next, &used)?;
-    audit::signing_with(signer, || kept::keep(ROTATED, data))?;
+    audit::signing_with(signer, || kept::append_kept(ROTATED, data))?;
     spi::commit_synchronously();
     Ok(call.answer(&next.active().id))
 }

@@ -514,7 +514,7 @@ pub fn backlog() -> Result<Option<String>, Fault> {
         identity()?;
         State::read_or_first()
     })?;
-    if let Some(how) = state.as_ref().and_then(State::moved) {
+    if let Some(how) = state.as_ref().and_then(State::place_change) {
         return Ok(Some(format!("nothing is sealed before adopt_log(): {how}")));
     }
     let from = state.map_or_else(Snapshot::empty, |state| state.snapshot);

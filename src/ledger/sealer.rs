@@ -51,15 +51,14 @@ pub fn at_transaction_end(end: End) -> Result<(), Fault> {
     }
     let (written, retry) = (audit::take_written(), RETRY.replace(false));
     if has_committed && written {
-        per_database::ask();
+        per_database::request_worker();
     }
     if has_committed && retry {
-        per_database::retry();
+        per_database::retry_step();
     }
     Ok(())
 }
 
-/// One step of sealing.
 fn step() -> Result<Next, Fault> {
     if SWEPT.get().is_none_or(|last| last.elapsed() >= SWEEP) {
         SWEPT.set(Some(Instant::now()));

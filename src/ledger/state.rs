@@ -46,7 +46,6 @@ pub struct Place {
     pub system_identifier: i64,
     /// `pg_database.oid`
     pub database: Oid,
-    /// WAL timeline
     pub timeline: i32,
 }
 
@@ -65,7 +64,7 @@ impl Place {
 
 columns! {
     /// Cast, so that verification still runs, and reports it, when somebody changed the type of a column.
-    struct Stored {
+    struct StoredState {
         incarnation: i32 = "incarnation::int",
         tree_size: i64 = "tree_size::bigint",
         root_hash: Vec<u8> = "root_hash::bytea",
@@ -136,13 +135,13 @@ pub struct State {
     /// The last leaves, which the tiles and the map do not have yet.
     pub tail: Tail,
     /// Why the row is not the one that the last seal, or the first record, left here.
-    strange: Option<String>,
+    foreign_writer: Option<String>,
     /// It takes adopt_log() to go on under another incarnation.
     pub lost: bool,
 }
 
 /// The row was written by another transaction than the one it names.
-fn strange(table: &str, written_by: i64, xmin: i64) -> Option<String> {
+fn foreign_writer(table: &str, written_by: i64, xmin: i64) -> Option<String> {
     // Transaction ids of rows have 32 bits.
     (written_by & 0xffff_ffff != xmin).then(|| {
         format!("transaction {xmin} put the row into {table} that transaction {written_by} wrote: a restore into this database")
@@ -160,11 +159,11 @@ impl State {
             return Ok(None);
         };
         let lost = was_sealed();
-        let strange = match lost {
+        let foreign_writer = match lost {
             true => {
                 Some("audit_seal_state is empty, but the log was sealed: tiles, checkpoints or records show it".into())
             }
-            false => strange("audit_state", written_by, xmin),
+            false => foreign_writer("audit_state", written_by, xmin),
         };
         Ok(Some(State {
             incarnation: 1,
@@ -177,7 +176,7 @@ impl State {
             fingerprint: None,
             sealed_at: sys::clock_timestamp(),
             tail: Tail::default(),
-            strange,
+            foreign_writer,
             lost,
         }))
     }
@@ -192,11 +191,11 @@ impl State {
 
     /// As the active snapshot sees it; `None` before the first seal.
     pub fn read() -> Result<Option<Self>, Fault> {
-        const SQL: &str = concatcp!("SELECT ", Stored::COLUMNS, " FROM skill_system.audit_seal_state");
+        const SQL: &str = concatcp!("SELECT ", StoredState::COLUMNS, " FROM skill_system.audit_seal_state");
         spi::first(SQL, As::Caller, See::Statement, &[]).map(State::from_stored).transpose()
     }
 
-    fn from_stored(stored: Stored) -> Result<Self, Fault> {
+    fn from_stored(stored: StoredState) -> Result<Self, Fault> {
         let target = match (stored.target, stored.position_transaction, stored.position_id) {
             (Some(target), Some(transaction), Some(id)) => {
                 Some((Snapshot::parse(&target)?, transaction, *id.as_bytes()))
@@ -222,7 +221,7 @@ impl State {
             fingerprint: stored.fingerprint,
             sealed_at: stored.sealed_at,
             tail: Tail { ids: stored.tail_ids, hashes: stored.tail_hashes },
-            strange: strange("audit_seal_state", stored.written_by, stored.xmin),
+            foreign_writer: foreign_writer("audit_seal_state", stored.written_by, stored.xmin),
             lost: false,
         })
     }
@@ -266,7 +265,7 @@ impl State {
     /// An error unless this is the server that sealed before: elsewhere transaction ids mean something else, and two
     /// servers could go on with one history in two ways.
     pub fn check_place(&self) -> Result<(), Fault> {
-        match self.moved() {
+        match self.place_change() {
             None => Ok(()),
             Some(how) => {
                 let why = match self {
@@ -285,7 +284,7 @@ impl State {
     }
 
     /// What differs from the server that sealed before; `None` in recovery, where nothing is sealed.
-    pub fn moved(&self) -> Option<String> {
+    pub fn place_change(&self) -> Option<String> {
         let (here, there) = (Place::here()?, self.place);
         let next = sys::next_transaction_id() as i64;
         let mut seen = Vec::new();
@@ -318,7 +317,7 @@ impl State {
                 self.snapshot.xmax
             ));
         }
-        seen.extend(self.strange.clone().filter(|_| self.lost || seen.is_empty()));
+        seen.extend(self.foreign_writer.clone().filter(|_| self.lost || seen.is_empty()));
         (!seen.is_empty()).then(|| seen.join("; ") + ".")
     }
 }

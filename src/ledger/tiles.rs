@@ -14,7 +14,6 @@ use super::growth;
 
 /// Bytes of an id in `audit_map`.
 pub const ID: usize = 16;
-/// Bytes of a hash.
 pub const HASH: usize = size_of::<Hash>();
 
 /// The tiles read so far, by level and number.
@@ -48,7 +47,6 @@ impl Tiles for StoredTiles {
 }
 
 impl StoredTiles {
-    /// The hash of a leaf.
     pub fn leaf(&self, leaf: u64) -> Result<Hash, Fault> {
         let tile = self.tile(0, leaf / TILE_WIDTH as u64)?;
         let hash = hash_in(&tile, leaf).and_then(|hash| hash.try_into().ok());

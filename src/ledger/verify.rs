@@ -221,7 +221,7 @@ impl Verification<'_> {
     /// Records of transactions that do not exist yet would never be sealed.
     fn not_begun(&mut self) -> Result<(), Fault> {
         // Before the first seal, and after a move, they may be another server's.
-        if self.state.as_ref().is_none_or(|state| state.moved().is_some()) {
+        if self.state.as_ref().is_none_or(|state| state.place_change().is_some()) {
             return Ok(());
         }
         const SQL: &str = "SELECT tableoid, id, created_at FROM skill_system.audit_logs \
@@ -503,9 +503,9 @@ impl Verification<'_> {
             self.problem_at(problem.table, None, "protection_missing", &problem.detail);
         }
         let moved = match &self.state {
-            Some(state) => state.moved(),
+            Some(state) => state.place_change(),
             // What is lost is named elsewhere.
-            None => State::first()?.filter(|state| !state.lost).and_then(|state| state.moved()),
+            None => State::first()?.filter(|state| !state.lost).and_then(|state| state.place_change()),
         };
         if let Some(how) = moved {
             self.problem("sealed_elsewhere", &how);

@@ -59,7 +59,6 @@ fn explain(call: &Call, name: Option<&str>, effects: impl FnOnce() -> Result<Vec
 }
 
 pg_function!(effective_policy);
-/// `effective_policy(policy_name)`
 fn effective_policy(call: &Call) -> Answer {
     let (_, compiled) = existing_policy(call.arguments())?;
     let policy = compiled.as_ref().as_ref().map_err(Clone::clone)?;
@@ -105,7 +104,6 @@ pub(super) fn warn_of_findings(names: &[String]) -> Result<(), Fault> {
 }
 
 pg_function!(lint_policy);
-/// `lint_policy(policy_name)`
 fn lint_policy(call: &Call) -> Answer {
     let (name, compiled) = existing_policy(call.arguments())?;
     let findings = findings(name, &compiled);
@@ -117,7 +115,6 @@ fn lint_policy(call: &Call) -> Answer {
 }
 
 pg_function!(assert_allows);
-/// `assert_allows(policy_name, effects)`
 fn assert_allows(call: &Call) -> Answer {
     let (name, effects) = call.arguments();
     let (name, compiled) = existing_policy(name)?;
@@ -133,7 +130,6 @@ fn assert_allows(call: &Call) -> Answer {
 }
 
 pg_function!(assert_denies);
-/// `assert_denies(policy_name, effects)`
 fn assert_denies(call: &Call) -> Answer {
     let (name, effects) = call.arguments();
     let (name, compiled) = existing_policy(name)?;

@@ -91,17 +91,16 @@ fn record_policy_change(call: &Call) -> Answer {
     Ok(trigger.done())
 }
 
-/// A stored profile.
-struct Stored {
+struct StoredProfile {
     profile: Profile,
     tenant: String,
     id: i64,
     hash: Option<String>,
 }
 
-impl FromRow<'_> for Stored {
+impl FromRow<'_> for StoredProfile {
     fn from_row(row: &Row<'_>) -> Self {
-        Stored { profile: read_profile(row), tenant: row.get(12), id: row.get(13), hash: row.get(14) }
+        StoredProfile { profile: read_profile(row), tenant: row.get(12), id: row.get(13), hash: row.get(14) }
     }
 }
 
@@ -133,7 +132,7 @@ fn write_history(own: &str, only_own: bool) -> Result<Vec<Record>, Fault> {
         ", p.tenant_id, p.id, p.content_hash FROM skill_system.policy_profiles p WHERE $1 IS NULL OR p.tenant_id = $1 \
             ORDER BY p.tenant_id, p.id"
     );
-    let stored = spi::collect::<Stored>(STORED, As::Caller, See::Latest, &[arg(only_own.then_some(own))]);
+    let stored = spi::collect::<StoredProfile>(STORED, As::Caller, See::Latest, &[arg(only_own.then_some(own))]);
     let (mut records, mut new) = (Vec::new(), Versions::default());
     for tenant in stored.chunk_by(|a, b| a.tenant == b.tenant) {
         let profiles: Vec<Profile> = tenant.iter().map(|row| row.profile.clone()).collect();
@@ -199,7 +198,7 @@ fn store_versions(new: Versions) {
 }
 
 /// Whether a row with a version has no history yet, which means that it comes from a dump.
-fn is_being_restored(row: &Stored) -> bool {
+fn is_being_restored(row: &StoredProfile) -> bool {
     spi::one(
         "SELECT NOT EXISTS (SELECT FROM skill_system.policy_versions WHERE tenant_id = $1 AND policy_profile_id = $2)",
         As::Caller,

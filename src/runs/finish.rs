@@ -17,7 +17,6 @@ use crate::{audit, settings};
 const MAX_RECORDED: usize = 200;
 
 pg_function!(finish_run);
-/// `finish_run(run_id, status, error, metrics)`
 fn finish_run(call: &Call) -> Answer {
     let (run_id, status, error, metrics): (_, _, Option<&str>, _) = call.arguments();
     let run_id = required_id(run_id)?;

@@ -64,7 +64,6 @@ const REQUIRED: &[(&str, &[&str], &[&str])] = &[
 ];
 
 pg_function!(import_legacy);
-/// `import_legacy(schema_name)`
 fn import_legacy(call: &Call) -> Answer {
     let schema: Option<&str> = call.arguments();
     let schema = schema.ok_or(RunError::Missing { what: "schema_name" })?;

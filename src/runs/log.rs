@@ -130,7 +130,6 @@ struct Repeatable<'c> {
 }
 
 pg_function!(log_run);
-/// `log_run(skill, operation, status, duration_ms, agent_id, goal, policy_name, error, metrics, payload, idempotency_key)`
 fn log_run(call: &Call) -> Answer {
     let input = LogRun::check(call.arguments())?;
     let (policy_id, effective) = policy_in_force(input.policy_name, false)?;
@@ -241,7 +240,6 @@ const START_RUN: &str = concatcp!(INSERT_STARTED, RETURN_STARTED);
 const START_RUN_WITH_KEY: &str = concatcp!(INSERT_STARTED, ON_CONFLICT, RETURN_STARTED);
 
 pg_function!(start_run);
-/// `start_run(goal, agent_id, policy_name, metrics, idempotency_key)`
 fn start_run(call: &Call) -> Answer {
     let (goal, agent_id, policy_name, metrics, key): (Option<&str>, _, Option<&str>, _, _) = call.arguments();
     let goal = goal.ok_or(RunError::Missing { what: "goal" })?;
@@ -282,7 +280,6 @@ fn start_run(call: &Call) -> Answer {
 }
 
 pg_function!(log_event);
-/// `log_event(run_id, event_type, payload, level)`
 fn log_event(call: &Call) -> Answer {
     let (run_id, event_type, payload, level) = call.arguments();
     let run_id = required_id(run_id)?;
@@ -304,7 +301,6 @@ fn log_event(call: &Call) -> Answer {
 }
 
 pg_function!(log_step);
-/// `log_step(run_id, skill, operation, status, duration_ms, metrics, payload)`
 fn log_step(call: &Call) -> Answer {
     let (run_id, skill, operation, status, duration_ms, metrics, payload) = call.arguments();
     let run_id = required_id(run_id)?;
@@ -341,7 +337,6 @@ fn log_step(call: &Call) -> Answer {
 }
 
 pg_function!(log_events);
-/// `log_events(run_id, events)`
 fn log_events(call: &Call) -> Answer {
     let (run_id, events): (_, Option<Jsonb>) = call.arguments();
     let run_id = required_id(run_id)?;

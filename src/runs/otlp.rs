@@ -64,7 +64,6 @@ impl FromRow<'_> for RunRow {
 }
 
 pg_function!(run_otlp);
-/// `run_otlp(run_id)`
 fn run_otlp(call: &Call) -> Answer {
     let run_id = required_id(call.arguments())?;
     let RunRow(mut run) = spi::first(

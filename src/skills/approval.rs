@@ -137,7 +137,6 @@ pub fn check(head: &Head, version: &Version, status: Status, signature: Option<&
 }
 
 pg_function!(skill_approval_text);
-/// `skill_approval_text(skill, version)`
 fn skill_approval_text(call: &Call) -> Answer {
     let (skill, version) = call.arguments();
     let head = model::find(Reference::parse(skill)?)?;
@@ -146,7 +145,6 @@ fn skill_approval_text(call: &Call) -> Answer {
 }
 
 pg_function!(add_skill_approver);
-/// `add_skill_approver(public_key, approver)`
 fn add_skill_approver(call: &Call) -> Answer {
     let (public_key, approver) = call.arguments();
     let key = logic::public_key(given(public_key, "public_key")?)?;
@@ -169,7 +167,6 @@ fn add_skill_approver(call: &Call) -> Answer {
 }
 
 pg_function!(revoke_skill_approver);
-/// `revoke_skill_approver(key_id)`
 fn revoke_skill_approver(call: &Call) -> Answer {
     let key_id = given(call.arguments(), "key_id")?;
     let what = format!("approver's key \"{}\"", shorten(key_id));

@@ -10,7 +10,6 @@ use skill_pg::{Uuid, arg};
 use super::approval;
 use super::model::{self, Head, Version};
 
-/// The content of a version.
 pub struct Content {
     pub body: String,
     pub files: Vec<File>,

@@ -170,7 +170,6 @@ fn closure(skills: Option<Vec<Option<&str>>>, stored: &mut StoredSkills) -> Resu
 }
 
 pg_function!(resolve_dependencies);
-/// `resolve_dependencies(VARIADIC skills)`
 fn resolve_dependencies(call: &Call) -> Answer {
     let skills = call.arguments();
     let mut stored = StoredSkills::default();
@@ -236,7 +235,6 @@ fn check_all(stored: &mut StoredSkills) -> Vec<Problem> {
 }
 
 pg_function!(check_dependencies);
-/// `check_dependencies(VARIADIC skills)`
 fn check_dependencies(call: &Call) -> Answer {
     let skills = call.arguments();
     let mut stored = StoredSkills::default();

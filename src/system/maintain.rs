@@ -11,7 +11,6 @@ use crate::locks;
 use crate::module::{self, Batch, Task};
 
 pg_function!(maintain);
-/// `maintain(max_rows)`
 fn maintain(call: &Call) -> Answer {
     let max_rows: Option<i32> = call.arguments();
     sys::prevent_if_read_only(c"maintain()");

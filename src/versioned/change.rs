@@ -5,7 +5,6 @@ use skill_core::Fault;
 use skill_core::input::optional;
 use skill_pg::sys;
 
-/// Longest reason.
 const MAX_REASON: usize = 2000;
 
 /// What the history and the audit record keep of a change next to the change itself.

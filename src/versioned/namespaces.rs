@@ -20,7 +20,6 @@ const MAX_TOKENS: usize = 16 << 20;
 
 /// The statements of a table of namespaces and of the history of what is in them. They name the tenant themselves.
 pub struct Namespaces {
-    /// The table of namespaces.
     pub table: &'static CStr,
     /// Locks namespace $1 against other changes.
     pub lock: &'static str,

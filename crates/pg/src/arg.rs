@@ -49,12 +49,10 @@ impl<'a> Arg<'a> {
         Arg { oid, content: datum.map_or(Content::Null, |datum| Content::Given(datum, PhantomData)) }
     }
 
-    /// Its type.
     pub fn oid(&self) -> Oid {
         self.oid
     }
 
-    /// It is NULL.
     pub fn is_null(&self) -> bool {
         matches!(self.content, Content::Null)
     }
@@ -197,7 +195,6 @@ pub trait ToSql<'a> {
     /// The type that it becomes.
     const OID: Oid;
 
-    /// The value.
     fn to_arg(self) -> Arg<'a>;
 }
 

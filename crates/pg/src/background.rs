@@ -61,12 +61,10 @@ impl Argument {
         Argument(argument)
     }
 
-    /// As a number.
     pub fn as_usize(self) -> usize {
         self.0.value()
     }
 
-    /// As an oid.
     pub fn oid(self) -> pg_sys::Oid {
         pg_sys::Oid::from(self.0.value() as u32)
     }

@@ -173,10 +173,10 @@ pub unsafe fn enter(
 /// The database has the encoding UTF8; a session stays in its database.
 fn has_utf8_encoding() -> bool {
     thread_local! {
-        static KNOWN: OnceCell<bool> = const { OnceCell::new() };
+        static IS_UTF8: OnceCell<bool> = const { OnceCell::new() };
     }
     // SAFETY: a backend that runs functions is connected to a database.
-    KNOWN
+    IS_UTF8
         .with(|known| *known.get_or_init(|| unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }))
 }
 
@@ -373,7 +373,6 @@ impl Call {
         }
     }
 
-    /// SQL NULL.
     pub fn null(&self) -> Returned {
         self.returned(None)
     }

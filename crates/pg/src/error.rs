@@ -110,12 +110,10 @@ pub fn info(message: String) {
     send(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, None, None, PgLogLevel::INFO);
 }
 
-/// Sends a NOTICE.
 pub fn notice(message: String) {
     send(Sql::ERRCODE_SUCCESSFUL_COMPLETION, message, None, None, PgLogLevel::NOTICE);
 }
 
-/// Sends a WARNING.
 pub fn warning(message: String) {
     send(Sql::ERRCODE_WARNING, message, None, None, PgLogLevel::WARNING);
 }

@@ -12,7 +12,7 @@ static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 pub fn register() {
     GucRegistry::define_string_guc(
         c"skill_system.fault_point",
-        c"Step of sealing at which this process kills itself. For tests only.",
+        c"Point at which this process kills itself. For tests only.",
         c"Empty, the default, disables it.",
         &FAULT_POINT,
         GucContext::Suset,

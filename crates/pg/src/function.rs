@@ -50,7 +50,6 @@ impl Similarity {
         }
     }
 
-    /// Calls it.
     pub fn of(&mut self, a: &str, b: &str) -> f32 {
         // SAFETY: the arguments are texts and the result is a real, as `find` made sure; the function never returns NULL for
         // arguments that are not.

@@ -36,9 +36,7 @@ pub enum Target<'a> {
     Function(Name<'a>),
     /// A function that would be created in this schema.
     NewFunction(Oid, &'a CStr),
-    /// A schema.
     Schema(&'a CStr),
-    /// An extension.
     Extension(&'a CStr),
     /// Everything that belongs to a role.
     BelongingTo(Oid),

@@ -67,7 +67,7 @@ struct Entry {
     /// It has found the extension and finished a step.
     at_work: bool,
     /// Somebody has asked since the worker looked last.
-    asked: bool,
+    is_requested: bool,
     error: [u8; MAX_ERROR],
     error_length: usize,
 }
@@ -93,9 +93,9 @@ impl Table {
     }
 
     /// Marks that `database` wants a worker; false when the table is full.
-    fn ask(&mut self, database: pg_sys::Oid) -> bool {
+    fn request_worker(&mut self, database: pg_sys::Oid) -> bool {
         if let Some(entry) = self.find(database) {
-            entry.asked = true;
+            entry.is_requested = true;
             return true;
         }
         let Some(free) = self.entries.iter_mut().find(|entry| entry.is_none()) else {
@@ -107,7 +107,7 @@ impl Table {
             latch: std::ptr::null_mut(),
             connected: false,
             at_work: false,
-            asked: true,
+            is_requested: true,
             error: [0; MAX_ERROR],
             error_length: 0,
         });
@@ -125,16 +125,16 @@ impl Table {
 }
 
 // SAFETY: the names are this extension's.
-static TABLE: PgLwLock<Table> = unsafe { PgLwLock::new(c"skill_system_sealers") };
+static TABLE: PgLwLock<Table> = unsafe { PgLwLock::new(c"skill_system_workers") };
 /// Counts what left the table, so that a session need not lock it to know that it has asked already.
 // SAFETY: as above.
-static REMOVED: PgAtomic<AtomicU32> = unsafe { PgAtomic::new(c"skill_system_sealers_removed") };
+static REMOVED: PgAtomic<AtomicU32> = unsafe { PgAtomic::new(c"skill_system_workers_removed") };
 /// Set where the library is preloaded.
 static KIND: OnceLock<&'static Kind> = OnceLock::new();
 
 thread_local! {
     /// The value of REMOVED when this session asked for a worker.
-    static ASKED_AT: Cell<Option<u32>> = const { Cell::new(None) };
+    static REQUESTED_AT: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Called once when the library is loaded.
@@ -155,7 +155,7 @@ pub fn register(kind: &'static Kind) {
 }
 
 /// The last error is history, and the worker of this database does its next step now.
-pub fn retry() {
+pub fn retry_step() {
     if KIND.get().is_none() {
         return;
     }
@@ -167,17 +167,17 @@ pub fn retry() {
 }
 
 /// This database has work for a worker. Cheap when it has asked before.
-pub fn ask() {
+pub fn request_worker() {
     if KIND.get().is_none() {
         return;
     }
     let removed = REMOVED.get().load(Ordering::SeqCst);
-    if ASKED_AT.get() == Some(removed) {
+    if REQUESTED_AT.get() == Some(removed) {
         return;
     }
     let mut table = TABLE.exclusive();
-    if table.ask(sys::database()) {
-        ASKED_AT.set(Some(removed));
+    if table.request_worker(sys::database()) {
+        REQUESTED_AT.set(Some(removed));
         wake(table.launcher);
     }
 }
@@ -241,7 +241,7 @@ pub fn launch(_argument: Argument) {
         }
     };
     for (database, name) in known {
-        if !TABLE.exclusive().ask(database) {
+        if !TABLE.exclusive().request_worker(database) {
             background::log(format!("{} cannot serve more than {MAX_DATABASES} databases", kind.launcher.0), None);
             break;
         }
@@ -409,13 +409,13 @@ pub fn run(argument: Argument) {
         let step = background::transaction(kind.activity, || sys::hold_extension().then(kind.step).transpose());
         let pause = match step {
             Ok(None) => {
-                if forget(database) {
+                if remove_if_unused(database) {
                     return;
                 }
                 interval
             }
             Ok(Some(next)) => {
-                report(database, "");
+                report_step(database, "");
                 if failures > 0 {
                     background::log(format!("{name} works again"), None);
                 }
@@ -428,7 +428,7 @@ pub fn run(argument: Argument) {
                 }
             }
             Err(error) => {
-                report(database, &error.message);
+                report_step(database, &error.message);
                 failures += 1;
                 if error.message != last_error {
                     last_error.clone_from(&error.message);
@@ -449,7 +449,7 @@ fn register_process(database: pg_sys::Oid) -> bool {
             // SAFETY: a plain variable of this process; the callback is called while shared memory is still there.
             unsafe {
                 (entry.pid, entry.latch) = (pg_sys::MyProcPid, pg_sys::MyLatch);
-                pg_sys::before_shmem_exit(Some(depart), pg_sys::Datum::from(database));
+                pg_sys::before_shmem_exit(Some(leave_table), pg_sys::Datum::from(database));
             }
             (entry.connected, entry.at_work) = (false, false);
             true
@@ -459,7 +459,7 @@ fn register_process(database: pg_sys::Oid) -> bool {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn depart(_code: std::ffi::c_int, database: pg_sys::Datum) {
+unsafe extern "C-unwind" fn leave_table(_code: std::ffi::c_int, database: pg_sys::Datum) {
     let mut table = TABLE.exclusive();
     if let Some(entry) = table.find(pg_sys::Oid::from(database.value() as u32)) {
         entry.pid = 0;
@@ -468,7 +468,7 @@ unsafe extern "C-unwind" fn depart(_code: std::ffi::c_int, database: pg_sys::Dat
 }
 
 /// A step has ended, with this error or with none.
-fn report(database: pg_sys::Oid, error: &str) {
+fn report_step(database: pg_sys::Oid, error: &str) {
     let mut table = TABLE.exclusive();
     let launcher = table.launcher;
     if let Some(entry) = table.find(database) {
@@ -482,9 +482,9 @@ fn report(database: pg_sys::Oid, error: &str) {
 }
 
 /// Takes the database out of the table, unless it has the extension after all.
-fn forget(database: pg_sys::Oid) -> bool {
+fn remove_if_unused(database: pg_sys::Oid) -> bool {
     if let Some(entry) = TABLE.exclusive().find(database) {
-        entry.asked = false;
+        entry.is_requested = false;
     }
     // From here on a session with work asks again, and whatever was committed before is seen below.
     REMOVED.get().fetch_add(1, Ordering::SeqCst);
@@ -492,7 +492,7 @@ fn forget(database: pg_sys::Oid) -> bool {
         return false;
     }
     let mut table = TABLE.exclusive();
-    if table.find(database).is_some_and(|entry| entry.asked) {
+    if table.find(database).is_some_and(|entry| entry.is_requested) {
         return false;
     }
     table.remove(database);

@@ -1,4 +1,4 @@
-//! Progress of a long verification, reported like that of the server's own commands: it needs no shared memory, and any
+//! Progress of a long command, reported like that of the server's own commands: it needs no shared memory, and any
 //! session can see it.
 
 use std::cell::Cell;
@@ -20,7 +20,6 @@ const NOTICE: Duration = Duration::from_secs(5);
 pub struct Entry {
     /// Its process id.
     pub pid: i32,
-    /// Number of the phase.
     pub phase: usize,
     /// Steps done by this process.
     pub done: i64,

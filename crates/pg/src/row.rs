@@ -79,7 +79,6 @@ impl Row<'_> {
 
 /// What is read from a row: a value, a tuple, or a struct of [`columns!`](crate::columns). It may borrow from the row.
 pub trait FromRow<'r>: Sized {
-    /// Reads the row.
     fn from_row(row: &'r Row<'_>) -> Self;
 }
 

@@ -27,9 +27,9 @@ const TO_JSONB: u32 = 3787;
 pub struct ChangeWriter {
     relation: pg_sys::Oid,
     table: CString,
-    columns: Vec<Captured>,
+    columns: Vec<Column>,
     /// The primary key.
-    key: Vec<Captured>,
+    key: Vec<Column>,
     buffer: Vec<u8>,
     /// Some value is written as text in a form that settings choose.
     follows_settings: bool,
@@ -38,7 +38,7 @@ pub struct ChangeWriter {
 }
 
 #[derive(Clone)]
-struct Captured {
+struct Column {
     position: usize,
     name: CString,
     /// As declared, perhaps a domain.
@@ -91,22 +91,22 @@ impl ChangeWriter {
             let relation = trigger.relation();
             let desc = (*relation).rd_att;
             let mut memory = Memory(std::ptr::null_mut());
-            let mut all: Vec<Captured> =
-                (0..(*desc).natts as usize).filter_map(|i| Captured::new(desc, i, &mut memory)).collect();
+            let mut all: Vec<Column> =
+                (0..(*desc).natts as usize).filter_map(|i| Column::new(desc, i, &mut memory)).collect();
             all.sort_by(|a, b| key_order(a.name.as_bytes(), b.name.as_bytes()));
             let attributes = pg_sys::RelationGetIndexAttrBitmap(
                 relation,
                 pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_PRIMARY_KEY,
             );
             let numbers = if attributes.is_null() { deferrable_key(trigger.relation_oid()) } else { Vec::new() };
-            let is_key = |column: &&Captured| {
+            let is_key = |column: &&Column| {
                 let number = column.position as i32 + 1;
                 pg_sys::bms_is_member(number - pg_sys::FirstLowInvalidHeapAttributeNumber, attributes)
                     || numbers.iter().any(|key| i32::from(*key) == number)
             };
             let columns: Vec<_> = all.iter().filter(|column| includes(column.name.as_bytes())).cloned().collect();
             let key: Vec<_> = all.iter().filter(is_key).cloned().collect();
-            let plain = |column: &Captured| {
+            let plain = |column: &Column| {
                 column.convert.is_null() || matches!(column.type_oid, pg_sys::NUMERICOID | pg_sys::JSONOID)
             };
             ChangeWriter {
@@ -121,13 +121,13 @@ impl ChangeWriter {
         }
     }
 
-    /// The table has a captured column of this name.
+    /// The table has, of the chosen columns, one of this name.
     pub fn has_column(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column.name.as_bytes() == name.as_bytes())
     }
 
     /// The change of one firing as the bytes of a jsonb of at most `most` bytes of text: `{"table", "key", "old", "new"}`, with
-    /// `old_key` where the key changed and `digests` of the values that are too large or too deep for a record; `None` when
+    /// `old_key` where the key changed and `digests` of the values that are too large or too deep for it; `None` when
     /// neither the key nor any of the columns did.
     pub fn change(&mut self, trigger: &Trigger, most: usize) -> Result<Option<&[u8]>, Fault> {
         if self.follows_settings { with_plain_text(|| self.write(trigger, most)) } else { self.write(trigger, most) }
@@ -150,7 +150,7 @@ impl ChangeWriter {
         // The row before, where the change gives it another key.
         let mut moved = None;
         if let (Event::Update, Some(old), Some(new)) = (trigger.event(), &old, &new) {
-            let differ = |columns: &[Captured]| columns.iter().any(|column| !old.same(new, column));
+            let differ = |columns: &[Column]| columns.iter().any(|column| !old.same(new, column));
             moved = Some(old).filter(|_| differ(&self.key));
             if moved.is_none() && !differ(&self.columns) {
                 return Ok(false);
@@ -174,25 +174,25 @@ impl ChangeWriter {
         let has_digests = usize::from(digested().next().is_some());
         self.buffer.clear();
         let count = members.len() + 1 + has_digests + usize::from(old_key.is_some());
-        let mut record = ObjectWriter::new(&mut self.buffer, count);
-        members.iter().for_each(|(name, _)| record.string(name.as_bytes()));
-        record.string(b"table");
+        let mut change = ObjectWriter::new(&mut self.buffer, count);
+        members.iter().for_each(|(name, _)| change.string(name.as_bytes()));
+        change.string(b"table");
         if has_digests > 0 {
-            record.string(b"digests");
+            change.string(b"digests");
         }
-        old_key.iter().for_each(|(name, _)| record.string(name.as_bytes()));
+        old_key.iter().for_each(|(name, _)| change.string(name.as_bytes()));
         for (_, parts) in &members {
-            write_values(parts, &mut record)?;
+            write_values(parts, &mut change)?;
         }
-        record.string(self.table.as_bytes());
+        change.string(self.table.as_bytes());
         if has_digests > 0 {
-            record.object(digested().count(), |object| {
+            change.object(digested().count(), |object| {
                 digested().for_each(|(name, _)| object.string(name.as_bytes()));
                 digested().try_for_each(|(_, parts)| write_digests(parts, object))
             })?;
         }
         if let Some((_, parts)) = &old_key {
-            write_values(parts, &mut record)?;
+            write_values(parts, &mut change)?;
         }
         Ok(true)
     }
@@ -204,12 +204,12 @@ fn deferrable_key(relation: pg_sys::Oid) -> Vec<i16> {
     spi::collect(SQL, As::Caller, See::Statement, &[arg(relation)])
 }
 
-/// Text of a record for its table, keys and punctuation.
+/// Text of a change for its table, keys and punctuation.
 const OVERHEAD: usize = 64 << 10;
-/// Levels of a record around the values of a row.
+/// Levels of a change around the values of a row.
 const LEVELS: usize = 2;
 
-/// How much text still fits into the record.
+/// How much text still fits into the change.
 struct Budget {
     text: usize,
 }
@@ -224,18 +224,18 @@ impl Budget {
     }
 }
 
-/// What a record keeps of one column.
+/// What a change keeps of one column.
 enum Part<'c> {
-    Value(&'c Captured, Option<pg_sys::Datum>),
+    Value(&'c Column, Option<pg_sys::Datum>),
     /// As `to_jsonb` has it.
-    Converted(&'c Captured, &'c [u8]),
+    Converted(&'c Column, &'c [u8]),
     /// SHA-256 and length of the text of a text or json value and of `to_jsonb(...)::text` of others; of the server's bytes of
     /// values of other types that are too large for that, which are those of a bytea.
-    Digest(&'c Captured, String, u64),
+    Digest(&'c Column, String, u64),
 }
 
 impl Part<'_> {
-    fn column(&self) -> &Captured {
+    fn column(&self) -> &Column {
         match self {
             Part::Value(column, _) | Part::Converted(column, _) | Part::Digest(column, ..) => column,
         }
@@ -247,9 +247,9 @@ impl Part<'_> {
 }
 
 /// The values that are kept, in the order of keys.
-fn write_values(parts: &[Part<'_>], record: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
+fn write_values(parts: &[Part<'_>], object: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
     let kept = || parts.iter().filter(|part| !part.is_digest());
-    record.object(kept().count(), |object| {
+    object.object(kept().count(), |object| {
         kept().for_each(|part| object.string(part.column().name.as_bytes()));
         kept().try_for_each(|part| match part {
             // SAFETY: a value of the column, not NULL.
@@ -285,7 +285,7 @@ fn write_digests(parts: &[Part<'_>], object: &mut ObjectWriter<'_>) -> Result<()
     })
 }
 
-impl Captured {
+impl Column {
     /// The descriptor has this column at its place.
     ///
     /// # Safety
@@ -299,7 +299,7 @@ impl Captured {
 
     /// # Safety
     /// A valid descriptor with more than `position` attributes.
-    unsafe fn new(desc: pg_sys::TupleDesc, position: usize, memory: &mut Memory) -> Option<Captured> {
+    unsafe fn new(desc: pg_sys::TupleDesc, position: usize, memory: &mut Memory) -> Option<Column> {
         // SAFETY: the caller's; the rest are catalogue look-ups.
         unsafe {
             let attribute = &*sys::attribute(desc, position);
@@ -332,7 +332,7 @@ impl Captured {
                     attribute;
                 convert = to_jsonb_for(atttypid, atttypmod, attcollation, attlen, attbyval, memory.get());
             }
-            Some(Captured {
+            Some(Column {
                 position,
                 name: CStr::from_ptr(attribute.attname.data.as_ptr()).to_owned(),
                 declared: attribute.atttypid,
@@ -473,7 +473,7 @@ impl Values {
     }
 
     /// The column has the same bytes in both rows.
-    fn same(&self, other: &Values, column: &Captured) -> bool {
+    fn same(&self, other: &Values, column: &Column) -> bool {
         let at = column.position;
         if self.nulls[at] || other.nulls[at] {
             return self.nulls[at] == other.nulls[at];
@@ -482,9 +482,9 @@ impl Values {
         unsafe { same_bytes(self.datums[at], other.datums[at], column.by_value, column.length) }
     }
 
-    /// What a record within the budget keeps of `columns`.
-    fn parts<'c>(&self, columns: &'c [Captured], budget: &mut Budget) -> Result<Vec<Part<'c>>, JsonbError> {
-        let part = |column: &'c Captured| {
+    /// What a change within the budget keeps of `columns`.
+    fn parts<'c>(&self, columns: &'c [Column], budget: &mut Budget) -> Result<Vec<Part<'c>>, JsonbError> {
+        let part = |column: &'c Column| {
             let value = (!self.nulls[column.position]).then_some(self.datums[column.position]);
             match value {
                 // SAFETY: a value of the column, not NULL.
@@ -496,11 +496,11 @@ impl Values {
     }
 }
 
-/// What a record keeps of a varlena.
+/// What a change keeps of a varlena.
 ///
 /// # Safety
 /// `datum` is a value of the column, not NULL.
-unsafe fn part<'c>(column: &'c Captured, datum: pg_sys::Datum, budget: &mut Budget) -> Result<Part<'c>, JsonbError> {
+unsafe fn part<'c>(column: &'c Column, datum: pg_sys::Datum, budget: &mut Budget) -> Result<Part<'c>, JsonbError> {
     /// Values up to this size are converted before they are measured.
     const CONVERTED: usize = 1 << 20;
     let within = |budget: &Budget| Bounds { depth: MAX_JSON_DEPTH - LEVELS, ..Bounds::STORED.with_text(budget.text) };
@@ -542,11 +542,7 @@ unsafe fn part<'c>(column: &'c Captured, datum: pg_sys::Datum, budget: &mut Budg
 
 /// # Safety
 /// `datum` is a value of the column.
-unsafe fn write_value(
-    column: &Captured,
-    datum: pg_sys::Datum,
-    object: &mut ObjectWriter<'_>,
-) -> Result<(), JsonbError> {
+unsafe fn write_value(column: &Column, datum: pg_sys::Datum, object: &mut ObjectWriter<'_>) -> Result<(), JsonbError> {
     // SAFETY: the caller's; each type is read as the server stores it. What is detoasted lies in the current context.
     unsafe {
         let bytes = |datum| varlena_bytes(datum, pg_sys::CurrentMemoryContext);

@@ -92,7 +92,6 @@ thread_local! {
 
 /// The text of a statement: the plan of a constant one is kept for the life of the session.
 pub trait Sql: Copy {
-    /// The text.
     fn text(&self) -> &str;
 
     /// The plan is kept.

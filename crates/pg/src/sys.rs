@@ -217,7 +217,6 @@ pub fn caller_has_rights_of(role: &CStr) -> bool {
     }
 }
 
-/// The database of this session.
 pub fn database() -> pg_sys::Oid {
     // SAFETY: set when the session connected.
     unsafe { pg_sys::MyDatabaseId }
@@ -241,13 +240,11 @@ pub fn is_restore() -> bool {
     unsafe { !pg_sys::check_function_bodies }
 }
 
-/// This process is a parallel worker.
 pub fn is_parallel_worker() -> bool {
     // SAFETY: a plain variable of this process.
     unsafe { pg_sys::ParallelWorkerNumber >= 0 }
 }
 
-/// The role is a superuser.
 pub fn is_superuser(role: pg_sys::Oid) -> bool {
     // SAFETY: catalogue look-up inside a transaction.
     unsafe { pg_sys::superuser_arg(role) }
@@ -348,7 +345,6 @@ pub fn read_committed() -> bool {
     unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
-/// The transaction may write.
 pub fn may_write() -> bool {
     // SAFETY: reads a plain variable of this backend.
     !in_recovery() && unsafe { !pg_sys::XactReadOnly }
@@ -413,7 +409,6 @@ pub fn set_nonblocking(pipe: &impl AsFd) {
     }
 }
 
-/// The data directory of this server.
 pub fn data_directory() -> String {
     // SAFETY: set at start and never changed.
     unsafe { CStr::from_ptr(pg_sys::DataDir).to_string_lossy().into_owned() }

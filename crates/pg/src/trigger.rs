@@ -21,13 +21,9 @@ use super::value::{Field, Place, missing_column, read, wrong_type};
 /// Why a trigger fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// INSERT
     Insert,
-    /// UPDATE
     Update,
-    /// DELETE
     Delete,
-    /// TRUNCATE
     Truncate,
 }
 

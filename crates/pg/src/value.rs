@@ -58,7 +58,6 @@ impl Date {
 /// A span of time without months and days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
-    /// Microseconds.
     pub micros: i64,
 }
 
@@ -156,7 +155,6 @@ impl<'a> UnreadJsonb<'a> {
         unsafe { raw_size(self.datum) }
     }
 
-    /// The value.
     pub fn read(&self) -> Jsonb<'a> {
         // SAFETY: as above, and so does the memory.
         Jsonb(unsafe { varlena_bytes(self.datum, self.memory) })

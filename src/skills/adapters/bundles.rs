@@ -17,7 +17,6 @@ use crate::skills::requirements::named_version;
 use crate::versioned::Change;
 
 pg_function!(check_skill_bundle);
-/// `check_skill_bundle(zip, max_bytes, max_extracted_bytes, max_files, max_single_file_bytes)`
 fn check_skill_bundle(call: &Call) -> Answer {
     let (zip, max_bytes, max_extracted_bytes, max_files, max_single_file_bytes) = call.arguments();
     let limits = Limits::new(max_bytes, max_extracted_bytes, max_files, max_single_file_bytes)?;
@@ -30,7 +29,6 @@ fn check_skill_bundle(call: &Call) -> Answer {
 }
 
 pg_function!(register_skill_bundle);
-/// `register_skill_bundle(skill, zip, version)`
 fn register_skill_bundle(call: &Call) -> Answer {
     let (skill, zip, version) = call.arguments();
     let reference = Reference::parse(skill)?;
@@ -39,7 +37,7 @@ fn register_skill_bundle(call: &Call) -> Answer {
     let version = named_version(&head, version, As::Owner, See::OwnWrites)?;
     let content = content::content(&version)?;
     let mut files = Files::up_to(bundle::MAX_FILES + MAX_FILES, content.body.len());
-    for file in bundled.into_iter().chain(content.files.into_iter().filter(|file| !bundle::holds(&file.path))) {
+    for file in bundled.into_iter().chain(content.files.into_iter().filter(|file| !bundle::is_in_bundle(&file.path))) {
         files.add(&file.path, file.content)?;
     }
     let files = files.into_list();
@@ -63,12 +61,11 @@ fn register_skill_bundle(call: &Call) -> Answer {
 /// The zip of the files that belong in a bundle; `None` where a version has none.
 pub fn zip(version_id: Uuid) -> Result<Option<Vec<u8>>, Fault> {
     let mut files: Vec<File> = content::files(version_id, As::Caller, See::Statement);
-    files.retain(|file| bundle::holds(&file.path));
+    files.retain(|file| bundle::is_in_bundle(&file.path));
     if files.is_empty() { Ok(None) } else { bundle::write(&files).map(Some) }
 }
 
 pg_function!(skill_bundle);
-/// `skill_bundle(skill, version)`
 fn skill_bundle(call: &Call) -> Answer {
     let (skill, version) = call.arguments();
     let head = model::find(Reference::parse(skill)?)?;

@@ -48,7 +48,6 @@ fn quote(name: &str) -> String {
 }
 
 pg_function!(create_client_schema);
-/// `create_client_schema(client, schema_name)`
 fn create_client_schema(call: &Call) -> Answer {
     let (client, schema) = call.arguments();
     parse_choice("client", client, &["skills_runtime"])?;

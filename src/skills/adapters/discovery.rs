@@ -21,7 +21,6 @@ use crate::skills::content;
 use crate::skills::requirements::head_and_version;
 
 pg_function!(available_skills_prompt);
-/// `available_skills_prompt(namespace, policy_name)`
 fn available_skills_prompt(call: &Call) -> Answer {
     // What only a person may start is not offered to a model.
     const SQL: &str = concatcp!(
@@ -76,7 +75,6 @@ fn archive_digest(version_id: Uuid) -> Result<String, Fault> {
 }
 
 pg_function!(export_skill_archive);
-/// `export_skill_archive(skill, version)`
 fn export_skill_archive(call: &Call) -> Answer {
     let (skill, version) = call.arguments();
     let (_, version) = head_and_version(skill, version)?;
@@ -84,7 +82,6 @@ fn export_skill_archive(call: &Call) -> Answer {
 }
 
 pg_function!(skills_discovery_index);
-/// `skills_discovery_index(base_url, namespace, policy_name)`
 fn skills_discovery_index(call: &Call) -> Answer {
     const SQL: &str = concatcp!(
         SELECT,
@@ -125,7 +122,6 @@ fn skills_discovery_index(call: &Call) -> Answer {
 }
 
 pg_function!(skills_index);
-/// `skills_index(namespace, policy_name)`
 fn skills_index(call: &Call) -> Answer {
     const SQL: &str =
         concatcp!(SELECT, ", v.manifest::text, v.body", FROM, "AND v.manifest IS NOT NULL ORDER BY h.skill_name");

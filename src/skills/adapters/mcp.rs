@@ -49,7 +49,6 @@ fn cacheable(mut result: Value) -> Value {
 }
 
 pg_function!(mcp_skills_list);
-/// `mcp_skills_list(cursor, max_rows, namespace, policy_name)`
 fn mcp_skills_list(call: &Call) -> Answer {
     const SQL: &str = concatcp!(ENTRY, "AND h.skill_name > $2 ORDER BY h.skill_name LIMIT $3");
     let (cursor, max_rows, namespace, policy_name): (Option<&str>, Option<i32>, _, _) = call.arguments();
@@ -87,7 +86,6 @@ fn mcp_skills_list(call: &Call) -> Answer {
 }
 
 pg_function!(mcp_skills_get);
-/// `mcp_skills_get(uri, policy_name)`
 fn mcp_skills_get(call: &Call) -> Answer {
     const SQL: &str = concatcp!(ENTRY, "AND h.skill_name = $2");
     let (uri, policy_name) = call.arguments();

@@ -112,7 +112,6 @@ impl CachedSkill {
 }
 
 pg_function!(redis_export);
-/// `redis_export(key_prefix, namespace)`
 fn redis_export(call: &Call) -> Answer {
     let (prefix, namespace): (_, Option<&str>) = call.arguments();
     let prefix = given(prefix, "key_prefix")?;

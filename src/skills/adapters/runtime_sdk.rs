@@ -65,7 +65,6 @@ fn namespace_exists(namespace: &str) -> bool {
 }
 
 pg_function!(resolve_mentions);
-/// `resolve_mentions(text)`
 fn resolve_mentions(call: &Call) -> Answer {
     // NULL mentions nothing.
     let text = call.arguments::<Option<&str>>().unwrap_or_default();
@@ -93,7 +92,6 @@ fn resolve_mentions(call: &Call) -> Answer {
 }
 
 pg_function!(inject_skill);
-/// `inject_skill(skill, max_bytes)`
 fn inject_skill(call: &Call) -> Answer {
     let (skill, max_bytes) = call.arguments();
     let skill = given(skill, "skill")?;
@@ -211,7 +209,6 @@ fn scan_query(source: &str, own: bool) -> String {
 }
 
 pg_function!(scan_skills);
-/// `scan_skills(namespace, source)`
 fn scan_skills(call: &Call) -> Answer {
     let (namespace, source) = call.arguments();
     let namespace = names::namespace(namespace)?;
@@ -253,14 +250,12 @@ fn answer_issues(call: &Call, issues: &[Issue]) -> Answer {
 }
 
 pg_function!(preflight_skills);
-/// `preflight_skills(config)`
 fn preflight_skills(call: &Call) -> Answer {
     let config = given(args::json(call.arguments(), "config")?, "config")?;
     answer_issues(call, &preflight::preflight(&(&config).into()))
 }
 
 pg_function!(preflight_skills_yaml);
-/// `preflight_skills_yaml(config)`
 fn preflight_skills_yaml(call: &Call) -> Answer {
     let config = given(call.arguments(), "config")?;
     answer_issues(call, &preflight::of_yaml(config)?)

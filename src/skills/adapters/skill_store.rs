@@ -98,7 +98,6 @@ fn find<'c>(name: Option<&'c str>, namespace: Option<&str>) -> Result<(&'c str, 
 }
 
 pg_function!(skill_store_load);
-/// `skill_store_load(name, version, namespace)`
 fn skill_store_load(call: &Call) -> Answer {
     const SQL: &str = concatcp!(
         "SELECT jsonb_build_object('name', h.skill_name, 'version', v.version, 'content_hash', v.content_hash, \
@@ -117,7 +116,6 @@ fn skill_store_load(call: &Call) -> Answer {
 }
 
 pg_function!(skill_store_metadata);
-/// `skill_store_metadata(name, namespace)`
 fn skill_store_metadata(call: &Call) -> Answer {
     const SQL: &str = concatcp!(
         "SELECT ",
@@ -130,7 +128,6 @@ fn skill_store_metadata(call: &Call) -> Answer {
 }
 
 pg_function!(skill_store_versions);
-/// `skill_store_versions(name, namespace)`
 fn skill_store_versions(call: &Call) -> Answer {
     let (name, namespace) = call.arguments();
     let (_, head) = find(name, namespace)?;
@@ -148,7 +145,6 @@ const MATCHING: &str = "FROM skill_system.skill_heads h \
 const SELECT_METAS: &str = concatcp!("SELECT coalesce(jsonb_agg(", META, " ORDER BY h.skill_name), '[]') FROM ");
 
 pg_function!(skill_store_query);
-/// `skill_store_query(filter, namespace)`
 fn skill_store_query(call: &Call) -> Answer {
     const PAGE: &str = concatcp!(SELECT_METAS, "(SELECT * ", MATCHING, " LIMIT $6 OFFSET $7) h");
     const NAMES: &str = concatcp!("SELECT h.id, h.skill_name ", MATCHING);
@@ -187,7 +183,6 @@ fn skill_store_query(call: &Call) -> Answer {
 }
 
 pg_function!(skill_store_store);
-/// `skill_store_store(name, source, metadata, namespace)`
 fn skill_store_store(call: &Call) -> Answer {
     let (name, source, metadata, namespace) = call.arguments();
     let name = given(name, "name")?;
@@ -241,7 +236,6 @@ fn skill_store_store(call: &Call) -> Answer {
 }
 
 pg_function!(skill_store_update_status);
-/// `skill_store_update_status(name, status, namespace, version)`
 fn skill_store_update_status(call: &Call) -> Answer {
     let (name, status, namespace, version) = call.arguments();
     let name = given(name, "name")?;
@@ -359,7 +353,6 @@ fn register_status(head: &Head, version: Version, body: &str, status: Status, ch
 }
 
 pg_function!(skill_store_delete);
-/// `skill_store_delete(name, namespace)`
 fn skill_store_delete(call: &Call) -> Answer {
     let (name, namespace) = call.arguments();
     let name = given(name, "name")?;
@@ -388,7 +381,6 @@ thread_local! {
 }
 
 pg_function!(skill_store_version);
-/// `skill_store_version(namespace)`
 fn skill_store_version(call: &Call) -> Answer {
     let namespace = namespace_or_default(call.arguments())?;
     let found = spi::first::<(i64, String)>(

@@ -97,7 +97,6 @@ const VISIBLE: &str = "WHERE h.tenant_id = (SELECT skill_system.current_tenant()
      AND ($1 IS NULL OR h.namespace = $1)";
 
 pg_function!(skill_catalog);
-/// `skill_catalog(agent, max_tokens, policy_name, namespace)`
 fn skill_catalog(call: &Call) -> Answer {
     const ALL: &str = concatcp!(Entry::SELECT, VISIBLE);
     const NAMED: &str = concatcp!(

@@ -7,13 +7,11 @@ use skill_pg::{Answer, Call, arg, pg_function};
 use crate::skills::model::NAMESPACES;
 
 pg_function!(skills_token);
-/// `skills_token(namespace)`
 fn skills_token(call: &Call) -> Answer {
     Ok(call.answer(NAMESPACES.token(call.arguments())?.to_string()))
 }
 
 pg_function!(skill_changes);
-/// `skill_changes(since_token, namespace, max_rows)`
 fn skill_changes(call: &Call) -> Answer {
     let (token, namespace, max_rows): (_, _, Option<i32>) = call.arguments();
     let token = Token::parse(token)?;

@@ -35,7 +35,6 @@ fn source(text: Option<&str>) -> Result<&str, Fault> {
 }
 
 pg_function!(register_skill);
-/// `register_skill(source, namespace, files, mode, name)`
 fn register_skill(call: &Call) -> Answer {
     let (text, namespace, files, mode, name) = call.arguments();
     let source = source(text)?;
@@ -126,7 +125,6 @@ fn read_files(argument: Option<Jsonb>, body_size: usize) -> Result<Vec<File>, Fa
 }
 
 pg_function!(validate_skill);
-/// `validate_skill(source, mode, name)`
 fn validate_skill(call: &Call) -> Answer {
     let (text, mode, name) = call.arguments();
     let source = source(text)?;
@@ -145,7 +143,6 @@ fn validate_skill(call: &Call) -> Answer {
 }
 
 pg_function!(export_skill);
-/// `export_skill(skill, version)`
 fn export_skill(call: &Call) -> Answer {
     let (skill, version) = call.arguments();
     let (_, version) = head_and_version(skill, version)?;
@@ -153,7 +150,6 @@ fn export_skill(call: &Call) -> Answer {
 }
 
 pg_function!(export_skill_files);
-/// `export_skill_files(skill, version)`
 fn export_skill_files(call: &Call) -> Answer {
     let (skill, version) = call.arguments();
     let (_, version) = head_and_version(skill, version)?;

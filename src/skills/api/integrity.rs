@@ -104,7 +104,6 @@ fn findings() -> Vec<Finding> {
 }
 
 pg_function!(check_integrity);
-/// `check_integrity()`
 fn check_integrity(call: &Call) -> Answer {
     let severity = if settings::integrity_fail_loud() { "error" } else { "warning" };
     let mut rows = call.row_set();
@@ -122,7 +121,6 @@ fn check_integrity(call: &Call) -> Answer {
 }
 
 pg_function!(assert_integrity);
-/// `assert_integrity()`
 fn assert_integrity(call: &Call) -> Answer {
     let found = findings();
     if let Some(summary) = summary(&found) {

@@ -190,7 +190,6 @@ impl FromRow<'_> for LoadedSkill {
 }
 
 pg_function!(load_skill);
-/// `load_skill(skill, conversation_id, policy_name, force)`
 fn load_skill(call: &Call) -> Answer {
     let load: Load = call.arguments();
     let reference = Reference::parse(load.object)?;
@@ -289,7 +288,6 @@ fn find_artifact(id: &str) -> Result<Artifact, Fault> {
 }
 
 pg_function!(load_artifact);
-/// `load_artifact(artifact, conversation_id, policy_name, force)`
 fn load_artifact(call: &Call) -> Answer {
     let load: Load = call.arguments();
     let id = given(load.object, "artifact")?;
@@ -330,7 +328,6 @@ fn load_artifact(call: &Call) -> Answer {
 }
 
 pg_function!(reset_injections);
-/// `reset_injections(conversation_id)`
 fn reset_injections(call: &Call) -> Answer {
     let conversation_id = required("conversation_id", call.arguments(), MAX_ID)?;
     let removed = spi::execute(

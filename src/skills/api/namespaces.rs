@@ -13,7 +13,6 @@ use crate::skills::registry;
 use crate::versioned::Change;
 
 pg_function!(accept_store_signatures);
-/// `accept_store_signatures(namespace, accept)`
 fn accept_store_signatures(call: &Call) -> Answer {
     let (namespace, accept) = call.arguments();
     let namespace = names::namespace(Some(given(namespace, "namespace")?))?;
@@ -33,7 +32,6 @@ fn accept_store_signatures(call: &Call) -> Answer {
 }
 
 pg_function!(drop_skill_namespace);
-/// `drop_skill_namespace(namespace, reason)`
 fn drop_skill_namespace(call: &Call) -> Answer {
     let (namespace, reason) = call.arguments();
     // Any that exists: rules for names may have changed.

@@ -26,7 +26,6 @@ const MAX_RANKED: usize = 1000;
 const MIN_SIMILARITY: f32 = 0.3;
 
 pg_function!(set_skill_embedding);
-/// `set_skill_embedding(skill, embedding, version)`
 fn set_skill_embedding(call: &Call) -> Answer {
     let (skill, embedding, version): (_, Option<Vec<Option<f64>>>, Option<&str>) = call.arguments();
     let reference = Reference::parse(skill)?;

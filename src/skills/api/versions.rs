@@ -18,7 +18,6 @@ use crate::skills::{approval, content, registry};
 use crate::versioned::Change;
 
 pg_function!(set_skill_status);
-/// `set_skill_status(skill, status, version, signature, reason)`
 fn set_skill_status(call: &Call) -> Answer {
     let (skill, status, version, signature, reason): (_, _, Option<&str>, _, _) = call.arguments();
     let reference = Reference::parse(skill)?;
@@ -44,7 +43,6 @@ fn set_skill_status(call: &Call) -> Answer {
 }
 
 pg_function!(delete_skill);
-/// `delete_skill(skill, reason)`
 fn delete_skill(call: &Call) -> Answer {
     let (skill, reason) = call.arguments();
     let reference = Reference::parse(skill)?;
@@ -64,7 +62,6 @@ fn is_switched_off(head: &Head) -> bool {
 }
 
 pg_function!(resolve_skill);
-/// `resolve_skill(skill, requirement)`
 fn resolve_skill(call: &Call) -> Answer {
     let (skill, requirement) = call.arguments();
     let requirement = Requirement::parse(requirement)?;
@@ -86,7 +83,6 @@ fn resolve_skill(call: &Call) -> Answer {
 }
 
 pg_function!(pin_skill);
-/// `pin_skill(skill, version, reason)`
 fn pin_skill(call: &Call) -> Answer {
     let (skill, version, reason) = call.arguments();
     let change = Change::for_short_reason(reason)?;
@@ -96,7 +92,6 @@ fn pin_skill(call: &Call) -> Answer {
 }
 
 pg_function!(unpin_skill);
-/// `unpin_skill(skill, reason)`
 fn unpin_skill(call: &Call) -> Answer {
     let (skill, reason) = call.arguments();
     let change = Change::for_short_reason(reason)?;
@@ -106,7 +101,6 @@ fn unpin_skill(call: &Call) -> Answer {
 }
 
 pg_function!(rollback_skill);
-/// `rollback_skill(skill, version, reason)`
 fn rollback_skill(call: &Call) -> Answer {
     let (skill, version, reason) = call.arguments();
     let change = Change::for_short_reason(reason)?;
@@ -139,7 +133,6 @@ fn previous_approved(head: &Head) -> Result<Version, Fault> {
 }
 
 pg_function!(set_skill_channel);
-/// `set_skill_channel(skill, channel, version, reason)`
 fn set_skill_channel(call: &Call) -> Answer {
     let (skill, name, version, reason) = call.arguments();
     let name = channel(name)?;
@@ -150,7 +143,6 @@ fn set_skill_channel(call: &Call) -> Answer {
 }
 
 pg_function!(drop_skill_channel);
-/// `drop_skill_channel(skill, channel, reason)`
 fn drop_skill_channel(call: &Call) -> Answer {
     let (skill, name, reason) = call.arguments();
     let name = channel(name)?;
@@ -160,7 +152,6 @@ fn drop_skill_channel(call: &Call) -> Answer {
 }
 
 pg_function!(skill_version_list);
-/// `skill_version_list(skill)`
 fn skill_version_list(call: &Call) -> Answer {
     let head = model::find(Reference::parse(call.arguments())?)?;
     let mut rows = call.row_set();
@@ -182,7 +173,6 @@ fn skill_version_list(call: &Call) -> Answer {
 }
 
 pg_function!(diff_skill_versions);
-/// `diff_skill_versions(skill, old_version, new_version)`
 fn diff_skill_versions(call: &Call) -> Answer {
     let (skill, a, b) = call.arguments();
     let head = model::find(Reference::parse(skill)?)?;

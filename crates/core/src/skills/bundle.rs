@@ -312,7 +312,7 @@ fn inflate(archive: &ZipSliceArchive<&[u8]>, entry: Entry) -> Result<File, Fault
 }
 
 /// The file belongs in a bundle.
-pub fn holds(path: &str) -> bool {
+pub fn is_in_bundle(path: &str) -> bool {
     path.split_once('/').is_some_and(|(top, _)| DIRECTORIES.contains(&top))
 }
 
@@ -602,7 +602,7 @@ mod tests {
                 bytes[at] = value;
             }
             for file in read(&bytes, &Limits::default()).unwrap_or_default() {
-                prop_assert!(holds(&file.path) && !file.path.split('/').any(|part| matches!(part, "" | "." | "..")));
+                prop_assert!(is_in_bundle(&file.path) && !file.path.split('/').any(|part| matches!(part, "" | "." | "..")));
             }
         }
 
