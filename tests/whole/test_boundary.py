@@ -325,7 +325,13 @@ def test_stored_json_that_cannot_be_read(db):
             "UPDATE skill_system.filing_checklists SET items = %s WHERE id = %s", [f'[{{"label": {deep}}}]', filing]
         )
         db.execute("SET LOCAL session_replication_role = origin")
-        with pytest.raises(psycopg.errors.DataCorrupted, match="is a stored JSON value that cannot be read"), db.transaction():
+        with (
+            pytest.raises(psycopg.errors.DataCorrupted, match="is a stored JSON value that cannot be read"),
+            db.transaction(),
+        ):
             db.execute("SELECT * FROM skill_system.missing_items(%s)", [filing])
-        with pytest.raises(psycopg.errors.DataCorrupted, match="is a stored JSON value that cannot be read"), db.transaction():
+        with (
+            pytest.raises(psycopg.errors.DataCorrupted, match="is a stored JSON value that cannot be read"),
+            db.transaction(),
+        ):
             db.execute("SELECT skill_system.update_checklist_item(%s, 0, 'complete')", [filing])
