@@ -172,7 +172,7 @@ impl FromRow<'_> for CellRow {
     }
 }
 
-/// What is known about a cell; `None` where there is nothing.
+/// What is known about a cell; `None` where nothing is known.
 #[derive(Deserialize)]
 struct Known {
     evidence: Option<Vec<Evidence>>,

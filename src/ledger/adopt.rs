@@ -128,7 +128,7 @@ fn verified(note: &str, state: &State) -> Result<Checkpoint, Fault> {
 /// next one, because nobody can know whether the tree is whole.
 fn recover(state: &mut State, outside: Option<&str>) -> Result<(), Fault> {
     const SIZE: &str = "SELECT n * 256 + octet_length(ids) / 16 FROM skill_system.audit_map ORDER BY n DESC LIMIT 1";
-    // Nothing is left where there are no rows.
+    // Without rows nothing is left.
     state.size = spi::first::<i64>(SIZE, As::Caller, See::Statement, &[]).unwrap_or(0) as u64;
     state.root = root_of_leaves(state.size)?;
     const LAST: &str = "SELECT greatest(1, (SELECT max(incarnation) FROM skill_system.audit_checkpoints), \

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use const_format::concatcp;
 use serde_json::json;
+use skill_core::input::sentence;
 use skill_core::jsonb::{self, JsonbError};
 use skill_core::ledger::checkpoint::Checkpoint;
 use skill_core::tree::{self, Hash, TILE_WIDTH};
@@ -208,7 +209,7 @@ impl Writer {
         Record::from_row(row).write(event_data, &mut self.line);
         emit(std::str::from_utf8(&self.line).map_err(|error| {
             Fault::new(Code::DataCorrupted, format!("the record of leaf {leaf} is not UTF-8"))
-                .detail(format!("{error}."))
+                .detail(sentence(&error.to_string()))
         })?);
         if self.line.capacity() > KEPT_LINE {
             self.line = Vec::new();

@@ -110,7 +110,7 @@ def test_arguments_are_read_once_and_first():
             if function in exported:
                 bodies += 1
                 reads = [match.start() for match in re.finditer(r"\bcall\s*\.arguments\b", body)]
-                # Constants are no statements.
+                # Constants are not statements.
                 first = re.sub(r"const \w+: [^;]*;", lambda match: " " * len(match[0]), body).find(";")
                 if len(reads) > 1 or reads and 0 <= first < reads[0]:
                     found.append(f"{name(path)}: {function}")

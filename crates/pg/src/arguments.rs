@@ -22,7 +22,7 @@ impl Call {
 
 /// What the arguments of a function are read into: a value, a tuple, or a struct of [`arguments!`](crate::arguments).
 pub trait FromArguments<'c>: Sized {
-    /// How many there are.
+    /// How many the call has.
     const COUNT: usize;
 
     /// Reads them.

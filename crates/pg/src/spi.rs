@@ -143,7 +143,7 @@ pub fn each(
     })
 }
 
-/// The first row, if there is one. Raises XX001, as all of these do, for a column that is NULL and not read as an `Option`.
+/// The first row, if any. Raises XX001, as all of these do, for a column that is NULL and not read as an `Option`.
 pub fn first<T: for<'r> FromRow<'r>>(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> Option<T> {
     run(sql, rights, see, args, |rows| (rows.len() > 0).then(|| T::from_row(&rows.row(0))))
 }
@@ -153,7 +153,7 @@ pub fn collect<T: for<'r> FromRow<'r>>(sql: impl Sql, rights: As, see: See, args
     run(sql, rights, see, args, |rows| (0..rows.len()).map(|n| T::from_row(&rows.row(n))).collect())
 }
 
-/// The first row of a query that always returns one. Raises XX001 when there is none.
+/// The first row of a query that always returns one. Raises XX001 without one.
 pub fn one<T: for<'r> FromRow<'r>>(sql: impl Sql, rights: As, see: See, args: &[Arg]) -> T {
     first(sql, rights, see, args).unwrap_or_else(|| missing_row())
 }
