@@ -118,7 +118,7 @@ impl State {
 pub const NAMESPACES: Namespaces = Namespaces {
     table: c"skill_namespaces",
     exists: "SELECT EXISTS (SELECT FROM skill_system.skill_namespaces \
-                            WHERE tenant_id = skill_system.current_tenant() AND namespace = $1)",
+                            WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND dropped_at IS NULL)",
     lock: "SELECT revision FROM skill_system.skill_namespaces \
            WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND dropped_at IS NULL FOR NO KEY UPDATE",
     insert: "INSERT INTO skill_system.skill_namespaces (namespace) \

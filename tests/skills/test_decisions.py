@@ -442,6 +442,9 @@ def test_namespaces_are_removed_by_administrators(db, people, space):
         "SELECT revision, action FROM skill_system.skill_history WHERE namespace = %s ORDER BY 1", [space]
     ).fetchall() == [(1, "registered"), (2, "status"), (3, "deleted"), (4, "deleted"), (5, "registered")]
     assert len(db.execute(changes, [token, space]).fetchall()) == 4
+    # It counts again, and can be removed again.
+    assert one(db, count.format("skill_namespaces") + " AND dropped_at IS NULL", space) == 1
+    assert one(admin, drop, space) is True
 
 
 def test_two_who_create_and_remove_a_namespace(db, people, space, connect):

@@ -190,11 +190,15 @@ fn glob_letters(text: &str) -> Option<String> {
     let scope = text.split_once(':').map_or(text, |(_, scope)| scope);
     // An address stands in brackets.
     let scope = if text.starts_with("net.") { "" } else { scope };
+    // An encoded character, a variable or a wildcard of LIKE.
     let encoded = scope
         .match_indices('%')
         .any(|(at, _)| scope.as_bytes().get(at + 1..at + 3).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit)));
-    let sign =
-        scope.chars().find(|c| matches!(c, '?' | '[' | ']' | '{' | '}' | '$' | '~' | '!')).or(encoded.then_some('%'))?;
+    let percent = encoded || scope.matches('%').count() > 1 || (text.starts_with("db.") && scope.contains('%'));
+    let sign = scope
+        .chars()
+        .find(|c| matches!(c, '?' | '[' | ']' | '{' | '}' | '(' | ')' | '|' | '$' | '~' | '!'))
+        .or(percent.then_some('%'))?;
     Some(format!("\"{sign}\" is a letter like any other here"))
 }
 

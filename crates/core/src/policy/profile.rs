@@ -79,8 +79,10 @@ pub enum PolicyError {
     /// An entry of `allowed_exec` is not a command.
     #[error("malformed command in allowed_exec of policy \"{policy}\"")]
     BadCommand { policy: String, command: String },
-    /// The name of a profile is empty, too long or has white space around it.
-    #[error("policy name must have 1 to {MAX_NAME_BYTES} bytes, without leading or trailing white space")]
+    /// The name of a profile is empty, too long, has white space around it or characters that are not seen.
+    #[error(
+        "policy name must have 1 to {MAX_NAME_BYTES} bytes of visible characters, without leading or trailing white space"
+    )]
     BadName {
         /// The name as given.
         name: String,

@@ -9,6 +9,7 @@ use super::profile::{MAX_NAME_BYTES, MAX_RULES, PolicyError, Profile};
 use super::verdict::Verdict;
 use crate::error::shorten;
 use crate::interrupt;
+use crate::unicode::suspicious_char;
 
 /// A rule with the profile it came from.
 #[derive(Debug, Clone)]
@@ -191,7 +192,7 @@ impl Profile {
         if self.name.is_empty()
             || self.name.len() > MAX_NAME_BYTES
             || self.name.trim() != self.name
-            || self.name.chars().any(char::is_control)
+            || self.name.chars().any(|c| c.is_control() || suspicious_char(c).is_some())
         {
             return Err(PolicyError::BadName { name: shorten(&self.name) });
         }

@@ -245,10 +245,14 @@ fn lint_of_commands_and_roots() {
         ("exec", "a\u{200b}b"),
         ("exec", "a\u{a0}b"),
         ("inherits", ""),
+        ("name", "dev\u{200b}"),
+        ("name", " dev"),
     ] {
         let mut bad = profile("p", &[], &[], &[]);
         if column == "root" {
             bad.allowed_write_roots.push(text.into())
+        } else if column == "name" {
+            bad.name = text.into()
         } else if column == "inherits" {
             bad.inherits.push(text.into())
         } else {

@@ -15,6 +15,8 @@ pub const MAX_BYTES: usize = 16 << 20;
 const MAX_PATH: usize = 500;
 /// Longest segment of a path, in bytes: what file systems hold.
 const MAX_SEGMENT: usize = 255;
+/// What programs that work with the files obey without being asked.
+const VERSION_CONTROL: [&str; 7] = [".git", "git~1", ".gitmodules", ".hg", ".svn", ".bzr", ".ssh"];
 /// Names that are devices on Windows, whatever follows the first dot.
 const DEVICES: [&str; 24] = [
     "conin$", "conout$", "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8",
@@ -44,8 +46,8 @@ fn unsafe_path(path: &str) -> Option<&'static str> {
         if seen.contains(['*', '?', '"', '<', '>', '|']) {
             return Some("it has a character that stands for one that Windows cannot have in a name");
         }
-        if seen == ".git" || seen == "git~1" {
-            return Some("a segment is the directory of Git, which runs what is in it");
+        if VERSION_CONTROL.contains(&seen.as_str()) {
+            return Some("a segment is a directory of a version control system or of SSH, which run what is in it");
         }
         if seen.is_empty() || seen.contains(['/', '\\', ':']) {
             return Some("it has an empty segment, or one that stands for more than one");
@@ -201,6 +203,11 @@ mod tests {
             "a/.git",
             "git~1/x",
             "．git/config",
+            ".gitmodules",
+            "a/.hg/hgrc",
+            ".SVN/x",
+            ".bzr/x",
+            ".ssh/config",
             "nul.txt",
             "x/Com1.md",
             "skill.md",
