@@ -96,12 +96,21 @@ impl Policy {
             Ok(effect) => effect,
             Err(why) => return (Verdict::Deny, Why::Malformed(why)),
         };
-        match self.judge_by_rules(text, &effect) {
-            denied @ (Verdict::Deny, _) => denied,
-            judged => match self.list_without(text, &effect) {
-                Some(column) => (self.unlisted_verdict(), Why::NotIn(column)),
-                None => judged,
-            },
+        let judged = match self.judge_by_rules(text, &effect) {
+            denied @ (Verdict::Deny, _) => return denied,
+            judged => judged,
+        };
+        if let Some(column) = self.list_without(text, &effect) {
+            return (self.unlisted_verdict(), Why::NotIn(column));
+        }
+        // A path with arguments.
+        let Some(command) = text.strip_prefix("proc.exec:").filter(|command| command.contains(' ')) else {
+            return judged;
+        };
+        let words: Vec<&str> = command.split(' ').collect();
+        match self.judge_arguments(words[0], &words[1..]) {
+            Some((_, verdict, why)) if verdict == Verdict::Deny || judged.0 == Verdict::Allow => (verdict, why),
+            _ => judged,
         }
     }
 
@@ -238,30 +247,38 @@ impl Policy {
             _ => (self.unlisted_verdict(), Why::NotIn("allowed_exec")),
         };
         let decision = self.decide(std::iter::once((effect.as_str(), verdict, why)));
-        if decision.verdict == Verdict::Deny || !runs_arguments(program, &argv[1..]) {
-            return decision;
+        match self.judge_arguments(program, &argv[1..]) {
+            Some((run, Verdict::Deny, why)) if decision.verdict != Verdict::Deny => {
+                let words = self.words(Verdict::Deny, &why);
+                let reason = format!("{}: runs {}, {words}", shorten(&effect), shorten(&run));
+                Decision::refused(vec![effect], reason)
+            }
+            Some((_, Verdict::Ask, why)) if decision.allowed => {
+                self.decide(std::iter::once((effect.as_str(), Verdict::Ask, why)))
+            }
+            _ => decision,
+        }
+    }
+
+    /// A rule that denies, or else asks about, a program that the arguments may name; `None` if `program` runs none of them.
+    fn judge_arguments<'p>(&'p self, program: &str, arguments: &[&str]) -> Option<(String, Verdict, Why<'p>)> {
+        if !runs_arguments(program, arguments) {
+            return None;
         }
         let mut asked = None;
-        let unquoted = without_quotes(&argv[1..]);
-        let arguments: Vec<&str> = argv[1..].iter().copied().chain(unquoted.iter().map(String::as_str)).collect();
-        for word in programs_in(&arguments) {
-            let run = format!("proc.exec:{word}");
+        let unquoted = without_quotes(arguments);
+        let words: Vec<&str> = arguments.iter().copied().chain(unquoted.iter().map(String::as_str)).collect();
+        for word in programs_in(&words) {
             interrupt::check();
+            let run = format!("proc.exec:{word}");
             let Ok(named) = Effect::parse(&run) else { continue };
             match self.judge_by_rules(&run, &named) {
-                (Verdict::Deny, why @ Why::Rule(_)) => {
-                    let words = self.words(Verdict::Deny, &why);
-                    let reason = format!("{}: runs {}, {words}", shorten(&effect), shorten(&run));
-                    return Decision::refused(vec![effect], reason);
-                }
-                (Verdict::Ask, why @ Why::Rule(_)) if asked.is_none() => asked = Some(why),
+                (Verdict::Deny, why @ Why::Rule(_)) => return Some((run, Verdict::Deny, why)),
+                (Verdict::Ask, why @ Why::Rule(_)) if asked.is_none() => asked = Some((run, Verdict::Ask, why)),
                 _ => {}
             }
         }
-        match asked {
-            Some(why) if decision.allowed => self.decide(std::iter::once((effect.as_str(), Verdict::Ask, why))),
-            _ => decision,
-        }
+        asked
     }
 
     /// Decides whether a file may be written: [`Policy::check`] for the effect `fs.write:<path>`.

@@ -132,7 +132,20 @@ fn all_questions_about_a_program_or_a_path_agree() {
             }
         }
     }
-    // Arguments are looked at only by check_exec().
+    // A path with arguments is a command.
+    let p = Policy::compile("p", &[profile("p", &["proc.exec"], &["proc.exec:curl"], &["proc.exec:rm"])]).unwrap();
+    for (effect, verdict) in [
+        ("proc.exec:/usr/bin/env rm", Verdict::Deny),
+        ("proc.exec:/bin/sh -c rm", Verdict::Deny),
+        ("proc.exec:/bin/busybox rm -rf x", Verdict::Deny),
+        ("proc.exec:/bin/sh -c curl x", Verdict::Ask),
+        ("proc.exec:/bin/echo rm", Verdict::Allow),
+        ("proc.exec:/bin/rm x", Verdict::Deny),
+        ("proc.exec:C:/Program Files/make", Verdict::Allow),
+    ] {
+        assert_eq!(p.judge(effect).0, verdict, "{effect}");
+    }
+    // Other arguments are looked at only by check_exec().
     let listed = Profile { allowed_exec: vec!["npm test".into()], ..profile("p", &["proc.exec"], &[], &[]) };
     let p = Policy::compile("p", &[listed]).unwrap();
     assert!(p.check(["proc.exec:npm"].into_iter()).allowed && !p.check_exec(&["npm", "install"]).allowed);
