@@ -41,6 +41,15 @@ use crate::unicode::suspicious_char;
 /// Maximum number of effects in one call.
 pub const MAX_EFFECTS: usize = 1000;
 
+/// Name and scope of an effect or a rule.
+pub(super) fn split(text: &str) -> (&str, Option<&str>) {
+    // Faster than split_once() for texts as short as these.
+    match text.bytes().position(|b| b == b':') {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
+}
+
 /// A requested effect, or a rule of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effect<'a> {
@@ -85,10 +94,7 @@ impl<'a> Effect<'a> {
                 return Err(Malformed::Invisible);
             }
         }
-        let (name, scope) = match text.split_once(':') {
-            Some((name, scope)) => (name, Some(scope)),
-            None => (text, None),
-        };
+        let (name, scope) = split(text);
         let legal = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'*');
         let is_legal = name.bytes().all(legal);
         if (!is_legal && scope::has_blank(name)) || scope.is_some_and(|scope| scope.starts_with(' ')) {
@@ -127,9 +133,10 @@ impl<'a> Effect<'a> {
         let Some(kind) = Kind::of(&self.name).filter(|kind| self.scope.is_some() && *kind != Kind::Net) else {
             return Ok(Vec::new());
         };
-        let Some((name, scope)) = text.split_once(':').filter(|(_, scope)| !is_plain(kind, scope)) else {
+        let (name, Some(scope)) = split(text) else { return Ok(Vec::new()) };
+        if is_plain(kind, scope) {
             return Ok(Vec::new());
-        };
+        }
         let mut scopes = vec![scope.to_owned()];
         scopes.extend(decoded(scope)?);
         match kind {
@@ -158,13 +165,17 @@ impl<'a> Effect<'a> {
         scopes.into_iter().map(folded).collect()
     }
 
-    /// The effect with its percent signs decoded; `None` when it has none.
-    pub fn decoded(&self, text: &str) -> Result<Option<Effect<'static>>, Malformed> {
-        let Some((name, scope)) = text.split_once(':').filter(|(_, scope)| scope.contains('%')) else {
-            return Ok(None);
-        };
-        let parse = |scope: String| Effect::parse(&format!("{name}:{scope}")).map(Effect::into_owned);
-        decoded(scope)?.map(parse).transpose().map_err(|_| Malformed::Encoded)
+    /// Who opens it may decode percent signs: whether the condition holds of what they stand for, too.
+    pub fn is_so_decoded(&self, text: &str, condition: impl Fn(&Effect<'_>) -> bool) -> bool {
+        let (name, Some(scope)) = split(text) else { return true };
+        if !scope.bytes().any(|b| b == b'%') {
+            return true;
+        }
+        match decoded(scope) {
+            Ok(Some(scope)) => Effect::parse(&format!("{name}:{scope}")).is_ok_and(|effect| condition(&effect)),
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
 
     /// Without the differences that file systems ignore, as the rules that deny are compared.

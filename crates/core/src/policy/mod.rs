@@ -29,7 +29,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::json;
 
-use self::effect::Effect;
+use self::effect::{Effect, split};
 use self::profile::resolve;
 use self::rules::{Rules, name_of};
 use self::runners::{programs_in, runs_arguments, without_quotes};
@@ -115,6 +115,7 @@ impl Policy {
     }
 
     /// The verdict on `effect`, parsed from `text`, whatever the lists of programs and directories are.
+    #[inline]
     fn judge_by_rules<'p>(&'p self, text: &str, effect: &Effect<'_>) -> (Verdict, Why<'p>) {
         let spellings = match effect.spellings(text) {
             Ok(spellings) => spellings,
@@ -126,10 +127,10 @@ impl Policy {
             return (Verdict::Deny, Why::Rule(rule));
         }
         let ask = rules.ask.overlapping(spellings);
-        // Who opens it may decode percent signs: then it is what is allowed, too.
-        let decoded = effect.decoded(text).unwrap_or_default();
-        let is_allowed = |effect: &Effect<'_>| rules.allow.covering(effect).is_some();
-        let allow = rules.allow.covering(effect).filter(|_| decoded.as_ref().is_none_or(is_allowed));
+        let allow = rules
+            .allow
+            .covering(effect)
+            .filter(|_| effect.is_so_decoded(text, |effect| rules.allow.covering(effect).is_some()));
         match (ask, allow) {
             // What an ask rule means in addition to what it names is only taken from what is allowed.
             (Some(rule), Some(_)) => (Verdict::Ask, Why::Rule(rule)),
@@ -141,13 +142,15 @@ impl Policy {
 
     /// The list that a path to write or a program to run would have to be in and is not. An empty list restricts nothing.
     fn list_without(&self, text: &str, effect: &Effect<'_>) -> Option<&'static str> {
-        let (name, scope) = text.split_once(':')?;
         let Rules { exec, write_roots, .. } = &self.rules;
+        if exec.is_empty() && write_roots.is_empty() {
+            return None;
+        }
+        let (name, Some(scope)) = split(text) else { return None };
         match name {
             "fs.write" if !write_roots.is_empty() => {
                 let in_root = |effect: &Effect<'_>| write_roots.iter().any(|root| root.effect.covers(effect));
-                let decoded = effect.decoded(text).unwrap_or_default();
-                let listed = in_root(effect) && decoded.as_ref().is_none_or(in_root);
+                let listed = in_root(effect) && effect.is_so_decoded(text, in_root);
                 (!listed).then_some("allowed_write_roots")
             }
             "proc.exec" if !exec.is_empty() => {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::command::Command;
-use super::effect::{BadEffect, Effect, Malformed};
+use super::effect::{BadEffect, Effect, Malformed, split};
 use super::profile::{MAX_NAME_BYTES, MAX_RULES, PolicyError, Profile};
 use super::verdict::Verdict;
 use crate::error::shorten;
@@ -25,7 +25,7 @@ pub struct Rule {
 
 /// The name of an effect or a rule.
 pub(super) fn name_of(text: &str) -> &str {
-    text.split_once(':').map_or(text, |(name, _)| name)
+    split(text).0
 }
 
 /// Something for each verdict.

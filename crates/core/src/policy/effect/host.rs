@@ -239,7 +239,8 @@ fn prefix_length(text: Option<&str>, all: u8) -> Result<u8, Malformed> {
 /// Lower case, without the root's dot, in the form that is looked up (IDNA).
 fn canonical_name(name: &str) -> Result<Cow<'_, str>, Malformed> {
     let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*');
-    let name = if name.bytes().all(plain) && !(name.contains('-') && name.contains("xn--")) {
+    let has_hyphen = name.bytes().any(|b| b == b'-');
+    let name = if name.bytes().all(plain) && !(has_hyphen && name.contains("xn--")) {
         Cow::Borrowed(name)
     } else {
         let ascii = Uts46::new()
@@ -252,7 +253,7 @@ fn canonical_name(name: &str) -> Result<Cow<'_, str>, Malformed> {
         Cow::Owned(ascii)
     };
     let label = |label: &str| label.len() < 64 && !label.starts_with('-') && !label.ends_with('-');
-    if (name.contains('-') || name.len() > 63) && !name.split('.').all(label) {
+    if (has_hyphen || matches!(name, Cow::Owned(_)) || name.len() > 63) && !name.split('.').all(label) {
         return Err(Malformed::Host);
     }
     match name.ends_with('.') {
