@@ -104,8 +104,8 @@ pub fn require_approved(head: &Head, version: Version) -> Result<Version, Fault>
     ))
 }
 
-/// The version that a caller names: by its digits, by its semantic version (the newest that has it) or by a channel, whatever
-/// its status; the newest of all for `None`.
+/// The version that a caller names: by its digits, by its semantic version or by a channel, whatever its status; the newest of
+/// all for `None`.
 pub fn named_version(head: &Head, given: Option<&str>, rights: As, see: See) -> Result<Version, Fault> {
     let Some(given) = given else { return model::version(head, None, rights, see) };
     match Requirement::parse(Some(given)) {

@@ -82,7 +82,8 @@ impl Lock {
         true
     }
 
-    /// Takes the lock until the end of the transaction, queueing for at most that long; false when others hold it still.
+    /// Takes the lock until the end of the transaction, queueing for at most that long; false when others hold it still. Then an
+    /// error must follow, as after `lock_timed_out`.
     pub fn acquire_within(&self, mode: Mode, limit: Duration) -> bool {
         let _timeout = LockTimeout::set(i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1));
         !lock_timed_out(|| _ = self.lock(mode, true))

@@ -250,8 +250,11 @@ impl Policy {
             _ => (self.unlisted_verdict(), Why::NotIn("allowed_exec")),
         };
         let decision = self.decide(std::iter::once((effect.as_str(), verdict, why)));
+        if decision.verdict == Verdict::Deny {
+            return decision;
+        }
         match self.judge_arguments(program, &argv[1..]) {
-            Some((run, Verdict::Deny, why)) if decision.verdict != Verdict::Deny => {
+            Some((run, Verdict::Deny, why)) => {
                 let words = self.words(Verdict::Deny, &why);
                 let reason = format!("{}: runs {}, {words}", shorten(&effect), shorten(&run));
                 Decision::refused(vec![effect], reason)
