@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
+use std::mem::offset_of;
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
@@ -73,22 +74,41 @@ impl<'a> Arg<'a> {
         Ok(Arg { oid: pg_sys::JSONBOID, content: Content::Varlena(root) })
     }
 
-    /// The value as the server has it, in the current memory context; `None` is NULL.
-    pub(crate) fn datum(&self) -> Option<pg_sys::Datum> {
-        Some(match &self.content {
-            Content::Null => return None,
-            Content::Word(word) => pg_sys::Datum::from(*word),
-            Content::Given(datum, _) => *datum,
-            Content::Fixed(bytes) => new_fixed(bytes),
-            Content::Varlena(bytes) => new_varlena(bytes),
-            Content::Json(text) => from_text(pg_sys::jsonb_in, text),
-            Content::Array(element, items) => new_array(*element, items),
+    /// The values as the server has them, in the current memory context; `None` is NULL.
+    pub(crate) fn datums<'v>(
+        values: impl Iterator<Item = &'v Self> + Clone,
+    ) -> impl Iterator<Item = Option<pg_sys::Datum>>
+    where
+        'a: 'v,
+    {
+        let mut room = Room::new(values.clone().map(Arg::size).sum());
+        values.map(move |value| {
+            Some(match &value.content {
+                Content::Null => return None,
+                Content::Word(word) => pg_sys::Datum::from(*word),
+                Content::Given(datum, _) => *datum,
+                Content::Fixed(bytes) => room.put(&[bytes]),
+                Content::Varlena(bytes) => room.put(&[&varlena_header(bytes.len()), bytes]),
+                Content::Array(element, items) if items.is_empty() => room.put(&[&empty_array(*element)]),
+                Content::Json(text) => from_text(pg_sys::jsonb_in, text),
+                Content::Array(element, items) => new_array(*element, items),
+            })
         })
     }
 
-    /// As [`Arg::datum`], with a copy of what the server passed: that may end before the current memory context.
+    /// The bytes in a [`Room`].
+    fn size(&self) -> usize {
+        match &self.content {
+            Content::Fixed(bytes) => Room::aligned(bytes.len()),
+            Content::Varlena(bytes) => Room::aligned(pg_sys::VARHDRSZ + bytes.len()),
+            Content::Array(_, items) if items.is_empty() => Room::aligned(size_of::<pg_sys::ArrayType>()),
+            _ => 0,
+        }
+    }
+
+    /// As [`Arg::datums`], with a copy of what the server passed: that may end before the current memory context.
     pub(crate) fn copied_datum(&self) -> Option<pg_sys::Datum> {
-        let datum = self.datum()?;
+        let datum = Arg::datums(std::iter::once(self)).next().flatten()?;
         if !matches!(self.content, Content::Given(..)) {
             return Some(datum);
         }
@@ -99,7 +119,7 @@ impl<'a> Arg<'a> {
             match layout.length {
                 _ if layout.by_value => datum,
                 -1 => pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr())),
-                n => new_fixed(std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n as usize)),
+                n => Room::new(n as usize).put(&[std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n as usize)]),
             }
         })
     }
@@ -133,23 +153,55 @@ fn same_kind(a: Oid, b: Oid) -> bool {
     a == b || is_text(a) && is_text(b) || <Oid as FromSql>::accepts(a) && <Oid as FromSql>::accepts(b)
 }
 
-fn new_fixed(bytes: &[u8]) -> pg_sys::Datum {
-    // SAFETY: freshly allocated, large enough for the bytes.
-    unsafe {
-        let copy = pg_sys::palloc(bytes.len()).cast::<u8>();
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
-        pg_sys::Datum::from(copy)
+/// Memory for the values of a row: one allocation by the server instead of one for each.
+struct Room {
+    next: *mut u8,
+    end: *mut u8,
+}
+
+impl Room {
+    /// The strictest alignment of the server's types.
+    fn aligned(bytes: usize) -> usize {
+        bytes.next_multiple_of(8)
+    }
+
+    /// In the current memory context. A size that is too large raises.
+    fn new(bytes: usize) -> Self {
+        // SAFETY: inside a function; palloc aligns as strictly as any type needs it.
+        let next = if bytes == 0 { std::ptr::null_mut() } else { unsafe { pg_sys::palloc(bytes).cast::<u8>() } };
+        Room { next, end: next.wrapping_add(bytes) }
+    }
+
+    /// A value of these bytes, one part after the other.
+    fn put(&mut self, parts: &[&[u8]]) -> pg_sys::Datum {
+        let start = self.next;
+        for part in parts {
+            assert!(part.len() <= self.end as usize - self.next as usize, "a value is larger than it was");
+            // SAFETY: so many bytes are left, in memory that nothing else has.
+            unsafe {
+                std::ptr::copy_nonoverlapping(part.as_ptr(), self.next, part.len());
+                self.next = self.next.add(part.len());
+            }
+        }
+        self.next = start.wrapping_add(Room::aligned(self.next as usize - start as usize));
+        pg_sys::Datum::from(start)
     }
 }
 
-fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
-    // SAFETY: freshly allocated, large enough for the header and the bytes; an allocation too large raises.
-    unsafe {
-        let varlena = pg_sys::palloc(bytes.len() + pg_sys::VARHDRSZ).cast::<u8>();
-        pgrx::set_varsize_4b(varlena.cast(), (bytes.len() + pg_sys::VARHDRSZ) as i32);
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), varlena.add(pg_sys::VARHDRSZ), bytes.len());
-        pg_sys::Datum::from(varlena)
-    }
+fn varlena_header(bytes: usize) -> [u8; pg_sys::VARHDRSZ] {
+    let mut header = 0u32;
+    // SAFETY: the header of a varlena is its first four bytes.
+    unsafe { pgrx::set_varsize_4b((&raw mut header).cast(), (bytes + pg_sys::VARHDRSZ) as i32) };
+    header.to_ne_bytes()
+}
+
+/// An array without elements: no dimensions and no NULLs.
+fn empty_array(element: Oid) -> [u8; size_of::<pg_sys::ArrayType>()] {
+    const SIZE: usize = size_of::<pg_sys::ArrayType>();
+    let mut bytes = [0; SIZE];
+    bytes[..pg_sys::VARHDRSZ].copy_from_slice(&varlena_header(SIZE - pg_sys::VARHDRSZ));
+    bytes[offset_of!(pg_sys::ArrayType, elemtype)..].copy_from_slice(&element.to_u32().to_ne_bytes());
+    bytes
 }
 
 /// Calls the server's input function of a type, which raises when the text is not a value of it.
@@ -167,25 +219,21 @@ fn from_text(input: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, text: 
 fn new_array(element: Oid, items: &[Arg]) -> pg_sys::Datum {
     let layout = Layout::of(element);
     let mut nulls: Vec<bool> = items.iter().map(Arg::is_null).collect();
-    let mut datums: Vec<_> = items.iter().map(|item| item.datum().unwrap_or(pg_sys::Datum::from(0))).collect();
+    let mut datums: Vec<_> = Arg::datums(items.iter()).map(|datum| datum.unwrap_or(pg_sys::Datum::from(0))).collect();
     let (mut dimensions, mut lower) = ([items.len() as i32], [1]);
     // SAFETY: values of the elements' type and their layout; the server copies them.
     let array = unsafe {
-        if items.is_empty() {
-            pg_sys::construct_empty_array(element)
-        } else {
-            pg_sys::construct_md_array(
-                datums.as_mut_ptr(),
-                nulls.as_mut_ptr(),
-                1,
-                dimensions.as_mut_ptr(),
-                lower.as_mut_ptr(),
-                element,
-                layout.length.into(),
-                layout.by_value,
-                layout.align as _,
-            )
-        }
+        pg_sys::construct_md_array(
+            datums.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            dimensions.as_mut_ptr(),
+            lower.as_mut_ptr(),
+            element,
+            layout.length.into(),
+            layout.by_value,
+            layout.align as _,
+        )
     };
     pg_sys::Datum::from(array)
 }

@@ -8,25 +8,18 @@ use skill_core::{Fault, jsonb};
 use super::datum::{raw_size, varlena_bytes};
 use super::value::{Date, Timestamptz};
 
-/// A value that is out of bounds: `most` bytes, and what holds for JSON.
+/// A varlena that is out of bounds: `most` bytes, and what holds for JSON.
 ///
 /// # Safety
-/// `datum` is of type `oid`, not NULL, and lives as long as `memory`, where a compressed jsonb is copied to.
-pub(crate) unsafe fn check(
+/// `datum` is of type `oid`, a varlena, not NULL, and lives as long as `memory`, where a compressed jsonb is copied to.
+pub(crate) unsafe fn check_varlena(
     datum: pg_sys::Datum,
     oid: Oid,
     most: usize,
     memory: pg_sys::MemoryContext,
 ) -> Result<(), Fault> {
-    // SAFETY: the caller's; the types that are most frequent need no look-up.
+    // SAFETY: the caller's.
     unsafe {
-        let length = match oid {
-            pg_sys::TEXTOID | pg_sys::JSONBOID | pg_sys::BYTEAOID => -1,
-            _ => pg_sys::get_typlen(oid),
-        };
-        if length != -1 {
-            return Ok(());
-        }
         let bytes = raw_size(datum);
         let is_jsonb = oid == pg_sys::JSONBOID;
         // The binary form of short numbers has four times the length of their text.

@@ -71,8 +71,8 @@ thread_local! {
 struct Signature {
     function: Oid,
     arguments: Box<[Oid]>,
-    /// Some argument is a varlena.
-    varlena: bool,
+    /// Those that are varlenas: the only ones that can be out of bounds.
+    varlenas: Box<[usize]>,
     result: Oid,
 }
 
@@ -121,8 +121,8 @@ fn signature(function: Oid) -> Rc<Signature> {
                     ),
                 ));
             }
-            let varlena = arguments.iter().any(|oid| pg_sys::get_typlen(*oid) == -1);
-            Rc::new(Signature { function, arguments, varlena, result })
+            let varlenas = (0..arguments.len()).filter(|n| pg_sys::get_typlen(arguments[*n]) == -1).collect();
+            Rc::new(Signature { function, arguments, varlenas, result })
         };
         SIGNATURES.with_borrow_mut(|all| all.push(found.clone()));
         found
@@ -296,14 +296,15 @@ impl Call {
     /// Refuses arguments that are out of bounds.
     fn check_arguments(&self) -> Result<(), Fault> {
         // SAFETY: the function manager sets it.
-        if unsafe { (*self.fcinfo).nargs } == 0 || !self.signature().varlena {
+        if unsafe { (*self.fcinfo).nargs } == 0 {
             return Ok(());
         }
         let most = MAX_ARGUMENT.get().map_or(MAX_VALUE, |most| most());
-        for (n, oid) in self.signature().arguments.iter().enumerate() {
+        let Signature { arguments, varlenas, .. } = self.signature();
+        for &n in varlenas {
             let Some(datum) = self.datum(n) else { continue };
-            // SAFETY: an argument that is not NULL, of its declared type; it and the memory live as long as the call.
-            unsafe { bounds::check(datum, *oid, most, self.memory) }
+            // SAFETY: an argument that is a varlena of this type, not NULL; it and the memory live as long as the call.
+            unsafe { bounds::check_varlena(datum, arguments[n], most, self.memory) }
                 .map_err(|fault| fault.detail(format!("It is argument {} of {}().", n + 1, self.name())))?;
         }
         Ok(())
@@ -446,8 +447,8 @@ impl Call {
 const MAX_COLUMNS: usize = 32;
 
 fn fill(values: &[Arg], datums: &mut [pg_sys::Datum; MAX_COLUMNS], nulls: &mut [bool; MAX_COLUMNS]) {
-    for ((value, datum), null) in values.iter().zip(datums).zip(nulls) {
-        (*datum, *null) = value.datum().map_or((pg_sys::Datum::from(0), true), |datum| (datum, false));
+    for ((value, datum), null) in Arg::datums(values.iter()).zip(datums).zip(nulls) {
+        (*datum, *null) = value.map_or((pg_sys::Datum::from(0), true), |datum| (datum, false));
     }
 }
 

@@ -59,7 +59,22 @@ pub(crate) unsafe fn in_memory<T>(memory: pg_sys::MemoryContext, body: impl FnOn
 /// `datum` is a varlena, not NULL.
 pub(crate) unsafe fn raw_size(datum: pg_sys::Datum) -> usize {
     // SAFETY: the caller's.
-    unsafe { pg_sys::toast_raw_datum_size(datum).saturating_sub(pg_sys::VARHDRSZ) }
+    unsafe {
+        let varlena = datum.cast_mut_ptr();
+        match is_stored_apart(varlena) {
+            true => pg_sys::toast_raw_datum_size(datum).saturating_sub(pg_sys::VARHDRSZ),
+            false => pgrx::varsize_any_exhdr(varlena),
+        }
+    }
+}
+
+/// The varlena is compressed or stored elsewhere. Most are neither, which is cheaper to see here than to ask the server.
+///
+/// # Safety
+/// A varlena.
+unsafe fn is_stored_apart(varlena: *const pg_sys::varlena) -> bool {
+    // SAFETY: the caller's.
+    unsafe { pgrx::varatt_is_4b_c(varlena) || pgrx::varatt_is_1b_e(varlena) }
 }
 
 /// The bytes of a varlena behind its header; a copy in `context` where it is compressed or stored elsewhere.
@@ -70,8 +85,7 @@ pub(crate) unsafe fn detoasted<'a>(datum: pg_sys::Datum, context: pg_sys::Memory
     // SAFETY: the caller's.
     unsafe {
         let mut varlena = datum.cast_mut_ptr();
-        // Most values are neither, which is cheaper to see here than to ask the server.
-        if pgrx::varatt_is_4b_c(varlena) || pgrx::varatt_is_1b_e(varlena) {
+        if is_stored_apart(varlena) {
             varlena = in_memory(context, || pg_sys::pg_detoast_datum_packed(varlena));
         }
         std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))

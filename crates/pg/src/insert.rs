@@ -116,9 +116,9 @@ impl<'r, const N: usize> TableRow<'r, N> {
         // SAFETY: the values are of the columns' types; the memory lives as long as the result is used.
         unsafe {
             in_memory(self.memory, || {
-                for (n, value) in changes {
+                let datums = Arg::datums(changes.iter().map(|(_, value)| value));
+                for ((n, value), datum) in changes.iter().zip(datums) {
                     check_type(value, &self.columns.0[*n], (*self.desc).tdtypeid);
-                    let datum = value.datum();
                     self.nulls[*n] = datum.is_none();
                     self.values[*n] = datum.unwrap_or(pg_sys::Datum::from(0));
                 }
@@ -277,9 +277,8 @@ impl<const N: usize> Inserter<N> {
         unsafe {
             pg_sys::ExecClearTuple(slot);
             let row_type = (*(*slot).tts_tupleDescriptor).tdtypeid;
-            for (n, value) in values.iter().enumerate() {
+            for (n, (value, datum)) in values.iter().zip(Arg::datums(values.iter())).enumerate() {
                 check_type(value, &self.columns.0[n], row_type);
-                let datum = value.datum();
                 *(*slot).tts_isnull.add(n) = datum.is_none();
                 *(*slot).tts_values.add(n) = datum.unwrap_or(pg_sys::Datum::from(0));
             }

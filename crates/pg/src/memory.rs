@@ -111,7 +111,8 @@ pub(crate) fn check() -> Result<(), Fault> {
         // SAFETY: the layout is not empty. It may fail: then no reserve is kept.
         KEPT.store(unsafe { System.alloc(RESERVE) }, Ordering::Relaxed);
     }
-    if EXHAUSTED.swap(false, Ordering::Relaxed) {
+    if EXHAUSTED.load(Ordering::Relaxed) {
+        EXHAUSTED.store(false, Ordering::Relaxed);
         return Err(out_of_memory(format!("Failed in {}().", super::error::current_function())));
     }
     Ok(())

@@ -48,7 +48,7 @@ struct Bound {
 impl Bound {
     /// Values are copied into the current memory context, which is SPI's.
     fn new(args: &[Arg]) -> Self {
-        let values: Vec<_> = args.iter().map(Arg::datum).collect();
+        let values: Vec<_> = Arg::datums(args.iter()).collect();
         Bound {
             types: args.iter().map(Arg::oid).collect(),
             nulls: values.iter().map(|value| if value.is_some() { b' ' as _ } else { b'n' as _ }).collect(),

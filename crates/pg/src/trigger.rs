@@ -296,7 +296,11 @@ impl<'c> Trigger<'c> {
         number
     }
 
-    fn modified<'v, 'a: 'v>(&self, mut numbers: Vec<i32>, values: impl Iterator<Item = &'v Arg<'a>>) -> Returned {
+    fn modified<'v, 'a: 'v>(
+        &self,
+        mut numbers: Vec<i32>,
+        values: impl Iterator<Item = &'v Arg<'a>> + Clone,
+    ) -> Returned {
         let row = self.new_row();
         if row.is_null() {
             raise(Fault::new(Code::Internal, format!("function {}: new row does not exist", current_function())));
@@ -305,7 +309,7 @@ impl<'c> Trigger<'c> {
         // it outlives a query that may be running.
         unsafe {
             in_memory(self.call.memory(), || {
-                let values: Vec<_> = values.map(Arg::datum).collect();
+                let values: Vec<_> = Arg::datums(values).collect();
                 let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
                 let mut values: Vec<_> =
                     values.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
@@ -462,10 +466,12 @@ impl<'c> Trigger<'c> {
                 }
                 let is_jsonb = attribute.atttypid == pg_sys::JSONBOID;
                 let most = if is_jsonb { Bounds::STORED.text } else { MAX_VALUE };
-                bounds::check(datum, attribute.atttypid, most, pg_sys::CurrentMemoryContext).map_err(|fault| {
-                    let name = CStr::from_ptr(attribute.attname.data.as_ptr()).to_string_lossy();
-                    fault.detail(format!("It is the value of column \"{name}\" of {}.", self.relation_name()))
-                })?;
+                bounds::check_varlena(datum, attribute.atttypid, most, pg_sys::CurrentMemoryContext).map_err(
+                    |fault| {
+                        let name = CStr::from_ptr(attribute.attname.data.as_ptr()).to_string_lossy();
+                        fault.detail(format!("It is the value of column \"{name}\" of {}.", self.relation_name()))
+                    },
+                )?;
             }
         }
         Ok(())

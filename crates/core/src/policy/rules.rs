@@ -1,6 +1,6 @@
 //! The rules of a compiled policy, indexed by the name of the effect.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::command::Command;
@@ -93,7 +93,7 @@ impl<'p> Candidates<'p> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
     /// By the name of the effect; those of all verdicts together, because a decision looks at all.
-    by_name: HashMap<Box<str>, ByVerdict<Vec<Rule>>>,
+    by_name: BTreeMap<Box<str>, ByVerdict<Vec<Rule>>>,
     with_wildcard: ByVerdict<Vec<Rule>>,
     pub(super) exec: Vec<Command>,
     pub(super) write_roots: Vec<Rule>,

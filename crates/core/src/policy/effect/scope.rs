@@ -173,15 +173,15 @@ impl<'a> Scope<'a> {
             letter => (Start::Drive(letter.to_ascii_lowercase()), &text[2..]),
         };
         let has_blank = has_blank(text);
-        let mut parts: Vec<&str> = Vec::with_capacity(8);
+        let mut segments = Segments::new();
         for part in text.split('/') {
             match part {
                 "" | "." => {}
                 // What a wildcard stands for is unknown, so nothing can be climbed out of.
-                ".." if parts.last().is_some_and(|last| last.contains('*')) => return Err(Malformed::Path),
+                ".." if segments.any || segments.ends_with_wildcard() => return Err(Malformed::Path),
                 // `/..` is `/`.
                 ".." => {
-                    parts.pop();
+                    segments.head.pop();
                 }
                 _ if part.len() == 2 && part.ends_with(':') && part.as_bytes()[0].is_ascii_alphabetic() => {
                     return Err(Malformed::Path);
@@ -190,10 +190,10 @@ impl<'a> Scope<'a> {
                 _ if has_blank && (part.starts_with(char::is_whitespace) || part.ends_with(char::is_whitespace)) => {
                     return Err(Malformed::BlankAtEdge);
                 }
-                _ => parts.push(part),
+                _ => segments.push(part)?,
             }
         }
-        Ok(Scope::Segments { start, segments: Segments::parse(parts.into_iter())? })
+        Ok(Scope::Segments { start, segments })
     }
 
     pub(super) fn covers(&self, other: &Scope<'_>) -> bool {

@@ -50,20 +50,31 @@ impl<'a> Segments<'a> {
     }
 
     pub(super) fn parse(parts: impl Iterator<Item = &'a str>) -> Result<Self, Malformed> {
-        let mut segments = Segments { lead: false, head: Vec::with_capacity(6), any: false };
+        let mut segments = Segments::new();
         for part in parts {
-            if segments.any {
-                return Err(Malformed::WildcardPlace);
-            }
-            match part {
-                "" => return Err(Malformed::ScopeSegment),
-                "**" => segments.any = true,
-                "*" => segments.head.push(Segment::One),
-                _ if part.contains('*') => return Err(Malformed::WildcardPlace),
-                _ => segments.head.push(Segment::Literal(part.into())),
-            }
+            segments.push(part)?;
         }
         Ok(segments)
+    }
+
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Segments { lead: false, head: Vec::with_capacity(6), any: false }
+    }
+
+    /// Adds what stands behind them.
+    pub(super) fn push(&mut self, part: &'a str) -> Result<(), Malformed> {
+        if self.any {
+            return Err(Malformed::WildcardPlace);
+        }
+        match part {
+            "" => return Err(Malformed::ScopeSegment),
+            "**" => self.any = true,
+            "*" => self.head.push(Segment::One),
+            _ if part.contains('*') => return Err(Malformed::WildcardPlace),
+            _ => self.head.push(Segment::Literal(part.into())),
+        }
+        Ok(())
     }
 
     /// Every sequence that `other` matches is matched by `self`.
