@@ -62,7 +62,8 @@ where
         return if header & COUNT == 1 { scalar(root, entries.step()?, events) } else { Err(JsonbError::Damaged) };
     }
     // Not by recursion: the server's own values may be deeper than the stack of a thread.
-    let mut open = vec![Level::begin(root, 0, events)?];
+    let mut open = Vec::with_capacity(8);
+    open.push(Level::begin(root, 0, events)?);
     while let Some(level) = open.last_mut() {
         interrupt::check();
         if level.left == 0 {

@@ -99,7 +99,6 @@ pub fn case_folded(text: &str) -> impl Iterator<Item = char> {
 
 /// One form for all spellings that a file system or a reader may take for the same: case and compatibility forms.
 pub fn folded(text: &str) -> String {
-    // Each record that is appended asks for it.
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }

@@ -484,15 +484,16 @@ impl Values {
 
     /// What a change within the budget keeps of `columns`.
     fn parts<'c>(&self, columns: &'c [Column], budget: &mut Budget) -> Result<Vec<Part<'c>>, JsonbError> {
-        let part = |column: &'c Column| {
+        let mut parts = Vec::with_capacity(columns.len());
+        for column in columns {
             let value = (!self.nulls[column.position]).then_some(self.datums[column.position]);
-            match value {
+            parts.push(match value {
                 // SAFETY: a value of the column, not NULL.
-                Some(datum) if column.length == -1 => unsafe { part(column, datum, budget) },
-                _ => Ok(Part::Value(column, value)),
-            }
-        };
-        columns.iter().map(part).collect()
+                Some(datum) if column.length == -1 => unsafe { part(column, datum, budget) }?,
+                _ => Part::Value(column, value),
+            });
+        }
+        Ok(parts)
     }
 }
 
