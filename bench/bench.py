@@ -156,7 +156,7 @@ a AS (INSERT INTO bench.run_audit (event_type, event_data, actor_id, actor_type)
 SELECT id FROM r;"""
     variants = {
         "hand-written CTE, plain tables": cte.replace("\n", " "),
-        "log_run()": "SELECT skill_system.log_run('skill-system', 'check', 'succeeded', 120, 'agent-1');",
+        "log_run()": "SELECT skill_system.log_run('skill-system', 'check', 'succeeded', 120, agent_id => 'agent-1');",
     }
     for commit in ("off", "on"):
         for clients in (1, 8, 32):

@@ -39,7 +39,7 @@ SELECT :'SQLSTATE' = '42501' AS refused \gset
 
 \echo
 \echo 'It does its work and logs it, step by step:'
-SELECT skill_system.start_run('File form W-1 for well 42-501-20130', 'rule37-agent', 'filing') AS run_id \gset
+SELECT skill_system.start_run('File form W-1 for well 42-501-20130', 'filing', 'rule37-agent') AS run_id \gset
 SELECT skill_system.log_step(:run_id, 'well-data', 'look-up', 'ok', 38) \g /dev/null
 INSERT INTO public.filings (form, well) VALUES ('W-1', '42-501-20130');
 SELECT skill_system.log_step(:run_id, 'w1-form', 'fill-in', 'ok', 2140,

@@ -94,7 +94,8 @@ COMMENT ON FUNCTION skill_system.check_policy(text, text[]) IS
 'malformed effect or more than 1000 effects are not allowed, with the reason. Writes nothing, works on a standby. Task 1: May I do this? '
 'Example: SELECT * FROM skill_system.check_policy(''dev'', ''{fs.read:/srv/app}''::text[]);';
 COMMENT ON FUNCTION skill_system.check_policy(text, jsonb) IS
-'check_policy() for a JSON array of effects. Example: SELECT * FROM skill_system.check_policy(''dev'', manifest->''effects'') FROM ...;';
+'check_policy() for a JSON array of effects, or one as a string. Example: SELECT * FROM skill_system.check_policy(''dev'', '
+'manifest->''effects'') FROM ...;';
 COMMENT ON FUNCTION skill_system.check_policy(text, text) IS
 'check_policy() for a plain literal: one effect, JSON array or array literal. Examples: SELECT * FROM skill_system.check_policy(''dev'', '
 '''db.read''); SELECT * FROM skill_system.check_policy(''dev'', ''{db.read, fs.read}'');';
@@ -116,6 +117,19 @@ COMMENT ON FUNCTION skill_system.enforce_policy(text, jsonb) IS
 COMMENT ON FUNCTION skill_system.enforce_policy(text, text) IS
 'enforce_policy() for a plain literal: one effect, JSON array or array literal. Example: SELECT skill_system.enforce_policy(''dev'', '
 '''db.read'');';
+
+-- Clients that choose a function by the names of its arguments know one function of a name.
+CREATE FUNCTION skill_system.check_effects(policy_name text, effects jsonb) RETURNS skill_system.policy_decision
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_policy_jsonb';
+COMMENT ON FUNCTION skill_system.check_effects(text, jsonb) IS
+'check_policy() under a name with one signature, for clients that cannot choose among several: PostgREST, Supabase, sqlc, PostGraphile, '
+'asyncpg. effects is a JSON array of effects, or one as a string. Example: SELECT * FROM skill_system.check_effects(policy_name => '
+'''dev'', effects => ''["db.read"]'');';
+CREATE FUNCTION skill_system.enforce_effects(policy_name text, effects jsonb) RETURNS skill_system.policy_decision
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_enforce_policy_jsonb';
+COMMENT ON FUNCTION skill_system.enforce_effects(text, jsonb) IS
+'enforce_policy() under a name with one signature, for the same clients as check_effects(). Example: SELECT * FROM '
+'skill_system.enforce_effects(policy_name => ''dev'', effects => ''["db.read"]'');';
 
 CREATE FUNCTION skill_system.check_exec(policy_name text, argv text[]) RETURNS skill_system.policy_decision
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_check_exec';
@@ -149,6 +163,12 @@ COMMENT ON FUNCTION skill_system.explain_policy(text, jsonb) IS
 COMMENT ON FUNCTION skill_system.explain_policy(text, text) IS
 'explain_policy() for a plain literal: one effect, JSON array or array literal; 22023 for anything else. Example: SELECT * FROM '
 'skill_system.explain_policy(''dev'', ''fs.write:/etc/passwd'');';
+CREATE FUNCTION skill_system.explain_effects(policy_name text, effects jsonb)
+    RETURNS TABLE (effect text, verdict text, winning_rule text, source_profile text, reason text)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_explain_policy_jsonb' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.explain_effects(text, jsonb) IS
+'explain_policy() under a name with one signature, for the same clients as check_effects(). Example: SELECT * FROM '
+'skill_system.explain_effects(policy_name => ''dev'', effects => ''["fs.write:/etc/passwd"]'');';
 CREATE FUNCTION skill_system.effective_policy(policy_name text)
     RETURNS TABLE (kind text, verdict text, rule text, source_profile text)
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_effective_policy' SET search_path = pg_catalog, pg_temp;
@@ -258,6 +278,7 @@ GRANT USAGE ON SEQUENCE skill_system.policy_profiles_id_seq TO skill_system_admi
 GRANT EXECUTE ON FUNCTION
     skill_system.check_policy(text, text[]), skill_system.check_policy(text, jsonb), skill_system.check_policy(text, text),
     skill_system.enforce_policy(text, text[]), skill_system.enforce_policy(text, jsonb), skill_system.enforce_policy(text, text),
+    skill_system.check_effects(text, jsonb), skill_system.enforce_effects(text, jsonb), skill_system.explain_effects(text, jsonb),
     skill_system.check_exec(text, text[]), skill_system.check_write(text, text),
     skill_system.explain_policy(text, text[]), skill_system.explain_policy(text, jsonb), skill_system.explain_policy(text, text),
     skill_system.effective_policy(text), skill_system.lint_policy(text),

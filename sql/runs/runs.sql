@@ -127,8 +127,8 @@ CREATE TRIGGER run_events_no_truncate BEFORE TRUNCATE ON skill_system.run_events
 -- of the tables' owner, for the session's tenant: any role that may call them may have
 -- the run written. All others write with the caller's privileges.
 CREATE FUNCTION skill_system.log_run(
-        skill text, operation text, status text, duration_ms double precision DEFAULT NULL, agent_id text DEFAULT NULL,
-        goal text DEFAULT NULL, policy_name text DEFAULT NULL, error text DEFAULT NULL, metrics jsonb DEFAULT '{}',
+        skill text, operation text, status text, duration_ms double precision DEFAULT NULL, policy_name text DEFAULT NULL,
+        agent_id text DEFAULT NULL, goal text DEFAULT NULL, error text DEFAULT NULL, metrics jsonb DEFAULT '{}',
         payload jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_log_run';
 COMMENT ON FUNCTION skill_system.log_run(text, text, text, double precision, text, text, text, text, jsonb, jsonb, text) IS
@@ -142,14 +142,14 @@ COMMENT ON FUNCTION skill_system.log_run(text, text, text, double precision, tex
 'skill_system.log_run(''pdf-forms'', ''fill'', ''succeeded'', 1250);';
 
 CREATE FUNCTION skill_system.start_run(
-        goal text, agent_id text DEFAULT NULL, policy_name text DEFAULT NULL, metrics jsonb DEFAULT '{}',
+        goal text, policy_name text DEFAULT NULL, agent_id text DEFAULT NULL, metrics jsonb DEFAULT '{}',
         idempotency_key text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_start_run';
 COMMENT ON FUNCTION skill_system.start_run(text, text, text, jsonb, text) IS
 'Starts a run of several steps and returns its number; the policy''s rules, version and hash are kept in effective_policy. Go on with '
 'log_step() and finish_run(). A call repeated with its idempotency_key, by the same role for the same agent_id, returns that run and '
 'writes nothing. Raises 22023 for texts out of bounds or an idempotency_key used with other arguments, 42704 for an unknown policy. Task '
-'8: Log longer work; then log_step(), finish_run(). Example: SELECT skill_system.start_run(''file W-1'', ''my-agent'', ''dev'');';
+'8: Log longer work; then log_step(), finish_run(). Example: SELECT skill_system.start_run(''file W-1'', ''dev'', ''my-agent'');';
 
 CREATE FUNCTION skill_system.log_event(
         run_id bigint, event_type text, payload jsonb DEFAULT '{}', level text DEFAULT 'info') RETURNS bigint

@@ -280,18 +280,18 @@ COMMENT ON FUNCTION skill_system.define_skill(text, jsonb, jsonb, jsonb, text[],
 'skill_system.define_skill(''rrc_rule37'', ''{"description": "Spacing exceptions", "triggers": ["rule 37"]}'', ''{"steps": ["Find the '
 'nearest well"]}'');';
 
-CREATE FUNCTION skill_system.skill_catalog(agent text DEFAULT NULL, max_tokens integer DEFAULT NULL, policy_name text DEFAULT NULL,
+CREATE FUNCTION skill_system.skill_catalog(agent text DEFAULT NULL, policy_name text DEFAULT NULL, max_tokens integer DEFAULT NULL,
     namespace text DEFAULT NULL)
     RETURNS TABLE (skill_id uuid, name text, description text, triggers text[], domain_tags text[], token_estimate integer,
                    skill text, "version" text, context_mode text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_catalog' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.skill_catalog(text, integer, text, text) IS
+COMMENT ON FUNCTION skill_system.skill_catalog(text, text, integer, text) IS
 'Tier 1: the skills that an agent may load, for its system prompt; skill is what load_skill() takes. Only enabled ones, in the order of '
 'namespace and name. With an agent (agent_definitions.agent_key or agents.id) only its root skill, loaded_skills and the skills of its '
 'config, in this order; all skills, if it has none of them. With a policy only those whose declared effects it allows without a person. '
 'With max_tokens it stops before the skill that would exceed them. Raises 42704 for an unknown agent or policy, 55000 for an agent that '
 'is not active, 22023 for negative max_tokens. Example: SELECT skill, name, description FROM skill_system.skill_catalog(''rule_37'', '
-'2000, ''dev'');';
+'''dev'', 2000);';
 
 CREATE TYPE skill_system.loaded_skill AS (
     skill_id uuid, skill text, name text, version text, context_mode text, already_loaded boolean, definition jsonb, body text,
@@ -300,7 +300,7 @@ COMMENT ON TYPE skill_system.loaded_skill IS
 'Result of load_skill(). definition: tier2_definition; body: that of the current version, without a definition. personas, '
 'code_blocks, artifacts: arrays; of code blocks those that the model may see, of artifacts {id, name, token_estimate}. token_estimate: '
 'tokens of all of it. already_loaded: the conversation already has it, so the content is NULL.';
-CREATE FUNCTION skill_system.load_skill(skill text, conversation_id text DEFAULT NULL, policy_name text DEFAULT NULL,
+CREATE FUNCTION skill_system.load_skill(skill text, policy_name text DEFAULT NULL, conversation_id text DEFAULT NULL,
     force boolean DEFAULT false)
     RETURNS skill_system.loaded_skill
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_load_skill' SET search_path = pg_catalog, pg_temp;
@@ -309,20 +309,20 @@ COMMENT ON FUNCTION skill_system.load_skill(text, text, text, boolean) IS
 'already_loaded is true and the content is NULL, unless force is true; changed content counts as new. Without a conversation nothing is '
 'written, so it also works on a standby. With a policy, effects that it does not allow raise 42501 as in enforce_policy(). Raises SK404 '
 'for an unknown skill, 55000 for one that is not enabled. Task 5: Read a skill. Example: SELECT body FROM '
-'skill_system.load_skill(''pdf-forms'', policy_name => ''dev'');';
+'skill_system.load_skill(''pdf-forms'', ''dev'');';
 
 CREATE TYPE skill_system.loaded_artifact AS (
     artifact_id text, skill_id uuid, name text, already_loaded boolean, content text, content_hash text, token_estimate integer);
 COMMENT ON TYPE skill_system.loaded_artifact IS
 'Result of load_artifact(). already_loaded: the conversation already has it, so content is NULL.';
-CREATE FUNCTION skill_system.load_artifact(artifact text, conversation_id text DEFAULT NULL, policy_name text DEFAULT NULL,
+CREATE FUNCTION skill_system.load_artifact(artifact text, policy_name text DEFAULT NULL, conversation_id text DEFAULT NULL,
     force boolean DEFAULT false)
     RETURNS skill_system.loaded_artifact
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_load_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.load_artifact(text, text, text, boolean) IS
 'Tier 3: the text of an artifact, under the same rules as load_skill() for the skill it belongs to. Raises 42704 for an unknown artifact, '
 '55000 when its skill is not enabled, XX001 when the text does not match its hash. Example: SELECT content FROM '
-'skill_system.load_artifact(''swr-37-text'', ''c-17'');';
+'skill_system.load_artifact(''swr-37-text'', ''dev'', ''c-17'');';
 
 CREATE FUNCTION skill_system.reset_injections(conversation_id text) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_reset_injections' SET search_path = pg_catalog, pg_temp;
@@ -369,6 +369,6 @@ GRANT EXECUTE ON FUNCTION
     skill_system.load_skill(text, text, text, boolean), skill_system.load_artifact(text, text, text, boolean),
     skill_system.reset_injections(text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
-GRANT EXECUTE ON FUNCTION skill_system.skill_catalog(text, integer, text, text), skill_system.check_integrity(),
+GRANT EXECUTE ON FUNCTION skill_system.skill_catalog(text, text, integer, text), skill_system.check_integrity(),
     skill_system.assert_integrity()
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

@@ -8,7 +8,7 @@ COMMENT ON FUNCTION skill_system.available_skills_prompt(text, text) IS
 'disable-model-invocation: true in their front matter are left out. Raises 22023 for an invalid namespace. Example: SELECT '
 'skill_system.available_skills_prompt(''default'', ''dev'');';
 
-CREATE FUNCTION skill_system.skills_discovery_index(base_url text, namespace text DEFAULT 'default', policy_name text DEFAULT NULL)
+CREATE FUNCTION skill_system.skills_discovery_index(base_url text, policy_name text DEFAULT NULL, namespace text DEFAULT 'default')
     RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skills_discovery_index' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skills_discovery_index(text, text, text) IS

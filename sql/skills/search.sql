@@ -51,11 +51,11 @@ COMMENT ON TYPE skill_system.skill_found IS
 'Row of search_skills(): a skill, its rank, and which of name, text, tags, spelling and embedding found it.';
 
 CREATE FUNCTION skill_system.search_skills(
-        query text, namespace text DEFAULT NULL, tags text[] DEFAULT NULL, policy_name text DEFAULT NULL, max_rows integer DEFAULT 20,
+        query text, policy_name text DEFAULT NULL, namespace text DEFAULT NULL, tags text[] DEFAULT NULL, max_rows integer DEFAULT 20,
         embedding double precision[] DEFAULT NULL, include_drafts boolean DEFAULT false)
     RETURNS SETOF skill_system.skill_found
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_search_skills' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean) IS
+COMMENT ON FUNCTION skill_system.search_skills(text, text, text, text[], integer, double precision[], boolean) IS
 'Finds enabled skills, the best first: by words of name, tags, description and body (in web search syntax: "a phrase", -without, or; '
 'without operators also skills with some of the words), by name, by tags, by similar spelling if pg_trgm is installed, and by embedding '
 'if one is given. Each method ranks separately, and score is the sum of 1 / (60 + rank); matched lists the methods that found the skill. '
@@ -66,6 +66,6 @@ COMMENT ON FUNCTION skill_system.search_skills(text, text, text[], text, integer
 GRANT SELECT ON skill_system.skill_search, skill_system.skill_embeddings
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT USAGE ON TYPE skill_system.skill_found TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
-GRANT EXECUTE ON FUNCTION skill_system.search_skills(text, text, text[], text, integer, double precision[], boolean)
+GRANT EXECUTE ON FUNCTION skill_system.search_skills(text, text, text, text[], integer, double precision[], boolean)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT EXECUTE ON FUNCTION skill_system.set_skill_embedding(text, double precision[], text) TO skill_system_reviewer, skill_system_admin;

@@ -60,9 +60,9 @@ skill_pg::arguments! {
         operation: Option<&'c str>,
         status: Option<&'c str>,
         duration_ms: Option<f64>,
+        policy_name: Option<&'c str>,
         agent_id: Option<&'c str>,
         goal: Option<&'c str>,
-        policy_name: Option<&'c str>,
         error: Option<&'c str>,
         metrics: Option<Jsonb<'c>>,
         payload: Option<Jsonb<'c>>,
@@ -241,7 +241,7 @@ const START_RUN_WITH_KEY: &str = concatcp!(INSERT_STARTED, ON_CONFLICT, RETURN_S
 
 pg_function!(start_run);
 fn start_run(call: &Call) -> Answer {
-    let (goal, agent_id, policy_name, metrics, key): (Option<&str>, _, Option<&str>, _, _) = call.arguments();
+    let (goal, policy_name, agent_id, metrics, key): (Option<&str>, Option<&str>, _, _, _) = call.arguments();
     let goal = goal.ok_or(RunError::Missing { what: "goal" })?;
     let agent_id = optional_name(agent_id, "agent_id")?;
     let metrics = non_empty_object(metrics, "metrics")?;

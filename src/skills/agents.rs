@@ -2,7 +2,7 @@
 
 use const_format::concatcp;
 use skill_core::error::shorten;
-use skill_core::jsonb;
+use skill_core::jsonb_strings;
 use skill_core::skills::agents::Agent;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
@@ -30,7 +30,7 @@ impl FromRow<'_> for AgentRow {
             _,
         ) = row.read();
         let loaded = loaded.unwrap_or_default();
-        let (config_skills, unreadable) = match config.map(|Jsonb(config)| jsonb::strings(config)) {
+        let (config_skills, unreadable) = match config.map(|Jsonb(config)| jsonb_strings::strings(config)) {
             None => (Vec::new(), false),
             Some(Ok(skills)) => (skills.into_iter().map(str::to_owned).collect(), false),
             Some(Err((skills, _))) => (skills, true),

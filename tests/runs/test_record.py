@@ -339,12 +339,12 @@ def test_a_key_belongs_to_a_role_and_an_agent(db, agent, connect):
         db.execute("CREATE ROLE test_agent_two LOGIN IN ROLE skill_system_agent")
     other = connect("test_agent_two")
     squatted = [
-        one(session, "SELECT skill_system.start_run('decoy', %s, idempotency_key => 'job')", name)
+        one(session, "SELECT skill_system.start_run('decoy', agent_id => %s, idempotency_key => 'job')", name)
         for session, name in ((other, None), (other, "victim"), (agent, None))
     ]
     run = one(
         agent,
-        "SELECT skill_system.log_run('delete-wells', 'go', 'ok', 1, 'victim', 'mine', idempotency_key => 'job')",
+        "SELECT skill_system.log_run('delete-wells', 'go', 'ok', 1, NULL, 'victim', 'mine', idempotency_key => 'job')",
     )
     assert run not in squatted
     assert one(db, "SELECT goal, created_by FROM skill_system.runs WHERE id = %s", run) == ("mine", "test_agent")
@@ -356,7 +356,7 @@ def test_a_key_belongs_to_a_role_and_an_agent(db, agent, connect):
 
 def test_a_key_stands_for_its_content(db, agent):
     call = (
-        "SELECT skill_system.log_run(%(skill)s, %(operation)s, %(status)s, %(duration)s, NULL, %(goal)s, NULL, "
+        "SELECT skill_system.log_run(%(skill)s, %(operation)s, %(status)s, %(duration)s, NULL, NULL, %(goal)s, "
         "%(error)s, %(metrics)s, %(payload)s, 'content')"
     )
     first = {
@@ -389,8 +389,20 @@ def test_a_key_stands_for_its_content(db, agent):
         assert "idempotency_key" in error.diag.message_primary and str(run) in error.diag.message_detail
         assert error.diag.message_hint
     refused(agent, "22023", "SELECT skill_system.start_run('a', idempotency_key => 'content')")
-    run = one(agent, "SELECT skill_system.start_run('g', 'x', metrics => '{\"a\": 1}', idempotency_key => 's')")
-    assert one(agent, "SELECT skill_system.start_run('g', 'x', metrics => '{\"a\": 1}', idempotency_key => 's')") == run
-    for other in ("'h', 'x', metrics => '{\"a\": 1}'", "'g', 'x'", "'g', 'x', metrics => '{\"a\": 2}'"):
+    run = one(
+        agent, "SELECT skill_system.start_run('g', agent_id => 'x', metrics => '{\"a\": 1}', idempotency_key => 's')"
+    )
+    assert (
+        one(
+            agent,
+            "SELECT skill_system.start_run('g', agent_id => 'x', metrics => '{\"a\": 1}', idempotency_key => 's')",
+        )
+        == run
+    )
+    for other in (
+        "'h', agent_id => 'x', metrics => '{\"a\": 1}'",
+        "'g', agent_id => 'x'",
+        "'g', agent_id => 'x', metrics => '{\"a\": 2}'",
+    ):
         refused(agent, "22023", f"SELECT skill_system.start_run({other}, idempotency_key => 's')")
     assert one(db, "SELECT count(*) FROM skill_system.runs WHERE idempotency_key IN ('content', 's')") == 2

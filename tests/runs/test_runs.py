@@ -409,7 +409,7 @@ def spans_of(export):
 def test_otlp_is_read_by_opentelemetry(db, roles, connect):
     db.execute("SELECT skill_system.install_starter_policies()")
     agent = connect("test_agent")
-    run = one(agent, "SELECT skill_system.start_run('file W-1', 'coder', 'dev')")
+    run = one(agent, "SELECT skill_system.start_run('file W-1', 'dev', 'coder')")
     agent.execute(
         "SELECT skill_system.log_step(%s, 'search', 'query', 'ok', 250, %s)",
         [run, '{"gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 30, "cost_usd": 0.01}'],
@@ -465,7 +465,7 @@ def test_otlp_is_read_by_opentelemetry(db, roles, connect):
 def test_otlp_of_a_run_with_more_than_a_trace_holds(roles, connect):
     """An agent writes as much as it likes; what is left out of the trace is counted, and the memory is bounded."""
     agent = connect("test_agent")
-    run = one(agent, "SELECT skill_system.start_run('large', 'coder')")
+    run = one(agent, "SELECT skill_system.start_run('large', agent_id => 'coder')")
     agent.execute(
         "SELECT skill_system.log_step(%s, 's', 'o', 'error', 5, payload => jsonb_build_object('error', 'no', 'more', 1, "
         "'text', repeat('x', 15000000))) FROM generate_series(1, 4)",
@@ -501,7 +501,7 @@ def test_otlp_of_a_step_that_a_parser_refuses(db, roles, connect):
     """JSON that was taken when its depth and numbers were not bounded: what is readable of it stays."""
     agent = connect("test_agent")
     deep = '{"a":' * 130 + "1" + "}" * 130
-    run = one(agent, "SELECT skill_system.start_run('deep', 'coder', metrics => '{\"cost_usd\": 2}')")
+    run = one(agent, "SELECT skill_system.start_run('deep', agent_id => 'coder', metrics => '{\"cost_usd\": 2}')")
     refused(
         agent, "54000", "SELECT skill_system.log_run('s', 'deep', 'error', 5, error => 'boom', payload => %s)", [deep]
     )
@@ -777,7 +777,7 @@ def test_cost_per_agent_and_model(db):
             "SELECT skill_system.log_run('by-agent', 'op', 'ok', 10, agent_id => %s, metrics => %s)",
             [agent, json.dumps(metrics)],
         )
-    run = one(db, "SELECT skill_system.start_run('two steps', 'c1')")
+    run = one(db, "SELECT skill_system.start_run('two steps', agent_id => 'c1')")
     for status in ("ok", "error"):
         metrics = '{"gen_ai.request.model": "m2"}'
         db.execute("SELECT skill_system.log_step(%s, 'by-agent', 'op', %s, 5, %s)", [run, status, metrics])

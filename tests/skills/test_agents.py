@@ -68,7 +68,7 @@ def catalogue(connection, **given):
 def load(connection, skill, conversation=None, **given):
     arguments = "".join(f", {key} => %({key})s" for key in given)
     cursor = connection.execute(
-        f"SELECT * FROM skill_system.load_skill(%(skill)s, %(conversation)s{arguments})",
+        f"SELECT * FROM skill_system.load_skill(%(skill)s, conversation_id => %(conversation)s{arguments})",
         {"skill": skill, "conversation": conversation, **given},
     )
     return dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
@@ -77,7 +77,7 @@ def load(connection, skill, conversation=None, **given):
 def artifact(connection, name, conversation=None, **given):
     arguments = "".join(f", {key} => %({key})s" for key in given)
     cursor = connection.execute(
-        f"SELECT * FROM skill_system.load_artifact(%(name)s, %(conversation)s{arguments})",
+        f"SELECT * FROM skill_system.load_artifact(%(name)s, conversation_id => %(conversation)s{arguments})",
         {"name": name, "conversation": conversation, **given},
     )
     return dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
@@ -725,7 +725,7 @@ def test_a_refusal_is_recorded_whatever_becomes_of_the_transaction(db, roles, co
         [text, found],
     )
     for call, name in (("load_skill", skill), ("load_artifact", text)):
-        refused(agent, "42501", f"SELECT skill_system.{call}(%s, 'c-refused', %s)", [name, policy])
+        refused(agent, "42501", f"SELECT skill_system.{call}(%s, %s, 'c-refused')", [name, policy])
     assert db.execute(
         "SELECT count(*) FROM skill_system.audit_logs WHERE event_type = 'policy.denied' "
         "AND event_data->>'policy' = %s",
@@ -845,9 +845,9 @@ def test_only_what_is_enabled_is_loaded(db, roles, connect):
     for call in (
         "load_skill(NULL)",
         "load_artifact(NULL)",
-        "load_skill('x', '')",
-        "load_skill('x', repeat('c', 101))",
-        "load_artifact('x', ' ')",
+        "load_skill('x', conversation_id => '')",
+        "load_skill('x', conversation_id => repeat('c', 101))",
+        "load_artifact('x', conversation_id => ' ')",
         "reset_injections(NULL)",
     ):
         refused(agent, "22023", f"SELECT skill_system.{call}")
@@ -1250,7 +1250,7 @@ def test_who_may_do_what(db, roles, connect):
         connection.execute("SELECT count(*) FROM skill_system.skill_catalog()")
         connection.execute("SELECT count(*) FROM skill_system.check_integrity()")
         connection.execute("SELECT count(*) FROM skill_system.skill_definitions")
-    refused(connect("test_auditor"), "42501", "SELECT skill_system.load_skill(%s, 'c')", [skill])
+    refused(connect("test_auditor"), "42501", "SELECT skill_system.load_skill(%s, conversation_id => 'c')", [skill])
     # Nobody writes the ledger by hand, nor dates a row back past the audit trail.
     for word in ("agent", "reviewer", "auditor", "admin"):
         connection = connect(f"test_{word}")

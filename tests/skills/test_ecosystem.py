@@ -122,7 +122,7 @@ def test_prompt_with_a_policy(db, shop):
 
 def test_discovery_index(db, shop):
     """The format has no published schema; the rules of its text (RFC of the format, 0.2.0) are checked one by one."""
-    index = one(db, "skills_discovery_index('https://example.com/.well-known/agent-skills/', %s)", [shop])
+    index = one(db, "skills_discovery_index('https://example.com/.well-known/agent-skills/', namespace => %s)", [shop])
     assert (
         set(index) == {"$schema", "skills"}
         and index["$schema"] == "https://schemas.agentskills.io/discovery/0.2.0/schema.json"
@@ -151,10 +151,10 @@ def test_discovery_index(db, shop):
                 f"https://example.com/.well-known/agent-skills/{entry['name']}/SKILL.md",
             )
         assert entry["digest"] == "sha256:" + hashlib.sha256(content).hexdigest()
-    assert [entry["name"] for entry in one(db, "skills_discovery_index('/x', %s, 'readers')", [shop])["skills"]] == [
+    assert [entry["name"] for entry in one(db, "skills_discovery_index('/x', 'readers', %s)", [shop])["skills"]] == [
         "reads"
     ]
-    assert one(db, "skills_discovery_index('/x', 'nothing-here')")["skills"] == []
+    assert one(db, "skills_discovery_index('/x', namespace => 'nothing-here')")["skills"] == []
     for bad in (None, "", "a b", "a\nb", "x" * 2001):
         with pytest.raises(errors.InvalidParameterValue):
             one(db, "skills_discovery_index(%s)", [bad])

@@ -81,4 +81,4 @@ def fill_tables(admin, word):
         "AND tenant_id = skill_system.current_tenant()",
         [word],
     )
-    admin.execute("SELECT skill_system.load_skill('a', %s)", [word])
+    admin.execute("SELECT skill_system.load_skill('a', conversation_id => %s)", [word])

@@ -53,7 +53,7 @@ def source(database, db):
             "idempotency_key => 'k', goal => %s)",
             [f"goal of {tenant} \\ \t \"'"],
         )
-        run_id = db.execute("SELECT skill_system.start_run('two steps', 'agent', 'dev')").fetchone()[0]
+        run_id = db.execute("SELECT skill_system.start_run('two steps', 'dev', 'agent')").fetchone()[0]
         db.execute("SELECT skill_system.log_step(%s, 's', 'o', 'ok', 7)", [run_id])
         db.execute("SELECT skill_system.finish_run(%s, 'failed', 'why')", [run_id])
         db.execute("SELECT skill_system.start_run('goes on')")

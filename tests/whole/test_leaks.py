@@ -48,7 +48,7 @@ WRITES = {
     "log_run": "skill_system.log_run('ok', 'op', 'ok', 5, policy_name => 'dev')",
     "log_event": "skill_system.log_event(1, 'note', '{\"a\": 1}')",
     "start_run": "skill_system.start_run('goal', policy_name => 'dev')",
-    "load_skill": "skill_system.load_skill('ok', 'c' || n)",
+    "load_skill": "skill_system.load_skill('ok', conversation_id => 'c' || n)",
     "update_checklist_item": f"skill_system.update_checklist_item('{CHECKLIST}', 0, 'in_progress', note => n::text)",
 }
 # Each is refused, by an error that is caught.

@@ -88,6 +88,25 @@ def test_the_names_follow_the_rules(parameters):
     assert wrong == []
 
 
+def test_a_policy_has_one_place(db):
+    contracts = [pattern for functions, _ in CONTRACTS for pattern in functions]
+    rows = db.execute(
+        "SELECT p.proname::text, array_position(p.proargnames, 'policy_name'), p.pronargs - p.pronargdefaults"
+        " FROM pg_proc p WHERE p.pronamespace = 'skill_system'::regnamespace"
+        " AND array_position(p.proargnames, 'policy_name') <= p.pronargs"
+    ).fetchall()
+    assert len(rows) > 20
+    # After skill, operation, status and duration_ms.
+    places = {"log_run": 5}
+    wrong = [
+        (function, place)
+        for function, place, mandatory in rows
+        if not any(fnmatch.fnmatch(function, pattern) for pattern in contracts)
+        and place != (1 if place <= mandatory else places.get(function, 2))
+    ]
+    assert wrong == []
+
+
 def test_composite_types_follow_them_too(db):
     rows = db.execute(
         "SELECT c.relname::text, a.attname::text, a.atttypid::regtype::text FROM pg_class c"

@@ -42,10 +42,10 @@ impl From<JsonbError> for Fault {
     }
 }
 
-const COUNT: u32 = 0x0FFF_FFFF;
-const SCALAR: u32 = 0x1000_0000;
+pub(crate) const COUNT: u32 = 0x0FFF_FFFF;
+pub(crate) const SCALAR: u32 = 0x1000_0000;
 const OBJECT: u32 = 0x2000_0000;
-const ARRAY: u32 = 0x4000_0000;
+pub(crate) const ARRAY: u32 = 0x4000_0000;
 const HAS_OFFSET: u32 = 0x8000_0000;
 const TYPE: u32 = 0x7000_0000;
 /// The type of an entry that is an object or an array.
@@ -212,48 +212,11 @@ impl JsonEvents<LimitError> for TextWriter<'_> {
     }
 }
 
-/// Why a value is not an array of strings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StringsError {
-    /// It is something else.
-    NotAnArray,
-    /// The first element that is not a string, counted from 1.
-    NotAString(usize),
-}
-
-/// The elements of an array of strings. `Err` carries the strings that could be
-/// read and why the value is not such an array.
-pub fn strings(root: &[u8]) -> Result<Vec<&str>, (Vec<String>, StringsError)> {
-    let header = u32_at(root, 0).unwrap_or_default();
-    if header & ARRAY == 0 || header & SCALAR != 0 {
-        return Err((Vec::new(), StringsError::NotAnArray));
-    }
-    let count = (header & COUNT) as usize;
-    let mut entries = Entries { root, table: 4, data: 4 + 4 * count, next: 0, offset: 0 };
-    let (mut found, mut reason) = (Vec::new(), None);
-    for i in interrupt::each(0..count) {
-        let text = match entries.step() {
-            Ok((0, start, length)) => root.get(start..start + length).and_then(|bytes| std::str::from_utf8(bytes).ok()),
-            _ => None,
-        };
-        match text {
-            Some(text) => found.push(text),
-            None => {
-                reason.get_or_insert(StringsError::NotAString(i + 1));
-            }
-        }
-    }
-    match reason {
-        None => Ok(found),
-        Some(reason) => Err((found.into_iter().map(str::to_owned).collect(), reason)),
-    }
-}
-
 /// The value of an object's member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found<'a> {
     Text(&'a str),
-    /// An object or an array, as [`strings`] and [`find`] take it.
+    /// An object or an array, as `strings` and [`find`] take it.
     Container(&'a [u8]),
     Number,
     Other,
@@ -288,7 +251,7 @@ pub fn find<'a, const N: usize>(root: &'a [u8], names: [&str; N]) -> [Option<Fou
     found
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Result<u32, JsonbError> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Result<u32, JsonbError> {
     let four = bytes.get(at..at + 4).ok_or(JsonbError::Damaged)?;
     Ok(u32::from_ne_bytes([four[0], four[1], four[2], four[3]]))
 }
@@ -299,7 +262,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Result<u16, JsonbError> {
 }
 
 /// Walks the entries of one container in order.
-struct Entries<'a> {
+pub(crate) struct Entries<'a> {
     root: &'a [u8],
     table: usize,
     data: usize,
@@ -308,6 +271,19 @@ struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
+    /// Those of an array that is the whole value.
+    pub(crate) fn of_array(root: &'a [u8], count: usize) -> Self {
+        Entries { root, table: 4, data: 4 + 4 * count, next: 0, offset: 0 }
+    }
+
+    /// The next entry, if it is a string.
+    pub(crate) fn string(&mut self) -> Option<&'a str> {
+        match self.step() {
+            Ok((0, start, length)) => std::str::from_utf8(self.root.get(start..start + length)?).ok(),
+            _ => None,
+        }
+    }
+
     /// Type, start and length of the next entry, relative to the root.
     fn step(&mut self) -> Result<(u32, usize, usize), JsonbError> {
         let entry = u32_at(self.root, self.table + 4 * self.next)?;

@@ -11,6 +11,7 @@ pub mod error;
 pub mod input;
 pub mod interrupt;
 pub mod jsonb;
+pub mod jsonb_strings;
 pub mod ledger;
 pub mod limits;
 pub mod policy;

@@ -90,7 +90,7 @@ fn skills_discovery_index(call: &Call) -> Answer {
         FROM,
         "ORDER BY h.skill_name"
     );
-    let (base_url, namespace, policy_name) = call.arguments();
+    let (base_url, policy_name, namespace) = call.arguments();
     let base_url = required("base_url", base_url, 2000)?;
     let namespace = names::namespace(namespace)?;
     let mut filter = Filter::new(policy_name);

@@ -3,6 +3,7 @@
 use const_format::concatcp;
 use skill_core::input::invalid;
 use skill_core::jsonb::{self, Found};
+use skill_core::jsonb_strings;
 use skill_core::policy::{MAX_EFFECTS, Policy};
 use skill_core::skills::agents::{Agent, address, tokens};
 use skill_pg::error::check_for_interrupts;
@@ -49,7 +50,7 @@ impl<'r> Entry<'r> {
         let name = text(name).or_else(|| row.get(4)).unwrap_or(self.skill_name);
         let description = text(description).unwrap_or_else(|| row.get(5));
         let triggers = match triggers {
-            Some(Found::Container(array)) => jsonb::strings(array).unwrap_or_default(),
+            Some(Found::Container(array)) => jsonb_strings::strings(array).unwrap_or_default(),
             _ => Vec::new(),
         };
         let id = uuid::Uuid::from_bytes(*row.get::<Uuid>(1).as_bytes());
@@ -106,7 +107,7 @@ fn skill_catalog(call: &Call) -> Answer {
         VISIBLE,
         " ORDER BY w.place"
     );
-    let (agent, max_tokens, policy_name, namespace): (Option<&str>, Option<i32>, Option<&str>, Option<&str>) =
+    let (agent, policy_name, max_tokens, namespace): (Option<&str>, Option<&str>, Option<i32>, Option<&str>) =
         call.arguments();
     let agent = agent.map(agents::find).transpose()?;
     let budget = match max_tokens {

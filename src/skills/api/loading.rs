@@ -101,8 +101,8 @@ skill_pg::arguments! {
     /// Arguments of the functions that load an object.
     struct Load<'c> {
         object: Option<&'c str>,
-        conversation_id: Option<&'c str>,
         policy_name: Option<&'c str>,
+        conversation_id: Option<&'c str>,
         force: Option<bool>,
     }
 }

@@ -277,9 +277,9 @@ fn details(ids: Vec<Uuid>) -> HashMap<Id, Detail> {
 skill_pg::arguments! {
     struct SearchSkills<'c> {
         query: Option<&'c str>,
+        policy_name: Option<&'c str>,
         namespace: Option<&'c str>,
         tags: Option<Vec<Option<&'c str>>>,
-        policy_name: Option<&'c str>,
         max_rows: Option<i32>,
         embedding: Option<Vec<Option<f64>>>,
         include_drafts: Option<bool>,
@@ -288,7 +288,7 @@ skill_pg::arguments! {
 
 pg_function!(search_skills);
 fn search_skills(call: &Call) -> Answer {
-    let SearchSkills { query, namespace, tags, policy_name, max_rows, embedding, include_drafts } = call.arguments();
+    let SearchSkills { query, policy_name, namespace, tags, max_rows, embedding, include_drafts } = call.arguments();
     let query = logic::query(query)?;
     let tags = logic::tags(tags)?;
     let max_rows = logic::max_rows(max_rows)?;

@@ -33,9 +33,9 @@ SELECT skill_system.log_run('search', 'query', 'failed', 20, agent_id => 'coder'
     error => 'timeout',
     metrics => '{"steps": 3, "gen_ai.usage.input_tokens": 900}', payload => '{"exit_code": 1, "duration_ms": 0, "skill": "forged"}',
         idempotency_key => 'job-1');
-SELECT skill_system.log_run('search', 'query', 'ok', 20, 'coder', idempotency_key => 'job-1');
-SELECT skill_system.start_run('find it', 'coder', 'dev', idempotency_key => 'job-1');
-SELECT skill_system.log_run('search', 'query', 'ok', 1, 'tester', idempotency_key => 'job-1');
+SELECT skill_system.log_run('search', 'query', 'ok', 20, agent_id => 'coder', idempotency_key => 'job-1');
+SELECT skill_system.start_run('find it', 'dev', 'coder', idempotency_key => 'job-1');
+SELECT skill_system.log_run('search', 'query', 'ok', 1, agent_id => 'tester', idempotency_key => 'job-1');
 SELECT skill_system.start_run('another goal', idempotency_key => 'job-1');
 SELECT skill_system.start_run('another goal', idempotency_key => 'job-1');
 SELECT (SELECT count(*) FROM skill_system.runs) AS runs, (SELECT count(*) FROM skill_system.run_events) AS events,
@@ -73,7 +73,7 @@ SELECT skill_system.log_run('s', 'op', 'ok');
 ROLLBACK;
 
 -- A run of several steps.
-SELECT skill_system.start_run('file form W-1', 'coder', 'dev', '{"priority": 1}') AS run \gset
+SELECT skill_system.start_run('file form W-1', 'dev', 'coder', '{"priority": 1}') AS run \gset
 SELECT goal, agent_id, status, metrics, ended_at, effective_policy - 'hash' AS effective_policy FROM skill_system.runs WHERE id = :run;
 SELECT skill_system.log_step(:run, 'search', 'query', 'ok', 100,
     '{"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 4, "cost_usd": 0.25}') > 0 AS logged;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::effect::MAX_EFFECTS;
 use crate::error::{Code, Fault, shorten};
-use crate::jsonb::{self, StringsError};
+use crate::jsonb_strings::{self, StringsError};
 use crate::text_array;
 
 /// The effects of a request; or the strings that could be read, and why the request is invalid.
@@ -24,12 +24,15 @@ pub fn from_array<'a>(elements: Option<Vec<Option<&'a str>>>, what: &str) -> Eff
     }
 }
 
-/// Effects given as binary `jsonb`.
+/// Effects given as binary `jsonb`: an array of them, or a string, which is one.
 pub fn from_jsonb(root: Option<&[u8]>) -> Effects<'_> {
     let Some(root) = root else {
         return Err((Vec::new(), "the effects are NULL".into()));
     };
-    match jsonb::strings(root) {
+    if let Some(effect) = jsonb_strings::text(root) {
+        return Ok(vec![effect.into()]);
+    }
+    match jsonb_strings::strings(root) {
         Ok(list) => Ok(list.into_iter().map(Into::into).collect()),
         Err((readable, error)) => Err((readable, unreadable(error))),
     }
@@ -60,12 +63,14 @@ fn is_one_effect(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic()) && !matches!(text.trim_end(), "null" | "true" | "false")
 }
 
-/// Reads the effects of a request from a JSON array. `Err` carries the strings that could be read and the reason.
+/// Reads the effects of a request from a JSON array, or a string, which is one. `Err` carries the strings that could be read and the reason.
 pub fn effects_from_json(text: &str) -> Result<Vec<String>, (Vec<String>, String)> {
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|_| (Vec::new(), "the effects are not valid JSON".to_owned()))?;
-    let serde_json::Value::Array(items) = value else {
-        return Err((Vec::new(), unreadable(StringsError::NotAnArray)));
+    let items = match value {
+        serde_json::Value::Array(items) => items,
+        serde_json::Value::String(effect) => return Ok(vec![effect]),
+        _ => return Err((Vec::new(), unreadable(StringsError::NotAnArray))),
     };
     let not_a_string = items.iter().position(|item| !item.is_string());
     let effects = items
@@ -140,6 +145,7 @@ mod tests {
     fn literals() {
         assert_eq!(from_literal(Some(" {a,\"b c\"}")), Ok(texts(&["a", "b c"])));
         assert_eq!(from_literal(Some("[\"a\"]")), Ok(texts(&["a"])));
+        assert_eq!(from_literal(Some("\"a\"")), Ok(texts(&["a"])));
         assert_eq!(from_literal(Some("{}")), Ok(vec![]));
         for one in ["db.read", "fs.write:/srv/a b,c", "Nothing that is valid", "nullx"] {
             assert_eq!(from_literal(Some(one)), Ok(texts(&[one])));
@@ -148,7 +154,6 @@ mod tests {
             (Some("{a,NULL}"), vec!["a"], "element 2 of the effects is NULL"),
             (Some("{a,}"), vec![], "the effects are not a valid array literal"),
             (Some("[1, \"a\"]"), vec!["a"], "element 1 of the effects is not a string"),
-            (Some("\"a\""), vec![], "the effects are not a JSON array"),
             (Some("null "), vec![], "the effects are not a JSON array"),
             (Some("true"), vec![], "the effects are not a JSON array"),
             (Some("1"), vec![], "the effects are not a JSON array"),
