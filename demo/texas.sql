@@ -35,34 +35,7 @@ SELECT i, CASE WHEN kind < 70 THEN 'well' WHEN kind < 90 THEN 'lease' ELSE 'faci
        texas.one_of(i, 'district', '{01,02,03,04,05,06,6E,7B,7C,08,8A,09,10}', :seed) AS entity_district
 FROM (SELECT i, texas.pick(i, 'kind', 100, :seed) AS kind FROM generate_series(1::bigint, :entities) i) n;
 
-SELECT count(*) AS presets FROM skill_system.install_validation_presets();
-INSERT INTO skill_system.entity_type_definitions (type_key, display_name, icon, color, compliance_footprint, is_system_type) VALUES
-    ('well', 'Well', 'derrick', '#8a5a2b', true, true), ('lease', 'Lease', 'map', '#4a7a3b', true, true), ('facility', 'Facility',
-        'tank', '#3b5f7a', true, false)
-ON CONFLICT DO NOTHING;
-INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, required, validation_preset, options, sort_order)
-SELECT t.type_id, f.field_key, f.label, f.input_type, f.required, f.preset, f.options::jsonb, f.n
-FROM skill_system.entity_type_definitions t JOIN (VALUES
-    ('well', 1, 'api_number', 'API number', 'text', true, 'api_well_number', NULL),
-    ('well', 2, 'district', 'RRC district', 'text', true, 'rrc_district', NULL),
-    ('well', 3, 'total_depth', 'Total depth (ft)', 'number', false, NULL, NULL),
-    ('well', 4, 'spud_date', 'Spud date', 'date', false, NULL, NULL),
-    ('well', 5, 'well_type', 'Type of well', 'select', true, NULL, '["oil", "gas", "injection"]'),
-    ('lease', 1, 'lease_number', 'Lease number', 'text', true, 'rrc_lease_number', NULL),
-    ('lease', 2, 'operator_number', 'Operator number', 'text', true, 'rrc_operator_number', NULL),
-    ('facility', 1, 'facility_id', 'Facility', 'text', true, NULL, NULL),
-    ('facility', 2, 'contact', 'Contact', 'text', false, 'email', NULL)
-) AS f(type_key, n, field_key, label, input_type, required, preset, options) USING (type_key)
-ON CONFLICT DO NOTHING;
-INSERT INTO skill_system.entity_relationship_rules (parent_type_id, child_type_id, cardinality, required, display_label)
-SELECT p.type_id, c.type_id, 'one_to_many', true, 'wells of the lease'
-    FROM skill_system.entity_type_definitions p, skill_system.entity_type_definitions c
-WHERE p.type_key = 'lease' AND c.type_key = 'well' ON CONFLICT DO NOTHING;
-INSERT INTO skill_system.rrc_field_mappings (type_id, rrc_field_key, entity_field_id)
-SELECT f.type_id, m.rrc, f.field_id FROM skill_system.entity_field_definitions f
-JOIN (VALUES ('API_NO', 'api_number'), ('DISTRICT_NAME', 'district'), ('TOTAL_DEPTH', 'total_depth'), ('SPUD_DATE', 'spud_date'),
-    ('LEASE_NO', 'lease_number'), ('OPERATOR_NO', 'operator_number')) AS m(rrc, field_key) USING (field_key)
-WHERE NOT EXISTS (SELECT FROM skill_system.rrc_field_mappings o WHERE o.entity_field_id = f.field_id);
+SELECT count(*) AS installed FROM skill_system.install_texas_rrc();
 
 SELECT version FROM skill_system.publish_rule('SWR_37', 'spacing', '2010-01-01',
     '{"min_distance_to_line_ft": 467, "min_distance_between_wells_ft": 1200}', 'rrc_ingestion', source_reference => '16 TAC 3.37');

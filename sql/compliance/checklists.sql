@@ -10,12 +10,14 @@ CREATE TABLE skill_system.checklist_templates (
     created_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
     updated_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
     rule_domains       text[],
+    retired_at         timestamptz,
+    retirement_reason  text,
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, compliance_domain, version)
 );
 COMMENT ON TABLE skill_system.checklist_templates IS
-'What a filing of a compliance domain needs, one row per domain and version. Write with create_template(); a version that a checklist was '
-'created from never changes.';
+'What a filing of a compliance domain needs, one row per domain and version. Write with create_template() and retire_template(); a version '
+'that a checklist was created from never changes otherwise.';
 COMMENT ON COLUMN skill_system.checklist_templates.id IS 'UUID of the template.';
 COMMENT ON COLUMN skill_system.checklist_templates.tenant_id IS 'Tenant of the template.';
 COMMENT ON COLUMN skill_system.checklist_templates.compliance_domain IS 'For example rule_37, rule_32, form_pr or flaring_monitor.';
@@ -28,6 +30,8 @@ COMMENT ON COLUMN skill_system.checklist_templates.created_at IS 'When it was cr
 COMMENT ON COLUMN skill_system.checklist_templates.updated_at IS 'When it was changed last; kept by the server.';
 COMMENT ON COLUMN skill_system.checklist_templates.rule_domains IS
 'Rules of these domains apply to its filings, for example {spacing,density}. NULL: all rules.';
+COMMENT ON COLUMN skill_system.checklist_templates.retired_at IS 'From when on no filing begins with it.';
+COMMENT ON COLUMN skill_system.checklist_templates.retirement_reason IS 'Why.';
 
 CREATE TABLE skill_system.filing_checklists (
     id                uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -38,7 +42,7 @@ CREATE TABLE skill_system.filing_checklists (
     compliance_domain varchar(50)  NOT NULL,
     template_id       uuid,
     status            varchar(20)  NOT NULL DEFAULT 'draft' CHECK (status::text IN
-        ('draft', 'in_progress', 'ready_for_review', 'in_review', 'approved', 'rejected', 'filed', 'exception')),
+        ('draft', 'in_progress', 'ready_for_review', 'in_review', 'approved', 'rejected', 'filed', 'exception', 'withdrawn')),
     deadline          timestamptz,
     items             jsonb        NOT NULL CHECK (pg_catalog.jsonb_typeof(items) = 'array'),
     metadata          jsonb        NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(metadata) = 'object'),
@@ -48,25 +52,31 @@ CREATE TABLE skill_system.filing_checklists (
     version           integer      NOT NULL DEFAULT 1,
     entity_field      varchar(255),
     entity_district   varchar(10),
+    idempotency_key   text,
+    request_digest    bytea,
+    created_by_role   text         NOT NULL DEFAULT CURRENT_USER,
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, template_id) REFERENCES skill_system.checklist_templates (tenant_id, id)
 );
 CREATE INDEX idx_filing_checklists_entity ON skill_system.filing_checklists (entity_id, compliance_domain, tenant_id);
 CREATE INDEX idx_filing_checklists_status ON skill_system.filing_checklists (status, tenant_id);
+CREATE UNIQUE INDEX idx_filing_checklists_idempotency_key ON skill_system.filing_checklists
+    (idempotency_key, created_by_role, created_by, tenant_id) NULLS NOT DISTINCT WHERE idempotency_key IS NOT NULL;
 CREATE INDEX idx_filing_checklists_template ON skill_system.filing_checklists (template_id, tenant_id);
 COMMENT ON TABLE skill_system.filing_checklists IS
 'Open and completed filings: one checklist per entity, domain and filing. Written by create_checklist(), update_checklist_item(), '
-'submit_checklist(), review_checklist(), file_checklist() and mark_exception(); checklist_transitions() shows which status may follow '
-'which.';
+'submit_checklist(), review_checklist(), file_checklist(), mark_exception() and withdraw_checklist(); checklist_transitions() shows which '
+'status may follow which.';
 COMMENT ON COLUMN skill_system.filing_checklists.id IS 'UUID of the checklist.';
 COMMENT ON COLUMN skill_system.filing_checklists.tenant_id IS 'Tenant of the filing.';
 COMMENT ON COLUMN skill_system.filing_checklists.entity_id IS 'The entity: API number, facility id, lease number.';
-COMMENT ON COLUMN skill_system.filing_checklists.entity_type IS 'Kind of entity: well, lease, facility.';
+COMMENT ON COLUMN skill_system.filing_checklists.entity_type IS
+'Type of the entity: well, lease, facility. create_checklist() takes one of entity_type_definitions, or any if the tenant defines none.';
 COMMENT ON COLUMN skill_system.filing_checklists.entity_name IS 'Display name.';
 COMMENT ON COLUMN skill_system.filing_checklists.compliance_domain IS 'Domain of the filing.';
 COMMENT ON COLUMN skill_system.filing_checklists.template_id IS 'Template version its items were copied from.';
 COMMENT ON COLUMN skill_system.filing_checklists.status IS
-'draft, in_progress, ready_for_review, in_review, approved, rejected, filed or exception.';
+'draft, in_progress, ready_for_review, in_review, approved, rejected, filed, exception or withdrawn.';
 COMMENT ON COLUMN skill_system.filing_checklists.deadline IS 'When it must be filed.';
 COMMENT ON COLUMN skill_system.filing_checklists.items IS
 'The template''s items, each with index, status and, once worked on, note, data, updated_by and updated_at.';
@@ -77,14 +87,18 @@ COMMENT ON COLUMN skill_system.filing_checklists.updated_at IS 'When it was chan
 COMMENT ON COLUMN skill_system.filing_checklists.version IS 'Counts the changes; pass it as expected_version to detect concurrent changes.';
 COMMENT ON COLUMN skill_system.filing_checklists.entity_field IS
 'Oil or gas field of the entity; decides which field-specific rules apply.';
-COMMENT ON COLUMN skill_system.filing_checklists.entity_district IS 'RRC district of the entity.';
+COMMENT ON COLUMN skill_system.filing_checklists.entity_district IS 'District of the entity.';
+COMMENT ON COLUMN skill_system.filing_checklists.idempotency_key IS
+'Key of the call that created the checklist; a repeated call with it returns this one. Unique for the role and created_by.';
+COMMENT ON COLUMN skill_system.filing_checklists.request_digest IS
+'SHA-256 of the arguments of the call that used idempotency_key; a call with others is not a repeated one.';
+COMMENT ON COLUMN skill_system.filing_checklists.created_by_role IS 'Role that created it; set by the server.';
 
 CREATE TABLE skill_system.checklist_artifacts (
     id             uuid         NOT NULL DEFAULT skill_system.uuid_v7(),
     checklist_id   uuid         NOT NULL,
     item_index     integer      NOT NULL CHECK (item_index >= 0),
-    artifact_type  varchar(50)  NOT NULL
-        CHECK (artifact_type::text IN ('document', 'pdf', 'plat_draft', 'data_export', 'waiver', 'form_draft')),
+    artifact_type  varchar(50)  NOT NULL CHECK (pg_catalog.btrim(artifact_type) <> ''),
     name           varchar(500) NOT NULL,
     content_type   varchar(100),
     content        text,
@@ -96,18 +110,24 @@ CREATE TABLE skill_system.checklist_artifacts (
     content_sha256 text         NOT NULL CHECK (content_sha256 ~ '^sha256:[0-9a-f]{64}$'),
     size_bytes     bigint       NOT NULL CHECK (size_bytes >= 0),
     expires_at     timestamptz,
+    withdrawn_at   timestamptz,
+    withdrawn_by   varchar(255),
+    withdrawal_reason text,
+    superseded_by  uuid,
     PRIMARY KEY (tenant_id, id),
+    CHECK ((withdrawn_at IS NULL) = (withdrawn_by IS NULL) AND (withdrawn_at IS NOT NULL OR superseded_by IS NULL)),
     CHECK (content IS NOT NULL OR file_path IS NOT NULL),
     FOREIGN KEY (tenant_id, checklist_id) REFERENCES skill_system.filing_checklists (tenant_id, id) ON DELETE CASCADE
 );
 CREATE INDEX idx_checklist_artifacts_checklist ON skill_system.checklist_artifacts (tenant_id, checklist_id, item_index);
 COMMENT ON TABLE skill_system.checklist_artifacts IS
 'The evidence of a filing: documents, plats, exports, each belonging to an item of a checklist. Written by add_artifact(); a row never '
-'changes.';
+'changes, but that withdraw_artifact() marks what does not count any more.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.id IS 'UUID of the artifact.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.checklist_id IS 'Checklist it belongs to.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.item_index IS 'Item it is evidence for, from 0.';
-COMMENT ON COLUMN skill_system.checklist_artifacts.artifact_type IS 'document, pdf, plat_draft, data_export, waiver or form_draft.';
+COMMENT ON COLUMN skill_system.checklist_artifacts.artifact_type IS
+'A term of the kind artifact_type, for example document, pdf or waiver.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.name IS 'Its name.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.content_type IS 'MIME type.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.content IS 'The text itself; NULL when it is kept elsewhere.';
@@ -120,6 +140,10 @@ COMMENT ON COLUMN skill_system.checklist_artifacts.content_sha256 IS
 'sha256: and the SHA-256 of the content''s bytes: computed for a text, given by the caller for a file.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.size_bytes IS 'Size of the content.';
 COMMENT ON COLUMN skill_system.checklist_artifacts.expires_at IS 'When it expires as evidence.';
+COMMENT ON COLUMN skill_system.checklist_artifacts.withdrawn_at IS 'From when on it does not count as evidence.';
+COMMENT ON COLUMN skill_system.checklist_artifacts.withdrawn_by IS 'Who withdrew it.';
+COMMENT ON COLUMN skill_system.checklist_artifacts.withdrawal_reason IS 'Why.';
+COMMENT ON COLUMN skill_system.checklist_artifacts.superseded_by IS 'The artifact that takes its place, if one does.';
 
 CREATE TABLE skill_system.filing_rule_snapshots (
     id                    uuid        NOT NULL DEFAULT skill_system.uuid_v7(),
@@ -172,8 +196,8 @@ COMMENT ON COLUMN skill_system.filing_rule_snapshots.replaced_by IS
 CREATE FUNCTION skill_system.guard_template() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_template' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_template() IS
-'Trigger function of checklist_templates: rejects malformed items, and changing or deleting a version that a checklist was created from. '
-'Fires at the origin.';
+'Trigger function of checklist_templates: rejects malformed items, and changing or deleting a version that a checklist was created from, '
+'but for its retirement. Fires at the origin.';
 CREATE FUNCTION skill_system.guard_checklist() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_guard_checklist' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.guard_checklist() IS
@@ -191,9 +215,9 @@ CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.checkli
 CREATE TRIGGER guard_checklist BEFORE UPDATE ON skill_system.filing_checklists
     FOR EACH ROW EXECUTE FUNCTION skill_system.guard_checklist();
 CREATE TRIGGER checklist_artifacts_guard BEFORE UPDATE ON skill_system.checklist_artifacts
-    FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns();
+    FOR EACH ROW EXECUTE FUNCTION skill_system.guard_columns('withdrawn_at', 'withdrawn_by', 'withdrawal_reason', 'superseded_by');
 COMMENT ON TRIGGER checklist_artifacts_guard ON skill_system.checklist_artifacts IS
-'Artifacts of an open filing never change. Fires at the origin.';
+'What an artifact is never changes. Fires at the origin.';
 -- Not on every update: publishing a rule touches thousands of rows, and may change the other columns.
 CREATE TRIGGER filing_rule_snapshots_guard
     BEFORE UPDATE OF id, checklist_id, rule_version_id, snapshotted_at, rule_data_at_snapshot, tenant_id, content_sha256
@@ -215,19 +239,30 @@ COMMENT ON FUNCTION skill_system.create_template(text, jsonb, jsonb, text[]) IS
 'SELECT * FROM skill_system.create_template(''rule_37'', ''[{"label": "Plat"}, {"label": "Offset operators notified"}]'', ''[0]'', '
 '''{spacing}'');';
 
+CREATE FUNCTION skill_system.retire_template(compliance_domain text, reason text DEFAULT NULL) RETURNS skill_system.template_state
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_retire_template' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.retire_template(text, text) IS
+'From now on no filing of the compliance domain begins; those begun go on. create_template() opens the domain again, with the next '
+'version. Raises 42704 when the domain has no template, 55000 when it is retired already. Example: SELECT * FROM '
+'skill_system.retire_template(''flaring_monitor'', ''reported by another system'');';
+
 CREATE TYPE skill_system.checklist_state AS (checklist_id uuid, status text, version integer);
 COMMENT ON TYPE skill_system.checklist_state IS
 'Result of the functions that change a checklist: its id, its status now, and its version for the next expected_version.';
 
 CREATE FUNCTION skill_system.create_checklist(
         entity_id text, entity_type text, compliance_domain text, entity_name text DEFAULT NULL, deadline timestamptz DEFAULT NULL,
-        entity_field text DEFAULT NULL, entity_district text DEFAULT NULL, metadata jsonb DEFAULT '{}', actor_id text DEFAULT NULL)
+        entity_field text DEFAULT NULL, entity_district text DEFAULT NULL, metadata jsonb DEFAULT '{}', actor_id text DEFAULT NULL,
+        idempotency_key text DEFAULT NULL)
     RETURNS skill_system.checklist_state
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_create_checklist' SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text) IS
-'Begins a filing: copies the items of the domain''s newest template and freezes every rule that applies. Raises 42704 when the domain has '
-'no template, 22023 for texts out of bounds or a deadline in the past. Task 10: Begin a filing. Example: SELECT * FROM '
-'skill_system.create_checklist(''42-501-20130'', ''well'', ''rule_37'');';
+COMMENT ON FUNCTION skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text, text) IS
+'Begins a filing: copies the items of the domain''s newest template and freezes every rule that applies. A call repeated with its '
+'idempotency_key, by the same role for the same actor_id, returns that checklist as it is now and writes nothing; without a key each call '
+'begins another filing, also each column of (create_checklist(...)).*. Raises 42704 when the domain has no template, or when the tenant '
+'defines entity types and entity_type is none of them, 55000 when the template was retired, 22023 for texts out of bounds, a deadline in '
+'the past or an idempotency_key used with other arguments. Task 10: Begin a filing. Example: SELECT * FROM '
+'skill_system.create_checklist(''42-501-20130'', ''well'', ''rule_37'', idempotency_key => ''job-17'');';
 
 CREATE FUNCTION skill_system.update_checklist_item(
         checklist_id uuid, item_index integer, status text, expected_version integer DEFAULT NULL, note text DEFAULT NULL,
@@ -281,6 +316,17 @@ COMMENT ON FUNCTION skill_system.mark_exception(uuid, text, text, integer) IS
 'not_applicable in the domain. Raises 22023 without a reason, 55000 for a checklist that has ended, 42704 for an unknown one. Example: '
 'SELECT * FROM skill_system.mark_exception(''01900000-0000-7000-8000-000000000001'', ''well plugged before the deadline'');';
 
+CREATE FUNCTION skill_system.withdraw_checklist(
+        checklist_id uuid, reason text DEFAULT NULL, actor_id text DEFAULT NULL, expected_version integer DEFAULT NULL)
+    RETURNS skill_system.checklist_state
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_withdraw_checklist' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.withdraw_checklist(uuid, text, text, integer) IS
+'Ends a checklist that should not have been begun, or is not needed any more; the filing before it decides the status of the entity again. '
+'Its author (the role that created it, with the same actor_id) may until it is approved, reviewers until it is filed, with a reason. '
+'mark_exception() ends one whose requirement does not apply. Raises 42501 for others, 22023 for a reviewer without a reason, 55000 for a '
+'checklist that has ended, 40001 when it was changed since expected_version, 42704 for an unknown checklist. Task 23: Withdraw a filing. '
+'Example: SELECT * FROM skill_system.withdraw_checklist(''<checklist_id>'', ''begun twice'');';
+
 CREATE FUNCTION skill_system.checklist_transitions() RETURNS TABLE (action text, from_status text, to_status text, condition text)
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_checklist_transitions' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.checklist_transitions() IS
@@ -297,9 +343,20 @@ CREATE FUNCTION skill_system.add_artifact(
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_add_artifact' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.add_artifact(uuid, integer, text, text, text, text, text, text, bigint, text, jsonb, timestamptz) IS
 'Adds evidence to an item of a checklist that nobody has approved yet: a text of up to 4 MiB, whose digest is computed, or the path, '
-'digest and size of a file kept elsewhere. Raises 54000 for a larger text, 22023 for values out of bounds or a digest that is not that of '
-'the content, 55000 for a checklist that is approved or has ended, 42704 for an unknown checklist or item. Example: SELECT * FROM '
-'skill_system.add_artifact(''01900000-0000-7000-8000-000000000001'', 0, ''plat_draft'', ''plat.md'', ''# Plat'', ''text/markdown'');';
+'digest and size of a file kept elsewhere. Raises 54000 for a larger text, 22023 for values out of bounds, an artifact_type that '
+'compliance_terms does not list or a digest that is not that of the content, 55000 for a checklist that is approved or has ended, 42704 '
+'for an unknown checklist or item. Example: SELECT * FROM skill_system.add_artifact(''01900000-0000-7000-8000-000000000001'', 0, '
+'''plat_draft'', ''plat.md'', ''# Plat'', ''text/markdown'');';
+
+CREATE FUNCTION skill_system.withdraw_artifact(
+        artifact_id uuid, reason text, replacement_id uuid DEFAULT NULL, actor_id text DEFAULT NULL) RETURNS skill_system.checklist_state
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_withdraw_artifact' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.withdraw_artifact(uuid, text, uuid, text) IS
+'Takes evidence out of a checklist that nobody has approved yet: reports and assessments leave it out, the row stays. With replacement_id, '
+'an artifact of the same item that was added before, that one takes its place. Raises 42704 for an unknown artifact, 22023 without a '
+'reason or for a replacement of another item or that is withdrawn itself, 55000 for an artifact that is withdrawn already or of a '
+'checklist that is approved or has ended. Example: SELECT * FROM '
+'skill_system.withdraw_artifact(''01900000-0000-7000-8000-000000000001'', ''wrong scale'');';
 
 CREATE FUNCTION skill_system.snapshot_rules(checklist_id uuid) RETURNS integer
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_snapshot_rules' SET search_path = pg_catalog, pg_temp;
@@ -323,7 +380,7 @@ BEGIN ATOMIC
         AND s.is_current = false AND NOT s.acknowledged AND s.replaced_by IS NULL
         -- A subquery, because row security keeps coalesce() out of index conditions.
         AND s.id > (SELECT coalesce(stale_filings.after, '00000000-0000-0000-0000-000000000000'::uuid))
-        AND c.status NOT IN ('filed', 'exception')
+        AND c.status NOT IN ('filed', 'exception', 'withdrawn')
     ORDER BY s.id
     LIMIT least(greatest(stale_filings.max_rows, 0), 10000);
 END;
@@ -367,15 +424,19 @@ GRANT SELECT ON skill_system.checklist_templates, skill_system.filing_checklists
     skill_system.filing_rule_snapshots
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
 GRANT INSERT (compliance_domain, version, items, min_required_items, rule_domains),
-    UPDATE (items, min_required_items, rule_domains) ON skill_system.checklist_templates TO skill_system_admin;
+    UPDATE (items, min_required_items, rule_domains, retired_at, retirement_reason)
+    ON skill_system.checklist_templates TO skill_system_admin;
 
 -- Agents and reviewers work on filings; only people with the reviewer's role decide, accept a stale rule or make an exception.
-GRANT EXECUTE ON FUNCTION skill_system.create_template(text, jsonb, jsonb, text[]) TO skill_system_admin;
+GRANT EXECUTE ON FUNCTION skill_system.create_template(text, jsonb, jsonb, text[]), skill_system.retire_template(text, text)
+    TO skill_system_admin;
 GRANT EXECUTE ON FUNCTION
-    skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text),
+    skill_system.create_checklist(text, text, text, text, timestamptz, text, text, jsonb, text, text),
+    skill_system.withdraw_checklist(uuid, text, text, integer),
     skill_system.update_checklist_item(uuid, integer, text, integer, text, jsonb, text),
     skill_system.submit_checklist(uuid, text, integer), skill_system.file_checklist(uuid, text, text),
     skill_system.add_artifact(uuid, integer, text, text, text, text, text, text, bigint, text, jsonb, timestamptz),
+    skill_system.withdraw_artifact(uuid, text, uuid, text),
     skill_system.snapshot_rules(uuid), skill_system.refresh_snapshot(uuid, text)
     TO skill_system_agent, skill_system_reviewer;
 GRANT EXECUTE ON FUNCTION

@@ -32,7 +32,7 @@ COMMENT ON COLUMN skill_system.compliance_status.entity_id IS 'The entity: API n
 COMMENT ON COLUMN skill_system.compliance_status.entity_type IS 'Kind of entity: well, lease, facility.';
 COMMENT ON COLUMN skill_system.compliance_status.entity_name IS 'Display name.';
 COMMENT ON COLUMN skill_system.compliance_status.entity_field IS 'Its oil or gas field.';
-COMMENT ON COLUMN skill_system.compliance_status.entity_district IS 'Its RRC district.';
+COMMENT ON COLUMN skill_system.compliance_status.entity_district IS 'Its district.';
 COMMENT ON COLUMN skill_system.compliance_status.compliance_domain IS 'For example rule_37, rule_32, form_pr or flaring_monitor.';
 COMMENT ON COLUMN skill_system.compliance_status.status IS
 'compliant, action_needed, overdue, not_applicable or in_review, as last assessed.';
@@ -81,7 +81,7 @@ COMMENT ON COLUMN skill_system.compliance_cells.entity_id IS 'The entity.';
 COMMENT ON COLUMN skill_system.compliance_cells.entity_type IS 'Kind of entity.';
 COMMENT ON COLUMN skill_system.compliance_cells.entity_name IS 'Display name.';
 COMMENT ON COLUMN skill_system.compliance_cells.entity_field IS 'Its oil or gas field.';
-COMMENT ON COLUMN skill_system.compliance_cells.entity_district IS 'Its RRC district.';
+COMMENT ON COLUMN skill_system.compliance_cells.entity_district IS 'Its district.';
 COMMENT ON COLUMN skill_system.compliance_cells.compliance_domain IS 'The domain.';
 COMMENT ON COLUMN skill_system.compliance_cells.status IS 'compliant, action_needed, overdue, not_applicable or in_review, now.';
 COMMENT ON COLUMN skill_system.compliance_cells.deadline IS 'Next deadline.';
@@ -100,7 +100,7 @@ COMMENT ON VIEW skill_system.compliance_counts IS
 'skill_system.compliance_counts WHERE status = ''overdue'' GROUP BY 1;';
 COMMENT ON COLUMN skill_system.compliance_counts.tenant_id IS 'Tenant of the entities.';
 COMMENT ON COLUMN skill_system.compliance_counts.compliance_domain IS 'The domain.';
-COMMENT ON COLUMN skill_system.compliance_counts.entity_district IS 'RRC district.';
+COMMENT ON COLUMN skill_system.compliance_counts.entity_district IS 'Their district.';
 COMMENT ON COLUMN skill_system.compliance_counts.status IS 'The status, now.';
 COMMENT ON COLUMN skill_system.compliance_counts.entities IS 'Number of entities.';
 COMMENT ON COLUMN skill_system.compliance_counts.next_deadline IS 'Earliest deadline of cells that are not done.';

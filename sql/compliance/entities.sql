@@ -42,7 +42,7 @@ CREATE TABLE skill_system.validation_presets (
 COMMENT ON TABLE skill_system.validation_presets IS
 'Named patterns of texts for entity_field_definitions.validation_preset. The pattern is matched against the whole value in time linear in '
 'its length. install_validation_presets() fills it; add more with INSERT INTO skill_system.validation_presets (preset_key, pattern, '
-'description, example) VALUES (''district'', ''[0-9]{2}[A-C]?'', ''RRC district'', ''7B'');';
+'description, example) VALUES (''permit'', ''[A-Z]{2}-[0-9]{4}'', ''number of a permit'', ''AB-1234'');';
 COMMENT ON COLUMN skill_system.validation_presets.preset_key IS 'Key, unique in the tenant.';
 COMMENT ON COLUMN skill_system.validation_presets.pattern IS
 'Regular expression for the whole value, in the syntax of Rust''s regex crate; checked when it is written.';
@@ -135,8 +135,8 @@ CREATE TABLE skill_system.rrc_field_mappings (
 );
 CREATE INDEX idx_rfm_type ON skill_system.rrc_field_mappings (tenant_id, type_id);
 COMMENT ON TABLE skill_system.rrc_field_mappings IS
-'Where a field of the Railroad Commission''s data (or any other source) goes in an entity. map_import() follows it. Administrators write '
-'it directly.';
+'Where a field of a source''s records goes in an entity, for example of the Railroad Commission of Texas; map_import() follows it. '
+'Administrators write it directly.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.mapping_id IS 'UUID of the mapping.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.tenant_id IS 'Tenant of the type.';
 COMMENT ON COLUMN skill_system.rrc_field_mappings.type_id IS 'Type of the entity.';
@@ -185,9 +185,9 @@ CREATE TRIGGER skill_system_audit AFTER UPDATE OR DELETE ON skill_system.rrc_fie
 CREATE FUNCTION skill_system.install_validation_presets() RETURNS TABLE (preset_key text, installed boolean)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_install_validation_presets' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.install_validation_presets() IS
-'Adds the usual presets to validation_presets of the session''s tenant: api_well_number, email, url, iso_date, iso_datetime, us_phone, '
-'us_zip, rrc_district, rrc_operator_number, rrc_lease_number, latitude, longitude. Existing presets are left unchanged. Example: SELECT * '
-'FROM skill_system.install_validation_presets();';
+'Adds the usual presets to validation_presets of the session''s tenant: email, url, iso_date, iso_datetime, us_phone, us_zip, latitude, '
+'longitude. Existing presets are left unchanged; install_texas_rrc() adds more. Example: SELECT * FROM '
+'skill_system.install_validation_presets();';
 
 CREATE FUNCTION skill_system.validate_entity(type_key text, data jsonb) RETURNS TABLE (field text, code text, message text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_validate_entity' SET search_path = pg_catalog, pg_temp;

@@ -1,16 +1,20 @@
 //! Checklists: from the template to the filing.
 
+use const_format::concatcp;
 use serde_json::{Value, json};
 use skill_core::compliance::artifacts::ArtifactInput;
 use skill_core::compliance::checklists::{self as logic, ITEM_STATUSES, ItemChange, TRANSITIONS};
-use skill_core::input::{invalid, optional, parse_choice, required};
+use skill_core::error::shorten;
+use skill_core::input::{canonical, invalid, optional, parse_choice, request_digest, required};
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Jsonb, Returned, Timestamptz, Timing, Trigger, Uuid, arg, pg_function, sys};
 
+use super::entities::check_entity_type;
 use super::filing::{change_status, lock_checklist};
 use super::frozen_rules::{check_not_stale, freeze_rules};
+use super::terms::check_term;
 use super::{bounded_time, lock_rules, unknown};
 use crate::args::{actor, given, json as json_argument, missing};
 use crate::audit;
@@ -50,11 +54,32 @@ fn create_template(call: &Call) -> Answer {
     Ok(call.row(&[arg(id), arg(version)]))
 }
 
+pg_function!(retire_template);
+fn retire_template(call: &Call) -> Answer {
+    let (domain, reason) = call.arguments();
+    let domain = required("compliance_domain", domain, 50)?;
+    let reason = optional("reason", reason, 10_000)?;
+    // Filings that are being begun first see their template.
+    lock_rules(Mode::Exclusive)?;
+    let template = lock_template(domain)?;
+    spi::execute(
+        "UPDATE skill_system.checklist_templates SET retired_at = clock_timestamp(), retirement_reason = $2 \
+         WHERE tenant_id = skill_system.current_tenant() AND id = $1",
+        As::Caller,
+        See::OwnWrites,
+        &[arg(template.id), arg(reason)],
+    );
+    Ok(call.row(&[arg(template.id), arg(template.version)]))
+}
+
 pg_function!(guard_template);
-/// Trigger: a template in use cannot change; otherwise it must be valid.
+/// Trigger: a template in use cannot change, but be retired; otherwise it must be valid.
 fn guard_template(call: &Call) -> Answer {
     let trigger = Trigger::new(call, &[(Timing::BeforeRow, &[Event::Insert, Event::Update, Event::Delete])])?;
-    if trigger.event() != Event::Insert {
+    const RETIREMENT: [&str; 3] = ["retired_at", "retirement_reason", "updated_at"];
+    let is_retirement = trigger.event() == Event::Update
+        && trigger.changed_columns().iter().all(|column| RETIREMENT.contains(&column.as_str()));
+    if trigger.event() != Event::Insert && !is_retirement {
         let (id, tenant): (Uuid, &str) = (trigger.old(c"id"), trigger.old(c"tenant_id"));
         let is_used: bool = spi::one(
             "SELECT EXISTS (SELECT FROM skill_system.filing_checklists WHERE tenant_id = $1 AND template_id = $2)",
@@ -110,72 +135,174 @@ skill_pg::arguments! {
         entity_district: Option<&'c str>,
         metadata: Option<Jsonb<'c>>,
         actor_id: Option<&'c str>,
+        idempotency_key: Option<&'c str>,
     }
+}
+
+/// The same, checked.
+struct NewFiling<'c> {
+    entity_id: &'c str,
+    entity_type: &'c str,
+    domain: &'c str,
+    entity_name: Option<&'c str>,
+    deadline: Option<Timestamptz>,
+    entity_field: Option<&'c str>,
+    district: Option<&'c str>,
+    metadata: Value,
+    by: String,
+    /// The role that calls.
+    role: String,
+    key: Option<&'c str>,
+}
+
+impl<'c> NewFiling<'c> {
+    fn check(given: CreateChecklist<'c>) -> Result<Self, Fault> {
+        let metadata = json_argument(given.metadata, "metadata")?.unwrap_or_else(|| json!({}));
+        if !metadata.is_object() {
+            return Err(invalid("metadata must be a JSON object"));
+        }
+        Ok(NewFiling {
+            entity_id: required("entity_id", given.entity_id, 255)?,
+            entity_type: required("entity_type", given.entity_type, 50)?,
+            domain: required("compliance_domain", given.compliance_domain, 50)?,
+            entity_name: optional("entity_name", given.entity_name, 500)?,
+            deadline: bounded_time(given.deadline, "deadline")?,
+            entity_field: optional("entity_field", given.entity_field, 255)?,
+            district: optional("entity_district", given.entity_district, 10)?,
+            metadata,
+            by: actor(given.actor_id)?,
+            role: sys::role_name(sys::current_user()),
+            key: optional("idempotency_key", given.idempotency_key, 200)?,
+        })
+    }
+
+    /// What a repeated call has in common with the first one.
+    fn digest(&self) -> [u8; 32] {
+        let deadline = self.deadline.map(|deadline| deadline.0.to_be_bytes());
+        let content = [
+            Some(self.entity_id.as_bytes()),
+            Some(self.entity_type.as_bytes()),
+            Some(self.domain.as_bytes()),
+            self.entity_name.map(str::as_bytes),
+            deadline.as_ref().map(<[u8; 8]>::as_slice),
+            self.entity_field.map(str::as_bytes),
+            self.district.map(str::as_bytes),
+            Some(&*canonical(&self.metadata).into_bytes()),
+        ];
+        request_digest("create_checklist", &content)
+    }
+
+    /// The checklist of an earlier call with the same key.
+    fn repeated(&self) -> Result<Option<(Uuid, String, i32)>, Fault> {
+        let Some(key) = self.key else { return Ok(None) };
+        let found = spi::first::<(Uuid, String, i32, bool)>(
+            "SELECT id, status::text, version, coalesce(request_digest = $4, false) FROM skill_system.filing_checklists \
+             WHERE tenant_id = skill_system.current_tenant() AND idempotency_key = $1 AND created_by_role = $2 AND created_by = $3",
+            As::Owner,
+            See::Latest,
+            &[arg(key), arg(&self.role), arg(&self.by), arg(&self.digest())],
+        );
+        match found {
+            Some((id, status, version, true)) => Ok(Some((id, status, version))),
+            Some((id, ..)) => {
+                Err(invalid(format!("idempotency_key \"{}\" was used for another checklist", shorten(key)))
+                    .detail(format!("Checklist {id} was created by a call with other arguments."))
+                    .hint("Repeat a call with the same arguments, and use a new key for each new call."))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Writes the checklist; `None` when another call with the same key was faster.
+    fn insert(&self, template_id: Uuid, items: &Value) -> Option<Uuid> {
+        let digest = self.key.map(|_| self.digest());
+        spi::first::<Uuid>(
+            include_str!("insert_checklist.sql"),
+            As::Owner,
+            See::OwnWrites,
+            &[
+                arg(self.entity_id),
+                arg(self.entity_type),
+                arg(self.entity_name),
+                arg(self.domain),
+                arg(template_id),
+                arg(self.deadline),
+                arg(logic::instantiate(items)),
+                arg(&self.metadata),
+                arg(self.by.as_str()),
+                arg(self.entity_field),
+                arg(self.district),
+                arg(self.key),
+                arg(digest.as_ref()),
+                arg(&self.role),
+            ],
+        )
+    }
+}
+
+skill_pg::columns! {
+    /// The newest template of a domain.
+    struct Template {
+        id: Uuid = "id",
+        version: i32 = "version",
+        items: Value = "items::text",
+        rule_domains: Option<Vec<String>> = "rule_domains",
+        is_retired: bool = "retired_at IS NOT NULL",
+    }
+}
+
+fn unknown_template(domain: &str) -> Fault {
+    Fault::new(Code::UndefinedObject, format!("compliance domain \"{}\" has no template", shorten(domain)))
+        .hint("An administrator creates it with create_template().")
+}
+
+/// The template of new filings; the lock keeps it from changing before a filing uses it.
+fn lock_template(domain: &str) -> Result<Template, Fault> {
+    const SQL: &str = concatcp!(
+        "SELECT ",
+        Template::COLUMNS,
+        " FROM skill_system.checklist_templates \
+          WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1 FOR SHARE"
+    );
+    let template = spi::first::<Template>(SQL, As::Owner, See::OwnWrites, &[arg(domain)]);
+    let template = template.ok_or_else(|| unknown_template(domain))?;
+    if template.is_retired {
+        return Err(Fault::new(
+            Code::NotInPrerequisiteState,
+            format!("the template of compliance domain \"{}\" is retired", shorten(domain)),
+        )
+        .hint("An administrator creates the next version with create_template()."));
+    }
+    Ok(template)
 }
 
 pg_function!(create_checklist);
 fn create_checklist(call: &Call) -> Answer {
-    let given: CreateChecklist = call.arguments();
-    let entity_id = required("entity_id", given.entity_id, 255)?;
-    let entity_type = required("entity_type", given.entity_type, 50)?;
-    let domain = required("compliance_domain", given.compliance_domain, 50)?;
-    let entity_name = optional("entity_name", given.entity_name, 500)?;
-    let deadline = bounded_time(given.deadline, "deadline")?;
-    let now = sys::clock_timestamp();
-    if deadline.is_some_and(|deadline| deadline < now) {
-        return Err(Fault::new(Code::InvalidParameterValue, "deadline must be in the future")
-            .hint("For an overdue filing, give the newly agreed date."));
+    let filing = NewFiling::check(call.arguments())?;
+    // Before all that depends on when the call comes.
+    if let Some((id, status, version)) = filing.repeated()? {
+        return Ok(state(call, id, (&status, version)));
     }
-    let entity_field = optional("entity_field", given.entity_field, 255)?;
-    let district = optional("entity_district", given.entity_district, 10)?;
-    let metadata = json_argument(given.metadata, "metadata")?.unwrap_or_else(|| json!({}));
-    if !metadata.is_object() {
-        return Err(Fault::new(Code::InvalidParameterValue, "metadata must be a JSON object"));
+    if filing.deadline.is_some_and(|deadline| deadline < sys::clock_timestamp()) {
+        return Err(
+            invalid("deadline must be in the future").hint("For an overdue filing, give the newly agreed date.")
+        );
     }
-    let by = actor(given.actor_id)?;
+    check_entity_type(filing.entity_type)?;
     lock_rules(Mode::Shared)?;
-    // The lock keeps the template from changing before this filing uses it.
-    let template = spi::first::<(Uuid, i32, Value, Option<Vec<String>>)>(
-        "SELECT id, version, items::text, rule_domains FROM skill_system.checklist_templates \
-         WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1 FOR SHARE",
-        As::Owner,
-        See::OwnWrites,
-        &[arg(domain)],
-    );
-    let Some((template_id, template_version, items, rule_domains)) = template else {
-        return Err(Fault::new(
-            Code::UndefinedObject,
-            format!("compliance domain \"{}\" has no template", skill_core::error::shorten(domain)),
-        )
-        .hint("An administrator creates it with create_template()."));
+    let template = lock_template(filing.domain)?;
+    let Some(id) = filing.insert(template.id, &template.items) else {
+        let repeated = filing.repeated()?;
+        let (id, status, version) =
+            repeated.ok_or_else(|| Fault::new(Code::Internal, "checklist was neither inserted nor found"))?;
+        return Ok(state(call, id, (&status, version)));
     };
-    let id = spi::first::<Uuid>(
-        "INSERT INTO skill_system.filing_checklists (entity_id, entity_type, entity_name, compliance_domain, template_id, \
-             deadline, items, metadata, created_by, entity_field, entity_district) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
-        As::Owner,
-        See::OwnWrites,
-        &[
-            arg(entity_id),
-            arg(entity_type),
-            arg(entity_name),
-            arg(domain),
-            arg(template_id),
-            arg(deadline),
-            arg(logic::instantiate(&items)),
-            arg(metadata),
-            arg(by.as_str()),
-            arg(entity_field),
-            arg(district),
-        ],
-    );
-    let id = id.ok_or_else(|| Fault::new(Code::Internal, "the checklist was not written"))?;
-    let frozen = freeze_rules(id, true, rule_domains, entity_field);
+    let frozen = freeze_rules(id, true, template.rule_domains, filing.entity_field);
     let data = json!({
-        "checklist_id": id.to_string(), "entity_id": entity_id, "compliance_domain": domain, "template_version": template_version,
-        "from": null, "to": "draft", "rules_frozen": frozen,
+        "checklist_id": id.to_string(), "entity_id": filing.entity_id, "compliance_domain": filing.domain,
+        "template_version": template.version, "from": null, "to": "draft", "rules_frozen": frozen,
     });
-    audit::append_by("filing.created", [data], &by)?;
+    audit::append_by("filing.created", [data], &filing.by)?;
     Ok(state(call, id, ("draft", 1)))
 }
 
@@ -330,6 +457,7 @@ fn add_artifact(call: &Call) -> Answer {
     let metadata = json_argument(arguments.metadata, "metadata")?.unwrap_or_else(|| json!({}));
     let expires_at = bounded_time(arguments.expires_at, "expires_at")?;
     let valid = input.check()?;
+    check_term("artifact_type", "artifact_type", valid.artifact_type)?;
     let checklist = lock_checklist(id)?;
     // What was approved is what the reviewer saw.
     logic::check_status(&checklist.status, &logic::UNDECIDED)?;

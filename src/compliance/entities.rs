@@ -13,6 +13,23 @@ use skill_core::{Code, Fault};
 
 use crate::args::{given, json};
 
+fn unknown_type(key: &str) -> Fault {
+    Fault::new(Code::UndefinedObject, format!("entity type \"{}\" does not exist", shorten(key)))
+        .hint("SELECT type_key FROM skill_system.entity_type_definitions;")
+}
+
+/// Refuses what is none of the tenant's entity types. A tenant that defines none may name any.
+pub fn check_entity_type(key: &str) -> Result<(), Fault> {
+    let is_defined: Option<bool> = spi::one(
+        "SELECT bool_or(type_key = $1) FROM skill_system.entity_type_definitions \
+         WHERE tenant_id = skill_system.current_tenant()",
+        As::Caller,
+        See::Statement,
+        &[arg(key)],
+    );
+    if is_defined == Some(false) { Err(unknown_type(key)) } else { Ok(()) }
+}
+
 /// An entity type of the session's tenant, with its id.
 fn entity_type(key: Option<&str>) -> Result<(Uuid, EntityType), Fault> {
     let key = required("type_key", key, 64)?;
@@ -23,10 +40,7 @@ fn entity_type(key: Option<&str>) -> Result<(Uuid, EntityType), Fault> {
         See::Statement,
         &[arg(key)],
     );
-    let (id, name) = found.ok_or_else(|| {
-        Fault::new(Code::UndefinedObject, format!("entity type \"{}\" does not exist", shorten(key)))
-            .hint("SELECT type_key FROM skill_system.entity_type_definitions;")
-    })?;
+    let (id, name) = found.ok_or_else(|| unknown_type(key))?;
     let mut fields = Vec::new();
     spi::each(
         "SELECT f.field_key::text, f.label::text, f.input_type::text, f.required, f.options::text, p.pattern, p.description \
@@ -108,17 +122,17 @@ fn map_import(call: &Call) -> Answer {
     Ok(call.row(&[arg(entity), arg(unmapped), arg(empty)]))
 }
 
+/// Adds presets that do not exist; tells of each whether it was added.
+pub fn install_presets(presets: impl Iterator<Item = [&'static str; 4]>) -> Vec<(&'static str, bool)> {
+    const INSERT: &str = "INSERT INTO skill_system.validation_presets (preset_key, pattern, description, example) \
+        VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+    presets.map(|preset| (preset[0], spi::execute(INSERT, As::Caller, See::OwnWrites, &preset.map(arg)) == 1)).collect()
+}
+
 pg_function!(install_validation_presets);
 fn install_validation_presets(call: &Call) -> Answer {
     let mut rows = call.row_set();
-    for [key, pattern, description, example] in PRESETS {
-        let installed = spi::execute(
-            "INSERT INTO skill_system.validation_presets (preset_key, pattern, description, example) \
-                VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-            As::Caller,
-            See::OwnWrites,
-            &[arg(key), arg(pattern), arg(description), arg(example)],
-        ) == 1;
+    for (key, installed) in install_presets(PRESETS.into_iter()) {
         rows.push(&[arg(key), arg(installed)]);
     }
     Ok(rows.finish())

@@ -225,6 +225,21 @@ pub fn check_not_stale(checklist: Uuid) -> Result<(), Fault> {
         .hint("Look at stale_filings() and snapshot_diff(); then acknowledge_stale() or refresh_snapshot()."))
 }
 
+/// After a version was withdrawn: copies of open filings are compared with the one in force again. Returns how many are stale.
+pub fn compare_again(identifier: &str, version: i32, id: Uuid, by: &str) -> Result<i64, Fault> {
+    spi::execute(
+        "UPDATE skill_system.filing_rule_snapshots s SET is_current = true, superseded_by = NULL, acknowledged = false, \
+             acknowledged_by = NULL, acknowledged_at = NULL, acknowledged_comment = NULL \
+         FROM skill_system.filing_checklists c \
+         WHERE s.tenant_id = skill_system.current_tenant() AND s.rule_version_id = $1 AND s.replaced_by IS NULL AND NOT s.is_current \
+             AND c.tenant_id = s.tenant_id AND c.id = s.checklist_id AND c.status NOT IN ('filed', 'exception', 'withdrawn')",
+        As::Owner,
+        See::OwnWrites,
+        &[arg(id)],
+    );
+    make_stale(identifier, version, id, by)
+}
+
 /// Marks the copies of open filings that froze another version of the rule as stale, also those whose change to an
 /// earlier version was acknowledged. Returns how many.
 pub fn make_stale(identifier: &str, version: i32, id: Uuid, by: &str) -> Result<i64, Fault> {
@@ -235,7 +250,7 @@ pub fn make_stale(identifier: &str, version: i32, id: Uuid, by: &str) -> Result<
          FROM skill_system.rule_versions v, skill_system.filing_checklists c \
          WHERE v.tenant_id = skill_system.current_tenant() AND v.rule_identifier = $1 AND v.id <> $2 \
              AND s.tenant_id = v.tenant_id AND s.rule_version_id = v.id AND s.replaced_by IS NULL \
-             AND c.tenant_id = s.tenant_id AND c.id = s.checklist_id AND c.status NOT IN ('filed', 'exception') \
+             AND c.tenant_id = s.tenant_id AND c.id = s.checklist_id AND c.status NOT IN ('filed', 'exception', 'withdrawn') \
          RETURNING s.id, s.checklist_id, v.version",
         As::Owner,
         See::OwnWrites,

@@ -11,6 +11,8 @@ mod report;
 mod rules;
 mod snapshot;
 mod status;
+mod terms;
+mod withdrawal;
 
 use std::cell::RefCell;
 
@@ -34,6 +36,7 @@ pub const MODULE: Module = Module {
         "entity_field_definitions",
         "entity_relationship_rules",
         "rrc_field_mappings",
+        "compliance_terms",
     ],
     ..Module::new("compliance")
 };

@@ -6,7 +6,7 @@ SELECT s.entity_id::text, s.entity_type::text, s.entity_name::text, s.compliance
         'evidence', (SELECT jsonb_agg(jsonb_build_object('id', a.id, 'name', a.name, 'media_type', a.content_type,
                 'path', a.file_path, 'digest', a.content_sha256) ORDER BY a.id)
             FROM (SELECT * FROM skill_system.checklist_artifacts a
-                WHERE a.tenant_id = s.tenant_id AND a.checklist_id = s.checklist_id ORDER BY a.id LIMIT 1000) a),
+                WHERE a.tenant_id = s.tenant_id AND a.checklist_id = s.checklist_id AND a.withdrawn_at IS NULL ORDER BY a.id LIMIT 1000) a),
         'rules', (SELECT jsonb_agg(v.rule_identifier || ' version ' || v.version ORDER BY v.rule_identifier)
             FROM skill_system.filing_rule_snapshots f
             JOIN skill_system.rule_versions v ON v.tenant_id = f.tenant_id AND v.id = f.rule_version_id

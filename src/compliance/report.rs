@@ -70,7 +70,7 @@ fn compliance_report(call: &Call) -> Answer {
              'expires', to_char(a.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'))::text \
          FROM skill_system.checklist_artifacts a JOIN skill_system.filing_checklists c ON c.tenant_id = a.tenant_id \
              AND c.id = a.checklist_id \
-         WHERE a.tenant_id = skill_system.current_tenant() ORDER BY a.id DESC LIMIT $1",
+         WHERE a.tenant_id = skill_system.current_tenant() AND a.withdrawn_at IS NULL ORDER BY a.id DESC LIMIT $1",
         &[arg(rows)],
     )
     .into();

@@ -12,6 +12,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{And, Answer, Arg, Call, Date, Event, Jsonb, Returned, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use super::frozen_rules::make_stale;
+use super::terms::check_term;
 use super::{lock_rules, unknown};
 use crate::args::{actor, given, json as json_argument};
 use crate::{audit, locks, settings};
@@ -38,7 +39,7 @@ fn current(identifier: &str, effective_date: Date) -> Option<Current> {
 }
 
 /// An old snapshot would not show the copies that other transactions have frozen meanwhile.
-fn require_read_committed() -> Result<(), Fault> {
+pub(super) fn require_read_committed() -> Result<(), Fault> {
     if sys::read_committed() {
         return Ok(());
     }
@@ -110,6 +111,8 @@ fn add_version(call: &Call, arguments: RuleArguments, status: &str) -> Answer {
         detected_by: arguments.actor_id,
     };
     let rule = input.check()?;
+    check_term("rule_type", "rule_type", rule.rule_type)?;
+    check_term("rule_source", "source", rule.source)?;
     let (identifier, content, detected_by) = (rule.rule_identifier, &rule.content, rule.detected_by);
     // What is compared and hashed later must equal the argument.
     let both = [arg(content.as_str()), arg(arguments.rule_data)];
@@ -133,9 +136,10 @@ fn add_version(call: &Call, arguments: RuleArguments, status: &str) -> Answer {
     let by = by.as_str();
     let written = spi::first::<(Uuid, i32)>(
         "INSERT INTO skill_system.rule_versions (rule_type, rule_domain, rule_identifier, version, effective_date, source, \
-             source_reference, rule_data, graph_node_id, change_summary, detected_by, status, content_sha256, approved_by, approved_at) \
+             source_reference, rule_data, graph_node_id, change_summary, detected_by, status, content_sha256, approved_by, approved_at, \
+             created_by_role) \
          SELECT $1, $2, $3, coalesce(max(v.version), 0) + 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
-             CASE WHEN $11 = 'active' THEN $13 END, CASE WHEN $11 = 'active' THEN clock_timestamp() END \
+             CASE WHEN $11 = 'active' THEN $13 END, CASE WHEN $11 = 'active' THEN clock_timestamp() END, $14 \
          FROM skill_system.rule_versions v WHERE v.tenant_id = skill_system.current_tenant() AND v.rule_identifier = $3 \
          RETURNING id, version",
         As::Owner,
@@ -154,6 +158,7 @@ fn add_version(call: &Call, arguments: RuleArguments, status: &str) -> Answer {
             arg(status),
             arg(sha256(content.as_bytes()).as_str()),
             arg(by),
+            arg(sys::role_name(sys::current_user())),
         ],
     );
     let (id, version) = written.ok_or_else(|| Fault::new(Code::Internal, "the version was not written"))?;
@@ -168,7 +173,7 @@ fn add_version(call: &Call, arguments: RuleArguments, status: &str) -> Answer {
     Ok(state(call, id, identifier, version, status, superseded.map(|previous| previous.id), stale))
 }
 
-fn state(
+pub(super) fn state(
     call: &Call,
     id: Uuid,
     identifier: &str,
@@ -194,15 +199,19 @@ fn propose_rule(call: &Call) -> Answer {
 
 skill_pg::columns! {
     /// A version that waits for a decision.
-    struct Proposal {
-        identifier: String = "rule_identifier::text",
-        version: i32 = "version",
-        status: String = "status::text",
-        date: Date = "effective_date",
+    pub(super) struct Proposal {
+        pub identifier: String = "rule_identifier::text",
+        pub version: i32 = "version",
+        pub status: String = "status::text",
+        pub date: Date = "effective_date",
+        pub detected_by: Option<String> = "detected_by::text",
+        pub role: String = "created_by_role",
+        /// It is not in force before tomorrow, by the day of UTC.
+        pub is_future: bool = "effective_date > (clock_timestamp() AT TIME ZONE 'UTC')::date",
     }
 }
 
-fn lock_proposal(id: Uuid) -> Result<Proposal, Fault> {
+pub(super) fn lock_proposal(id: Uuid) -> Result<Proposal, Fault> {
     const IDENTIFIER: &str = "SELECT rule_identifier::text FROM skill_system.rule_versions \
          WHERE tenant_id = skill_system.current_tenant() AND id = $1";
     let identifier = spi::first::<String>(IDENTIFIER, As::Owner, See::OwnWrites, &[arg(id)]);

@@ -10,6 +10,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function};
 
 use super::bounded_time;
+use super::entities::check_entity_type;
 use crate::args::{actor, json as json_argument};
 
 /// Works out one cell from the newest checklist of the entity in the domain.
@@ -19,7 +20,7 @@ fn assess(tenant: &str, entity: &str, domain: &str) -> Result<(), Fault> {
         write_cell(tenant, entity, domain);
     }
     if !write_cell(tenant, entity, domain) {
-        // Its only checklist was deleted.
+        // Its only checklist was deleted or withdrawn.
         spi::execute(
             "UPDATE skill_system.compliance_status SET status = 'action_needed', checklist_id = NULL, \
                  details = details - 'checklist_status', last_assessed_at = clock_timestamp() \
@@ -70,7 +71,7 @@ fn cell(entity: &str, domain: &str) -> (Option<String>, bool) {
     spi::one(
         "SELECT s.status::text, EXISTS (SELECT FROM skill_system.filing_checklists c \
              WHERE c.tenant_id = skill_system.current_tenant() AND c.entity_id = $1 AND c.compliance_domain = $2 \
-                 AND c.status NOT IN ('filed', 'exception')) \
+                 AND c.status NOT IN ('filed', 'exception', 'withdrawn')) \
          FROM (SELECT) one LEFT JOIN skill_system.compliance_status s \
              ON s.tenant_id = skill_system.current_tenant() AND s.entity_id = $1 AND s.compliance_domain = $2",
         As::Owner,
@@ -109,6 +110,7 @@ fn assess_compliance(call: &Call) -> Answer {
     let by = actor(given.actor_id)?;
     let mut changes: Vec<(String, Option<String>, Option<String>)> = Vec::new();
     let details = json_argument(given.details, "details")?;
+    entity_type.map_or(Ok(()), check_entity_type)?;
     bounded_time(given.deadline, "deadline")?;
     if let Some(status) = given.status {
         let domain = required("compliance_domain", domain, 50)?;
@@ -197,7 +199,7 @@ fn set_cell(
             Code::NotInPrerequisiteState,
             format!("an open checklist decides the status of \"{}\" in {domain}", shorten(entity)),
         )
-        .hint("Work on the checklist, or end it with mark_exception()."));
+        .hint("Work on the checklist, or end it with mark_exception() or withdraw_checklist()."));
     }
     spi::execute(
         "UPDATE skill_system.compliance_status s SET entity_type = coalesce($2, s.entity_type), status = $4, deadline = $5, \

@@ -2,12 +2,10 @@
 
 use const_format::concatcp;
 use skill_core::error::shorten;
-use skill_core::input::sentence;
+use skill_core::input::{request_digest, sentence};
 use skill_core::jsonb::Member;
 use skill_core::limits::check_past;
-use skill_core::runs::{
-    Events, RunError, Status, check_events, duration, is_step, name, optional_name, request_digest,
-};
+use skill_core::runs::{Events, RunError, Status, check_events, duration, is_step, name, optional_name};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};

@@ -906,7 +906,7 @@ def test_a_dump_brings_everything_back(db, texas, database, fresh_database):
             "ORDER BY 1"
         )
     ]
-    assert len(tables) == 13
+    assert len(tables) == 14
     other = psycopg.connect(
         host=os.environ["PGHOST"], port=os.environ["PGPORT"], user=os.environ["PGUSER"], dbname=target, autocommit=True
     )

@@ -7,6 +7,10 @@ def fill_tables(admin, agent, word):
     """With the rights of skill_system_admin and of skill_system_agent; `word` is in every text."""
     admin.execute("SELECT * FROM skill_system.install_validation_presets()")
     admin.execute(
+        "INSERT INTO skill_system.compliance_terms (kind, term, description) VALUES ('rule_source', 'manual', %s)",
+        [word],
+    )
+    admin.execute(
         "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('well', %s)", [word]
     )
     types = "FROM skill_system.entity_type_definitions WHERE tenant_id = skill_system.current_tenant()"

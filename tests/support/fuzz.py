@@ -139,7 +139,8 @@ COLUMNS = {
 # Slow ones, and those that leave much behind: called less often.
 RARE = {
     *("verify_audit", "audit_export", "health", "repair", "maintain", "rotate_audit_key", "adopt_log", "seal_audit"),
-    *("audit_fingerprint", "assert_integrity", "check_integrity", "create_client_schema", "create_audit_partition"),
+    *("audit_fingerprint", "assert_integrity", "check_integrity", "create_client_schema", "drop_client_schema"),
+    *("create_audit_partition", "install_texas_rrc"),
     *("compliance_report", "oscal_assessment_results", "import_legacy", "create_keyring", "retire_audit_partition"),
     *("redis_export", "audit_status", "scan_skills", "compliance_matrix"),
 }
@@ -151,6 +152,11 @@ DESTRUCTIVE = {
         "drop_skill_namespace",
         "revoke_skill_approver",
         "mark_exception",
+        "withdraw_checklist",
+        "withdraw_rule",
+        "withdraw_artifact",
+        "retire_template",
+        "stop_audit_table",
         "delete_rows",
     ),
     *("set_skill_status", "skill_store_update_status", "review_checklist", "review_rule", "define_skill", "finish_run"),

@@ -242,6 +242,8 @@ CALLS = [
     "SELECT skill_system.create_audit_partition('2041-01-01')",
     "SELECT skill_system.make_append_only('public.kept')",
     "SELECT skill_system.audit_table('public.watched')",
+    "SELECT skill_system.stop_audit_table('public.watched')",
+    "SELECT skill_system.audit_table('public.watched')",
     "INSERT INTO public.watched VALUES (1, 'x') RETURNING id",
     "UPDATE public.watched SET note = 'y' RETURNING note",
     "SELECT library IS NULL FROM skill_system.version_info()",
@@ -281,6 +283,7 @@ CALLS = [
         "INSERT INTO skill_system.entity_type_definitions (type_key, display_name) VALUES ('well', 'Well') "
         "RETURNING type_key"
     ),
+    "SELECT * FROM skill_system.install_texas_rrc()",
     "UPDATE skill_system.entity_type_definitions SET icon = 'x' RETURNING icon",
     (
         "INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, "
@@ -327,6 +330,27 @@ CALLS = [
         "SELECT status FROM skill_system.mark_exception((SELECT id FROM skill_system.filing_checklists "
         "WHERE entity_id OPERATOR(pg_catalog.=) '42-501-20131'), 'plugged')"
     ),
+    "SELECT status FROM skill_system.create_checklist('42-501-20132', 'well', 'rule_37', idempotency_key => 'k')",
+    "SELECT status FROM skill_system.create_checklist('42-501-20132', 'well', 'rule_37', idempotency_key => 'k')",
+    (
+        "SELECT size_bytes FROM skill_system.add_artifact((SELECT id FROM skill_system.filing_checklists "
+        "WHERE entity_id OPERATOR(pg_catalog.=) '42-501-20132'), 0, 'pdf', 'a', 'b')"
+    ),
+    (
+        "SELECT status FROM skill_system.withdraw_artifact((SELECT id FROM skill_system.checklist_artifacts "
+        "WHERE name OPERATOR(pg_catalog.=) 'a'::pg_catalog.text), 'wrong')"
+    ),
+    (
+        "SELECT status FROM skill_system.withdraw_checklist((SELECT id FROM skill_system.filing_checklists "
+        "WHERE entity_id OPERATOR(pg_catalog.=) '42-501-20132'))"
+    ),
+    "SELECT version FROM skill_system.publish_rule('SWR_9', 'x', '2020-01-01', '{}', 'manual')",
+    "SELECT version FROM skill_system.publish_rule('SWR_9', 'x', '9000-01-01', '{}', 'manual')",
+    (
+        "SELECT status FROM skill_system.withdraw_rule((SELECT id FROM skill_system.rule_versions WHERE rule_identifier "
+        "OPERATOR(pg_catalog.=) 'SWR_9'::pg_catalog.text AND version OPERATOR(pg_catalog.=) 2), 'wrong')"
+    ),
+    "SELECT version FROM skill_system.retire_template('rule_37', 'over')",
     "SELECT pg_catalog.count(action) FROM skill_system.checklist_transitions()",
     "SELECT * FROM skill_system.assess_compliance('default', '42-501-20130', 'well', 'form_pr', 'compliant')",
     "SELECT * FROM skill_system.assess_compliance('default', '42-501-20130')",
@@ -407,6 +431,9 @@ CALLS = [
     "SELECT skill_system.skill_store_static_capabilities()",
     "SELECT skill_system.skill_store_delete('hello')",
     # the client API of skills-runtime-sdk
+    "SELECT skill_system.drop_client_schema('skills_runtime', 'agent')",
+    "SELECT skill_system.create_client_schema('skills_runtime', 'agent')",
+    "SELECT skill_system.drop_client_schema('skills_runtime', 'agent')",
     "SELECT skill_system.create_client_schema('skills_runtime', 'agent')",
     (
         "INSERT INTO agent.skills_catalog (namespace, skill_name, description, body) "

@@ -127,10 +127,41 @@ pub fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
+/// SHA-256 of a call's arguments: it tells a repeated call from another one with the same idempotency key.
+pub fn request_digest(function: &str, arguments: &[Option<&[u8]>]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(function.as_bytes());
+    for argument in arguments {
+        match argument {
+            None => hash.update([0]),
+            Some(bytes) => {
+                hash.update([1]);
+                hash.update((bytes.len() as u64).to_be_bytes());
+                hash.update(bytes);
+            }
+        }
+    }
+    hash.finalize().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_request_is_known_by_all_of_its_arguments() {
+        let digest = request_digest("log_run", &[Some(b"a"), Some(b"b"), None]);
+        assert_eq!(digest, request_digest("log_run", &[Some(b"a"), Some(b"b"), None]));
+        for other in [
+            request_digest("start_run", &[Some(b"a"), Some(b"b"), None]),
+            request_digest("log_run", &[Some(b"ab"), Some(b""), None]),
+            request_digest("log_run", &[Some(b"a"), Some(b"b"), Some(b"")]),
+            request_digest("log_run", &[Some(b"b"), Some(b"a"), None]),
+        ] {
+            assert_ne!(digest, other);
+        }
+    }
 
     #[test]
     fn reports_of_other_libraries_become_sentences() {

@@ -18,6 +18,9 @@ INSERT INTO skill_system.validation_presets (preset_key, pattern, description, e
 -- Kinds of entities.
 INSERT INTO skill_system.entity_type_definitions (type_key, display_name, compliance_footprint, is_system_type)
 VALUES ('lease', 'Lease', true, true), ('well', 'Well', true, false), ('survey', 'Survey', false, false);
+-- Those of one authority: types that exist keep their definition.
+SELECT kind, string_agg(name, ', ' ORDER BY name COLLATE "C") AS names FROM skill_system.install_texas_rrc() GROUP BY 1 ORDER BY 1;
+SELECT count(*) FROM skill_system.install_texas_rrc();
 SELECT type_id AS well FROM skill_system.entity_type_definitions WHERE type_key = 'well' \gset
 SELECT type_id AS lease FROM skill_system.entity_type_definitions WHERE type_key = 'lease' \gset
 INSERT INTO skill_system.entity_field_definitions (type_id, field_key, label, input_type, required, validation_preset, options,

@@ -44,10 +44,12 @@ const fn transition(action: &'static str, from: &'static str, to: &'static str, 
 const EDIT: &str = "no other change since expected_version";
 const SUBMIT: &str = "every required item is complete";
 const REASON: &str = "with a reason";
+const WITHDRAW: &str = "by its author, or by a reviewer with a reason";
+const WITHDRAW_APPROVED: &str = "by a reviewer, with a reason";
 const REFRESH: &str = "a stale rule is replaced, so the review is void";
 
 /// All of them; nothing else is allowed.
-pub const TRANSITIONS: [Transition; 20] = [
+pub const TRANSITIONS: [Transition; 26] = [
     transition("update_checklist_item", "draft", "in_progress", EDIT),
     transition("update_checklist_item", "in_progress", "in_progress", EDIT),
     transition("update_checklist_item", "rejected", "in_progress", EDIT),
@@ -68,6 +70,12 @@ pub const TRANSITIONS: [Transition; 20] = [
     transition("mark_exception", "in_review", "exception", REASON),
     transition("mark_exception", "approved", "exception", REASON),
     transition("mark_exception", "rejected", "exception", REASON),
+    transition("withdraw_checklist", "draft", "withdrawn", WITHDRAW),
+    transition("withdraw_checklist", "in_progress", "withdrawn", WITHDRAW),
+    transition("withdraw_checklist", "ready_for_review", "withdrawn", WITHDRAW),
+    transition("withdraw_checklist", "in_review", "withdrawn", WITHDRAW),
+    transition("withdraw_checklist", "approved", "withdrawn", WITHDRAW_APPROVED),
+    transition("withdraw_checklist", "rejected", "withdrawn", WITHDRAW),
 ];
 
 /// The status an action leads to; `decision` chooses among several.
@@ -95,6 +103,7 @@ pub fn event_type(action: &str) -> &'static str {
         "review_checklist" => "filing.reviewed",
         "file_checklist" => "filing.filed",
         "mark_exception" => "filing.exception",
+        "withdraw_checklist" => "filing.withdrawn",
         _ => "filing.reopened",
     }
 }
@@ -306,8 +315,17 @@ pub fn add_review(metadata: &mut Value, decision: &str, by: &str, comment: Optio
 mod tests {
     use super::*;
 
-    const STATUSES: [&str; 8] =
-        ["draft", "in_progress", "ready_for_review", "in_review", "approved", "rejected", "filed", "exception"];
+    const STATUSES: [&str; 9] = [
+        "draft",
+        "in_progress",
+        "ready_for_review",
+        "in_review",
+        "approved",
+        "rejected",
+        "filed",
+        "exception",
+        "withdrawn",
+    ];
 
     #[test]
     fn transitions() {
@@ -317,7 +335,8 @@ mod tests {
         }
         // What has ended stays so, and only what was approved is filed.
         for status in STATUSES {
-            assert!(!may_follow("filed", status) && !may_follow("exception", status));
+            assert!(["filed", "exception", "withdrawn"].iter().all(|ended| !may_follow(ended, status)));
+            assert_eq!(may_follow(status, "withdrawn"), OPEN.contains(&status));
             assert_eq!(may_follow(status, "filed"), status == "approved");
         }
         assert_eq!(OPEN, *STATUSES.first_chunk().unwrap());

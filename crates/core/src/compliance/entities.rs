@@ -16,13 +16,7 @@ const MAX_PATTERN: usize = 1000;
 pub const RELATIONSHIPS: &str = "relationships";
 
 /// The usual presets: key, pattern, description, example.
-pub const PRESETS: [[&str; 4]; 12] = [
-    [
-        "api_well_number",
-        r"[0-9]{2}-?[0-9]{3}-?[0-9]{5}(-?[0-9]{2}){0,2}",
-        "an API well number of 10, 12 or 14 digits",
-        "42-501-20130",
-    ],
+pub const PRESETS: [[&str; 4]; 8] = [
     [
         "email",
         r"[A-Za-z0-9._%+'-]{1,64}@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}",
@@ -33,7 +27,7 @@ pub const PRESETS: [[&str; 4]; 12] = [
         "url",
         r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*)?",
         "a web address",
-        "https://www.rrc.texas.gov/",
+        "https://www.example.com/",
     ],
     ["iso_date", r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", "a date as YYYY-MM-DD", "2026-01-31"],
     [
@@ -49,11 +43,21 @@ pub const PRESETS: [[&str; 4]; 12] = [
         "(512) 463-7288",
     ],
     ["us_zip", r"[0-9]{5}(-[0-9]{4})?", "a postal code of the United States", "78701"],
+    ["latitude", r"-?([0-8]?[0-9](\.[0-9]+)?|90(\.0+)?)", "a latitude in degrees", "31.8457"],
+    ["longitude", r"-?((1[0-7][0-9]|[0-9]?[0-9])(\.[0-9]+)?|180(\.0+)?)", "a longitude in degrees", "-102.3676"],
+];
+
+/// Those of the Railroad Commission of Texas.
+pub const TEXAS_PRESETS: [[&str; 4]; 4] = [
+    [
+        "api_well_number",
+        r"[0-9]{2}-?[0-9]{3}-?[0-9]{5}(-?[0-9]{2}){0,2}",
+        "an API well number of 10, 12 or 14 digits",
+        "42-501-20130",
+    ],
     ["rrc_district", r"(0[1-6]|7[BC]|08|8A|09|10|6E)", "a district of the Railroad Commission of Texas", "7C"],
     ["rrc_operator_number", r"[0-9]{6}", "an operator number of six digits", "253162"],
     ["rrc_lease_number", r"[0-9]{5,6}", "a lease number of five or six digits", "60481"],
-    ["latitude", r"-?([0-8]?[0-9](\.[0-9]+)?|90(\.0+)?)", "a latitude in degrees", "31.8457"],
-    ["longitude", r"-?((1[0-7][0-9]|[0-9]?[0-9])(\.[0-9]+)?|180(\.0+)?)", "a longitude in degrees", "-102.3676"],
 ];
 
 /// How a field is entered, which decides the JSON it takes.

@@ -4,10 +4,10 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 use crate::error::{Code, Fault, shorten};
-use crate::input::{canonical, invalid, optional, parse_choice, required};
+use crate::input::{canonical, invalid, optional, required};
 
-const SOURCES: [&str; 4] = ["rrc_ingestion", "rule_monitor_agent", "manual", "docket_hearing"];
-const TYPES: [&str; 3] = ["statewide", "field_specific", "notice"];
+/// The type of rules that apply only in the field that their `rule_data` names. All other types apply everywhere.
+const FIELD_SPECIFIC: &str = "field_specific";
 /// Decisions of a reviewer.
 pub const DECISIONS: [&str; 2] = ["approved", "rejected"];
 
@@ -52,14 +52,14 @@ impl<'a> RuleInput<'a> {
             rule_identifier,
             rule_domain,
             content: canonical(data),
-            source: parse_choice("source", self.source, &SOURCES)?,
-            rule_type: parse_choice("rule_type", self.rule_type, &TYPES)?,
+            source: required("source", self.source, 50)?,
+            rule_type: required("rule_type", self.rule_type, 50)?,
             source_reference: optional("source_reference", self.source_reference, 500)?,
             change_summary: optional("change_summary", self.change_summary, 10_000)?,
             graph_node_id: optional("graph_node_id", self.graph_node_id, 255)?,
             detected_by: optional("actor_id", self.detected_by, 100)?,
         };
-        if rule.rule_type == "field_specific" && !data["field"].is_string() {
+        if rule.rule_type == FIELD_SPECIFIC && !data["field"].is_string() {
             return Err(invalid("the rule_data of a field_specific rule must name its field")
                 .hint("Add a member such as {\"field\": \"SPRABERRY (TREND AREA)\"}."));
         }
@@ -78,6 +78,23 @@ pub fn check_status(identifier: &str, version: i32, status: &str, needed: &str, 
     )
     .detail(format!("It must be {needed}."))
     .hint("propose_rule() creates a version for review; submit_rule() submits a draft."))
+}
+
+/// Refuses to withdraw a version that is or was in force, or is withdrawn.
+pub fn check_withdrawal(identifier: &str, version: i32, status: &str, is_future: bool) -> Result<(), Fault> {
+    if matches!(status, "draft" | "pending_review") || (status == "active" && is_future) {
+        return Ok(());
+    }
+    let is = match status {
+        "active" => "in force",
+        other => other,
+    };
+    Err(Fault::new(
+        Code::NotInPrerequisiteState,
+        format!("version {version} of {identifier} is {is}, so it cannot be withdrawn"),
+    )
+    .detail("It must be a draft, pending_review, or active from a later day on.")
+    .hint("publish_rule() puts the next version in force."))
 }
 
 /// The difference of two JSON values: a JSON Patch (RFC 6902) from the first to the
@@ -144,8 +161,9 @@ mod tests {
             RuleInput { rule_data: None, ..input },
             RuleInput { rule_data: Some(&json!([])), ..input },
             RuleInput { rule_data: Some(&json!({"field": 1})), ..input },
-            RuleInput { source: Some("rumour"), ..input },
-            RuleInput { rule_type: Some("local"), ..input },
+            RuleInput { source: None, ..input },
+            RuleInput { rule_type: Some(" "), ..input },
+            RuleInput { rule_type: Some(&"x".repeat(51)), ..input },
             RuleInput { detected_by: Some(" "), ..input },
         ] {
             assert_eq!(bad.check().unwrap_err().code, Code::InvalidParameterValue, "{bad:?}");
@@ -159,6 +177,20 @@ mod tests {
         let fault = check_status("swr37", 2, "active", "pending_review", "approved").unwrap_err();
         assert_eq!(fault.message, "version 2 of swr37 is active, so it cannot be approved");
         assert_eq!(fault.detail.unwrap(), "It must be pending_review.");
+    }
+
+    #[test]
+    fn what_is_in_force_is_not_withdrawn() {
+        for (status, is_future) in [("draft", false), ("draft", true), ("pending_review", false), ("active", true)] {
+            assert!(check_withdrawal("swr37", 2, status, is_future).is_ok());
+        }
+        for (status, is_future, is) in
+            [("active", false, "in force"), ("superseded", true, "superseded"), ("withdrawn", true, "withdrawn")]
+        {
+            let fault = check_withdrawal("swr37", 2, status, is_future).unwrap_err();
+            assert_eq!(fault.code, Code::NotInPrerequisiteState);
+            assert_eq!(fault.message, format!("version 2 of swr37 is {is}, so it cannot be withdrawn"));
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ pub mod legacy;
 pub mod metrics;
 pub mod otlp;
 
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::error::{Code, Fault};
@@ -190,23 +189,6 @@ pub fn is_step(event_type: &str) -> bool {
     event_type.starts_with("step_")
 }
 
-/// SHA-256 of a call's arguments: it tells a repeated call from another one with the same idempotency key.
-pub fn request_digest(function: &str, arguments: &[Option<&[u8]>]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(function.as_bytes());
-    for argument in arguments {
-        match argument {
-            None => hash.update([0]),
-            Some(bytes) => {
-                hash.update([1]);
-                hash.update((bytes.len() as u64).to_be_bytes());
-                hash.update(bytes);
-            }
-        }
-    }
-    hash.finalize().into()
-}
-
 /// What the argument of `log_events` has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Events {
@@ -303,20 +285,6 @@ mod tests {
         assert_eq!(name(None, "goal"), Err(RunError::Missing { what: "goal" }));
         assert_eq!(optional_name(None, "goal"), Ok(None));
         assert!(optional_name(Some(""), "goal").is_err());
-    }
-
-    #[test]
-    fn a_request_is_known_by_all_of_its_arguments() {
-        let digest = request_digest("log_run", &[Some(b"a"), Some(b"b"), None]);
-        assert_eq!(digest, request_digest("log_run", &[Some(b"a"), Some(b"b"), None]));
-        for other in [
-            request_digest("start_run", &[Some(b"a"), Some(b"b"), None]),
-            request_digest("log_run", &[Some(b"ab"), Some(b""), None]),
-            request_digest("log_run", &[Some(b"a"), Some(b"b"), Some(b"")]),
-            request_digest("log_run", &[Some(b"b"), Some(b"a"), None]),
-        ] {
-            assert_ne!(digest, other);
-        }
     }
 
     #[test]

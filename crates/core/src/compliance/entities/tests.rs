@@ -12,7 +12,7 @@ fn field(key: &str, input: &str, required: bool) -> Field {
 }
 
 fn well() -> EntityType {
-    let api = PRESETS.iter().find(|preset| preset[0] == "api_well_number").unwrap();
+    let api = TEXAS_PRESETS.iter().find(|preset| preset[0] == "api_well_number").unwrap();
     EntityType {
         key: "well".into(),
         name: "Well".into(),
@@ -90,7 +90,7 @@ fn what_is_wrong_is_named() {
 
 #[test]
 fn presets_match_their_examples_and_whole_values_only() {
-    for [key, pattern, description, example] in PRESETS {
+    for [key, pattern, description, example] in PRESETS.into_iter().chain(TEXAS_PRESETS) {
         let preset = Preset::new(pattern, description).unwrap();
         assert!(preset.matches(example), "{key}");
         assert!(
