@@ -14,6 +14,12 @@ COMMENT ON FUNCTION skill_system.create_client_schema(text, text) IS
 'registry. The caller owns the schema and needs the privilege to create one. Returns the view''s name. A second call recreates the view. '
 'Raises 55000 for a schema that it did not create for the caller, 22023 for another client. Example: SELECT '
 'skill_system.create_client_schema(''skills_runtime'', schema_name => ''agent'');';
+CREATE FUNCTION skill_system.drop_client_schema(client text, schema_name text DEFAULT 'agent') RETURNS boolean
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_drop_client_schema' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.drop_client_schema(text, text) IS
+'Drops what create_client_schema() created for the caller; the registry keeps its skills. False when the schema does not exist. Raises '
+'55000 for a schema that it did not create for the caller, 2BP01 while other objects are in it, 22023 for another client. Example: SELECT '
+'skill_system.drop_client_schema(''skills_runtime'', schema_name => ''agent'');';
 
 CREATE FUNCTION skill_system.resolve_mentions(text text)
     RETURNS TABLE (mention text, namespace text, skill_name text, found boolean, skill_id uuid, locator text, code text, details jsonb)
@@ -104,4 +110,6 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION skill_system.register_skill_bundle(text, bytea, text)
     TO skill_system_agent, skill_system_reviewer, skill_system_admin;
 -- The caller that creates the schema also creates the trigger.
-GRANT EXECUTE ON FUNCTION skill_system.write_client_skill(), skill_system.create_client_schema(text, text) TO skill_system_admin;
+GRANT EXECUTE ON FUNCTION
+    skill_system.write_client_skill(), skill_system.create_client_schema(text, text), skill_system.drop_client_schema(text, text)
+    TO skill_system_admin;

@@ -643,6 +643,26 @@ def test_a_client_schema_is_the_callers(agent_schema, connect, db, database):
     ):
         with pytest.raises(errors.InvalidParameterValue):
             db.execute("SELECT skill_system.create_client_schema(%s, %s)", arguments)
+    # Taken back by whom it was made for, when nothing else is in it; the skills stay.
+    drop = "SELECT skill_system.drop_client_schema('skills_runtime', %s)"
+    for schema, who in (("found", db), ("public", db), ("trap", admin), ("agent", admin), (name, db)):
+        with pytest.raises(errors.ObjectNotInPrerequisiteState):
+            who.execute(drop, [schema])
+    with pytest.raises(errors.InsufficientPrivilege):
+        agent.execute(drop, [name])
+    with pytest.raises(errors.DependentObjectsStillExist):
+        db.execute(drop, ["trap"])
+    skills = db.execute("SELECT count(*) FROM skill_system.skills").fetchone()
+    assert admin.execute(drop, [name]).fetchone() == (True,)
+    assert admin.execute(drop, [name]).fetchone() == (False,)
+    assert db.execute("SELECT FROM pg_namespace WHERE nspname = %s", [name]).fetchone() is None
+    assert db.execute("SELECT count(*) FROM skill_system.skills").fetchone() == skills
+    assert db.execute(
+        "SELECT event_data->>'schema' FROM skill_system.audit_logs WHERE event_type = 'skill.client_schema_dropped'"
+    ).fetchall() == [(name,)]
+    for arguments in (("aegis", "x"), (None, "x"), ("skills_runtime", ""), ("skills_runtime", None)):
+        with pytest.raises(errors.InvalidParameterValue):
+            db.execute("SELECT skill_system.drop_client_schema(%s, %s)", arguments)
     db.execute(f'REVOKE CREATE ON DATABASE "{database}" FROM test_admin')
 
 

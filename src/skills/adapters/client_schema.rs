@@ -81,6 +81,45 @@ fn create_client_schema(call: &Call) -> Answer {
     Ok(call.answer(view))
 }
 
+pg_function!(drop_client_schema);
+/// Drops the schema with the views that write through this extension; the server refuses while others are in it.
+fn drop_client_schema(call: &Call) -> Answer {
+    let (client, schema) = call.arguments();
+    parse_choice("client", client, &["skills_runtime"])?;
+    let schema = required("schema_name", schema, 63)?;
+    let is_own = spi::first::<bool>(
+        "SELECT coalesce(n.nspowner = r.oid AND obj_description(n.oid, 'pg_namespace') = $2, false) \
+         FROM pg_namespace n, pg_roles r WHERE n.nspname = $1 AND r.rolname = current_user",
+        As::Caller,
+        See::Latest,
+        &[arg(schema), arg(MARK)],
+    );
+    match is_own {
+        None => return Ok(call.answer(false)),
+        Some(true) => {}
+        Some(false) => {
+            return Err(Fault::new(
+                Code::NotInPrerequisiteState,
+                format!("schema \"{}\" was not created by create_client_schema() for this user", shorten(schema)),
+            ));
+        }
+    }
+    let views = spi::collect::<String>(
+        "SELECT DISTINCT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             JOIN pg_trigger t ON t.tgrelid = c.oid JOIN pg_proc p ON p.oid = t.tgfoid \
+         WHERE n.nspname = $1 AND c.relkind = 'v' AND p.pronamespace = to_regnamespace('skill_system')",
+        As::Caller,
+        See::Latest,
+        &[arg(schema)],
+    );
+    let views = views.into_iter().map(|view| format!("DROP VIEW {view}"));
+    for sql in views.chain([format!("DROP SCHEMA {}", quote(schema))]) {
+        spi::execute(Once(&sql), As::Caller, See::OwnWrites, &[]);
+    }
+    append_audit("skill.client_schema_dropped", json!({"client": "skills_runtime", "schema": schema}))?;
+    Ok(call.answer(true))
+}
+
 /// Creates the view, with the rights of the caller. Returns its quoted name.
 fn create_view(schema: &str, is_new: bool) -> String {
     const ALL_ROLES: &str = "skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin";
