@@ -191,10 +191,17 @@ COMMENT ON FUNCTION skill_system.audit_table(regclass, text[], text[]) IS
 'row.deleted, with the primary key and the old and new values of the chosen columns (default: all but the ignored ones); an UPDATE that '
 'changes neither them nor the key is not. Partitions and inheritance children are audited too, also those that come later or are '
 'detached; the owner of a partitioned table gets EXECUTE on capture_change(), which creating a partition needs. Rows that a restore '
-'brings are not recorded again. Call it again to change the choice; DROP TRIGGER skill_system_audit ON ... ends it. Raises 22023 for a '
+'brings are not recorded again. Call it again to change the choice; stop_audit_table() ends it. Raises 22023 for a '
 'table of the extension. Values of types that are not the server''s, and arrays and rows with such parts, are recorded as text, because '
 'their casts to json would run code of the types'' owners. The caller must own the tables. Task 42: Record each change of a table. '
 'Example: SELECT skill_system.audit_table(''public.wells'');';
+
+CREATE FUNCTION skill_system.stop_audit_table(table_name regclass, reason text DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_stop_audit_table' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.stop_audit_table(regclass, text) IS
+'Ends audit_table() for a table with its partitions and inheritance children, and records that as table.audit_stopped; a child of another '
+'audited table stays audited. The caller must own the tables. Raises 55000 for a table that is not audited, or is with a table above it; '
+'22023 for a table of the extension. Example: SELECT skill_system.stop_audit_table(''public.wells'', ''moved to another database'');';
 
 -- Without a search_path, so that a name in DETACH PARTITION means what it means to the statement.
 CREATE FUNCTION skill_system.protect_children() RETURNS event_trigger
@@ -227,5 +234,6 @@ GRANT EXECUTE ON FUNCTION
 -- Protecting a table creates triggers on it, which needs EXECUTE on the trigger functions.
 GRANT EXECUTE ON FUNCTION
     skill_system.refuse_change(), skill_system.capture_change(),
-    skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[])
+    skill_system.make_append_only(regclass), skill_system.audit_table(regclass, text[], text[]),
+    skill_system.stop_audit_table(regclass, text)
     TO skill_system_admin;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use const_format::concatcp;
 use serde_json::json;
+use skill_core::input::optional;
 use skill_core::{Code, Fault};
 use skill_pg::row_json::ChangeWriter;
 use skill_pg::spi::{self, As, Once, See};
@@ -67,9 +68,14 @@ const AUDITED: Kind = Kind {
 skill_pg::columns! {
     /// A table or one below it: a partition, which has the row triggers of its parent, or an inheritance child, which has none.
     struct Table {
+        oid: Oid = "c.oid",
+        owner: Oid = "c.relowner",
         name: String = "format('%I.%I', n.nspname, c.relname)",
         is_partition: bool = "c.relispartition AND c.oid <> $1",
         has_row_trigger: bool = "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $2)",
+        /// It is not that of its parent.
+        has_separate_row_trigger: bool =
+            "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $2 AND g.tgparentid = 0)",
         has_truncate_trigger: bool = "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $3)",
         is_own: bool = "c.relnamespace = to_regnamespace('skill_system')",
     }
@@ -229,6 +235,56 @@ fn audit_table(call: &Call) -> Answer {
     AUDITED.protect(&tree, &literals.join(", "));
     append("table.audited", json!({"table": name, "columns": chosen}), None, None)?;
     Ok(call.void())
+}
+
+pg_function!(stop_audit_table);
+/// Drops what `audit_table()` created, but where another table above is audited.
+fn stop_audit_table(call: &Call) -> Answer {
+    let (table, reason): (Option<Oid>, _) = call.arguments();
+    let reason = optional("reason", reason, 10_000)?;
+    let tree = chosen_tree(&AUDITED, table)?;
+    let root = &tree[0];
+    let kept: Vec<(Oid, Option<String>)> = spi::collect(
+        include_str!("audited_elsewhere.sql"),
+        As::Caller,
+        See::OwnWrites,
+        &[arg(root.oid), arg(AUDITED.row_trigger)],
+    );
+    let fault = |message| Fault::new(Code::NotInPrerequisiteState, message);
+    if let Some((_, Some(parent))) = kept.iter().find(|(oid, _)| *oid == root.oid) {
+        return Err(fault(format!("{} is audited with {parent}", root.name))
+            .detail("A partition or an inheritance child is recorded as long as the table above it is.")
+            .hint(format!("SELECT skill_system.stop_audit_table({});", sys::quote_literal(parent))));
+    }
+    let mut dropped = false;
+    for table in tree.iter().filter(|table| kept.iter().all(|(oid, _)| *oid != table.oid)) {
+        for trigger in [
+            table.has_separate_row_trigger.then_some(AUDITED.row_trigger),
+            table.has_truncate_trigger.then_some(AUDITED.truncate_trigger),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            spi::execute(Once(&format!("DROP TRIGGER {trigger} ON {}", table.name)), As::Caller, See::OwnWrites, &[]);
+            dropped = true;
+        }
+    }
+    if !dropped {
+        return Err(fault(format!("{} is not audited", root.name)));
+    }
+    revoke_from_owner(root.owner);
+    append("table.audit_stopped", json!({"table": root.name, "reason": reason}), None, None)?;
+    Ok(call.void())
+}
+
+/// An owner of no audited partitioned table needs no right to use the trigger's function.
+fn revoke_from_owner(owner: Oid) {
+    let rights = rights_of_owner();
+    let surplus: Vec<String> =
+        spi::collect(include_str!("surplus_owner_grants.sql"), rights, See::OwnWrites, &[arg(owner)]);
+    for revoke in surplus {
+        bypass::with(Bypass::Definition, || spi::execute(Once(&revoke), rights, See::OwnWrites, &[]));
+    }
 }
 
 /// Names of columns that a caller gives, or none.

@@ -226,6 +226,58 @@ def test_each_owner_of_a_protected_table_creates_partitions(db, owner, connect, 
         db.execute(f"REVOKE EXECUTE ON FUNCTION skill_system.{function}() FROM {role}")
 
 
+def test_auditing_ends_with_all_below(db, owner, connect):
+    """One DROP TRIGGER left TRUNCATE and the children recorded."""
+    owner.execute("CREATE TABLE stage.t (id int, v int) PARTITION BY LIST (id)")
+    owner.execute("CREATE TABLE stage.t1 PARTITION OF stage.t FOR VALUES IN (1)")
+    owner.execute("CREATE TABLE stage.t2 PARTITION OF stage.t FOR VALUES IN (2) PARTITION BY LIST (v)")
+    owner.execute("CREATE TABLE stage.t21 PARTITION OF stage.t2 DEFAULT")
+    owner.execute("CREATE TABLE stage.p (id int); CREATE TABLE stage.q (id int)")
+    owner.execute("CREATE TABLE stage.c () INHERITS (stage.p); CREATE TABLE stage.both () INHERITS (stage.p, stage.q)")
+    owner.execute("CREATE TABLE stage.below () INHERITS (stage.both); CREATE TABLE stage.plain (id int)")
+    for table in ("stage.t", "stage.p", "stage.q"):
+        db.execute("SELECT skill_system.audit_table(%s)", [table])
+    triggers = (
+        "SELECT c.relname::text, count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+        "WHERE t.tgname LIKE 'skill\\_system\\_audit%' AND c.relnamespace = 'stage'::regnamespace GROUP BY 1 ORDER BY 1"
+    )
+    granted = "SELECT has_function_privilege('test_owner', 'skill_system.capture_change()', 'EXECUTE')"
+    assert db.execute(granted).fetchone() == (True,)
+    # A part alone cannot end, nor what is not audited, nor the record of the extension's own tables.
+    error = refused(db, "55000", "SELECT skill_system.stop_audit_table('stage.t2')")
+    assert "stage.t" in error.diag.message_hint
+    refused(db, "55000", "SELECT skill_system.stop_audit_table('stage.c')")
+    refused(db, "55000", "SELECT skill_system.stop_audit_table('stage.plain')")
+    refused(db, "22023", "SELECT skill_system.stop_audit_table('skill_system.policy_profiles')")
+    refused(db, "22023", "SELECT skill_system.stop_audit_table(NULL)")
+    refused(connect("test_admin"), "42501", "SELECT skill_system.stop_audit_table('stage.t')")
+    refused(owner, "42501", "SELECT skill_system.stop_audit_table('stage.t')")
+    db.execute("SELECT skill_system.stop_audit_table('stage.t', 'moved')")
+    assert db.execute(granted).fetchone() == (False,)
+    db.execute("SELECT skill_system.stop_audit_table('stage.p')")
+    # What has another audited parent is recorded for that one.
+    assert db.execute(triggers).fetchall() == [("below", 2), ("both", 2), ("q", 2)]
+    for table in ("t", "t1", "t2", "t21"):
+        owner.execute(f"INSERT INTO stage.t VALUES (1, 1), (2, 2); UPDATE stage.t SET v = 3; TRUNCATE stage.{table}")
+        assert records(db, f"stage.{table}")[:-1] == [] and (
+            table != "t" or records(db, "stage.t")[0][0] == "table.audit_stopped"
+        )
+    owner.execute("CREATE TABLE stage.t4 PARTITION OF stage.t FOR VALUES IN (4); INSERT INTO stage.t VALUES (4, 4)")
+    assert records(db, "stage.t4") == []
+    owner.execute("INSERT INTO stage.below VALUES (1)")
+    assert [kind for kind, _ in records(db, "stage.below")] == ["row.inserted"]
+    db.execute("SELECT skill_system.stop_audit_table('stage.q')")
+    assert db.execute(triggers).fetchall() == []
+    assert db.execute(
+        "SELECT event_data FROM skill_system.audit_logs WHERE event_type = 'table.audit_stopped' AND event_data ? 'reason' "
+        "AND event_data->>'table' = 'stage.t' ORDER BY recorded_at DESC LIMIT 1"
+    ).fetchone() == ({"table": "stage.t", "reason": "moved"},)
+    # And begins again.
+    db.execute("SELECT skill_system.audit_table('stage.t')")
+    owner.execute("INSERT INTO stage.t VALUES (1, 9)")
+    assert [kind for kind, _ in records(db, "stage.t1")] == ["row.inserted"]
+
+
 DETACHED = {
     "plainly": ("CREATE TABLE stage.late PARTITION OF stage.t FOR VALUES IN (2)", "DETACH PARTITION stage.late"),
     "at the same time": (
