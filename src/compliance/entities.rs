@@ -23,7 +23,7 @@ pub fn check_entity_type(key: &str) -> Result<(), Fault> {
     let is_defined: Option<bool> = spi::one(
         "SELECT bool_or(type_key = $1) FROM skill_system.entity_type_definitions \
          WHERE tenant_id = skill_system.current_tenant()",
-        As::Caller,
+        As::Owner,
         See::Statement,
         &[arg(key)],
     );

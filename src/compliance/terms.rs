@@ -14,7 +14,7 @@ pub fn check_term(kind: &str, what: &str, term: &str) -> Result<(), Fault> {
     let (is_listed, first): (Option<bool>, Option<String>) = spi::one(
         "SELECT bool_or(term = $2), left(string_agg(term, ', ' ORDER BY term), 500) FROM skill_system.compliance_terms \
          WHERE tenant_id = skill_system.current_tenant() AND kind = $1",
-        As::Caller,
+        As::Owner,
         See::Statement,
         &[arg(kind), arg(term)],
     );

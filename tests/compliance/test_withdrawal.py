@@ -132,7 +132,7 @@ def test_its_author_withdraws_a_filing_until_it_is_approved(people, connect):
     for checklist in (submitted, approved):
         submit(agent, checklist)
     approve(reviewer, approved)
-    # Neither another role nor another actor, whoever that claims to be.
+    # Neither another role nor another actor, even with the same reason.
     for session, more in ((other, "'r', 'me'"), (agent, "'r', 'you'"), (agent, "'r'")):
         error = refused(session, "42501", withdraw.format(more), [claimed])
         assert error.diag.message_detail and error.diag.message_hint
@@ -352,7 +352,7 @@ def test_a_retired_template_begins_no_filing(people, connect):
     assert one(admin, "SELECT version FROM skill_system.retire_template('old', 'reported elsewhere')") == 1
     error = refused(agent, "55000", "SELECT skill_system.create_checklist('e', 'well', 'old')")
     assert "create_template" in error.diag.message_hint
-    # What was begun goes on, and a repeated call is no new filing.
+    # What was begun goes on, and a repeated call begins none.
     assert (
         one(agent, "SELECT checklist_id FROM skill_system.create_checklist('e', 'well', 'old', idempotency_key => 'r')")
         == open_one
@@ -442,7 +442,7 @@ def test_terms_are_the_tenants(people, connect):
 
 
 def test_a_client_of_the_contract_writes_its_terms_without_install(people):
-    """The tables of AEGIS take what it lists, and have no list of their own."""
+    """The tables of AEGIS take what it lists, and do not restrict it."""
     for rule_type, source in (
         ("statewide", "rrc_ingestion"),
         ("field_specific", "docket_hearing"),
