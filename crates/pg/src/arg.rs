@@ -81,27 +81,27 @@ impl<'a> Arg<'a> {
     where
         'a: 'v,
     {
-        let mut room = Room::new(values.clone().map(Arg::size).sum());
+        let mut block = Block::new(values.clone().map(Arg::size).sum());
         values.map(move |value| {
             Some(match &value.content {
                 Content::Null => return None,
                 Content::Word(word) => pg_sys::Datum::from(*word),
                 Content::Given(datum, _) => *datum,
-                Content::Fixed(bytes) => room.put(&[bytes]),
-                Content::Varlena(bytes) => room.put(&[&varlena_header(bytes.len()), bytes]),
-                Content::Array(element, items) if items.is_empty() => room.put(&[&empty_array(*element)]),
+                Content::Fixed(bytes) => block.put(&[bytes]),
+                Content::Varlena(bytes) => block.put(&[&varlena_header(bytes.len()), bytes]),
+                Content::Array(element, items) if items.is_empty() => block.put(&[&empty_array(*element)]),
                 Content::Json(text) => from_text(pg_sys::jsonb_in, text),
                 Content::Array(element, items) => new_array(*element, items),
             })
         })
     }
 
-    /// The bytes in a [`Room`].
+    /// The bytes in a [`Block`].
     fn size(&self) -> usize {
         match &self.content {
-            Content::Fixed(bytes) => Room::aligned(bytes.len()),
-            Content::Varlena(bytes) => Room::aligned(pg_sys::VARHDRSZ + bytes.len()),
-            Content::Array(_, items) if items.is_empty() => Room::aligned(size_of::<pg_sys::ArrayType>()),
+            Content::Fixed(bytes) => Block::aligned(bytes.len()),
+            Content::Varlena(bytes) => Block::aligned(pg_sys::VARHDRSZ + bytes.len()),
+            Content::Array(_, items) if items.is_empty() => Block::aligned(size_of::<pg_sys::ArrayType>()),
             _ => 0,
         }
     }
@@ -119,7 +119,7 @@ impl<'a> Arg<'a> {
             match layout.length {
                 _ if layout.by_value => datum,
                 -1 => pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr())),
-                n => Room::new(n as usize).put(&[std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n as usize)]),
+                n => Block::new(n as usize).put(&[std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), n as usize)]),
             }
         })
     }
@@ -154,12 +154,12 @@ fn same_kind(a: Oid, b: Oid) -> bool {
 }
 
 /// Memory for the values of a row: one allocation by the server instead of one for each.
-struct Room {
+struct Block {
     next: *mut u8,
     end: *mut u8,
 }
 
-impl Room {
+impl Block {
     /// The strictest alignment of the server's types.
     fn aligned(bytes: usize) -> usize {
         bytes.next_multiple_of(8)
@@ -169,7 +169,7 @@ impl Room {
     fn new(bytes: usize) -> Self {
         // SAFETY: inside a function; palloc aligns as strictly as any type needs it.
         let next = if bytes == 0 { std::ptr::null_mut() } else { unsafe { pg_sys::palloc(bytes).cast::<u8>() } };
-        Room { next, end: next.wrapping_add(bytes) }
+        Block { next, end: next.wrapping_add(bytes) }
     }
 
     /// A value of these bytes, one part after the other.
@@ -183,7 +183,7 @@ impl Room {
                 self.next = self.next.add(part.len());
             }
         }
-        self.next = start.wrapping_add(Room::aligned(self.next as usize - start as usize));
+        self.next = start.wrapping_add(Block::aligned(self.next as usize - start as usize));
         pg_sys::Datum::from(start)
     }
 }
