@@ -236,6 +236,27 @@ COMMENT ON COLUMN skill_system.audit_verify_progress.done IS 'Completed steps of
 COMMENT ON COLUMN skill_system.audit_verify_progress.total IS 'Total steps of the phase, estimated from statistics.';
 COMMENT ON COLUMN skill_system.audit_verify_progress.query_start IS 'When the call began.';
 
+CREATE FUNCTION skill_system.ledger_status_entries()
+    RETURNS TABLE (log_id uuid, origin text, tree_size bigint, sealed_at timestamptz, unsealed bigint, oldest_unsealed_at timestamptz,
+        checkpoint_size bigint, checkpoint_at timestamptz)
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_ledger_status_entries' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.ledger_status_entries() IS
+'The row of the view ledger_status. Example: SELECT * FROM skill_system.ledger_status_entries();';
+CREATE VIEW skill_system.ledger_status WITH (security_invoker = true) AS
+    SELECT log_id, origin, tree_size, sealed_at, unsealed, oldest_unsealed_at, checkpoint_size, checkpoint_at
+    FROM skill_system.ledger_status_entries();
+COMMENT ON VIEW skill_system.ledger_status IS
+'How far the log is sealed: one row, none before the first record. For monitoring: members of pg_monitor may read it. Example: SELECT '
+'tree_size, unsealed, now() - oldest_unsealed_at AS waiting_for FROM skill_system.ledger_status;';
+COMMENT ON COLUMN skill_system.ledger_status.log_id IS 'Which log.';
+COMMENT ON COLUMN skill_system.ledger_status.origin IS 'Its name in checkpoints: skill_system/<log id>/<incarnation>.';
+COMMENT ON COLUMN skill_system.ledger_status.tree_size IS 'Sealed records: the leaves of the tree.';
+COMMENT ON COLUMN skill_system.ledger_status.sealed_at IS 'When the tree last grew.';
+COMMENT ON COLUMN skill_system.ledger_status.unsealed IS 'Records that no seal has taken yet; 100000 stands for more.';
+COMMENT ON COLUMN skill_system.ledger_status.oldest_unsealed_at IS 'When the first of these was recorded.';
+COMMENT ON COLUMN skill_system.ledger_status.checkpoint_size IS 'Leaves under the newest signed checkpoint.';
+COMMENT ON COLUMN skill_system.ledger_status.checkpoint_at IS 'When it was signed.';
+
 GRANT SELECT ON skill_system.audit_seal_state, skill_system.audit_tiles, skill_system.audit_map, skill_system.audit_checkpoints,
     skill_system.audit_verify_progress
     TO skill_system_auditor;
@@ -249,3 +270,5 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     skill_system.seal_audit(integer), skill_system.adopt_log(text, text), skill_system.audit_checkpoint(), skill_system.audit_public_key()
     TO skill_system_admin;
+GRANT SELECT ON skill_system.ledger_status TO skill_system_auditor, skill_system_admin;
+GRANT EXECUTE ON FUNCTION skill_system.ledger_status_entries() TO skill_system_auditor, skill_system_admin;

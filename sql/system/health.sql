@@ -10,7 +10,8 @@ COMMENT ON FUNCTION skill_system.version_info() IS
 CREATE FUNCTION skill_system.health() RETURNS TABLE ("check" text, status text, detail text, hint text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_health' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.health() IS
-'One row per check of the installation and its modules. status is ok, warning or error; hint is how to fix it. Task 33: Is the server in '
+'One row per check of the installation and its modules. status is ok, warning or error; hint is how to fix it. For auditors, '
+'administrators and members of pg_monitor. Task 33: Is the server in '
 'order? Example: SELECT * FROM skill_system.health() WHERE status <> ''ok'';';
 
 CREATE FUNCTION skill_system.maintain(max_rows integer DEFAULT 10000)

@@ -111,7 +111,7 @@ $$;
 
 REVOKE ALL ON SCHEMA skill_system FROM PUBLIC;
 GRANT USAGE ON SCHEMA skill_system
-    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;
+    TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin, pg_monitor;
 COMMENT ON SCHEMA skill_system IS 'Governs AI agents. Start here: SELECT * FROM skill_system.help();';
 
 -- Comments of somebody else stay.

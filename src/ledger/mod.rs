@@ -11,6 +11,7 @@ mod rotation;
 mod seal;
 mod sealer;
 mod state;
+mod status;
 mod tiles;
 mod verify;
 

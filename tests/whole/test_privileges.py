@@ -11,11 +11,11 @@ import pytest
 from psycopg import errors
 
 GOLDEN = Path(__file__).with_name("privileges.golden")
-ROLES = ["PUBLIC", "agent", "reviewer", "auditor", "admin"]
+ROLES = ["PUBLIC", "agent", "reviewer", "auditor", "admin", "monitor"]
 
 MATRIX = """
 WITH role(label, name) AS (VALUES ('PUBLIC', 'test_nobody'), ('agent', 'skill_system_agent'),
-    ('reviewer', 'skill_system_reviewer'), ('auditor', 'skill_system_auditor'), ('admin', 'skill_system_admin')),
+    ('reviewer', 'skill_system_reviewer'), ('auditor', 'skill_system_auditor'), ('admin', 'skill_system_admin'), ('monitor', 'pg_monitor')),
 object AS (
     SELECT CASE relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' ELSE 'table' END AS kind, relname::text AS name,
         oid, relkind::text FROM pg_class

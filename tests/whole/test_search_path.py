@@ -228,6 +228,8 @@ CALLS = [
     "SELECT skill_system.audit_tile(0, 0) IS NULL",
     "SELECT pg_catalog.count(*) > 2 FROM skill_system.audit_export()",
     "SELECT pid FROM skill_system.audit_verify_progress_entries()",
+    "SELECT tree_size FROM skill_system.ledger_status_entries()",
+    "SELECT tree_size FROM skill_system.ledger_status",
     "SELECT pid, phase FROM skill_system.audit_verify_progress",
     "SELECT * FROM skill_system.verify_audit()",
     "SELECT pg_catalog.count(*) IS NULL FROM skill_system.audit_fingerprint()",

@@ -228,6 +228,9 @@ pub fn role_name(role: pg_sys::Oid) -> String {
     unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)).to_string_lossy().into_owned() }
 }
 
+/// The server's role pg_monitor.
+pub const PG_MONITOR: pg_sys::Oid = pg_sys::Oid::from_u32(pg_sys::ROLE_PG_MONITOR);
+
 /// The current user is a superuser or has the rights of `role`.
 pub fn has_rights_of(role: pg_sys::Oid) -> bool {
     // SAFETY: catalogue look-up inside a transaction.
