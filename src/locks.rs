@@ -5,12 +5,13 @@ use std::cell::Cell;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
+use const_format::concatcp;
 use skill_core::{Code, Fault};
 use skill_pg::error::warning;
 use skill_pg::lock::{Lock, Mode, wait_of};
 use skill_pg::spi::{self, As, See};
 use skill_pg::xact::End;
-use skill_pg::{arg, sys};
+use skill_pg::{Arg, arg, sys};
 
 /// How long those who decide wait before they end what they wait for.
 const MAX_WAIT: Duration = Duration::from_secs(1);
@@ -92,13 +93,10 @@ pub fn rank() -> i32 {
 /// Terminates the sessions that hold the lock in a transaction older than `age`; tells of each session that the caller may
 /// end, old enough or not, whether it was.
 fn end_holders(lock: &Lock, rank: i32, age: Duration, what: &str) -> Vec<bool> {
-    const SQL: &str = include_str!("locks_end_holders.sql");
-    let holders: Vec<(i32, String, bool)> = spi::collect(
-        SQL,
-        As::Owner,
-        See::Latest,
-        &[arg(lock.table), arg(i64::from(lock.object)), arg(rank), arg(age.as_secs_f64()), arg(i32::from(lock.part))],
-    );
+    const SQL: &str = concatcp!(HOLDERS, include_str!("locks_end_holders.sql"));
+    let [table, object, part] = arguments(lock);
+    let args = [table, object, part, arg(age.as_secs_f64()), arg(rank)];
+    let holders: Vec<(i32, String, bool)> = spi::collect(SQL, As::Owner, See::Latest, &args);
     for (pid, role, ended) in &holders {
         if *ended {
             warning(format!("terminated process {pid} of role \"{role}\", whose open transaction held up {what}"));
@@ -107,13 +105,21 @@ fn end_holders(lock: &Lock, rank: i32, age: Duration, what: &str) -> Vec<bool> {
     holders.into_iter().map(|(_, _, ended)| ended).collect()
 }
 
+/// Those who hold a lock, given its [`arguments`].
+const HOLDERS: &str = include_str!("locks_holders.sql");
+
+fn arguments(lock: &Lock) -> [Arg<'static>; 3] {
+    [arg(lock.table), arg(i64::from(lock.object)), arg(i32::from(lock.part))]
+}
+
 fn holders(lock: &Lock) -> Option<String> {
-    const SQL: &str = "SELECT string_agg(CASE WHEN l.pid IS NULL THEN 'a prepared transaction' \
-             ELSE format('process %s of role \"%s\", open since %s', l.pid, a.usename, date_trunc('second', a.xact_start)) END, ', ') \
-         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
-         WHERE l.locktype = 'object' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-             AND l.classid = $1 AND l.objid::bigint = $2 AND l.objsubid = $3 AND l.granted";
-    spi::one(SQL, As::Owner, See::Latest, &[arg(lock.table), arg(i64::from(lock.object)), arg(i32::from(lock.part))])
+    const SQL: &str = concatcp!(
+        HOLDERS,
+        "SELECT string_agg(CASE WHEN pid IS NULL THEN 'a prepared transaction' \
+             ELSE format('process %s of role \"%s\", open since %s', pid, usename, date_trunc('second', xact_start)) END, ', ') \
+         FROM holder"
+    );
+    spi::one(SQL, As::Owner, See::Latest, &arguments(lock))
 }
 
 /// Called at the ends of transactions. A prepared transaction would keep its locks, and nobody could end it.
