@@ -4,8 +4,8 @@ CREATE FUNCTION skill_system.version_info()
     RETURNS TABLE (library text, catalogue text, server text, pgrx text, advice text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_version_info' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.version_info() IS
-'Versions of the loaded library, of the objects in this database, of the server and of pgrx, and what to do when the first two differ. '
-'Example: SELECT * FROM skill_system.version_info();';
+'Versions of the loaded library, of the objects in this database, of the server and of pgrx, and what to do when the first two differ, or '
+'objects are missing or changed. Example: SELECT * FROM skill_system.version_info();';
 
 CREATE FUNCTION skill_system.health() RETURNS TABLE ("check" text, status text, detail text, hint text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_health' SET search_path = pg_catalog, pg_temp;

@@ -4,24 +4,29 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::xact::attempt;
 use skill_pg::{Answer, Call, arg, pg_function, sys};
 
-use crate::module::{self, Check};
+use crate::module::{self, Check, HealthCheck};
 
 pg_function!(health);
 fn health(call: &Call) -> Answer {
     let mut rows = call.row_set();
     // Who monitors the server may read none of the tables, and belongs to no tenant.
     let monitors = sys::has_rights_of(sys::PG_MONITOR);
-    let run = |check: &fn() -> Check| if monitors { spi::as_owner(check) } else { check() };
     let checks =
         module::all().iter().flat_map(|module| module.health.iter().map(|(name, check)| (module.name, name, check)));
     for (module, name, check) in checks {
-        let Check { status, detail, hint } = attempt(|| Ok(spi::with_plain_text(|| run(check)))).unwrap_or_else(|fault| {
-            let hint = "SELECT * FROM skill_system.repair(); restores what can be restored.";
-            Check::error(format!("the check of module {module} failed: {}", fault.message), hint)
-        });
+        let Check { status, detail, hint } = run(module, *check, monitors);
         rows.push(&[arg(*name), arg(status.as_str()), arg(detail), arg(hint)]);
     }
     Ok(rows.finish())
+}
+
+/// Runs a check of a module, with the owner's rights or the caller's. One that fails is an error, and never keeps the others away.
+pub fn run(module: &str, check: HealthCheck, as_owner: bool) -> Check {
+    let run = || spi::with_plain_text(|| if as_owner { spi::as_owner(check) } else { check() });
+    attempt(|| Ok(run())).unwrap_or_else(|fault| {
+        let hint = "SELECT * FROM skill_system.repair(); restores what can be restored.";
+        Check::error(format!("the check of module {module} failed: {}", fault.message), hint)
+    })
 }
 
 fn read_text(sql: &'static str) -> Option<String> {

@@ -3,7 +3,8 @@
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Call, arg, pg_function};
 
-use crate::module::Check;
+use super::health::run;
+use crate::module::{self, Check, Status};
 
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
@@ -31,10 +32,24 @@ fn version_advice(catalogue: &str) -> Option<String> {
     })
 }
 
+/// The check of what the install script created, which a module above this one registers.
+const OBJECTS: &str = "objects";
+
+/// What to do when objects are missing or changed; `None` when they are not.
+fn objects_advice() -> Option<String> {
+    let mut checks = module::all().iter().flat_map(|module| module.health.iter().map(|check| (module.name, check)));
+    let (module, (_, check)) = checks.find(|(_, (name, _))| *name == OBJECTS)?;
+    // The same answer for each caller.
+    let found = run(module, *check, true);
+    matches!(found.status, Status::Error).then(|| {
+        "objects of the extension are missing or changed: SELECT * FROM skill_system.health(); names them".to_owned()
+    })
+}
+
 pg_function!(version_info);
 fn version_info(call: &Call) -> Answer {
     let catalogue = catalogue_version();
-    let advice = version_advice(&catalogue).unwrap_or_else(|| "nothing to do".to_owned());
+    let advice = version_advice(&catalogue).or_else(objects_advice).unwrap_or_else(|| "nothing to do".to_owned());
     let server: String = spi::one("SELECT current_setting('server_version')", As::Caller, See::Statement, &[]);
     let mut rows = call.row_set();
     rows.push(&[arg(LIBRARY), arg(catalogue), arg(server), arg(pgrx_version()), arg(advice)]);

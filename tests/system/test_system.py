@@ -52,3 +52,28 @@ def test_library_and_catalogue_have_one_version(db):
         "SELECT library, catalogue, advice FROM skill_system.version_info()"
     ).fetchone()
     assert (library, advice) == (catalogue, "nothing to do")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "ALTER TABLE skill_system.filing_checklists SET SCHEMA public",
+        "ALTER EXTENSION skill_system DROP TABLE skill_system.agent_definitions; DROP TABLE skill_system.agent_definitions",
+        "ALTER TABLE skill_system.audit_kept RENAME TO mine",
+        "ALTER EXTENSION skill_system DROP VIEW skill_system.stuck_runs; DROP VIEW skill_system.stuck_runs",
+        "ALTER FUNCTION skill_system.uuid_v7() RENAME TO mine",
+        "ALTER TABLE skill_system.run_events DROP COLUMN level",
+        "DROP TRIGGER a_bounds ON skill_system.runs",
+    ],
+)
+def test_advice_names_missing_objects(broken, db, roles, connect):
+    with db.transaction(force_rollback=True):
+        db.execute("SET LOCAL skill_system.allow_unprotected = on")
+        db.execute(broken)
+        for role in ("test_agent", "test_auditor"):
+            db.execute(f"SET LOCAL ROLE {role}")
+            [advice] = db.execute("SELECT advice FROM skill_system.version_info()").fetchone()
+            assert "health()" in advice, advice
+            db.execute("RESET ROLE")
+    for role in ("test_agent", None):
+        assert connect(role).execute("SELECT advice FROM skill_system.version_info()").fetchone() == ("nothing to do",)
