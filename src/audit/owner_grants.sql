@@ -5,6 +5,6 @@ FROM pg_trigger t
 JOIN pg_class c ON c.oid = t.tgrelid AND c.relkind = 'p'
 JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = to_regnamespace('skill_system')
 JOIN pg_roles r ON r.oid = c.relowner
-WHERE t.tgname IN ('skill_system_audit', 'skill_system_no_change') AND p.proname IN ('capture_change', 'refuse_change')
+WHERE p.proname IN ('capture_change', 'refuse_change') AND c.relnamespace <> p.pronamespace
     AND NOT has_function_privilege(r.oid, p.oid, 'EXECUTE')
 ORDER BY 1

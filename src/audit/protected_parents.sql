@@ -7,14 +7,16 @@ WITH RECURSIVE altered(oid) AS (
     UNION
     SELECT i.inhparent FROM up JOIN pg_inherits i ON i.inhrelid = up.oid
 ), protected AS (
-    SELECT t.tgrelid, t.tgname, t.tgargs, t.tgparentid
-    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-    WHERE t.tgname IN ('skill_system_audit', 'skill_system_no_change')
-        AND p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'skill_system')
-        AND t.tgrelid IN (SELECT oid FROM up)
+    -- By what it does: the owner may have given the trigger another name.
+    SELECT t.tgrelid, p.proname, t.tgargs, t.tgparentid
+    FROM pg_trigger t
+    JOIN pg_proc p ON p.oid = t.tgfoid AND p.proname IN ('capture_change', 'refuse_change')
+    JOIN pg_namespace n ON n.oid = p.pronamespace AND n.nspname = 'skill_system'
+    JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace <> n.oid
+    WHERE t.tgtype & 1 = 1 AND t.tgrelid IN (SELECT oid FROM up)
 )
-SELECT t.tgrelid, t.tgname::text, t.tgargs FROM protected t
+SELECT t.tgrelid, t.proname::text, t.tgargs FROM protected t
 WHERE t.tgparentid = 0 AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = t.tgrelid)
 UNION ALL
-SELECT $1, t.tgname::text, t.tgargs FROM protected t JOIN altered a ON a.oid = t.tgrelid WHERE $1 IS NOT NULL
+SELECT $1, t.proname::text, t.tgargs FROM protected t JOIN altered a ON a.oid = t.tgrelid WHERE $1 IS NOT NULL
 ORDER BY 1, 2

@@ -6,4 +6,4 @@ JOIN pg_roles r ON r.oid = a.grantee
 WHERE p.pronamespace = to_regnamespace('skill_system') AND p.proname = 'capture_change'
     AND r.oid = $1 AND r.oid <> p.proowner AND r.rolname <> 'skill_system_admin'
     AND NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-        WHERE t.tgname = 'skill_system_audit' AND c.relkind = 'p' AND c.relowner = r.oid)
+        WHERE t.tgfoid = p.oid AND c.relkind = 'p' AND c.relowner = r.oid)

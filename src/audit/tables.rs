@@ -72,12 +72,15 @@ skill_pg::columns! {
         owner: Oid = "c.relowner",
         name: String = "format('%I.%I', n.nspname, c.relname)",
         is_partition: bool = "c.relispartition AND c.oid <> $1",
-        has_row_trigger: bool = "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $2)",
-        /// It is not that of its parent.
-        has_separate_row_trigger: bool =
-            "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $2 AND g.tgparentid = 0)",
-        has_truncate_trigger: bool = "EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = $3)",
-        is_own: bool = "c.relnamespace = to_regnamespace('skill_system')",
+/// The names of its triggers, which somebody may have changed.
+        row_trigger: Option<String> = "(SELECT min(g.tgname::text) FROM pg_trigger g \
+             WHERE g.tgrelid = c.oid AND g.tgfoid = f.oid AND g.tgtype & 1 = 1)",
+        /// The row trigger, if it is not that of its parent.
+        separate_row_trigger: Option<String> = "(SELECT min(g.tgname::text) FROM pg_trigger g \
+             WHERE g.tgrelid = c.oid AND g.tgfoid = f.oid AND g.tgtype & 1 = 1 AND g.tgparentid = 0)",
+        truncate_trigger: Option<String> = "(SELECT min(g.tgname::text) FROM pg_trigger g \
+             WHERE g.tgrelid = c.oid AND g.tgfoid = f.oid AND g.tgtype & 32 = 32)",
+        is_own: bool = "c.relnamespace = f.pronamespace",
     }
 }
 
@@ -91,9 +94,10 @@ impl Kind {
             Table::COLUMNS,
             " FROM (SELECT oid, min(level) AS level FROM t GROUP BY oid) t JOIN pg_class c ON c.oid = t.oid \
               JOIN pg_namespace n ON n.oid = c.relnamespace \
+              JOIN pg_proc f ON f.proname = $2 AND f.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'skill_system') \
               WHERE c.relkind IN ('r', 'p') OR c.relkind = 'f' AND c.oid <> $1 ORDER BY t.level, 1"
         );
-        spi::collect(SQL, As::Caller, See::OwnWrites, &[arg(table), arg(self.row_trigger), arg(self.truncate_trigger)])
+        spi::collect(SQL, As::Caller, See::OwnWrites, &[arg(table), arg(self.function)])
     }
 
     /// Partitions and children that come later are protected as those that exist.
@@ -105,26 +109,30 @@ impl Kind {
     /// Creates the triggers on a table and all below it, with `arguments` as SQL; where they exist, only with `replace`.
     fn apply(&self, tree: &[Table], arguments: &str, replace: bool, rights: As) {
         let run = |sql: String| spi::execute(Once(&sql), rights, See::OwnWrites, &[]);
-        let Kind { function, row_trigger, row_events, truncate_trigger, truncate_event } = self;
-        for Table { name, is_partition, has_row_trigger, has_truncate_trigger, .. } in tree {
+        for table in tree {
+            let name = &table.name;
             let mut triggers = Vec::new();
-            if replace || !has_truncate_trigger {
-                triggers.push((truncate_trigger, format!("{truncate_event} ON {name} FOR EACH STATEMENT"), ""));
+            if replace || table.truncate_trigger.is_none() {
+                let trigger = table.truncate_trigger.as_deref().unwrap_or(self.truncate_trigger);
+                triggers.push((trigger, format!("{} ON {name} FOR EACH STATEMENT", self.truncate_event), ""));
             }
-            if !is_partition && (replace || !has_row_trigger) {
-                triggers.push((row_trigger, format!("{row_events} ON {name} FOR EACH ROW"), arguments));
+            let row_trigger = table.row_trigger.as_deref().unwrap_or(self.row_trigger);
+            if !table.is_partition && (replace || table.row_trigger.is_none()) {
+                triggers.push((row_trigger, format!("{} ON {name} FOR EACH ROW", self.row_events), arguments));
             }
             for (trigger, when, arguments) in &triggers {
                 run(format!(
-                    "CREATE OR REPLACE TRIGGER {trigger} {when} EXECUTE FUNCTION skill_system.{function}({arguments})"
+                    "CREATE OR REPLACE TRIGGER {} {when} EXECUTE FUNCTION skill_system.{}({arguments})",
+                    sys::quote_identifier(trigger),
+                    self.function
                 ));
             }
             // A partition has the row trigger of its parent, enabled as that was when it became one.
-            if replace && *is_partition {
+            if replace && table.is_partition {
                 triggers.push((row_trigger, String::new(), ""));
             }
             for (trigger, ..) in triggers {
-                run(format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"));
+                run(format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {}", sys::quote_identifier(trigger)));
             }
         }
     }
@@ -196,8 +204,8 @@ fn protect_children(call: &Call) -> Answer {
         Ok(())
     })?;
     PROTECTING.set(true);
-    for (parent, trigger, arguments) in parents {
-        let kind = [APPEND_ONLY, AUDITED].into_iter().find(|kind| kind.row_trigger == trigger);
+    for (parent, function, arguments) in parents {
+        let kind = [APPEND_ONLY, AUDITED].into_iter().find(|kind| kind.function == function);
         let Some(kind) = kind else { continue };
         // Each argument ends with a zero byte.
         let arguments: Vec<_> = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
@@ -248,7 +256,7 @@ fn stop_audit_table(call: &Call) -> Answer {
         include_str!("audited_elsewhere.sql"),
         As::Caller,
         See::OwnWrites,
-        &[arg(root.oid), arg(AUDITED.row_trigger)],
+        &[arg(root.oid), arg(AUDITED.function)],
     );
     let fault = |message| Fault::new(Code::NotInPrerequisiteState, message);
     if let Some((_, Some(parent))) = kept.iter().find(|(oid, _)| *oid == root.oid) {
@@ -258,14 +266,9 @@ fn stop_audit_table(call: &Call) -> Answer {
     }
     let mut dropped = false;
     for table in tree.iter().filter(|table| kept.iter().all(|(oid, _)| *oid != table.oid)) {
-        for trigger in [
-            table.has_separate_row_trigger.then_some(AUDITED.row_trigger),
-            table.has_truncate_trigger.then_some(AUDITED.truncate_trigger),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            spi::execute(Once(&format!("DROP TRIGGER {trigger} ON {}", table.name)), As::Caller, See::OwnWrites, &[]);
+        for trigger in table.separate_row_trigger.iter().chain(&table.truncate_trigger) {
+            let drop = format!("DROP TRIGGER {} ON {}", sys::quote_identifier(trigger), table.name);
+            spi::execute(Once(&drop), As::Caller, See::OwnWrites, &[]);
             dropped = true;
         }
     }

@@ -183,6 +183,43 @@ def test_append_only_children(db, owner, how, partitioned, when):
     assert db.execute("SELECT v FROM stage.t").fetchall() == [(2,)]
 
 
+@pytest.mark.parametrize("row", ['"Audit, now"', None])
+@pytest.mark.parametrize("truncate", ["z", None])
+@pytest.mark.parametrize(("how", "partitioned"), WAYS)
+def test_triggers_are_known_by_what_they_do(db, owner, how, partitioned, truncate, row):
+    """Whatever the owner calls them: children get both, and another call creates no second one."""
+    owner.execute(f"CREATE TABLE stage.t (id int, v int) {partitioned}")
+    call = "SELECT skill_system.audit_table('stage.t', columns => '{v}')"
+    db.execute(call)
+    for trigger, name in (("skill_system_audit", row), ("skill_system_audit_truncate", truncate)):
+        if name:
+            owner.execute(f"ALTER TRIGGER {trigger} ON stage.t RENAME TO {name}")
+    run(db, owner, how, "after")
+    db.execute(call)
+    db.execute(f"INSERT INTO stage.{'t' if partitioned else 'late'} (id, v) VALUES (2, 1)")
+    db.execute("UPDATE stage.t SET v = 6")
+    db.execute("TRUNCATE stage.late")
+    db.execute("SET session_replication_role = replica; TRUNCATE stage.late; RESET session_replication_role")
+    assert [event for event, _ in records(db, "stage.late")] == [
+        "row.inserted",
+        "row.updated",
+        "table.truncated",
+        "table.truncated",
+    ]
+
+
+@pytest.mark.parametrize(("how", "partitioned"), WAYS)
+def test_append_only_triggers_are_known_by_what_they_do(db, owner, how, partitioned):
+    owner.execute(f"CREATE TABLE stage.t (id int, v int) {partitioned}")
+    db.execute("SELECT skill_system.make_append_only('stage.t')")
+    owner.execute("ALTER TRIGGER skill_system_no_change ON stage.t RENAME TO a")
+    owner.execute("ALTER TRIGGER skill_system_no_truncate ON stage.t RENAME TO b")
+    run(db, owner, how, "after")
+    db.execute(f"INSERT INTO stage.{'t' if partitioned else 'late'} (id, v) VALUES (2, 1)")
+    for statement in ("TRUNCATE stage.late", "TRUNCATE stage.t", "DELETE FROM stage.late", "UPDATE stage.t SET v = 3"):
+        refused(db, "55000", statement)
+
+
 @pytest.mark.parametrize(
     ("call", "function"), [("audit_table", "capture_change"), ("make_append_only", "refuse_change")]
 )
