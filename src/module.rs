@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use skill_core::audit::reserved_prefix;
+use skill_core::audit::{check_characters, reserved_prefix};
 use skill_core::{Code, Fault};
 use skill_pg::cached::Change;
 use skill_pg::xact::Listener;
@@ -104,11 +104,11 @@ pub fn all() -> &'static [Module] {
     ALL.get().copied().unwrap_or_default()
 }
 
-/// Refuses an event type that a module reserves for its records.
+/// Refuses an event type of a caller that a module reserves for its records, or that could be taken for one.
 pub fn check_event_type(event_type: &str) -> Result<(), Fault> {
     let reserved = all().iter().flat_map(|module| module.event_types.iter().copied());
     match reserved_prefix(event_type, reserved) {
-        None => Ok(()),
+        None => check_characters(event_type),
         Some(prefix) => Err(Fault::new(
             Code::InsufficientPrivilege,
             format!("event types that begin with \"{prefix}\" are reserved for the extension's records"),

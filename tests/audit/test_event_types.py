@@ -69,10 +69,55 @@ def test_no_role_writes_a_reserved_type(db, roles, connect, prefix):
 
 def test_other_types_are_free(db, roles, connect):
     agent = connect("test_agent")
-    for event_type in ("runner.x", "auditor.came", "form.sent", "x.audit.y", "policy", "ü", "tool.denied"):
+    for event_type in ("runner.x", "auditor.came", "form.sent", "x.audit.y", "policy", "not found", "tool.denied"):
         agent.execute(APPEND, [event_type])
         agent.execute(INSERT, [event_type])
     agent.execute(DENY, ["tool.denied"])
+
+
+# Letters of other scripts, other dots, and what is not seen.
+@pytest.mark.parametrize(
+    "event_type",
+    [
+        "r\u0443n.logged",
+        "run\u00b7logged",
+        "run\u30fblogged",
+        "run\ua4f8logged",
+        "\u0455kill.approved",
+        "p\u03bflicy.changed",
+        "aud\u03b9t.checkpoint",
+        "ru\u0274.logged",
+        "run\u0323.logged",
+        "\u00fc",
+    ],
+)
+def test_only_ascii_is_free(db, roles, connect, event_type):
+    for role in (None, "test_agent", "test_admin"):
+        for statement in (APPEND, INSERT, DENY):
+            error = refused(connect(role), "22023", statement, [event_type])
+            assert f"U+{next(ord(c) for c in event_type if c > '~'):04X}" in error.diag.message_detail
+
+
+@pytest.mark.parametrize(
+    "event_type", ["ro\u0057.x", "rovv.x", "po1icy.x", "poIicy.x", "f1l|ng.x", "ski1l.x", "runs.x"]
+)
+def test_ascii_that_looks_like_a_reserved_type_is_one(db, roles, connect, event_type):
+    agent = connect("test_agent")
+    for statement in (APPEND, INSERT, DENY):
+        refused(agent, "42501", statement, [event_type])
+
+
+def test_older_records_keep_their_types(db):
+    """What was signed with another type is restored as it is, and verified."""
+    columns = "id, tenant_id, event_type, event_data, created_at, signature, recorded_at, transaction_id, "
+    columns += "session_user_name, current_user_name, key_id"
+    with db.transaction(force_rollback=True):
+        db.execute(APPEND, ["before"])
+        db.execute(
+            f"INSERT INTO skill_system.audit_logs ({columns}) SELECT skill_system.uuid_v7(), tenant_id, 'run\u00b7x', event_data, "
+            "created_at, signature, recorded_at, transaction_id, session_user_name, current_user_name, key_id "
+            "FROM skill_system.audit_logs WHERE event_type = 'before'"
+        )
 
 
 def test_a_failed_write_of_a_module_leaves_the_types_reserved(db, roles, connect):

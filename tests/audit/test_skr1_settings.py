@@ -21,6 +21,8 @@ ALPHABETS = [
     "\u00a0\u2028\ufeff\uffff",
     "e\u0301o\u0308",
 ]
+# Of which event types consist.
+PRINTABLE = [chr(code) for code in range(0x20, 0x7F)]
 NUMBERS = [
     "0",
     "-0",
@@ -84,7 +86,8 @@ def random_row():
     def claim(most):
         return RANDOM.choice([None, random_text(most) or "x"])
 
-    return random_text(40) or "event", data, claim(100), claim(20)
+    event_type = "".join(RANDOM.choices(PRINTABLE, k=RANDOM.randrange(1, 100)))
+    return event_type, data, claim(100), claim(20)
 
 
 # What to_jsonb prints does not depend on DateStyle; ::text is the ISO form only under DateStyle ISO, and without an

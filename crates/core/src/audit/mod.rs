@@ -194,18 +194,57 @@ pub fn check_claims(event_type: &str, actor_id: Option<&str>, actor_type: Option
 }
 
 /// The one of `prefixes` with which an event type begins for its readers: case, compatibility forms, blanks and what is
-/// not seen do not matter.
+/// not seen do not matter, nor which of the ASCII characters that look alike is written.
 pub fn reserved_prefix<'p>(event_type: &str, prefixes: impl IntoIterator<Item = &'p str>) -> Option<&'p str> {
     // Each record that is inserted by hand asks for it.
-    if event_type.is_ascii() && event_type.len() <= MAX_EVENT_TYPE {
-        let seen = || event_type.bytes().filter(u8::is_ascii_graphic).map(|byte| byte.to_ascii_lowercase());
-        return prefixes.into_iter().find(|prefix| prefix.bytes().eq(seen().take(prefix.len())));
+    let text = if event_type.is_ascii() && event_type.len() <= MAX_EVENT_TYPE {
+        event_type.to_ascii_lowercase()
+    } else {
+        let is_seen = |c: &char| !c.is_whitespace() && !c.is_control() && !is_invisible(*c);
+        // No event type is longer, and no prefix.
+        let seen: String = interrupt::each(event_type.chars()).filter(is_seen).take(MAX_EVENT_TYPE).collect();
+        folded(&seen)
+    };
+    let mut seen = String::with_capacity(text.len());
+    for c in text.chars().filter(|c| !c.is_ascii() || c.is_ascii_graphic()) {
+        // Two that look like one.
+        let pair = match (c, seen.chars().next_back()) {
+            ('n', Some('r')) => Some('m'),
+            ('v', Some('v')) => Some('w'),
+            _ => None,
+        };
+        if pair.is_some() {
+            seen.pop();
+        }
+        seen.push(pair.unwrap_or_else(|| look(c)));
     }
-    let is_seen = |c: &char| !c.is_whitespace() && !c.is_control() && !is_invisible(*c);
-    // No event type is longer, and no prefix.
-    let seen: String = interrupt::each(event_type.chars()).filter(is_seen).take(MAX_EVENT_TYPE).collect();
-    let seen = folded(&seen);
-    prefixes.into_iter().find(|prefix| seen.starts_with(prefix))
+    prefixes.into_iter().find(|prefix| {
+        let mut seen = seen.chars();
+        prefix.chars().all(|c| seen.next() == Some(look(c)))
+    })
+}
+
+/// One for the characters of a folded text that are hard to tell apart.
+fn look(c: char) -> char {
+    match c {
+        '1' | 'i' | '|' => 'l',
+        '0' => 'o',
+        c => c,
+    }
+}
+
+/// Refuses event types of callers with other characters than the printable ones of ASCII: among those of other scripts are
+/// some that look like the letters and the dot of a reserved type.
+pub fn check_characters(event_type: &str) -> Result<(), Fault> {
+    let is_printable = |c: char| c == ' ' || c.is_ascii_graphic();
+    match interrupt::each(event_type.chars()).find(|c| !is_printable(*c)) {
+        None => Ok(()),
+        Some(c) => {
+            Err(Fault::new(Code::InvalidParameterValue, "event_type must consist of printable ASCII characters")
+                .detail(format!("It contains U+{:04X}.", u32::from(c)))
+                .hint("Put other texts into event_data."))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -230,11 +269,37 @@ mod tests {
             "audit\u{2024}x",
             "\taudit.x",
             "\u{202e}audit.x",
+            "aud1t.x",
+            "AUDlT.x",
+            "aud|t.x",
         ] {
             assert_eq!(prefix(event_type), Some("audit."), "{event_type:?}");
         }
-        for event_type in ["audit", "audits.x", "auditor.came", "x.audit.y", "my-audit.x", "form.sent", "ü"] {
+        for event_type in ["audit", "audits.x", "auditor.came", "x.audit.y", "my-audit.x", "form.sent", "ü", "aud.x"] {
             assert_eq!(prefix(event_type), None, "{event_type:?}");
+        }
+        for (event_type, reserved) in [("rovv.x", "row."), ("p0llcy.x", "policy."), ("ski1I.x", "skill.")] {
+            assert_eq!(reserved_prefix(event_type, ["row.", "policy.", "skill."]), Some(reserved), "{event_type:?}");
+        }
+    }
+
+    #[test]
+    fn letters_and_dots_of_other_scripts_are_refused() {
+        for event_type in [
+            "r\u{443}n.logged",
+            "run\u{b7}logged",
+            "\u{455}kill.x",
+            "run\u{a4f8}logged",
+            "run\u{0}.x",
+            "run.x\u{301}",
+            "\u{fc}",
+            "a\tb",
+            "a\u{7f}",
+        ] {
+            assert_eq!(check_characters(event_type).unwrap_err().code, Code::InvalidParameterValue, "{event_type:?}");
+        }
+        for event_type in ["form.sent", "never happened", "urn:x/y#z-1_2", "~!"] {
+            assert_eq!(check_characters(event_type), Ok(()), "{event_type:?}");
         }
     }
 
