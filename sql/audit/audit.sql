@@ -43,7 +43,7 @@ COMMENT ON TABLE skill_system.audit_logs IS
 COMMENT ON COLUMN skill_system.audit_logs.id IS 'UUID version 7, set by the server.';
 COMMENT ON COLUMN skill_system.audit_logs.tenant_id IS 'Tenant of the session that wrote the row.';
 COMMENT ON COLUMN skill_system.audit_logs.event_type IS
-'What happened, for example run.logged. Claimed by the writer, but that those of the modules are reserved for them.';
+'What happened, for example run.logged. Claimed by the writer, but those of the modules are reserved for them.';
 COMMENT ON COLUMN skill_system.audit_logs.event_data IS 'Details of the event. Claimed by the writer.';
 COMMENT ON COLUMN skill_system.audit_logs.actor_id IS 'Who did it, as claimed by the writer; session_user_name is set by the server.';
 COMMENT ON COLUMN skill_system.audit_logs.actor_type IS 'Kind of actor: system, user or agent. Claimed by the writer.';
@@ -63,8 +63,8 @@ CREATE TABLE skill_system.audit_logs_default PARTITION OF skill_system.audit_log
 ALTER TABLE skill_system.audit_logs_default ADD PRIMARY KEY (id, tenant_id);
 CREATE INDEX audit_logs_default_brin_idx ON skill_system.audit_logs_default USING brin (created_at, transaction_id);
 COMMENT ON TABLE skill_system.audit_logs_default IS
-'Partition of audit_logs for every month without a dedicated partition, so that no record is ever lost. maintain() creates the partitions '
-'of the coming months.';
+'Partition of audit_logs for every month without a dedicated partition, so that no record is ever lost. CREATE EXTENSION, the background '
+'worker and maintain() create the partitions of this month and the next two.';
 
 CREATE FUNCTION skill_system.sign_audit_row() RETURNS trigger
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_audit_sign';
@@ -99,9 +99,9 @@ CREATE FUNCTION skill_system.append_audit(
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_append_audit';
 COMMENT ON FUNCTION skill_system.append_audit(text, jsonb, text, text) IS
 'Appends one signed record to the audit trail and returns its id. Call it for any event that may have to be proved later. Raises 22023 '
-'when event_type or event_data is NULL or a text is too long, 42501 when event_type is one of those reserved for the modules, 25006 in a '
-'read-only transaction, F0000 without a usable key. Task 9: Record what must be provable. Example: SELECT '
-'skill_system.append_audit(''form.sent'', ''{"form": "W-1"}'', ''my-agent'', ''agent'');';
+'when event_type or event_data is NULL, a text is too long, or event_type has others than printable ASCII characters, 42501 when '
+'event_type is one of those reserved for the modules, 25006 in a read-only transaction, F0000 without a usable key. Task 9: Record what '
+'must be provable. Example: SELECT skill_system.append_audit(''form.sent'', ''{"form": "W-1"}'', ''my-agent'', ''agent'');';
 
 CREATE FUNCTION skill_system.log_denial(
         event_type text, event_data jsonb, actor_id text DEFAULT NULL, actor_type text DEFAULT 'agent') RETURNS uuid
@@ -168,7 +168,7 @@ CREATE FUNCTION skill_system.create_audit_partition(month date DEFAULT NULL) RET
 COMMENT ON FUNCTION skill_system.create_audit_partition(date) IS
 'Creates the partition of audit_logs for the month of the given date (default: next month), with its key, index and protection, and '
 'returns it; an existing one is returned as it is. Records of that month in audit_logs_default are moved there, signatures and leaves as '
-'they are. Raises 55P03 when transactions that use audit_logs_default have not ended within a second. maintain() calls it. Example: SELECT '
+'they are. Raises 55P03 when transactions that use audit_logs_default do not end within two seconds. maintain() calls it. Example: SELECT '
 'skill_system.create_audit_partition(''2027-01-01'');';
 
 CREATE FUNCTION skill_system.make_append_only(table_name regclass) RETURNS void

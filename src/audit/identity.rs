@@ -31,6 +31,14 @@ pub fn register(place: SecondPlace) {
     SECOND_PLACE.get_or_init(|| place);
 }
 
+/// Has the identity created in another transaction, which is committed at once.
+static BEGIN_ELSEWHERE: OnceLock<fn()> = OnceLock::new();
+
+/// Called when the library is loaded.
+pub fn register_beginning(begin: fn()) {
+    BEGIN_ELSEWHERE.get_or_init(|| begin);
+}
+
 /// When audit_state was emptied, nobody begins another log.
 fn second_log_id() -> Option<Uuid> {
     SECOND_PLACE.get().and_then(|place| (place.log_id)())
@@ -85,8 +93,19 @@ pub fn is_of_this_server() -> bool {
         .unwrap_or(false)
 }
 
-/// The identity, created now if this is the first record, together with the keyring.
+/// The identity, which begins with the first record, together with the keyring.
 pub fn log_id_or_new() -> Result<[u8; 16], Fault> {
+    if let Some(id) = log_id() {
+        return Ok(id);
+    }
+    if let Some(begin) = BEGIN_ELSEWHERE.get() {
+        begin();
+    }
+    log_id_or_begin()
+}
+
+/// The identity, created in this transaction if the log has none.
+pub fn log_id_or_begin() -> Result<[u8; 16], Fault> {
     if let Some(id) = log_id() {
         return Ok(id);
     }

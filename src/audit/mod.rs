@@ -1,6 +1,7 @@
 //! The audit trail: signing at insert, appending, protecting tables, verifying records.
 
 mod append;
+mod beginning;
 pub mod bypass;
 pub mod denial;
 mod expected;
@@ -24,6 +25,7 @@ use crate::settings;
 
 pub use append::{append, append_by, append_by_for, append_for, append_system};
 pub use identity::{existing_log_id, has_identity};
+pub use partitions::create_ahead;
 pub use record::{
     LEAF_HASH, PROBLEM, RECORD_DIGEST, TOO_LARGE, explain_problem, leaf_digest, missing, signing_with, take_written,
     verified,
@@ -34,6 +36,7 @@ pub const MODULE: Module = Module {
     load: || {
         sys::register_owner_table(c"audit_logs");
         guard::register();
+        identity::register_beginning(beginning::begin_elsewhere);
     },
     caches: &[identity::notice],
     transaction_ends: &[keys::at_transaction_end, bypass::at_transaction_end, tables::at_transaction_end, fault_points],
@@ -46,7 +49,7 @@ pub const MODULE: Module = Module {
         ("row_security", expected::row_security),
         ("audit_partitions", partitions::check),
     ],
-    maintenance: &[("audit_partitions", partitions::create_ahead)],
+    maintenance: &[("audit_partitions", |_| partitions::create_ahead())],
     ..Module::new("audit")
 };
 

@@ -1,20 +1,65 @@
 //! The months of `audit_logs`, created ahead.
 
+use std::time::{Duration, Instant};
+
 use const_format::concatcp;
 use serde_json::json;
 use skill_core::limits::check_day;
 use skill_core::{Code, Fault};
+use skill_pg::error::check_for_interrupts;
 use skill_pg::spi::{self, As, Once, See};
+use skill_pg::sys::AttachLocks;
+use skill_pg::xact::attempt;
 use skill_pg::{Answer, Call, Date, Oid, arg, columns, pg_function, sys};
 
 use super::append::append_system;
 use super::bypass::{self, Bypass};
-use crate::module::{Batch, Check, Task};
+use crate::module::{Check, Task};
+
+/// How long those who use the default partition may hold up a new partition, and how long others then wait behind that.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Locks what a new partition changes; false when others use it. Records of a month that has begun go to the default
 /// partition just now, so their writers are kept out.
 fn lock_partitions(begun: bool) -> bool {
-    sys::try_lock_for_attach(sys::relation(c"audit_logs"), sys::relation(c"audit_logs_default"), begun)
+    let locks = attach_locks(begun);
+    let started = Instant::now();
+    while !locks.try_acquire() {
+        if started.elapsed() >= PATIENCE {
+            return !is_used_for_long(locks) && queue(locks);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        check_for_interrupts();
+    }
+    true
+}
+
+fn attach_locks(begun: bool) -> AttachLocks {
+    AttachLocks {
+        parent: sys::relation(c"audit_logs"),
+        default: sys::relation(c"audit_logs_default"),
+        writers_wait: begun,
+    }
+}
+
+/// A transaction that is older uses them: a queued lock would make all others wait for it.
+fn is_used_for_long(locks: AttachLocks) -> bool {
+    const SQL: &str = "SELECT EXISTS (SELECT FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
+             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+             AND (l.relation = $1 OR l.relation = $2 AND $3 AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')) \
+             AND coalesce(a.xact_start < clock_timestamp() - make_interval(secs => $4), true))";
+    let args = [arg(locks.default), arg(locks.parent), arg(locks.writers_wait), arg(PATIENCE.as_secs_f64())];
+    spi::one(SQL, As::Owner, See::Latest, &args)
+}
+
+/// Short transactions that overlap never leave the locks free at one moment; behind a queued lock they do.
+fn queue(locks: AttachLocks) -> bool {
+    let acquire = || {
+        locks.acquire();
+        Ok(())
+    };
+    spi::with_settings(&[(c"lock_timeout", c"1s")], || attempt(acquire)).is_ok()
 }
 
 pg_function!(create_audit_partition);
@@ -24,25 +69,30 @@ fn create_audit_partition(call: &Call) -> Answer {
     sys::prevent_if_read_only(c"create_audit_partition()");
     month.map_or(Ok(()), |month| check_day("month", month.unix_days()))?;
     // Months are months of UTC, so that the bounds do not depend on the caller's time zone.
-    let (name, lower, upper, existing, begun): (String, String, String, Option<Oid>, bool) = spi::one(
+    let (name, lower, upper, begun): (String, String, String, bool) = spi::one(
         "WITH month AS (SELECT date_trunc('month', coalesce($1::timestamp, (now() AT TIME ZONE 'UTC') + interval '1 month')) \
                             AS start), \
               bounds AS (SELECT start AT TIME ZONE 'UTC' AS lower, (start + interval '1 month') AT TIME ZONE 'UTC' AS upper, \
                                 'audit_logs_' || to_char(start, 'YYYY_MM') AS name FROM month) \
          SELECT name, to_char(lower AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ' 00:00:00+00', \
-                to_char(upper AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ' 00:00:00+00', \
-                to_regclass('skill_system.' || quote_ident(name))::oid, lower <= clock_timestamp() FROM bounds",
+                to_char(upper AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ' 00:00:00+00', lower <= clock_timestamp() FROM bounds",
         As::Caller,
         See::OwnWrites,
         &[arg(month)],
     );
-    if let Some(existing) = existing {
+    if let Some(existing) = existing(&name) {
         return Ok(call.answer(existing));
     }
     if !lock_partitions(begun) {
         return Err(in_use("create", &name));
     }
-    Ok(call.answer(create(&name, &lower, &upper)?))
+    // Another session may have created it meanwhile.
+    Ok(call.answer(existing(&name).map_or_else(|| create(&name, &lower, &upper), Ok)?))
+}
+
+fn existing(name: &str) -> Option<Oid> {
+    const SQL: &str = "SELECT to_regclass('skill_system.' || quote_ident($1))::oid";
+    spi::one(SQL, As::Caller, See::Latest, &[arg(name)])
 }
 
 fn in_use(verb: &str, name: &str) -> Fault {
@@ -167,7 +217,17 @@ pub fn check() -> Check {
 const MAX_MOVED: i64 = 100_000;
 
 /// Creates the partitions of this month and of the next two.
-pub fn create_ahead(_batch: &Batch) -> Result<Task, Fault> {
+pub fn create_ahead() -> Result<Task, Fault> {
+    create_missing(lock_partitions)
+}
+
+/// As [`create_ahead`], but only what nobody is in the way of at this moment.
+pub fn create_at_once() -> Result<Task, Fault> {
+    create_missing(|begun| attach_locks(begun).try_acquire())
+}
+
+/// Creates them after `lock` of what this changes.
+fn create_missing(lock: impl Fn(bool) -> bool) -> Result<Task, Fault> {
     let (mut created, mut notes) = (0, Vec::new());
     for ahead in 0..3i32 {
         let (name, exists, held): (String, bool, i64) = spi::one(
@@ -187,7 +247,7 @@ pub fn create_ahead(_batch: &Batch) -> Result<Task, Fault> {
             notes.push(format!("{name} stays in audit_logs_default, which holds many records of it: see health()"));
             continue;
         }
-        if !lock_partitions(ahead == 0) {
+        if !lock(ahead == 0) {
             notes.push(format!(
                 "{name} has to wait for transactions that use audit_logs_default: call maintain() again"
             ));

@@ -234,6 +234,8 @@ fn refused(why: Refused) -> Fault {
 impl Appender {
     /// Opens the partition of this transaction.
     pub fn open() -> Result<Self, Fault> {
+        // Before that: the partition of this month may come with the identity of the log.
+        log_id_or_new()?;
         let created_at = sys::transaction_timestamp();
         let partition = Inserter::open(c"audit_logs", &COLUMNS, created_at).map_err(refused)?;
         Ok(Appender { partition, created_at })

@@ -1,12 +1,13 @@
 //! The sealers: with `shared_preload_libraries = 'skill_system'` one worker per database that has the extension.
 
 use std::cell::Cell;
+use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
 use skill_core::Fault;
 use skill_pg::per_database::{self, Kind, Next};
 use skill_pg::pg_worker;
-use skill_pg::xact::End;
+use skill_pg::xact::{End, attempt};
 
 use super::seal::{self, Step};
 use crate::{audit, settings};
@@ -15,6 +16,8 @@ use crate::{audit, settings};
 const MAX_RECORDS: u32 = 100_000;
 /// How often the newest partition is searched for records that no seal takes.
 const SWEEP: Duration = Duration::from_secs(3600);
+/// How often the coming months are looked for.
+const MONTHS: Duration = Duration::from_secs(60);
 
 static SEALERS: Kind = Kind {
     launcher: ("skill_system launcher", "skill_system_launcher"),
@@ -29,6 +32,7 @@ pg_worker!(skill_system_sealer, per_database::run);
 
 thread_local! {
     static SWEPT: Cell<Option<Instant>> = const { Cell::new(None) };
+    static LOOKED_FOR_MONTHS: Cell<Option<Instant>> = const { Cell::new(None) };
     /// This transaction fixed what kept the sealer from its work.
     static RETRY: Cell<bool> = const { Cell::new(false) };
 }
@@ -59,9 +63,25 @@ pub fn at_transaction_end(end: End) -> Result<(), Fault> {
     Ok(())
 }
 
+/// It is time for something that is done `every` so often.
+fn is_due(last: &'static LocalKey<Cell<Option<Instant>>>, every: Duration) -> bool {
+    let due = last.get().is_none_or(|last| last.elapsed() >= every);
+    if due {
+        last.set(Some(Instant::now()));
+    }
+    due
+}
+
 fn step() -> Result<Next, Fault> {
-    if SWEPT.get().is_none_or(|last| last.elapsed() >= SWEEP) {
-        SWEPT.set(Some(Instant::now()));
+    if is_due(&LOOKED_FOR_MONTHS, MONTHS) {
+        // What keeps it from creating a partition does not keep it from sealing; health() names a month without one.
+        let created = attempt(audit::create_ahead).map_or(0, |task| task.affected);
+        // Without waiting for the seal, writers go on.
+        if created > 0 {
+            return Ok(Next::Now);
+        }
+    }
+    if is_due(&SWEPT, SWEEP) {
         seal::sweep(true)?;
     }
     Ok(match seal::seal_step(Some(MAX_RECORDS.into()), Duration::ZERO)? {

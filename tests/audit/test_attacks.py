@@ -42,7 +42,7 @@ from attacks import (
     values,
     victim,
 )
-from cluster import as_server, bindir, skill_verify_program
+from cluster import MONTH, as_server, bindir, skill_verify_program
 
 ATTACKS = {}
 BOOK = Book()
@@ -171,7 +171,7 @@ def _(t, log):
         change(connection)
         triggers(connection, "ENABLE")
         connection.execute(
-            "ALTER TABLE ONLY skill_system.audit_logs_default ENABLE ALWAYS TRIGGER audit_logs_no_truncate; "
+            f"ALTER TABLE ONLY skill_system.{MONTH} ENABLE ALWAYS TRIGGER audit_logs_no_truncate; "
             "ALTER TABLE ONLY skill_system.audit_logs_2041_01 ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
         )
         assert "protection_missing" not in str(findings(connection))
@@ -261,24 +261,24 @@ def _(t, log):
 def _(t, log):
     for role in ("chief", None):
         with log.connect(role) as connection:
-            for table in ("audit_logs_default", "audit_logs_2041_01"):
+            for table in ("audit_logs_default", MONTH, "audit_logs_2041_01"):
                 t.refused(connection, f"TRUNCATE skill_system.{table}", "55000", APPEND_ONLY)
 
 
 @attack(10, "DROP and CREATE of a table with the same name")
 def _(t, log):
     def drop_and_create(connection):
-        connection.execute("CREATE TABLE public.copy (LIKE skill_system.audit_logs_default INCLUDING ALL)")
+        bounds = connection.execute(
+            "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = %s::regclass", [f"skill_system.{MONTH}"]
+        ).fetchone()[0]
+        connection.execute(f"CREATE TABLE public.copy (LIKE skill_system.{MONTH} INCLUDING ALL)")
         connection.execute(
-            "INSERT INTO public.copy SELECT * FROM skill_system.audit_logs_default WHERE id <> %s", [victim(connection)]
+            f"INSERT INTO public.copy SELECT * FROM skill_system.{MONTH} WHERE id <> %s", [victim(connection)]
         )
         connection.execute(
-            "DROP TABLE skill_system.audit_logs_default; "
-            "ALTER TABLE public.copy RENAME TO audit_logs_default; "
-            "ALTER TABLE public.audit_logs_default SET SCHEMA skill_system"
-        )
-        connection.execute(
-            "ALTER TABLE skill_system.audit_logs ATTACH PARTITION skill_system.audit_logs_default DEFAULT"
+            f"DROP TABLE skill_system.{MONTH}; ALTER TABLE public.copy RENAME TO {MONTH}; "
+            f"ALTER TABLE public.{MONTH} SET SCHEMA skill_system; "
+            f"ALTER TABLE skill_system.audit_logs ATTACH PARTITION skill_system.{MONTH} {bounds}"
         )
 
     with log.connect() as connection:
@@ -385,14 +385,14 @@ def _(t, log):
             connection,
             f"INSERT INTO skill_system.audit_logs ({', '.join(RECORD)}) VALUES ({', '.join(['%s'] * len(RECORD))})",
             "23505",
-            "audit_logs_default_pkey",
+            "unique constraint",
             record,
         )
-        t.guarded(connection, "ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER ALL")
+        t.guarded(connection, f"ALTER TABLE skill_system.{MONTH} DISABLE TRIGGER ALL")
     statement(
         t,
         log,
-        "ALTER TABLE skill_system.audit_logs_default DROP CONSTRAINT audit_logs_default_pkey",
+        f"ALTER TABLE skill_system.{MONTH} DROP CONSTRAINT {MONTH}_pkey",
         "record_twice",
         "protection_missing",
         then=lambda connection: put(connection, record),
@@ -481,10 +481,8 @@ def _(t, fresh):
 
 
 def kill(connection, id):
-    place = connection.execute("SELECT ctid::text FROM skill_system.audit_logs_default WHERE id = %s", [id]).fetchone()[
-        0
-    ]
-    connection.execute("SELECT heap_force_kill('skill_system.audit_logs_default', ARRAY[%s::tid])", [place])
+    place = connection.execute(f"SELECT ctid::text FROM skill_system.{MONTH} WHERE id = %s", [id]).fetchone()[0]
+    connection.execute(f"SELECT heap_force_kill('skill_system.{MONTH}', ARRAY[%s::tid])", [place])
 
 
 @attack(18, "Removal of a record before it is sealed")
@@ -528,16 +526,14 @@ def _(t, fresh):
         connection.execute("CREATE EXTENSION pg_surgery")
         connection.execute("BEGIN")
         dead = connection.execute("SELECT skill_system.append_audit('never happened', '{}')").fetchone()[0]
-        place = connection.execute(
-            "SELECT ctid::text FROM skill_system.audit_logs_default WHERE id = %s", [dead]
-        ).fetchone()[0]
+        place = connection.execute(f"SELECT ctid::text FROM skill_system.{MONTH} WHERE id = %s", [dead]).fetchone()[0]
         connection.execute("ROLLBACK")
         connection.execute("SELECT skill_system.append_audit('x', '{}')")
         seal(connection)
         kill(connection, victim(connection))
         t.found(connection, "record_missing")
         # A record that was rolled back comes to life.
-        connection.execute("SELECT heap_force_freeze('skill_system.audit_logs_default', ARRAY[%s::tid])", [place])
+        connection.execute(f"SELECT heap_force_freeze('skill_system.{MONTH}', ARRAY[%s::tid])", [place])
         assert connection.execute(
             "SELECT id FROM skill_system.audit_logs WHERE event_type = 'never happened'"
         ).fetchall() == [(dead,)]
@@ -548,7 +544,7 @@ def _(t, fresh):
 def _(t, fresh):
     with fresh.connect() as connection:
         assert connection.execute("SHOW data_checksums").fetchone() == ("off",)
-        path = fresh.path(connection, "skill_system.audit_logs_default")
+        path = fresh.path(connection, f"skill_system.{MONTH}")
     fresh.server.restart(lambda: edit(path, b"permit 123", b"permit 321"))
     with fresh.connect() as connection:
         assert connection.execute(
@@ -563,19 +559,16 @@ def _(t, log, fresh):
         connection.execute("SET allow_system_table_mods = on")
         t.guarded(
             connection,
-            "UPDATE pg_index SET indisvalid = false "
-            "WHERE indexrelid = 'skill_system.audit_logs_default_pkey'::regclass",
+            f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'skill_system.{MONTH}_pkey'::regclass",
         )
     with going_on(t), log.rolled_back() as connection:
         connection.execute(
-            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'skill_system.audit_logs_default_pkey'::regclass"
+            f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'skill_system.{MONTH}_pkey'::regclass"
         )
         t.found(connection, "protection_missing")
     server = fresh.server
     with fresh.connect() as connection:
-        paths = {
-            name: fresh.path(connection, f"skill_system.audit_logs_default_{name}") for name in ("pkey", "brin_idx")
-        }
+        paths = {name: fresh.path(connection, f"skill_system.{MONTH}_{name}") for name in ("pkey", "brin_idx")}
     kept = {}
     server.restart(lambda: kept.update({name: path.read_bytes() for name, path in paths.items()}))
     fresh.settle()
@@ -588,13 +581,13 @@ def _(t, log, fresh):
         assert connection.execute("SELECT count(*) FROM skill_system.audit_logs WHERE id = %s", [id]).fetchone() == (0,)
         connection.execute("RESET enable_seqscan; RESET enable_bitmapscan")
         t.found(connection, "index_mismatch")
-        connection.execute("REINDEX TABLE skill_system.audit_logs_default")
+        connection.execute(f"REINDEX TABLE skill_system.{MONTH}")
         t.unseen(connection)
         # Small tables are read as a whole.
         connection.execute("SELECT count(skill_system.append_audit('bulk', '{}')) FROM generate_series(1, 9000)")
         seal(connection)
-        connection.execute("VACUUM ANALYZE skill_system.audit_logs_default")
-        paths = {name: fresh.path(connection, f"skill_system.audit_logs_default_{name}") for name in paths}
+        connection.execute(f"VACUUM ANALYZE skill_system.{MONTH}")
+        paths = {name: fresh.path(connection, f"skill_system.{MONTH}_{name}") for name in paths}
     # The index that sealing reads: an old copy hides newer records from it.
     server.restart(lambda: kept.update({name: path.read_bytes() for name, path in paths.items()}))
     fresh.settle()
@@ -683,7 +676,7 @@ def _(t, fresh):
         if t.preloaded:
             connection.execute("SET skill_system.allow_unprotected = on")
         record = values(connection, victim(connection))
-        connection.execute("ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER ALL")
+        connection.execute(f"ALTER TABLE skill_system.{MONTH} DISABLE TRIGGER ALL")
         open_ledger(connection)
         connection.execute("DELETE FROM skill_system.audit_logs WHERE id = %s", [record[0]])
         record[RECORD.index("event_data")] = '{"n": 17, "text": "nothing happened"}'
@@ -699,7 +692,7 @@ def _(t, fresh):
         close_ledger(connection)
         connection.execute(
             "".join(
-                f"ALTER TABLE skill_system.audit_logs_default ENABLE ALWAYS TRIGGER {name};"
+                f"ALTER TABLE skill_system.{MONTH} ENABLE ALWAYS TRIGGER {name};"
                 for name in ("audit_logs_sign", "audit_logs_no_change", "audit_logs_no_truncate")
             )
         )
@@ -732,7 +725,7 @@ def _(t, fresh):
     with fresh.rolled_back() as connection:
         record = values(connection, victim(connection))
         record[RECORD.index("event_data")] = '{"n": 17, "text": "nothing happened"}'
-        connection.execute("ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER ALL")
+        connection.execute(f"ALTER TABLE skill_system.{MONTH} DISABLE TRIGGER ALL")
         connection.execute("DELETE FROM skill_system.audit_logs WHERE id = %s", [record[0]])
         put(connection, resign(record, fresh.log_id, keyring(connection)))
         # Its signature is true.
@@ -767,7 +760,7 @@ def _(t, log):
         with log.rolled_back() as connection:
             record = values(connection, victim(connection))
             record[RECORD.index("key_id")] = "newer"
-            connection.execute("ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER ALL")
+            connection.execute(f"ALTER TABLE skill_system.{MONTH} DISABLE TRIGGER ALL")
             connection.execute("DELETE FROM skill_system.audit_logs WHERE id = %s", [record[0]])
             put(connection, resign(record, log.log_id, keyring(connection)))
             assert "signature_mismatch" not in str(findings(connection)) and "key_unknown" not in str(
@@ -916,7 +909,7 @@ def _(t, fresh):
     script[1:1] = [f"DELETE FROM skill_system.audit_logs WHERE id = '{id}'"]
     script += [
         f"ALTER TABLE skill_system.{table} ENABLE ALWAYS TRIGGER audit_logs_no_truncate"
-        for table in ("audit_logs_default", "audit_logs_2041_01")
+        for table in (MONTH, "audit_logs_2041_01")
     ]
 
     def alone():
@@ -1100,7 +1093,7 @@ def _(t, fresh):
     with fresh.connect("test_agent") as agent:
         t.refused(agent, "COPY (SELECT 1) TO PROGRAM 'true'", "42501", "COPY to or from an external program")
     with fresh.connect() as connection:
-        path = fresh.path(connection, "skill_system.audit_logs_default")
+        path = fresh.path(connection, f"skill_system.{MONTH}")
         connection.execute("CREATE EXTENSION postgres_fdw")
         connection.execute(
             "CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS "

@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 import skr1
-from cluster import as_server, governed, server_log, until
+from cluster import MONTH, as_server, governed, server_log, until, without_months
 from keyring import read_keyring, write_keyring
 from ledger import problems
 
@@ -69,7 +69,7 @@ def tampering(fresh_database):
                 "jsonb_build_object('n', %s::int, 'amount', 1.50), 'actor', 'agent')",
                 [i],
             )
-        connection.execute("ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER USER")
+        connection.execute(f"ALTER TABLE skill_system.{MONTH} DISABLE TRIGGER USER")
         yield connection
 
 
@@ -97,7 +97,7 @@ def test_a_changed_column_is_found_and_no_other_row_is_blamed(tampering, column)
     assert row_problems(tampering) == []
     with tampering.transaction(force_rollback=True):
         changed = tampering.execute(
-            f"UPDATE skill_system.audit_logs_default SET {column} = {TAMPER[column]} "
+            f"UPDATE skill_system.{MONTH} SET {column} = {TAMPER[column]} "
             f"WHERE event_data @> '{{\"n\": 7}}' RETURNING id::text"
         ).fetchall()
         assert len(changed) == 1
@@ -117,20 +117,18 @@ def test_a_changed_column_is_found_and_no_other_row_is_blamed(tampering, column)
 )
 def test_a_json_value_changed_in_spelling_only_is_found(tampering, change):
     with tampering.transaction(force_rollback=True):
-        tampering.execute(
-            f"UPDATE skill_system.audit_logs_default SET event_data = {change} WHERE event_data @> '{{\"n\": 3}}'"
-        )
+        tampering.execute(f"UPDATE skill_system.{MONTH} SET event_data = {change} WHERE event_data @> '{{\"n\": 3}}'")
         assert [problem for _, problem in row_problems(tampering)] == ["signature_mismatch"]
 
 
 def test_values_swapped_between_two_rows_are_found(tampering):
     for columns in ("event_data", "event_data, signature", "id, signature", "recorded_at, transaction_id"):
         with tampering.transaction(force_rollback=True):
-            tampering.execute("ALTER TABLE skill_system.audit_logs_default DROP CONSTRAINT audit_logs_default_pkey")
+            tampering.execute(f"ALTER TABLE skill_system.{MONTH} DROP CONSTRAINT {MONTH}_pkey")
             target = ", ".join(f"{name.strip()} = o.{name.strip()}" for name in columns.split(","))
             done = tampering.execute(
-                f"UPDATE skill_system.audit_logs_default a SET {target} "
-                "FROM (SELECT a.*, (a.event_data ->> 'n')::int AS n FROM skill_system.audit_logs_default a) o "
+                f"UPDATE skill_system.{MONTH} a SET {target} "
+                f"FROM (SELECT a.*, (a.event_data ->> 'n')::int AS n FROM skill_system.{MONTH} a) o "
                 "WHERE ((a.event_data ->> 'n')::int, o.n) IN ((4, 5), (5, 4))"
             ).rowcount
             assert done == 2
@@ -165,6 +163,7 @@ def test_a_changed_identity_of_the_log_is_found(tampering):
 def test_no_record_is_refused_while_its_partition_is_made(connect, fresh_database):
     db = fresh_database()
     connection, writer = connect(dbname=db), connect(dbname=db)
+    without_months(connection)
     with ThreadPoolExecutor(1) as pool:
         # It has opened the parent, and opens the default partition when pg_sleep() has its row.
         written = pool.submit(
@@ -193,7 +192,7 @@ def test_missing_protection_is_reported(connect, fresh_database):
     connection.execute("SELECT skill_system.create_audit_partition('2033-03-01')")
     assert problems(connection) == []
     triggers = ["audit_logs_sign", "audit_logs_no_change", "audit_logs_no_truncate"]
-    for table in ["audit_logs_default", "audit_logs_2033_03", "audit_logs"]:
+    for table in ["audit_logs_default", MONTH, "audit_logs_2033_03", "audit_logs"]:
         for trigger in triggers:
             for how in ["DISABLE TRIGGER", "ENABLE TRIGGER", "ENABLE REPLICA TRIGGER"]:
                 with connection.transaction(force_rollback=True):
@@ -212,7 +211,7 @@ def test_missing_protection_is_reported(connect, fresh_database):
         )
     # Records taken out of the log's sight.
     with connection.transaction(force_rollback=True):
-        connection.execute("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default")
+        connection.execute(f"ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.{MONTH}")
         assert "protection_missing" in [problem for (problem,) in problems(connection, "problem")], (
             "a detached partition is not noticed"
         )
@@ -720,7 +719,9 @@ def test_a_refused_record_leaves_nothing_open(connect, fresh_database):
     connection = connect(dbname=fresh_database())
     notices = []
     connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
-    connection.execute("SELECT skill_system.append_audit('before', '{}')")
+    without_months(connection)
+    # So that the first record creates no partition.
+    connection.execute("INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('before', '{}')")
     connection.execute("CREATE TABLE guarded (id int PRIMARY KEY); SELECT skill_system.audit_table('guarded')")
     connection.execute("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default")
     for statement in ["SELECT skill_system.append_audit('a', '{}')", "INSERT INTO guarded VALUES (1)"]:
@@ -755,7 +756,9 @@ def test_a_refused_record_leaves_nothing_open(connect, fresh_database):
 def test_a_partition_that_is_no_table_is_an_error_of_the_writer(place, connect, fresh_database):
     """The server would crash where it takes a foreign table for a table."""
     connection = connect(dbname=fresh_database())
-    connection.execute("SELECT skill_system.append_audit('before', '{}')")
+    without_months(connection)
+    # So that the first record creates no partition.
+    connection.execute("INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('before', '{}')")
     connection.execute("CREATE TABLE guarded (id int PRIMARY KEY); SELECT skill_system.audit_table('guarded')")
     connection.execute("CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing")
     connection.execute("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.audit_logs_default")

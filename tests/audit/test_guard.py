@@ -15,6 +15,8 @@ import pytest
 from conftest import Cluster
 from psycopg import errors
 
+from cluster import MONTH
+
 # number, statement, what verify_audit() says of it; FINGERPRINT where only audit_fingerprint() changes, GONE where
 # verify_audit() itself is gone, REFUSED where PostgreSQL refuses it to everybody.
 FINGERPRINT, GONE, REFUSED = "fingerprint", "gone", "refused"
@@ -31,7 +33,7 @@ ATTACKS = [
     ),
     (
         4,
-        "ALTER TABLE skill_system.audit_logs_default DISABLE TRIGGER USER",
+        f"ALTER TABLE skill_system.{MONTH} DISABLE TRIGGER USER",
         "no ENABLE ALWAYS trigger refuses TRUNCATE",
     ),
     (
@@ -328,7 +330,7 @@ BY_SUPERUSER = [
     ),
     (
         5,
-        "UPDATE pg_class SET relpersistence = 'u' WHERE oid = 'skill_system.audit_logs_default'::regclass",
+        f"UPDATE pg_class SET relpersistence = 'u' WHERE oid = 'skill_system.{MONTH}'::regclass",
         "it is not logged",
     ),
     (
@@ -507,7 +509,7 @@ def test_triggers_refuse_by_themselves(which, request):
             "TRUNCATE skill_system.audit_logs_2041_01",
             "TRUNCATE skill_system.audit_state CASCADE",
             "DELETE FROM skill_system.audit_logs",
-            "UPDATE skill_system.audit_logs_default SET event_type = 'x'",
+            f"UPDATE skill_system.{MONTH} SET event_type = 'x'",
             "MERGE INTO skill_system.audit_state s USING (SELECT 1) x ON true WHEN MATCHED THEN DELETE",
         ):
             for role in ("origin", "replica"):

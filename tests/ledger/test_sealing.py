@@ -11,7 +11,7 @@ import pytest
 from psycopg import errors
 
 import rfc6962
-from cluster import governed
+from cluster import MONTH, governed, without_months
 from ledger import (
     Outside,
     Writer,
@@ -331,9 +331,10 @@ def test_a_seal_in_a_prepared_transaction(prepared):
     assert outside.check(connection) == 2 and problems(connection) == []
 
 
-def test_only_the_first_record_of_all_makes_others_wait(log):
-    connection, again = log
-    second, third = again(), again()
+def test_without_a_free_worker_the_first_record_of_all_makes_others_wait(new_cluster):
+    cluster = new_cluster("max_worker_processes=0")
+    connection = governed(cluster)
+    second, third = cluster.connect(dbname="governed"), cluster.connect(dbname="governed")
     connection.execute("BEGIN")
     ids = [append(connection)]
 
@@ -378,7 +379,9 @@ def test_maintain_never_makes_writers_wait(prepared):
     """New partitions need the audit trail for themselves. All writers would wait for a session that waited for that,
     here forever."""
     connection, again = prepared
-    append(connection)
+    without_months(connection)
+    # By INSERT, which has chosen its partition before the log begins.
+    connection.execute("INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')")
     forgotten, writer = again(), again()
     forgotten.execute("BEGIN")
     append(forgotten)
@@ -548,8 +551,8 @@ def test_forged_transaction_ids_are_swept_up(log, forged):
     seal_all(connection)
     behind_the_triggers(
         connection,
-        "audit_logs_default",
-        """INSERT INTO skill_system.audit_logs_default
+        MONTH,
+        f"""INSERT INTO skill_system.{MONTH}
         SELECT gen_random_uuid(), tenant_id, 'forged', event_data, actor_id, actor_type, created_at, signature,
             recorded_at, %s, session_user_name, current_user_name, key_id
         FROM skill_system.audit_logs LIMIT 1""",

@@ -10,7 +10,7 @@ import time
 import psycopg
 import pytest
 
-from cluster import PRELOAD, governed, server_log, until
+from cluster import MONTH, PRELOAD, governed, server_log, until, without_months
 from ledger import append, behind_the_triggers
 
 SEALERS = "SELECT datname::text, pid FROM pg_stat_activity WHERE backend_type = 'skill_system sealer'"
@@ -377,3 +377,15 @@ def test_without_preload_there_is_none(db):
         db.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'skill_system%'").fetchone()[0] == 0
     )
     assert health(db)[0] == "ok" and health(db)[1].startswith("not preloaded")
+
+
+def test_the_sealer_creates_the_months(new_cluster):
+    """Also those of a restored or copied database, whose months are over."""
+    cluster = new_cluster(PRELOAD)
+    with governed(cluster) as connection:
+        without_months(connection)
+        # By INSERT, which has chosen its partition before the log begins.
+        connection.execute("INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')")
+        created = f"SELECT count(*) FROM pg_class WHERE relname ~ '^audit_logs_[0-9_]+$' AND relname >= '{MONTH}'"
+        until(lambda: connection.execute(created).fetchone() == (3,), "no partitions")
+        assert connection.execute("SELECT count(*) FROM skill_system.audit_logs_default").fetchone() == (0,)

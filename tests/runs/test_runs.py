@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from opentelemetry.proto.trace.v1 import trace_pb2
 from psycopg.errors import LockNotAvailable
 
+from cluster import without_months
 from sessions import refused
 
 # The two files and the migration of github arthur0824hao/skills (skill-system-postgres), without their comments.
@@ -655,12 +656,12 @@ def test_maintain_deletes_old_runs_in_batches(fresh_database, connect):
 
 def test_maintain_makes_partitions_ahead_and_admins_may_call_it(fresh_database, roles, connect):
     name = fresh_database()
-    admin = connect("test_admin", dbname=name)
+    db, admin = connect(dbname=name), connect("test_admin", dbname=name)
+    assert dict(row[:2] for row in admin.execute("SELECT * FROM skill_system.maintain()"))["audit_partitions"] == 0
+    without_months(db)
     rows = dict(row[:2] for row in admin.execute("SELECT * FROM skill_system.maintain()"))
-    # In a fresh database this month can be made too.
     assert rows["audit_partitions"] == 3
     assert dict(row[:2] for row in admin.execute("SELECT * FROM skill_system.maintain()"))["audit_partitions"] == 0
-    db = connect(dbname=name)
     assert one(db, "SELECT status FROM skill_system.health() WHERE \"check\" = 'audit_partitions'") == "ok"
     db.execute("SELECT skill_system.log_run('s', 'op', 'ok')")
     assert one(db, "SELECT count(*) FROM skill_system.audit_logs_default") == 0

@@ -4,12 +4,15 @@ import ctypes
 import os
 import subprocess
 import time
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 from psycopg import sql
 
 ROOT = Path(__file__).resolve().parents[2]
+# The partition of the records of now.
+MONTH = f"audit_logs_{datetime.now(UTC):%Y_%m}"
 PRELOAD = "shared_preload_libraries=skill_system"
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -47,6 +50,19 @@ def ready_for_restore(cluster, keyring, name="governed"):
             admin.execute(f"CREATE ROLE skill_system_{word} NOLOGIN")
     if keyring is not None:
         as_server("sh", "-c", 'umask 077; cat > "$0"', cluster.data / "skill_system_keyring.json", input=keyring)
+
+
+def without_months(connection):
+    """Drops the empty partitions of this month and the next two: records go to the default one."""
+    with connection.transaction():
+        connection.execute("SET LOCAL skill_system.allow_unprotected = on")
+        for (month,) in connection.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'skill_system.audit_logs'::regclass "
+            "AND inhrelid::regclass::text >= %s AND inhrelid::regclass::text ~ '[0-9]$' ORDER BY 1 LIMIT 3",
+            [f"skill_system.{MONTH}"],
+        ).fetchall():
+            assert connection.execute(f"SELECT count(*) FROM {month}").fetchone() == (0,)
+            connection.execute(f"DROP TABLE {month}")
 
 
 def server_log(directory):

@@ -20,6 +20,7 @@ object AS (
     SELECT CASE relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' ELSE 'table' END AS kind, relname::text AS name,
         oid, relkind::text FROM pg_class
     WHERE relnamespace = 'skill_system'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        AND relname !~ '^audit_logs_[0-9]' -- The months, which are tried below.
 ), held AS (
     SELECT o.kind, o.name, r.label, p.n, p.privilege FROM object o, role r,
         (VALUES (1, 'SELECT'), (2, 'INSERT'), (3, 'UPDATE'), (4, 'DELETE'), (5, 'TRUNCATE'), (6, 'REFERENCES'),

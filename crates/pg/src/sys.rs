@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
-use super::error::{check_for_interrupts, raise};
+use super::error::raise;
 
 pub use super::error::c_string;
 pub use super::schema::schema;
@@ -90,28 +90,48 @@ pub fn try_lock(table: pg_sys::Oid) -> bool {
     unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as i32) }
 }
 
-/// Takes the locks of ALTER TABLE ... ATTACH PARTITION until the end of the transaction: ACCESS EXCLUSIVE on the default
-/// partition, and one on the parent that writers and readers do not notice; with `writers_wait` one that excludes writers.
-/// Without that, a writer that has opened the parent and not yet the default partition finds its row refused by the default
-/// partition's new constraint. Tries for a second without queueing, because all who use that would have to wait behind a
-/// queued lock for as long as the oldest transaction is open.
-pub fn try_lock_for_attach(parent: pg_sys::Oid, default: pg_sys::Oid, writers_wait: bool) -> bool {
-    let mode = if writers_wait { pg_sys::ShareRowExclusiveLock } else { pg_sys::ShareUpdateExclusiveLock } as i32;
-    let exclusive = pg_sys::AccessExclusiveLock as i32;
-    for _ in 0..50 {
+/// The locks of ALTER TABLE ... ATTACH PARTITION, up to the end of the transaction.
+#[derive(Clone, Copy)]
+pub struct AttachLocks {
+    pub parent: pg_sys::Oid,
+    /// ACCESS EXCLUSIVE.
+    pub default: pg_sys::Oid,
+    /// The lock on the parent excludes writers, else neither they nor readers notice it. Without it, a writer that has opened the
+    /// parent and not yet the default partition finds its row refused by the default partition's new constraint.
+    pub writers_wait: bool,
+}
+
+impl AttachLocks {
+    fn modes(self) -> (i32, i32) {
+        let parent = if self.writers_wait { pg_sys::ShareRowExclusiveLock } else { pg_sys::ShareUpdateExclusiveLock };
+        (parent as i32, pg_sys::AccessExclusiveLock as i32)
+    }
+
+    /// Takes them if they are free.
+    pub fn try_acquire(self) -> bool {
+        let (parent_mode, default_mode) = self.modes();
         // SAFETY: an oid that names no table is locked for nothing; what is unlocked was locked just now.
         unsafe {
-            if pg_sys::ConditionalLockRelationOid(parent, mode) {
-                if pg_sys::ConditionalLockRelationOid(default, exclusive) {
-                    return true;
-                }
-                pg_sys::UnlockRelationOid(parent, mode);
+            if !pg_sys::ConditionalLockRelationOid(self.parent, parent_mode) {
+                return false;
             }
-            pg_sys::pg_usleep(20_000);
+            if pg_sys::ConditionalLockRelationOid(self.default, default_mode) {
+                return true;
+            }
+            pg_sys::UnlockRelationOid(self.parent, parent_mode);
         }
-        check_for_interrupts();
+        false
     }
-    false
+
+    /// Waits for them in the queue, where others wait behind; raises 55P03 after lock_timeout.
+    pub fn acquire(self) {
+        let (parent_mode, default_mode) = self.modes();
+        // SAFETY: as in `try_acquire`.
+        unsafe {
+            pg_sys::LockRelationOid(self.parent, parent_mode);
+            pg_sys::LockRelationOid(self.default, default_mode);
+        }
+    }
 }
 
 /// Fills `buffer` from the server's cryptographic generator.
