@@ -1,5 +1,5 @@
--- Table $1 and those below it that have the row trigger with function $2 because of a table above that is not among them, with the name of that one;
--- and those below these.
+-- Table $1 and those below it that have the row trigger with function $2 because of a table above that is not among them, with the name
+-- of that one; and those below these.
 WITH RECURSIVE tree(oid) AS (
     SELECT $1::oid
     UNION

@@ -12,4 +12,11 @@ UNION ALL
 SELECT format('%s belongs to %s, and the extension to %s', c.oid::regclass, pg_get_userbyid(c.relowner), pg_get_userbyid(e.extowner))
 FROM pg_extension e, pg_class c JOIN space s ON c.relnamespace = s.oid
 WHERE e.extname = 'skill_system' AND c.relkind IN ('r', 'p', 'v', 'S') AND c.relowner <> e.extowner
+UNION ALL
+SELECT format('the %s of %s are hidden', f.what, c.relname)
+FROM pg_class c JOIN space s ON c.relnamespace = s.oid CROSS JOIN LATERAL (VALUES
+    (NOT c.relhastriggers AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid), 'triggers'),
+    (NOT c.relhasrules AND EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid), 'rules'),
+    (NOT c.relhasindex AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid), 'indexes')) AS f(wrong, what)
+WHERE f.wrong
 ORDER BY 1

@@ -160,7 +160,8 @@ columns! {
         pub name: String = "relname::text",
         lower: Option<String> = "start || ' 00:00:00+00'",
         upper: Option<String> = "(start + interval '1 month')::date || ' 00:00:00+00'",
-        is_attached: bool = "bound IS NOT NULL",
+        /// How it is detached first; an interrupted DETACH ... CONCURRENTLY has to be ended.
+        detach: Option<String> = "CASE WHEN i.inhdetachpending THEN 'FINALIZE' WHEN bound IS NOT NULL THEN '' END",
     }
 }
 
@@ -173,11 +174,9 @@ pub fn displaced() -> Vec<Displaced> {
 /// Attaches it again, with the records of its month that went to the default partition meanwhile.
 pub fn attach_again(partition: &Displaced) -> Result<(), Fault> {
     let name = &partition.name;
-    if partition.is_attached {
-        execute(
-            Bypass::Definition,
-            &format!("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.{name}"),
-        );
+    if let Some(how) = &partition.detach {
+        let detach = format!("ALTER TABLE skill_system.audit_logs DETACH PARTITION skill_system.{name} {how}");
+        execute(Bypass::Definition, &detach);
     }
     let (Some(lower), Some(upper)) = (&partition.lower, &partition.upper) else {
         const DEFAULT: &str =

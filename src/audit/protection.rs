@@ -63,7 +63,8 @@ pub fn check() -> Check {
     }
     Check::error(
         problems.join("; "),
-        "As a superuser: SELECT * FROM skill_system.repair(); verify_audit() names the tables.",
+        "As a superuser: SELECT * FROM skill_system.repair(); what it cannot do comes with the statements that do it. \
+         verify_audit() names the tables.",
     )
 }
 

@@ -67,6 +67,20 @@ FROM (SELECT coalesce(a.oid, w.oid) AS oid, w.name, w.kind, w.not_null, a.attnam
                  WHERE a.attnum > 0 AND NOT a.attisdropped AND (t.attached OR t.relname IN (SELECT relation FROM shipped_column))) a
           ON a.oid = w.oid AND a.attname = w.name) x
 WHERE x.kind IS NULL OR x.attname IS NULL OR x.kind <> x.actual OR x.not_null AND NOT x.attnotnull
+-- Without such a flag the server does not look into the catalogue that has the triggers, the indexes or the partitions.
+UNION ALL
+SELECT a.oid, f.problem FROM audit_table a CROSS JOIN LATERAL (VALUES
+    (NOT a.relhastriggers AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = a.oid), 'its triggers are hidden'),
+    (NOT a.relhasindex AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.oid), 'its indexes are hidden'),
+    (NOT a.relhassubclass AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = a.oid), 'its partitions are hidden'),
+    (NOT a.relispartition AND a.attached, 'it is a partition and does not state it')) AS f(wrong, problem)
+WHERE f.wrong
+UNION ALL
+SELECT log.oid, 'it is not partitioned by RANGE (created_at), with audit_logs_default' FROM log
+WHERE log.oid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_partitioned_table p
+    JOIN pg_attribute b ON b.attrelid = p.partrelid AND p.partattrs::text = b.attnum::text AND b.attname = 'created_at'
+    WHERE p.partrelid = log.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partexprs IS NULL
+        AND p.partdefid = to_regclass('skill_system.audit_logs_default'))
 -- 8: a crash empties an unlogged table; records in a detached partition are out of sight, and foreign children lend false ones.
 UNION ALL
 SELECT a.oid, 'it is not logged, so a crash empties it' FROM audit_table a WHERE a.relpersistence <> 'p'
@@ -153,7 +167,8 @@ UNION ALL
 SELECT NULL, 'event trigger skill_system_protect_children is missing, disabled or changed'
 WHERE NOT EXISTS (SELECT FROM pg_event_trigger t JOIN function f ON f.oid = t.evtfoid
     WHERE t.evtname = 'skill_system_protect_children' AND t.evtevent = 'ddl_command_end' AND t.evtenabled = 'A'
-        AND f.proname = 'protect_children')
+        AND f.proname = 'protect_children'
+        AND t.evtowner = (SELECT extowner FROM extension))
 UNION ALL
 SELECT NULL, 'the extension does not exist' WHERE NOT EXISTS (SELECT FROM extension)
 ORDER BY 1 NULLS LAST, 2

@@ -1,5 +1,6 @@
 //! `repair()`: brings back what the install script created, as far as a script can: never rows, columns or tables.
 
+use const_format::concatcp;
 use skill_core::audit::shipped;
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, Once, See};
@@ -24,12 +25,13 @@ fn repair_all(call: &Call) -> Answer {
     let scripts = SCRIPTS.iter().flat_map(|script| shipped::statements(script, true)).collect();
     let mut repair = Repair { rows: call.row_set(), scripts };
     repair.run_found(expected::ROLES);
+    repair.run_found(concatcp!(PLACES, include_str!("repair_places.sql")));
     repair.renames();
     repair.identity();
     repair.functions();
+    repair.event_triggers();
     repair.run_all(structure::repairs());
     repair.views();
-    repair.event_triggers();
     repair.run_found(include_str!("repair_definitions.sql"));
     repair.partitions();
     repair.run_found(include_str!("repair_partitions.sql"));
@@ -136,16 +138,26 @@ impl Repair<'_> {
     }
 
     fn event_triggers(&mut self) {
-        const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1)";
+        let wrong = structure::to_create("event trigger");
         for statement in self.statements("CREATE EVENT TRIGGER ") {
             let name = name_after(&statement, "CREATE EVENT TRIGGER ");
-            if !spi::one::<bool>(EXISTS, As::Caller, See::Latest, &[arg(&name)]) {
-                self.run(&format!("event trigger {name}"), &statement);
-                self.run(
-                    &format!("event trigger {name}"),
-                    &format!("ALTER EXTENSION skill_system ADD EVENT TRIGGER {name}"),
-                );
-            }
+            let Some((_, is_missing)) = wrong.iter().find(|(wrong, _)| *wrong == name) else { continue };
+            let member = |verb: &str| format!("ALTER EXTENSION skill_system {verb} EVENT TRIGGER {name}");
+            let enable = self.statements(&format!("ALTER EVENT TRIGGER {name} "));
+            let done = attempt(|| {
+                if !is_missing {
+                    if spi::one(IS_MEMBER, As::Caller, See::Latest, &[arg(&name)]) {
+                        execute(&member("DROP"));
+                    }
+                    execute(&format!("DROP EVENT TRIGGER {name}"));
+                }
+                execute(&statement);
+                execute(&member("ADD"));
+                enable.iter().for_each(|sql| execute(sql));
+                Ok(())
+            });
+            self.report(&format!("event trigger {name}"), done);
+            self.comments(&format!("EVENT TRIGGER {name} "));
         }
     }
 
@@ -153,6 +165,11 @@ impl Repair<'_> {
         for partition in partitions::displaced() {
             let done = attempt(|| partitions::attach_again(&partition));
             self.report(&format!("partition {}", partition.name), done);
+        }
+        // Rows that only an administrator can decide about.
+        const MISPLACED: &str = concatcp!(PLACES, include_str!("repair_misplaced.sql"));
+        for (what, why) in spi::collect::<(String, String)>(MISPLACED, As::Caller, See::Latest, &[]) {
+            self.report(&what, Err(Fault::new(Code::NotInPrerequisiteState, why)));
         }
     }
 
@@ -209,6 +226,13 @@ impl Repair<'_> {
         self.run_found(tables::OWNER_GRANTS);
     }
 }
+
+/// The partitions of `audit_logs` as they are and as they must be called.
+const PLACES: &str = include_str!("places.sql");
+
+/// An event trigger belongs to the extension.
+const IS_MEMBER: &str = "SELECT EXISTS (SELECT FROM pg_depend d JOIN pg_event_trigger e ON e.oid = d.objid AND e.evtname = $1 \
+     WHERE d.classid = 'pg_event_trigger'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')";
 
 fn execute(sql: &str) {
     spi::with_settings(&[(c"lock_timeout", c"5s")], || {

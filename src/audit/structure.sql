@@ -47,6 +47,9 @@ SELECT 'trigger', b.relname, t.tgname, CASE t.tgenabled WHEN 'A' THEN 'ALWAYS ' 
     || pg_get_triggerdef(t.oid)
 FROM base b JOIN pg_trigger t ON t.tgrelid = b.oid WHERE NOT t.tgisinternal AND t.tgparentid = 0
 UNION ALL
+SELECT 'event trigger', '', e.evtname, concat_ws(' ', e.evtenabled, e.evtevent, p.proname, e.evttags::text)
+FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid JOIN space s ON p.pronamespace = s.oid OR e.evtname LIKE 'skill\_system\_%'
+UNION ALL
 SELECT 'rule', b.relname, r.rulename, '' FROM base b JOIN pg_rewrite r ON r.ev_class = b.oid
 WHERE NOT (b.relkind = 'v' AND r.rulename = '_RETURN')
 UNION ALL

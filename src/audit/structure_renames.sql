@@ -7,7 +7,8 @@
         WHEN 'index' THEN replace(coalesce(wanted, actual), name, '') WHEN 'unique index' THEN replace(coalesce(wanted, actual), name, '')
         WHEN 'trigger' THEN replace(coalesce(wanted, actual), ' ' || name || ' ', '') ELSE coalesce(wanted, actual) END AS same
     FROM difference d
-    WHERE kind IN ('table', 'view', 'sequence', 'type', 'function', 'column', 'constraint', 'index', 'unique index', 'trigger')
+    WHERE kind IN ('table', 'view', 'sequence', 'type', 'function', 'event trigger', 'column', 'constraint', 'index', 'unique index',
+        'trigger')
         AND (kind <> 'column' OR actual IS NULL OR (SELECT a.attnum FROM pg_attribute a
             WHERE a.attrelid = to_regclass(format('skill_system.%I', relation)) AND a.attname = name)
             <= (SELECT count(*) FROM wanted w WHERE w.kind = 'column' AND w.relation = d.relation))
@@ -22,5 +23,6 @@ SELECT format('%s %s, called %s', kind, wanted_name, actual_name), CASE
     WHEN kind = 'column' THEN format('ALTER TABLE skill_system.%I RENAME COLUMN %I TO %I', relation, actual_name, wanted_name)
     WHEN kind = 'constraint' THEN format('ALTER TABLE skill_system.%I RENAME CONSTRAINT %I TO %I', relation, actual_name, wanted_name)
     WHEN kind = 'trigger' THEN format('ALTER TRIGGER %I ON skill_system.%I RENAME TO %I', actual_name, relation, wanted_name)
+    WHEN kind = 'event trigger' THEN format('ALTER EVENT TRIGGER %I RENAME TO %I', actual_name, wanted_name)
     ELSE format('ALTER %s skill_system.%I RENAME TO %I', replace(kind, 'unique ', ''), actual_name, wanted_name) END
 FROM pair ORDER BY relation <> '', 1

@@ -7,6 +7,8 @@ SELECT what, statement FROM (
     SELECT 20, what, CASE kind WHEN 'child' THEN format('ALTER TABLE %s NO INHERIT %s', name, relation_name)
         ELSE format('ALTER TABLE %s NO INHERIT %s', relation_name, name) END
     FROM relevant WHERE kind IN ('child', 'parent') AND wanted IS NULL
+        -- Partitions are not dealt with here.
+        AND NOT (kind = 'child' AND EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass(name) AND c.relispartition))
     UNION ALL
     SELECT 30, what || ' dropped', CASE kind WHEN 'constraint' THEN format('ALTER TABLE %s DROP CONSTRAINT %I', relation_name, name)
         WHEN 'unique index' THEN format('DROP INDEX skill_system.%I', name) WHEN 'index' THEN format('DROP INDEX skill_system.%I', name)

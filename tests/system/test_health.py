@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cluster import until, without_months
+from cluster import MONTH, until, without_months
 
 REPAIR = "SELECT * FROM skill_system.repair()"
 S = "skill_system"
@@ -294,11 +294,95 @@ def test_each_breakage_is_named_and_its_hint_heals(breakage, broken):
     assert broken.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall() == []
 
 
+PROTECT = "skill_system_protect_children"
+BREAKAGES |= {
+    f"the event trigger {how}": (statement, check)
+    for how, statement, check in (
+        ("disabled", f"ALTER EVENT TRIGGER {PROTECT} DISABLE", "audit_protection"),
+        ("for the origin only", f"ALTER EVENT TRIGGER {PROTECT} ENABLE", "audit_protection"),
+        ("for replicas only", f"ALTER EVENT TRIGGER {PROTECT} ENABLE REPLICA", "audit_protection"),
+        ("renamed", f"ALTER EVENT TRIGGER {PROTECT} RENAME TO z", "audit_protection"),
+        (
+            "dropped",
+            f"ALTER EXTENSION {S} DROP EVENT TRIGGER {PROTECT}; DROP EVENT TRIGGER {PROTECT}",
+            "audit_protection",
+        ),
+        ("out of the extension", f"ALTER EXTENSION {S} DROP EVENT TRIGGER {PROTECT}", "objects"),
+        (
+            "replaced",
+            f"ALTER EXTENSION {S} DROP EVENT TRIGGER {PROTECT}; DROP EVENT TRIGGER {PROTECT}; "
+            "CREATE FUNCTION public.idle() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; "
+            f"CREATE EVENT TRIGGER {PROTECT} ON ddl_command_end EXECUTE FUNCTION public.idle()",
+            "audit_protection",
+        ),
+        ("with other tags", "UPDATE pg_event_trigger SET evttags = '{CREATE SCHEMA}'", "objects"),
+        ("without tags", "UPDATE pg_event_trigger SET evttags = NULL", "objects"),
+        ("of another event", "UPDATE pg_event_trigger SET evtevent = 'sql_drop'", "audit_protection"),
+        ("disabled in the catalogue", "UPDATE pg_event_trigger SET evtenabled = 'D'", "audit_protection"),
+        ("deleted from the catalogue", "DELETE FROM pg_event_trigger", "audit_protection"),
+        (
+            "of another owner",
+            "DROP ROLE IF EXISTS test_other_super; CREATE ROLE test_other_super SUPERUSER; "
+            f"ALTER EVENT TRIGGER {PROTECT} OWNER TO test_other_super",
+            "audit_protection",
+        ),
+    )
+}
+# By statements on the catalogues, which reach what no ALTER reaches.
+LOG = f"'{S}.audit_logs'::regclass"
+BREAKAGES |= {
+    "hidden triggers of the log": (f"UPDATE pg_class SET relhastriggers = false WHERE oid = {LOG}", "audit_protection"),
+    "hidden triggers of a month": (
+        f"UPDATE pg_class SET relhastriggers = false WHERE oid = '{S}.{MONTH}'::regclass",
+        "audit_protection",
+    ),
+    "hidden triggers of runs": (
+        f"UPDATE pg_class SET relhastriggers = false WHERE oid = '{S}.runs'::regclass",
+        "objects",
+    ),
+    "hidden indexes of a month": (
+        f"UPDATE pg_class SET relhasindex = false WHERE oid = '{S}.{MONTH}'::regclass",
+        "audit_protection",
+    ),
+    "hidden indexes of runs": (f"UPDATE pg_class SET relhasindex = false WHERE oid = '{S}.runs'::regclass", "objects"),
+    "hidden months": (f"UPDATE pg_class SET relhassubclass = false WHERE oid = {LOG}", "audit_protection"),
+    "a month that does not state that it is one": (
+        f"UPDATE pg_class SET relispartition = false WHERE oid = '{S}.{MONTH}'::regclass",
+        "audit_protection",
+    ),
+    "a month without its parent": (
+        f"DELETE FROM pg_inherits WHERE inhrelid = '{S}.{MONTH}'::regclass",
+        "audit_protection",
+    ),
+    "a trigger of a month for other events": (
+        f"UPDATE pg_trigger SET tgtype = 5 WHERE tgname = 'audit_logs_no_change' AND tgrelid = '{S}.{MONTH}'::regclass",
+        "audit_protection",
+    ),
+    "another key of the partitions": (
+        f"UPDATE pg_partitioned_table SET partattrs = '9' WHERE partrelid = {LOG}",
+        "audit_protection",
+    ),
+    "another strategy of the partitions": (
+        f"UPDATE pg_partitioned_table SET partstrat = 'l' WHERE partrelid = {LOG}",
+        "audit_protection",
+    ),
+    "no default partition": (
+        f"UPDATE pg_partitioned_table SET partdefid = 0 WHERE partrelid = {LOG}",
+        "audit_protection",
+    ),
+}
+
 MONTHS = {
     "detached, and written to meanwhile": f"ALTER TABLE {S}.audit_logs DETACH PARTITION {{0}}; "
     f"SELECT {S}.append_audit('meanwhile', '{{{{}}}}')",
     "with the bounds of another month": f"ALTER TABLE {S}.audit_logs DETACH PARTITION {{1}}; "
     f"ALTER TABLE {S}.audit_logs ATTACH PARTITION {{1}} FOR VALUES FROM ('2099-01-01 00:00+00') TO ('2099-02-01 00:00+00')",
+    "detached half": "UPDATE pg_inherits SET inhdetachpending = true WHERE inhrelid = '{0}'::regclass",
+    "in another schema": "ALTER TABLE {0} SET SCHEMA public",
+    "under another name": "ALTER TABLE {0} RENAME TO audit_logs_now",
+    "under a name that is not the log's": "ALTER TABLE {0} RENAME TO mine",
+    "in another schema under another name": "ALTER TABLE {0} RENAME TO mine; ALTER TABLE skill_system.mine SET SCHEMA public",
+    "the default one in another schema": "ALTER TABLE skill_system.audit_logs_default SET SCHEMA public",
     "with a check": "ALTER TABLE {0} ADD CHECK (event_type <> 'stop') NOT VALID",
     "with a reference": "CREATE TABLE public.none (id uuid PRIMARY KEY); "
     "ALTER TABLE {0} ADD FOREIGN KEY (id) REFERENCES public.none NOT VALID",
@@ -324,6 +408,51 @@ def test_a_month_is_healed(breakage, broken):
     assert done and all(result == "done" for _, result in done), done
     assert unhealthy(broken) == {}
     broken.execute("SELECT skill_system.append_audit('stop', '{}')")
+    broken.execute("SELECT FROM skill_system.seal_audit()")
+    assert broken.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall() == []
+
+
+FOREIGN = "CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing; "
+MISPLACED = {
+    "a foreign table in the place of a month": "ALTER TABLE {1} RENAME TO gone; DROP TABLE skill_system.gone; "
+    + FOREIGN
+    + "CREATE FOREIGN TABLE {1} PARTITION OF skill_system.audit_logs FOR VALUES FROM ('{2}') TO ('{3}') SERVER nowhere",
+    "a foreign table with the name of a month": "DROP TABLE {1}; "
+    + FOREIGN
+    + "CREATE FOREIGN TABLE {1} (a int) SERVER nowhere",
+    "a partitioned month": "ALTER TABLE skill_system.audit_logs DETACH PARTITION {0}; ALTER TABLE {0} SET SCHEMA public; "
+    "CREATE TABLE {0} (LIKE skill_system.audit_logs INCLUDING DEFAULTS) PARTITION BY LIST (event_type); "
+    "CREATE TABLE public.part PARTITION OF {0} DEFAULT; INSERT INTO {0} SELECT * FROM public.{4}; DROP TABLE public.{4}; "
+    "ALTER TABLE skill_system.audit_logs ATTACH PARTITION {0} FOR VALUES FROM ('{5}') TO ('{2}')",
+    "a year": "CREATE TABLE public.year PARTITION OF skill_system.audit_logs FOR VALUES FROM ('2050-01-01') TO ('2051-01-01')",
+    "a year with records": "CREATE TABLE public.year PARTITION OF skill_system.audit_logs "
+    "FOR VALUES FROM ('2050-01-01') TO ('2051-01-01'); INSERT INTO skill_system.audit_logs (event_type, event_data, created_at) "
+    "VALUES ('later', '{{}}', '2050-06-01')",
+    "a table with a name like that of a month": "CREATE TABLE skill_system.audit_logs_old (LIKE skill_system.audit_logs)",
+}
+
+
+@pytest.mark.parametrize("breakage", MISPLACED)
+def test_what_repair_cannot_do_comes_with_statements(breakage, broken):
+    months = broken.execute(
+        "SELECT to_char(start, '\"skill_system.audit_logs_\"YYYY_MM'), to_char(start, 'YYYY-MM-DD 00:00:00+00') FROM ("
+        "SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => n) FROM generate_series(0, 2) n) m(start)"
+    ).fetchall()
+    (this, begin), (next_one, end), (_, after) = months
+    for statement in MISPLACED[breakage].split("; "):
+        broken.execute(statement.format(this, next_one, end, after, MONTH, begin))
+    found = unhealthy(broken)
+    assert "audit_protection" in found and "repair()" in found["audit_protection"][1]
+    failed = [result for _, result in broken.execute(REPAIR).fetchall() if result != "done"]
+    assert failed and all(result.startswith("failed: ") for result in failed)
+    with psycopg.connect(broken.info.dsn, autocommit=True) as healer:
+        for result in failed:
+            for statement in result.removeprefix("failed: ").partition(": ")[2].split("; "):
+                healer.execute(statement)
+    broken.execute(REPAIR)
+    left = unhealthy(broken)
+    # Records of a month that has no partition stay in the default one until somebody creates it.
+    assert set(left) <= ({"audit_partitions"} if "records" in breakage else set()), left
     broken.execute("SELECT FROM skill_system.seal_audit()")
     assert broken.execute("SELECT problem, detail FROM skill_system.verify_audit()").fetchall() == []
 
