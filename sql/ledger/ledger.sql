@@ -246,8 +246,8 @@ CREATE VIEW skill_system.ledger_status WITH (security_invoker = true) AS
     SELECT log_id, origin, tree_size, sealed_at, unsealed, oldest_unsealed_at, checkpoint_size, checkpoint_at
     FROM skill_system.ledger_status_entries();
 COMMENT ON VIEW skill_system.ledger_status IS
-'How far the log is sealed: one row, none before the first record. For monitoring: members of pg_monitor may read it. Example: SELECT '
-'tree_size, unsealed, now() - oldest_unsealed_at AS waiting_for FROM skill_system.ledger_status;';
+'How far the log is sealed: one row, none before the first record. For monitoring: auditors and members of pg_monitor may read it. '
+'Example: SELECT tree_size, unsealed, now() - oldest_unsealed_at AS waiting_for FROM skill_system.ledger_status;';
 COMMENT ON COLUMN skill_system.ledger_status.log_id IS 'Which log.';
 COMMENT ON COLUMN skill_system.ledger_status.origin IS 'Its name in checkpoints: skill_system/<log id>/<incarnation>.';
 COMMENT ON COLUMN skill_system.ledger_status.tree_size IS 'Sealed records: the leaves of the tree.';
@@ -270,5 +270,6 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     skill_system.seal_audit(integer), skill_system.adopt_log(text, text), skill_system.audit_checkpoint(), skill_system.audit_public_key()
     TO skill_system_admin;
-GRANT SELECT ON skill_system.ledger_status TO skill_system_auditor, skill_system_admin;
-GRANT EXECUTE ON FUNCTION skill_system.ledger_status_entries() TO skill_system_auditor, skill_system_admin;
+-- Not to administrators, who belong to a tenant: it counts the records of all.
+GRANT SELECT ON skill_system.ledger_status TO skill_system_auditor;
+GRANT EXECUTE ON FUNCTION skill_system.ledger_status_entries() TO skill_system_auditor;

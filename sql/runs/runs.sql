@@ -33,7 +33,7 @@ CREATE UNIQUE INDEX idx_runs_idempotency_key ON skill_system.runs (tenant_id, id
 COMMENT ON TABLE skill_system.runs IS
 'What agents did: one row per run. Write with log_run() for a run of a single step, otherwise with start_run(), log_step() and '
 'finish_run(); plain INSERT and UPDATE work too and are recorded as run.inserted and run.updated. A run that has ended is final. Read '
-'with run_stats, runs_in_progress, stuck_runs and run_otlp().';
+'with run_stats, runs_in_progress, stuck_runs, run_page() and run_otlp().';
 COMMENT ON COLUMN skill_system.runs.id IS 'Number of the run.';
 COMMENT ON COLUMN skill_system.runs.goal IS 'What it is for, in words.';
 COMMENT ON COLUMN skill_system.runs.agent_id IS 'Which agent ran, as claimed by the writer.';
@@ -398,6 +398,14 @@ COMMENT ON FUNCTION skill_system.run_otlp(bigint) IS
 'beyond 128 MB are counted in skill_system.run.events_left_out. run_events has all. Raises 42704 for an unknown run. Example: SELECT '
 'skill_system.run_otlp(7);';
 
+CREATE FUNCTION skill_system.run_page(run_id bigint) RETURNS text
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_run_page' SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION skill_system.run_page(bigint) IS
+'A run as an HTML page that needs nothing else: steps on a time line, duration, tokens, cost, policy, other events, and for those who may '
+'read the audit trail the denials of its policy while it went on. Shows 500 rows of each list at most, and the totals of all. Raises '
+'42704 for an unknown run. Task 35: Show a run to people. Example: SELECT '
+'skill_system.run_page(max(id)) FROM skill_system.runs;';
+
 CREATE FUNCTION skill_system.import_legacy(schema_name text)
     RETURNS TABLE (table_name text, imported bigint, skipped bigint, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'skill_import_legacy' SET search_path = pg_catalog, pg_temp;
@@ -429,5 +437,5 @@ GRANT EXECUTE ON FUNCTION
     skill_system.log_step(bigint, text, text, text, double precision, jsonb, jsonb), skill_system.log_events(bigint, jsonb),
     skill_system.finish_run(bigint, text, text, jsonb)
     TO skill_system_agent;
-GRANT EXECUTE ON FUNCTION skill_system.stuck_after(), skill_system.run_otlp(bigint)
+GRANT EXECUTE ON FUNCTION skill_system.stuck_after(), skill_system.run_otlp(bigint), skill_system.run_page(bigint)
     TO skill_system_agent, skill_system_reviewer, skill_system_auditor, skill_system_admin;

@@ -4,6 +4,7 @@ mod finish;
 mod import;
 mod log;
 mod otlp;
+mod page;
 mod retention;
 
 use skill_core::Fault;

@@ -36,6 +36,7 @@ READS = {
     "resolve_mentions": "skill_system.resolve_mentions('use $[default].ok')",
     "check_dependencies": "skill_system.check_dependencies()",
     "run_otlp": "skill_system.run_otlp(1)",
+    "run_page": "skill_system.run_page(1)",
     "validate_entity": "skill_system.validate_entity('ok', '{\"a\": \"x\"}')",
     "missing_items": f"skill_system.missing_items('{CHECKLIST}')",
     "audit_inclusion_proof": "skill_system.audit_inclusion_proof((SELECT record_id FROM skill_system.audit_leaves(0, 1)))",

@@ -266,6 +266,7 @@ CALLS = [
     "SELECT id FROM skill_system.stuck_runs",
     "SELECT skill_system.stuck_after()",
     "SELECT pg_catalog.jsonb_typeof(skill_system.run_otlp((SELECT pg_catalog.max(id) FROM skill_system.runs)))",
+    "SELECT pg_catalog.left(skill_system.run_page((SELECT pg_catalog.max(id) FROM skill_system.runs)), 9)",
     "SELECT * FROM skill_system.maintain()",
     "SELECT skill_system.delete_rows('skill_system.agents', '{\"id\": \"none\"}')",
     "SELECT * FROM skill_system.repair()",

@@ -119,6 +119,7 @@ CALLS = [
     'SELECT skill_system.log_events(RUN, \'[{"event_type": "x"}]\')',
     "SELECT skill_system.finish_run(RUN, 'failed')",
     "SELECT skill_system.run_otlp(RUN)",
+    "SELECT skill_system.run_page(RUN)",
     "UPDATE skill_system.runs SET goal = 'x' WHERE id = RUN RETURNING id",
     "INSERT INTO skill_system.run_events (run_id, event_type) VALUES (RUN, 'x')",
     "INSERT INTO skill_system.runs (goal, policy_profile_id) VALUES ('x', POLICY)",

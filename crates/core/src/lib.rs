@@ -14,6 +14,7 @@ pub mod jsonb;
 pub mod jsonb_strings;
 pub mod ledger;
 pub mod limits;
+pub mod page;
 pub mod policy;
 pub mod runs;
 pub mod skills;

@@ -1,13 +1,13 @@
 //! The compliance report: JSON, or HTML and Markdown from templates.
 
-use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value as Told};
-use minijinja::{AutoEscape, Environment, State, UndefinedBehavior};
+use minijinja::{AutoEscape, State};
 use serde_json::Value;
 
-use crate::error::{Code, Fault};
-use crate::input::{parse_choice, sentence};
+use crate::error::Fault;
+use crate::input::parse_choice;
 use crate::interrupt;
+use crate::page::{broken, environment};
 
 /// Formats of a report.
 pub const FORMATS: [&str; 3] = ["html", "markdown", "json"];
@@ -82,17 +82,11 @@ pub fn render(format: Option<&str>, mut data: Value) -> Result<String, Fault> {
         return Ok(data.to_string());
     }
     time_line(&mut data);
-    let broken = |error: minijinja::Error| {
-        Fault::new(Code::Internal, "could not render the report").detail(sentence(&error.to_string()))
-    };
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(broken)?);
+    let mut environment = environment()?;
     environment.set_auto_escape_callback(|name| {
         if name == "html" { AutoEscape::Html } else { AutoEscape::Custom("markdown".into()) }
     });
     environment.set_formatter(write_value);
-    environment.add_filter("words", |text: String| text.replace('_', " "));
     environment.add_template("html", include_str!("report.html.j2")).map_err(broken)?;
     environment.add_template("markdown", include_str!("report.md.j2")).map_err(broken)?;
     let statuses = ["overdue", "action_needed", "in_review", "compliant", "not_applicable"];

@@ -3,6 +3,7 @@
 pub mod legacy;
 pub mod metrics;
 pub mod otlp;
+pub mod page;
 
 use thiserror::Error;
 
