@@ -389,3 +389,27 @@ def test_the_sealer_creates_the_months(new_cluster):
         created = f"SELECT count(*) FROM pg_class WHERE relname ~ '^audit_logs_[0-9_]+$' AND relname >= '{MONTH}'"
         until(lambda: connection.execute(created).fetchone() == (3,), "no partitions")
         assert connection.execute("SELECT count(*) FROM skill_system.audit_logs_default").fetchone() == (0,)
+
+
+def test_the_sealer_survives_being_cancelled(new_cluster):
+    """Also in the subtransaction in which it creates months: no transaction stays open."""
+    cluster = new_cluster(PRELOAD, "skill_system.seal_interval=10")
+    with governed(cluster) as connection, cluster.connect() as admin:
+        without_months(connection)
+        # In use, so that the sealer waits for the default partition.
+        reader = cluster.connect(dbname="governed")
+        reader.execute("BEGIN; INSERT INTO skill_system.audit_logs (event_type, event_data) VALUES ('x', '{}')")
+        append(connection, "first")
+        pid = sealer(admin, "governed")
+        for _ in range(150):
+            admin.execute("SELECT pg_cancel_backend(%s)", [pid])
+            time.sleep(0.01)
+        reader.execute("COMMIT")
+        until(lambda: health(connection)[0] == "ok", "the sealer does not recover")
+        until(
+            lambda: (
+                connection.execute("SELECT unsealed, blocked_by FROM skill_system.seal_audit()").fetchone() == (0, None)
+            ),
+            "not everything is sealed",
+        )
+        assert connection.execute("SELECT problem FROM skill_system.verify_audit()").fetchall() == []

@@ -193,7 +193,8 @@ pub fn transaction<T>(activity: &CStr, body: impl FnOnce() -> Result<T, Fault>) 
         .catch_others(|error| Err(Caught::new(error)))
         .execute();
         if result.is_err() {
-            pg_sys::AbortCurrentTransaction();
+            // Cancellation also passes subtransactions, which would stay open.
+            pg_sys::AbortOutOfAnyTransaction();
         }
         pg_sys::pgstat_report_stat(false);
         pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
