@@ -181,8 +181,8 @@ CREATE FUNCTION skill_system.lint_policy(policy_name text)
 COMMENT ON FUNCTION skill_system.lint_policy(text) IS
 'Rules that have no effect, or perhaps not the intended one: shadowed_by_deny, shadowed_by_ask, redundant, partial (a deny that covers '
 'less than it reads), narrow and wide (an allow that covers less or more), glob_character, never_matches, runs_programs, unknown_root, '
-'unknown_effect, inert_exec, inert_write_root, and for a policy that cannot be evaluated malformed, unknown_parent, cycle, too_large. '
-'Example: SELECT * FROM skill_system.lint_policy(''dev'');';
+'unknown_effect, inert_exec, inert_write_root, unlimited (a note: no list restricts what is written or run), and for a policy that '
+'cannot be evaluated malformed, unknown_parent, cycle, too_large. Example: SELECT * FROM skill_system.lint_policy(''dev'');';
 CREATE FUNCTION skill_system.assert_allows(policy_name text, VARIADIC effects text[]) RETURNS void
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_assert_allows' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.assert_allows(text, text[]) IS

@@ -159,8 +159,8 @@ impl<'a> Effect<'a> {
         }
         let folded = |scope: String| {
             let text = format!("{name}:{scope}");
-            let effect = Effect::parse(&text).map_err(|_| Malformed::Encoded)?;
-            Ok(effect.into_owned().folded())
+            let effect = Effect::parse(&text).map_err(|_| Malformed::Encoded)?.into_owned();
+            Ok(Effect { name: effect.name, scope: effect.scope.map(Scope::with_long_names) }.folded())
         };
         scopes.into_iter().map(folded).collect()
     }
@@ -349,6 +349,11 @@ impl Effect<'_> {
         }
     }
 
+    /// The host is a name.
+    pub(super) fn is_host_name(&self) -> bool {
+        matches!(&self.scope, Some(Scope::Host { host: Host::Name(_), .. }))
+    }
+
     /// Whether an action can be told apart from others of this effect.
     pub(super) fn is_concrete(&self) -> bool {
         self.name.is_concrete()
@@ -374,7 +379,7 @@ fn is_plain(kind: Kind, scope: &str) -> bool {
             return false;
         }
         let ends_with_dot = last == b'.' && (byte == b'/' || kind == Kind::Proc);
-        if !byte.is_ascii() || byte.is_ascii_uppercase() || matches!(byte, b'%' | b' ') || ends_with_dot {
+        if !byte.is_ascii() || byte.is_ascii_uppercase() || matches!(byte, b'%' | b' ' | b'~') || ends_with_dot {
             return false;
         }
         last = byte;

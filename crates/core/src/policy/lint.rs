@@ -53,12 +53,17 @@ impl Lint<'_> {
         if let Some(shadowed) = self.shadowed(kind, rule) {
             return vec![shadowed];
         }
-        let letters =
-            glob_letters(&rule.text).map(|message| about(rule, "warning", "glob_character", message, LETTERS));
+        let range = range_of_names(rule).map(|message| (message, RANGE));
+        let letters = glob_letters(&rule.text).map(|message| (message, LETTERS)).or(range);
+        let letters = letters.map(|(message, hint)| about(rule, "warning", "glob_character", message, hint));
         let mut found: Vec<Finding> = letters.into_iter().chain(unknown(rule)).collect();
         match kind {
             "allow" => found.extend(
-                self.redundant(rule).into_iter().chain(narrow(rule)).chain(wide(rule)).chain(self.runner(rule)),
+                (self.redundant(rule).into_iter())
+                    .chain(narrow(rule))
+                    .chain(wide(rule))
+                    .chain(self.runner(rule))
+                    .chain(self.unlimited(rule)),
             ),
             _ => found.extend(self.partial(kind, rule)),
         }
@@ -109,6 +114,20 @@ impl Lint<'_> {
             let hint = "List it with fixed arguments in allowed_exec, and use check_exec().";
             about(rule, "warning", "runs_programs", RUNS.into(), hint)
         })
+    }
+
+    /// It allows every program, or every file to be written, and no list says which.
+    fn unlimited(&self, rule: &Rule) -> Vec<Finding> {
+        let rules = &self.policy.rules;
+        let writes = "every file may be written: allowed_write_roots is empty";
+        let runs = "every program may run: allowed_exec is empty";
+        let lists = [
+            (rules.write_roots.is_empty(), ["fs.write", "fs.write:/**"], writes, ROOTS),
+            (rules.exec.is_empty(), ["proc.exec", "proc.exec:/**"], runs, PROGRAMS),
+        ];
+        let allows = |all: &str| Effect::parse_rule(all).is_ok_and(|all| rule.effect.covers(&all));
+        let found = lists.into_iter().filter(|(is_empty, all, ..)| *is_empty && all.iter().any(|all| allows(all)));
+        found.map(|(.., message, hint)| about(rule, "info", "unlimited", message.into(), hint)).collect()
     }
 
     /// Some action of the effect is neither denied nor unlisted.
@@ -182,7 +201,10 @@ impl Lint<'_> {
     }
 }
 
+const ROOTS: &str = "List the directories in allowed_write_roots, or write them as scopes of fs.write.";
+const PROGRAMS: &str = "List the programs in allowed_exec, or write them as scopes of proc.exec.";
 const RUNS: &str = "it runs other programs, which its arguments or its input name";
+const RANGE: &str = "Write a range as 10.0.0.0/28 or 10.0.*.*.";
 const LETTERS: &str = "Write one rule for each, with * for a whole segment and a final ** for any number.";
 
 /// Signs that mean something in other pattern languages.
@@ -199,6 +221,15 @@ fn glob_letters(text: &str) -> Option<String> {
         .chars()
         .find(|c| matches!(c, '?' | '[' | ']' | '{' | '}' | '(' | ')' | '|' | '$' | '~' | '!'))
         .or(percent.then_some('%'))?;
+    Some(format!("\"{sign}\" is a letter like any other here"))
+}
+
+/// The name of a host that looks like a range of addresses: `10.0.0.1-9`, `10.0.x.x`.
+fn range_of_names(rule: &Rule) -> Option<String> {
+    let host = rule.text.split(':').nth(1).filter(|_| rule.effect.is_host_name())?;
+    let legal = |c: char| c.is_ascii_digit() || matches!(c, '-' | 'x' | 'X' | '*' | '.');
+    let is_range = host.starts_with(|c: char| c.is_ascii_digit()) && host.chars().all(legal);
+    let sign = host.chars().find(|c| matches!(c, '-' | 'x' | 'X')).filter(|_| is_range)?;
     Some(format!("\"{sign}\" is a letter like any other here"))
 }
 

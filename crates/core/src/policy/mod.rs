@@ -29,12 +29,15 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::json;
 
-use self::effect::{Effect, split};
+use self::effect::{Effect, MAX_EFFECT_BYTES, split};
 use self::profile::resolve;
 use self::rules::{Rules, name_of};
 use self::runners::{programs_in, runs_arguments, without_quotes};
 use crate::error::shorten;
 use crate::interrupt;
+
+/// Longest command, in bytes: what Linux and the BSDs take for arguments by default.
+const MAX_COMMAND_BYTES: usize = 2 << 20;
 
 /// A profile with everything it inherits, ready to decide.
 #[derive(Debug, Clone)]
@@ -91,6 +94,15 @@ impl Policy {
 
     /// The verdict on one effect.
     pub fn judge<'p>(&'p self, text: &str) -> (Verdict, Why<'p>) {
+        self.judge_listed(text, |effect| self.list_without(text, effect))
+    }
+
+    /// As [`Policy::judge`]; `list_without` names the list that an effect, not denied by a rule, would have to be in and is not.
+    fn judge_listed<'p>(
+        &'p self,
+        text: &str,
+        list_without: impl FnOnce(&Effect<'_>) -> Option<&'static str>,
+    ) -> (Verdict, Why<'p>) {
         interrupt::check();
         let effect = match Effect::parse(text) {
             Ok(effect) => effect,
@@ -100,7 +112,7 @@ impl Policy {
             denied @ (Verdict::Deny, _) => return denied,
             judged => judged,
         };
-        if let Some(column) = self.list_without(text, &effect) {
+        if let Some(column) = list_without(&effect) {
             return (self.unlisted_verdict(), Why::NotIn(column));
         }
         // A path with arguments.
@@ -240,15 +252,18 @@ impl Policy {
         let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
             return Decision::refused(vec!["proc.exec".into()], "the command has no program");
         };
+        if argv.iter().map(|argument| argument.len()).sum::<usize>() > MAX_COMMAND_BYTES {
+            let reason = format!("the command is longer than {MAX_COMMAND_BYTES} bytes");
+            return Decision::refused(vec![format!("proc.exec:{}", shorten(program))], reason);
+        }
         let effect = format!("proc.exec:{program}");
-        let as_path = format!("fs.exec:{program}");
-        let path = Effect::parse(&as_path).ok();
         let exec = &self.rules.exec;
-        let (verdict, why) = match self.judge(&effect) {
-            (verdict, why) if verdict == Verdict::Deny || exec.is_empty() => (verdict, why),
-            judged if exec.iter().any(|command| command.matches(argv, path.as_ref())) => judged,
-            _ => (self.unlisted_verdict(), Why::NotIn("allowed_exec")),
-        };
+        let (verdict, why) = self.judge_listed(&effect, |_| {
+            let as_path = format!("fs.exec:{program}");
+            let path = Effect::parse(&as_path).ok();
+            let listed = exec.is_empty() || exec.iter().any(|command| command.matches(argv, path.as_ref()));
+            (!listed).then_some("allowed_exec")
+        });
         let decision = self.decide(std::iter::once((effect.as_str(), verdict, why)));
         if decision.verdict == Verdict::Deny {
             return decision;
@@ -274,8 +289,7 @@ impl Policy {
         let mut asked = None;
         let unquoted = without_quotes(arguments);
         let words: Vec<&str> = arguments.iter().copied().chain(unquoted.iter().map(String::as_str)).collect();
-        for word in programs_in(&words) {
-            interrupt::check();
+        for word in programs_in(&words).filter(|word| word.len() <= MAX_EFFECT_BYTES) {
             let run = format!("proc.exec:{word}");
             let Ok(named) = Effect::parse(&run) else { continue };
             match self.judge_by_rules(&run, &named) {

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use crate::interrupt;
+
 /// Their arguments, or their input, are a command or a script.
 const LAUNCHERS: &str = "\
     aa-exec abduco ansible arch-nspawn ash at autossh awk bash batch bpftrace bun bunx busybox bwrap \
@@ -162,7 +164,7 @@ pub(super) fn runs_arguments(program: &str, arguments: &[&str]) -> bool {
             let letters = arguments.first().filter(|given| name.contains("tar") && !given.starts_with('-'));
             let letters = letters.map(|given| format!("-{given}"));
             let given = || arguments.iter().copied().chain(letters.as_deref());
-            known.iter().any(|known| given().any(|given| is_given(known, given)))
+            known.iter().any(|known| interrupt::each(given()).any(|given| is_given(known, given)))
         }
         _ => false,
     }
@@ -191,7 +193,7 @@ fn is_given(known: &str, given: &str) -> bool {
 /// Arguments as a shell would read the names in them: without quotes and backslashes. Only those that have some.
 pub(super) fn without_quotes(arguments: &[&str]) -> Vec<String> {
     let is_quote = |c: char| matches!(c, '"' | '\'' | '\\');
-    let quoted = arguments.iter().filter(|argument| argument.contains(is_quote));
+    let quoted = interrupt::each(arguments).filter(|argument| argument.contains(is_quote));
     quoted.map(|argument| argument.chars().filter(|c| !is_quote(*c)).collect()).collect()
 }
 
@@ -199,7 +201,7 @@ pub(super) fn without_quotes(arguments: &[&str]) -> Vec<String> {
 pub(super) fn programs_in<'a>(arguments: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
     let in_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
     arguments.iter().flat_map(move |argument| {
-        let words = argument.split(move |c| !in_name(c)).flat_map(|word| {
+        let words = interrupt::each(argument.split(move |c| !in_name(c))).flat_map(|word| {
             let name = word.trim_start_matches('-');
             // What follows the letter of an option: env -Srm
             let value = name.char_indices().nth(1).filter(|_| name.len() < word.len()).map(|(at, _)| &name[at..]);

@@ -178,8 +178,95 @@ fn lint_finds_what_does_nothing() {
     assert_eq!(codes.len(), 7, "{codes:?}");
 }
 
-fn codes(policy: &Profile) -> Vec<(&'static str, String)> {
+fn all_codes(policy: &Profile) -> Vec<(&'static str, String)> {
     Policy::compile("p", std::slice::from_ref(policy)).unwrap().lint().into_iter().map(|f| (f.code, f.rule)).collect()
+}
+
+/// But for the notes on rules that no list restricts, which have a test to themselves.
+fn codes(policy: &Profile) -> Vec<(&'static str, String)> {
+    all_codes(policy).into_iter().filter(|(code, _)| *code != "unlimited").collect()
+}
+
+#[test]
+fn lint_notes_what_no_list_restricts() {
+    let notes = |allow: &[&str], deny: &[&str], exec: &[&str], roots: &[&str]| {
+        let list = |items: &[&str]| items.iter().map(|s| (*s).to_owned()).collect();
+        let lists =
+            Profile { allowed_exec: list(exec), allowed_write_roots: list(roots), ..profile("p", allow, &[], deny) };
+        all_codes(&lists).into_iter().filter(|(code, _)| *code == "unlimited").map(|(_, rule)| rule).collect::<Vec<_>>()
+    };
+    for (rule, count) in [
+        ("fs.write", 1),
+        ("fs.write:/**", 1),
+        ("fs.*", 1),
+        ("proc.exec", 1),
+        ("proc.exec:/**", 1),
+        ("proc.**", 1),
+        ("**", 2),
+        ("fs.read", 0),
+        ("fs.write:/srv/**", 0),
+        ("fs.write:C:/work/**", 0),
+        ("proc.exec:git", 0),
+        ("proc.exec:/usr/bin/*", 0),
+        ("net.fetch", 0),
+    ] {
+        assert_eq!(notes(&[rule], &[], &[], &[]), vec![rule; count], "{rule}");
+        assert_eq!(notes(&[rule], &[], &["git"], &["/srv"]), [""; 0], "{rule}");
+    }
+    assert_eq!(notes(&["fs.*"], &[], &["git"], &[]), ["fs.*"]);
+    assert_eq!(notes(&["fs.write"], &["fs.write"], &[], &[]), [""; 0]);
+}
+
+/// A short name of Windows may stand for any other name.
+#[test]
+fn short_names_are_read_wide_by_what_denies() {
+    let deny = ["fs.read:C:/Windows/**", "fs.read:/srv/data/secret", "proc.exec:powershell"];
+    let p = Policy::compile("p", &[profile("p", &["fs.read", "proc.exec"], &[], &deny)]).unwrap();
+    for (effect, verdict) in [
+        ("fs.read:C:/WINDOW~1/x", Verdict::Deny),
+        ("fs.read:c:/window~1", Verdict::Deny),
+        ("fs.read:C:/WI1A2B~1/System32/x", Verdict::Deny),
+        ("fs.read:C:/WINDOW~1.OLD/x", Verdict::Deny),
+        ("fs.read:C:/WINDOW~1./x", Verdict::Deny),
+        ("fs.read:C:/W~123456/x", Verdict::Deny),
+        ("fs.read:C:/ÜBER~1/x", Verdict::Deny),
+        ("fs.read:C:/WINDOW%7e1/x", Verdict::Deny),
+        ("fs.read:C:/WINDOW~1:a/x", Verdict::Deny),
+        ("fs.read:/WINDOW~1/x", Verdict::Deny),
+        ("fs.read://server/data/SECRET~1/x", Verdict::Allow),
+        ("fs.read:D:/srv/DATA~1/SECRET~1/x", Verdict::Deny),
+        ("fs.read:/srv/data/SECRET~1", Verdict::Deny),
+        // The place of the name does not fit, or it is none.
+        ("fs.read:D:/WINDOW~1/x", Verdict::Allow),
+        ("fs.read:C:/work/WINDOW~1/x", Verdict::Allow),
+        ("fs.read:C:/backup~/x", Verdict::Allow),
+        ("fs.read:C:/~1x/x", Verdict::Allow),
+        ("fs.read:C:/longname~1/x", Verdict::Allow),
+        ("fs.read:C:/a~1.html/x", Verdict::Allow),
+        ("fs.read:/srv/data/report.~1~", Verdict::Allow),
+        ("proc.exec:C:/Windows/System32/POWERS~1.EXE", Verdict::Deny),
+        ("proc.exec:POWERS~1.EXE", Verdict::Deny),
+        ("proc.exec:C:/tools/git.exe", Verdict::Allow),
+    ] {
+        assert_eq!(p.judge(effect).0, verdict, "{effect}");
+    }
+    let p = Policy::compile("p", &[profile("p", &["fs.read:C:/Program Files/**", "fs.read:C:/work/**"], &[], &[])])
+        .unwrap();
+    assert_eq!(p.judge("fs.read:C:/PROGRA~1/x").0, Verdict::Deny);
+    assert_eq!(p.judge("fs.read:C:/work/REPORT~1.TXT").0, Verdict::Allow);
+}
+
+#[test]
+fn a_command_has_bounds() {
+    let p = Policy::compile("p", &[profile("p", &["proc.exec"], &[], &["proc.exec:rm"])]).unwrap();
+    let long = "x".repeat(MAX_COMMAND_BYTES);
+    for argv in [&["ls", &long][..], &[&long[..], "x"], &["sh", "-c", &long]] {
+        let decision = p.check_exec(argv);
+        assert_eq!((decision.verdict, decision.blocked[0].len() < 100), (Verdict::Deny, true));
+        assert!(decision.reason.contains("longer than 2097152 bytes"));
+    }
+    assert!(p.check_exec(&["ls", &long[..long.len() - 2]]).allowed);
+    assert!(!p.check_exec(&["sh", "-c", &(" ".repeat(1 << 20) + "rm")]).allowed);
 }
 
 #[test]
@@ -202,11 +289,24 @@ fn lint_names_what_covers_less_than_it_reads() {
         "fs.read:/~/x",
         "fs.read:/srv/a%20b/**",
         "git.read:v[12]",
+        "fs.read:/srv/+(a)",
+        "fs.read:/srv/@(a|b)",
+        "fs.read:/srv/a|b",
+        "fs.read:/srv/%TEMP%",
+        "fs.read:C:/WINDOW~1/**",
+        "db.read:%",
+        "net.fetch:10.0.0.1-9",
+        "net.fetch:10.0.0-3.*",
+        "net.fetch:192.168.x.x",
+        "net.fetch:10.0.0.1-9:443",
     ] {
-        assert_eq!(found(&["fs.read", "git.read"], &[rule]), one("glob_character", rule));
+        assert_eq!(found(&["fs.read", "git.read", "db.read", "net.fetch"], &[rule]), one("glob_character", rule));
     }
     for rule in ["net.fetch:*", "net.fetch:*.*", "proc.exec:**", "git.read:*", "fs.read:/srv/"] {
         assert_eq!(found(&[rule], &[]), one("narrow", rule));
+    }
+    for rule in ["net.fetch:0x7f000001", "net.fetch:0.pool.ntp.org", "net.fetch:10.*.*.*", "net.fetch:3-x.example"] {
+        assert_eq!(found(&["net.fetch"], &[rule]), []);
     }
     for rule in ["net.fetch:**", "net.fetch:[fd00::/8]", "db.read:*", "fs.read:/**", "fs.read:/srv/a b/**"] {
         assert_eq!(found(&[rule], &[]), []);

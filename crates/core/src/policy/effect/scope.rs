@@ -256,6 +256,21 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// What a path may mean on Windows, where a segment may be the short name of any other.
+    pub(super) fn with_long_names(self) -> Self {
+        match self {
+            Scope::Segments { start: start @ (Start::Root | Start::Drive(_)), mut segments } => {
+                for segment in &mut segments.head {
+                    if segment.literal().is_some_and(is_short_name) {
+                        *segment = Segment::One;
+                    }
+                }
+                Scope::Segments { start, segments }
+            }
+            other => other,
+        }
+    }
+
     /// A path of Linux's /proc or /dev that leads somewhere else.
     pub(super) fn is_detour(&self) -> bool {
         const LINKS: [&str; 5] = ["root", "cwd", "exe", "fd", "map_files"];
@@ -309,6 +324,17 @@ pub(super) fn without_streams(path: &str) -> Option<String> {
         let cut = |segment: &str| segment.split(':').next().unwrap_or_default().to_owned();
         format!("{start}{}", rest.split('/').map(cut).collect::<Vec<_>>().join("/"))
     })
+}
+
+/// `PROGRA~1`, `LONGNA~12.TXT`: at most eight characters that end with a number behind `~`, and at most three behind a dot.
+fn is_short_name(segment: &str) -> bool {
+    let segment = segment.trim_end_matches(['.', ' ']);
+    let (name, extension) = segment.rsplit_once('.').unwrap_or((segment, ""));
+    let number = name.rsplit_once('~').map_or("", |(_, number)| number);
+    name.chars().count() <= 8
+        && extension.chars().count() <= 3
+        && !number.is_empty()
+        && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 pub(super) fn is_absolute(path: &str) -> bool {
