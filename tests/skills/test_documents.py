@@ -592,7 +592,10 @@ def test_a_name_from_the_directory(db):
         ("machine learning", ["machine", "learning"]),
         ("a, b,, c ", ["a", "b", "c"]),
         ('\'["a b","c"]\'', ["a b", "c"]),
-        ("'[not json, x]'", ["[not json", "x]"]),
+        ("'[not json, x]'", ["not json", "x"]),
+        ("\"['a b', c d]\"", ["a b", "c d"]),
+        ("'[a b]'", ["a b"]),
+        ("'[a] b'", ["[a]", "b"]),
         ("[a b, c]", ["a b", "c"]),
     ],
 )

@@ -31,7 +31,7 @@ fn entry(namespace: &str, row: &Row) -> Option<Value> {
     let (name, description, _, frontmatter, digest, size, Json(files)): (&str, &str, Arg, Option<Value>, &str, i32, _) =
         row.read();
     let files: Vec<(String, String, i64)> = files;
-    let frontmatter = logic::conforming(frontmatter?, name, description)?;
+    let frontmatter = logic::conforming(frontmatter?, name, description).ok()?;
     let resource = |path: &str, sha256: &str, size: i64| {
         let uri = logic::uri(namespace, name, path);
         json!({"uri": uri, "digest": format!("sha256:{sha256}"), "size": size})

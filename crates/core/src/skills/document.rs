@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::ecosystem::conforming;
 use super::findings::{Finding, Findings, Mode, Severity};
 use super::frontmatter::{self, Fields, Missing, Parts, Refusal};
 use super::manifest::{self, Manifest};
@@ -121,12 +122,21 @@ fn parse_inner(source: &str, mode: Mode, directory: Option<&str>, findings: &mut
     let manifest = manifest::read(parts.body, body_line, mode, findings);
     let mut skill = skill?;
     add_manifest(&mut skill, manifest, findings);
-    if !findings.any_error() && !fits(&skill.name, &skill.description) {
-        let rule = "a name there has a-z, 0-9 and single hyphens, a description at most 1024 characters";
-        let message = format!("skills_discovery_index() leaves it out: {rule}");
-        findings.add(Severity::Note, "discovery_index", None, None, message);
+    if !findings.any_error() {
+        report_left_out(&skill, findings);
     }
     Some(skill)
+}
+
+/// Names the listings that cannot express the skill, and leave it out.
+fn report_left_out(skill: &Skill, findings: &mut Findings) {
+    let frontmatter = Value::Object(skill.frontmatter.clone());
+    let Err(why) = conforming(frontmatter, &skill.name, &skill.description) else { return };
+    let (code, listings) = match fits(&skill.name, &skill.description) {
+        true => ("mcp_list", "mcp_skills_list() leaves"),
+        false => ("discovery_index", "skills_discovery_index() and mcp_skills_list() leave"),
+    };
+    findings.add(Severity::Note, code, None, None, format!("{listings} it out: {why}"));
 }
 
 fn split<'a>(source: &'a str, findings: &mut Findings) -> Option<Parts<'a>> {

@@ -16,25 +16,35 @@ use crate::interrupt;
 pub const MAIN: &str = "SKILL.md";
 const SCHEME: &str = "skill://";
 
-/// The front matter that a client of the specification accepts, or `None` where it cannot be expressed: a listing with
-/// one bad entry is refused as a whole.
-pub fn conforming(frontmatter: Value, name: &str, description: &str) -> Option<Value> {
+/// The front matter that a client of the specification accepts, or why it cannot be expressed: a listing with one bad entry
+/// is refused as a whole.
+pub fn conforming(frontmatter: Value, name: &str, description: &str) -> Result<Value, &'static str> {
+    if !fits(name, description) {
+        return Err("a name there has a-z, 0-9 and single hyphens, a description at most 1024 characters");
+    }
     let Value::Object(fields) = frontmatter else {
         // Skills of other formats have a name and a description all the same.
-        return fits(name, description).then(|| json!({"name": name, "description": description}));
+        return Ok(json!({"name": name, "description": description}));
     };
     let text = |key: &str| fields.get(key).and_then(Value::as_str);
-    let texts = ["license", "allowed-tools"].into_iter().all(|key| fields.get(key).is_none_or(Value::is_string));
-    let compatibility = match fields.get("compatibility") {
-        None => true,
-        Some(value) => value.as_str().is_some_and(|text| (1..=MAX_COMPATIBILITY).contains(&text.chars().count())),
-    };
-    let metadata = match fields.get("metadata") {
-        None => true,
-        Some(value) => value.as_object().is_some_and(|members| members.values().all(Value::is_string)),
-    };
-    let good = text("name") == Some(name) && fits(name, text("description")?) && texts && compatibility && metadata;
-    good.then_some(Value::Object(fields))
+    if text("name") != Some(name) {
+        return Err("its front matter does not have the name");
+    }
+    if !text("description").is_some_and(|description| fits(name, description)) {
+        return Err("its front matter has no description of at most 1024 characters");
+    }
+    if !["license", "allowed-tools"].into_iter().all(|key| fields.get(key).is_none_or(Value::is_string)) {
+        return Err("license and allowed-tools there are texts");
+    }
+    let length = |value: &Value| value.as_str().map_or(0, |text| text.chars().count());
+    if !fields.get("compatibility").is_none_or(|value| (1..=MAX_COMPATIBILITY).contains(&length(value))) {
+        return Err("compatibility there is a text of at most 500 characters");
+    }
+    let is_flat = |value: &Value| value.as_object().is_some_and(|members| members.values().all(Value::is_string));
+    if !fields.get("metadata").is_none_or(is_flat) {
+        return Err("metadata there are names and texts, nothing nested");
+    }
+    Ok(Value::Object(fields))
 }
 
 /// HTML's five, so that no text can end the element it stands in.
@@ -186,8 +196,8 @@ mod tests {
     #[test]
     fn what_a_client_would_refuse_is_left_out() {
         let good = json!({"name": "a-b", "description": "d", "metadata": {"x": "1"}, "model": "y"});
-        assert_eq!(conforming(good.clone(), "a-b", "d"), Some(good.clone()));
-        assert_eq!(conforming(Value::Null, "a-b", "d"), Some(json!({"name": "a-b", "description": "d"})));
+        assert_eq!(conforming(good.clone(), "a-b", "d"), Ok(good.clone()));
+        assert_eq!(conforming(Value::Null, "a-b", "d"), Ok(json!({"name": "a-b", "description": "d"})));
         for (key, value) in [
             ("name", json!("other")),
             ("description", json!(" ")),
@@ -199,9 +209,9 @@ mod tests {
         ] {
             let mut bad = good.clone();
             bad[key] = value;
-            assert_eq!(conforming(bad, "a-b", "d"), None, "{key}");
+            assert!(conforming(bad, "a-b", "d").unwrap_err().contains(key), "{key}");
         }
-        assert_eq!(conforming(Value::Null, "日本", "d"), None);
+        assert!(conforming(Value::Null, "日本", "d").is_err());
         assert!(["-a", "a-", "a--b", "A", "a_b", "", "ü"].iter().all(|name| !is_slug(name)));
     }
 

@@ -230,34 +230,29 @@ fn syntax(error: &ScanError) -> Refusal {
     Refusal { code: "yaml_syntax", line: error.marker().line(), message: error.info().to_owned() }
 }
 
-/// The same YAML with quotes around the plain values of keys that a reader would stumble over (`description: Use when:
-/// asked`), also in their later lines, and the lines that were quoted; `None` if nothing is to be quoted.
+/// The same YAML with quotes around the plain values of keys and items that a reader would stumble over (`description: Use
+/// when: asked`), also in their later lines, and the lines that were quoted; `None` if nothing is to be quoted.
 pub fn quoted(yaml: &str) -> Option<(String, Vec<usize>)> {
     let lines: Vec<&str> = yaml.split_inclusive('\n').collect();
     let (mut out, mut changed) = (String::with_capacity(yaml.len() + 64), Vec::new());
     let mut i = 0;
     while i < lines.len() {
-        let (indent, key, value) = match lines[i].split_once(':') {
-            Some((key, rest)) if is_key(key.trim_start_matches(' ')) && rest.starts_with([' ', '\t']) => {
-                (key.len() - key.trim_start_matches(' ').len(), key, rest.trim())
-            }
-            _ => {
-                out.push_str(lines[i]);
-                i += 1;
-                continue;
-            }
+        let Some(Entry { column, value_at, is_item }) = Entry::find(lines[i]) else {
+            out.push_str(lines[i]);
+            i += 1;
+            continue;
         };
+        let first = lines[i][value_at..].trim();
         let mut end = i + 1;
-        if !value.is_empty() && !value.starts_with('#') {
-            // Lines that are indented further belong to the value.
-            while end < lines.len() && lines[end].len() - lines[end].trim_start_matches([' ', '\t']).len() > indent {
-                end += 1;
-            }
+        if !(first.starts_with('#') || first.is_empty() && begins_block(&lines[end..], column)) {
+            end += following(&lines[end..], column);
         }
         let all = lines[i..end].concat();
-        let value = all[key.len() + 1..].trim();
-        if needs_quotes(value) {
-            out.push_str(&format!("{key}: '{}'\n", value.replace('\'', "''")));
+        let value = all[value_at..].trim();
+        // A mapping of one member is an item as well.
+        let is_member = is_item && value.matches(": ").count() == 1 && value.starts_with(char::is_alphanumeric);
+        if needs_quotes(value) && !is_member {
+            out.push_str(&format!("{} '{}'\n", all[..value_at].trim_end(), value.replace('\'', "''")));
             changed.push(i + 1);
         } else {
             out.push_str(&all);
@@ -265,6 +260,52 @@ pub fn quoted(yaml: &str) -> Option<(String, Vec<usize>)> {
         i = end;
     }
     (!changed.is_empty()).then_some((out, changed))
+}
+
+/// A line with a key or an item: `key: value`, `- value`, `- key: value`.
+struct Entry {
+    /// Lines that are indented further belong to its value.
+    column: usize,
+    value_at: usize,
+    /// Without a key.
+    is_item: bool,
+}
+
+impl Entry {
+    fn find(line: &str) -> Option<Self> {
+        let indent = |text: &str| text.len() - text.trim_start_matches(' ').len();
+        let (mut column, mut at) = (indent(line), indent(line));
+        let mut is_item = false;
+        while let Some(rest) = line[at..].strip_prefix("- ") {
+            (column, at, is_item) = (at, at + 2 + indent(rest), true);
+        }
+        match line[at..].split_once(':') {
+            Some((key, rest)) if is_key(key) && (rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])) => {
+                Some(Entry { column: at, value_at: at + key.len() + 1, is_item: false })
+            }
+            _ => is_item.then_some(Entry { column, value_at: at, is_item }),
+        }
+    }
+}
+
+/// How many of these lines belong to a value: those that are indented further, and empty ones between them.
+fn following(lines: &[&str], column: usize) -> usize {
+    let depth = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
+    let value = lines.iter().take_while(|line| line.trim().is_empty() || depth(line) > column);
+    let value: Vec<_> = value.collect();
+    value.iter().rposition(|line| !line.trim().is_empty()).map_or(0, |last| last + 1)
+}
+
+/// These lines, behind a key without a value in its line, are items, a mapping, or none of its.
+fn begins_block(lines: &[&str], column: usize) -> bool {
+    let first = lines[..following(lines, column)].iter().find(|line| !line.trim().is_empty()).map(|line| line.trim());
+    let is_quoted_key = |text: &str| match text.chars().next() {
+        Some(open @ ('"' | '\'')) => end_of(text, open).is_some_and(|end| text[end..].trim_start().starts_with(':')),
+        _ => false,
+    };
+    first.is_none_or(|first| {
+        first.starts_with(['#', '?']) || first == "-" || Entry::find(first).is_some() || is_quoted_key(first)
+    })
 }
 
 fn is_key(text: &str) -> bool {
@@ -409,6 +450,40 @@ mod tests {
         assert_eq!(comments("a: b # c\nm:\n  k: v #x\nl: [a, b]\n"), [1, 3]);
         assert_eq!(comments("# all of a line\na: 'b #c' # d\nt: |\n  x #y\nu: C# code#1\n"), [] as [usize; 0]);
         assert_eq!(comments("a: first\n  second #3\nb: x\n"), [2]);
+    }
+
+    /// A value may begin on the next line, have empty lines, and be an item of a list.
+    #[test]
+    fn quoting_reads_every_form_of_a_plain_value() {
+        for (yaml, value) in [
+            ("a:\n  Reviews a plan. Scope: all.\n  More text.\n", json!("Reviews a plan. Scope: all. More text.")),
+            ("a:\n\n  \"Quick\" checks\n  and: more\nb: c\n", json!("\"Quick\" checks and: more")),
+            ("a: Reviews a plan\n\n  and: more\n\nb: c\n", json!("Reviews a plan\nand: more")),
+            ("a: Reviews: a plan\n\n\n  and more\n", json!("Reviews: a plan\n\nand more")),
+            ("a:\n  - \"x\" y\n  - z\n", json!(["\"x\" y", "z"])),
+            ("a:\n- 'x' y\n- [p] q\n- Use when: asked: now\n", json!(["'x' y", "[p] q", "Use when: asked: now"])),
+            ("a:\n  - \"x\" y\n    and z\n\n    end\n", json!(["\"x\" y and z\nend"])),
+            ("a:\n  - @x\n  - b: c: d\n    e: f\n", json!(["@x", {"b": "c: d", "e": "f"}])),
+            ("a:\n  - - \"x\" y\n    - z\n", json!([["\"x\" y", "z"]])),
+            ("a:\r\n  Reviews a plan. Scope: all.\r\n  More.\r\n", json!("Reviews a plan. Scope: all. More.")),
+        ] {
+            assert_eq!(parse(yaml).unwrap_err().code, "yaml_syntax", "{yaml}");
+            let (fixed, _) = quoted(yaml).unwrap();
+            assert_eq!(values(&fixed)["a"], value, "{yaml}");
+        }
+        // What is YAML stays as it is: blocks with empty lines, nested mappings, members of lists.
+        for yaml in [
+            "t: |\n  a: b: c\n\n  d: e: f\nu: >-\n  x #y\n\n  z: z: z\n",
+            "m:\n  a: b\n\n  c: d\n",
+            "m:\n  \"a b\": c\n  d: e\n",
+            "m:\n\n  # a: comment: here\n  a: b\n",
+            "m:\nn: x\n",
+            "l:\n  - first name: x\n  - a: b\n    c: d\n  -\n    e: f\n",
+            "l:\n  - \"x: y\"\n  - [a, b]\n  - |\n    p: q: r\n",
+        ] {
+            assert_eq!(quoted(yaml), None, "{yaml}");
+            assert!(parse(yaml).is_ok(), "{yaml}");
+        }
     }
 
     proptest! {

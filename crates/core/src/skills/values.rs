@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::interrupt;
 
-/// A list of texts, also as JSON, or a text of words between commas and blanks; where they may have blanks, commas go
-/// before these. Without repeats.
+/// A list of texts, also as JSON, or a text of words between commas and blanks; where they may have blanks, commas and
+/// brackets go before these. Without repeats.
 pub fn words(value: Option<&Value>, with_blanks: bool) -> Vec<String> {
     let mut list: Vec<String> = Vec::new();
     let mut add = |word: &str| {
@@ -17,13 +17,24 @@ pub fn words(value: Option<&Value>, with_blanks: bool) -> Vec<String> {
     match value {
         Some(Value::String(text)) => match serde_json::from_str::<Vec<String>>(text) {
             Ok(list) => list.iter().map(|word| word.trim()).for_each(&mut add),
-            Err(_) if with_blanks && text.contains(',') => text.split(',').map(str::trim).for_each(&mut add),
-            Err(_) => text.split(|c: char| c == ',' || c.is_whitespace()).for_each(&mut add),
+            Err(_) => {
+                let inside = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+                let list = inside.unwrap_or(text);
+                let by_commas = with_blanks && (inside.is_some() || list.contains(','));
+                let ends = |c: char| c == ',' || !by_commas && c.is_whitespace();
+                list.split(ends).map(str::trim).map(|word| inside.map_or(word, |_| unquoted(word))).for_each(&mut add);
+            }
         },
         Some(Value::Array(elements)) => elements.iter().filter_map(Value::as_str).map(str::trim).for_each(&mut add),
         _ => {}
     }
     list
+}
+
+/// An element of a list in brackets.
+fn unquoted(word: &str) -> &str {
+    let inside = |quote| word.strip_prefix(quote).and_then(|word| word.strip_suffix(quote));
+    inside('"').or_else(|| inside('\'')).unwrap_or(word).trim()
 }
 
 /// A character stands outside of parentheses.
@@ -55,5 +66,35 @@ pub fn gather(value: &Value, all: &mut String) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn words_of_a_list() {
+        for (value, with_blanks, found) in [
+            (json!("a b, c"), true, &["a b", "c"][..]),
+            (json!("a b"), true, &["a", "b"]),
+            (json!("a b, c"), false, &["a", "b", "c"]),
+            (json!("[a b, c]"), true, &["a b", "c"]),
+            (json!(" [a b] "), true, &["a b"]),
+            (json!("['a b', \"c\", d e]"), true, &["a b", "c", "d e"]),
+            (json!("[A B, C]"), false, &["A", "B", "C"]),
+            (json!("['A', \"B\"]"), false, &["A", "B"]),
+            (json!("[\"a b\", \"c\"]"), true, &["a b", "c"]),
+            (json!("[a]b"), true, &["[a]b"]),
+            (json!("[], x"), true, &["[]", "x"]),
+            (json!("[]"), true, &[]),
+            (json!("[,a,,b, ]"), true, &["a", "b"]),
+            (json!(["a b", " c ", 1, "a b"]), true, &["a b", "c"]),
+            (json!(7), true, &[]),
+        ] {
+            assert_eq!(words(Some(&value), with_blanks), found, "{value}");
+        }
+        assert_eq!(words(None, true), [""; 0]);
     }
 }
