@@ -11,9 +11,21 @@ use super::required_id;
 const MAX_PAYLOAD: i64 = 256 << 10;
 /// What all events of a trace come to at most, which is half of what a jsonb holds.
 const MAX_TRACE: usize = 128 << 20;
-/// What an event, and a member of its payload, takes while the trace is built, next to its text.
+/// What an event takes while the trace is built, next to its text; what a member or element of its payload does, each of which
+/// follows a comma or is the first of an object or array; and what an object or array does, with its first one.
 const EVENT_SIZE: usize = 2048;
-const MEMBER_SIZE: usize = 1024;
+const MEMBER_SIZE: usize = 1536;
+const CONTAINER_SIZE: usize = 4096;
+
+/// What an event with this payload takes at most. Commas and brackets in texts are counted, too.
+fn size_of(payload: &str) -> usize {
+    let sizes = payload.bytes().map(|byte| match byte {
+        b',' => MEMBER_SIZE,
+        b'{' | b'[' => CONTAINER_SIZE,
+        _ => 0,
+    });
+    EVENT_SIZE + payload.len() + sizes.sum::<usize>()
+}
 
 /// JSON as agents wrote it. Where it is nested too deeply for a reader, or has a number beyond a double, which is refused
 /// today, only the part that has it becomes a string: the rest tells what the step was.
@@ -82,8 +94,7 @@ fn run_otlp(call: &Call) -> Answer {
         &[arg(run_id), arg(MAX_PAYLOAD), arg(otlp::STEP_MEMBERS.to_vec())],
         |row| {
             let (id, ts, level, event_type, payload, dropped_members): (_, _, _, _, String, _) = row.read();
-            let members = payload.bytes().filter(|byte| *byte == b',').count();
-            let size = EVENT_SIZE + payload.len() + members * MEMBER_SIZE;
+            let size = size_of(&payload);
             if size > left {
                 (left, run.events_left_out) = (0, run.events_left_out + 1);
                 return Ok(());

@@ -498,6 +498,41 @@ def test_otlp_of_a_run_with_more_than_a_trace_holds(roles, connect):
     assert peak < 1_000_000, "kB of memory"
 
 
+NESTED = "(repeat('{\"a\":', 60) || '1' || repeat('}', 60))"
+SHAPES = {
+    "nested objects": f"('[' || repeat({NESTED} || ',', 500) || '1]')",
+    "nested arrays": "('[' || repeat(repeat('[', 60) || repeat(']', 60) || ',', 1500) || '1]')",
+    "empty objects": "('[' || repeat('{},', 80000) || '1]')",
+    "numbers": "('[' || repeat('1,', 120000) || '1]')",
+    "long keys": "format('{\"%s\": 1, \"%s\": {\"a\": 1}}', repeat('k', 120000), repeat('l', 120000))",
+    "a text": "format('{\"a\": \"%s\"}', repeat('\\u0001', 40000))",
+    "small events": "'{}'",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_otlp_is_bounded_whatever_the_events_are(shape, roles, connect):
+    agent = connect("test_agent")
+    run = one(agent, "SELECT skill_system.start_run('shapes', 'coder')")
+    count = 200_000 if shape == "'{}'" else 800
+    agent.execute(
+        f"INSERT INTO skill_system.run_events (run_id, event_type, payload) "
+        f"SELECT %s, 'note', {shape}::jsonb FROM generate_series(1, {count})",
+        [run],
+    )
+    (reader := connect("test_agent")).execute("SELECT skill_system.current_tenant()")
+    found, left_out = reader.execute(
+        "SELECT jsonb_array_length(span -> 'events'), (SELECT a #>> '{value,intValue}' FROM jsonb_array_elements("
+        "span -> 'attributes') a WHERE a ->> 'key' = 'skill_system.run.events_left_out') "
+        "FROM (SELECT skill_system.run_otlp(%s) #> '{resourceSpans,0,scopeSpans,0,spans,0}') t (span)",
+        [run],
+    ).fetchone()
+    assert found + int(left_out or 0) == count and found > 0
+    with open(f"/proc/{reader.info.backend_pid}/status") as status:
+        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    assert peak < 1_000_000, "kB of memory"
+
+
 def test_otlp_of_a_step_that_a_parser_refuses(db, roles, connect):
     """JSON that was taken when its depth and numbers were not bounded: what is readable of it stays."""
     agent = connect("test_agent")
