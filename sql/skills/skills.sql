@@ -115,6 +115,7 @@ CREATE TABLE skill_system.skill_versions (
     created_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     created_by     text        NOT NULL,
     review_id      uuid        NOT NULL DEFAULT skill_system.uuid_v7(),
+    archive_digest text        COLLATE "C" CHECK (archive_digest ~ '^[0-9a-f]{64}$'),
     PRIMARY KEY (tenant_id, id),
     CONSTRAINT skill_versions_tenant_id_skill_id_version_key UNIQUE (skill_id, version, tenant_id),
     FOREIGN KEY (tenant_id, skill_id) REFERENCES skill_system.skill_heads (tenant_id, id) ON DELETE CASCADE
@@ -147,6 +148,8 @@ COMMENT ON COLUMN skill_system.skill_versions.manifest IS
 'The skill-manifest block: id, version, capabilities, effects, operations; NULL if none exists.';
 COMMENT ON COLUMN skill_system.skill_versions.created_at IS 'When it was registered first.';
 COMMENT ON COLUMN skill_system.skill_versions.created_by IS 'Who registered it first.';
+COMMENT ON COLUMN skill_system.skill_versions.archive_digest IS
+'SHA-256 of export_skill_archive(), computed once for skills_discovery_index(); NULL if the version has no files.';
 COMMENT ON COLUMN skill_system.skill_versions.review_id IS
 'Part of skill_approval_text(): another one whenever the version becomes a draft or disabled, so that no signature holds twice.';
 

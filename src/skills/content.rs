@@ -1,8 +1,9 @@
 //! What a version consists of: its body, its files, what its front matter and manifest declare.
 
 use serde_json::Value;
-use skill_core::skills::Status;
+use skill_core::skills::ecosystem::MAIN;
 use skill_core::skills::version::{File, Identity};
+use skill_core::skills::{Status, bundle};
 use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Uuid, arg};
@@ -54,6 +55,12 @@ pub fn find_body(version_id: Uuid, rights: As, see: See) -> Option<String> {
         see,
         &[arg(version_id)],
     )
+}
+
+/// The zip of a version, SKILL.md at its root.
+pub fn archive(body: String, files: Vec<File>) -> Result<Vec<u8>, Fault> {
+    let main = File { path: MAIN.into(), content: body.into_bytes() };
+    bundle::archive(&std::iter::once(main).chain(files).collect::<Vec<_>>())
 }
 
 /// The body of a version that was found a moment ago.

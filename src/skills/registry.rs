@@ -3,6 +3,7 @@
 
 use const_format::concatcp;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use skill_core::skills::Status;
 use skill_core::skills::approval::rejected;
 use skill_core::skills::dependencies as relations;
@@ -15,7 +16,7 @@ use skill_pg::{Uuid, arg, sys};
 
 use super::history::record_history;
 use super::model::{self, HEAD_JSON, Head, State, Version};
-use super::{approval, dependencies, index};
+use super::{approval, content, dependencies, index};
 use crate::settings;
 use crate::versioned::Change;
 
@@ -187,7 +188,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
         insert_head(new, &head, &version, &metadata);
     }
     if is_new_version {
-        insert_version(new, &head, &version, &metadata, change);
+        insert_version(new, &head, &version, &metadata, change)?;
         dependencies::insert_relations(&version, &relations);
         record_history(&head, "registered", Some(&version), new.previous_status, Some(wanted), change)?;
     } else if before != Some(wanted) {
@@ -241,12 +242,22 @@ fn insert_head(new: &NewVersion, head: &Head, version: &Version, metadata: &Valu
     );
 }
 
-fn insert_version(new: &NewVersion, head: &Head, version: &Version, metadata: &Value, change: &Change) {
+fn insert_version(
+    new: &NewVersion,
+    head: &Head,
+    version: &Version,
+    metadata: &Value,
+    change: &Change,
+) -> Result<(), Fault> {
+    let archive = match new.files {
+        [] => None,
+        files => Some(content::archive(new.body.to_owned(), files.to_vec())?),
+    };
     spi::execute(
         "INSERT INTO skill_system.skill_versions (id, skill_id, revision, version, digest, content_hash, semver, status, \
-             body, body_size, about, frontmatter, manifest, created_by) \
+             body, body_size, about, frontmatter, manifest, created_by, archive_digest) \
          SELECT $1, $2, greatest(n.revision, (SELECT max(o.revision) FROM skill_system.skill_versions o \
-             WHERE o.tenant_id = n.tenant_id AND o.skill_id = $2)) + 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 \
+             WHERE o.tenant_id = n.tenant_id AND o.skill_id = $2)) + 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $15 \
          FROM skill_system.skill_namespaces n WHERE n.tenant_id = skill_system.current_tenant() AND n.namespace = $14",
         As::Owner,
         See::OwnWrites,
@@ -265,6 +276,7 @@ fn insert_version(new: &NewVersion, head: &Head, version: &Version, metadata: &V
             arg(new.manifest.as_ref()),
             arg(&change.changed_by),
             arg(&head.namespace),
+            arg(archive.map(|archive| hex::encode(Sha256::digest(archive)))),
         ],
     );
     for file in new.files {
@@ -275,6 +287,7 @@ fn insert_version(new: &NewVersion, head: &Head, version: &Version, metadata: &V
             &[arg(version.id), arg(&file.path), arg(&file.content), arg(file.content.len() as i32), arg(file.sha256())],
         );
     }
+    Ok(())
 }
 
 fn write_status(version: &Version) {

@@ -367,6 +367,18 @@ mod tests {
             .map_or_else(|| detail["message"].as_str().unwrap().to_owned(), str::to_owned)
     }
 
+    /// `skill_versions.archive_digest` has the digests of archives: others for the same files would need these computed again.
+    #[test]
+    fn archives_keep_their_bytes() {
+        let text: String = (0..5000u32).map(|n| format!("{} ", n.wrapping_mul(2_654_435_761) >> 20)).collect();
+        let files = [file("SKILL.md", text.as_bytes()), file("assets/a.bin", &[0, 255, 7]), file("assets/empty", b"")];
+        let zip = archive(&files).unwrap();
+        assert_eq!(
+            crate::input::sha256(&zip),
+            "sha256:4d49ad7189094a3b1c1f7208d912889ebed922cece97038a9583d5d24d690177"
+        );
+    }
+
     /// One stored file by the letter of the format, with the names, sizes and attributes given for each directory.
     struct Raw<'a> {
         local: &'a [u8],
