@@ -149,16 +149,18 @@ CREATE TYPE skill_system.skill_change AS (
     namespace text, revision bigint, action text, skill_id uuid, skill_name text, version_id uuid, version text, previous_status text,
     status text,
     channel text, changed_at timestamptz, changed_by text, reason text, token text);
-COMMENT ON TYPE skill_system.skill_change IS 'Row of skill_changes(): a row of skill_history and the token to continue from.';
+COMMENT ON TYPE skill_system.skill_change IS
+'Row of skill_changes(): a row of skill_history and, in the last row and others, the token to continue from.';
 
 CREATE FUNCTION skill_system.skill_changes(since_token text DEFAULT NULL, namespace text DEFAULT NULL, max_rows integer DEFAULT 1000)
     RETURNS SETOF skill_system.skill_change
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'skill_skill_changes' SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION skill_system.skill_changes(text, text, integer) IS
-'What changed since a token, in the order of the commits of each namespace; NULL is the beginning. Each row has the token to continue '
-'from, so a consumer that stores the token of the last row it processed sees every change exactly once; only no rows mean that nothing '
-'has changed, for an answer with 16 MiB of tokens ends before max_rows. Raises 22023 for an invalid token, for one that is ahead of this '
-'database (it was restored, or is a lagging standby) and for '
+'What changed since a token, in the order of the commits of each namespace; NULL is the beginning. The last row has the token to continue '
+'from, and others have one too, each row where the token has at most 256 bytes; in the rest it is NULL, for a token has all namespaces. '
+'A consumer that stores the last token it met once all before it is processed sees every change exactly once; only no rows mean that '
+'nothing has changed. Raises 22023 for an invalid token, for one that is ahead of this database (it was restored, or is a lagging standby) '
+'and for '
 'max_rows outside of 1 to 10000. Example: SELECT action, skill_name, version, token FROM skill_system.skill_changes(''{"default":41}'', '
 '''default'');';
 

@@ -9,7 +9,7 @@ use skill_core::skills::names::Reference;
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Call, FromRow, Returned, Row, Uuid, arg};
+use skill_pg::{Call, FromRow, Returned, Row, Timestamptz, Uuid, arg};
 
 use crate::locks;
 use crate::versioned::Namespaces;
@@ -114,6 +114,25 @@ impl State {
     }
 }
 
+skill_pg::columns! {
+    /// A row of `skill_history`.
+    pub struct HistoryRow {
+        pub namespace: String = "namespace",
+        pub revision: i64 = "revision",
+        pub action: String = "action",
+        pub skill_id: Uuid = "skill_id",
+        pub skill_name: String = "skill_name",
+        pub version_id: Option<Uuid> = "version_id",
+        pub version: Option<String> = "version",
+        pub previous_status: Option<String> = "previous_status",
+        pub status: Option<String> = "status",
+        pub channel: Option<String> = "channel",
+        pub changed_at: Timestamptz = "changed_at",
+        pub changed_by: String = "changed_by",
+        pub reason: Option<String> = "reason",
+    }
+}
+
 /// The namespaces that hold skills, or did, and the history of the skills.
 pub const NAMESPACES: Namespaces = Namespaces {
     table: c"skill_namespaces",
@@ -128,10 +147,12 @@ pub const NAMESPACES: Namespaces = Namespaces {
     revisions: "SELECT namespace, revision FROM skill_system.skill_namespaces \
                 WHERE tenant_id = skill_system.current_tenant() AND ($1 IS NULL OR namespace = $1) AND revision > 0 \
                 ORDER BY namespace",
-    history: "SELECT namespace, revision, action, skill_id, skill_name, version_id, version, previous_status, status, \
-                  channel, changed_at, changed_by, reason FROM skill_system.skill_history \
-              WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND revision > $2 \
-              ORDER BY revision LIMIT $3",
+    history: concatcp!(
+        "SELECT ",
+        HistoryRow::COLUMNS,
+        " FROM skill_system.skill_history \
+          WHERE tenant_id = skill_system.current_tenant() AND namespace = $1 AND revision > $2 ORDER BY revision LIMIT $3"
+    ),
 };
 
 /// Signatures of SkillStore's bodies approve in this namespace.

@@ -9,14 +9,14 @@ use skill_core::skills::changes::Token;
 use skill_core::{Code, Fault};
 use skill_pg::lock::Mode;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Row, arg};
+use skill_pg::{FromRow, arg};
 
 use crate::{locks, settings};
 
 /// Most namespaces of a tenant: agents create them.
 const MAX_NAMESPACES: i64 = 1000;
-/// Most bytes of tokens in one answer, which is shorter then: each row has a token, and each token all namespaces.
-const MAX_TOKENS: usize = 16 << 20;
+/// What a row takes, about. Tokens have all namespaces: rows have one as often as the tokens come to as much as the rows.
+const ROW_SIZE: usize = 256;
 
 /// The statements of a table of namespaces and of the history of what is in them. They name the tenant themselves.
 pub struct Namespaces {
@@ -29,7 +29,7 @@ pub struct Namespaces {
     pub insert: &'static str,
     /// Namespace and last revision, of $1 or, where that is NULL, of all.
     pub revisions: &'static str,
-    /// The history of namespace $1 after revision $2, in its order, at most $3 rows. Column 2 is the revision.
+    /// The history of namespace $1 after revision $2, in its order, at most $3 rows.
     pub history: &'static str,
 }
 
@@ -90,38 +90,49 @@ impl Namespaces {
         Ok(token)
     }
 
-    /// Gives the changes since `token` to `push`, each with the token that stands after it.
+    /// Gives the changes since `token` to `push`; the last of them with the token that stands after it, and so many of the
+    /// others that the answer grows with its rows only. A token of at most [`ROW_SIZE`] is with each.
     ///
     /// A revision is given out under the lock of its namespace: any query that sees revision n sees all before it, so a
     /// token never passes over what is not committed yet.
-    pub fn changes_since(
+    pub fn changes_since<T: for<'r> FromRow<'r>>(
         &self,
         mut token: Token,
         namespace: Option<&str>,
         max_rows: u64,
-        mut push: impl FnMut(&Row<'_>, String),
+        revision: impl Fn(&T) -> i64,
+        mut push: impl FnMut(&T, Option<String>),
     ) -> Result<(), Fault> {
         let now = self.revisions(namespace);
         check_not_ahead(&token, namespace, &now)?;
-        let (mut left, mut bytes) = (max_rows, 0);
-        for (namespace, revision) in &now {
+        let (mut left, mut last, mut spare, mut size) = (max_rows, None::<T>, 0, 0);
+        for (namespace, newest) in &now {
             let since = token.revision(namespace);
-            if left == 0 || bytes >= MAX_TOKENS {
+            if left == 0 {
                 break;
             }
-            if since >= *revision {
+            if since >= *newest {
                 continue;
             }
             let args = [arg(namespace), arg(since), arg(left as i64)];
-            left -= spi::each(self.history, As::Caller, See::Statement, &args, |row| {
-                token.read(namespace, row.get(2));
-                if bytes < MAX_TOKENS {
-                    let text = token.to_string();
-                    bytes += text.len();
-                    push(row, text);
+            let changes: Vec<T> = spi::collect(self.history, As::Caller, See::Statement, &args);
+            left -= changes.len() as u64;
+            for change in changes {
+                let read = revision(&change);
+                if let Some(before) = last.replace(change) {
+                    spare += ROW_SIZE;
+                    // It does not become shorter: one that is not written is not made.
+                    let text = (spare >= size).then(|| token.to_string());
+                    size = text.as_ref().map_or(size, String::len);
+                    let text = text.filter(|text| text.len() <= spare);
+                    spare = if text.is_some() { 0 } else { spare };
+                    push(&before, text);
                 }
-                Ok(())
-            })?;
+                token.read(namespace, read);
+            }
+        }
+        if let Some(last) = last {
+            push(&last, Some(token.to_string()));
         }
         Ok(())
     }

@@ -503,6 +503,33 @@ def test_what_changed_since_a_token(db):
             changes(db, None, None, bad)
 
 
+def test_an_answer_grows_with_its_changes(db):
+    """Namespaces of one change each, of one long history, of long names: tokens never come to more than the rows."""
+    start = db.execute("SELECT skill_system.skills_token()").fetchone()[0]
+    prefix = uuid.uuid4().hex[:6]
+    spaces = [f"n{prefix}:{'x' * 60}:{n + 10}" for n in range(60)]
+    for namespace in spaces:
+        register_version(db, new_name(), namespace=namespace, approve=False)
+    for _ in range(20):
+        register_version(db, new_name(), namespace=spaces[30], approve=False)
+    rows = changes(db, start)
+    assert len(rows) == 80
+    tokens = [row[4] for row in rows if row[4]]
+    assert rows[-1][4] == db.execute("SELECT skill_system.skills_token()").fetchone()[0]
+    assert sum(map(len, tokens)) <= 256 * len(rows) + len(rows[-1][4]) and len(tokens) > 2
+    # Each token that is there continues behind its row, and a reader of small pages meets every change once.
+    for at, row in enumerate(rows):
+        if row[4]:
+            assert [later[:4] for later in changes(db, row[4])] == [later[:4] for later in rows[at + 1 :]]
+    seen, since = [], start
+    while page := changes(db, since, max_rows=7):
+        seen += [row[:4] for row in page]
+        since = page[-1][4]
+    assert seen == [row[:4] for row in rows]
+    for namespace in spaces:
+        db.execute("SELECT skill_system.drop_skill_namespace(%s)", [namespace])
+
+
 def test_no_change_is_ever_missed(db, connect):
     """Two sessions, one of them late to commit: the reader never passes over what is not there yet."""
     namespace = f"cc{uuid.uuid4().hex[:6]}"
