@@ -5,11 +5,10 @@ use std::cell::Cell;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-use const_format::concatcp;
 use skill_core::{Code, Fault};
 use skill_pg::error::warning;
-use skill_pg::lock::{Lock, Mode, wait_of};
-use skill_pg::spi::{self, As, See};
+use skill_pg::lock::{self, Lock, Mode, wait_of};
+use skill_pg::spi::{self, As, Once, See};
 use skill_pg::xact::End;
 use skill_pg::{Arg, arg, sys};
 
@@ -44,7 +43,7 @@ pub fn acquire(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Loc
             return Ok(lock);
         }
         left = limit.saturating_sub(started.elapsed());
-        if limit < MAX_WAIT || end_holders(&lock, rank, MAX_WAIT, what).is_empty() {
+        if limit < MAX_WAIT || end_holders(&holders(&lock), rank, MAX_WAIT, what).is_empty() {
             break;
         }
     }
@@ -52,12 +51,31 @@ pub fn acquire(table: &CStr, key: &[&str], mode: Mode, what: &str) -> Result<Loc
     if lock.acquire_within(mode, left.max(MAX_WAIT.min(limit))) {
         return Ok(lock);
     }
-    let fault = Fault::new(Code::LockNotAvailable, format!("another transaction is changing {what}"))
-        .hint("Try again, or set a longer lock_timeout.");
-    Err(match holders(&lock) {
-        Some(holders) => fault.detail(format!("It is held by {holders}.")),
-        None => fault,
-    })
+    Err(not_available(what, &holders(&lock)))
+}
+
+/// As [`acquire`], for rows that roles may lock with the rights that they have on the table: `rows` follows FROM and calls it
+/// `t`, `strength` is that of the lock. Rows that do not exist are none to wait for.
+pub fn acquire_rows(rows: &str, strength: &str, args: &[Arg], what: &str) -> Result<(), Fault> {
+    let statement = format!("SELECT FROM {rows} {strength} OF t");
+    let lock = || _ = spi::execute(Once(&statement), As::Owner, See::OwnWrites, args);
+    let (rank, started, limit) = (rank(), Instant::now(), wait_of(LONGEST_WAIT));
+    let mut left = limit;
+    while !left.is_zero() {
+        if lock::attempt_within(if rank > 0 { MAX_WAIT.min(left) } else { left }, lock) {
+            return Ok(());
+        }
+        left = limit.saturating_sub(started.elapsed());
+        if rank > 0 && limit >= MAX_WAIT {
+            end_holders(&row_holders(rows, args), rank, MAX_WAIT, what);
+        }
+    }
+    Err(not_available(what, &row_holders(rows, args)))
+}
+
+/// Runs a statement that may wait for a row that another transaction inserts, as long as others wait for a lock.
+pub fn within_limit<T>(what: &str, statement: impl FnOnce() -> T) -> Result<T, Fault> {
+    lock::within(wait_of(LONGEST_WAIT), statement).ok_or_else(|| not_available(what, &[]))
 }
 
 /// As [`acquire`], but waits for `wait` at most, and ends transactions that are older than a minute only; false when others
@@ -68,13 +86,13 @@ pub fn try_acquire(table: &CStr, key: &[&str], wait: Duration, what: &str) -> bo
         return true;
     }
     let rank = rank();
-    let ended = rank > 0 && end_holders(&lock, rank, LONGEST_MAINTENANCE, what).contains(&true);
+    let ended = rank > 0 && end_holders(&holders(&lock), rank, LONGEST_MAINTENANCE, what).contains(&true);
     lock.try_acquire_for(Mode::Exclusive, if ended { wait.max(MAX_WAIT) } else { wait })
 }
 
 /// Who holds the lock on `key`, for a message.
 pub fn holder(table: &CStr, key: &[&str]) -> Option<String> {
-    holders(&Lock::new(table, key))
+    describe(&holders(&Lock::new(table, key)))
 }
 
 /// The caller decides: a member of skill_system_reviewer or skill_system_admin, or a superuser.
@@ -84,18 +102,18 @@ pub fn decides() -> bool {
 
 /// 3 for superusers, 2 for administrators, 1 for reviewers, 0 for all others, who end nobody.
 pub fn rank() -> i32 {
-    const SQL: &str = "SELECT CASE WHEN r.rolsuper THEN 3 WHEN pg_has_role('skill_system_admin', 'USAGE') THEN 2 \
-         WHEN pg_has_role('skill_system_reviewer', 'USAGE') THEN 1 ELSE 0 END FROM pg_roles r WHERE r.rolname = current_user";
+    const SQL: &str = "SELECT CASE WHEN r.rolsuper THEN 3 WHEN pg_has_role(r.oid, 'skill_system_admin', 'USAGE') THEN 2 \
+         WHEN pg_has_role(r.oid, 'skill_system_reviewer', 'USAGE') THEN 1 ELSE 0 END FROM pg_roles r WHERE r.oid = $1";
+    // Not the owner, with whose rights a statement runs that fires triggers.
     // A role that was dropped meanwhile ends nobody.
-    spi::first(SQL, As::Caller, See::Latest, &[]).unwrap_or(0)
+    spi::first(SQL, As::Caller, See::Latest, &[arg(sys::caller())]).unwrap_or(0)
 }
 
-/// Terminates the sessions that hold the lock in a transaction older than `age`; tells of each session that the caller may
-/// end, old enough or not, whether it was.
-fn end_holders(lock: &Lock, rank: i32, age: Duration, what: &str) -> Vec<bool> {
-    const SQL: &str = concatcp!(HOLDERS, include_str!("locks_end_holders.sql"));
-    let [table, object, part] = arguments(lock);
-    let args = [table, object, part, arg(age.as_secs_f64()), arg(rank)];
+/// Terminates sessions that hold a lock in a transaction older than `age`; tells of each session that the caller may end, old
+/// enough or not, whether it was.
+fn end_holders(holders: &[i32], rank: i32, age: Duration, what: &str) -> Vec<bool> {
+    const SQL: &str = include_str!("locks_end_holders.sql");
+    let args = [arg(holders.to_vec()), arg(rank), arg(age.as_secs_f64())];
     let holders: Vec<(i32, String, bool)> = spi::collect(SQL, As::Owner, See::Latest, &args);
     for (pid, role, ended) in &holders {
         if *ended {
@@ -105,21 +123,39 @@ fn end_holders(lock: &Lock, rank: i32, age: Duration, what: &str) -> Vec<bool> {
     holders.into_iter().map(|(_, _, ended)| ended).collect()
 }
 
-/// Those who hold a lock, given its [`arguments`].
-const HOLDERS: &str = include_str!("locks_holders.sql");
-
-fn arguments(lock: &Lock) -> [Arg<'static>; 3] {
-    [arg(lock.table), arg(i64::from(lock.object)), arg(i32::from(lock.part))]
+/// The processes that hold a lock; 0 is a prepared transaction.
+fn holders(lock: &Lock) -> Vec<i32> {
+    const SQL: &str = "SELECT coalesce(pid, 0) FROM pg_locks \
+         WHERE locktype = 'object' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+             AND classid = $1 AND objid::bigint = $2 AND objsubid = $3 AND granted";
+    let args = [arg(lock.table), arg(i64::from(lock.object)), arg(i32::from(lock.part))];
+    spi::collect(SQL, As::Owner, See::Latest, &args)
 }
 
-fn holders(lock: &Lock) -> Option<String> {
-    const SQL: &str = concatcp!(
-        HOLDERS,
-        "SELECT string_agg(CASE WHEN pid IS NULL THEN 'a prepared transaction' \
-             ELSE format('process %s of role \"%s\", open since %s', pid, usename, date_trunc('second', xact_start)) END, ', ') \
-         FROM holder"
-    );
-    spi::one(SQL, As::Owner, See::Latest, &arguments(lock))
+/// As [`holders`], of the locks on rows: those of the transaction in `xmax`, or of those that it stands for.
+fn row_holders(rows: &str, args: &[Arg]) -> Vec<i32> {
+    let sql =
+        format!("WITH locked AS (SELECT t.tableoid, t.xmax FROM {rows}) {}", include_str!("locks_row_holders.sql"));
+    spi::collect(Once(&sql), As::Owner, See::Latest, args)
+}
+
+fn describe(holders: &[i32]) -> Option<String> {
+    const SQL: &str = "SELECT string_agg(CASE h.pid WHEN 0 THEN 'a prepared transaction' \
+             ELSE format('process %s of role \"%s\", open since %s', h.pid, a.usename, date_trunc('second', a.xact_start)) END, ', ') \
+         FROM unnest($1) h (pid) LEFT JOIN pg_stat_activity a ON a.pid = h.pid";
+    if holders.is_empty() {
+        return None;
+    }
+    spi::one(SQL, As::Owner, See::Latest, &[arg(holders.to_vec())])
+}
+
+fn not_available(what: &str, holders: &[i32]) -> Fault {
+    let fault = Fault::new(Code::LockNotAvailable, format!("another transaction is changing {what}"))
+        .hint("Try again, or set a longer lock_timeout.");
+    match describe(holders) {
+        Some(holders) => fault.detail(format!("It is held by {holders}.")),
+        None => fault,
+    }
 }
 
 /// Called at the ends of transactions. A prepared transaction would keep its locks, and nobody could end it.

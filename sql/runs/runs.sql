@@ -182,8 +182,8 @@ CREATE FUNCTION skill_system.finish_run(run_id bigint, status text, error text D
 COMMENT ON FUNCTION skill_system.finish_run(bigint, text, text, jsonb) IS
 'Ends a run as succeeded, failed or cancelled and returns that. Adds up its steps into metrics (steps, duration_ms, tokens, cost_usd), to '
 'which metrics are added last, and writes an audit record run.finished. A second call with the same status does nothing. Raises 42704 for '
-'an unknown run, 55000 when it ended with another status, 22023 for a status that is not final. Example: SELECT '
-'skill_system.finish_run(7, ''ok'');';
+'an unknown run, 55000 when it ended with another status, 22023 for a status that is not final, and 55P03, as all functions of a run, when '
+'another transaction has it for ten seconds or lock_timeout. Example: SELECT skill_system.finish_run(7, ''ok'');';
 
 CREATE FUNCTION skill_system.stuck_after() RETURNS interval
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'skill_stuck_after' SET search_path = pg_catalog, pg_temp;

@@ -17,7 +17,7 @@ use super::frozen_rules::{check_not_stale, freeze_rules};
 use super::terms::check_term;
 use super::{bounded_time, lock_rules, unknown};
 use crate::args::{actor, given, json as json_argument, missing};
-use crate::audit;
+use crate::{audit, locks};
 
 fn state(call: &Call, id: Uuid, (status, version): (&str, i32)) -> Returned {
     call.row(&[arg(id), arg(status), arg(version)])
@@ -81,6 +81,7 @@ fn guard_template(call: &Call) -> Answer {
         && trigger.changed_columns().iter().all(|column| RETIREMENT.contains(&column.as_str()));
     if trigger.event() != Event::Insert && !is_retirement {
         let (id, tenant): (Uuid, &str) = (trigger.old(c"id"), trigger.old(c"tenant_id"));
+        lock_content(id, Mode::Exclusive)?;
         let is_used: bool = spi::one(
             "SELECT EXISTS (SELECT FROM skill_system.filing_checklists WHERE tenant_id = $1 AND template_id = $2)",
             As::Owner,
@@ -256,15 +257,24 @@ fn unknown_template(domain: &str) -> Fault {
         .hint("An administrator creates it with create_template().")
 }
 
+/// Keeps the content of a template from changing. Not by the row: an agent's transaction may stay open, and who changes the
+/// template may end it.
+fn lock_content(id: Uuid, mode: Mode) -> Result<(), Fault> {
+    locks::acquire(c"checklist_templates", &[&id.to_string()], mode, "the template").map(drop)
+}
+
 /// The template of new filings; the lock keeps it from changing before a filing uses it.
 fn lock_template(domain: &str) -> Result<Template, Fault> {
+    const NEWEST: &str = "SELECT id FROM skill_system.checklist_templates \
+         WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1";
     const SQL: &str = concatcp!(
         "SELECT ",
         Template::COLUMNS,
-        " FROM skill_system.checklist_templates \
-          WHERE tenant_id = skill_system.current_tenant() AND compliance_domain = $1 ORDER BY version DESC LIMIT 1 FOR SHARE"
+        " FROM skill_system.checklist_templates WHERE tenant_id = skill_system.current_tenant() AND id = $1"
     );
-    let template = spi::first::<Template>(SQL, As::Owner, See::OwnWrites, &[arg(domain)]);
+    let newest = spi::first::<Uuid>(NEWEST, As::Owner, See::OwnWrites, &[arg(domain)]);
+    newest.map(|id| lock_content(id, Mode::Shared)).transpose()?;
+    let template = spi::first::<Template>(SQL, As::Owner, See::Latest, &[arg(newest)]);
     let template = template.ok_or_else(|| unknown_template(domain))?;
     if template.is_retired {
         return Err(Fault::new(
@@ -291,7 +301,10 @@ fn create_checklist(call: &Call) -> Answer {
     check_entity_type(filing.entity_type)?;
     lock_rules(Mode::Shared)?;
     let template = lock_template(filing.domain)?;
-    let Some(id) = filing.insert(template.id, &template.items) else {
+    let inserted = locks::within_limit("a filing with the same idempotency_key", || {
+        filing.insert(template.id, &template.items)
+    })?;
+    let Some(id) = inserted else {
         let repeated = filing.repeated()?;
         let (id, status, version) =
             repeated.ok_or_else(|| Fault::new(Code::Internal, "checklist was neither inserted nor found"))?;

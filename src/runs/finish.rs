@@ -9,7 +9,7 @@ use skill_core::{Code, Fault};
 use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, EnumLabel, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
-use super::{audit_run_of, check_metrics, parse_status, required_id, unix_micros};
+use super::{audit_run_of, check_metrics, parse_status, required_id, unix_micros, with_locked};
 use crate::audit::bypass::{self, Bypass};
 use crate::{audit, settings};
 
@@ -25,20 +25,22 @@ fn finish_run(call: &Call) -> Answer {
     if !status.is_terminal() {
         return Err(RunError::NotTerminal { given: status.as_str() }.into());
     }
-    let mut found = None;
-    spi::each(
-        "SELECT status::text, $2::skill_system.run_status, agent_id FROM skill_system.runs \
-         WHERE tenant_id = skill_system.current_tenant() AND id = $1 FOR NO KEY UPDATE",
-        As::Caller,
-        See::OwnWrites,
-        &[arg(run_id), arg(status.as_str())],
-        |row| {
-            let (before, after, agent_id): (String, Arg, Option<String>) = row.read();
-            found = Some((before, call.answer(after), agent_id));
-            Ok(())
-        },
-    )?;
-    let (before, answer, agent_id) = found.ok_or(RunError::Unknown { run_id })?;
+    let (before, answer, agent_id) = with_locked(run_id, "FOR NO KEY UPDATE", || {
+        let mut found = None;
+        spi::each(
+            "SELECT status::text, $2::skill_system.run_status, agent_id FROM skill_system.runs \
+             WHERE tenant_id = skill_system.current_tenant() AND id = $1 FOR NO KEY UPDATE SKIP LOCKED",
+            As::Caller,
+            See::OwnWrites,
+            &[arg(run_id), arg(status.as_str())],
+            |row| {
+                let (before, after, agent_id): (String, Arg, Option<String>) = row.read();
+                found = Some((before, call.answer(after), agent_id));
+                Ok(())
+            },
+        )?;
+        Ok(found)
+    })?;
     let parsed = Status::parse(&before)?;
     if parsed == status {
         return Ok(answer);

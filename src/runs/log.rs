@@ -7,11 +7,12 @@ use skill_core::jsonb::Member;
 use skill_core::limits::check_past;
 use skill_core::runs::{Events, RunError, Status, check_events, duration, is_step, name, optional_name};
 use skill_core::{Code, Fault};
-use skill_pg::spi::{self, As, See};
+use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Arg, Call, Event, Jsonb, Timestamptz, Timing, Trigger, arg, pg_function, sys};
 
-use super::{audit_run, check_metrics, non_empty_object, object, parse_status, required_id, unix_micros};
+use super::{audit_run, check_metrics, non_empty_object, object, parse_status, required_id, unix_micros, with_locked};
 use crate::audit::bypass::{self, Bypass};
+use crate::locks;
 use crate::policy::{load_valid, policy};
 use crate::skills::{LinkedVersion, linked_version};
 
@@ -208,7 +209,11 @@ fn insert_run(
 ) -> Result<(i64, bool), Fault> {
     // The run with the key may be deleted between the two statements; then the next attempt inserts one.
     for _ in 0..3 {
-        let inserted = bypass::with(Bypass::RunLog, || spi::first::<i64>(sql, As::Owner, See::OwnWrites, args));
+        let insert = || bypass::with(Bypass::RunLog, || spi::first::<i64>(sql, As::Owner, See::OwnWrites, args));
+        let inserted = match repeatable {
+            Some(_) => locks::within_limit("a run with the same idempotency_key", insert)?,
+            None => insert(),
+        };
         if let Some(id) = inserted {
             return Ok((id, true));
         }
@@ -287,15 +292,19 @@ fn log_event(call: &Call) -> Answer {
     if is_step(event_type) {
         require_open(run_id)?;
     }
-    let id = spi::first::<i64>(
-        "INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
-         SELECT r.id, $2, $3, $4, coalesce($5, '{}') FROM skill_system.runs r \
-         WHERE r.tenant_id = skill_system.current_tenant() AND r.id = $1 RETURNING id",
-        As::Caller,
-        See::OwnWrites,
-        &[arg(run_id), arg(sys::clock_timestamp()), arg(level), arg(event_type), arg(payload)],
-    );
-    Ok(call.answer(id.ok_or(RunError::Unknown { run_id })?))
+    let args = [arg(run_id), arg(sys::clock_timestamp()), arg(level), arg(event_type), arg(payload)];
+    let id = with_locked(run_id, "FOR KEY SHARE", || {
+        Ok(spi::first::<i64>(
+            "WITH r AS (SELECT id FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1 \
+                 FOR KEY SHARE SKIP LOCKED) \
+             INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload) \
+             SELECT id, $2, $3, $4, coalesce($5, '{}') FROM r RETURNING id",
+            As::Caller,
+            See::OwnWrites,
+            &args,
+        ))
+    })?;
+    Ok(call.answer(id))
 }
 
 pg_function!(log_step);
@@ -324,13 +333,14 @@ fn log_step(call: &Call) -> Answer {
         arg(ran.as_ref().map(|ran| ran.version.as_str())),
         arg(ran.as_ref().map(|ran| ran.version_id)),
     ];
-    let found = bypass::with(Bypass::RunLog, || {
-        spi::first::<(String, Option<i64>)>(include_str!("log_step.sql"), As::Caller, See::OwnWrites, &args)
-    });
-    match found {
-        Some((_, Some(id))) => Ok(call.answer(id)),
-        Some((status, None)) => Err(RunError::Final { run_id, status, action: "log another step".into() }.into()),
-        None => Err(RunError::Unknown { run_id }.into()),
+    let (status, step_id) = with_locked(run_id, "FOR SHARE", || {
+        Ok(bypass::with(Bypass::RunLog, || {
+            spi::first::<(String, Option<i64>)>(include_str!("log_step.sql"), As::Caller, See::OwnWrites, &args)
+        }))
+    })?;
+    match step_id {
+        Some(id) => Ok(call.answer(id)),
+        None => Err(RunError::Final { run_id, status, action: "log another step".into() }.into()),
     }
 }
 
@@ -348,7 +358,8 @@ fn log_events(call: &Call) -> Answer {
     if has_step {
         require_open(run_id)?;
     } else {
-        status_of(run_id, false)?;
+        // What the foreign key of the events locks.
+        lock_run(run_id, "FOR KEY SHARE")?;
     }
     if has_time {
         check_event_times(&events)?;
@@ -365,18 +376,20 @@ fn log_events(call: &Call) -> Answer {
     Ok(call.answer(count as i64))
 }
 
-/// Status of a run; `lock` keeps it from ending before the transaction does.
-fn status_of(run_id: i64, lock: bool) -> Result<String, Fault> {
-    const SELECT: &str =
-        "SELECT status::text FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1";
-    let sql = if lock { concatcp!(SELECT, " FOR SHARE") } else { SELECT };
-    let status = spi::first::<String>(sql, As::Caller, See::OwnWrites, &[arg(run_id)]);
-    status.ok_or_else(|| RunError::Unknown { run_id }.into())
+/// Locks a run until the transaction ends; returns its status.
+fn lock_run(run_id: i64, strength: &str) -> Result<String, Fault> {
+    with_locked(run_id, strength, || {
+        let sql = format!(
+            "SELECT status::text FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1 \
+             {strength} SKIP LOCKED"
+        );
+        Ok(spi::first::<String>(Once(&sql), As::Caller, See::OwnWrites, &[arg(run_id)]))
+    })
 }
 
 /// The run has not ended, and will not before the transaction does.
 fn require_open(run_id: i64) -> Result<(), Fault> {
-    let status = status_of(run_id, true)?;
+    let status = lock_run(run_id, "FOR SHARE")?;
     if Status::parse(&status)?.is_terminal() {
         return Err(RunError::Final { run_id, status, action: "log another step".into() }.into());
     }

@@ -1,6 +1,7 @@
 -- Adds a step to a run that has not ended; returns the run's status, and the event's id unless the run has ended.
 WITH r AS (
-    SELECT id, status FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1 FOR SHARE
+    SELECT id, status FROM skill_system.runs WHERE tenant_id = skill_system.current_tenant() AND id = $1
+        FOR SHARE SKIP LOCKED
 ), e AS (
     INSERT INTO skill_system.run_events (run_id, ts, level, event_type, payload, skill_version_id)
     SELECT id, $2, $3, $4,

@@ -14,10 +14,10 @@ use skill_core::runs::metrics::uncounted;
 use skill_core::runs::{RunError, Status};
 use skill_pg::error::warning_with;
 use skill_pg::spi::{self, As, See};
-use skill_pg::{Answer, Arg, Call, Interval, Jsonb, Timestamptz, pg_function};
+use skill_pg::{Answer, Arg, Call, Interval, Jsonb, Timestamptz, arg, pg_function};
 
 use crate::module::{Check, Module};
-use crate::{audit, settings};
+use crate::{audit, locks, settings};
 
 pub const MODULE: Module = Module {
     event_types: &["run.", "runs.", "legacy."],
@@ -65,6 +65,17 @@ fn required_id(run_id: Option<i64>) -> Result<i64, RunError> {
 
 fn parse_status(word: Option<&str>) -> Result<Status, RunError> {
     Status::parse(word.ok_or(RunError::Missing { what: "status" })?)
+}
+
+/// Runs a statement that locks a run with SKIP LOCKED, once more when others had the run. Every agent of a tenant may lock its
+/// runs, with SELECT FOR UPDATE for instance, and leave the transaction open: nobody waits for it longer than for other locks.
+fn with_locked<T>(run_id: i64, strength: &str, statement: impl Fn() -> Result<Option<T>, Fault>) -> Result<T, Fault> {
+    const RUN: &str = "skill_system.runs t WHERE t.tenant_id = skill_system.current_tenant() AND t.id = $1";
+    if let Some(found) = statement()? {
+        return Ok(found);
+    }
+    locks::acquire_rows(RUN, strength, &[arg(run_id)], &format!("run {run_id}"))?;
+    statement()?.ok_or_else(|| RunError::Unknown { run_id }.into())
 }
 
 /// Writes an audit record about a run on behalf of its agent.

@@ -222,6 +222,15 @@ pub fn lock_namespace(namespace: &str) -> Result<(), Fault> {
     if locks::decides() { NAMESPACES.lock(namespace) } else { NAMESPACES.lock_registrations(namespace) }
 }
 
+/// As [`lock_namespace`], to register a skill. A new one waits for agents who register in the namespace: theirs may have the
+/// same name, or be the first of the namespace as well.
+pub fn lock_for_registration(namespace: &str, skill_name: &str) -> Result<(), Fault> {
+    if locks::decides() && find_now(Reference::Name(namespace, skill_name)).is_none() {
+        NAMESPACES.lock_registrations(namespace)?;
+    }
+    lock_namespace(namespace)
+}
+
 /// Finds and locks a skill that is not deleted, and its namespace before it.
 pub fn lock(reference: Reference) -> Result<Head, Fault> {
     let seen = find_now(reference).filter(|head| !head.deleted).ok_or_else(|| reference.unknown())?;

@@ -177,7 +177,7 @@ pub fn register(new: &NewVersion, change: &Change) -> Result<State, Fault> {
     let relations = relations::read(new.namespace, new.manifest.as_ref())?;
     let identity = Identity::of(new.body, new.files);
     let metadata = new.metadata.to_json();
-    model::lock_namespace(new.namespace)?;
+    model::lock_for_registration(new.namespace, new.skill_name)?;
     let plan = Plan::new(new, &identity)?;
     if plan.only_repeats(new) {
         return Ok(State::new(&plan.head, &plan.version, false));

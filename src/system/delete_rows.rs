@@ -7,6 +7,7 @@ use skill_pg::spi::{self, As, Once, See};
 use skill_pg::{Answer, Call, Jsonb, Oid, arg, pg_function, sys};
 
 use crate::args::{given, json};
+use crate::locks;
 use crate::module;
 
 pg_function!(delete_rows);
@@ -32,9 +33,9 @@ fn delete_rows(call: &Call) -> Answer {
             return Err(Fault::new(Code::UndefinedObject, format!("column \"{column}\" of {name} does not exist")));
         }
     }
-    let sql = format!(
-        "DELETE FROM skill_system.{name} t WHERE t.tenant_id = skill_system.current_tenant() AND to_jsonb(t) @> $1"
-    );
-    let deleted = spi::execute(Once(&sql), As::Owner, See::OwnWrites, &[arg(condition)]);
+    let rows = format!("skill_system.{name} t WHERE t.tenant_id = skill_system.current_tenant() AND to_jsonb(t) @> $1");
+    // An agent's open transaction may refer to them.
+    locks::acquire_rows(&rows, "FOR UPDATE", &[arg(condition)], &format!("the rows of {name}"))?;
+    let deleted = spi::execute(Once(&format!("DELETE FROM {rows}")), As::Owner, See::OwnWrites, &[arg(condition)]);
     Ok(call.answer(deleted as i64))
 }

@@ -192,3 +192,144 @@ def test_a_copy_of_a_log_that_was_never_sealed_stops(fresh_database, connect):
     connection.close()
     with connect(dbname="postgres") as admin:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(copy)))
+
+
+@pytest.fixture
+def run_id(db):
+    return db.execute("SELECT skill_system.start_run('held')").fetchone()[0]
+
+
+RUN_CALLS = {
+    "finish": "SELECT skill_system.finish_run(%s, 'ok')",
+    "step": "SELECT skill_system.log_step(%s, 's', 'o')",
+    "event": "SELECT skill_system.log_event(%s, 'seen')",
+    "event of a step": "SELECT skill_system.log_event(%s, 'step_x')",
+    "events": 'SELECT skill_system.log_events(%s, \'[{"event_type": "seen"}]\')',
+    "events of steps": 'SELECT skill_system.log_events(%s, \'[{"event_type": "step_x"}]\')',
+    "insert of a step": "INSERT INTO skill_system.run_events (run_id, event_type) VALUES (%s, 'step_x')",
+}
+
+
+@pytest.mark.parametrize("call", RUN_CALLS.values(), ids=RUN_CALLS)
+def test_a_locked_run_holds_up_no_agent_for_long(call, connect, run_id):
+    """Agents may lock the runs of their tenant by the rights that they have on the table."""
+    holder, other = connect("test_agent"), connect("test_agent")
+    holder.execute("BEGIN")
+    holder.execute("SELECT id FROM skill_system.runs WHERE id = %s FOR UPDATE", [run_id])
+    other.execute("SET lock_timeout = '300ms'")
+    pid = holder.info.backend_pid
+    with pytest.raises(errors.LockNotAvailable, match=f"another transaction is changing run {run_id}") as error:
+        other.execute(call, [run_id])
+    assert f'It is held by process {pid} of role "test_agent", open since' in error.value.diag.message_detail
+    # It waits, and goes on when the run is free.
+    other.execute("SET lock_timeout = '20s'")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(other.execute, call, [run_id])
+        time.sleep(0.2)
+        assert not waiting.done()
+        holder.execute("COMMIT")
+        waiting.result(10)
+    with pytest.raises(errors.UndefinedObject if call.startswith("SELECT") else errors.Error):
+        other.execute(call, [10**15])
+
+
+@pytest.mark.parametrize("strength", ["SHARE", "KEY SHARE", "UPDATE"])
+def test_all_who_lock_a_run_are_named(strength, connect, run_id):
+    """Several at once, some in a savepoint: the row then names them by one number."""
+    holders = [connect("test_agent") for _ in range(2 if strength != "UPDATE" else 1)]
+    for holder in holders:
+        holder.execute("BEGIN")
+        holder.execute("SAVEPOINT s")
+        holder.execute(f"SELECT id FROM skill_system.runs WHERE id = {run_id} FOR {strength}")
+    other = connect("test_agent")
+    other.execute("SET lock_timeout = '200ms'")
+    if strength == "KEY SHARE":
+        other.execute("SELECT skill_system.finish_run(%s, 'ok')", [run_id])
+        return
+    with pytest.raises(errors.LockNotAvailable) as error:
+        other.execute("SELECT skill_system.finish_run(%s, 'ok')", [run_id])
+    for holder in holders:
+        assert f"process {holder.info.backend_pid} of role" in error.value.diag.message_detail
+
+
+def test_a_superuser_ends_who_holds_a_run(connect, db, run_id):
+    holder = connect("test_agent")
+    holder.execute("BEGIN")
+    holder.execute("UPDATE skill_system.runs SET goal = 'mine' WHERE id = %s", [run_id])
+    db.execute("SELECT skill_system.finish_run(%s, 'ok')", [run_id])
+    with pytest.raises(errors.Error):
+        holder.execute("SELECT")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SELECT skill_system.log_run('s', 'o', 'ok', idempotency_key => 'held')",
+        "SELECT skill_system.start_run('g', idempotency_key => 'held too')",
+        "SELECT skill_system.load_skill('loaded', 'held')",
+        "SELECT skill_system.load_skill('loaded', 'held', force => true)",
+        "SELECT skill_system.register_skill(format(E'---\\nname: held\\ndescription: %s\\n---\\nx\\n', gen_random_uuid()))",
+        "SELECT skill_system.propose_rule('HELD', 'd', '2026-01-01', '{}', 'manual')",
+        "SELECT skill_system.create_checklist('held', 'well', 'held')",
+    ],
+)
+def test_the_same_call_of_another_agent_waits_for_a_bounded_time(call, connect, db):
+    if not db.execute("SELECT FROM skill_system.checklist_templates WHERE compliance_domain = 'held'").fetchone():
+        version = db.execute("SELECT (skill_system.register_skill(%s)).version", [SKILL.format("loaded")]).fetchone()[0]
+        db.execute("SELECT skill_system.set_skill_status('loaded', 'approved', %s)", [version])
+        db.execute("SELECT skill_system.create_template('held', '[{\"label\": \"A\"}]')")
+    holder, other = connect("test_agent"), connect("test_agent")
+    holder.execute("BEGIN")
+    holder.execute(call)
+    other.execute("SET lock_timeout = '300ms'")
+    with pytest.raises(errors.LockNotAvailable, match="another transaction is changing"):
+        other.execute(call)
+    holder.execute("ROLLBACK")
+    other.execute(call)
+
+
+def test_an_agent_ends_nobody(connect, db):
+    """Neither for a run nor in a trigger, which has the owner's rights."""
+    if not db.execute("SELECT FROM skill_system.checklist_templates WHERE compliance_domain = 'quiet'").fetchone():
+        db.execute("SELECT skill_system.create_template('quiet', '[{\"label\": \"A\"}]')")
+    call = "SELECT skill_system.create_checklist('e', 'well', 'quiet')"
+    holder, other = connect("test_admin"), connect("test_agent")
+    holder.execute("BEGIN")
+    holder.execute("SELECT skill_system.assess_compliance('default', 'e', 'well', 'quiet', status => 'in_review')")
+    other.execute("SET lock_timeout = '2500ms'")
+    with pytest.raises(errors.LockNotAvailable):
+        other.execute(call)
+    holder.execute("COMMIT")
+
+
+@pytest.mark.parametrize(
+    ("held", "decision"),
+    [
+        ("register_skill('{skill}', namespace => 'held-up')", "register_skill('{skill}', namespace => 'held-up')"),
+        ("register_skill('{skill}', namespace => 'held-up')", "register_skill('{other}', namespace => 'held-up')"),
+        ("register_skill('{skill}')", "register_skill('{skill}y')"),
+        ("skill_store_store('held-up', 'x', '{{}}')", "skill_store_store('held-up', 'y', '{{}}')"),
+        (
+            "create_checklist('e', 'well', 'held-up')",
+            "UPDATE {table} SET items = items WHERE compliance_domain = 'held-up'",
+        ),
+        (
+            "create_checklist('e', 'well', 'held-up')",
+            "delete_rows('{table}', jsonb_build_object('compliance_domain', 'held-up'))",
+        ),
+        ("create_checklist('e', 'well', 'held-up')", "create_template('held-up', '[{{\"label\": \"B\"}}]')"),
+    ],
+)
+def test_what_an_agent_creates_holds_up_nobody_who_decides(held, decision, connect, decide, db):
+    db.execute(
+        "SELECT skill_system.delete_rows('skill_system.checklist_templates', '{\"compliance_domain\": \"held-up\"}')"
+    )
+    db.execute("SELECT skill_system.create_template('held-up', '[{\"label\": \"A\"}]')")
+    names = {
+        name: SKILL.format(f"held-up-{name}").replace("\n", "' || chr(10) || '") for name in ("skill", "other")
+    } | {"table": "skill_system.checklist_templates"}
+    agent = connect("test_agent")
+    agent.execute("BEGIN")
+    agent.execute(f"SELECT skill_system.{held.format(**names)}")
+    statement = decision.format(**names)
+    decide("test_admin", statement if statement.startswith("UPDATE") else f"SELECT skill_system.{statement}")

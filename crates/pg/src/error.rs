@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::ptr::NonNull;
 
 use pgrx::PgSqlErrorCode as Sql;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, pg_sys};
 use skill_core::{Code, Fault};
 
@@ -214,11 +214,21 @@ pub(crate) fn lock_timed_out(wait: impl FnOnce()) -> bool {
     .execute()
 }
 
-/// An error that a subtransaction takes back, as a fault whose detail has the SQLSTATE. Cancellation and termination go on.
-pub(crate) fn caught(error: CaughtError) -> Fault {
+fn report_of(error: &CaughtError) -> &ErrorReportWithLevel {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
-    | CaughtError::RustPanic { ereport: report, .. }) = &error;
+    | CaughtError::RustPanic { ereport: report, .. }) = error;
+    report
+}
+
+/// lock_timeout, or NOWAIT.
+pub(crate) fn is_lock_timeout(error: &CaughtError) -> bool {
+    report_of(error).sql_error_code() == Sql::ERRCODE_LOCK_NOT_AVAILABLE
+}
+
+/// An error that a subtransaction takes back, as a fault whose detail has the SQLSTATE. Cancellation and termination go on.
+pub(crate) fn caught(error: CaughtError) -> Fault {
+    let report = report_of(&error);
     let code = report.sql_error_code();
     if matches!(code, Sql::ERRCODE_QUERY_CANCELED | Sql::ERRCODE_ADMIN_SHUTDOWN | Sql::ERRCODE_CRASH_SHUTDOWN) {
         error.rethrow();

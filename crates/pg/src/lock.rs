@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 use skill_core::{Code, Fault};
 
 use super::error::{check_for_interrupts, lock_timed_out, raise};
-use super::sys;
+use super::{sys, xact};
 
 /// What a lock conflicts with.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Lock {
     /// Takes the lock until the end of the transaction, queueing for at most that long; false when others hold it still. Then an
     /// error must follow, as after `lock_timed_out`.
     pub fn acquire_within(&self, mode: Mode, limit: Duration) -> bool {
-        let _timeout = LockTimeout::set(i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1));
+        let _timeout = LockTimeout::set_to(limit);
         !lock_timed_out(|| _ = self.lock(mode, true))
     }
 
@@ -96,11 +96,26 @@ impl Lock {
     }
 }
 
+/// Runs a statement that may wait for rows of others, each for at most that long; `None` when one of them has them still. Then
+/// an error must follow, as after `lock_timed_out`.
+pub fn within<T>(limit: Duration, statement: impl FnOnce() -> T) -> Option<T> {
+    let _timeout = LockTimeout::set_to(limit);
+    let mut result = None;
+    if lock_timed_out(|| result = Some(statement())) { None } else { result }
+}
+
+/// As [`within`], in a subtransaction, so that other statements may follow; false when another transaction has the rows still.
+pub fn attempt_within(limit: Duration, statement: impl FnOnce()) -> bool {
+    let _timeout = LockTimeout::set_to(limit);
+    xact::attempt_wait(statement)
+}
+
 /// Another lock_timeout while it lives, also when an error ends that.
 struct LockTimeout(i32);
 
 impl LockTimeout {
-    fn set(millis: i32) -> Self {
+    fn set_to(limit: Duration) -> Self {
+        let millis = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1);
         // SAFETY: a plain variable of this backend, which the lock manager reads when a wait begins.
         unsafe {
             let before = LockTimeout(pg_sys::LockTimeout);
@@ -112,7 +127,7 @@ impl LockTimeout {
 
 impl Drop for LockTimeout {
     fn drop(&mut self) {
-        // SAFETY: as in `set`.
+        // SAFETY: as in `set_to`.
         unsafe { pg_sys::LockTimeout = self.0 }
     }
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use std::panic::AssertUnwindSafe;
 
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
 use skill_core::Fault;
 
@@ -99,14 +100,26 @@ unsafe extern "C-unwind" fn subtransaction(
 
 /// Runs `body` in a subtransaction: an error takes back what it did, and nothing else. Cancellation and termination pass.
 pub fn attempt<T>(body: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    in_subtransaction(|| body().or_raise()).map_err(|caught| error::caught(*caught))
+}
+
+/// Runs a statement that may wait for a lock, in a subtransaction: false when lock_timeout ended it. All other errors pass.
+pub(crate) fn attempt_wait(statement: impl FnOnce()) -> bool {
+    match in_subtransaction(statement) {
+        Ok(()) => true,
+        Err(caught) if error::is_lock_timeout(&caught) => false,
+        Err(caught) => caught.rethrow(),
+    }
+}
+
+fn in_subtransaction<T>(body: impl FnOnce() -> T) -> Result<T, Box<CaughtError>> {
     // SAFETY: as PL/pgSQL runs a block with EXCEPTION: memory context and resource owner are restored in both ways.
     unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
-        let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body().or_raise())))
-            .catch_others(|caught| Err(error::caught(caught)))
-            .execute();
+        let result =
+            PgTryBuilder::new(AssertUnwindSafe(|| Ok(body()))).catch_others(|caught| Err(Box::new(caught))).execute();
         match result {
             Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
             Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),

@@ -11,6 +11,7 @@ use skill_pg::spi::{self, As, See};
 use skill_pg::{Answer, Arg, Call, Event, FromRow, Jsonb, Row, Timing, Trigger, Uuid, arg, pg_function, sys};
 
 use crate::args::given;
+use crate::locks;
 use crate::skills::effects;
 use crate::skills::history::append_audit;
 use crate::skills::model::{self, declared_effects};
@@ -76,8 +77,8 @@ struct Injection<'a> {
 }
 
 /// Records that it is loaded. False when it was before, and `force` is off. Of two sessions one waits here for the other's
-/// end.
-fn record_injection(conversation_id: &str, injection: &Injection, force: bool) -> bool {
+/// end, as long as for other locks.
+fn record_injection(conversation_id: &str, injection: &Injection, force: bool) -> Result<bool, Fault> {
     const INSERT: &str = "INSERT INTO skill_system.skill_injections AS i \
              (conversation_id, tier, skill_id, artifact_id, version, content_hash, tokens, injected_by) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT ON CONSTRAINT skill_injections_once DO ";
@@ -94,7 +95,9 @@ fn record_injection(conversation_id: &str, injection: &Injection, force: bool) -
         arg(injection.tokens),
         arg(sys::role_name(sys::session_user())),
     ];
-    spi::execute(if force { FORCED } else { ONCE }, As::Owner, See::OwnWrites, &args) == 1
+    let sql = if force { FORCED } else { ONCE };
+    let what = format!("the conversation \"{}\"", shorten(conversation_id));
+    locks::within_limit(&what, || spi::execute(sql, As::Owner, See::OwnWrites, &args) == 1)
 }
 
 skill_pg::arguments! {
@@ -124,8 +127,9 @@ impl<'c> Options<'c> {
     }
 
     /// Records that it is loaded; true when the conversation has it already.
-    fn is_loaded_already(&self, injection: &Injection) -> bool {
-        self.conversation_id.is_some_and(|conversation| !record_injection(conversation, injection, self.force))
+    fn is_loaded_already(&self, injection: &Injection) -> Result<bool, Fault> {
+        let Some(conversation) = self.conversation_id else { return Ok(false) };
+        record_injection(conversation, injection, self.force).map(|is_new| !is_new)
     }
 }
 
@@ -206,7 +210,7 @@ fn load_skill(call: &Call) -> Answer {
         version: &skill.version,
         content_hash: &skill.content_hash,
         tokens,
-    });
+    })?;
     let json = |n: usize| match skill.json[n].as_deref().filter(|_| !already) {
         Some(bytes) => Arg::jsonb(bytes),
         None => Ok(arg(None::<Jsonb>)),
@@ -315,7 +319,7 @@ fn load_artifact(call: &Call) -> Answer {
         version: &artifact.content_hash[..12],
         content_hash: &artifact.content_hash,
         tokens: artifact.tokens,
-    });
+    })?;
     Ok(call.row(&[
         arg(&artifact.id),
         arg(skill_id),
@@ -330,13 +334,16 @@ fn load_artifact(call: &Call) -> Answer {
 pg_function!(reset_injections);
 fn reset_injections(call: &Call) -> Answer {
     let conversation_id = required("conversation_id", call.arguments(), MAX_ID)?;
-    let removed = spi::execute(
-        "DELETE FROM skill_system.skill_injections \
-         WHERE tenant_id = skill_system.current_tenant() AND conversation_id = $1",
-        As::Owner,
-        See::OwnWrites,
-        &[arg(conversation_id)],
-    );
+    let what = format!("the conversation \"{}\"", shorten(conversation_id));
+    let removed = locks::within_limit(&what, || {
+        spi::execute(
+            "DELETE FROM skill_system.skill_injections \
+             WHERE tenant_id = skill_system.current_tenant() AND conversation_id = $1",
+            As::Owner,
+            See::OwnWrites,
+            &[arg(conversation_id)],
+        )
+    })?;
     if removed > 0 {
         let data = json!({"conversation_id": conversation_id, "injections": removed});
         append_audit("skill.injections_reset", data)?;
