@@ -513,7 +513,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_otlp_is_bounded_whatever_the_events_are(shape, roles, connect):
     agent = connect("test_agent")
-    run = one(agent, "SELECT skill_system.start_run('shapes', 'coder')")
+    run = one(agent, "SELECT skill_system.start_run('shapes')")
     count = 200_000 if shape == "'{}'" else 800
     agent.execute(
         f"INSERT INTO skill_system.run_events (run_id, event_type, payload) "

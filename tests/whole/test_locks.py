@@ -266,8 +266,8 @@ def test_a_superuser_ends_who_holds_a_run(connect, db, run_id):
     [
         "SELECT skill_system.log_run('s', 'o', 'ok', idempotency_key => 'held')",
         "SELECT skill_system.start_run('g', idempotency_key => 'held too')",
-        "SELECT skill_system.load_skill('loaded', 'held')",
-        "SELECT skill_system.load_skill('loaded', 'held', force => true)",
+        "SELECT skill_system.load_skill('loaded', conversation_id => 'held')",
+        "SELECT skill_system.load_skill('loaded', conversation_id => 'held', force => true)",
         "SELECT skill_system.register_skill(format(E'---\\nname: held\\ndescription: %s\\n---\\nx\\n', gen_random_uuid()))",
         "SELECT skill_system.propose_rule('HELD', 'd', '2026-01-01', '{}', 'manual')",
         "SELECT skill_system.create_checklist('held', 'well', 'held')",
