@@ -55,18 +55,14 @@ fn look_up(skill: &str) -> Option<LinkedVersion> {
         Reference::Id(id) => (Some(*id.as_bytes()), None, None),
         Reference::Name(namespace, name) => (None, Some(namespace), Some(name)),
     };
-    let found = spi::collect::<(Uuid, Uuid, String, Option<bool>, String)>(
-        "SELECT h.id, h.current_version_id, h.current_version, \
-             h.manifest_id IS NOT DISTINCT FROM $4 AND NOT (h.namespace = $2 AND h.skill_name = $3) AS by_manifest, h.status \
-         FROM skill_system.skill_heads h WHERE h.tenant_id = skill_system.current_tenant() AND h.deleted_at IS NULL \
-             AND (h.id = $1 OR h.namespace = $2 AND h.skill_name = $3 OR h.manifest_id = $4) \
-         ORDER BY coalesce(h.id = $1, false) DESC, array_position('{approved,disabled,draft}', h.status), by_manifest LIMIT 2",
+    let found = spi::collect::<(Uuid, Uuid, String, bool, String)>(
+        include_str!("links_look_up.sql"),
         As::Owner,
         See::Latest,
         &[arg(id), arg(namespace), arg(name), arg(skill)],
     );
     match found.as_slice() {
-        [(_, _, _, Some(true), status), (_, _, _, _, other)] if status == other => None,
+        [(_, _, _, true, status), (_, _, _, _, other)] if status == other => None,
         [(skill_id, version_id, version, ..), ..] => {
             Some(LinkedVersion { skill_id: *skill_id, version_id: *version_id, version: version.clone() })
         }
