@@ -1,6 +1,6 @@
 //! Search: several rankings become one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 
 use crate::error::Fault;
@@ -81,47 +81,58 @@ pub fn by_rarity(ranks: &[&[f32]], total: usize) -> Vec<f64> {
 
 /// The trigrams of a query as pg_trgm makes them, to tell which texts need not be compared with it.
 pub struct Trigrams {
-    /// `None` where the letters are not ASCII, whose words depend on the server's locale.
-    of_query: Option<HashSet<[u8; 3]>>,
+    /// The number of each trigram of the query, from 1, by its code; 0 for all others. `None` where the letters are not ASCII,
+    /// whose words depend on the server's locale.
+    numbers: Option<Box<[u16]>>,
+    count: usize,
 }
+
+/// What a trigram has in each place: a blank, a letter or a digit.
+const SIGNS: usize = 37;
 
 impl Trigrams {
     pub fn new(query: &str) -> Self {
-        let of_query = query.is_ascii().then(|| {
-            let mut all = HashSet::new();
-            each_trigram(query, |trigram| {
-                all.insert(trigram);
+        let mut count = 0;
+        let numbers = query.is_ascii().then(|| {
+            let mut numbers = vec![0; SIGNS * SIGNS * SIGNS];
+            each_trigram(query, |code| {
+                if numbers[code] == 0 {
+                    count += 1;
+                    numbers[code] = count;
+                }
             });
-            all
+            numbers.into_boxed_slice()
         });
-        Trigrams { of_query }
+        Trigrams { numbers, count: count.into() }
     }
 
     /// Neither similarity() nor word_similarity() of the query and the text is more than this: the share of the query's
     /// trigrams that the text has. Other letters than ASCII's separate words here, which only adds trigrams.
     pub fn most_similar(&self, text: &str) -> f32 {
-        let Some(wanted) = self.of_query.as_ref().filter(|wanted| !wanted.is_empty()) else { return 1.0 };
-        let mut found = HashSet::with_capacity(wanted.len());
-        each_trigram(text, |trigram| {
-            if wanted.contains(&trigram) {
-                found.insert(trigram);
-            }
-        });
-        found.len() as f32 / wanted.len() as f32
+        let Some(numbers) = self.numbers.as_ref().filter(|_| self.count > 0) else { return 1.0 };
+        let mut found = vec![false; self.count + 1];
+        each_trigram(text, |code| found[usize::from(numbers[code])] = true);
+        found[1..].iter().filter(|found| **found).count() as f32 / self.count as f32
     }
 }
 
-/// The trigrams of each word, with two blanks before and one after it.
-fn each_trigram(text: &str, mut take: impl FnMut([u8; 3])) {
-    let mut window = [b' '; 3];
+/// The trigrams of each word, with two blanks before and one after it, as numbers of three digits.
+fn each_trigram(text: &str, mut take: impl FnMut(usize)) {
+    let (mut code, mut last) = (0, 0);
     for byte in text.bytes().chain([b' ']) {
-        let letter = if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b' ' };
+        let sign = match byte {
+            b'a'..=b'z' => byte - b'a' + 1,
+            b'A'..=b'Z' => byte - b'A' + 1,
+            b'0'..=b'9' => byte - b'0' + 27,
+            _ => 0,
+        };
         // Between words nothing is taken.
-        if letter == b' ' && window[2] == b' ' {
+        if sign == 0 && last == 0 {
             continue;
         }
-        window = if window[2] == b' ' { [b' ', b' ', letter] } else { [window[1], window[2], letter] };
-        take(window);
+        code = if last == 0 { 0 } else { code % (SIGNS * SIGNS) * SIGNS } + usize::from(sign);
+        last = sign;
+        take(code);
     }
 }
 
@@ -226,10 +237,12 @@ mod tests {
     fn trigrams_as_pg_trgm_makes_them() {
         let of = |text| {
             let mut all = Vec::new();
-            each_trigram(text, |trigram| all.push(String::from_utf8(trigram.to_vec()).unwrap()));
-            all
+            let sign = |digit| char::from(b" abcdefghijklmnopqrstuvwxyz0123456789"[digit % SIGNS]);
+            each_trigram(text, |code| all.push([code / SIGNS / SIGNS, code / SIGNS, code].map(sign).iter().collect()));
+            all as Vec<String>
         };
         assert_eq!(of("Cat-nap"), ["  c", " ca", "cat", "at ", "  n", " na", "nap", "ap "]);
+        assert_eq!(of("Z9"), ["  z", " z9", "z9 "]);
         assert_eq!(of(" -- "), [""; 0]);
         let pdf = Trigrams::new("pdf");
         assert_eq!(pdf.most_similar("Fill in PDF forms"), 1.0);
