@@ -301,9 +301,8 @@ fn create_checklist(call: &Call) -> Answer {
     check_entity_type(filing.entity_type)?;
     lock_rules(Mode::Shared)?;
     let template = lock_template(filing.domain)?;
-    let inserted = locks::within_limit("a filing with the same idempotency_key", || {
-        filing.insert(template.id, &template.items)
-    })?;
+    let inserted =
+        locks::within_limit("a filing with the same idempotency_key", || filing.insert(template.id, &template.items))?;
     let Some(id) = inserted else {
         let repeated = filing.repeated()?;
         let (id, status, version) =

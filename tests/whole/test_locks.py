@@ -221,6 +221,13 @@ def test_a_locked_run_holds_up_no_agent_for_long(call, connect, run_id):
     with pytest.raises(errors.LockNotAvailable, match=f"another transaction is changing run {run_id}") as error:
         other.execute(call, [run_id])
     assert f'It is held by process {pid} of role "test_agent", open since' in error.value.diag.message_detail
+    other.execute("SET lock_timeout = 0")
+    other.execute("SET statement_timeout = '300ms'")
+    for _ in range(2):
+        # The second is not in a transaction that the first left behind.
+        with pytest.raises(errors.QueryCanceled):
+            other.execute(call, [run_id])
+    other.execute("SET statement_timeout = 0")
     # It waits, and goes on when the run is free.
     other.execute("SET lock_timeout = '20s'")
     with ThreadPoolExecutor(1) as pool:

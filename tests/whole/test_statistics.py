@@ -11,6 +11,16 @@ PREPARED = [
 # A statement, a table, and how many rows of it a call may read.
 BOUNDED = [
     (f"SELECT count(skill_system.log_run('s' || g, 'o', 'ok')) FROM {EACH}", "skill_versions", 10),
+    (f"SELECT count(skill_system.log_run('s' || g, 'p', 'ok')) FROM {EACH}", "skill_heads", 10),
+    (f"SELECT count(skill_system.log_run('none' || g, 'p', 'ok')) FROM {EACH}", "skill_heads", 10),
+    (f"SELECT count(skill_system.register_skill({SKILL} || 'y')) FROM {EACH}", "skill_versions", 20),
+    (f"SELECT count(skill_system.register_skill({SKILL} || 'z')) FROM {EACH}", "skill_heads", 20),
+    (
+        f"SELECT count(skill_system.set_skill_status('s' || g, 'approved', (SELECT h.current_version "
+        f"FROM skill_system.skill_heads h WHERE h.namespace = 'default' AND h.skill_name = 's' || g))) FROM {EACH}",
+        "skill_heads",
+        20,
+    ),
     (
         "SELECT count(skill_system.publish_rule('RV', 'd', '2026-01-01'::date + g, jsonb_build_object('a', g), 'manual')) "
         f"FROM {EACH}",

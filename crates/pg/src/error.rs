@@ -210,7 +210,13 @@ pub(crate) fn lock_timed_out(wait: impl FnOnce()) -> bool {
         wait();
         false
     }))
-    .catch_when(Sql::ERRCODE_LOCK_NOT_AVAILABLE, |_| true)
+    .catch_when(Sql::ERRCODE_LOCK_NOT_AVAILABLE, |caught| {
+        // The extension's error, of a trigger, names the lock; the server's has no hint.
+        if report_of(&caught).hint().is_some() {
+            caught.rethrow();
+        }
+        true
+    })
     .execute()
 }
 
