@@ -2,8 +2,11 @@
 -- statistics, where one condition with OR would read all skills of the tenant.
 SELECT id, current_version_id, current_version, by_manifest, status
 FROM (
-    SELECT h.*, false AS by_manifest FROM skill_system.skill_heads h
-    WHERE h.tenant_id = skill_system.current_tenant() AND h.deleted_at IS NULL AND h.id = $1
+    -- Not by an index of the skills that are not deleted, which all have a row there.
+    SELECT i.*, false AS by_manifest FROM (
+        SELECT * FROM skill_system.skill_heads h
+        WHERE $1 IS NOT NULL AND h.tenant_id = skill_system.current_tenant() AND h.id = $1 OFFSET 0) i
+    WHERE i.deleted_at IS NULL
     UNION ALL
     SELECT h.*, false FROM skill_system.skill_heads h
     WHERE h.tenant_id = skill_system.current_tenant() AND h.deleted_at IS NULL AND h.namespace = $2 AND h.skill_name = $3

@@ -15,10 +15,15 @@ BOUNDED = [
     (f"SELECT count(skill_system.log_run('none' || g, 'p', 'ok')) FROM {EACH}", "skill_heads", 10),
     (f"SELECT count(skill_system.register_skill({SKILL} || 'y')) FROM {EACH}", "skill_versions", 20),
     (f"SELECT count(skill_system.register_skill({SKILL} || 'z')) FROM {EACH}", "skill_heads", 20),
+    # The heads are read once for all calls, which is one row for each.
     (
-        f"SELECT count(skill_system.set_skill_status('s' || g, 'approved', (SELECT h.current_version "
-        f"FROM skill_system.skill_heads h WHERE h.namespace = 'default' AND h.skill_name = 's' || g))) FROM {EACH}",
+        "SELECT count(skill_system.set_skill_status(skill_name, 'approved', current_version)) FROM skill_system.skill_heads",
         "skill_heads",
+        20,
+    ),
+    (
+        "SELECT count(skill_system.set_skill_status(skill_name, 'disabled', current_version)) FROM skill_system.skill_heads",
+        "skill_versions",
         20,
     ),
     (
