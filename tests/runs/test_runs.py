@@ -499,22 +499,19 @@ def test_otlp_of_a_run_with_more_than_a_trace_holds(roles, connect):
 
 
 NESTED = "(repeat('{\"a\":', 60) || '1' || repeat('}', 60))"
+# How many events there are, and what each has.
 SHAPES = {
-    "nested objects": f"('[' || repeat({NESTED} || ',', 500) || '1]')",
-    "nested arrays": "('[' || repeat(repeat('[', 60) || repeat(']', 60) || ',', 1500) || '1]')",
-    "empty objects": "('[' || repeat('{},', 80000) || '1]')",
-    "numbers": "('[' || repeat('1,', 120000) || '1]')",
-    "long keys": "format('{\"%s\": 1, \"%s\": {\"a\": 1}}', repeat('k', 120000), repeat('l', 120000))",
-    "a text": "format('{\"a\": \"%s\"}', repeat('\\u0001', 40000))",
-    "small events": "'{}'",
+    "nested objects": (3, f"('[' || repeat({NESTED} || ',', 500) || '1]')"),
+    "nested arrays": (5, "('[' || repeat(repeat('[', 60) || repeat(']', 60) || ',', 400) || '1]')"),
+    "empty objects": (5, "('[' || repeat('{},', 20000) || '1]')"),
+    "numbers": (5, "('[' || repeat('1,', 60000) || '1]')"),
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_otlp_is_bounded_whatever_the_events_are(shape, roles, connect):
+@pytest.mark.parametrize(("count", "shape"), SHAPES.values(), ids=SHAPES)
+def test_otlp_is_bounded_whatever_the_events_are(count, shape, roles, connect):
     agent = connect("test_agent")
     run = one(agent, "SELECT skill_system.start_run('shapes')")
-    count = 200_000 if shape == "'{}'" else 800
     agent.execute(
         f"INSERT INTO skill_system.run_events (run_id, event_type, payload) "
         f"SELECT %s, 'note', {shape}::jsonb FROM generate_series(1, {count})",
