@@ -193,7 +193,7 @@ impl Attributes {
     fn add(&mut self, key: impl Into<String>, value: &Value) {
         let key = key.into();
         if !value.is_null() && self.keys.insert(key.clone()) {
-            self.list.push(json!({"key": key, "value": any_value(value)}));
+            self.list.push(object([("key", key.into()), ("value", any_value(value))]));
         }
     }
 
@@ -222,13 +222,21 @@ fn any_value(value: &Value) -> Value {
             Some(whole) => json!({"intValue": whole.to_string()}),
             None => json!({"doubleValue": number}),
         },
-        Value::Array(values) => json!({"arrayValue": {"values": values.iter().map(any_value).collect::<Vec<_>>()}}),
+        Value::Array(values) => list("arrayValue", values.iter().map(any_value).collect()),
         Value::Object(members) => {
-            let values: Vec<Value> =
-                members.iter().map(|(key, value)| json!({"key": key, "value": any_value(value)})).collect();
-            json!({"kvlistValue": {"values": values}})
+            let pair = |(key, value): (&String, _)| object([("key", key.clone().into()), ("value", any_value(value))]);
+            list("kvlistValue", members.iter().map(pair).collect())
         }
     }
+}
+
+fn list(kind: &str, values: Vec<Value>) -> Value {
+    object([(kind, object([("values", Value::Array(values))]))])
+}
+
+/// As `json!`, which would copy the values: all that is in them once for each level.
+fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
+    Value::Object(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 /// The field is a fixed64 and so never negative.
