@@ -28,10 +28,6 @@ BEGIN
 END
 $$;
 
--- Who monitors the server sees the state of the extension, and nothing that is stored in it. Here, because the loop may have revoked it.
-GRANT SELECT ON skill_system.ledger_status TO pg_monitor;
-GRANT EXECUTE ON FUNCTION skill_system.health(), skill_system.version_info(), skill_system.ledger_status_entries() TO pg_monitor;
-
 DO $$
 DECLARE
     object record;

@@ -25,7 +25,7 @@ MACROS = {
 
 @pytest.fixture(scope="module")
 def watched(db, database):
-    """The name of a database in which there is something to be seen on every panel."""
+    """The name of a database with data for every panel."""
     for role, groups in {"watching": "pg_monitor, skill_system_auditor", "monitoring": "pg_monitor"}.items():
         db.execute(f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN; GRANT {groups} TO {role}")
     db.execute("SELECT * FROM skill_system.install_starter_policies()")

@@ -21,7 +21,11 @@ def test_the_order_lists_every_file_once():
     files = [str(path.relative_to(SQL)) for path in SQL.rglob("*.sql") if path.parent not in (SQL / "releases", SQL)]
     files += [path.name for path in SQL.glob("*.sql") if not re.fullmatch(r"skill_system--.+--.+\.sql", path.name)]
     assert sorted(listed) == sorted(files)
-    assert listed[0] == "system/schema.sql" and listed[-2:] == ["lockdown.sql", "audit/months.sql"]
+    assert listed[0] == "system/schema.sql" and listed[-3:] == [
+        "lockdown.sql",
+        "ledger/monitoring.sql",
+        "audit/months.sql",
+    ]
 
 
 def test_no_line_is_longer_than_140_characters():
