@@ -89,7 +89,7 @@ def test_lint_notes_what_no_list_restricts(db, create):
             ("fs.read", []),
         )
     ):
-        # A note is no WARNING.
+        # Notes are not sent as WARNINGs.
         assert create(f"u{number}", allow=[allow]) == []
         found = db.execute(
             "SELECT severity, code, rule, message FROM skill_system.lint_policy(%s)", [f"u{number}"]

@@ -499,7 +499,7 @@ def test_otlp_of_a_run_with_more_than_a_trace_holds(roles, connect):
 
 
 NESTED = "(repeat('{\"a\":', 60) || '1' || repeat('}', 60))"
-# How many events there are, and what each has.
+# The number of events, and the payload of each.
 SHAPES = {
     "nested objects": (3, f"('[' || repeat({NESTED} || ',', 500) || '1]')"),
     "nested arrays": (5, "('[' || repeat(repeat('[', 60) || repeat(']', 60) || ',', 400) || '1]')"),

@@ -517,7 +517,7 @@ def test_an_answer_grows_with_its_changes(db):
     tokens = [row[4] for row in rows if row[4]]
     assert rows[-1][4] == db.execute("SELECT skill_system.skills_token()").fetchone()[0]
     assert sum(map(len, tokens)) <= 256 * len(rows) + len(rows[-1][4]) and len(tokens) > 2
-    # Each token that is there continues behind its row, and a reader of small pages meets every change once.
+    # Each token continues behind its row, and a reader of small pages meets every change once.
     for at, row in enumerate(rows):
         if row[4]:
             assert [later[:4] for later in changes(db, row[4])] == [later[:4] for later in rows[at + 1 :]]

@@ -6,7 +6,7 @@ use super::ecosystem::conforming;
 use super::findings::{Finding, Findings, Mode, Severity};
 use super::frontmatter::{self, Fields, Missing, Parts, Refusal};
 use super::manifest::{self, Manifest};
-use super::slug::fits;
+use super::slug::{MAX_COMPATIBILITY, fits};
 pub use super::slug::{MAX_DESCRIPTION, MAX_NAME};
 use super::values::{gather, outside_parentheses, words};
 use crate::error::{Code, Fault, shorten};
@@ -14,8 +14,6 @@ use crate::input::sentence;
 use crate::interrupt;
 use crate::unicode::{SuspiciousChar, nfkc, suspicious_char, without_flags};
 
-/// Longest compatibility, in characters (agentskills.io).
-pub const MAX_COMPATIBILITY: usize = 500;
 /// What the specification advises for a body.
 const ADVISED_LINES: usize = 500;
 const MAX_TAGS: usize = 100;

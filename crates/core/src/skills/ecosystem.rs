@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::document::MAX_COMPATIBILITY;
 use super::manifest::parameters;
 use super::names::is_namespace;
+use super::slug::MAX_COMPATIBILITY;
 pub use super::slug::{fits, is_slug};
 use crate::error::Fault;
 use crate::input::invalid;

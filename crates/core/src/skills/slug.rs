@@ -4,6 +4,9 @@
 pub const MAX_NAME: usize = 64;
 /// Longest description, in characters (agentskills.io).
 pub const MAX_DESCRIPTION: usize = 1024;
+/// Longest compatibility, in characters (agentskills.io).
+pub const MAX_COMPATIBILITY: usize = 500;
+
 /// A name as every client takes it: the specification's rule in ASCII.
 pub fn is_slug(name: &str) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
