@@ -108,12 +108,22 @@ fn execute(bypass: Bypass, sql: &str) -> u64 {
     bypass::with(bypass, || spi::execute(Once(sql), As::Caller, See::OwnWrites, &[]))
 }
 
+/// Who has rights on a table, apart from its owner.
+const GRANTEES: &str = "SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END \
+     FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a WHERE c.oid = to_regclass($1) AND a.grantee <> c.relowner";
+
 /// Creates the partition `name`; the bounds are written by the server. Records of the month in the default partition go
 /// there: each keeps its signature and its leaf.
 fn create(name: &str, lower: &str, upper: &str) -> Result<Oid, Fault> {
     let table = format!("skill_system.{name}");
+    let definition =
+        format!("CREATE TABLE {table} (LIKE skill_system.audit_logs INCLUDING DEFAULTS INCLUDING STORAGE)");
+    execute(Bypass::Definition, &definition);
+    // What default privileges of the owner grant on every new table.
+    for grantee in spi::collect::<String>(GRANTEES, As::Caller, See::OwnWrites, &[arg(table.as_str())]) {
+        execute(Bypass::Definition, &format!("REVOKE ALL ON {table} FROM {grantee}"));
+    }
     let statements = [
-        format!("CREATE TABLE {table} (LIKE skill_system.audit_logs INCLUDING DEFAULTS INCLUDING STORAGE)"),
         format!("ALTER TABLE {table} ADD PRIMARY KEY (id, tenant_id)"),
         format!("CREATE INDEX {name}_brin_idx ON {table} USING brin (created_at, transaction_id)"),
         format!(

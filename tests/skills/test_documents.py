@@ -78,7 +78,7 @@ def quoted_codes(path):
     text = path.read_text().split("#[cfg(test)]")[0]
     prefixes = (
         "yaml_|name_|field_|front_matter_|manifest_|metadata_|description_|"
-        "compatibility_|allowed_|discovery_|unknown_|version_|body_|env_var_|byte_|line_ends|duplicate_|control_|bidi_|invisible_"
+        "compatibility_|allowed_|discovery_|unknown_|version_|body_|env_var_|byte_|line_ends|duplicate_|control_|bidi_|invisible_|mcp_"
     )
     return set(re.findall(rf'"((?:{prefixes})[a-z_]*)"', text)) - {"env_var", "allowed_tools"}
 

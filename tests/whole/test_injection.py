@@ -136,12 +136,16 @@ SHORT = [text for text in HOSTILE if 0 < len(text) <= 100]
 def test_what_is_stored_is_what_was_given(stage):
     for text in SHORT:
         data = {"of": text, text: [text]}
-        identity = stage.execute(
-            "SELECT skill_system.append_audit(%s, %s, %s, %s)", [text, Jsonb(data), text, text[:20]]
-        ).fetchone()[0]
+        event_type = text
+        append = "SELECT skill_system.append_audit(%s, %s, %s, %s)"
+        if not (text.isascii() and text.isprintable()):
+            with pytest.raises(psycopg.errors.InvalidParameterValue):
+                stage.execute(append, [text, Jsonb(data), text, text[:20]])
+            event_type = "hostile"
+        identity = stage.execute(append, [event_type, Jsonb(data), text, text[:20]]).fetchone()[0]
         assert stage.execute(
             "SELECT event_type, event_data, actor_id, actor_type FROM skill_system.audit_logs WHERE id = %s", [identity]
-        ).fetchone() == (text, data, text, text[:20])
+        ).fetchone() == (event_type, data, text, text[:20])
         if not text.strip():
             continue
         run = stage.execute(
