@@ -214,9 +214,14 @@ def test_huge_texts(db):
     ],
 )
 def test_hostile_yaml_ends_soon(db, yaml):
-    began = time.monotonic()
-    assert any(finding.startswith("error ") for finding in validation_findings(db, f"---\nname: a\n{yaml}\n---\n"))
-    assert time.monotonic() - began < 2
+    # The fastest of three: the machine may be busy.
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        found = validation_findings(db, f"---\nname: a\n{yaml}\n---\n")
+        times.append(time.monotonic() - began)
+        assert any(finding.startswith("error ") for finding in found)
+    assert min(times) < 2
 
 
 def test_arguments(db):
