@@ -4,9 +4,10 @@ import base64
 import hashlib
 import io
 import json
-import time
+import os
 import uuid
 import zipfile
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -214,14 +215,15 @@ def test_huge_texts(db):
     ],
 )
 def test_hostile_yaml_ends_soon(db, yaml):
-    # The fastest of three: the machine may be busy.
-    times = []
-    for _ in range(3):
-        began = time.monotonic()
-        found = validation_findings(db, f"---\nname: a\n{yaml}\n---\n")
-        times.append(time.monotonic() - began)
-        assert any(finding.startswith("error ") for finding in found)
-    assert min(times) < 2
+    began = processor_seconds(db)
+    assert any(finding.startswith("error ") for finding in validation_findings(db, f"---\nname: a\n{yaml}\n---\n"))
+    assert processor_seconds(db) - began < 2
+
+
+def processor_seconds(connection):
+    """What the session's process has used: the machine may be busy."""
+    fields = Path(f"/proc/{connection.info.backend_pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_arguments(db):
